@@ -1,0 +1,105 @@
+"""Unlearnable medical images with Sparsity-Aware Local Masking (SALM), as MONAI transforms, in 2D and 3D.
+
+Public names are imported when first used, so that ``import monai_salm`` and ``monai-salm --help`` are quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from monai_salm._version import __version__
+
+if TYPE_CHECKING:
+    from monai_salm.evaluate import UnlearnabilityReport, evaluate
+    from monai_salm.intensity import IntensityWindow
+    from monai_salm.methods import EM, SALM, RandomNoise
+    from monai_salm.networks import build_network
+    from monai_salm.precompute import precompute
+    from monai_salm.publish import publish, restore, verify
+    from monai_salm.store import NoiseStore
+    from monai_salm.tasks import Classification, Segmentation
+    from monai_salm.transforms import (
+        SALMProtect,
+        SALMProtectD,
+        SALMProtectd,
+        SALMProtectDict,
+        SALMRestore,
+        SALMRestoreD,
+        SALMRestored,
+        SALMRestoreDict,
+    )
+
+_MODULES = {
+    "methods": ("SALM", "EM", "RandomNoise"),
+    "tasks": ("Classification", "Segmentation"),
+    "intensity": ("IntensityWindow",),
+    "store": ("NoiseStore",),
+    "transforms": (
+        "SALMProtect",
+        "SALMProtectd",
+        "SALMProtectD",
+        "SALMProtectDict",
+        "SALMRestore",
+        "SALMRestored",
+        "SALMRestoreD",
+        "SALMRestoreDict",
+    ),
+    "networks": ("build_network",),
+    "precompute": ("precompute",),
+    "publish": ("publish", "verify", "restore"),
+    "evaluate": ("evaluate", "UnlearnabilityReport"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "EM",
+    "SALM",
+    "Classification",
+    "IntensityWindow",
+    "NoiseStore",
+    "RandomNoise",
+    "SALMProtect",
+    "SALMProtectD",
+    "SALMProtectDict",
+    "SALMProtectd",
+    "SALMRestore",
+    "SALMRestoreD",
+    "SALMRestoreDict",
+    "SALMRestored",
+    "Segmentation",
+    "UnlearnabilityReport",
+    "__version__",
+    "build_network",
+    "evaluate",
+    "precompute",
+    "publish",
+    "restore",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Keeps ``monai_salm.publish`` and its like the functions.
+
+    Importing a submodule makes Python set it as an attribute of its package, which would hide the function of that name.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

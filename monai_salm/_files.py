@@ -1,0 +1,89 @@
+"""Files that are whole or not there, and paths that stay where they belong."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+_CHUNK = 1 << 20
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Write a file that appears under its name only when the block has ended well.
+
+    Args:
+        path: final name; an existing file is replaced.
+
+    Yields:
+        The open temporary file beside it.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+@contextmanager
+def staging_folder(path: Path) -> Iterator[Path]:
+    """A hidden folder beside ``path``, on the same file system, removed when the block ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames inside a folder survive a power cut, where the system allows it."""
+    if os.name == "posix":
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy the bytes of a file, whole or not at all."""
+    with open(source, "rb") as reader, atomic_file(target) as writer:
+        shutil.copyfileobj(reader, writer, _CHUNK)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal text."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def same_bytes(first: Path, second: Path) -> bool:
+    """Whether two files hold the same bytes."""
+    if first.stat().st_size != second.stat().st_size:
+        return False
+    with open(first, "rb") as a, open(second, "rb") as b:
+        while chunk := a.read(_CHUNK):
+            if chunk != b.read(_CHUNK):
+                return False
+    return True
+
+
+def inside(path: Path, folder: Path) -> bool:
+    """Whether a path is a folder or lies in it, links followed."""
+    return path.resolve().is_relative_to(folder.resolve())

@@ -1,0 +1,274 @@
+"""What an evaluation found, as plain values: cells, means over seeds, a verdict that does not say more than they do.
+
+This module knows nothing of networks or data, so that ``evaluate`` can return what ``report`` shows.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_salm._page import report_page
+
+Array: TypeAlias = NDArray[np.generic]
+
+#: Raised by one whenever a field changes its meaning or goes.
+SCHEMA = 1
+
+# A victim that has covered less than this share of the way from guessing to a perfect training score has not learned
+# even the images it was shown, so that its poor test score proves nothing.
+_LEARNED = 0.25
+# Below this lead of the clean set over guessing, as a share of the way to a perfect score, there is nothing to protect.
+_LEAST_LEAD = 0.1
+# Share of the clean set's lead over guessing that victims may keep for "unlearnable" and for "hard to learn".
+_GRADES = ((0.15, "unlearnable"), (0.5, "hard to learn"), (math.inf, "learnable"))
+_CELL_COLUMNS = ("victim", "seed", "data", "countermeasure", "augment", "fraction", "metric")
+_CELL_SCORES = ("last", "peak", "train_score", "undertrained")
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnlearnabilityReport:
+    """The result of ``evaluate``.
+
+    Args:
+        metric: headline score, higher is better learned.
+        chance: headline score of guessing.
+        majority: headline score of always giving the commonest answer.
+        guessing: training score of a network that always gives the commonest answer.
+        seconds: how long the evaluation took.
+        noise: ``linf`` (fraction of the window), ``psnr`` (decibel) and ``support`` (share of voxels).
+        protocol: everything that was fixed: task, window, epsilon, sizes, recipe, versions.
+        cells: one dictionary a trained victim.
+        pictures: name, clean and protected image ``(channel, *spatial)`` of a few cases.
+        window: intensities shown as black and white.
+    """
+
+    metric: str
+    chance: float
+    majority: float
+    guessing: float
+    seconds: float
+    noise: Mapping[str, float | None]
+    protocol: Mapping[str, Any]
+    cells: Sequence[dict[str, Any]]
+    pictures: Sequence[tuple[str, Array, Array]] = field(default=(), repr=False)
+    window: tuple[float, float] = (0.0, 255.0)
+
+    def __post_init__(self) -> None:
+        learned = self.guessing + _LEARNED * (1 - self.guessing)
+        for cell in self.cells:
+            cell["undertrained"] = bool(not cell["train_score"] >= learned)
+
+    def __getitem__(self, key: tuple[str, str]) -> dict[str, dict[str, Any]]:
+        """Means over seeds of one victim under one countermeasure: ``report["resnet18", "none"]["protected"]["last"]``.
+
+        Raises:
+            KeyError: naming what there is.
+        """
+        found = {row["data"]: row for row in self.summary() if (row["victim"], row["countermeasure"]) == key}
+        if not found:
+            known = sorted({(c["victim"], c["countermeasure"]) for c in self.cells})
+            raise KeyError(f"no cell for {key}; there are {known}")
+        return found
+
+    def summary(self) -> list[dict[str, Any]]:
+        """One row for each victim, data and countermeasure: means and standard deviations over seeds."""
+        groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+        for cell in self.cells:
+            groups.setdefault((cell["victim"], cell["data"], cell["countermeasure"]), []).append(cell)
+        return [_summarise(key, cells) for key, cells in groups.items()]
+
+    def grade(self) -> str:
+        """``"unlearnable"``, ``"hard to learn"``, ``"learnable"``, or ``"inconclusive"``, by the worst case measured.
+
+        The worst case is the largest share of the clean set's lead over guessing that a victim's mean keeps on protected
+        images, over all victims and countermeasures, each against the same victim on clean images without countermeasure.
+        """
+        shares = self._kept_shares()
+        if not shares or any(math.isnan(share) for share in shares):
+            return "inconclusive"
+        return next(grade for limit, grade in _GRADES if max(shares) <= limit)
+
+    def _kept_shares(self) -> list[float]:
+        guess = max(self.chance, self.majority)
+        rows = self.summary()
+        clean = {(row["victim"], row["countermeasure"]): row for row in rows if row["data"] == "clean"}
+        shares = []
+        for row in rows:
+            if row["data"] != "protected":
+                continue
+            # An adversary is free to leave the countermeasure out, so the clean reference is without it if there is one.
+            reference = clean.get((row["victim"], "none")) or clean.get((row["victim"], row["countermeasure"]))
+            lead = reference["last"] - guess if reference else 0.0
+            learned = reference is not None and not reference["undertrained"] and not row["undertrained"]
+            usable = learned and lead > _LEAST_LEAD * (1 - guess)
+            shares.append((row["last"] - guess) / lead if usable else math.nan)
+        return shares
+
+    def verdict(self) -> str:
+        """One sentence that says what was measured, with its conditions."""
+        rows = self.summary()
+        plain = any(r["data"] == "clean" and r["countermeasure"] == "none" for r in rows)
+        clean = [r["last"] for r in rows if r["data"] == "clean" and (r["countermeasure"] == "none" or not plain)]
+        protected = [r["last"] for r in rows if r["data"] == "protected"]
+        grade = self.grade()
+        seeds, victims = len({c["seed"] for c in self.cells}), list(dict.fromkeys(c["victim"] for c in self.cells))
+        tried = [c for c in dict.fromkeys(c["countermeasure"] for c in self.cells) if c != "none"]
+        conditions = (
+            f"{' and '.join(victims)} trained from scratch, {self.protocol.get('epochs', '?')} epochs, "
+            f"{_plural(seeds, 'seed')}, augmentation {self.protocol.get('augment', '?')}, "
+            f"{'countermeasures ' + ', '.join(tried) if tried else 'no countermeasure'}"
+        )
+        if not clean or not protected:
+            return f"Inconclusive: there are no cells for clean and protected images to compare ({conditions})."
+        if grade == "inconclusive":
+            return (
+                f"Inconclusive: some victims did not learn their training images, or have too little a score on clean ones "
+                f"({self.metric} {min(clean):.3f}, chance {self.chance:.3f}), so that nothing follows for protection ({conditions})."
+            )
+        return (
+            f"The protected images were {grade} for the victims tried: at most {max(protected):.3f} {self.metric} on clean test "
+            f"images, against {min(clean):.3f} or more after training on clean images (chance {self.chance:.3f}, majority "
+            f"{self.majority:.3f}; {conditions})."
+        )
+
+    def warnings(self) -> list[str]:
+        """What a reader must know before believing the scores."""
+        found = []
+        for cell in self.cells:
+            if cell["undertrained"]:
+                found.append(
+                    f"{cell['victim']} seed {cell['seed']} on {cell['data']} ({cell['countermeasure']}) is undertrained: training "
+                    f"score {cell['train_score']:.3f}, guessing gives {self.guessing:.3f}. Its test score is no sign of protection; "
+                    "raise epochs or change the recipe"
+                )
+        linf, epsilon = self.noise.get("linf"), self.protocol.get("epsilon")
+        if linf is not None and epsilon and linf < 0.9 * epsilon:
+            found.append(
+                f"the noise reaches {linf:.4f} of the window, epsilon is {epsilon:.4f}: random noise was given the larger budget"
+            )
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole report but the pictures, as JSON values (numbers that are not finite are None)."""
+        values: dict[str, Any] = _plain(
+            {
+                "schema": SCHEMA,
+                "grade": self.grade(),
+                "verdict": self.verdict(),
+                "metric": self.metric,
+                "chance": self.chance,
+                "majority": self.majority,
+                "guessing": self.guessing,
+                "seconds": round(self.seconds, 3),
+                "noise": self.noise,
+                "protocol": self.protocol,
+                "warnings": self.warnings(),
+                "summary": self.summary(),
+                "cells": self.cells,
+            }
+        )
+        return values
+
+    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
+        """The report as JSON text, written to ``path`` if given."""
+        text = json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
+        if path is not None:
+            Path(path).write_text(text, encoding="utf-8")
+        return text
+
+    def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
+        """The cells as CSV text, one line a trained victim, written to ``path`` if given."""
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, (*_CELL_COLUMNS, *_CELL_SCORES), extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.cells)
+        if path is not None:
+            Path(path).write_text(buffer.getvalue(), encoding="utf-8")
+        return buffer.getvalue()
+
+    def to_dataframe(self) -> Any:
+        """The cells as a pandas data frame, one row a trained victim.
+
+        Raises:
+            ImportError: if pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError('to_dataframe needs pandas: pip install "monai_salm[demo]", or use to_csv()') from error
+        return pandas.DataFrame([dict(cell) for cell in self.cells])
+
+    def to_html(self, path: str | os.PathLike[str]) -> None:
+        """Write one self-contained page that needs no network: verdict, table, curves, pictures, protocol, limitations."""
+        page = report_page(self.to_dict(), self.pictures, self.window, self.table_cells())
+        Path(path).write_text(page, encoding="utf-8")
+
+    def table(self) -> str:
+        """A plain-text table: a row for each kind of data, a column for each victim, mean and standard deviation."""
+        header, rows = self.table_cells()
+        widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+        lines = [
+            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+            for row in (header, *rows)
+        ]
+        lines.insert(1, "  ".join("-" * width for width in widths))
+        return "\n".join(lines)
+
+    def table_cells(self) -> tuple[list[str], list[list[str]]]:
+        """Header and rows of ``table`` as text; ``*`` marks undertrained victims."""
+        summary = self.summary()
+        victims = list(dict.fromkeys(row["victim"] for row in summary))
+        found = {(row["data"], row["countermeasure"], row["victim"]): row for row in summary}
+        rows = [
+            ["chance", *[f"{self.chance:.3f}"] * len(victims)],
+            ["majority", *[f"{self.majority:.3f}"] * len(victims)],
+        ]
+        for data, countermeasure in dict.fromkeys((row["data"], row["countermeasure"]) for row in summary):
+            label = data.replace("_", " ") + ("" if countermeasure == "none" else f" + {countermeasure}")
+            rows.append([label, *[_mean_and_sd(found.get((data, countermeasure, victim))) for victim in victims]])
+        return [f"{self.metric} (last epoch)", *victims], rows
+
+
+def _summarise(key: tuple[str, str, str], cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    victim, data, countermeasure = key
+    row: dict[str, Any] = {"victim": victim, "data": data, "countermeasure": countermeasure, "seeds": len(cells)}
+    for name in ("last", "peak", "train_score"):
+        values = [float(cell[name]) for cell in cells]
+        row[name] = statistics.fmean(values)
+        row[f"{name}_sd"] = statistics.stdev(values) if len(values) > 1 else None
+    row["undertrained"] = any(cell["undertrained"] for cell in cells)
+    return row
+
+
+def _mean_and_sd(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return "-"
+    spread = "" if row["last_sd"] is None else f" ± {row['last_sd']:.3f}"
+    return f"{row['last']:.3f}{spread}{' *' if row['undertrained'] else ''}"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _plain(value: Any) -> Any:
+    """Copy nested mappings and sequences as JSON values."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value

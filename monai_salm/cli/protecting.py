@@ -1,0 +1,218 @@
+"""The verbs that make, prove and undo protected copies."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from monai_salm._files import inside
+from monai_salm.cli import options as opt
+from monai_salm.cli.running import Outcome
+from monai_salm.progress import ProgressCallback
+
+if TYPE_CHECKING:
+    from monai_salm.layouts import Layout
+    from monai_salm.methods import Method
+    from monai_salm.store import NoiseStore
+
+MethodName = Annotated[str, typer.Option("--method", metavar="NAME", help="Noise method: salm, em or random_noise.")]
+Surrogate = Annotated[
+    str | None,
+    typer.Option("--surrogate", metavar="A[,B]", help="Network(s) that make the noise, in turn at each restart."),
+]
+OwnStore = Annotated[
+    Path | None,
+    typer.Option("--store", metavar="FILE", help="The noise store; keep it private. <OUTPUT>.noise.db if not given."),
+]
+
+
+def generate(
+    ctx: typer.Context,
+    source: opt.Input,
+    store: opt.Store,
+    method: MethodName = "salm",
+    layout: opt.LayoutName = None,
+    window: opt.Window = None,
+    surrogate: Surrogate = None,
+    width: opt.Width = 0.25,
+    patch_size: opt.PatchSize = None,
+    view_size: opt.ViewSize = None,
+    device: opt.Device = "auto",
+    seed: opt.Seed = 0,
+    overwrite: opt.Overwrite = False,
+    *,
+    progress: ProgressCallback,
+) -> Outcome:
+    """Make the noise of a data set and keep it in a store; goes on where an interrupted call stopped."""
+    settings = _settings(surrogate, width, patch_size, view_size, device, seed, overwrite)
+    chosen = opt.make_method(method, ctx.obj)
+    noise, data = _generate(source, store, chosen, layout, window, settings, progress)
+    return Outcome(data, f"{_described(data)}\nNoise store: {noise.path} (keep it private: it undoes the protection)")
+
+
+def publish(
+    source: opt.Input,
+    output: opt.Output,
+    store: opt.Store,
+    layout: opt.LayoutName = None,
+    overwrite: opt.Overwrite = False,
+    *,
+    progress: ProgressCallback,
+) -> Outcome:
+    """Write a protected copy of a data set with the noise of a store."""
+    from monai_salm.publish import publish as publish_
+
+    report = publish_(source, output, store, layout=layout, overwrite=overwrite, progress=progress)
+    data = {
+        "output": str(report.output),
+        "images": report.images,
+        "copied": report.copied,
+        "manifest": str(report.manifest),
+        "warnings": report.warnings,
+    }
+    lines = [f"{report.images} images protected, {report.copied} other files copied: {report.output}"]
+    return Outcome(data, "\n".join([*lines, *(f"Warning: {warning}" for warning in report.warnings)]))
+
+
+def protect(
+    ctx: typer.Context,
+    source: opt.Input,
+    output: opt.Output,
+    store: OwnStore = None,
+    method: MethodName = "salm",
+    layout: opt.LayoutName = None,
+    window: opt.Window = None,
+    surrogate: Surrogate = None,
+    width: opt.Width = 0.25,
+    patch_size: opt.PatchSize = None,
+    view_size: opt.ViewSize = None,
+    device: opt.Device = "auto",
+    seed: opt.Seed = 0,
+    overwrite: opt.Overwrite = False,
+    *,
+    progress: ProgressCallback,
+) -> Outcome:
+    """Generate the noise, publish the protected copy, and verify it."""
+    from monai_salm.publish import check_publishable
+
+    settings = _settings(surrogate, width, patch_size, view_size, device, seed, overwrite)
+    chosen = opt.make_method(method, ctx.obj)
+    place = store or output.with_name(f"{output.name}.noise.db")
+    # Before hours of work, not after them.
+    check_publishable(source, output, place, layout=layout, overwrite=overwrite)
+    noise, data = _generate(source, place, chosen, layout, window, settings, progress)
+    published = publish(source, output, noise.path, layout, overwrite, progress=progress)
+    verified = verify(source, output, noise.path, layout, progress=progress)
+    text = "\n".join([_described(data), published.text, verified.text, f"Noise store: {place} (keep it private)"])
+    return Outcome({**data, **published.data, **verified.data}, text, verified.ok)
+
+
+def verify(
+    source: opt.Input,
+    output: opt.Output,
+    store: opt.Store,
+    layout: opt.LayoutName = None,
+    *,
+    progress: ProgressCallback,
+) -> Outcome:
+    """Prove that a protected copy is what it should be: budget, mask, geometry, labels, digests."""
+    from monai_salm.publish import verify as verify_
+
+    report = verify_(source, output, store, layout=layout, progress=progress)
+    data = {"ok": report.ok, "checked": report.checked, "problems": report.problems}
+    shown = "\n".join(f"  {problem}" for problem in report.problems)
+    text = f"{report.checked} cases verified" if report.ok else f"{report.checked} cases checked, problems:\n{shown}"
+    return Outcome(data, text, report.ok)
+
+
+def restore(
+    protected: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The protected copy.")],
+    restored: Annotated[Path, typer.Argument(metavar="RESTORED", help="Where the originals go.")],
+    store: opt.Store,
+    layout: opt.LayoutName = None,
+    overwrite: opt.Overwrite = False,
+    *,
+    progress: ProgressCallback,
+) -> Outcome:
+    """Take the noise off a protected copy: the exact originals, for those who have the store."""
+    from monai_salm.publish import restore as restore_
+
+    report = restore_(protected, restored, store, layout=layout, overwrite=overwrite, progress=progress)
+    data = {"output": str(report.output), "images": report.images, "copied": report.copied}
+    return Outcome(data, f"{report.images} images restored, {report.copied} other files copied: {report.output}")
+
+
+def window_of(data: Layout, text: str | None) -> Any:
+    """The window of ``--window``, or the layout's guess."""
+    from monai_salm.intensity import IntensityWindow
+
+    return data.window() if text is None else IntensityWindow(*opt.read("--window", opt.bounds, text))
+
+
+def _settings(
+    surrogate: str | None,
+    width: float,
+    patch_size: str | None,
+    view_size: str | None,
+    device: str,
+    seed: int,
+    overwrite: bool,
+) -> dict[str, Any]:
+    """Options as arguments of ``precompute``; read before anything else, so that wrong usage is told at once."""
+    return {
+        "surrogate": None if surrogate is None else opt.read("--surrogate", opt.names, surrogate),
+        "width": width,
+        "patch_size": None if patch_size is None else opt.read("--patch-size", opt.integers, patch_size),
+        "view_size": None if view_size is None else opt.read("--view-size", opt.integers, view_size),
+        "device": device,
+        "seed": seed,
+        "overwrite": overwrite,
+    }
+
+
+def _generate(
+    source: Path,
+    store: Path,
+    method: Method,
+    layout: str | None,
+    window: str | None,
+    settings: dict[str, Any],
+    progress: ProgressCallback,
+) -> tuple[NoiseStore, dict[str, Any]]:
+    from monai_salm.layouts import open_layout
+    from monai_salm.precompute import precompute
+    from monai_salm.publish import noise_statistics
+    from monai_salm.store import NoiseStore
+
+    start = time.perf_counter()
+    dataset = open_layout(source, layout)
+    if inside(store, dataset.root):
+        raise ValueError(
+            f"the store {store} would lie inside the data set and be published with it; give a place outside"
+        )
+    if settings["overwrite"] and store.exists():
+        NoiseStore(store).meta  # noqa: B018 - raises for any other file, which must not be overwritten
+    chosen, task = window_of(dataset, window), dataset.task()
+    noise = precompute(dataset.dataset(), store, method=method, task=task, window=chosen, progress=progress, **settings)
+    data = {
+        **noise_statistics(noise),
+        "rounds": noise.meta.get("rounds", 0),
+        "seconds": round(time.perf_counter() - start, 3),
+        "method": method.spec(),
+        "task": task.spec(),
+        "window": [chosen.low, chosen.high],
+        "store": str(noise.path),
+    }
+    return noise, data
+
+
+def _described(data: dict[str, Any]) -> str:
+    psnr = "infinite" if data["psnr"] is None else f"{data['psnr']:.1f} dB"
+    low, high = data["window"]
+    return (
+        f"Noise of {data['cases']} cases ({data['task']['kind']}, {data['task']['num_classes']} classes, window {low:g} to {high:g}): "
+        f"PSNR {psnr}, on {data['support']:.0%} of the voxels, {data['rounds']} rounds, {data['seconds']:.0f} s"
+    )

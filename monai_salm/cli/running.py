@@ -1,0 +1,103 @@
+"""What every verb does alike: ``--json``, ``--quiet``, ``--debug``, progress, errors and exit codes."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import math
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from monai_salm.progress import show_progress
+
+# What the package raises on purpose (its own errors derive from these) and what the system raises in daily use.
+# Anything else is a bug and keeps its traceback.
+_KNOWN_ERRORS = (ValueError, OSError, RuntimeError, OverflowError, ImportError, MemoryError)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a verb did.
+
+    Args:
+        data: the object that ``--json`` prints.
+        text: what is printed without it.
+        ok: whether the exit code is 0.
+    """
+
+    data: dict[str, Any]
+    text: str
+    ok: bool = True
+
+
+_COMMON: dict[str, tuple[Any, bool]] = {
+    "as_json": (
+        Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout and nothing else there.")],
+        False,
+    ),
+    "quiet": (Annotated[bool, typer.Option("--quiet", help="Show no progress.")], False),
+    "debug": (Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")], False),
+}
+
+
+def verb(function: Callable[..., Outcome]) -> Callable[..., None]:
+    """Make a command of a function that returns an ``Outcome``.
+
+    A parameter ``progress`` of the function is given the callback that shows progress; it is no option.
+    """
+    signature = inspect.signature(function, eval_str=True)
+    own = [p for p in signature.parameters.values() if p.name != "progress"]
+    common = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in _COMMON.items()
+    ]
+
+    @functools.wraps(function)
+    def run(*, as_json: bool, quiet: bool, debug: bool, **options: Any) -> None:
+        try:
+            # Whatever a library prints must not mix with the object.
+            with redirect_stdout(sys.stderr) if as_json else nullcontext():
+                if "progress" in signature.parameters:
+                    with show_progress(silent=quiet) as progress:
+                        outcome = function(**options, progress=progress)
+                else:
+                    outcome = function(**options)
+        except _KNOWN_ERRORS as error:
+            if debug:
+                raise
+            message = str(error) or type(error).__name__
+            typer.echo(f"monai-salm: {message}", err=True)
+            if as_json:
+                _print_json({"ok": False, "error": message})
+            raise typer.Exit(1) from error
+        if as_json:
+            _print_json(outcome.data)
+        else:
+            typer.echo(outcome.text)
+        if not outcome.ok:
+            raise typer.Exit(1)
+
+    keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+    run.__signature__ = inspect.Signature([*keyword_only, *common])  # type: ignore[attr-defined]
+    return run
+
+
+def _print_json(data: dict[str, Any]) -> None:
+    typer.echo(json.dumps(_plain(data), allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    """Values as JSON knows them; NaN and infinity, which it does not know, become null."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)

@@ -1,0 +1,192 @@
+"""Real images for the demo: crops of the MNI152 brain template that nilearn's wheel ships, or a MedMNIST data set.
+
+The template (Fonov et al., "Unbiased average age-appropriate atlases for pediatric studies", NeuroImage 2011) is exactly
+symmetric: its right hemisphere mirrored *is* its left one, so hemispheres cannot part training from test. Planes can.
+All crops are cut from the left hemisphere along sagittal planes, and no plane serves both training and test.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_salm.intensity import Array
+
+TEMPLATE = "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
+SIDE, SPACING = 28, 2.0
+#: Class -> (y, z) in MNI millimetres, forward and upward of the anterior commissure.
+PLACES = {
+    "prefrontal": (48, 8),
+    "superior frontal": (24, 46),
+    "central": (-14, 56),
+    "parietal": (-54, 50),
+    "occipital": (-84, 8),
+    "cerebellum": (-58, -38),
+    "temporal": (-16, -26),
+    "basal ganglia": (4, 12),
+}
+#: Cases of train, val and test.
+COUNTS = {2: (2000, 200, 800), 3: (400, 40, 160)}
+
+# Crops keep to planes this many millimetres left of the midline. In 2D three neighbours of twelve are for test, with a gap
+# of 3 mm on both sides; volumes span the hemisphere, so there training has the even and test the odd planes.
+_PLANES = range(4, 60)
+# Head images leave the upper half of their range to fat and vessels, which the skull-stripped template lacks, and never
+# fall to 0 in the background, where a magnitude image has its noise floor.
+_JITTER, _TILT, _ZOOM, _GAIN, _FLOOR, _GRAIN = 13.0, 25.0, 0.15, (0.4, 0.6), 12.0, 1.5
+
+
+class DemoDataError(RuntimeError):
+    """The demo's images are not installed, or cannot be had under that name."""
+
+
+def template_path() -> Path:
+    """The template's file inside the installed nilearn, found without importing it.
+
+    Raises:
+        DemoDataError: if nilearn is missing or does not ship it.
+    """
+    found = importlib.util.find_spec("nilearn")
+    path = Path(found.origin).parent / "datasets" / "data" / TEMPLATE if found and found.origin else None
+    if path is None or not path.is_file():
+        where = f"not at {path}" if path else "nilearn is not installed"
+        raise DemoDataError(
+            f'the demo needs the brain template that nilearn ships ({where}): pip install "monai_salm[demo]"'
+        )
+    return path
+
+
+def planes(split: str, rank: int) -> list[int]:
+    """Distances from the midline, in millimetres, of the planes that a split's crops may touch.
+
+    Args:
+        split: ``"train"``, ``"val"`` or ``"test"``; val shares the planes of train.
+        rank: 2 or 3.
+    """
+    test = split == "test"
+    if rank == 3:
+        return [d for d in range(2, 74) if d % 2 == test]
+    return [d for d in _PLANES if (d % 12 in (8, 9) if test else d % 12 <= 5)]
+
+
+def brain_crops(path: Path, rank: int, counts: Sequence[int], seed: int) -> None:
+    """Write a MedMNIST-style archive of labelled template crops.
+
+    Args:
+        path: the ``.npz`` to write.
+        rank: 2 for 28 x 28 images, 3 for 28 x 28 x 28.
+        counts: cases of train, val and test.
+        seed: of places and poses.
+
+    Raises:
+        DemoDataError: if the template is not installed.
+    """
+    image = nibabel.load(template_path())
+    volume = np.asarray(image.dataobj, dtype=np.float32)  # type: ignore[attr-defined]
+    origin = np.linalg.inv(image.affine)[:3, 3]  # type: ignore[attr-defined]
+    rng = np.random.default_rng(seed)
+    arrays: dict[str, Array] = {}
+    for split, count in zip(("train", "val", "test"), counts, strict=True):
+        labels = rng.permutation(np.arange(count) % len(PLACES)).astype(np.uint8)
+        crops = [_crop(volume, origin, int(label), split, rank, rng) for label in labels]
+        arrays |= {f"{split}_images": np.stack(crops), f"{split}_labels": labels[:, None]}
+    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+
+
+def _crop(
+    volume: NDArray[np.float32],
+    origin: NDArray[np.float64],
+    label: int,
+    split: str,
+    rank: int,
+    rng: np.random.Generator,
+) -> NDArray[np.uint8]:
+    """One crop at a random place near its class' centre, turned within the sagittal plane, with its own gain and grain."""
+    centre = np.array(list(PLACES.values())[label]) + _in_disk(rng) * _JITTER
+    angle = np.deg2rad(rng.uniform(-_TILT, _TILT))
+    axis = (np.arange(SIDE) - (SIDE - 1) / 2) * SPACING * (1 + rng.uniform(-_ZOOM, _ZOOM))
+    forward, upward = np.meshgrid(axis, axis, indexing="ij")
+    y = origin[1] + centre[0] + np.cos(angle) * forward - np.sin(angle) * upward
+    z = origin[2] + centre[1] + np.sin(angle) * forward + np.cos(angle) * upward
+    allowed = planes(split, rank)
+    if rank == 2:
+        chosen = [int(rng.choice(allowed))]
+    else:
+        start = int(rng.integers(0, len(allowed) - SIDE + 1))
+        chosen = allowed[start : start + SIDE]
+    # Whole planes: interpolation runs inside a plane only, so a crop holds nothing of its neighbours.
+    slices = [_bilinear(volume[round(origin[0]) - d], y, z) for d in chosen]
+    values = slices[0] if rank == 2 else np.stack(slices)
+    values = values * rng.uniform(*_GAIN) + rng.normal(_FLOOR, _GRAIN, values.shape)
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def _bilinear(plane: NDArray[np.float32], y: NDArray[np.float64], z: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values of a plane at fractional indices; 0 outside it."""
+    low_y, low_z = np.floor(y).astype(int), np.floor(z).astype(int)
+    padded = np.pad(plane, 1).astype(np.float64)
+    total: NDArray[np.float64] = np.zeros(y.shape)
+    for step_y, step_z in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        weight = (1 - np.abs(y - low_y - step_y)) * (1 - np.abs(z - low_z - step_z))
+        rows = np.clip(low_y + step_y + 1, 0, padded.shape[0] - 1)
+        columns = np.clip(low_z + step_z + 1, 0, padded.shape[1] - 1)
+        total += weight * padded[rows, columns]
+    return total
+
+
+def _in_disk(rng: np.random.Generator) -> NDArray[np.float64]:
+    turn, radius = rng.uniform(0, 2 * np.pi), np.sqrt(rng.uniform())
+    return np.array([radius * np.cos(turn), radius * np.sin(turn)])
+
+
+def medmnist_archive(name: str, folder: Path, counts: Sequence[int] | None, seed: int) -> Path:
+    """Get a MedMNIST data set through the medmnist package, and cut it to the size of a demo.
+
+    Args:
+        name: as ``"bloodmnist"``; downloaded into the folder unless ``<name>.npz`` is there.
+        folder: where to keep it.
+        counts: most cases of train, val and test; None keeps all.
+        seed: which cases are kept.
+
+    Returns:
+        The archive to use.
+
+    Raises:
+        DemoDataError: if medmnist is missing, does not know the name, or cannot download.
+    """
+    source = folder / f"{name}.npz"
+    if not source.is_file():
+        _download(name, folder)
+    if counts is None:
+        return source
+    rng = np.random.default_rng(seed)
+    arrays: dict[str, Array] = {}
+    with np.load(source, allow_pickle=False) as archive:
+        for split, count in zip(("train", "val", "test"), counts, strict=True):
+            total = len(archive[f"{split}_labels"])
+            kept = np.sort(rng.permutation(total)[:count])
+            arrays |= {f"{split}_{part}": archive[f"{split}_{part}"][kept] for part in ("images", "labels")}
+    target = folder / f"{name}_demo.npz"
+    np.savez_compressed(target, **arrays)  # type: ignore[arg-type]
+    return target
+
+
+def _download(name: str, folder: Path) -> None:
+    try:
+        import medmnist
+    except ImportError as error:
+        raise DemoDataError(f'dataset {name!r} needs the medmnist package: pip install "monai_salm[demo]"') from error
+    known: Mapping[str, Any] = medmnist.INFO
+    if name not in known:
+        raise DemoDataError(f"unknown data set {name!r}; medmnist knows {', '.join(known)}")
+    download: Callable[..., object] = getattr(medmnist, known[name]["python_class"])
+    try:
+        download(split="train", download=True, root=str(folder))
+    except (OSError, RuntimeError) as error:
+        raise DemoDataError(f"cannot download {name!r}: {error}. Put {name}.npz into {folder} and run again") from error

@@ -1,0 +1,187 @@
+"""The image sets of an evaluation: read, checked against each other, and the random-noise control."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from monai_salm.digest import content_digest
+from monai_salm.intensity import Array, IntensityWindow, apply_codes, make_grid
+from monai_salm.methods.random_noise import random_codes
+from monai_salm.scan import MapDataset, case_name
+from monai_salm.store import NoiseStore
+from monai_salm.tasks import Task
+
+
+class EvaluationError(ValueError):
+    """Image sets that no honest evaluation can be made of."""
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A data set in memory.
+
+    Args:
+        role: ``"clean"``, ``"protected"`` or ``"test"``, for messages.
+        images: ``(channel, *spatial)`` each, stored units and type.
+        labels: in the task's canonical form.
+        names: one a case.
+    """
+
+    role: str
+    images: list[Array]
+    labels: list[Array]
+    names: list[str]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def read_set(role: str, dataset: MapDataset, task: Task, image_key: str, label_key: str) -> ImageSet:
+    """Load every case of a data set.
+
+    Args:
+        role: name of the set, for messages.
+        dataset: dictionaries with an image, a label and, if it has one, a ``"name"``.
+        task: says what a label is.
+        image_key: key of the image.
+        label_key: key of the label.
+
+    Raises:
+        EvaluationError: if the set is empty, a key is missing, or images differ in rank or channels.
+        LabelError: for a label that does not fit the task.
+    """
+    if not len(dataset):
+        raise EvaluationError(f"the {role} set is empty: give at least one case")
+    result = ImageSet(role, [], [], [])
+    for index in range(len(dataset)):
+        case = dataset[index]
+        name = case_name(case, case.get(image_key), index)
+        for key in (image_key, label_key):
+            if key not in case:
+                raise EvaluationError(
+                    f"{role} case {name!r} has no {key!r}, only {sorted(case)}: set image_key and label_key"
+                )
+        image = case[image_key]
+        image = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
+        first = result.images[0] if result.images else image
+        if image.ndim not in (3, 4) or image.ndim != first.ndim or len(image) != len(first):
+            raise EvaluationError(
+                f"{role} case {name!r} has shape {image.shape}; expected (channel, *spatial) of rank 2 or 3, alike "
+                f"in all cases (the first is {first.shape})"
+            )
+        result.images.append(image)
+        result.labels.append(task.check_label(case[label_key], image.shape[1:], f"{role} case {name!r}"))
+        result.names.append(name)
+    return result
+
+
+def check_pairs(clean: ImageSet, protected: ImageSet, window: IntensityWindow, epsilon: float) -> None:
+    """Make sure that the protected set is the clean one with noise of at most ``epsilon`` and nothing else.
+
+    Args:
+        clean: original training set.
+        protected: the published one, in the same order.
+        window: the intensity window.
+        epsilon: budget, as a fraction of the window.
+
+    Raises:
+        EvaluationError: naming the first case that differs.
+    """
+    if len(clean) != len(protected):
+        raise EvaluationError(
+            f"{len(clean)} clean and {len(protected)} protected cases: they must be the same cases in order"
+        )
+    for index, name in enumerate(clean.names):
+        before, after = clean.images[index], protected.images[index]
+        if before.shape != after.shape:
+            raise EvaluationError(
+                f"case {name!r} is {before.shape} in the clean set and {after.shape} in the protected one"
+            )
+        if not np.array_equal(clean.labels[index], protected.labels[index]):
+            raise EvaluationError(
+                f"case {name!r} has another label in the protected set: are both sets in the same order?"
+            )
+        size = float(np.abs(difference(before, after)).max(initial=0)) / window.width
+        if size > epsilon * (1 + 1e-6):
+            raise EvaluationError(
+                f"case {name!r} changed by {size:.4f} of the window, epsilon is {epsilon:.4f}: the random-noise control would "
+                "be weaker than the protection. Give the epsilon the images were protected with, and both sets in one order"
+            )
+
+
+def check_test(test: ImageSet, training: Sequence[ImageSet], store: NoiseStore | None) -> None:
+    """Make sure that the test set is clean and unseen.
+
+    Args:
+        test: the test set.
+        training: the clean and the protected training set.
+        store: the noise that was used, if at hand: a test image that it protected is found out.
+
+    Raises:
+        EvaluationError: naming the test case and where else it was found.
+    """
+    if test.images[0].ndim != training[0].images[0].ndim or len(test.images[0]) != len(training[0].images[0]):
+        raise EvaluationError(f"test images are {test.images[0].shape}, training images {training[0].images[0].shape}")
+    seen = {content_digest(i): (s.role, n) for s in training for i, n in zip(s.images, s.names, strict=True)}
+    for image, name in zip(test.images, test.names, strict=True):
+        digest = content_digest(image)
+        if digest in seen:
+            role, other = seen[digest]
+            reason = (
+                "noise on the test set is refused"
+                if role == "protected"
+                else "victims are scored on unseen images only"
+            )
+            raise EvaluationError(
+                f"test case {name!r} is the {role} training case {other!r}: {reason}; take it out of one"
+            )
+        if store is not None and store.get_protected(digest) is not None:
+            raise EvaluationError(
+                f"test case {name!r} carries noise of {store}: noise on the test set is refused; give clean images"
+            )
+
+
+def difference(clean: Array, protected: Array) -> NDArray[np.float64]:
+    """``protected - clean`` in stored units, without the wrap-around of unsigned integers."""
+    return protected.astype(np.float64) - clean.astype(np.float64)
+
+
+def noise_size(clean: ImageSet, protected: ImageSet, window: IntensityWindow) -> dict[str, float | None]:
+    """How large the noise is.
+
+    Returns:
+        ``linf`` (largest change, fraction of the window), ``psnr`` (mean over the cases that changed, decibel, peak = window
+        width; None if nothing changed) and ``support`` (share of voxels changed).
+    """
+    differences = [difference(c, p) / window.width for c, p in zip(clean.images, protected.images, strict=True)]
+    errors = [float(np.mean(d**2)) for d in differences]
+    changed = [-10 * float(np.log10(e)) for e in errors if e > 0]
+    return {
+        "linf": max(float(np.abs(d).max(initial=0)) for d in differences),
+        "psnr": float(np.mean(changed)) if changed else None,
+        "support": float(np.mean([np.mean(d != 0) for d in differences])),
+    }
+
+
+def random_noise(images: Sequence[Array], window: IntensityWindow, epsilon: float, seed: int) -> list[Array]:
+    """Add independent random signs at the full budget: the control that any protection has to beat.
+
+    Args:
+        images: ``(channel, *spatial)`` each, stored type and units.
+        window: the intensity window.
+        epsilon: budget, as a fraction of the window.
+        seed: of the signs.
+
+    Returns:
+        Images of the same types, noisy as a published file would be.
+    """
+    result = []
+    for image in images:
+        grid = make_grid(image.dtype.name, window, epsilon)
+        result.append(apply_codes(image, random_codes(image, window, grid, seed), grid.quantum))
+    return result

@@ -1,0 +1,179 @@
+"""NumPy .npz archives, read without np.load, so that no pickle is ever met, and written deterministically."""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from tokenize import TokenError
+from typing import NoReturn
+
+import numpy as np
+from numpy.lib import format as npy
+
+from monai_salm._files import atomic_file
+from monai_salm.formats.base import Array, FormatError
+
+# Deflate packs at most 1032 bytes into one; a member that claims more is a bomb or damaged.
+_MAX_RATIO = 1032
+# A time that any zip reader takes; the same for every archive, so that the same arrays give the same file.
+_TIME = (1980, 1, 1, 0, 0, 0)
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+
+class NpzArchive:
+    """A .npz file: named arrays, each read when asked for.
+
+    Args:
+        path: the file.
+
+    Raises:
+        FormatError: if it is no zip archive, or holds something other than .npy members once each.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with zipfile.ZipFile(path) as archive:
+                members = archive.infolist()
+        except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
+            raise self._error(f"not an .npz archive ({error})") from error
+        self._members = {member.filename: member for member in members}
+        if len(self._members) != len(members):
+            raise self._error("two members have the same name")
+        for member in members:
+            self._check_member(member)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Names of the arrays, in the order of the file."""
+        return tuple(name.removesuffix(".npy") for name in self._members)
+
+    def header(self, key: str) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
+        """Shape and type of an array, without reading it."""
+        with (
+            zipfile.ZipFile(self.path) as archive,
+            self._translated(key),
+            archive.open(self._members[f"{key}.npy"]) as file,
+        ):
+            # The longest header NumPy itself accepts, and room to spare.
+            start = file.read(1 << 16)
+        shape, _, dtype, _ = self._parse(start, key)
+        return shape, dtype
+
+    def raw(self, key: str) -> bytes:
+        """The bytes of a member, its checksum compared."""
+        with zipfile.ZipFile(self.path) as archive, self._translated(key):
+            return archive.read(self._members[f"{key}.npy"])
+
+    def frame(self, key: str) -> bytes:
+        """The bytes of a member before the numbers: type, order and shape."""
+        raw = self.raw(key)
+        return raw[: self._parse(raw, key)[3]]
+
+    def array(self, key: str) -> Array:
+        """An array as it is stored; read-only.
+
+        Raises:
+            FormatError: if it is damaged, holds objects, or is not the size that its header declares.
+        """
+        return self._view(self.raw(key), key)
+
+    def write(self, target: Path, replaced: Mapping[str, Array]) -> None:
+        """Write the archive again with other numbers in some arrays; the rest keeps its bytes.
+
+        Args:
+            target: the new file; it appears only when whole.
+            replaced: key to array, of the stored shape and type.
+
+        Raises:
+            FormatError: if a new array has another shape or type.
+        """
+        with atomic_file(target) as file, zipfile.ZipFile(file, "w") as archive:
+            for name, member in self._members.items():
+                key = name.removesuffix(".npy")
+                raw = self.raw(key)
+                if key in replaced:
+                    raw = self._edited(raw, key, replaced[key])
+                info = zipfile.ZipInfo(name, _TIME)
+                info.compress_type = member.compress_type
+                info.external_attr = 0o600 << 16
+                archive.writestr(info, raw)
+
+    def _edited(self, raw: bytes, key: str, array: Array) -> bytes:
+        content = bytearray(raw)
+        stored = self._view(content, key)
+        if stored.shape != array.shape or stored.dtype.newbyteorder("=") != array.dtype.newbyteorder("="):
+            raise self._error(
+                f"{key!r} is {stored.dtype.name} {stored.shape}, cannot take {array.dtype.name} {array.shape} in its place"
+            )
+        stored[...] = array
+        return bytes(content)
+
+    def _view(self, raw: bytes | bytearray, key: str) -> Array:
+        shape, fortran, dtype, start = self._parse(raw, key)
+        needed = math.prod(shape) * dtype.itemsize
+        if len(raw) - start != needed:
+            raise self._error(f"{key!r} declares {dtype.name} {shape}, {needed} bytes, but holds {len(raw) - start}")
+        return np.ndarray(shape, dtype, buffer=raw, offset=start, order="F" if fortran else "C")
+
+    def _parse(self, raw: bytes | bytearray, key: str) -> tuple[tuple[int, ...], bool, np.dtype[np.generic], int]:
+        """Shape, Fortran order, type, and where the numbers start."""
+        file = io.BytesIO(bytes(raw[: 1 << 16]))
+        try:
+            version = npy.read_magic(file)
+            readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+            if version not in readers:
+                raise ValueError(f"version {version} of the .npy format")
+            shape, fortran, dtype = readers[version](file)
+        except (ValueError, EOFError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
+            raise self._error(f"the header of {key!r} is damaged ({error})") from error
+        if dtype.hasobject:
+            raise self._error(
+                f"{key!r} holds Python objects (a pickle), which could run code; it is not read. Store numbers"
+            )
+        if dtype.kind not in "biuf" or any(n < 0 for n in shape):
+            raise self._error(f"{key!r} is {dtype} {shape}; only arrays of numbers are read")
+        return shape, bool(fortran), dtype, file.tell()
+
+    def _check_member(self, member: zipfile.ZipInfo) -> None:
+        name = member.filename
+        if not name.endswith(".npy"):
+            raise self._error(f"member {name!r} is no .npy array")
+        if member.flag_bits & 1:
+            raise self._error(f"member {name!r} is encrypted")
+        if member.compress_type not in _METHODS:
+            raise self._error(f"member {name!r} is compressed in a way NumPy does not use ({member.compress_type})")
+        size = self.path.stat().st_size
+        if member.compress_size > size or member.file_size > _MAX_RATIO * member.compress_size + 1024:
+            raise self._error(
+                f"member {name!r} declares {member.file_size} bytes, more than the file of {size} can hold"
+            )
+
+    def _translated(self, key: str) -> _Translated:
+        if f"{key}.npy" not in self._members:
+            raise self._error(f"no array {key!r}; it has {', '.join(self.keys)}")
+        return _Translated(self, key)
+
+    def _error(self, what: str) -> FormatError:
+        return FormatError(f"{self.path}: {what}")
+
+
+class _Translated:
+    """Turns what zipfile raises on damaged data into a ``FormatError`` that names file and array."""
+
+    def __init__(self, archive: NpzArchive, key: str) -> None:
+        self.archive, self.key = archive, key
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OverflowError)):
+            self._raise(error)
+
+    def _raise(self, error: BaseException) -> NoReturn:
+        raise FormatError(f"{self.archive.path}: {self.key!r} is damaged ({error}); get the file again") from error

@@ -1,0 +1,59 @@
+"""Dataset layouts: one module a layout. A new one is a new file and one line in ``LAYOUTS``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from monai_salm.layouts.base import TRAIN, Case, CaseSequence, Edit, Layout, LayoutError
+from monai_salm.layouts.datalist import Datalist
+from monai_salm.layouts.medmnist import MedMNIST
+
+#: Asked in this order by ``detect``.
+LAYOUTS: dict[str, type[Layout]] = {layout.name: layout for layout in (MedMNIST, Datalist)}
+
+
+def detect(path: str | os.PathLike[str]) -> Layout:
+    """Open a data set whose layout is found out from its files.
+
+    Args:
+        path: a folder or a file.
+
+    Raises:
+        FileNotFoundError: if there is nothing.
+        LayoutError: if no layout fits, saying what each looks like; or if the data set is inconsistent.
+        FormatError: if one of its files is damaged.
+    """
+    place = Path(path)
+    if not place.exists():
+        raise FileNotFoundError(f"{place} does not exist")
+    for layout in LAYOUTS.values():
+        if layout.recognises(place):
+            return layout.open(place)
+    known = "; ".join(f"{name}: {layout.description}" for name, layout in LAYOUTS.items())
+    raise LayoutError(
+        f"{place} has no layout this version knows ({known}). Name it with --layout if it is one of these"
+    )
+
+
+def open_layout(path: str | os.PathLike[str], layout: str | None = None) -> Layout:
+    """Open a data set.
+
+    Args:
+        path: a folder or a file.
+        layout: a name of ``LAYOUTS``; None finds it out.
+
+    Raises:
+        ValueError: for an unknown layout name.
+        FileNotFoundError, LayoutError, FormatError: as for ``detect``.
+    """
+    if layout is None:
+        return detect(path)
+    if layout not in LAYOUTS:
+        raise ValueError(f"unknown layout {layout!r}; known: {', '.join(LAYOUTS)}")
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{path} does not exist")
+    return LAYOUTS[layout].open(Path(path))
+
+
+__all__ = ["LAYOUTS", "TRAIN", "Case", "CaseSequence", "Edit", "Layout", "LayoutError", "detect", "open_layout"]

@@ -1,0 +1,210 @@
+"""What a dataset layout offers: its splits, labelled images one at a time, and a copy with other images."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeAlias, TypedDict, overload
+
+import numpy as np
+
+from monai_salm.formats.base import Array
+from monai_salm.intensity import IntensityWindow
+from monai_salm.tasks import Task
+
+#: ``edit(name, image) -> image``: gets a case's stored image ``(channel, *spatial)``, returns another of the same kind.
+Edit: TypeAlias = Callable[[str, Array], Array]
+
+TRAIN = "train"
+# Voxels looked at to guess a window: enough for percentiles, little enough for any data set.
+_SAMPLE = 1 << 22
+
+
+class LayoutError(ValueError):
+    """A data set whose layout is unknown, inconsistent or unsafe; the message says where and what to do."""
+
+
+class Case(TypedDict):
+    """One image with its label.
+
+    ``image`` is ``(channel, *spatial)`` in its stored type; ``label`` an int, a vector of 0/1, a label map
+    ``(1, *spatial)``, or None; ``name`` is unique in its split.
+    """
+
+    image: Array
+    label: Any
+    name: str
+
+
+class CaseSequence(Sequence[Case]):
+    """A split as a map-style data set: a case is read each time it is asked for.
+
+    Args:
+        names: name of every case.
+        load: gives the case at an index.
+    """
+
+    def __init__(self, names: Sequence[str], load: Callable[[int], Case]) -> None:
+        self.names, self._load = tuple(names), load
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, index: int, /) -> Case: ...
+    @overload
+    def __getitem__(self, index: slice, /) -> list[Case]: ...
+    def __getitem__(self, index: int | slice, /) -> Case | list[Case]:
+        if isinstance(index, slice):
+            return [self._load(i) for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"case {index} of {len(self)}")
+        return self._load(index % len(self))
+
+
+class Layout(ABC):
+    """A data set on disk.
+
+    Args:
+        path: what the user names: a folder, or a file.
+
+    Raises:
+        LayoutError, FormatError: if the data set is not of this layout or is damaged.
+    """
+
+    name: ClassVar[str]
+    #: One line for error messages: what such a data set looks like.
+    description: ClassVar[str]
+    #: The folder or the single file that holds the whole data set.
+    root: Path
+
+    @classmethod
+    @abstractmethod
+    def recognises(cls, path: Path) -> bool:
+        """Whether a path looks like this layout; cheap, never raises for existing paths."""
+
+    @classmethod
+    @abstractmethod
+    def open(cls, path: Path) -> Layout:
+        """Open a data set of this layout."""
+
+    @abstractmethod
+    def reopen(self, root: Path) -> Layout:
+        """Open a copy that ``rewrite`` made of this data set."""
+
+    @property
+    @abstractmethod
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits that have cases; the training split is ``"train"``."""
+
+    @abstractmethod
+    def has_labels(self, split: str) -> bool:
+        """Whether every case of a split has a label."""
+
+    @abstractmethod
+    def task(self) -> Task:
+        """The learning problem that the labels state."""
+
+    @abstractmethod
+    def dataset(self, split: str = TRAIN) -> CaseSequence:
+        """The cases of a split.
+
+        Raises:
+            LayoutError: if there is no such split.
+        """
+
+    @abstractmethod
+    def image_files(self, splits: Sequence[str] = (TRAIN,)) -> tuple[str, ...]:
+        """Files that hold the images of some splits, relative to a folder root; for a single file its name."""
+
+    @abstractmethod
+    def all_files(self) -> tuple[str, ...]:
+        """All files of the data set, as ``image_files`` names them."""
+
+    @abstractmethod
+    def unlisted_images(self) -> Iterator[tuple[str, Array]]:
+        """Readable images that no split lists, as (file, image): they would be copied as they are."""
+
+    @abstractmethod
+    def rewrite(self, output: Path, edit: Edit, splits: Sequence[str] = (TRAIN,)) -> None:
+        """Write a complete copy: the images of some splits pass through ``edit``, everything else is copied byte for byte.
+
+        Args:
+            output: must not exist.
+            edit: called once for every image.
+            splits: whose images are edited.
+
+        Raises:
+            FileExistsError: if the output exists.
+        """
+
+    @abstractmethod
+    def differences(self, other: Layout, splits: Sequence[str] = (TRAIN,), ignore: Sequence[str] = ()) -> Iterator[str]:
+        """What differs between this data set and a copy, the voxels of some splits' images left out.
+
+        Args:
+            other: the copy, of the same class.
+            splits: whose voxels may differ; headers and all else around them may not.
+            ignore: files that only the copy may have.
+
+        Yields:
+            One line a difference.
+        """
+
+    def test_split(self) -> str:
+        """The split to test victims on: ``"test"`` if it has labels, else ``"val"``.
+
+        Raises:
+            LayoutError: if neither has.
+        """
+        for split in ("test", "val"):
+            if split in self.splits and self.has_labels(split):
+                return split
+        raise LayoutError(
+            f"{self.root} has no test or validation split with labels to measure on; its splits are {self.splits}"
+        )
+
+    def window(self) -> IntensityWindow:
+        """Guess the intensity window from the training images.
+
+        uint8 images get (0, 255); others the 0.5th and 99.5th percentile, rounded outward to whole units (finer where
+        whole units would more than double the range).
+
+        Raises:
+            LayoutError: if all images are constant.
+        """
+        dataset = self.dataset(TRAIN)
+        rng = np.random.default_rng(0)
+        samples, byte_images = [], True
+        for case in dataset:
+            values = case["image"].reshape(-1)
+            byte_images &= values.dtype == np.uint8
+            # Random places: a regular stride can fall on one column of every image.
+            count = max(1024, _SAMPLE // len(dataset))
+            picked = values if values.size <= count else values[rng.integers(0, values.size, count)]
+            samples.append(picked[np.isfinite(picked)].astype(np.float64))
+        if byte_images:
+            return IntensityWindow(0.0, 255.0)
+        return _percentile_window(np.concatenate(samples), self.root)
+
+    def require_split(self, split: str) -> None:
+        """Raise ``LayoutError`` unless the data set has the split."""
+        if split not in self.splits:
+            raise LayoutError(f"{self.root} has no split {split!r}; it has {', '.join(self.splits) or 'none'}")
+
+
+def _percentile_window(values: np.ndarray[Any, np.dtype[np.float64]], where: Path) -> IntensityWindow:
+    if not values.size or values.min() == values.max():
+        raise LayoutError(
+            f"{where}: the training images are constant, so no window can be guessed; give --window LOW,HIGH"
+        )
+    low, high = np.percentile(values, [0.5, 99.5])
+    if low == high:  # nearly all background
+        low, high = values.min(), values.max()
+    unit = 1.0
+    while (np.ceil(high / unit) - np.floor(low / unit)) * unit > max(2 * (high - low), 1e-30):
+        if unit == 1.0 and high - low >= 1:
+            break
+        unit /= 10
+    return IntensityWindow(float(np.floor(low / unit) * unit), float(np.ceil(high / unit) * unit))

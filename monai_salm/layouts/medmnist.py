@@ -1,0 +1,161 @@
+"""MedMNIST archives: one .npz with the images and labels of all splits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from monai_salm.formats import NpzArchive
+from monai_salm.formats.base import Array, FormatError
+from monai_salm.layouts.base import TRAIN, Case, CaseSequence, Edit, Layout, LayoutError
+from monai_salm.tasks import Classification, Task
+
+_SPLITS = ("train", "val", "test")
+
+
+class MedMNIST(Layout):
+    """A .npz with ``{train,val,test}_{images,labels}``.
+
+    Images are ``(cases, height, width)``, ``(cases, height, width, 3)`` or ``(cases, x, y, z)``; labels ``(cases, 1)``
+    class numbers or ``(cases, labels)`` zeros and ones.
+    """
+
+    name = "medmnist"
+    description = "an .npz file with train_images, train_labels and the same for val and test"
+
+    def __init__(self, archive: NpzArchive) -> None:
+        self.root, self.archive = archive.path, archive
+        self._arrays: dict[str, Array] = {}
+        keys = set(archive.keys)
+        self._splits = tuple(s for s in _SPLITS if f"{s}_images" in keys)
+        if TRAIN not in self._splits:
+            raise LayoutError(f"{self.root} has no train_images; it has {', '.join(archive.keys) or 'nothing'}")
+        for split in self._splits:
+            self._check(split)
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        return path.is_file() and path.suffix.lower() == ".npz"
+
+    @classmethod
+    def open(cls, path: Path) -> MedMNIST:
+        if not path.is_file():
+            raise LayoutError(f"{path} is no file; a MedMNIST data set is {cls.description}")
+        return cls(NpzArchive(path))
+
+    def reopen(self, root: Path) -> MedMNIST:
+        return self.open(root)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return self._splits
+
+    def has_labels(self, split: str) -> bool:
+        self.require_split(split)
+        return f"{split}_labels" in self.archive.keys
+
+    def task(self) -> Task:
+        labels = [self._labels(split) for split in self._splits if self.has_labels(split)]
+        if not self.has_labels(TRAIN):
+            raise LayoutError(f"{self.root} has no train_labels; noise is made against labels")
+        width = labels[0].shape[1]
+        values = np.concatenate([np.unique(part) for part in labels])
+        if width > 1:
+            if not np.isin(values, (0, 1)).all():
+                raise LayoutError(
+                    f"{self.root}: labels of {width} columns must be zeros and ones, found {values[:5].tolist()}"
+                )
+            return Classification(num_classes=width, multi_label=True)
+        return Classification(num_classes=max(2, int(values.max()) + 1))
+
+    def dataset(self, split: str = TRAIN) -> CaseSequence:
+        self.require_split(split)
+        shape, _ = self.archive.header(f"{split}_images")
+        names = [f"{split}[{index}]" for index in range(shape[0])]
+        labelled = self.has_labels(split)
+
+        def load(index: int) -> Case:
+            label = self._labels(split)[index] if labelled else None
+            if label is not None and len(label) == 1:
+                label = int(label[0])
+            return {
+                "image": _channel_first(self._array(f"{split}_images")[index]),
+                "label": label,
+                "name": names[index],
+            }
+
+        return CaseSequence(names, load)
+
+    def image_files(self, splits: Sequence[str] = (TRAIN,)) -> tuple[str, ...]:
+        return (self.root.name,)
+
+    def all_files(self) -> tuple[str, ...]:
+        return (self.root.name,)
+
+    def unlisted_images(self) -> Iterator[tuple[str, Array]]:
+        return iter(())
+
+    def rewrite(self, output: Path, edit: Edit, splits: Sequence[str] = (TRAIN,)) -> None:
+        if output.exists():
+            raise FileExistsError(f"{output} exists")
+        replaced = {}
+        for split in splits:
+            dataset = self.dataset(split)
+            images = np.array(self._array(f"{split}_images"))
+            for index, name in enumerate(dataset.names):
+                image = _channel_first(images[index])
+                edited = edit(name, image)
+                if edited.shape != image.shape or edited.dtype != image.dtype:
+                    raise LayoutError(
+                        f"case {name!r}: {image.dtype} {image.shape} cannot become {edited.dtype} {edited.shape} in {self.root}"
+                    )
+                _channel_first(images[index])[...] = edited
+            replaced[f"{split}_images"] = images
+        self.archive.write(output, replaced)
+
+    def differences(self, other: Layout, splits: Sequence[str] = (TRAIN,), ignore: Sequence[str] = ()) -> Iterator[str]:
+        assert isinstance(other, MedMNIST)
+        mine, theirs = self.archive.keys, other.archive.keys
+        if mine != theirs:
+            yield f"the archive holds {', '.join(theirs)} instead of {', '.join(mine)}"
+        edited = {f"{split}_images" for split in splits}
+        for key in mine:
+            if key not in theirs:
+                continue
+            read = NpzArchive.frame if key in edited else NpzArchive.raw
+            try:
+                if read(self.archive, key) != read(other.archive, key):
+                    yield f"{key}: {'type or shape' if key in edited else 'the array'} differs"
+            except FormatError as error:
+                yield str(error)
+
+    def _check(self, split: str) -> None:
+        shape, dtype = self.archive.header(f"{split}_images")
+        if len(shape) not in (3, 4) or min(shape) < 1:
+            raise LayoutError(
+                f"{self.root}: {split}_images is {dtype} {shape}; expected (cases, height, width), (cases, height, width, 3) "
+                "or (cases, x, y, z)"
+            )
+        if self.has_labels(split):
+            labels, _ = self.archive.header(f"{split}_labels")
+            if len(labels) not in (1, 2) or labels[0] != shape[0]:
+                raise LayoutError(
+                    f"{self.root}: {split}_labels is {labels} for {shape[0]} images; expected (cases, labels)"
+                )
+
+    def _array(self, key: str) -> Array:
+        if key not in self._arrays:
+            stored = self.archive.array(key)
+            self._arrays[key] = stored.astype(stored.dtype.newbyteorder("="), copy=False)
+        return self._arrays[key]
+
+    def _labels(self, split: str) -> Array:
+        labels = self._array(f"{split}_labels")
+        return labels.reshape(len(labels), -1)
+
+
+def _channel_first(image: Array) -> Array:
+    """``(h, w)`` -> ``(1, h, w)``, ``(h, w, 3)`` -> ``(3, h, w)``, ``(x, y, z)`` -> ``(1, x, y, z)``; a view."""
+    return np.moveaxis(image, -1, 0) if image.ndim == 3 and image.shape[-1] == 3 else image[None]

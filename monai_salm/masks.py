@@ -1,0 +1,66 @@
+"""Masks of the elements that a noise step may change; any rank."""
+
+from __future__ import annotations
+
+import torch
+
+
+def mask_size(elements: int, mask_ratio: float) -> int:
+    """Number of elements a mask selects: ``round(mask_ratio * elements)``, at least one.
+
+    Args:
+        elements: elements of one sample (channels included).
+        mask_ratio: share in (0, 1].
+    """
+    return max(1, round(mask_ratio * elements))
+
+
+def topk_mask(score: torch.Tensor, k: int) -> torch.Tensor:
+    """Select exactly the ``k`` elements of each sample with the largest score.
+
+    Args:
+        score: ``(batch, *any)``, for SALM the gradient magnitude (arXiv 2403.10573).
+        k: elements to select in each sample.
+
+    Returns:
+        Boolean tensor of the same shape with exactly ``min(k, elements)`` True per sample.
+    """
+    flat = score.flatten(1)
+    if k >= flat.shape[1]:
+        return torch.ones_like(score, dtype=torch.bool)
+    indices = flat.topk(k, dim=1, sorted=False).indices
+    mask = torch.zeros_like(flat, dtype=torch.bool).scatter_(1, indices, True)
+    return mask.view_as(score)
+
+
+def random_mask(shape: torch.Size, k: int, generator: torch.Generator) -> torch.Tensor:
+    """Select ``k`` elements of each sample uniformly at random (the control of equal ratio).
+
+    Args:
+        shape: ``(batch, *any)``.
+        k: elements to select in each sample.
+        generator: source of randomness, on the CPU.
+
+    Returns:
+        Boolean CPU tensor of that shape.
+    """
+    return topk_mask(torch.rand(shape, generator=generator), k)
+
+
+def foreground_mask(image: torch.Tensor, k: int, generator: torch.Generator) -> torch.Tensor:
+    """Select ``k`` elements of each sample at random among its foreground, the elements above the sample's mean.
+
+    Where the foreground is smaller than ``k``, all of it is selected and nothing else.
+
+    Args:
+        image: ``(batch, *any)`` CPU tensor.
+        k: elements to select in each sample.
+        generator: source of randomness, on the CPU.
+
+    Returns:
+        Boolean tensor of the same shape.
+    """
+    flat = image.flatten(1)
+    foreground = flat > flat.mean(dim=1, keepdim=True)
+    score = torch.rand(flat.shape, generator=generator).masked_fill(~foreground, -1.0)
+    return (topk_mask(score, k) & foreground).view_as(image)

@@ -1,0 +1,84 @@
+"""What all noise methods share: the base of their settings and the job they work on."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from monai_salm.cases import Cases
+from monai_salm.progress import Progress
+from monai_salm.training import Recipe
+from monai_salm.workspace import Workspace
+
+
+@dataclass
+class Job:
+    """A data set to make noise for, and the means.
+
+    Args:
+        cases: the clean data set.
+        workspace: holds the noise and the checkpoints.
+        build_surrogate: gives the fresh network of restart number n.
+        surrogate_spec: arguments of ``build_network`` of that network, or None if it came from a factory.
+        recipe: how surrogates are trained.
+        device: where to compute.
+        seed: of everything random.
+        report: called with the progress.
+    """
+
+    cases: Cases
+    workspace: Workspace
+    build_surrogate: Callable[[int], nn.Module]
+    surrogate_spec: Callable[[int], dict[str, Any] | None]
+    recipe: Recipe
+    device: torch.device
+    seed: int
+    report: Callable[[Progress], None]
+
+    def generator(self, *purpose: int) -> torch.Generator:
+        """A generator of its own for each purpose, so that no draw depends on what ran before (or was resumed)."""
+        return torch.Generator().manual_seed(self.derive(*purpose))
+
+    def derive(self, *purpose: int) -> int:
+        """A seed for a purpose, from the job's."""
+        return int(np.random.SeedSequence([self.seed, *purpose]).generate_state(1, np.uint64)[0] >> 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):
+    """A way to make noise; instances are settings only.
+
+    Args:
+        epsilon: budget (L-infinity) as a fraction of the window's width, in (0, 1].
+    """
+
+    epsilon: float = 8 / 255
+    name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        require(0 < self.epsilon <= 1, "epsilon", "in (0, 1]", self.epsilon)
+
+    def spec(self) -> dict[str, Any]:
+        """The settings as plain values, recorded in the store."""
+        return {"name": self.name, **asdict(self)}
+
+    @abstractmethod
+    def run(self, job: Job) -> int:
+        """Leave finished noise in the workspace and return the code buffer (0 or 1) that holds it."""
+
+    def run_frozen(self, job: Job, surrogates: Sequence[nn.Module]) -> int:
+        """As ``run``, for images that come later, against finished networks; a method without networks simply runs."""
+        return self.run(job)
+
+
+def require(holds: bool, name: str, rule: str, value: object) -> None:
+    """Refuse a setting: rule, then value."""
+    if not holds or (isinstance(value, float) and math.isnan(value)):
+        raise ValueError(f"{name} must be {rule}, got {value}")

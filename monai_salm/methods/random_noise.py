@@ -1,0 +1,43 @@
+"""Random noise at full budget: the control that any method must beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from monai_salm.digest import content_digest
+from monai_salm.intensity import Array, Grid, IntensityWindow, effective_codes
+from monai_salm.methods.base import Job, Method
+from monai_salm.progress import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomNoise(Method):
+    """Every element moves by the whole budget, up or down at random; protects nothing."""
+
+    name: ClassVar[str] = "random_noise"
+
+    def run(self, job: Job) -> int:
+        codes, total = job.workspace.codes(0), len(job.cases)
+        for case, image in enumerate(job.cases.images):
+            codes[case][...] = random_codes(image, job.cases.window, job.workspace.grids[case], job.seed)
+            job.report(Progress("generate", case + 1, total, "random noise"))
+        job.workspace.save_checkpoint({**job.workspace.checkpoint(), "rounds": 0, "errors": []})
+        return 0
+
+
+def random_codes(image: Array, window: IntensityWindow, grid: Grid, seed: int) -> Array:
+    """Random signs at full budget, kept inside window and type; a function of the image's content and the seed.
+
+    Args:
+        image: stored array, any shape.
+        window: the intensity window.
+        grid: the stored grid.
+        seed: any non-negative integer.
+    """
+    words = np.frombuffer(content_digest(image), np.uint32).tolist()
+    rng = np.random.default_rng([seed, *words])
+    signs = rng.integers(0, 2, image.shape, np.int8) * 2 - 1
+    return effective_codes(image, signs.astype(np.int32) * grid.max_code, window, grid)

@@ -1,0 +1,136 @@
+"""The finished noise of one image: what the store keeps, and how it is put into the image and taken off again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from monai_salm.digest import content_digest
+from monai_salm.intensity import Array, apply_codes, remove_codes, rounding_residual
+
+
+class NoiseStoreError(RuntimeError):
+    """The store is missing, damaged, of another format, or does not hold what was asked for."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The effective noise of one image.
+
+    Args:
+        digest: content digest of the original image.
+        protected: content digest of the protected image.
+        name: the case, for messages.
+        dtype: stored type the noise was made on.
+        quantum: stored units per code.
+        codes: signed integers of the image's shape ``(channel, *spatial)``.
+        residual: see ``intensity.rounding_residual``.
+    """
+
+    digest: bytes
+    protected: bytes
+    name: str
+    dtype: str
+    quantum: float
+    codes: Array
+    residual: Array | None = None
+
+    @classmethod
+    def of(cls, image: Array, codes: Array, quantum: float, name: str) -> Noise:
+        """Record finished codes for an image on its stored grid.
+
+        Args:
+            image: original ``(channel, *spatial)`` in its stored type.
+            codes: effective codes, same shape.
+            quantum: stored units per code.
+            name: the case.
+
+        Raises:
+            NoiseStoreError: if the shapes differ (noise is never broadcast).
+        """
+        if image.shape != codes.shape:
+            raise NoiseStoreError(f"case {name!r} is {image.shape}, its noise {codes.shape}: they must be the same")
+        image = image.astype(image.dtype.newbyteorder("="), copy=False)  # bits are compared below, in one byte order
+        return cls(
+            digest=content_digest(image),
+            protected=content_digest(apply_codes(image, codes, quantum)),
+            name=name,
+            dtype=image.dtype.name,
+            quantum=quantum,
+            codes=codes,
+            residual=rounding_residual(image, codes, quantum),
+        )
+
+    def apply(self, image: Array) -> Array:
+        """Protect the original image.
+
+        Args:
+            image: the values that the digest was taken of, in any type that holds the protected values too.
+
+        Returns:
+            A new array of the image's type.
+
+        Raises:
+            NoiseStoreError: if the shape differs (noise is never broadcast), or a type cannot hold the values.
+        """
+        stored = self._on_grid(image)
+        try:
+            return self._in_type(apply_codes(stored, self.codes, self.quantum), image.dtype)
+        except OverflowError as error:
+            raise NoiseStoreError(f"case {self.name!r}: {error}") from error
+
+    def remove(self, protected: Array) -> Array:
+        """Give back the original bit for bit.
+
+        Args:
+            protected: the protected image, in any type that holds both its values and the original's.
+
+        Returns:
+            A new array of the protected image's type.
+
+        Raises:
+            NoiseStoreError: as for ``apply``.
+        """
+        stored = self._on_grid(protected)
+        try:
+            return self._in_type(remove_codes(stored, self.codes, self.quantum, self.residual), protected.dtype)
+        except OverflowError as error:
+            raise NoiseStoreError(f"case {self.name!r}: {error}") from error
+
+    def _on_grid(self, image: Array) -> Array:
+        if image.shape != self.codes.shape:
+            raise NoiseStoreError(
+                f"case {self.name!r} is {image.shape}, its noise {self.codes.shape}: they must be the same"
+            )
+        stored = exact_cast(image, self.dtype)
+        if stored is None:
+            raise NoiseStoreError(
+                f"case {self.name!r} holds values that {self.dtype}, which its noise was made for, cannot hold"
+            )
+        return stored
+
+    def _in_type(self, result: Array, dtype: np.dtype[np.generic]) -> Array:
+        # Adding in the stored type and then converting gives the same values in every type, or this error.
+        cast = exact_cast(result, dtype)
+        if cast is None:
+            raise NoiseStoreError(
+                f"case {self.name!r}: its noise was made for {self.dtype}, and {dtype.name} cannot hold the result exactly. "
+                f"Load the image as {self.dtype}, or as float32"
+            )
+        return cast
+
+
+def exact_cast(array: Array, dtype: DTypeLike) -> Array | None:
+    """The array in another type, or None if a value would change.
+
+    Args:
+        array: any shape, real numbers.
+        dtype: the other type.
+    """
+    if array.dtype == np.dtype(dtype):
+        return array
+    with np.errstate(invalid="ignore", over="ignore"):
+        cast = array.astype(dtype)
+        return cast if np.array_equal(cast, array) else None

@@ -1,0 +1,189 @@
+"""Why an image is not in a store: the likely cause, and what to do about it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from monai_salm.digest import content_digest
+from monai_salm.intensity import INTEGER_GRIDS, Array
+from monai_salm.noise import Noise, NoiseStoreError
+from monai_salm.store import NoiseStore
+
+# Each of up to 48 orientations of an image is hashed; for larger ones that would take minutes.
+_MAX_ORIENTED = 2**22
+
+
+class ImageNotFoundError(NoiseStoreError):
+    """The store has no noise for this image, or did not protect it; the message says the likely cause and what to do."""
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """An image that a transform looks for.
+
+    Args:
+        store: where.
+        image: ``(channel, *spatial)``, as it reached the transform.
+        name: the case, or ``""``.
+        applied: names of the transforms that its metadata says were applied to it.
+        protected: looks for the protected image (to restore it), not for the original (to protect it).
+    """
+
+    store: NoiseStore
+    image: Array
+    name: str = ""
+    applied: Sequence[str] = ()
+    protected: bool = False
+
+    @property
+    def transform(self) -> str:
+        """The dictionary transform that looks."""
+        return "SALMRestored" if self.protected else "SALMProtectd"
+
+    @property
+    def where(self) -> str:
+        """The case, for the start of a message."""
+        return f"case {self.name!r}" if self.name else "an image"
+
+    def find(self, image: Array, other: bool = False) -> Noise | None:
+        """Noise of this image; with ``other``, of the kind of image that is not looked for."""
+        get = self.store.get_protected if self.protected != other else self.store.get
+        return get(content_digest(image), image.shape)
+
+
+def not_found(lookup: Lookup) -> ImageNotFoundError:
+    """The error for an image that is not in the store, with the first cause that fits."""
+    cause = next(filter(None, (check(lookup) for check in _CHECKS)))
+    what = "is not an image that" if lookup.protected else "has no noise in"
+    did = " protected" if lookup.protected else ""
+    image = lookup.image
+    return ImageNotFoundError(f"{lookup.where}, {image.dtype} {image.shape}, {what} {lookup.store.path}{did}: {cause}")
+
+
+def refuse_protected(lookup: Lookup) -> None:
+    """Make sure that an original is no protected image of the store, nor one that was flipped or turned.
+
+    Raises:
+        ImageNotFoundError: if it is; noise is never put on noise.
+    """
+    cause = _other_side(lookup) or next(_oriented(lookup, other=True), None)
+    if cause is not None:
+        raise ImageNotFoundError(f"{lookup.where} must not get noise again: {cause}")
+
+
+def _other_side(lookup: Lookup) -> str | None:
+    noise = lookup.find(lookup.image, other=True)
+    if noise is None:
+        return None
+    if lookup.protected:
+        return f"it is the original of case {noise.name!r} already, there is nothing to restore. Take SALMRestored out"
+    return f"it is case {noise.name!r}, protected already. Feed the originals, or take SALMProtectd out of the chain"
+
+
+def _empty(lookup: Lookup) -> str | None:
+    return None if len(lookup.store) else "the store is empty. Fill it with precompute() or `monai-salm generate`"
+
+
+def _channel(lookup: Lookup) -> str | None:
+    """An axis too many, too few, or in the wrong place."""
+    store, shape = lookup.store, lookup.image.shape
+    if store.has_shape(shape):
+        return None
+    if store.has_shape((1, *shape)):
+        return "it has no channel axis. Use LoadImaged(..., ensure_channel_first=True) or EnsureChannelFirstd before"
+    if shape and store.has_shape((shape[-1], *shape[:-1])):
+        return "its channel axis is the last. Use EnsureChannelFirstd before"
+    if shape and store.has_shape(shape[1:]):
+        return f"it has a batch axis. Place {lookup.transform} in the data set's chain, where images come one by one"
+    return None
+
+
+def _turned(lookup: Lookup) -> str | None:
+    place = _place(lookup, "whatever flips or reorients")
+    found = next(_oriented(lookup, other=False), None) or next(_oriented(lookup, other=True), None)
+    return None if found is None else f"{found}. {place}"
+
+
+def _oriented(lookup: Lookup, other: bool) -> Iterator[str]:
+    """Flips and turns of the image that the store knows."""
+    image = lookup.image
+    rank = image.ndim - 1
+    if rank not in (2, 3) or image.size > _MAX_ORIENTED:
+        return
+    for order in itertools.permutations(range(1, rank + 1)):
+        turned = image.transpose(0, *order)
+        if not lookup.store.has_shape(turned.shape):
+            continue
+        for flips in itertools.product((False, True), repeat=rank):
+            axes = tuple(axis for axis, flip in enumerate(flips) if flip)
+            noise = lookup.find(np.flip(turned, tuple(a + 1 for a in axes)), other)
+            if noise is not None and (axes or order != tuple(range(1, rank + 1))):
+                kind = "the protected image of " if lookup.protected != other else ""
+                yield f"it is {kind}case {noise.name!r} {_describe(tuple(a - 1 for a in order), axes)}"
+
+
+def _describe(order: tuple[int, ...], flips: tuple[int, ...]) -> str:
+    parts = []
+    if order != tuple(sorted(order)):
+        parts.append(f"with its spatial axes in another order (back: {order})")
+    if flips:
+        parts.append(f"flipped along spatial {'axes' if len(flips) > 1 else 'axis'} {', '.join(map(str, flips))}")
+    return " and ".join(parts)
+
+
+def _other_shape(lookup: Lookup) -> str | None:
+    store, shape = lookup.store, lookup.image.shape
+    named = store.shapes_of(lookup.name) if lookup.name else []
+    if shape in named or (not named and store.has_shape(shape)):
+        return None
+    known = f"its noise there is {named[0]}" if named else f"noise there is of shape {_listed(store)}"
+    return f"{known}. {_place(lookup, 'whatever crops, pads or resamples (RandSpatialCropd, Resized, Spacingd)')}"
+
+
+def _values(lookup: Lookup) -> str:
+    """The shape is right and the values are not."""
+    image, window = lookup.image, lookup.store.window
+    place = _place(lookup, "whatever changes intensities (ScaleIntensityRanged, NormalizeIntensityd)")
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        return f"it holds NaN or infinite values, which no stored image does. {place}"
+    low, high = float(image.min()), float(image.max())
+    span = f"its values run from {low:g} to {high:g}, the store's window is {window.low:g} to {window.high:g}"
+    unscaled = np.rint(window.low + image.astype(np.float64) * window.width)
+    if low >= 0 and high <= 1 and lookup.find(unscaled) is not None:
+        return f"it was rescaled to [0, 1] ({span}). {place}"
+    mean, std = float(image.mean(dtype=np.float64)), float(image.std(dtype=np.float64))
+    inside = [name for name, fits in _SCALES if fits(low, high, mean, std)]
+    if inside and window.width > 4:
+        return f"it seems to be {inside[0]} ({span}). {place}"
+    if image.dtype.kind == "f" and set(lookup.store.dtypes()) <= set(INTEGER_GRIDS) and (np.rint(image) != image).any():
+        return (
+            f"its values are not whole numbers, those of the stored images are: was it resampled or rescaled? {place}"
+        )
+    return (
+        f"images of this shape are there, but none with these values ({span}): was it changed, compressed with loss or "
+        f"loaded by another reader, or is this the store of another data set? {place}"
+    )
+
+
+#: Intensity ranges that give a transform away: (name, test of lowest, highest, mean, standard deviation).
+_SCALES: tuple[tuple[str, Callable[[float, float, float, float], bool]], ...] = (
+    ("rescaled to [0, 1]", lambda low, high, mean, std: low >= 0 and high <= 1),
+    ("rescaled to [-1, 1]", lambda low, high, mean, std: low >= -1 and high <= 1),
+    ("normalised to mean 0 and deviation 1", lambda low, high, mean, std: abs(mean) < 0.01 and abs(std - 1) < 0.01),
+)
+
+
+def _listed(store: NoiseStore) -> str:
+    return " or ".join(map(str, store.shapes()))
+
+
+def _place(lookup: Lookup, what: str) -> str:
+    applied = f" (applied to it already: {', '.join(lookup.applied)})" if lookup.applied else ""
+    return f"Place {lookup.transform} right after LoadImaged, before {what}{applied}"
+
+
+_CHECKS: tuple[Callable[[Lookup], str | None], ...] = (_other_side, _empty, _channel, _turned, _other_shape, _values)

@@ -1,0 +1,254 @@
+"""Data set + method -> noise store: checked first, resumable throughout, written whole at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import monai
+import numpy as np
+import torch
+from torch import nn
+
+from monai_salm._version import __version__
+from monai_salm.cases import Cases
+from monai_salm.digest import content_digest
+from monai_salm.intensity import IntensityWindow, effective_codes
+from monai_salm.methods import Method
+from monai_salm.methods.base import Job
+from monai_salm.methods.bilevel import KEPT_SURROGATES
+from monai_salm.networks import SEGMENTATION_NETWORKS, NetworkFactory, build_network, seeded
+from monai_salm.progress import Progress
+from monai_salm.scan import MapDataset, ScannedCase, scan
+from monai_salm.store import Noise, NoiseStore, NoiseStoreError
+from monai_salm.tasks import Task
+from monai_salm.training import Recipe, default_recipe, resolve_device
+from monai_salm.workspace import Workspace, WorkspaceError
+
+#: A name, a pool of names to draw from at each restart, or a function that returns a fresh network.
+Surrogate: TypeAlias = str | Sequence[str] | NetworkFactory
+
+
+def precompute(
+    dataset: MapDataset,
+    store: str | os.PathLike[str],
+    *,
+    method: Method,
+    task: Task,
+    window: IntensityWindow,
+    image_key: str = "image",
+    label_key: str = "label",
+    surrogate: Surrogate | None = None,
+    width: float = 0.25,
+    patch_size: Sequence[int] | None = None,
+    view_size: Sequence[int] | None = None,
+    recipe: Recipe | None = None,
+    device: str | torch.device = "auto",
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+) -> NoiseStore:
+    """Make the noise of a data set and keep it in a store.
+
+    A checkpoint is written every round beside the store (``<store>.work``). The same call, made again after an
+    interruption, goes on from there and ends in the same bytes; made again after success, it returns the store.
+
+    Args:
+        dataset: map-style, dictionaries, deterministic transforms only; images ``(channel, *spatial)`` in their stored
+            type, before anything that resamples or rescales.
+        store: path of the store.
+        method: a noise method with its settings, as ``SALM(mask_ratio=0.3)``.
+        task: the learning problem that the labels state.
+        window: intensity window, stored units.
+        image_key: key of the image.
+        label_key: key of the label.
+        surrogate: a network's name, several names to take in turn at each restart, or a factory called with
+            ``spatial_dims, in_channels, out_channels``. None is ``"resnet18"``, or ``"unet"`` for segmentation.
+        width: channels of named surrogates as a share of the published architecture's.
+        patch_size: cut images into patches of this spatial size.
+        view_size: resize images to this spatial size for the surrogate; the noise stays on the full grid.
+        recipe: how surrogates are trained; None is ``default_recipe``.
+        device: ``"auto"``, ``"cpu"``, ``"cuda:0"``, ...
+        seed: of everything random; the same seed, versions and device give the same noise.
+        overwrite: start anew, whatever an earlier call left.
+        progress: called with a ``Progress`` now and then.
+
+    Returns:
+        The store.
+
+    Raises:
+        DataError, LabelError: for a case that cannot be protected, before any work starts.
+        NoiseStoreError: if the store exists and was made of other data or with other settings.
+        WorkspaceError: if an interrupted run of another job is in the way, or the same job is running.
+    """
+    path, report = Path(store), progress or (lambda _: None)
+    if not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"seed must be a whole number from 0, got {seed!r}")
+    networks = _surrogate_names(surrogate, task, width)
+    resolved = resolve_device(device)
+    with Workspace(path.with_name(path.name + ".work")) as workspace:
+        cases = scan(dataset, task, window, method.epsilon, image_key, label_key)
+        workspace.take_in(_counted(cases, dataset, report))
+        clean = workspace.cases(task, window, patch_size, view_size)
+        recipe = recipe or default_recipe(task, clean.spatial_dims)
+        pool = _SurrogatePool(networks, clean, width)
+        meta = {
+            "method": method.spec(),
+            "epsilon": method.epsilon,
+            "task": task.spec(),
+            "window": [window.low, window.high],
+            "view": asdict(clean.view),
+            "surrogate": list(networks) if isinstance(networks, tuple) else "custom",
+            "width": width,
+            "recipe": asdict(recipe),
+            "seed": seed,
+            "device": resolved.type,
+            "versions": {"monai_salm": __version__, "torch": torch.__version__, "monai": monai.__version__},
+            "data": _data_digest(workspace, clean),
+        }
+        meta = json.loads(json.dumps(meta))
+        if overwrite:
+            path.unlink(missing_ok=True)
+        if path.exists():
+            return _finished_before(path, meta, workspace)
+        _continue_or_start(workspace, meta, overwrite)
+        job = Job(clean, workspace, pool.build, pool.spec, recipe, resolved, seed, report)
+        _write_store(path, job, method.run(job), meta)
+        workspace.remove()
+    return NoiseStore(path)
+
+
+@dataclass(frozen=True)
+class _SurrogatePool:
+    """Where surrogates come from: names taken in turn, or a factory."""
+
+    networks: tuple[str, ...] | NetworkFactory
+    cases: Cases
+    width: float
+
+    def spec(self, number: int) -> dict[str, Any] | None:
+        """Arguments of ``build_network`` for restart ``number``; None for a factory, which no store can keep."""
+        if not isinstance(self.networks, tuple):
+            return None
+        return {
+            "name": self.networks[number % len(self.networks)],
+            "spatial_dims": self.cases.spatial_dims,
+            "in_channels": self.cases.in_channels,
+            "out_channels": self.cases.task.num_classes,
+            "width": self.width,
+            "image_size": list(self.cases.view.size),
+        }
+
+    def build(self, number: int) -> nn.Module:
+        """The fresh network of restart ``number``."""
+        if isinstance(self.networks, tuple):
+            return build_network(**(self.spec(number) or {}))
+        return self.networks(
+            spatial_dims=self.cases.spatial_dims,
+            in_channels=self.cases.in_channels,
+            out_channels=self.cases.task.num_classes,
+        )
+
+
+def _surrogate_names(surrogate: Surrogate | None, task: Task, width: float) -> tuple[str, ...] | NetworkFactory:
+    if surrogate is None:
+        surrogate = "unet" if task.kind == "segmentation" else "resnet18"
+    if callable(surrogate):
+        return surrogate
+    names = (surrogate,) if isinstance(surrogate, str) else tuple(surrogate)
+    if not names:
+        raise ValueError("surrogate must name at least one network")
+    for name in names:
+        with seeded(0, torch.device("cpu")):  # refuses a wrong name or width before any image is read
+            build_network(name, 2, 1, 2, width=min(width, 0.01))
+        if (name in SEGMENTATION_NETWORKS) != (task.kind == "segmentation"):
+            fitting = "unet or segresnet" if task.kind == "segmentation" else "resnet18, densenet121 or vgg11"
+            raise ValueError(f"surrogate {name!r} does not fit a {task.kind} task; use for instance {fitting}")
+    return names
+
+
+def _counted(
+    cases: Iterator[ScannedCase], dataset: MapDataset, report: Callable[[Progress], None]
+) -> Iterator[ScannedCase]:
+    for index, case in enumerate(cases):
+        report(Progress("check", index + 1, len(dataset), case.name))
+        yield case
+
+
+def _data_digest(workspace: Workspace, clean: Cases) -> str:
+    """One digest of all images and labels, in their order."""
+    labels = (content_digest(np.asarray(label)) for label in clean.labels)
+    return hashlib.sha256(b"".join([*workspace.digests, *labels])).hexdigest()
+
+
+def _finished_before(path: Path, meta: dict[str, Any], workspace: Workspace) -> NoiseStore:
+    existing = NoiseStore(path)
+    known = existing.meta
+    differing = sorted(key for key in meta if known.get(key) != meta[key])
+    workspace.remove()
+    if differing:
+        raise NoiseStoreError(
+            f"{path} exists and was made with another {', '.join(differing)}: give another path, or overwrite it "
+            "(--overwrite)"
+        )
+    return existing
+
+
+def _continue_or_start(workspace: Workspace, meta: dict[str, Any], overwrite: bool) -> None:
+    if workspace.begun and not overwrite:
+        known = workspace.checkpoint().get("meta", {})
+        differing = sorted(key for key in meta if known.get(key) != meta[key])
+        if differing:
+            raise WorkspaceError(
+                f"{workspace.folder} holds an interrupted run with another {', '.join(differing)}: delete it, "
+                "start anew (--overwrite), or call with the settings of that run"
+            )
+        return
+    workspace.restart()
+    workspace.save_checkpoint({"meta": meta})
+
+
+def _write_store(path: Path, job: Job, buffer: int, meta: dict[str, Any]) -> None:
+    """Write the store beside its final name and rename it when it is whole."""
+    workspace = job.workspace
+    state = workspace.checkpoint()
+    temporary = workspace.folder / "store.db"
+    temporary.unlink(missing_ok=True)
+    store = NoiseStore.create(temporary, {**meta, "rounds": state.get("rounds", 0), "errors": state.get("errors", [])})
+    store.add(_finished_noise(job, buffer))
+    rounds = state.get("rounds", 0)
+    for number in range(max(0, rounds - KEPT_SURROGATES), rounds):
+        spec = job.surrogate_spec(_restart_of(meta["method"], number))
+        if spec is not None:
+            store.add_network(spec, workspace.load_tensors(f"network.{number % (KEPT_SURROGATES + 1)}"))
+    store.close()
+    try:
+        os.replace(temporary, path)
+    except OSError:
+        shutil.move(temporary, path)
+
+
+def _restart_of(method: dict[str, Any], number: int) -> int:
+    every = method.get("restart_every", 0)
+    return number // every if every else 0
+
+
+def _finished_noise(job: Job, buffer: int) -> Iterator[Noise]:
+    """The budget, window and type are enforced here, whatever the method left; noise of zeros is refused."""
+    codes = job.workspace.codes(buffer)
+    for case, image in enumerate(job.cases.images):
+        grid, name = job.workspace.grids[case], job.cases.names[case]
+        effective = effective_codes(image, codes[case], job.cases.window, grid)
+        if not np.any(effective):
+            raise NoiseStoreError(
+                f"case {name!r} got no noise: the method's steps vanish on its {grid.dtype} grid. Use a larger "
+                "step_size or epsilon"
+            )
+        job.report(Progress("write", case + 1, len(job.cases), name))
+        yield Noise.of(np.asarray(image), effective, grid.quantum, name)

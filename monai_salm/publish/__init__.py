@@ -1,0 +1,18 @@
+"""Protected copies of data sets: made, proved, and undone."""
+
+from monai_salm.publish.copying import PublishError, PublishReport, check_publishable, publish, restore
+from monai_salm.publish.manifest import read_manifest
+from monai_salm.publish.statistics import noise_statistics
+from monai_salm.publish.verifying import VerifyReport, verify
+
+__all__ = [
+    "PublishError",
+    "PublishReport",
+    "VerifyReport",
+    "check_publishable",
+    "noise_statistics",
+    "publish",
+    "read_manifest",
+    "restore",
+    "verify",
+]

@@ -1,0 +1,194 @@
+"""Read a data set once, refuse what cannot be protected before any work starts, and name the case."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sized
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from monai.transforms import Compose, OneOf, Randomizable, RandomOrder, SomeOf
+
+from monai_salm.digest import content_digest
+from monai_salm.intensity import Array, Grid, IntensityWindow, make_grid
+from monai_salm.tasks import Task
+
+
+class DataError(ValueError):
+    """A data set that cannot be protected as it is; the message names the case and what to do."""
+
+
+class MapDataset(Protocol):
+    """A map-style data set of dictionaries, as MONAI's and torch's."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+@dataclass(frozen=True)
+class ScannedCase:
+    """One checked case.
+
+    Args:
+        name: for messages.
+        image: ``(channel, *spatial)`` in its stored type.
+        label: in the task's canonical form.
+        digest: content digest of the image.
+        grid: its stored grid.
+    """
+
+    name: str
+    image: Array
+    label: Array
+    digest: bytes
+    grid: Grid
+
+
+def scan(
+    dataset: MapDataset, task: Task, window: IntensityWindow, epsilon: float, image_key: str, label_key: str
+) -> Iterator[ScannedCase]:
+    """Check every case and yield it; a repeated image with the same label is yielded once.
+
+    Args:
+        dataset: dictionaries with an image ``(channel, *spatial)`` and a label.
+        task: checks the labels.
+        window: the intensity window, stored units.
+        epsilon: budget, fraction of the window's width.
+        image_key: key of the image.
+        label_key: key of the label.
+
+    Raises:
+        DataError: naming the first case that cannot be protected.
+        LabelError: naming the first case whose label is wrong.
+    """
+    if not isinstance(dataset, Sized) or len(dataset) == 0:
+        raise DataError("the data set is empty")
+    _refuse_random_transforms(dataset)
+    seen: dict[bytes, tuple[str, Array]] = {}
+    first: ScannedCase | None = None
+    for index in range(len(dataset)):
+        case = _check_case(dataset[index], index, task, window, epsilon, image_key, label_key)
+        if first is None:
+            first = case
+            again = _image_of(dataset[0], 0, image_key)[1]
+            if content_digest(again) != case.digest:
+                raise DataError(
+                    f"case {case.name!r} differs between two reads: the data set's chain is random. Give precompute() "
+                    "only the deterministic loading transforms; random ones go after SALMProtectd"
+                )
+        _require_alike(case, first)
+        if case.digest in seen:
+            other, label = seen[case.digest]
+            if not np.array_equal(label, case.label):
+                raise DataError(
+                    f"cases {other!r} and {case.name!r} are the same image with different labels: one noise cannot serve "
+                    "both. Remove one of them"
+                )
+            continue
+        seen[case.digest] = (case.name, case.label if case.label.ndim < 2 else _label_key(case.label))
+        yield case
+
+
+def _label_key(label: Array) -> Array:
+    return np.frombuffer(content_digest(label), np.uint8)
+
+
+def case_name(item: Mapping[str, Any], image: object, index: int) -> str:
+    """The case's own name if it has one, else the file it was loaded from, else its index."""
+    if "name" in item:
+        return str(item["name"])
+    meta = getattr(image, "meta", None) or {}
+    return str(meta.get("filename_or_obj") or index)
+
+
+def _image_of(item: object, index: int, image_key: str) -> tuple[str, Array]:
+    if not isinstance(item, Mapping):
+        raise DataError(f"case {index}: the data set must give dictionaries, got {type(item).__name__}")
+    if image_key not in item:
+        raise DataError(f"case {index}: no key {image_key!r}; its keys are {sorted(map(str, item))}. Set image_key")
+    image = item[image_key]
+    name = case_name(item, image, index)
+    if isinstance(image, torch.Tensor):
+        if image.dtype == torch.bfloat16:
+            raise DataError(f"case {name!r}: bfloat16 is no stored type; load the image as the file holds it")
+        array = image.detach().cpu().as_subclass(torch.Tensor).numpy()
+    else:
+        array = np.asarray(image)
+    # Files may hold the other byte order; from here on all bytes are this machine's.
+    return name, array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _check_case(
+    item: object, index: int, task: Task, window: IntensityWindow, epsilon: float, image_key: str, label_key: str
+) -> ScannedCase:
+    name, image = _image_of(item, index, image_key)
+    where = f"case {name!r}"
+    assert isinstance(item, Mapping)
+    if image.dtype.kind not in "biuf":
+        raise DataError(f"{where}: the image must hold numbers, got dtype {image.dtype}")
+    if image.ndim not in (3, 4):
+        raise DataError(
+            f"{where}: shape {image.shape} is neither (channel, height, width) nor (channel, x, y, z); "
+            "use LoadImaged(..., ensure_channel_first=True)"
+        )
+    if image.size == 0:
+        raise DataError(f"{where}: the image is empty, shape {image.shape}")
+    try:
+        grid = make_grid(image.dtype.name, window, epsilon, _whole_numbers(image))
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from error
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        raise DataError(f"{where}: the image holds NaN or infinite values; replace them first")
+    if not ((image >= window.low) & (image <= window.high)).any():
+        raise DataError(
+            f"{where}: no voxel lies inside the window ({window.low:g}, {window.high:g}), values run from {image.min()} "
+            f"to {image.max()}, so it would stay unprotected; check the window's units"
+        )
+    if label_key not in item:
+        raise DataError(f"{where}: no key {label_key!r}; its keys are {sorted(map(str, item))}. Set label_key")
+    label = task.check_label(item[label_key], image.shape[1:], where)
+    return ScannedCase(name, np.ascontiguousarray(image), label, content_digest(image), grid)
+
+
+def _whole_numbers(image: Array) -> bool:
+    with np.errstate(invalid="ignore"):
+        return image.dtype.kind == "f" and bool(np.array_equal(np.rint(image), image))
+
+
+def _require_alike(case: ScannedCase, first: ScannedCase) -> None:
+    if case.image.ndim != first.image.ndim:
+        raise DataError(
+            f"case {case.name!r} has shape {case.image.shape}, case {first.name!r} {first.image.shape}: 2D and 3D mixed"
+        )
+    if case.image.shape[0] != first.image.shape[0]:
+        raise DataError(
+            f"case {case.name!r} has {case.image.shape[0]} channels, case {first.name!r} has {first.image.shape[0]}: "
+            "all must have the same. Is an image channel-last?"
+        )
+
+
+def _refuse_random_transforms(dataset: object) -> None:
+    """Look for MONAI's random transforms in the chain of the data set and of those it wraps."""
+    waiting = [dataset]
+    while waiting:
+        part = waiting.pop()
+        if part is not None:
+            waiting += [getattr(part, "dataset", None), *getattr(part, "datasets", ())]
+        for transform in _flatten(getattr(part, "transform", None)):
+            if isinstance(transform, Randomizable):
+                raise DataError(
+                    f"the data set's chain has the random transform {type(transform).__name__}: its images would never "
+                    "be found again. Give precompute() only the deterministic loading transforms; random ones go "
+                    "after SALMProtectd"
+                )
+
+
+def _flatten(transform: object) -> Iterator[object]:
+    # Those that choose among their parts, or their order, are random whatever the parts are.
+    if isinstance(transform, Compose) and not isinstance(transform, (OneOf, RandomOrder, SomeOf)):
+        for part in transform.transforms:
+            yield from _flatten(part)
+    elif transform is not None:
+        yield transform

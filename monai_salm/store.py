@@ -1,0 +1,251 @@
+"""The noise store: one SQLite file with every image's effective noise, found by the image's content."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from monai_salm.intensity import IntensityWindow
+from monai_salm.noise import Noise, NoiseStoreError
+from monai_salm.noise_rows import COLUMNS, RowError, checksum, pack_row, parse_shape, unpack_row
+from monai_salm.store_file import APPLICATION_ID, FORMAT_VERSION, create_file, damaged, open_reader, store_error, write
+
+__all__ = ["APPLICATION_ID", "FORMAT_VERSION", "Noise", "NoiseStore", "NoiseStoreError"]
+
+_ROW = ", ".join(COLUMNS)
+# Connections inherited through a fork: SQLite forbids using them and closing them, so they are kept for ever.
+_INHERITED: list[sqlite3.Connection] = []
+
+
+class NoiseStore:
+    """A store of noise, opened when first used and safe to hand to DataLoader workers (fork, spawn or threads).
+
+    Args:
+        path: the SQLite file, made by ``precompute`` or ``NoiseStore.create``.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._local = threading.local()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"])  # type: ignore[misc]
+
+    def __repr__(self) -> str:
+        return f"NoiseStore({str(self.path)!r})"
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], meta: Mapping[str, Any]) -> NoiseStore:
+        """Make an empty store, readable by its owner only.
+
+        Args:
+            path: must not exist.
+            meta: method, task, window, seed and versions, as plain JSON values.
+
+        Raises:
+            FileExistsError: if the path exists.
+        """
+        store, text = cls(path), json.dumps(meta, sort_keys=True)
+        create_file(store.path, (text, checksum(text)))
+        return store
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What the store was made with: ``method, task, window, seed, versions, ...``.
+
+        Raises:
+            NoiseStoreError: if the store cannot be read.
+        """
+        rows = self._read("SELECT json, checksum FROM meta")
+        try:
+            if len(rows) != 1 or rows[0][1] != checksum(rows[0][0]):
+                raise ValueError("checksum")
+            meta = json.loads(rows[0][0])
+        except (ValueError, TypeError, RecursionError) as error:
+            raise damaged(self.path, "its description does not match its checksum") from error
+        if not isinstance(meta, dict):
+            raise damaged(self.path, "its description is not a dictionary")
+        return meta
+
+    @property
+    def window(self) -> IntensityWindow:
+        """The intensity window the noise was made in."""
+        try:
+            return IntensityWindow(*self.meta["window"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise damaged(self.path, "its description has no valid window") from error
+
+    def __len__(self) -> int:
+        return int(self._read("SELECT count(*) FROM noise")[0][0])
+
+    def __contains__(self, digest: object) -> bool:
+        return bool(self._read("SELECT 1 FROM noise WHERE digest = ?", (digest,)))
+
+    def __iter__(self) -> Iterator[Noise]:
+        """All noise, in the order of the digests; one row in memory at a time."""
+        for (digest,) in self._read("SELECT digest FROM noise ORDER BY digest"):
+            noise = self.get(digest)
+            if noise is None:
+                raise damaged(self.path, "a row cannot be found again by its key")
+            yield noise
+
+    def __getitem__(self, digest: bytes) -> Noise:
+        noise = self.get(digest)
+        if noise is None:
+            raise KeyError(digest.hex())
+        return noise
+
+    def get(self, digest: bytes, shape: tuple[int, ...] | None = None) -> Noise | None:
+        """Noise for the original image with this content digest, or None.
+
+        Args:
+            digest: from ``content_digest``.
+            shape: the image's; a row that claims another is refused before it takes memory.
+
+        Raises:
+            NoiseStoreError: if the store or the row is damaged.
+        """
+        return self._find("digest", digest, shape)
+
+    def get_protected(self, digest: bytes, shape: tuple[int, ...] | None = None) -> Noise | None:
+        """Noise that is in the protected image with this content digest, or None.
+
+        Raises:
+            NoiseStoreError: if the store or the row is damaged.
+        """
+        return self._find("protected", digest, shape)
+
+    def has_shape(self, shape: tuple[int, ...]) -> bool:
+        """Whether any stored noise is of this shape (to tell why an image was not found)."""
+        return bool(self._read("SELECT 1 FROM noise WHERE shape = ? LIMIT 1", (json.dumps(list(shape)),)))
+
+    def shapes(self, limit: int = 3) -> list[tuple[int, ...]]:
+        """A few of the shapes that the store has noise for."""
+        return self._shapes(f"SELECT DISTINCT shape FROM noise LIMIT {int(limit)}", ())
+
+    def shapes_of(self, name: str) -> list[tuple[int, ...]]:
+        """Shapes of the noise of the cases of this name; names need not be unique."""
+        return self._shapes("SELECT DISTINCT shape FROM noise WHERE name = ?", (name,))
+
+    def dtypes(self) -> list[str]:
+        """The stored types that the noise was made on."""
+        return sorted(str(dtype) for (dtype,) in self._read("SELECT DISTINCT dtype FROM noise"))
+
+    def add(self, noises: Iterable[Noise]) -> None:
+        """Add noise in one transaction: all of it or none. An image already there keeps its noise.
+
+        Raises:
+            NoiseStoreError: if the file is no store, is damaged or cannot be written, or the noise is not storable.
+        """
+        query = f"INSERT INTO noise ({_ROW}) VALUES ({','.join('?' * len(COLUMNS))}) ON CONFLICT (digest) DO NOTHING"
+        with write(self.path) as connection:
+            for noise in noises:
+                try:
+                    connection.execute(query, pack_row(noise))
+                except RowError as error:
+                    raise NoiseStoreError(f"case {noise.name!r}: {error}") from error
+
+    def add_network(self, spec: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> None:
+        """Keep a surrogate, for images that come later.
+
+        Args:
+            spec: arguments of ``build_network``.
+            weights: its state dictionary.
+        """
+        text = json.dumps(spec, sort_keys=True)
+        blob = save_tensors({k: v.detach().cpu().contiguous() for k, v in weights.items()})
+        with write(self.path) as connection:
+            connection.execute(
+                "INSERT INTO network (spec, weights, checksum) VALUES (?, ?, ?)", (text, blob, checksum(text, blob))
+            )
+
+    def networks(self) -> list[tuple[dict[str, Any], dict[str, torch.Tensor]]]:
+        """The surrogates kept by ``add_network``, oldest first, as (spec, state dictionary).
+
+        Raises:
+            NoiseStoreError: if one is damaged.
+        """
+        found = []
+        for spec, weights, stated in self._read("SELECT spec, weights, checksum FROM network ORDER BY id"):
+            try:
+                if stated != checksum(spec, weights):
+                    raise ValueError("checksum")
+                found.append((dict(json.loads(spec)), load_tensors(weights)))
+            except (ValueError, TypeError, RecursionError, SafetensorError) as error:
+                raise damaged(self.path, "a surrogate does not match its checksum") from error
+        return found
+
+    def check(self) -> int:
+        """Read everything once and return the number of images.
+
+        Raises:
+            NoiseStoreError: at the first thing that is damaged.
+        """
+        if self._read("PRAGMA integrity_check") != [("ok",)]:
+            raise damaged(self.path, "SQLite's integrity check fails")
+        self.networks()
+        return sum(1 for _ in self) if self.meta else 0
+
+    def close(self) -> None:
+        """Close this thread's connection; the next use opens another."""
+        connection = getattr(getattr(self, "_local", None), "connection", None)
+        if connection is not None:
+            self._local.connection = None
+            if self._local.pid == os.getpid():
+                connection.close()
+            else:
+                _INHERITED.append(connection)
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _find(self, column: str, digest: bytes, shape: tuple[int, ...] | None) -> Noise | None:
+        rows = self._read(f"SELECT {_ROW} FROM noise WHERE {column} = ?", (digest,))
+        if not rows:
+            return None
+        try:
+            noise = unpack_row(rows[0], shape)
+            if digest != (noise.digest if column == "digest" else noise.protected):
+                raise RowError("it is filed under another image")
+        except RowError as error:
+            raise damaged(
+                self.path, f"the noise of case {str(rows[0][2])[:200]!r} is not as it was written: {error}"
+            ) from error
+        return noise
+
+    def _shapes(self, query: str, values: tuple[object, ...]) -> list[tuple[int, ...]]:
+        try:
+            return [parse_shape(text) for (text,) in self._read(query, values)]
+        except RowError as error:
+            raise damaged(self.path, f"in a row, {error}") from error
+
+    def _connect(self) -> sqlite3.Connection:
+        # A connection must not cross a fork, nor threads.
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None or self._local.pid != os.getpid():
+            self.close()
+            connection = open_reader(self.path)
+            self._local.connection, self._local.pid = connection, os.getpid()
+        return connection
+
+    def _read(self, query: str, values: tuple[object, ...] = (), again: bool = True) -> list[tuple[Any, ...]]:
+        try:
+            return self._connect().execute(query, values).fetchall()
+        except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:
+            if again and "readonly" in str(error):  # a writer was killed meanwhile; opening anew undoes what it left
+                self.close()
+                return self._read(query, values, again=False)
+            raise store_error(self.path, error) from error

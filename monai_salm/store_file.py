@@ -1,0 +1,167 @@
+"""The SQLite file under a noise store: its schema, and opening it without trusting what is in it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from monai_salm.noise import NoiseStoreError
+
+#: SQLite's application_id ("SALM") and user_version: how a store is told from any other database.
+APPLICATION_ID = 0x53414C4D
+FORMAT_VERSION = 1
+SCHEMA = {
+    "meta": "CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 0), json TEXT NOT NULL, checksum BLOB NOT NULL)",
+    "noise": """CREATE TABLE noise (
+    digest BLOB PRIMARY KEY, protected BLOB NOT NULL, name TEXT NOT NULL, shape TEXT NOT NULL, dtype TEXT NOT NULL,
+    quantum REAL NOT NULL, code_dtype TEXT NOT NULL, codes BLOB NOT NULL, residual BLOB, checksum BLOB NOT NULL
+) WITHOUT ROWID""",
+    "noise_by_protected": "CREATE INDEX noise_by_protected ON noise (protected)",
+    "network": "CREATE TABLE network (id INTEGER PRIMARY KEY, spec TEXT NOT NULL, weights BLOB NOT NULL, checksum BLOB NOT NULL)",
+}
+_WAIT_SECONDS = 60
+
+
+def create_file(path: Path, description: tuple[str, bytes]) -> None:
+    """Make an empty store file that only its owner can read; it is not left behind unfinished.
+
+    Args:
+        path: must not exist.
+        description: JSON text of what the store is made with, and its checksum.
+
+    Raises:
+        FileExistsError: if the path exists.
+    """
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    try:
+        with _transaction(path) as connection:
+            for statement in SCHEMA.values():
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+            connection.execute("INSERT INTO meta VALUES (0, ?, ?)", description)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """Open a store file for reading only; the connection may be closed from any thread.
+
+    Raises:
+        NoiseStoreError: if it is not there or is no store.
+    """
+    _require_file(path)
+    try:
+        return _open(path, "ro")
+    except sqlite3.OperationalError as error:
+        if "readonly" not in str(error):
+            raise store_error(path, error) from error
+    except sqlite3.Error as error:
+        raise store_error(path, error) from error
+    # A writer was killed half-way: what it left is undone by the next connection that may write.
+    try:
+        _open(path, "rw").close()
+        return _open(path, "ro")
+    except sqlite3.Error as error:
+        raise store_error(path, error) from error
+
+
+@contextmanager
+def write(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that writes to an existing store; what the block does is committed whole or not at all.
+
+    Raises:
+        NoiseStoreError: if the file is no store or cannot be written.
+    """
+    _require_file(path)
+    try:
+        # Looked at before it is written to: a trigger in a foreign file must never run.
+        _open(path, "rw").close()
+    except sqlite3.Error as error:
+        raise store_error(path, error) from error
+    with _transaction(path) as connection:
+        yield connection
+
+
+def store_error(path: Path, error: Exception) -> NoiseStoreError:
+    """What an error of SQLite's means for the user of the store."""
+    text = str(error)
+    if "locked" in text:
+        return NoiseStoreError(f"{path} is in use by another process ({text}): try again when it is done")
+    if "readonly" in text:
+        return NoiseStoreError(
+            f"{path} cannot be written ({text}): make the file and its folder writable, or copy the store"
+        )
+    if "unable to open" in text or "full" in text:
+        return NoiseStoreError(f"{path} cannot be used ({text}): check its permissions and the free space")
+    return damaged(path, text)
+
+
+def damaged(path: Path, what: str) -> NoiseStoreError:
+    """The error for a file that is not as it was written."""
+    return NoiseStoreError(f"{path} is damaged: {what}. Restore it from a backup or generate it again")
+
+
+@contextmanager
+def _transaction(path: Path) -> Iterator[sqlite3.Connection]:
+    connection = sqlite3.connect(_uri(path, "rw"), uri=True, timeout=_WAIT_SECONDS, isolation_level=None)
+    try:
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("BEGIN IMMEDIATE")
+        yield connection
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        raise store_error(path, error) from error
+    finally:
+        connection.close()  # undoes what was not committed
+
+
+def _open(path: Path, mode: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(_uri(path, mode), uri=True, timeout=_WAIT_SECONDS, check_same_thread=False)
+    try:
+        _inspect(path, connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _uri(path: Path, mode: str) -> str:
+    return f"{path.resolve().as_uri()}?mode={mode}"
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise NoiseStoreError(f"no noise store at {path}: make one with precompute() or `monai-salm generate`")
+
+
+def _inspect(path: Path, connection: sqlite3.Connection) -> None:
+    """Refuse other databases, and those with triggers, views or anything else that a store has not."""
+    try:
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA cell_size_check = ON")
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        # SQLite's own indices of primary keys have no text.
+        objects = connection.execute(
+            "SELECT name, sql FROM sqlite_master WHERE type != 'index' OR sql IS NOT NULL"
+        ).fetchall()
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        if isinstance(error, sqlite3.OperationalError):
+            raise
+        raise NoiseStoreError(f"{path} is not a noise store: {error}") from error
+    if application != APPLICATION_ID:
+        raise NoiseStoreError(f"{path} is not a noise store (application id {application:#x})")
+    if version != FORMAT_VERSION:
+        raise NoiseStoreError(
+            f"{path} has store format {version}, this version of monai_salm reads {FORMAT_VERSION}: use the version that wrote it"
+        )
+    if sorted(objects, key=repr) != sorted(SCHEMA.items(), key=repr):
+        foreign = [str(name)[:80] for name, sql in objects if SCHEMA.get(name) != sql]
+        missing = SCHEMA.keys() - {name for name, _ in objects}
+        raise damaged(path, f"its tables are not those of a store ({', '.join(sorted([*foreign, *missing]))})")

@@ -1,0 +1,227 @@
+"""MONAI transforms that put a store's noise into images, and take it off again for those who have the store.
+
+They stand right after loading, before anything that resamples, rescales or is random: an image is known by its values.
+They are no ``InvertibleTransform``: ``Compose.inverse`` and ``Invertd`` pass predictions and masks by.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, Transform
+from monai.utils import TransformBackends
+
+from monai_salm.digest import content_digest
+from monai_salm.intensity import Array
+from monai_salm.noise import Noise, NoiseStoreError
+from monai_salm.not_found import Lookup, not_found
+from monai_salm.store import NoiseStore
+
+Image = TypeVar("Image", np.ndarray[Any, Any], torch.Tensor)
+_ON_MISSING = ("raise", "generate")
+
+
+class SALMProtect(Transform):
+    """Add an image's noise, found in a store by the image's values.
+
+    Args:
+        store: a noise store or its path; opened at the first image.
+        on_missing: ``"raise"`` an error for an image that is not in the store, or ``"generate"`` its noise against the
+            surrogates kept there (slow: networks run), which then joins the store.
+
+    Raises:
+        ValueError: for another ``on_missing``.
+    """
+
+    backend = [TransformBackends.TORCH, TransformBackends.NUMPY]  # noqa: RUF012 - as MONAI declares it
+
+    def __init__(self, store: NoiseStore | str | os.PathLike[str], on_missing: str = "raise") -> None:
+        if on_missing not in _ON_MISSING:
+            raise ValueError(f"on_missing must be one of {_ON_MISSING}, got {on_missing!r}")
+        self.store = _as_store(store)
+        self.on_missing = on_missing
+
+    def __call__(self, image: Image, label: object = None, name: str = "") -> Image:
+        """Return a protected copy; the image itself is not changed.
+
+        Args:
+            image: ``(channel, *spatial)``, the values that the noise was made for, in any type that holds the result
+                exactly. NumPy array, tensor or ``MetaTensor``.
+            label: for ``on_missing="generate"``.
+            name: the case, for messages; by default the file that a ``MetaTensor`` was loaded from.
+
+        Returns:
+            The same kind of object: type, device, metadata and record of transforms kept.
+
+        Raises:
+            ImageNotFoundError: if the store has no noise for the image; the message says the likely cause.
+            NoiseStoreError: if the store cannot be read or the noise cannot be applied.
+            DataError, LabelError: if a new image or its label do not fit the store.
+        """
+        values = _values(image)
+        lookup = Lookup(self.store, values, name or _file_of(image), _applied(image))
+        noise = lookup.find(values)
+        if noise is None:
+            if self.on_missing == "raise":
+                raise not_found(lookup)
+            noise = self._generate(lookup, label)
+        protected = noise.apply(values)
+        # Nothing may ever pass unprotected in silence.
+        if np.array_equal(protected, values):
+            raise NoiseStoreError(f"{lookup.where}: its noise in {self.store.path} changes nothing; generate it again")
+        return _like(image, protected)
+
+    def _generate(self, lookup: Lookup, label: object) -> Noise:
+        # Methods and networks are imported only where noise is made.
+        from monai_salm.new_images import generate_noise
+
+        return generate_noise(self.store, lookup.image, label, lookup.name or content_digest(lookup.image).hex()[:12])
+
+
+class SALMRestore(Transform):
+    """Take the noise off a protected image: the original bit for bit.
+
+    Args:
+        store: the noise store that protected it, or its path; opened at the first image.
+    """
+
+    backend = [TransformBackends.TORCH, TransformBackends.NUMPY]  # noqa: RUF012 - as MONAI declares it
+
+    def __init__(self, store: NoiseStore | str | os.PathLike[str]) -> None:
+        self.store = _as_store(store)
+
+    def __call__(self, image: Image, name: str = "") -> Image:
+        """Return the original; the protected image itself is not changed.
+
+        Args:
+            image: the protected image, as for ``SALMProtect``.
+            name: the case, for messages.
+
+        Raises:
+            ImageNotFoundError: if the store did not protect the image; the message says the likely cause.
+            NoiseStoreError: if the store cannot be read or what it gives is not the original.
+        """
+        values = _values(image)
+        lookup = Lookup(self.store, values, name or _file_of(image), _applied(image), protected=True)
+        noise = lookup.find(values)
+        if noise is None:
+            raise not_found(lookup)
+        original = noise.remove(values)
+        if content_digest(original) != noise.digest:
+            raise NoiseStoreError(
+                f"{lookup.where}: taking off its noise does not give the original; {self.store.path} is damaged"
+            )
+        return _like(image, original)
+
+
+class SALMProtectd(MapTransform):
+    """Dictionary version of ``SALMProtect``.
+
+    Args:
+        keys: of the images.
+        store: a noise store or its path; opened at the first image.
+        label_key: key of the label; needed for ``on_missing="generate"``.
+        on_missing: ``"raise"`` or ``"generate"``, as for ``SALMProtect``.
+        allow_missing_keys: pass by keys that an item does not have.
+
+    Raises:
+        ValueError: for another ``on_missing``, or ``"generate"`` without ``label_key``.
+    """
+
+    backend = SALMProtect.backend
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        store: NoiseStore | str | os.PathLike[str],
+        label_key: Hashable | None = None,
+        on_missing: str = "raise",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.protect = SALMProtect(store, on_missing)
+        if on_missing == "generate" and label_key is None:
+            raise ValueError('on_missing="generate" makes noise for a label: label_key must be given, got None')
+        self.label_key = label_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Protect the images of an item; other keys are passed on."""
+        item = dict(data)
+        label = None if self.label_key is None else item.get(self.label_key)
+        for key in self.key_iterator(item):
+            item[key] = self.protect(item[key], label, _name_of(data))
+        return item
+
+
+class SALMRestored(MapTransform):
+    """Dictionary version of ``SALMRestore``.
+
+    Args:
+        keys: of the images.
+        store: the noise store that protected them, or its path; opened at the first image.
+        allow_missing_keys: pass by keys that an item does not have.
+    """
+
+    backend = SALMRestore.backend
+
+    def __init__(
+        self, keys: KeysCollection, store: NoiseStore | str | os.PathLike[str], allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.restore = SALMRestore(store)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Restore the images of an item; other keys are passed on."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            item[key] = self.restore(item[key], _name_of(data))
+        return item
+
+
+def _as_store(store: NoiseStore | str | os.PathLike[str]) -> NoiseStore:
+    return store if isinstance(store, NoiseStore) else NoiseStore(store)
+
+
+def _name_of(item: Mapping[Hashable, Any]) -> str:
+    return str(item["name"]) if "name" in item else ""
+
+
+def _file_of(image: object) -> str:
+    return str(image.meta.get("filename_or_obj", "")) if isinstance(image, MetaTensor) else ""
+
+
+def _applied(image: object) -> list[str]:
+    operations = image.applied_operations if isinstance(image, MetaTensor) else []
+    return [str(operation.get("class", "?")) for operation in operations if isinstance(operation, dict)]
+
+
+def _values(image: object) -> Array:
+    """The image's values as an array on the CPU."""
+    if isinstance(image, torch.Tensor):
+        plain = image.detach().cpu().as_subclass(torch.Tensor)
+        # NumPy has no bfloat16; float32 holds all its values.
+        return (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
+    if isinstance(image, np.ndarray):
+        return image
+    raise TypeError(f"an image must be a NumPy array or a tensor, got {type(image).__name__}: place LoadImaged before")
+
+
+def _like(image: Image, values: Array) -> Image:
+    """The values as the kind of object that the image is, apart from it in memory."""
+    if isinstance(image, np.ndarray):
+        return values
+    tensor = torch.from_numpy(np.ascontiguousarray(values)).to(image.device, image.dtype)
+    if isinstance(image, MetaTensor):
+        tensor = MetaTensor(tensor)
+        tensor.copy_meta_from(image)
+    return tensor
+
+
+SALMProtectD = SALMProtectDict = SALMProtectd
+SALMRestoreD = SALMRestoreDict = SALMRestored

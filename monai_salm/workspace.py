@@ -1,0 +1,219 @@
+"""The working folder of one generation: images and noise in memory-mapped files, and a checkpoint every round.
+
+Noise has two files. A round reads one and writes the other, and only when that is safely on the disk does the
+checkpoint point to it; so a process killed at any moment finds the round's starting point unharmed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+
+from monai_salm.cases import Cases, choose_view
+from monai_salm.intensity import Array, Grid, IntensityWindow
+from monai_salm.scan import ScannedCase
+from monai_salm.tasks import Task
+
+_ALIGNMENT = 64
+
+
+class WorkspaceError(RuntimeError):
+    """The working folder belongs to another job, or is in use by another process."""
+
+
+@dataclass(frozen=True)
+class NoisyImage:
+    """An image with its noise in progress; indexing gives float32 in stored units, of the region asked for only."""
+
+    image: Array
+    codes: Array
+    quantum: float
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.image.shape
+
+    def __getitem__(self, region: Any) -> NDArray[np.float32]:
+        noisy: NDArray[np.float32] = self.image[region].astype(np.float32)
+        noisy += self.codes[region].astype(np.float32) * np.float32(self.quantum)
+        return noisy
+
+
+class Workspace:
+    """All cases of a job on the disk, with their noise; a context manager that lets go of the folder at the end.
+
+    Args:
+        folder: made if it is not there.
+
+    Raises:
+        WorkspaceError: if another process (or another call in this one) is using it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = _lock(folder / "lock")
+        self.names: list[str] = []
+        self.digests: list[bytes] = []
+        self.grids: list[Grid] = []
+        self.shapes: list[tuple[int, ...]] = []
+        self._labels: list[Array] = []
+        self._label_spans: list[tuple[int, np.dtype[Any], tuple[int, ...]]] = []
+        self._offsets: list[int] = []
+
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Before its first checkpoint a job has nothing to go on from, only copies of images that should not lie about.
+        if self.folder.exists() and not self.begun:
+            self.remove()
+        self._lock.close()
+
+    @property
+    def begun(self) -> bool:
+        """Whether a round has been finished, so that an interrupted job can go on from here."""
+        return "rounds" in self.checkpoint()
+
+    def take_in(self, cases: Iterable[ScannedCase]) -> None:
+        """Copy checked cases into the working files.
+
+        Args:
+            cases: what ``scan`` yields.
+        """
+        with open(self.folder / "images.bin", "wb") as images, open(self.folder / "labels.bin", "wb") as labels:
+            for case in cases:
+                self.names.append(case.name)
+                self.digests.append(case.digest)
+                self.grids.append(case.grid)
+                self.shapes.append(case.image.shape)
+                self._offsets.append(_append(images, case.image))
+                if case.label.ndim >= 2:
+                    self._label_spans.append((_append(labels, case.label), case.label.dtype, case.label.shape))
+                else:
+                    self._labels.append(case.label)
+        self.code_dtype = max((grid.code_dtype for grid in self.grids), key=lambda dtype: dtype.itemsize)
+        sizes = [int(np.prod(shape)) for shape in self.shapes]
+        self._code_offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+
+    def cases(
+        self, task: Task, window: IntensityWindow, patch_size: Sequence[int] | None, view_size: Sequence[int] | None
+    ) -> Cases:
+        """The clean data set, over the memory-mapped files."""
+        view = choose_view([shape[1:] for shape in self.shapes], task.kind == "segmentation", patch_size, view_size)
+        flat = np.memmap(self.folder / "images.bin", np.uint8, "r")
+        images = [
+            _view(flat, offset, np.dtype(grid.dtype), shape)
+            for offset, grid, shape in zip(self._offsets, self.grids, self.shapes, strict=True)
+        ]
+        labels: Sequence[Array] = self._labels
+        if self._label_spans:
+            flat_labels = np.memmap(self.folder / "labels.bin", np.uint8, "r")
+            labels = [_view(flat_labels, *span) for span in self._label_spans]
+        return Cases(images, labels, self.names, task, window, view)
+
+    def codes(self, buffer: int) -> list[Array]:
+        """Noise in quanta, one array a case, in buffer 0 or 1; writable, zero at first."""
+        flat = self._array(f"codes.{buffer}.bin", self.code_dtype)
+        return self._split(flat)
+
+    def masks(self) -> list[Array]:
+        """The fixed mask of each case (uint8), for ``mask_scope="sample"``; writable, zero at first."""
+        return self._split(self._array("masks.bin", np.dtype("uint8")))
+
+    def noisy(self, cases: Cases, codes: Sequence[Array]) -> Cases:
+        """The data set as it is with this noise."""
+        images: Any = [NoisyImage(i, c, g.quantum) for i, c, g in zip(cases.images, codes, self.grids, strict=True)]
+        return replace(cases, images=images)
+
+    def restart(self) -> None:
+        """Forget all noise and checkpoints, keep the images."""
+        for path in self.folder.iterdir():
+            if path.name not in ("images.bin", "labels.bin", "lock"):
+                path.unlink()
+
+    def checkpoint(self) -> dict[str, Any]:
+        """What ``save_checkpoint`` wrote last; empty at the start."""
+        path = self.folder / "checkpoint.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Make everything written so far durable, then point to it in one atomic step."""
+        for path in self.folder.iterdir():
+            if path.suffix in (".bin", ".safetensors") and path.name not in ("images.bin", "labels.bin"):
+                _sync(path)
+        temporary = self.folder / "checkpoint.json.tmp"
+        temporary.write_text(json.dumps(state))
+        _sync(temporary)
+        os.replace(temporary, self.folder / "checkpoint.json")
+        _sync(self.folder)
+
+    def save_tensors(self, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Keep tensors beside the checkpoint, under a name that the last checkpoint does not use."""
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, self.folder / f"{name}.safetensors")
+
+    def load_tensors(self, name: str) -> dict[str, torch.Tensor]:
+        return load_file(self.folder / f"{name}.safetensors")
+
+    def remove(self) -> None:
+        """Delete the folder: the job is done."""
+        shutil.rmtree(self.folder)
+        self._lock.close()
+
+    def _array(self, name: str, dtype: np.dtype[Any]) -> Array:
+        path, total = self.folder / name, int(self._code_offsets[-1])
+        if not path.exists() or path.stat().st_size != total * dtype.itemsize:
+            with open(path, "wb") as file:
+                file.truncate(total * dtype.itemsize)
+        return np.memmap(path, dtype, "r+", shape=(total,))
+
+    def _split(self, flat: Array) -> list[Array]:
+        spans = zip(self._code_offsets[:-1].tolist(), self._code_offsets[1:].tolist(), self.shapes, strict=True)
+        return [np.asarray(flat[start:stop]).reshape(shape) for start, stop, shape in spans]
+
+
+def _append(file: Any, array: Array) -> int:
+    offset = -(-file.tell() // _ALIGNMENT) * _ALIGNMENT
+    file.seek(offset)
+    file.write(np.ascontiguousarray(array).tobytes())
+    return int(offset)
+
+
+def _view(flat: Array, offset: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+    size = int(np.prod(shape)) * dtype.itemsize
+    return np.asarray(flat[offset : offset + size]).view(dtype).reshape(shape)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(path: Path) -> Any:
+    """Hold the folder for this process; the lock goes with the process, however it ends."""
+    file = open(path, "a")  # noqa: SIM115 - held for the life of the workspace
+    try:
+        import fcntl
+    except ImportError:  # Windows: no advisory locks
+        return file
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise WorkspaceError(
+            f"{path.parent} is in use by another process; wait for it or give another store"
+        ) from error
+    return file

@@ -1,0 +1,375 @@
+"""The package holds to docs/design.md: imports run one way, nothing unpickles or evaluates, modules stay small.
+
+The rules are functions of source text, tested below on planted violations and then applied to the package.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = "monai_salm"
+MAX_LINES = 320
+README_COMMANDS = ('pip install ".[demo]" && monai-salm demo', 'pip install ".[test]" && pytest')
+
+# Layer -> the layers right below it (docs/design.md, section 4). A layer is a module or a folder of the package; it may
+# import whatever can be reached downwards from it, and its own parts.
+BELOW: dict[str, tuple[str, ...]] = {
+    "digest": (),
+    "intensity": (),
+    "masks": (),
+    "tasks": (),
+    "networks": (),
+    "cases": ("intensity", "tasks"),
+    "training": ("digest", "masks", "networks", "cases"),
+    "scan": ("digest", "intensity", "tasks"),
+    "workspace": ("scan", "training"),
+    "methods": ("workspace",),
+    "noise": ("intensity", "digest"),
+    "noise_rows": ("noise",),
+    "store_file": ("noise",),
+    "store": ("noise_rows", "store_file"),
+    "not_found": ("store",),
+    "precompute": ("methods", "store"),
+    "new_images": ("methods", "not_found"),
+    "transforms": ("new_images",),  # on_missing="generate" makes noise against the stored surrogates
+    "formats": ("intensity", "digest"),
+    "layouts": ("formats",),
+    "publish": ("layouts", "precompute"),
+    "countermeasures": ("masks", "networks", "cases"),
+    "evaluate": ("training", "countermeasures", "methods", "publish"),  # random noise; protected files from disk
+    "report": ("evaluate",),
+    "demo": ("report", "transforms"),
+    "__init__": ("report", "transforms"),  # the public names
+    "cli": ("demo", "__init__"),
+    "__main__": ("cli",),
+}
+# Helpers that know nothing of the rest: any module may import them, they import only each other.
+SHARED = ("progress",)
+
+FORBIDDEN_MODULES = {
+    "pickle": "it runs code from the file",
+    "_pickle": "it runs code from the file",
+    "cloudpickle": "it runs code from the file",
+    "dill": "it runs code from the file",
+    "joblib": "its files are pickles",
+    "marshal": "it can crash on hostile input",
+    "shelve": "its files hold pickles",
+}
+FORBIDDEN_NAMES = {
+    "torch.load": "it unpickles: use safetensors",
+    "torch.save": "it pickles: use safetensors",
+    "torch.jit.load": "it loads code: use safetensors",
+    "shutil.unpack_archive": "archives are not extracted",
+    "builtins.eval": "it runs text as code",
+    "builtins.exec": "it runs text as code",
+}
+FORBIDDEN_BUILTINS = {"eval", "exec", "__import__"}
+FORBIDDEN_ATTRIBUTES = {
+    "extractall": "archives are not extracted",
+    "unpack_archive": "archives are not extracted",
+    "download_and_extract": "archives are not extracted",
+    "read_pickle": "it unpickles",
+}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The rules
+
+
+def is_shared(layer: str) -> bool:
+    """Whether any module may import this one: ``progress``, and helpers named with one underscore."""
+    return layer in SHARED or (layer.startswith("_") and not layer.startswith("__"))
+
+
+def allowed_below(layer: str) -> set[str]:
+    """Every layer that can be reached downwards from ``layer``."""
+    found: set[str] = set()
+    todo = list(BELOW[layer])
+    while todo:
+        below = todo.pop()
+        if below not in found:
+            found.add(below)
+            todo.extend(BELOW[below])
+    return found
+
+
+def module_name(path: Path, root: Path) -> str:
+    """``monai_salm/methods/salm.py`` -> ``monai_salm.methods.salm``; a folder's ``__init__.py`` keeps its name."""
+    return ".".join(path.relative_to(root).with_suffix("").parts)
+
+
+def layer_of(module: str) -> str:
+    """The layer of a full module name: ``monai_salm.methods.salm`` -> ``methods``."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def _import_targets(node: ast.AST, module: str) -> list[str]:
+    """Full names that an import statement, or an ``import_module("...")`` call, brings in."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        base = node.module or ""
+        if node.level:
+            parts = module.split(".")
+            base = ".".join(parts[: len(parts) - node.level] + ([node.module] if node.module else []))
+        return [f"{base}.{alias.name}" for alias in node.names]
+    if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        value = node.args[0].value
+        if name == "import_module" and isinstance(value, str):
+            return [value]
+    return []
+
+
+def package_imports(source: str, module: str) -> list[tuple[int, str]]:
+    """Line and layer of every import from the package, wherever it stands in the module."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        for target in _import_targets(node, module):
+            parts = target.split(".")
+            if parts[0] != PACKAGE:
+                continue
+            # "from monai_salm import SALM" takes a name from the package itself, not a module.
+            known = len(parts) > 1 and (parts[1] in BELOW or is_shared(parts[1]))
+            found.append((getattr(node, "lineno", 0), parts[1] if known or len(parts) > 2 else "__init__"))
+    return found
+
+
+def import_problems(source: str, module: str) -> Iterator[str]:
+    """Where a module imports against the one-way order."""
+    layer = layer_of(module)
+    if layer not in BELOW and not is_shared(layer):
+        yield f"{module}: its layer {layer!r} is not in the order; add it to BELOW in {Path(__file__).name}"
+        return
+    allowed = set() if is_shared(layer) else allowed_below(layer) | {layer}
+    for line, target in package_imports(source, module):
+        if target not in allowed and not is_shared(target):
+            names = ", ".join(sorted(allowed - {layer})) or "nothing of the package but shared helpers"
+            yield f"{module}:{line}: {layer} must not import {target}; it may import {names}"
+
+
+def _aliases(tree: ast.AST) -> dict[str, str]:
+    """What the module's own names stand for: ``import torch as t`` -> ``{"t": "torch"}``."""
+    names = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                root = alias.name.split(".")[0]
+                names[alias.asname or root] = alias.name if alias.asname else root
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            for alias in node.names:
+                names[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+    return names
+
+
+def _dotted(node: ast.AST, aliases: dict[str, str]) -> str:
+    """``t.load`` -> ``torch.load``; empty for what is not a chain of names."""
+    if isinstance(node, ast.Name):
+        return aliases.get(node.id, node.id)
+    if isinstance(node, ast.Attribute):
+        base = _dotted(node.value, aliases)
+        return f"{base}.{node.attr}" if base else ""
+    return ""
+
+
+def _import_danger(node: ast.AST) -> Iterator[str]:
+    for target in _import_targets(node, PACKAGE):
+        root, last = target.split(".")[0], target.split(".")[-1]
+        if root in FORBIDDEN_MODULES:
+            yield f"imports {root}: {FORBIDDEN_MODULES[root]}"
+        elif target in FORBIDDEN_NAMES:
+            yield f"imports {target}: {FORBIDDEN_NAMES[target]}"
+        elif last in FORBIDDEN_ATTRIBUTES:
+            yield f"imports {target}: {FORBIDDEN_ATTRIBUTES[last]}"
+
+
+def _use_danger(node: ast.AST, aliases: dict[str, str]) -> Iterator[str]:
+    if isinstance(node, ast.Name) and node.id in FORBIDDEN_BUILTINS and node.id not in aliases:
+        yield f"uses the builtin {node.id}: it runs text as code"
+    if isinstance(node, ast.Attribute):
+        name = _dotted(node, aliases)
+        if name in FORBIDDEN_NAMES:
+            yield f"uses {name}: {FORBIDDEN_NAMES[name]}"
+        elif node.attr in FORBIDDEN_ATTRIBUTES:
+            yield f"uses .{node.attr}: {FORBIDDEN_ATTRIBUTES[node.attr]}"
+
+
+def _allows_pickle(node: ast.Call, aliases: dict[str, str]) -> bool:
+    """Whether a call passes ``allow_pickle`` as anything but the literal False."""
+    given = [keyword.value for keyword in node.keywords if keyword.arg == "allow_pickle"]
+    if _dotted(node.func, aliases) == "numpy.load":
+        given += node.args[2:3]
+    return any(not (isinstance(value, ast.Constant) and value.value is False) for value in given)
+
+
+def danger_problems(source: str, module: str) -> Iterator[str]:
+    """Where a module could run code from data, or write data that does."""
+    tree = ast.parse(source)
+    aliases = _aliases(tree)
+    for node in ast.walk(tree):
+        line = getattr(node, "lineno", 0)
+        for problem in (*_import_danger(node), *_use_danger(node, aliases)):
+            yield f"{module}:{line}: {problem}"
+        if isinstance(node, ast.Call) and _allows_pickle(node, aliases):
+            yield f"{module}:{line}: allow_pickle must be left out or False: an object array is a pickle"
+
+
+def length_problems(source: str, module: str) -> Iterator[str]:
+    """Whether a module is too long."""
+    lines = len(source.splitlines())
+    if lines > MAX_LINES:
+        yield f"{module}: {lines} lines, at most {MAX_LINES}; split it"
+
+
+def readme_problems(text: str) -> Iterator[str]:
+    """Which of the two commands the README lacks, each on a line of its own."""
+    for command in README_COMMANDS:
+        count = text.splitlines().count(command)
+        if count != 1:
+            yield f"README.md must have the line {command!r} once, it has it {count} times"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The package
+
+
+def package_files() -> list[Path]:
+    return sorted((ROOT / PACKAGE).rglob("*.py"))
+
+
+@pytest.mark.parametrize("check", [import_problems, danger_problems, length_problems])
+def test_package_follows_the_rule(check: Callable[[str, str], Iterator[str]]) -> None:
+    files = package_files()
+    assert files, f"no modules under {ROOT / PACKAGE}"
+    problems = [p for file in files for p in check(file.read_text("utf-8"), module_name(file, ROOT))]
+    assert not problems, "\n".join(["", *problems])
+
+
+def test_readme_has_the_two_commands() -> None:
+    assert list(readme_problems((ROOT / "README.md").read_text("utf-8"))) == []
+
+
+def test_the_order_has_no_cycle_and_names_only_layers() -> None:
+    for layer, below in BELOW.items():
+        assert set(below) <= set(BELOW), f"{layer} stands above something unknown: {set(below) - set(BELOW)}"
+        assert layer not in allowed_below(layer), f"{layer} stands above itself"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The rules find what they are for
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "target"),
+    [
+        ("intensity", "from monai_salm.store import NoiseStore", "store"),
+        ("intensity", "from .training import fit", "training"),
+        ("intensity", "from . import training", "training"),
+        ("store", "import monai_salm.methods.salm", "methods"),
+        ("methods.salm", "from ..precompute import precompute", "precompute"),
+        ("methods.__init__", "from ..evaluate import evaluate", "evaluate"),
+        ("training", "def f():\n    from monai_salm.methods import SALM", "methods"),
+        ("networks", "import importlib\nimportlib.import_module('monai_salm.tasks')", "tasks"),
+        ("layouts.bids", "from monai_salm.publish import publish", "publish"),
+        ("formats.nifti", "from monai_salm import IntensityWindow", "__init__"),
+        ("formats.nifti", "import monai_salm", "__init__"),
+        ("__init__", "from monai_salm.cli import main", "cli"),
+        ("demo", "from monai_salm.cli import main", "cli"),
+        ("progress", "from monai_salm.tasks import Task", "tasks"),
+        ("_errors", "from .tasks import Task", "tasks"),
+    ],
+)
+def test_upward_import_is_found(module: str, source: str, target: str) -> None:
+    problems = list(import_problems(source, f"{PACKAGE}.{module}"))
+    assert len(problems) == 1
+    assert f"must not import {target};" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("training", "from monai_salm.tasks import Task\nfrom .progress import Progress"),
+        ("methods.salm", "from .base import Method\nfrom . import em\nfrom ..masks import topk_mask"),
+        ("methods.__init__", "from .salm import SALM\nfrom monai_salm.methods.em import EM"),
+        ("publish", "from .layouts.nnunet import read\nfrom ._errors import hint"),
+        ("__init__", "from .report import html\nfrom monai_salm.methods import SALM"),
+        ("cli", "from monai_salm import precompute, publish\nfrom .demo import run"),
+        ("progress", "from ._errors import hint"),
+        ("intensity", "import torch\nimport monai\nfrom monai.data import Dataset"),
+    ],
+)
+def test_downward_import_is_allowed(module: str, source: str) -> None:
+    assert list(import_problems(source, f"{PACKAGE}.{module}")) == []
+
+
+def test_module_outside_the_order_is_found() -> None:
+    assert "add it to BELOW" in next(import_problems("", f"{PACKAGE}.surprise"))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle",
+        "import pickle as p",
+        "from pickle import loads",
+        "def f():\n    import dill",
+        "import importlib\nimportlib.import_module('pickle')",
+        "import marshal",
+        "import shelve",
+        "import torch\ntorch.load('x')",
+        "import torch as t\nload = t.load",
+        "from torch import load",
+        "import torch\ntorch.save({}, 'x')",
+        "eval('1')",
+        "list(map(eval, ['1']))",
+        "import builtins\nbuiltins.exec('1')",
+        "exec('1')",
+        "__import__('os')",
+        "import tarfile\ntarfile.open('x').extractall()",
+        "import shutil\nshutil.unpack_archive('x')",
+        "from shutil import unpack_archive",
+        "from monai.apps import download_and_extract",
+        "import pandas as pd\npd.read_pickle('x')",
+        "import numpy as np\nnp.load('x', allow_pickle=True)",
+        "import numpy as np\nflag = True\nnp.load('x', allow_pickle=flag)",
+        "import numpy as np\nnp.load('x', None, True)",
+        "from numpy import load\nload('x', None, True)",
+    ],
+)
+def test_danger_is_found(source: str) -> None:
+    problems = list(danger_problems(source, "planted"))
+    assert len(problems) == 1
+    assert problems[0].startswith("planted:")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def f(model):\n    return model.eval()",
+        "import numpy as np\nnp.load('x')\nnp.load('x', allow_pickle=False)\nnp.load('x', None, False)",
+        "import nibabel\nnibabel.load('x')",
+        "from monai_salm.evaluate import evaluate\nevaluate()",
+        "from safetensors.torch import load, save\nload(b'')",
+        "text = 'import pickle; eval(1)'",
+    ],
+)
+def test_harmless_code_passes(source: str) -> None:
+    assert list(danger_problems(source, "harmless")) == []
+
+
+def test_long_module_is_found() -> None:
+    assert list(length_problems("x = 1\n" * MAX_LINES, "short")) == []
+    assert list(length_problems("x = 1\n" * (MAX_LINES + 1), "long")) == ["long: 321 lines, at most 320; split it"]
+
+
+def test_readme_without_a_command_is_found() -> None:
+    demo, test = README_COMMANDS
+    assert list(readme_problems(f"```\n{demo}\n```\n```\n{test}\n```\n")) == []
+    assert len(list(readme_problems(f"{demo}\n"))) == 1
+    assert len(list(readme_problems(f"    {demo} {test}"))) == 2

@@ -1,0 +1,280 @@
+"""The command line: one JSON object, exit codes, clear errors, and options that follow the methods' settings."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import monai_salm
+from monai_salm.cli import app, options
+from monai_salm.methods import METHODS
+
+RUNNER = CliRunner()
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def archive(tmp_path: Path, classification_2d: list[dict[str, Any]]) -> Path:
+    images = np.stack([case["image"][0] for case in classification_2d])
+    labels = np.array([[case["label"]] for case in classification_2d], "uint8")
+    parts = {"train": slice(0, 12), "val": slice(12, 16), "test": slice(16, 24)}
+    arrays = {f"{s}_images": images[part] for s, part in parts.items()} | {
+        f"{s}_labels": labels[p] for s, p in parts.items()
+    }
+    np.savez_compressed(tmp_path / "set.npz", **arrays)
+    return tmp_path / "set.npz"
+
+
+def run(*arguments: object, code: int = 0) -> Any:
+    result = RUNNER.invoke(app, [str(a) for a in arguments])
+    assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
+    return result
+
+
+def run_json(*arguments: object, code: int = 0) -> dict[str, Any]:
+    """Run a verb with --json; its stdout must be one object on one line."""
+    result = run(*arguments, "--json", code=code)
+    lines = result.stdout.splitlines()
+    assert len(lines) == 1
+    found: dict[str, Any] = json.loads(lines[0])
+    return found
+
+
+def protect(archive: Path, *arguments: object, code: int = 0) -> dict[str, Any]:
+    output = archive.with_name("out.npz")
+    return run_json("protect", archive, output, "--method", "random_noise", "--device", "cpu", *arguments, code=code)
+
+
+def images(path: Path, key: str = "train_images") -> np.ndarray:
+    with np.load(path) as arrays:
+        found: np.ndarray = arrays[key]
+        return found
+
+
+def test_protect_verify_restore(archive: Path) -> None:
+    output, store, back = (archive.with_name(name) for name in ("out.npz", "out.npz.noise.db", "back.npz"))
+    made = protect(archive, "--epsilon", "12/255", "--seed", 3)
+    assert (made["cases"], made["ok"], made["checked"], made["problems"]) == (12, True, 12, [])
+    assert made["psnr"] == pytest.approx(20 * np.log10(255 / 12), abs=0.5)
+    assert made["support"] > 0.9
+    assert {"rounds", "seconds", "window", "task", "method"} <= set(made)
+    assert made["window"] == [0, 255]
+    assert Path(made["store"]) == store
+    difference = images(output).astype(int) - images(archive)
+    assert np.abs(difference).max() == 12
+    assert np.array_equal(images(output, "test_images"), images(archive, "test_images"))
+
+    checked = run_json("verify", archive, output, "--store", store)
+    assert checked == {"ok": True, "checked": 12, "problems": []}
+    assert run("verify", archive, output, "--store", store, "--quiet").stdout == "12 cases verified\n"
+    restored = run_json("restore", output, back, "--store", store)
+    assert restored["images"] == 12
+    assert np.array_equal(images(back), images(archive))
+
+    failed = run_json("verify", archive, back, "--store", store, code=1)
+    assert failed["ok"] is False
+    assert any("unprotected" in problem for problem in failed["problems"])
+
+
+def test_generate_then_publish(archive: Path) -> None:
+    store, output = archive.with_name("noise.db"), archive.with_name("out.npz")
+    made = run_json("generate", archive, "--store", store, "--method", "random_noise", "--device", "cpu")
+    assert (made["cases"], made["rounds"]) == (12, 0)
+    assert not output.exists()
+    done = run_json("publish", archive, output, "--store", store)
+    assert (done["images"], done["copied"], done["warnings"]) == (12, 0, [])
+    assert (images(output) != images(archive)).any(axis=(1, 2)).all()
+    known = run_json("info", store)
+    assert (known["kind"], known["cases"], known["method"]["name"]) == ("store", 12, "random_noise")
+    described = run_json("info", archive)
+    assert described["splits"] == {"train": 12, "val": 4, "test": 8}
+    assert (described["task"]["num_classes"], described["protected"]) == (2, False)
+    assert run_json("info", output)["protected"] is True
+    assert "layout: medmnist" in run("info", archive).stdout
+
+
+def test_salm_settings_reach_the_method(archive: Path) -> None:
+    store = archive.with_name("noise.db")
+    settings = [
+        "--mask-ratio",
+        "1/4",
+        "--mask-scope",
+        "sample",
+        "--rounds",
+        "1",
+        "--surrogate-steps",
+        "1",
+        "--num-steps",
+        "1",
+    ]
+    network = ["--surrogate", "resnet10,vgg11", "--width", "0.05", "--stop-error", "none"]
+    made = run_json("generate", archive, "--store", store, "--device", "cpu", *settings, *network)
+    assert made["method"]["mask_ratio"] == 0.25
+    assert (made["method"]["mask_scope"], made["method"]["num_steps"], made["method"]["stop_error"]) == (
+        "sample",
+        1,
+        None,
+    )
+    assert made["rounds"] == 1
+    assert 0 < made["support"] <= 0.25
+    assert run_json("info", store)["surrogate"] == ["resnet10", "vgg11"]
+
+
+def test_evaluate(archive: Path) -> None:
+    protect(archive)
+    output, page, values = (archive.with_name(name) for name in ("out.npz", "report.html", "report.json"))
+    small = ["--victims", "resnet10", "--seeds", "5", "--epochs", "1", "--width", "0.05", "--device", "cpu"]
+    report = run_json("evaluate", archive, output, *small, "--html", page, "--out", values)
+    assert {"chance", "majority", "seconds", "cells"} <= set(report)
+    assert {cell["data"] for cell in report["cells"]} == {"clean", "protected", "random_noise"}
+    assert {cell["seed"] for cell in report["cells"]} == {5}
+    assert report["protocol"]["epsilon"] == pytest.approx(8 / 255)
+    assert "<html" in page.read_text()
+    assert json.loads(values.read_text())["cells"] == report["cells"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["generate", "IN", "--store", "n.db", "--epsilon", "much"],
+        ["generate", "IN", "--store", "n.db", "--epsilon", "1/0"],
+        ["generate", "IN", "--store", "n.db", "--epsilon", "2"],
+        ["generate", "IN", "--store", "n.db", "--num-steps", "1.5"],
+        ["generate", "IN", "--store", "n.db", "--mask-scope", "universe"],
+        ["generate", "IN", "--store", "n.db", "--method", "magic"],
+        ["generate", "IN", "--store", "n.db", "--method", "random_noise", "--mask-ratio", "0.3"],
+        ["generate", "IN", "--store", "n.db", "--window", "5"],
+        ["generate", "IN", "--store", "n.db", "--window", "9,5"],
+        ["generate", "IN", "--store", "n.db", "--patch-size", "a,b"],
+        ["generate", "IN", "--store", "n.db", "--surrogate", "a,,b"],
+        ["generate", "IN", "--store", "n.db", "--seed", "-1"],
+        ["generate", "IN"],
+        ["generate", "IN", "--store", "n.db", "--no-such-option"],
+        ["evaluate", "IN", "OUT", "--seeds", "x"],
+        ["no-such-verb"],
+    ],
+)
+def test_wrong_usage_is_2(archive: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(archive.parent)
+    result = run(*[str(archive) if a == "IN" else a for a in arguments], code=2)
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    assert not Path("n.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["info", "GONE"], "does not exist"),
+        (["verify", "IN", "OUT", "--store", "GONE"], "no noise store"),
+        (["publish", "IN", "OUT", "--store", "VALUABLE"], "not a noise store"),
+        (["generate", "IN", "--store", "n.db", "--layout", "nope"], "known: medmnist"),
+        (["generate", "IN", "--store", "n.db", "--surrogate", "nope"], "unknown network"),
+        (["generate", "IN", "--store", "n.db", "--device", "toaster"], "cuda"),
+        (["generate", "IN", "--store", "n.db", "--epsilon", "0.001"], "would vanish"),
+        (["generate", "IN", "--store", "IN", "--overwrite"], "inside the data set"),
+        (["generate", "IN", "--store", "VALUABLE", "--overwrite"], "not a noise store"),
+    ],
+)
+def test_failure_is_1_with_one_message(archive: Path, arguments: list[str], message: str, monkeypatch: Any) -> None:
+    monkeypatch.chdir(archive.parent)
+    Path("valuable").write_text("precious")
+    places = {"IN": str(archive), "OUT": "out.npz", "GONE": "gone.db", "VALUABLE": "valuable"}
+    before = archive.read_bytes()
+    filled = [places.get(a, a) for a in arguments]
+    failed = run_json(*filled, code=1)
+    assert set(failed) == {"ok", "error"}
+    assert message in failed["error"]
+    result = run(*filled, code=1)
+    assert result.stdout == ""
+    assert f"monai-salm: {failed['error']}" in result.stderr
+    assert "Traceback" not in result.stderr
+    debugged = RUNNER.invoke(app, [*filled, "--debug"])
+    assert debugged.exit_code == 1
+    assert message in str(debugged.exception)
+    assert archive.read_bytes() == before
+    assert Path("valuable").read_text() == "precious"
+    assert not Path("out.npz").exists()
+
+
+def test_protect_refuses_before_the_work(archive: Path) -> None:
+    archive.with_name("out.npz").write_bytes(b"precious")
+    failed = protect(archive, code=1)
+    assert "--overwrite" in failed["error"]
+    assert not archive.with_name("out.npz.noise.db").exists()
+    assert archive.with_name("out.npz").read_bytes() == b"precious"
+    assert protect(archive, "--overwrite")["ok"]
+    assert protect(archive, "--overwrite", "--seed", "1")["ok"]
+
+
+def test_every_setting_is_an_option(archive: Path) -> None:
+    shown = run("generate", "--help").stdout
+    settings = {field.name for method in METHODS.values() for field in fields(method)}
+    assert {"epsilon", "mask_ratio", "rounds"} <= settings
+    for name in settings:
+        assert f"--{name.replace('_', '-')} VALUE" in shown
+        documented = [options._documented(method) for method in METHODS.values()]
+        assert any(texts.get(name) for texts in documented), f"{name} is not in any docstring"
+    assert "8/255" in shown
+
+
+def test_values_are_read() -> None:
+    assert options.number("8/255") == 8 / 255
+    assert options.number("1e-3") == 1e-3
+    assert options.bounds("-1000,1000") == (-1000.0, 1000.0)
+    assert options.integers("32,32,32") == (32, 32, 32)
+    assert options.names("a, b") == ("a", "b")
+    for text in ("nan", "inf", "8/", "/255", "1e999", ""):
+        with pytest.raises(ValueError, match="must be a number"):
+            options.number(text)
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_help_is_quick_and_module_runs() -> None:
+    code = "import sys, monai_salm.cli; print(sorted({'torch', 'monai', 'nibabel', 'numpy'} & set(sys.modules)))"
+    assert python("-c", code).stdout == "[]\n"
+    shown = python("-m", "monai_salm", "--help")
+    assert shown.returncode == 0
+    for verb in ("demo", "generate", "publish", "protect", "verify", "restore", "evaluate", "info"):
+        assert f"\n  {verb} " in shown.stdout
+    assert python("-m", "monai_salm", "--version").stdout.strip() == monai_salm.__version__
+
+
+def test_public_functions_are_never_hidden_by_their_modules() -> None:
+    names = ("publish", "precompute", "evaluate")
+    lines = ["import importlib, monai_salm"]
+    for name in names:
+        lines += [
+            f"import monai_salm.{name} as first",
+            f"from monai_salm import {name} as second",
+            f"module = importlib.import_module('monai_salm.{name}')",
+            f"third = monai_salm.{name}",
+            "importlib.reload(importlib.import_module('monai_salm'))",
+            f"from monai_salm import {name} as fourth",
+            "print([callable(f) for f in (first, second, third, fourth)], callable(module))",
+        ]
+    result = python("-W", "error", "-c", "\n".join(lines))
+    assert result.stdout == "[True, True, True, True] False\n" * len(names), result.stderr
+
+
+def test_public_names_exist() -> None:
+    for name in monai_salm.__all__:
+        assert getattr(monai_salm, name) is not None
+    assert set(monai_salm.__all__) <= set(dir(monai_salm))
+    with pytest.raises(AttributeError, match="nope"):
+        _ = monai_salm.nope
+    assert (
+        f"\nversion = {monai_salm.__version__}\n" in (ROOT / "setup.cfg").read_text()
+        or "attr:" in (ROOT / "setup.cfg").read_text()
+    )

@@ -1,0 +1,94 @@
+"""An image is known by its values and shape, whatever type they are loaded in."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from monai_salm.digest import canonical, content_digest
+
+quick = settings(max_examples=60, deadline=None)
+shapes = hnp.array_shapes(min_dims=1, max_dims=4, max_side=4)
+integers = st.sampled_from(["uint8", "int8", "uint16", "int16"]).flatmap(lambda dtype: hnp.arrays(dtype, shapes))
+floats = hnp.arrays(
+    "float32", shapes, elements=st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=True)
+)
+
+
+@quick
+@given(integers, st.sampled_from(["int32", "int64", "float32", "float64"]))
+def test_integers_are_known_in_any_wider_type(image: np.ndarray, wider: str) -> None:
+    assert content_digest(image.astype(wider)) == content_digest(image)
+
+
+@quick
+@given(floats)
+def test_float32_is_known_in_float64(image: np.ndarray) -> None:
+    assert content_digest(image.astype("float64")) == content_digest(image)
+
+
+@quick
+@given(integers | floats)
+def test_memory_layout_and_byte_order_do_not_matter(image: np.ndarray) -> None:
+    digest = content_digest(image)
+    assert content_digest(np.asfortranarray(image)) == digest
+    assert content_digest(image.astype(image.dtype.newbyteorder(">"))) == digest
+    assert content_digest(np.repeat(image, 2, axis=-1)[..., ::2]) == digest
+
+
+@quick
+@given(integers | floats, st.data())
+def test_one_other_value_changes_the_digest(image: np.ndarray, data: st.DataObject) -> None:
+    index = data.draw(st.tuples(*(st.integers(0, side - 1) for side in image.shape)))
+    changed = image.copy()
+    raw = changed.view(f"u{image.dtype.itemsize}")
+    raw[index] ^= data.draw(st.integers(1, 2**8 - 1))
+    if not np.isfinite(changed).all():
+        return
+    assert content_digest(changed) != content_digest(image)
+
+
+@quick
+@given(integers | floats)
+def test_shape_is_part_of_the_digest(image: np.ndarray) -> None:
+    digest = content_digest(image)
+    assert content_digest(image[None]) != digest
+    if image.ndim > 1:
+        assert content_digest(image.reshape(-1)) != digest
+    if image.shape != image.shape[::-1]:
+        assert content_digest(image.reshape(image.shape[::-1])) != digest
+
+
+@quick
+@given(integers | floats)
+def test_canonical_holds_the_same_values(image: np.ndarray) -> None:
+    np.testing.assert_array_equal(canonical(image), image)
+    assert canonical(image).dtype.itemsize <= max(2, image.dtype.itemsize)
+
+
+def test_negative_zero_is_another_image() -> None:
+    zeros = np.zeros((1, 2, 2), np.float32)
+    negative = zeros.copy()
+    negative[0, 0, 0] = -0.0
+    assert content_digest(negative) != content_digest(zeros)
+    assert content_digest(zeros) == content_digest(zeros.astype(np.uint8))
+
+
+def test_boolean_images_are_zeros_and_ones() -> None:
+    image = np.array([[True, False]])
+    assert content_digest(image) == content_digest(image.astype(np.uint8))
+
+
+@pytest.mark.parametrize("image", [np.zeros(2, complex), np.array(["a"]), np.array([None])])
+def test_what_is_not_a_real_number_is_refused(image: np.ndarray) -> None:
+    with pytest.raises(TypeError, match="an image must hold real numbers, got dtype"):
+        content_digest(image)
+
+
+def test_the_digest_does_not_change_between_versions() -> None:
+    # Stores on disk are keyed by it.
+    image = np.arange(24, dtype=np.uint8).reshape(1, 4, 6)
+    assert content_digest(image).hex() == "51542b19b0268f8c6b3be578786ec69b0f8e79b47e54d169655199c0344c47e5"

@@ -1,0 +1,80 @@
+"""Masks select exactly what they promise, for any rank."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from monai_salm.masks import foreground_mask, mask_size, random_mask, topk_mask
+
+quick = settings(max_examples=60, deadline=None)
+shapes = st.lists(st.integers(1, 4), min_size=2, max_size=5).map(torch.Size)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def sizes(mask: torch.Tensor) -> set[int]:
+    return set(mask.flatten(1).sum(1).tolist())
+
+
+@quick
+@given(shapes, st.integers(1, 300), st.integers(1, 5), st.integers(0, 2**32))
+def test_topk_selects_exactly_k_of_each_sample_ties_or_not(shape: torch.Size, k: int, levels: int, seed: int) -> None:
+    score = torch.randint(levels, shape, generator=generator(seed)).float()
+    mask = topk_mask(score, k)
+    assert mask.shape == shape
+    assert mask.dtype == torch.bool
+    assert sizes(mask) == {min(k, shape[1:].numel())}
+    for sample, chosen in zip(score, mask, strict=True):
+        if not chosen.all():
+            assert sample[chosen].min() >= sample[~chosen].max()
+
+
+@quick
+@given(shapes, st.integers(1, 50), st.integers(0, 2**32))
+def test_topk_of_a_batch_is_topk_of_each_sample(shape: torch.Size, k: int, seed: int) -> None:
+    score = torch.rand(shape, generator=generator(seed))
+    assert torch.equal(topk_mask(score, k), torch.cat([topk_mask(sample[None], k) for sample in score]))
+
+
+@quick
+@given(shapes, st.integers(1, 300), st.integers(0, 2**32))
+def test_random_mask_selects_exactly_k(shape: torch.Size, k: int, seed: int) -> None:
+    mask = random_mask(shape, k, generator(seed))
+    assert mask.shape == shape
+    assert sizes(mask) == {min(k, shape[1:].numel())}
+    assert torch.equal(mask, random_mask(shape, k, generator(seed)))
+
+
+def test_random_masks_differ_and_reach_every_element() -> None:
+    masks = random_mask(torch.Size((200, 1, 4, 4)), 4, generator())
+    assert len({tuple(mask.flatten().tolist()) for mask in masks}) > 100
+    share = masks.float().mean(0)
+    assert share.min() > 0.1
+    assert share.max() < 0.4
+
+
+@quick
+@given(shapes, st.integers(1, 300), st.integers(0, 2**32))
+def test_foreground_mask_stays_above_the_mean(shape: torch.Size, k: int, seed: int) -> None:
+    image = torch.randint(100, shape, generator=generator(seed)).float()
+    mask = foreground_mask(image, k, generator(seed))
+    for sample, chosen in zip(image, mask, strict=True):
+        foreground = sample > sample.mean()
+        assert not (chosen & ~foreground).any()
+        assert int(chosen.sum()) == min(k, int(foreground.sum()))
+
+
+def test_foreground_mask_is_random_within_the_foreground() -> None:
+    image = torch.zeros(1, 1, 8, 8)
+    image[..., 4:] = 1
+    assert not torch.equal(foreground_mask(image, 8, generator(0)), foreground_mask(image, 8, generator(1)))
+
+
+@pytest.mark.parametrize(("elements", "ratio", "k"), [(100, 0.3, 30), (784, 0.1, 78), (10, 0.01, 1), (7, 1.0, 7)])
+def test_mask_size_rounds_and_is_never_zero(elements: int, ratio: float, k: int) -> None:
+    assert mask_size(elements, ratio) == k

@@ -1,0 +1,485 @@
+"""A protected copy is whole, provable and undoable; and no original leaves unprotected."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+from monai.transforms import LoadImaged
+
+from monai_salm.digest import content_digest
+from monai_salm.formats import format_of
+from monai_salm.intensity import IntensityWindow
+from monai_salm.layouts import detect
+from monai_salm.methods import RandomNoise
+from monai_salm.precompute import precompute
+from monai_salm.progress import Progress, show_progress
+from monai_salm.publish import PublishError, noise_statistics, publish, restore, verify
+from monai_salm.store import Noise, NoiseStore
+
+EPSILON = 0.05
+KINDS = ("medmnist", "medmnist3d", "rgb", "int16", "float32")
+
+
+@dataclass
+class Example:
+    """A data set, its noise, and where copies go."""
+
+    source: Path
+    output: Path
+    store: NoiseStore
+    single: bool
+
+    @property
+    def manifest(self) -> Path:
+        return (
+            self.output.with_name(self.output.name + ".salm.json") if self.single else self.output / "monai_salm.json"
+        )
+
+
+def make_archive(path: Path, shape: tuple[int, ...]) -> Path:
+    rng = np.random.default_rng(0)
+    arrays: dict[str, Any] = {}
+    for split, count in (("train", 5), ("test", 3)):
+        arrays[f"{split}_images"] = rng.integers(0, 256, (count, *shape), "uint8")
+        arrays[f"{split}_labels"] = (np.arange(count) % 2)[:, None]
+    np.savez_compressed(path, **arrays)
+    return path
+
+
+def make_folder(root: Path, dtype: str) -> Path:
+    rng = np.random.default_rng(0)
+    listing: dict[str, Any] = {"labels": {"0": "background", "1": "organ"}, "training": [], "test": []}
+    for split, count in (("training", 3), ("test", 1)):
+        for index in range(count):
+            (root / split).mkdir(parents=True, exist_ok=True)
+            image, label = f"{split}/i{index}.nii.gz", f"{split}/l{index}.nii.gz"
+            values = rng.normal(0, 400, (7, 6, 5)).astype(dtype)
+            affine = np.diag([1, 1, 2.5, 1])
+            nibabel.save(nibabel.Nifti1Image(values, affine, dtype=dtype), root / image)
+            nibabel.save(nibabel.Nifti1Image((values > 0).astype("uint8"), affine, dtype="uint8"), root / label)
+            listing[split].append({"image": image, "label": label})
+    (root / "dataset.json").write_text(json.dumps(listing))
+    (root / "licence.txt").write_text("as before")
+    return root
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A folder with a data set and its store, made once a kind."""
+    folders: dict[str, Path] = {}
+
+    def make(kind: str) -> Path:
+        if kind not in folders:
+            folder = folders[kind] = tmp_path_factory.mktemp(kind)
+            shapes = {"medmnist": (8, 8), "medmnist3d": (6, 6, 6), "rgb": (8, 8, 3)}
+            source = (
+                make_archive(folder / "set.npz", shapes[kind]) if kind in shapes else make_folder(folder / "set", kind)
+            )
+            data = detect(source)
+            window = IntensityWindow(0, 255) if kind in shapes else IntensityWindow(-500, 500)
+            method = RandomNoise(epsilon=EPSILON)
+            precompute(
+                data.dataset(), folder / "noise.db", method=method, task=data.task(), window=window, device="cpu"
+            )
+        return folders[kind]
+
+    return make
+
+
+@pytest.fixture
+def example(made: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Example]:
+    def make(kind: str) -> Example:
+        folder = tmp_path / "in"
+        shutil.copytree(made(kind), folder)
+        single = (folder / "set.npz").exists()
+        name = "set.npz" if single else "set"
+        (tmp_path / "out").mkdir()
+        return Example(folder / name, tmp_path / "out" / name, NoiseStore(folder / "noise.db"), single)
+
+    return make
+
+
+def leftovers(folder: Path) -> list[Path]:
+    return list(folder.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_copy_is_protected_verified_and_restored(example: Callable[[str], Example], kind: str) -> None:
+    ex = example(kind)
+    reports: list[Progress] = []
+    report = publish(ex.source, ex.output, ex.store, progress=reports.append)
+    original, copy = detect(ex.source), detect(ex.output)
+    assert (report.output, report.manifest, report.warnings) == (ex.output, ex.manifest, [])
+    assert [r.done for r in reports] == list(range(1, report.images + 1))
+    assert report.images == len(original.dataset())
+
+    width, shares = ex.store.window.width, []
+    for before, after in zip(original.dataset(), copy.dataset(), strict=True):
+        difference = after["image"].astype(float) - before["image"].astype(float)
+        assert after["image"].dtype == before["image"].dtype
+        assert 0 < np.abs(difference).max() <= EPSILON * width * (1 + 1e-6)
+        assert np.abs(difference).max() > 0.8 * EPSILON * width
+        shares.append((difference != 0).mean())
+        assert np.array_equal(before["label"], after["label"])
+    assert np.mean(shares) > 0.5
+    for before, after in zip(original.dataset("test"), copy.dataset("test"), strict=True):
+        assert np.array_equal(before["image"], after["image"])
+
+    result = verify(ex.source, ex.output, ex.store)
+    assert (result.ok, result.checked, result.problems) == (True, report.images, [])
+
+    back = ex.output.with_name("back" + ex.output.suffix)
+    restore(ex.output, back, ex.store.path)
+    for before, after in zip(original.dataset(), detect(back).dataset(), strict=True):
+        assert before["image"].tobytes() == after["image"].tobytes()
+        assert before["image"].dtype == after["image"].dtype
+    repacked = [] if ex.single else _repacked(ex, back)
+    assert list(original.differences(original.reopen(back), splits=())) == repacked
+    assert not leftovers(ex.output.parent)
+    assert not back.with_name(back.name + ".salm.json").exists()
+
+
+def _repacked(ex: Example, back: Path) -> list[str]:
+    """Files whose gzip is packed otherwise; what is in them must be the same."""
+    files = detect(ex.source).image_files()
+    for file in files:
+        assert gzip.decompress((ex.source / file).read_bytes()) == gzip.decompress((back / file).read_bytes())
+    return [f"{file}: differs from the original" for file in files]
+
+
+@pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning")  # MONAI tries every reader it has
+@pytest.mark.parametrize("kind", ["int16", "float32"])
+def test_store_knows_the_images_that_monai_loads(example: Callable[[str], Example], kind: str) -> None:
+    ex = example(kind)
+    publish(ex.source, ex.output, ex.store)
+    load = LoadImaged("image", ensure_channel_first=True)
+    for file in detect(ex.source).image_files():
+        image = load({"image": str(ex.source / file)})["image"].numpy()
+        noise = ex.store.get(content_digest(image))
+        assert noise is not None
+        published = load({"image": str(ex.output / file)})["image"].numpy()
+        assert np.array_equal(noise.apply(image), published)
+
+
+def test_publishing_twice_gives_the_same_bytes(example: Callable[[str], Example]) -> None:
+    ex = example("int16")
+    publish(ex.source, ex.output, ex.store)
+    publish(ex.source, ex.output.with_name("again"), ex.store)
+    for file in (*detect(ex.source).all_files(), "monai_salm.json"):
+        assert (ex.output / file).read_bytes() == (ex.output.with_name("again") / file).read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["medmnist", "int16"])
+def test_manifest_gives_nothing_away(example: Callable[[str], Example], kind: str) -> None:
+    ex = example(kind)
+    publish(ex.source, ex.output, ex.store)
+    text = ex.manifest.read_text()
+    content = json.loads(text)
+    assert set(content) == {"format_version", "monai_salm", "notice", "epsilon", "window", "files"}
+    assert content["epsilon"] == EPSILON
+    assert set(content["files"]) == set(detect(ex.output).image_files())
+    assert all(len(digest) == 64 for digest in content["files"].values())
+    assert str(ex.source.parent) not in text
+    assert "seed" not in text
+    for noise in ex.store:
+        assert noise.digest.hex() not in text
+
+
+def change_first_image(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Change the first training image of a copy in place."""
+    data = detect(path)
+    first = data.dataset().names[0]
+    scratch = path.with_name("scratch" + path.suffix)
+    data.rewrite(scratch, lambda name, image: change(image.copy()) if name == first else image)
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    scratch.rename(path)
+
+
+def one_step(image: np.ndarray) -> np.ndarray:
+    image.flat[0] += 1 if image.flat[0] < 200 else -1
+    return image
+
+
+def far_away(image: np.ndarray) -> np.ndarray:
+    image.flat[0] = 128 if abs(int(image.flat[0]) - 128) > 60 else 250
+    return image
+
+
+@pytest.mark.parametrize("kind", ["medmnist", "int16"])
+def test_verify_finds_changed_voxels(example: Callable[[str], Example], kind: str) -> None:
+    ex = example(kind)
+    publish(ex.source, ex.output, ex.store)
+    change_first_image(ex.output, one_step)
+    problems = verify(ex.source, ex.output, ex.store).problems
+    assert any("is not the original plus its noise" in p for p in problems)
+    assert any("does not match its digest" in p for p in problems)
+    change_first_image(ex.output, far_away)
+    assert any("exceeds the budget" in p for p in verify(ex.source, ex.output, ex.store).problems)
+
+
+@pytest.mark.parametrize("kind", ["medmnist", "int16"])
+def test_verify_finds_an_unprotected_copy(example: Callable[[str], Example], kind: str) -> None:
+    ex = example(kind)
+    (shutil.copy if ex.single else shutil.copytree)(ex.source, ex.output)
+    result = verify(ex.source, ex.output, ex.store)
+    assert not result.ok
+    assert sum("is unprotected" in p for p in result.problems) == result.checked > 0
+    assert any("missing; publish again" in p for p in result.problems)
+
+
+def edit_json(path: Path, change: Callable[[Any], Any]) -> None:
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "text file": (lambda out: (out / "licence.txt").write_text("other"), "licence.txt: differs"),
+    "missing file": (lambda out: (out / "licence.txt").unlink(), "licence.txt: missing"),
+    "added file": (lambda out: (out / "noise.txt").write_text("x"), "noise.txt: not in the original"),
+    "label": (lambda out: shutil.copy(out / "training/l1.nii.gz", out / "training/l0.nii.gz"), "its label differs"),
+    "test image": (
+        lambda out: shutil.copy(out / "training/i0.nii.gz", out / "test/i0.nii.gz"),
+        "test/i0.nii.gz: differs",
+    ),
+    "missing image": (lambda out: (out / "training/i0.nii.gz").unlink(), "training/i0.nii.gz does not exist"),
+    "broken image": (lambda out: (out / "training/i0.nii.gz").write_bytes(b"x"), "damaged gzip"),
+    "swapped": (
+        lambda out: shutil.copy(out / "training/i1.nii.gz", out / "training/i0.nii.gz"),
+        "i0.nii.gz': is not the original",
+    ),
+    "no manifest": (lambda out: (out / "monai_salm.json").unlink(), "missing; publish again"),
+    "manifest": (lambda out: (out / "monai_salm.json").write_text("{"), "no manifest"),
+    "epsilon": (lambda out: edit_json(out / "monai_salm.json", lambda c: c | {"epsilon": 0.5}), "epsilon is 0.5"),
+    "listed files": (
+        lambda out: edit_json(out / "monai_salm.json", lambda c: c | {"files": {"a": "b"}}),
+        "unknown file a",
+    ),
+    "case": (lambda out: edit_json(out / "dataset.json", lambda c: c | {"training": c["training"][1:]}), "other names"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_verify_finds_damage(example: Callable[[str], Example], damage: str) -> None:
+    ex = example("int16")
+    publish(ex.source, ex.output, ex.store)
+    change, problem = DAMAGES[damage]
+    change(ex.output)
+    result = verify(ex.source, ex.output, ex.store)
+    assert not result.ok
+    assert any(problem in p for p in result.problems), result.problems
+
+
+def test_verify_finds_a_changed_header(example: Callable[[str], Example]) -> None:
+    ex = example("int16")
+    publish(ex.source, ex.output, ex.store)
+    file = ex.output / "training/i0.nii.gz"
+    data = bytearray(gzip.decompress(file.read_bytes()))
+    data[90] ^= 1
+    file.write_bytes(gzip.compress(data))
+    assert any("header" in p for p in verify(ex.source, ex.output, ex.store).problems)
+
+
+def test_verify_says_what_is_missing(example: Callable[[str], Example]) -> None:
+    ex = example("medmnist")
+    result = verify(ex.source, ex.output, ex.store)
+    assert (result.ok, result.checked) == (False, 0)
+    assert "missing" in result.problems[0]
+
+
+def test_verify_holds_a_sample_mask_to_its_size(example: Callable[[str], Example]) -> None:
+    ex = example("medmnist")
+    meta = ex.store.meta
+    meta["method"] = {"name": "salm", "mask_scope": "sample", "mask_ratio": 0.3}
+    masked = NoiseStore.create(ex.store.path.with_name("masked.db"), meta)
+    masked.add(list(ex.store))
+    publish(ex.source, ex.output, masked)
+    problems = verify(ex.source, ex.output, masked).problems
+    assert problems
+    assert all("more than the mask's 19" in p for p in problems)
+
+
+@pytest.mark.parametrize("kind", ["medmnist", "int16"])
+def test_image_without_noise_stops_everything(example: Callable[[str], Example], kind: str) -> None:
+    ex = example(kind)
+    change_first_image(ex.source, one_step)
+    name = detect(ex.source).dataset().names[0]
+    with pytest.raises(PublishError) as caught:
+        publish(ex.source, ex.output, ex.store)
+    assert f"case {name!r} is not in" in str(caught.value)
+    assert "Generate the noise again" in str(caught.value)
+    assert list(ex.output.parent.iterdir()) == []
+
+
+def test_publishing_a_protected_copy_is_refused(example: Callable[[str], Example]) -> None:
+    ex = example("int16")
+    publish(ex.source, ex.output, ex.store)
+    with pytest.raises(PublishError, match="protected copy already, by its manifest"):
+        publish(ex.output, ex.output.with_name("twice"), ex.store)
+    (ex.output / "monai_salm.json").unlink()
+    with pytest.raises(PublishError, match="protected copy already"):
+        publish(ex.output, ex.output.with_name("twice"), ex.store)
+    assert not ex.output.with_name("twice").exists()
+
+
+def test_noise_of_another_type_is_refused(example: Callable[[str], Example]) -> None:
+    """A fraction of a step would be rounded to no noise at all."""
+    ex = example("int16")
+    other = NoiseStore.create(ex.store.path.with_name("other.db"), ex.store.meta)
+    for case in detect(ex.source).dataset():
+        image = case["image"].astype("float32")
+        other.add([Noise.of(image, np.ones(image.shape, "int8"), 0.25, case["name"])])
+    with pytest.raises(PublishError, match=r"i0\.nii\.gz' is stored as int16, its noise was made for float32"):
+        publish(ex.source, ex.output, other)
+
+
+def test_noise_of_zeros_is_refused(example: Callable[[str], Example]) -> None:
+    ex = example("medmnist")
+    empty = NoiseStore.create(ex.store.path.with_name("empty.db"), ex.store.meta)
+    for case in detect(ex.source).dataset():
+        empty.add([Noise.of(case["image"], np.zeros(case["image"].shape, "int8"), 1.0, case["name"])])
+    with pytest.raises(PublishError, match="changes nothing"):
+        publish(ex.source, ex.output, empty)
+    assert noise_statistics(empty) == {"cases": 5, "psnr": None, "support": 0.0}
+
+
+def test_unsafe_places_are_refused(example: Callable[[str], Example], tmp_path: Path) -> None:
+    ex = example("int16")
+    inner = ex.source / "protected"
+    with pytest.raises(PublishError, match="inside the input"):
+        publish(ex.source, inner, ex.store)
+    with pytest.raises(PublishError, match="inside the input"):
+        publish(ex.source, ex.source, ex.store, overwrite=True)
+    with pytest.raises(PublishError, match="inside the output"):
+        publish(ex.source, ex.source.parent, ex.store, overwrite=True)
+    ex.output.mkdir()
+    shutil.copy(ex.store.path, ex.output / "noise.db")
+    with pytest.raises(PublishError, match=r"store .* lies inside the output"):
+        publish(ex.source, ex.output, ex.output / "noise.db", overwrite=True)
+    shutil.rmtree(ex.output)
+    (tmp_path / "elsewhere").mkdir()
+    ex.output.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(PublishError, match="is a link"):
+        publish(ex.source, ex.output, ex.store, overwrite=True)
+    ex.output.unlink()
+    for name in ("noise.db", "backup.bin"):
+        shutil.copy(ex.store.path, ex.source / name)
+        store = ex.source / name if name == "noise.db" else ex.store
+        with pytest.raises(PublishError, match=r"would be (copied|published)"):
+            publish(ex.source, ex.output, store)
+        (ex.source / name).unlink()
+    assert not ex.output.exists()
+    assert not inner.exists()
+
+
+@pytest.mark.parametrize("kind", ["medmnist", "int16"])
+def test_existing_output_is_kept_unless_overwritten(example: Callable[[str], Example], kind: str) -> None:
+    ex = example(kind)
+    publish(ex.source, ex.output, ex.store)
+    before = ex.manifest.stat().st_mtime_ns
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        publish(ex.source, ex.output, ex.store)
+    assert ex.manifest.stat().st_mtime_ns == before
+    publish(ex.source, ex.output, ex.store, overwrite=True)
+    assert ex.manifest.stat().st_mtime_ns != before
+    assert verify(ex.source, ex.output, ex.store).ok
+    assert not leftovers(ex.output.parent)
+
+
+def test_overwriting_never_deletes_other_files(example: Callable[[str], Example]) -> None:
+    ex = example("int16")
+    ex.output.mkdir()
+    publish(ex.source, ex.output, ex.store)  # an empty folder is no obstacle
+    (ex.output / "training" / "thesis.doc").write_text("precious")
+    with pytest.raises(PublishError, match=r"training/thesis\.doc"):
+        publish(ex.source, ex.output, ex.store, overwrite=True)
+    assert (ex.output / "training" / "thesis.doc").read_text() == "precious"
+    single = ex.output.with_name("file")
+    single.write_text("precious")
+    with pytest.raises(PublishError, match="is a file"):
+        publish(ex.source, single, ex.store, overwrite=True)
+    assert single.read_text() == "precious"
+
+
+def test_unlisted_original_is_an_error_and_other_images_a_warning(example: Callable[[str], Example]) -> None:
+    ex = example("int16")
+    shutil.copy(ex.source / "training/l0.nii.gz", ex.source / "extra.nii.gz")
+    report = publish(ex.source, ex.output, ex.store)
+    assert report.warnings == ["1 images that no split lists were copied unprotected: extra.nii.gz"]
+    shutil.copy(ex.source / "training/i0.nii.gz", ex.source / "backup.nii.gz")
+    with pytest.raises(PublishError, match=r"backup\.nii\.gz is a copy of a training image"):
+        publish(ex.source, ex.output.with_name("second"), ex.store)
+    assert not ex.output.with_name("second").exists()
+
+
+def test_training_image_in_another_split_is_a_warning(example: Callable[[str], Example]) -> None:
+    ex = example("int16")
+    shutil.copy(ex.source / "training/i0.nii.gz", ex.source / "test/i0.nii.gz")
+    assert "test/i0.nii.gz" in publish(ex.source, ex.output, ex.store).warnings[0]
+
+
+@pytest.mark.parametrize("kind", ["medmnist", "int16"])
+def test_restore_refuses_what_the_store_did_not_make(example: Callable[[str], Example], kind: str) -> None:
+    ex = example(kind)
+    publish(ex.source, ex.output, ex.store)
+    change_first_image(ex.output, one_step)
+    back = ex.output.with_name("back" + ex.output.suffix)
+    with pytest.raises(PublishError, match="is not an image that"):
+        restore(ex.output, back, ex.store)
+    assert not back.exists()
+    assert not leftovers(back.parent)
+
+
+def test_failing_write_leaves_nothing(example: Callable[[str], Example], monkeypatch: pytest.MonkeyPatch) -> None:
+    ex = example("int16")
+    format_ = format_of(Path("a.nii"))
+    written: list[Path] = []
+
+    def write(self: object, source: Path, target: Path, image: np.ndarray) -> None:
+        if written:
+            raise OSError(28, "No space left on device")
+        written.append(target)
+
+    monkeypatch.setattr(type(format_), "write", write)
+    with pytest.raises(OSError, match="No space"):
+        publish(ex.source, ex.output, ex.store)
+    assert list(ex.output.parent.iterdir()) == []
+
+
+def test_noise_statistics(example: Callable[[str], Example]) -> None:
+    ex = example("medmnist")
+    found = noise_statistics(ex.store)
+    codes = np.stack([noise.codes for noise in ex.store]).astype(float)
+    error = (codes**2).reshape(5, -1).mean(1)
+    assert found["cases"] == 5
+    assert found["psnr"] == pytest.approx(float(np.mean(10 * np.log10(255**2 / error))))
+    assert found["support"] == pytest.approx(float((codes != 0).mean()))
+
+
+def test_progress_is_shown_in_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    time = iter(range(0, 1000, 4))
+    with show_progress(clock=lambda: float(next(time))) as report:
+        for done in range(1, 11):
+            report(Progress("noise", done, 10, f"case [{done}]"))
+        report(Progress("read", 3, 0))
+    with show_progress(silent=True) as report:
+        report(Progress("silent", 1, 2))
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == [
+        "noise: 1/10, case [1]",
+        "noise: 4/10, case [4], about 24 s left",
+        "noise: 7/10, case [7], about 12 s left",
+        "noise: 10/10, case [10]",
+        "read: 3",
+    ]

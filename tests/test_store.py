@@ -1,0 +1,604 @@
+"""The store gives back exactly what was put in, or an error; never wrong noise, whatever was done to the file."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import pickle
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from monai_salm.digest import content_digest
+from monai_salm.intensity import GRIDS
+from monai_salm.noise_rows import COLUMNS, checksum, pack_row
+from monai_salm.store import Noise, NoiseStore, NoiseStoreError
+
+META = {"method": {"name": "random_noise", "epsilon": 0.03}, "window": [0, 255], "epsilon": 0.03, "seed": 0}
+WEIGHTS = {"layer.weight": torch.arange(6.0).view(2, 3), "count": torch.tensor(3)}
+
+
+def image_of(dtype: str, rng: np.random.Generator, shape: tuple[int, ...] = (1, 4, 5)) -> np.ndarray:
+    """Values all over the type, but far enough from its ends to carry noise."""
+    if dtype == "float32":
+        image = rng.normal(0, 1, shape) * 10.0 ** rng.uniform(-44, 37, shape)
+        image.flat[:4] = (0.0, -0.0, 1e-45, 3e38)
+        return image.astype(np.float32)
+    info = np.iinfo(dtype)
+    return rng.integers(info.min + 8, info.max - 8, shape, dtype, endpoint=True)
+
+
+def noise_of(image: np.ndarray, rng: np.random.Generator, name: str = "case") -> Noise:
+    """Random codes, none of them zero."""
+    codes = rng.integers(1, 8, image.shape, np.int8) * rng.choice(np.array([-1, 1], np.int8), image.shape)
+    return Noise.of(image, codes, 2.0**-5 if image.dtype.kind == "f" else 1.0, name)
+
+
+@pytest.fixture
+def image(rng: np.random.Generator) -> np.ndarray:
+    return image_of("uint8", rng)
+
+
+@pytest.fixture
+def noise(image: np.ndarray) -> Noise:
+    return noise_of(image, np.random.default_rng(1))
+
+
+@pytest.fixture
+def store(tmp_path: Path, noise: Noise) -> NoiseStore:
+    """A store of one image and one small surrogate."""
+    store = NoiseStore.create(tmp_path / "noise.db", META)
+    store.add([noise])
+    store.add_network({"name": "resnet10"}, WEIGHTS)
+    return store
+
+
+def same(first: Noise | None, second: Noise) -> bool:
+    """Whether two noises are the same to the last bit."""
+    if first is None or (first.residual is None) != (second.residual is None):
+        return False
+    arrays = [(first.codes, second.codes)]
+    if first.residual is not None and second.residual is not None:
+        arrays.append((first.residual, second.residual))
+    settings = [(n.digest, n.protected, n.name, n.dtype, n.quantum) for n in (first, second)]
+    return settings[0] == settings[1] and all(
+        a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in arrays
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Noise
+
+
+@pytest.mark.parametrize("dtype", GRIDS)
+def test_noise_comes_back_from_the_store_bit_for_bit(dtype: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    image = image_of(dtype, rng)
+    noise = noise_of(image, rng)
+    store = NoiseStore.create(tmp_path / "noise.db", META)
+    store.add([noise])
+    assert same(store.get(content_digest(image)), noise)
+    assert same(store.get_protected(content_digest(noise.apply(image))), noise)
+    assert len(store) == 1
+    assert [n.name for n in store] == ["case"]
+
+
+@pytest.mark.parametrize("dtype", GRIDS)
+def test_taking_noise_off_gives_the_original_bits(dtype: str, rng: np.random.Generator) -> None:
+    image = image_of(dtype, rng, (2, 5, 4, 3))
+    noise = noise_of(image, rng)
+    protected = noise.apply(image)
+    assert protected.dtype == image.dtype
+    assert (protected != image).any()
+    assert noise.remove(protected).tobytes() == image.tobytes()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    image=hnp.arrays(np.float32, (1, 3, 3), elements=st.floats(width=32, allow_nan=False, allow_infinity=False)),
+    exponent=st.integers(-40, 40),
+    seed=st.integers(0, 100),
+)
+def test_any_float_image_comes_back_bit_for_bit(image: np.ndarray, exponent: int, seed: int) -> None:
+    codes = np.random.default_rng(seed).integers(-127, 128, image.shape, np.int8)
+    with np.errstate(over="ignore"):
+        noise = Noise.of(image, codes, 2.0**exponent, "case")
+        assert noise.remove(noise.apply(image)).tobytes() == image.tobytes()
+
+
+def test_noise_is_the_same_in_every_type_that_holds_it(rng: np.random.Generator) -> None:
+    image = rng.integers(20, 100, (1, 4, 4), np.uint8)
+    noise = noise_of(image, rng)
+    for dtype in ("uint8", "int8", "int16", "int64", "float16", "float32", "float64", ">i2", ">f4"):
+        protected = noise.apply(image.astype(dtype))
+        assert protected.dtype == np.dtype(dtype)
+        assert np.array_equal(protected, noise.apply(image))
+        assert np.array_equal(noise.remove(protected), image)
+
+
+def test_float_noise_is_that_of_the_stored_type_in_a_wider_one(rng: np.random.Generator) -> None:
+    image = (rng.normal(0, 1000, (1, 4, 4)) / 3).astype(np.float32)
+    noise = noise_of(image, rng)
+    wide = noise.apply(image.astype(np.float64))
+    assert wide.dtype == np.float64
+    assert wide.astype(np.float32).tobytes() == noise.apply(image).tobytes()
+    assert content_digest(wide) == noise.protected
+
+
+@pytest.mark.parametrize("byte_order", ["<", ">"])
+def test_byte_order_of_an_image_does_not_matter(byte_order: str, rng: np.random.Generator) -> None:
+    image = image_of("float32", rng)
+    noise = noise_of(image.astype(f"{byte_order}f4"), np.random.default_rng(1))
+    assert same(noise, noise_of(image, np.random.default_rng(1)))
+    assert noise.remove(noise.apply(image)).tobytes() == image.tobytes()
+
+
+def test_type_that_cannot_hold_the_result_is_refused(rng: np.random.Generator) -> None:
+    image = np.full((1, 2, 2), 127, np.uint8)
+    noise = Noise.of(image, np.ones((1, 2, 2), np.int8), 1.0, "liver")
+    with pytest.raises(NoiseStoreError, match=r"'liver'.*made for uint8.*int8 cannot hold.*Load the image as uint8"):
+        noise.apply(image.astype(np.int8))
+    whole_floats = np.full((1, 2, 2), 100, np.float32)
+    fractional = Noise.of(whole_floats, np.ones((1, 2, 2), np.int8), 0.25, "liver")
+    with pytest.raises(NoiseStoreError, match="uint8 cannot hold"):
+        fractional.apply(whole_floats.astype(np.uint8))
+
+
+def test_noise_is_never_broadcast(image: np.ndarray, noise: Noise) -> None:
+    for wrong in (image[:, :1], image[0], image[None], np.concatenate([image, image])):
+        with pytest.raises(NoiseStoreError, match="must be the same"):
+            noise.apply(wrong)
+        with pytest.raises(NoiseStoreError, match="must be the same"):
+            noise.remove(wrong)
+    with pytest.raises(NoiseStoreError, match="must be the same"):
+        Noise.of(image, noise.codes[:, :1], 1.0, "case")
+
+
+def test_noise_of_another_image_is_refused_not_wrapped_around(noise: Noise) -> None:
+    with pytest.raises(NoiseStoreError, match="another image"):
+        noise.apply(np.full(noise.codes.shape, 255, np.uint8) - (noise.codes < 0))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The store
+
+
+def test_only_the_owner_can_read_a_new_store(tmp_path: Path, noise: Noise) -> None:
+    old = os.umask(0)
+    try:
+        store = NoiseStore.create(tmp_path / "noise.db", META)
+        store.add([noise])
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(store.path.stat().st_mode) == 0o600
+
+
+def test_create_never_replaces_a_file(store: NoiseStore, noise: Noise) -> None:
+    with pytest.raises(FileExistsError):
+        NoiseStore.create(store.path, META)
+    assert same(store.get(noise.digest), noise)
+
+
+def test_description_and_surrogates_come_back(store: NoiseStore) -> None:
+    assert store.meta == META
+    assert (store.window.low, store.window.high) == (0, 255)
+    ((spec, weights),) = store.networks()
+    assert spec == {"name": "resnet10"}
+    assert weights.keys() == WEIGHTS.keys()
+    assert all(torch.equal(weights[k], v) and weights[k].dtype == v.dtype for k, v in WEIGHTS.items())
+    assert store.check() == 1
+
+
+def test_what_is_not_there_is_none_or_a_key_error(store: NoiseStore, noise: Noise) -> None:
+    assert store.get(noise.protected) is None
+    assert store.get_protected(noise.digest) is None
+    assert noise.digest in store
+    assert noise.protected not in store
+    with pytest.raises(KeyError):
+        store[noise.protected]
+
+
+def test_shapes_and_types_are_told(store: NoiseStore) -> None:
+    assert store.shapes() == [(1, 4, 5)]
+    assert store.has_shape((1, 4, 5))
+    assert not store.has_shape((1, 5, 4))
+    assert store.shapes_of("case") == [(1, 4, 5)]
+    assert store.shapes_of("other") == []
+    assert store.dtypes() == ["uint8"]
+
+
+def test_first_noise_of_an_image_stays(store: NoiseStore, image: np.ndarray, noise: Noise) -> None:
+    store.add([noise_of(image, np.random.default_rng(2), "again")])
+    assert same(store.get(noise.digest), noise)
+
+
+def test_adding_is_all_or_nothing(store: NoiseStore, rng: np.random.Generator) -> None:
+    def breaks_down() -> Iterator[Noise]:
+        yield noise_of(image_of("uint8", rng), rng)
+        raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        store.add(breaks_down())
+    unstorable = replace(noise_of(image_of("uint8", rng), rng), quantum=0.5)
+    with pytest.raises(NoiseStoreError, match=r"steps of 0\.5 cannot be on a grid of uint8"):
+        store.add([noise_of(image_of("uint8", rng), rng), unstorable])
+    assert len(store) == 1
+
+
+def test_writer_killed_half_way_leaves_the_store_as_it_was(store: NoiseStore, noise: Noise) -> None:
+    script = (
+        "import os, signal, sqlite3, sys\n"
+        "connection = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "connection.execute('PRAGMA cache_size = 2')\n"
+        "connection.execute('BEGIN IMMEDIATE')\n"
+        "connection.execute('UPDATE noise SET codes = zeroblob(9)')\n"
+        "for _ in range(20):\n"
+        "    connection.execute('INSERT INTO network (spec, weights, checksum) VALUES (?, zeroblob(9000), ?)', ('', b''))\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert same(store.get(noise.digest), noise)
+    done = subprocess.run([sys.executable, "-c", script, str(store.path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert Path(f"{store.path}-journal").exists()
+    assert same(store.get(noise.digest), noise)
+    assert same(NoiseStore(store.path).get(noise.digest), noise)
+    assert len(store.networks()) == 1
+
+
+def test_store_is_opened_when_first_used(tmp_path: Path, noise: Noise) -> None:
+    store = NoiseStore(tmp_path / "later.db")
+    with pytest.raises(NoiseStoreError, match=r"no noise store at .*later\.db: make one with"):
+        store.get(noise.digest)
+    with pytest.raises(NoiseStoreError, match="no noise store"):
+        store.add([noise])
+    assert not store.path.exists()
+    NoiseStore.create(store.path, META).add([noise])
+    assert same(store.get(noise.digest), noise)
+
+
+def test_pickled_store_carries_its_path_only(store: NoiseStore, noise: Noise) -> None:
+    assert len(store) == 1  # open
+    copy = pickle.loads(pickle.dumps(store))  # noqa: S301 - as DataLoader workers do
+    assert copy.path == store.path
+    assert len(pickle.dumps(store)) < 1000
+    assert same(copy.get(noise.digest), noise)
+
+
+def test_threads_read_the_same(store: NoiseStore, noise: Noise) -> None:
+    results: list[bool] = []
+
+    def read() -> None:
+        results.extend(same(store.get(noise.digest), noise) for _ in range(20))
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [True] * 80
+
+
+def _add_in_process(path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    store = NoiseStore(path)
+    for index in range(10):
+        store.add([noise_of(image_of("uint8", rng), rng, f"{seed}-{index}")])
+    shared = image_of("uint8", np.random.default_rng(99))
+    store.add([noise_of(shared, np.random.default_rng(98), "shared")])
+
+
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded, use of fork:DeprecationWarning")
+def test_two_processes_add_at_once_after_a_fork(store: NoiseStore, noise: Noise) -> None:
+    assert len(store) == 1  # an open connection crosses the fork
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=_add_in_process, args=(store.path, seed)) for seed in (1, 2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+    assert len(store) == store.check() == 22
+    assert same(store.get(noise.digest), noise)
+
+
+def test_forked_process_opens_its_own_connection(store: NoiseStore, noise: Noise) -> None:
+    connection = store._connect()
+    pid = os.fork()
+    if pid == 0:
+        fine = same(store.get(noise.digest), noise) and store._connect() is not connection
+        os._exit(0 if fine else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert same(store.get(noise.digest), noise)
+    assert store._connect() is connection
+
+
+def test_closed_store_opens_again(store: NoiseStore, noise: Noise) -> None:
+    store.get(noise.digest)
+    store.close()
+    store.close()
+    assert same(store.get(noise.digest), noise)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Damaged and hostile files
+
+
+def outcome(path: Path, noise: Noise) -> str:
+    """What a store makes of a damaged file, everything asked of it; fails on anything but an error or the truth."""
+    asked: list[tuple[str, Callable[[NoiseStore], Any]]] = [
+        ("digest", lambda s: s.get(noise.digest, noise.codes.shape)),
+        ("protected", lambda s: s.get_protected(noise.protected)),
+        ("meta", lambda s: s.meta),
+        ("networks", lambda s: s.networks()),
+        ("shapes", lambda s: s.shapes()),
+    ]
+    store, results = NoiseStore(path), []
+    for what, ask in asked:
+        try:
+            answer = ask(store)
+        except NoiseStoreError:
+            results.append("error")
+            continue
+        if what in ("digest", "protected"):
+            assert answer is None or same(answer, noise), f"wrong noise by {what}"
+            results.append("found" if answer else "missing")
+        elif what == "meta":
+            assert answer == META
+    store.close()
+    return "error" if "error" in results else ("missing" if "missing" in results else "found")
+
+
+@pytest.fixture
+def small_file(store: NoiseStore) -> Path:
+    """A store of small pages, so that every one of its bytes can be tried."""
+    connection = sqlite3.connect(store.path, isolation_level=None)
+    connection.execute("PRAGMA page_size = 512")
+    connection.execute("VACUUM")
+    connection.close()
+    return store.path
+
+
+def flip_bytes(path: Path, noise: Noise, flip: int, places: range) -> dict[str, int]:
+    """Flip one byte after the other and count what comes of it; the file is left as it was."""
+    original = path.read_bytes()
+    seen = {"error": 0, "missing": 0, "found": 0}
+    for place in places:
+        damaged = bytearray(original)
+        damaged[place] ^= flip
+        path.write_bytes(damaged)
+        seen[outcome(path, noise)] += 1
+    path.write_bytes(original)
+    return seen
+
+
+def test_no_seventh_byte_flipped_gives_wrong_noise(small_file: Path, noise: Noise) -> None:
+    assert outcome(small_file, noise) == "found"
+    seen = flip_bytes(small_file, noise, 0xFF, range(0, small_file.stat().st_size, 7))
+    assert seen["error"] > 70
+    assert seen["missing"] > 0
+    assert outcome(small_file, noise) == "found"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flip", [0xFF, 0x01, 0x80])
+def test_no_flipped_byte_gives_wrong_noise(small_file: Path, noise: Noise, flip: int) -> None:
+    seen = flip_bytes(small_file, noise, flip, range(small_file.stat().st_size))
+    # Unused bytes of pages change nothing; those of the noise, its key and its tables do.
+    assert seen["error"] > 500
+    assert seen["missing"] >= 32
+
+
+def test_truncated_file_is_an_error(small_file: Path, noise: Noise) -> None:
+    original = small_file.read_bytes()
+    for size in range(0, len(original), 97):
+        small_file.write_bytes(original[:size])
+        # The truth may still be readable if only the end is gone; a check finds that out.
+        outcome(small_file, noise)
+        with pytest.raises(NoiseStoreError):
+            NoiseStore(small_file).check()
+
+
+@settings(max_examples=50, deadline=None)
+@given(content=st.binary(max_size=3000), header=st.booleans())
+def test_random_bytes_are_no_store(content: bytes, header: bool, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("random") / "noise.db"
+    path.write_bytes((b"SQLite format 3\0" if header else b"") + content)
+    with pytest.raises(NoiseStoreError):
+        len(NoiseStore(path))
+    with pytest.raises(NoiseStoreError):
+        NoiseStore(path).add([])
+    assert path.read_bytes().endswith(content)
+
+
+def test_another_database_is_no_store(tmp_path: Path, noise: Noise) -> None:
+    path = tmp_path / "other.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE patients (name TEXT)")
+    connection.commit()
+    connection.close()
+    before = path.read_bytes()
+    for use in (len, lambda s: s.add([noise]), lambda s: s.meta):
+        with pytest.raises(NoiseStoreError, match="is not a noise store"):
+            use(NoiseStore(path))
+    assert path.read_bytes() == before
+
+
+def test_folder_is_no_store(tmp_path: Path) -> None:
+    with pytest.raises(NoiseStoreError, match="no noise store at"):
+        len(NoiseStore(tmp_path))
+
+
+def test_later_format_is_refused(store: NoiseStore, noise: Noise) -> None:
+    change(store.path, "PRAGMA user_version = 2")
+    with pytest.raises(NoiseStoreError, match="store format 2, this version of monai_salm reads 1"):
+        store.get(noise.digest)
+
+
+def change(path: Path, *statements: str, values: tuple[Any, ...] = ()) -> None:
+    """What someone with a database tool does to a store."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA writable_schema = ON")
+    for statement in statements:
+        connection.execute(statement, values)
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ("CREATE TRIGGER spy AFTER INSERT ON noise BEGIN DELETE FROM noise; END",),
+        ("CREATE VIEW spy AS SELECT * FROM noise",),
+        ("CREATE TABLE spy (name TEXT)",),
+        ("CREATE INDEX spy ON noise (name)",),
+        ("DROP INDEX noise_by_protected",),
+        ("DROP TABLE network",),
+        ("ALTER TABLE noise RENAME TO other", "CREATE VIEW noise AS SELECT * FROM other"),
+        ("ALTER TABLE noise ADD COLUMN spy TEXT",),
+        ("UPDATE sqlite_master SET sql = replace(sql, 'name TEXT NOT NULL', 'name TEXT') WHERE name = 'noise'",),
+        ("CREATE VIRTUAL TABLE spy USING fts5 (name)",),
+    ],
+)
+def test_store_with_anything_added_or_removed_is_refused(
+    store: NoiseStore, noise: Noise, statements: tuple[str, ...], rng: np.random.Generator
+) -> None:
+    change(store.path, *statements)
+    before = store.path.read_bytes()
+    for use in (lambda s: s.get(noise.digest), lambda s: s.add([noise_of(image_of("uint8", rng), rng)]), len):
+        with pytest.raises(NoiseStoreError, match="its tables are not those of a store"):
+            use(NoiseStore(store.path))
+    assert store.path.read_bytes() == before
+
+
+def forge(store: NoiseStore, noise: Noise, **values: Any) -> None:
+    """Replace the row by one with other values and a checksum that fits them."""
+    row = dict(zip(COLUMNS, pack_row(noise), strict=True))
+    row |= values
+    if "checksum" not in values:
+        row["checksum"] = checksum(*(row[c] for c in COLUMNS[:-1]))
+    change(store.path, "DELETE FROM noise")
+    change(
+        store.path, f"INSERT INTO noise VALUES ({','.join('?' * len(COLUMNS))})", values=tuple(row[c] for c in COLUMNS)
+    )
+
+
+def frame_of(size: int) -> bytes:
+    """A compressed frame of this many zeros; small as it is, it unpacks to all of them."""
+    compressor = zstandard.ZstdCompressor(level=1).compressobj(size=size)
+    chunk, parts = bytes(1 << 24), []
+    for start in range(0, size, len(chunk)):
+        parts.append(compressor.compress(chunk[: size - start]))
+    return b"".join([*parts, compressor.flush()])
+
+
+HOSTILE: dict[str, dict[str, Any]] = {
+    "no checksum": {"checksum": b""},
+    "wrong type of name": {"name": b"case"},
+    "wrong type of quantum": {"quantum": "1"},
+    "wrong type of codes": {"codes": "text"},
+    "wrong type of residual": {"residual": 5},
+    "wrong type of shape": {"shape": b"[1, 4, 5]"},
+    "unknown grid": {"dtype": "object"},
+    "unknown codes": {"code_dtype": "U9"},
+    "quantum not finite": {"quantum": float("inf")},
+    "quantum zero": {"quantum": 0.0},
+    "quantum that vanishes": {"quantum": 0.5},
+    "shape no list": {"shape": '{"1": 4}'},
+    "shape no JSON": {"shape": "[1, 4"},
+    "shape nested": {"shape": "[" * 100_000},
+    "shape negative": {"shape": "[-1, -4, 5]"},
+    "shape fractional": {"shape": "[1.0, 4, 5]"},
+    "shape true": {"shape": "[true, 4, 5]"},
+    "shape empty": {"shape": "[]"},
+    "shape of another image": {"shape": "[1, 5, 4]"},
+    "shape oversized": {"shape": "[1, 1000000, 1000000]"},
+    "shape overflowing": {"shape": f"[{2**70}, 1, 1]"},
+    "shape digits": {"shape": "[" + "9" * 10_000 + "]"},
+    "codes not compressed": {"codes": bytes(20)},
+    "codes cut": {"codes": frame_of(20)[:-1]},
+    "codes too short": {"codes": frame_of(19)},
+    "codes a bomb": {"codes": frame_of(2**28)},
+    "codes announcing more than there is": {"codes": b"\x28\xb5\x2f\xfd\xe0" + (2**40).to_bytes(8, "little")},
+    "codes and shape a bomb": {"codes": frame_of(2**28), "shape": f"[1, {2**14}, {2**14}]"},
+    "residual of another size": {"residual": frame_of(3)},
+}
+
+
+@pytest.mark.parametrize("values", HOSTILE.values(), ids=HOSTILE.keys())
+def test_forged_row_is_an_error_and_takes_no_memory(store: NoiseStore, noise: Noise, values: dict[str, Any]) -> None:
+    forge(store, noise, **values)
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(NoiseStoreError, match="is damaged: the noise of case"):
+        NoiseStore(store.path).get(noise.digest, noise.codes.shape)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB; the bombs hold 2**28 bytes
+
+
+def test_honest_forgery_is_found(store: NoiseStore, noise: Noise) -> None:
+    """The forging above fails for what it forges, not for how it forges."""
+    forge(store, noise)
+    assert same(store.get(noise.digest, noise.codes.shape), noise)
+
+
+def test_noise_filed_under_another_image_is_an_error(store: NoiseStore, noise: Noise, rng: np.random.Generator) -> None:
+    other = noise_of(image_of("uint8", rng), rng)
+    forge(store, noise, digest=other.digest, checksum=pack_row(noise)[-1])
+    with pytest.raises(NoiseStoreError, match="does not match its checksum"):
+        store.get(other.digest)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "{",
+        "[" * 100_000,
+        '{"window": [5]}',
+        '{"window": 3}',
+        "{}",
+        '{"window": [9, 1]}',
+        '{"window": ["a", "b"]}',
+    ],
+)
+def test_forged_description_is_an_error(store: NoiseStore, text: str) -> None:
+    change(store.path, "DELETE FROM meta")
+    change(store.path, "INSERT INTO meta VALUES (0, ?, ?)", values=(text, checksum(text)))
+    with pytest.raises(NoiseStoreError, match="is damaged"):
+        _ = store.window
+
+
+@pytest.mark.parametrize("weights", [b"", b"\xff" * 100, (10**12).to_bytes(8, "little") + b"{}", "text"])
+def test_forged_surrogate_is_an_error(store: NoiseStore, weights: Any) -> None:
+    stated = checksum(json.dumps({"name": "resnet10"}), weights)
+    change(store.path, "UPDATE network SET weights = ?, checksum = ?", values=(weights, stated))
+    with pytest.raises(NoiseStoreError, match="a surrogate does not match"):
+        store.networks()
+
+
+def test_store_in_use_says_so_and_is_not_called_damaged(
+    store: NoiseStore, noise: Noise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monai_salm.store_file._WAIT_SECONDS", 0.05)
+    connection = sqlite3.connect(store.path, isolation_level=None)
+    connection.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(NoiseStoreError, match="in use by another process"):
+        store.get(noise.digest)
+    with pytest.raises(NoiseStoreError, match="in use by another process"):
+        store.add([noise])
+    connection.close()
+    assert same(store.get(noise.digest), noise)
