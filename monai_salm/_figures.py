@@ -75,7 +75,8 @@ def curves_svg(
     parts = [_axes(epochs, metric)]
     y = _y(chance)
     parts.append(f'<path d="M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}" stroke="#000" stroke-dasharray="1 3" fill="none"/>')
-    parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{y - 4:.1f}" text-anchor="end">chance</text>')
+    label = y + 12 if chance > 0.1 else y - 4  # below the line, where curves seldom run, if there is room
+    parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{label:.1f}" text-anchor="end">chance</text>')
     for position, (data, (test, train)) in enumerate(curves.items()):
         stroke = colour(data, position)
         parts.append(

@@ -126,7 +126,7 @@ class UnlearnabilityReport:
         seeds, victims = len({c["seed"] for c in self.cells}), list(dict.fromkeys(c["victim"] for c in self.cells))
         tried = [c for c in dict.fromkeys(c["countermeasure"] for c in self.cells) if c != "none"]
         conditions = (
-            f"{' and '.join(victims)} trained from scratch, {self.protocol.get('epochs', '?')} epochs, "
+            f"{', '.join(victims)} trained from scratch, {self.protocol.get('epochs', '?')} epochs, "
             f"{_plural(seeds, 'seed')}, augmentation {self.protocol.get('augment', '?')}, "
             f"{'countermeasures ' + ', '.join(tried) if tried else 'no countermeasure'}"
         )

@@ -182,7 +182,7 @@ def apply_codes(image: Array, codes: Array, quantum: float) -> Array:
         # Adding a code of 0 would turn -0.0 into 0.0; subtracting it keeps every bit.
         shifted: Array = image - (0 - codes.astype(image.dtype) * image.dtype.type(quantum))
         return shifted
-    total = image.astype(np.int64) + codes.astype(np.int64) * int(quantum)
+    total = image.astype(np.int64) + codes.astype(np.int64) * _whole(quantum, image.dtype)
     info = np.iinfo(image.dtype)
     if total.size and (total.min() < info.min or total.max() > info.max):
         raise OverflowError(f"image + noise leaves the range of {image.dtype}: the noise was made for another image")
@@ -202,11 +202,17 @@ def apply_codes_tensor(image: torch.Tensor, codes: torch.Tensor, quantum: float)
     """
     if image.is_floating_point():
         return image - (0 - codes.to(image.dtype) * quantum)
-    total = image.to(torch.int64) + codes.to(torch.int64) * int(quantum)
+    total = image.to(torch.int64) + codes.to(torch.int64) * _whole(quantum, image.dtype)
     info = torch.iinfo(image.dtype)
     if total.numel() and (int(total.min()) < info.min or int(total.max()) > info.max):
         raise OverflowError(f"image + noise leaves the range of {image.dtype}: the noise was made for another image")
     return total.to(image.dtype)
+
+
+def _whole(quantum: float, dtype: object) -> int:
+    if quantum != int(quantum):
+        raise ValueError(f"noise in steps of {quantum:g} does not fit {dtype}: it was made for floats")
+    return int(quantum)
 
 
 def rounding_residual(image: Array, codes: Array, quantum: float) -> Array | None:

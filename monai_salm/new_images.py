@@ -19,7 +19,7 @@ from monai_salm.methods import METHODS, BilevelMethod, Method
 from monai_salm.methods.base import Job
 from monai_salm.networks import build_network
 from monai_salm.noise import Noise, NoiseStoreError, exact_cast
-from monai_salm.not_found import Lookup, refuse_protected
+from monai_salm.not_found import Lookup, refuse_protected, rescaled
 from monai_salm.scan import DataError, scan
 from monai_salm.store import NoiseStore
 from monai_salm.tasks import Task, task_from_spec
@@ -89,6 +89,7 @@ def generate_noise(
     refuse_protected(Lookup(store, image, name))
     settings = _Settings.of(store)
     surrogates, channels = _surrogates(store, settings)
+    _require_units(image, settings.window, name)
     item = {"image": _on_grid_of(store, image, name), "label": label, "name": name}
     with TemporaryDirectory(prefix="monai_salm-") as folder:
         workspace = Workspace(Path(folder))
@@ -149,6 +150,16 @@ def _rebuild(store: NoiseStore, spec: Mapping[str, Any], weights: Mapping[str, t
 
 def _no_network(number: int) -> nn.Module:
     raise AssertionError("no network is trained for an image that joins a store")
+
+
+def _require_units(image: Array, window: IntensityWindow, name: str) -> None:
+    """Noise of the window's units on a rescaled image would be many times too strong."""
+    guess = rescaled(image, window)
+    if guess is not None:
+        raise DataError(
+            f"case {name!r} seems to be {guess}: its values run from {image.min():g} to {image.max():g}, the store's window is "
+            f"{window.low:g} to {window.high:g}. Place SALMProtectd right after LoadImaged, before whatever changes intensities"
+        )
 
 
 def _on_grid_of(store: NoiseStore, image: Array, name: str) -> Array:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from monai_salm.digest import content_digest
-from monai_salm.intensity import INTEGER_GRIDS, Array
+from monai_salm.intensity import INTEGER_GRIDS, Array, IntensityWindow
 from monai_salm.noise import Noise, NoiseStoreError
 from monai_salm.store import NoiseStore
 
@@ -155,10 +155,9 @@ def _values(lookup: Lookup) -> str:
     unscaled = np.rint(window.low + image.astype(np.float64) * window.width)
     if low >= 0 and high <= 1 and lookup.find(unscaled) is not None:
         return f"it was rescaled to [0, 1] ({span}). {place}"
-    mean, std = float(image.mean(dtype=np.float64)), float(image.std(dtype=np.float64))
-    inside = [name for name, fits in _SCALES if fits(low, high, mean, std)]
-    if inside and window.width > 4:
-        return f"it seems to be {inside[0]} ({span}). {place}"
+    guess = rescaled(image, window)
+    if guess is not None:
+        return f"it seems to be {guess} ({span}). {place}"
     if image.dtype.kind == "f" and set(lookup.store.dtypes()) <= set(INTEGER_GRIDS) and (np.rint(image) != image).any():
         return (
             f"its values are not whole numbers, those of the stored images are: was it resampled or rescaled? {place}"
@@ -169,12 +168,22 @@ def _values(lookup: Lookup) -> str:
     )
 
 
-#: Intensity ranges that give a transform away: (name, test of lowest, highest, mean, standard deviation).
-_SCALES: tuple[tuple[str, Callable[[float, float, float, float], bool]], ...] = (
-    ("rescaled to [0, 1]", lambda low, high, mean, std: low >= 0 and high <= 1),
-    ("rescaled to [-1, 1]", lambda low, high, mean, std: low >= -1 and high <= 1),
-    ("normalised to mean 0 and deviation 1", lambda low, high, mean, std: abs(mean) < 0.01 and abs(std - 1) < 0.01),
-)
+def rescaled(image: Array, window: IntensityWindow) -> str | None:
+    """Which common change of scale an image's values give away, or None.
+
+    Args:
+        image: any shape.
+        window: of the store, in its stored units.
+    """
+    # A window as narrow as the ranges below says nothing, and fractions come from arithmetic.
+    if window.width <= 4 or image.dtype.kind != "f" or image.size == 0 or not (np.rint(image) != image).any():
+        return None
+    low, high = float(image.min()), float(image.max())
+    with np.errstate(invalid="ignore"):  # infinite values are another's business
+        mean, std = float(image.mean(dtype=np.float64)), float(image.std(dtype=np.float64))
+    if low >= -1 and high <= 1:
+        return f"rescaled to [{0 if low >= 0 else -1}, 1]"
+    return "normalised to mean 0 and deviation 1" if abs(mean) < 0.01 and abs(std - 1) < 0.01 else None
 
 
 def _listed(store: NoiseStore) -> str:

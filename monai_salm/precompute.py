@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -92,6 +93,8 @@ def precompute(
         raise ValueError(f"seed must be a whole number from 0, got {seed!r}")
     networks = _surrogate_names(surrogate, task, width)
     resolved = resolve_device(device)
+    if overwrite and path.exists():
+        _require_store(path)
     with Workspace(path.with_name(path.name + ".work")) as workspace:
         cases = scan(dataset, task, window, method.epsilon, image_key, label_key)
         workspace.take_in(_counted(cases, dataset, report))
@@ -113,9 +116,7 @@ def precompute(
             "data": _data_digest(workspace, clean),
         }
         meta = json.loads(json.dumps(meta))
-        if overwrite:
-            path.unlink(missing_ok=True)
-        if path.exists():
+        if path.exists() and not overwrite:
             return _finished_before(path, meta, workspace)
         _continue_or_start(workspace, meta, overwrite)
         job = Job(clean, workspace, pool.build, pool.spec, recipe, resolved, seed, report)
@@ -154,6 +155,17 @@ class _SurrogatePool:
             in_channels=self.cases.in_channels,
             out_channels=self.cases.task.num_classes,
         )
+
+
+def _require_store(path: Path) -> None:
+    """Only a store may be overwritten, and only once the new one is whole."""
+    try:
+        with contextlib.closing(NoiseStore(path)) as store:
+            len(store)
+    except NoiseStoreError as error:
+        raise NoiseStoreError(
+            f"{path} is in the way and is no intact noise store ({error}): move it away yourself"
+        ) from error
 
 
 def _surrogate_names(surrogate: Surrogate | None, task: Task, width: float) -> tuple[str, ...] | NetworkFactory:

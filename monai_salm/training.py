@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -167,6 +167,30 @@ class Trainer:
             )
         logger.warning("%s in bfloat16 on %s: going on in float32", reason, self.device)
         self.precision = "float32"
+
+    @torch.no_grad()
+    def recalibrate(self, batches: Iterable[torch.Tensor]) -> None:
+        """Measure the statistics of batch normalisation anew, with the weights as they are now.
+
+        After a few steps at a high learning rate the running averages describe weights that are gone, and the network
+        is at chance in evaluation mode however well it trained.
+
+        Args:
+            batches: normalised inputs.
+        """
+        norms = [
+            m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
+        ]
+        if not norms:
+            return
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain average over the batches
+        for inputs in batches:
+            self.forward(inputs.to(self.device))
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
     @torch.no_grad()
     def predict(self, cases: Cases, images: Sequence[np.ndarray[Any, Any]] | None = None) -> list[torch.Tensor]:

@@ -80,7 +80,13 @@ class SALMProtect(Transform):
     def _generate(self, lookup: Lookup, label: object) -> Noise:
         # Methods and networks are imported only where noise is made.
         from monai_salm.new_images import generate_noise
+        from monai_salm.scan import DataError
 
+        chance = [name for name in lookup.applied if name.startswith("Rand")]
+        if chance:  # it would be another new image each time
+            raise DataError(
+                f"{lookup.where} was changed at random before: {', '.join(chance)}. Place SALMProtectd before that"
+            )
         return generate_noise(self.store, lookup.image, label, lookup.name or content_digest(lookup.image).hex()[:12])
 
 

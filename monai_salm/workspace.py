@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,7 +63,8 @@ class Workspace:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = _lock(folder / "lock")
+        # Called at the end, or when nobody holds the workspace any more.
+        self._unlock = weakref.finalize(self, os.close, _lock(folder / "lock"))
         self.names: list[str] = []
         self.digests: list[bytes] = []
         self.grids: list[Grid] = []
@@ -78,7 +80,7 @@ class Workspace:
         # Before its first checkpoint a job has nothing to go on from, only copies of images that should not lie about.
         if self.folder.exists() and not self.begun:
             self.remove()
-        self._lock.close()
+        self._unlock()
 
     @property
     def begun(self) -> bool:
@@ -168,7 +170,7 @@ class Workspace:
     def remove(self) -> None:
         """Delete the folder: the job is done."""
         shutil.rmtree(self.folder)
-        self._lock.close()
+        self._unlock()
 
     def _array(self, name: str, dtype: np.dtype[Any]) -> Array:
         path, total = self.folder / name, int(self._code_offsets[-1])
@@ -202,18 +204,18 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _lock(path: Path) -> Any:
-    """Hold the folder for this process; the lock goes with the process, however it ends."""
-    file = open(path, "a")  # noqa: SIM115 - held for the life of the workspace
+def _lock(path: Path) -> int:
+    """Hold the folder for this process, by an open file; the lock goes with the process, however it ends."""
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     try:
         import fcntl
     except ImportError:  # Windows: no advisory locks
-        return file
+        return descriptor
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        file.close()
+        os.close(descriptor)
         raise WorkspaceError(
             f"{path.parent} is in use by another process; wait for it or give another store"
         ) from error
-    return file
+    return descriptor

@@ -76,7 +76,7 @@ def test_width_is_a_share_of_the_published_channels() -> None:
 
 
 def test_wrong_arguments_are_refused() -> None:
-    with pytest.raises(ValueError, match="unknown network 'resnet99'; known: .*resnet18"):
+    with pytest.raises(ValueError, match=r"unknown network 'resnet99'; known: .*resnet18"):
         build_network("resnet99", 2, 1, 2)
     with pytest.raises(ValueError, match="spatial_dims must be 2 or 3, got 4"):
         build_network("resnet18", 4, 1, 2)
@@ -169,7 +169,12 @@ def test_seeded_leaves_the_global_generator_untouched() -> None:
 
 def test_seeded_restores_the_generator_after_an_error() -> None:
     state = torch.get_rng_state()
-    with pytest.raises(RuntimeError, match="on purpose"), seeded(0, CPU):
-        torch.rand(3)
-        raise RuntimeError("on purpose")
+
+    def fail() -> None:
+        with seeded(0, CPU):
+            torch.rand(3)
+            raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError, match="on purpose"):
+        fail()
     assert torch.equal(torch.get_rng_state(), state)

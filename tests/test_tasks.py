@@ -34,7 +34,9 @@ def test_class_numbers_are_understood_in_any_wrapping(label: object) -> None:
     assert checked == 2
 
 
-@pytest.mark.parametrize("label", [[1, 0, 1], np.array([[1], [0], [1]]), torch.tensor([1.0, 0, 1]), (True, False, True)])
+@pytest.mark.parametrize(
+    "label", [[1, 0, 1], np.array([[1], [0], [1]]), torch.tensor([1.0, 0, 1]), (True, False, True)]
+)
 def test_multi_labels_are_understood_in_any_wrapping(label: object) -> None:
     checked = MULTI.check_label(label, PLANE, "case 'a'")
     assert checked.dtype == np.float32
@@ -198,4 +200,6 @@ def test_baselines() -> None:
     baselines = ORGANS.baselines(maps)
     assert baselines["majority"] == 0  # all background
     assert 0 < baselines["chance"] < 1
-    assert ORGANS.baselines([np.array([[1, 1, 1], [1, 0, 2]], np.uint8)])["majority"] == pytest.approx((2 * 4 / 10 + 0) / 2)
+    assert ORGANS.baselines([np.array([[1, 1, 1], [1, 0, 2]], np.uint8)])["majority"] == pytest.approx(
+        (2 * 4 / 10 + 0) / 2
+    )

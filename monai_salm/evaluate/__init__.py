@@ -24,7 +24,15 @@ from monai_salm.evaluate.sets import (
     random_noise,
     read_set,
 )
-from monai_salm.evaluate.victims import Epoch, Setting, choose_victims, default_epochs, guessing_score, train_victim
+from monai_salm.evaluate.victims import (
+    VICTIM_SEED,
+    Epoch,
+    Setting,
+    choose_victims,
+    default_epochs,
+    guessing_score,
+    train_victim,
+)
 from monai_salm.intensity import Array, IntensityWindow
 from monai_salm.progress import Progress
 from monai_salm.scan import MapDataset
@@ -206,7 +214,7 @@ def _train_all(
         key = (plan.data, plan.countermeasure)
         if prepared is None or prepared[0] != key:
             control = CONTROLS.get(plan.data)
-            images = control(train.images, train.window, epsilon, 0) if control else sets[plan.data].images
+            images = control(train.images, train.window, epsilon, VICTIM_SEED) if control else sets[plan.data].images
             prepared = key, COUNTERMEASURES[plan.countermeasure].prepare(images, train.window)
 
         def report(epoch: Epoch, plan: _Plan = plan) -> None:

@@ -182,6 +182,8 @@ def random_noise(images: Sequence[Array], window: IntensityWindow, epsilon: floa
     """
     result = []
     for image in images:
-        grid = make_grid(image.dtype.name, window, epsilon)
+        # As precompute does: a float image that a loader made of integers keeps their step.
+        whole = image.dtype.kind == "f" and np.array_equal(image, np.rint(image))
+        grid = make_grid(image.dtype.name, window, epsilon, whole)
         result.append(apply_codes(image, random_codes(image, window, grid, seed), grid.quantum))
     return result

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from monai_salm.cases import shuffled_batches
+from monai_salm.cases import Slices, shuffled_batches
 from monai_salm.intensity import Array
 from monai_salm.methods.base import Job, Method, require
 from monai_salm.methods.noise_steps import NoiseStep, NotFiniteError, plan_units, workers
@@ -24,6 +24,9 @@ from monai_salm.training import Trainer
 
 #: Surrogates kept for images that come later (``on_missing="generate"``).
 KEPT_SURROGATES = 3
+#: Batches that the statistics of batch normalisation are measured on before a surrogate is frozen. Without it a freshly
+#: trained surrogate was at chance in evaluation mode and its gradients were of little use (docs/experiments.md).
+CALIBRATION_BATCHES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,10 +152,15 @@ class _Loop:
             noisy = job.workspace.noisy(self.cases, codes)
             generator = job.generator(1, number)
             batches = shuffled_batches(len(noisy), recipe.batch_size, generator)
+
+            def regions() -> list[tuple[int, Slices]]:
+                return [(c, noisy.view.random_region(noisy.images[c].shape[1:], generator)) for c in next(batches)]
+
             for step in range(method.surrogate_steps):
-                regions = [(c, noisy.view.random_region(noisy.images[c].shape[1:], generator)) for c in next(batches)]
-                trainer.step(noisy.window.normalize(noisy.inputs(regions)), noisy.targets(regions))
+                batch = regions()
+                trainer.step(noisy.window.normalize(noisy.inputs(batch)), noisy.targets(batch))
                 self._report(number, 0.3 * (step + 1) / method.surrogate_steps, "training the surrogate")
+            trainer.recalibrate(noisy.window.normalize(noisy.inputs(regions())) for _ in range(CALIBRATION_BATCHES))
         return trainer
 
     def _improve_all(

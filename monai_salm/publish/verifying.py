@@ -15,7 +15,7 @@ from monai_salm.intensity import IntensityWindow
 from monai_salm.layouts import Case, LayoutError, open_layout
 from monai_salm.masks import mask_size
 from monai_salm.progress import Progress, ProgressCallback
-from monai_salm.publish.copying import PathLike
+from monai_salm.publish.checks import PathLike
 from monai_salm.publish.manifest import FOLDER_MANIFEST, manifest_problems
 from monai_salm.store import NoiseStore
 

@@ -1,0 +1,135 @@
+"""What is refused before a copy is made, and what its owner is warned of."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from monai_salm._files import inside
+from monai_salm.digest import content_digest
+from monai_salm.formats.base import FormatError
+from monai_salm.layouts import TRAIN, Layout, open_layout
+from monai_salm.publish.manifest import FOLDER_MANIFEST, file_path, read_manifest
+from monai_salm.store import APPLICATION_ID, NoiseStore
+
+PathLike: TypeAlias = str | os.PathLike[str]
+
+
+class PublishError(ValueError):
+    """A copy that was not made; the message says why, names the case or file, and what to do."""
+
+
+def check_publishable(
+    source: PathLike, output: PathLike, store: PathLike, *, layout: str | None = None, overwrite: bool = False
+) -> Layout:
+    """Refuse what ``publish`` would refuse, as far as that can be told before there is any noise.
+
+    Args:
+        source: the original data set.
+        output: the copy to be made.
+        store: path of the store, which need not exist yet.
+        layout: a name of ``layouts.LAYOUTS``; None finds it out.
+        overwrite: an earlier copy may be replaced.
+
+    Returns:
+        The original data set.
+
+    Raises:
+        PublishError, FileExistsError, LayoutError, FormatError, OSError: as ``publish``.
+    """
+    data = open_layout(source, layout)
+    check_places(data, Path(output), Path(store), overwrite)
+    _require_no_store(data)
+    if read_manifest(data):
+        raise PublishError(f"{data.root} is a protected copy already, by its manifest. Publish the original")
+    return data
+
+
+def check_places(data: Layout, target: Path, store: Path, overwrite: bool) -> None:
+    """Refuse places where the copy would destroy the original, swallow itself, or give the store away."""
+    if inside(target, data.root):
+        raise PublishError(f"the output {target} lies inside the input {data.root}; give a place outside it")
+    if inside(data.root, target):
+        raise PublishError(f"the input {data.root} lies inside the output {target}; give another output")
+    if inside(store, target):
+        raise PublishError(
+            f"the noise store {store} lies inside the output {target}: who has it can undo the protection"
+        )
+    if inside(store, data.root):
+        raise PublishError(
+            f"the noise store {store} lies inside the input {data.root} and would be copied; move it out"
+        )
+    if target.is_symlink():
+        raise PublishError(f"the output {target} is a link; give the place itself")
+    if target.is_dir() and not any(target.iterdir()):
+        return
+    if not target.exists():
+        return
+    if not overwrite:
+        raise FileExistsError(f"{target} exists; give another output or overwrite it (--overwrite)")
+    _require_own(target, data)
+
+
+def _require_own(target: Path, data: Layout) -> None:
+    """Overwriting must not delete anything but an earlier copy."""
+    if target.is_file() != data.root.is_file():
+        raise PublishError(
+            f"{target} is {'a file' if target.is_file() else 'a folder'}, the input is not; remove it first"
+        )
+    if target.is_dir():
+        known: Sequence[str] = (*data.all_files(), FOLDER_MANIFEST)
+        found = (
+            path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_symlink() or not path.is_dir()
+        )
+        other = sorted(set(found) - set(known))
+        if other:
+            raise PublishError(
+                f"{target} holds {other[0]!r}{f' and {len(other) - 1} more' if other[1:] else ''}, not part of this data set: "
+                "it would be deleted. Remove it or give another output"
+            )
+
+
+def _require_no_store(data: Layout) -> None:
+    """A noise store lying in the input would be copied, and undo the protection."""
+    for file in data.all_files():
+        with open(file_path(data, file), "rb") as stream:
+            start = stream.read(72)
+        if start[:16] == b"SQLite format 3\0" and int.from_bytes(start[68:72], "big") == APPLICATION_ID:
+            raise PublishError(
+                f"{file_path(data, file)} is a noise store and would be published with the data; move it out"
+            )
+
+
+def repeated_warnings(data: Layout, store: NoiseStore) -> list[str]:
+    """Training images that another split holds too stay readable there; that is for the owner to know."""
+    protected, found = set(data.image_files()) if data.root.is_dir() else set(), []
+    for split in data.splits:
+        dataset = data.dataset(split) if split != TRAIN else ()
+        for index in range(len(dataset)):
+            try:
+                case = dataset[index]
+            except FormatError:
+                continue  # copied as it is, readable or not
+            if case["name"] not in protected and content_digest(case["image"]) in store:
+                found.append(case["name"])
+    if not found:
+        return []
+    more = f" and {len(found) - 3} more" if found[3:] else ""
+    return [f"{len(found)} training images are in another split too, unprotected: {', '.join(found[:3])}{more}"]
+
+
+def unlisted_warnings(data: Layout, store: NoiseStore) -> list[str]:
+    """Images that no split lists are copied as they are: an error if one is an original, else a warning."""
+    names = []
+    for file, image in data.unlisted_images():
+        if content_digest(image) in store:
+            raise PublishError(
+                f"{file} is a copy of a training image that no split lists, and would be published unprotected; remove it"
+            )
+        names.append(file)
+    if not names:
+        return []
+    more = f" and {len(names) - 3} more" if names[3:] else ""
+    return [f"{len(names)} images that no split lists were copied unprotected: {', '.join(names[:3])}{more}"]
