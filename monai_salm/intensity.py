@@ -126,6 +126,22 @@ def make_grid(dtype: str, window: IntensityWindow, epsilon: float, whole_numbers
     return Grid(dtype=dtype, quantum=quantum, max_code=max_code)
 
 
+def grid_of(image: Array, window: IntensityWindow, epsilon: float) -> Grid:
+    """The grid of an image: that of its type, or of whole numbers if a float image holds nothing else.
+
+    Args:
+        image: stored array, any shape.
+        window: the intensity window, stored units.
+        epsilon: budget as a fraction of the window width.
+
+    Raises:
+        ValueError: as for ``make_grid``.
+    """
+    with np.errstate(invalid="ignore"):
+        whole = image.dtype.kind == "f" and bool(np.array_equal(np.rint(image), image))
+    return make_grid(image.dtype.name, window, epsilon, whole)
+
+
 def code_bounds(image: torch.Tensor, window: IntensityWindow, grid: Grid) -> tuple[torch.Tensor, torch.Tensor]:
     """Smallest and largest code each voxel may carry: the budget, kept inside the window and the stored type.
 

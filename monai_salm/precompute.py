@@ -70,7 +70,8 @@ def precompute(
         image_key: key of the image.
         label_key: key of the label.
         surrogate: a network's name, several names to take in turn at each restart, or a factory called with
-            ``spatial_dims, in_channels, out_channels``. None is ``"resnet18"``, or ``"unet"`` for segmentation.
+            ``spatial_dims, in_channels, out_channels``. None is ``"resnet18"`` for images,
+            ``"resnet10"`` for volumes and ``"unet"`` for segmentation.
         width: channels of named surrogates as a share of the published architecture's.
         patch_size: cut images into patches of this spatial size.
         view_size: resize images to this spatial size for the surrogate; the noise stays on the full grid.
@@ -91,7 +92,7 @@ def precompute(
     path, report = Path(store), progress or (lambda _: None)
     if not isinstance(seed, int) or seed < 0:
         raise ValueError(f"seed must be a whole number from 0, got {seed!r}")
-    networks = _surrogate_names(surrogate, task, width)
+    chosen = _surrogate_names(surrogate, task, width)
     resolved = resolve_device(device)
     if overwrite and path.exists():
         _require_store(path)
@@ -100,6 +101,8 @@ def precompute(
         workspace.take_in(_counted(cases, dataset, report))
         clean = workspace.cases(task, window, patch_size, view_size)
         recipe = recipe or default_recipe(task, clean.spatial_dims)
+        method = method.for_rank(clean.spatial_dims)
+        networks = chosen or (_default_surrogate(task, clean.spatial_dims),)
         pool = _SurrogatePool(networks, clean, width)
         meta = {
             "method": method.spec(),
@@ -168,10 +171,14 @@ def _require_store(path: Path) -> None:
         ) from error
 
 
-def _surrogate_names(surrogate: Surrogate | None, task: Task, width: float) -> tuple[str, ...] | NetworkFactory:
-    if surrogate is None:
-        surrogate = "unet" if task.kind == "segmentation" else "resnet18"
-    if callable(surrogate):
+def _default_surrogate(task: Task, spatial_dims: int) -> str:
+    if task.kind == "segmentation":
+        return "unet"
+    return "resnet18" if spatial_dims == 2 else "resnet10"
+
+
+def _surrogate_names(surrogate: Surrogate | None, task: Task, width: float) -> tuple[str, ...] | NetworkFactory | None:
+    if surrogate is None or callable(surrogate):
         return surrogate
     names = (surrogate,) if isinstance(surrogate, str) else tuple(surrogate)
     if not names:

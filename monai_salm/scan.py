@@ -11,7 +11,7 @@ import torch
 from monai.transforms import Compose, OneOf, Randomizable, RandomOrder, SomeOf
 
 from monai_salm.digest import content_digest
-from monai_salm.intensity import Array, Grid, IntensityWindow, make_grid
+from monai_salm.intensity import Array, Grid, IntensityWindow, grid_of
 from monai_salm.tasks import Task
 
 
@@ -136,7 +136,7 @@ def _check_case(
     if image.size == 0:
         raise DataError(f"{where}: the image is empty, shape {image.shape}")
     try:
-        grid = make_grid(image.dtype.name, window, epsilon, _whole_numbers(image))
+        grid = grid_of(image, window, epsilon)
     except ValueError as error:
         raise DataError(f"{where}: {error}") from error
     if image.dtype.kind == "f" and not np.isfinite(image).all():
@@ -150,11 +150,6 @@ def _check_case(
         raise DataError(f"{where}: no key {label_key!r}; its keys are {sorted(map(str, item))}. Set label_key")
     label = task.check_label(item[label_key], image.shape[1:], where)
     return ScannedCase(name, np.ascontiguousarray(image), label, content_digest(image), grid)
-
-
-def _whole_numbers(image: Array) -> bool:
-    with np.errstate(invalid="ignore"):
-        return image.dtype.kind == "f" and bool(np.array_equal(np.rint(image), image))
 
 
 def _require_alike(case: ScannedCase, first: ScannedCase) -> None:

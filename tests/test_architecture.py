@@ -43,7 +43,8 @@ BELOW: dict[str, tuple[str, ...]] = {
     "countermeasures": ("masks", "networks", "cases"),
     "evaluate": ("training", "countermeasures", "methods", "publish"),  # random noise; protected files from disk
     "report": ("evaluate",),
-    "demo": ("report", "transforms"),
+    "demo_data": ("layouts",),
+    "demo": ("report", "transforms", "demo_data"),
     "__init__": ("report", "transforms"),  # the public names
     "cli": ("demo", "__init__"),
     "__main__": ("cli",),

@@ -494,13 +494,12 @@ def test_without_restart_training_goes_on(make_problem: MakeProblem, tmp_path: P
     spy = Spy()
     method = EM(**{**SHORT, "rounds": 3, "surrogate_steps": 1, "step_size": EPSILON}, restart_every=0)
     make_problem("classification2d").run(tmp_path, method, surrogate=spy)
-    start = TinyNet(2, 1, 2).first.weight
     seen = [network.first.weight.detach() for network in spy.networks]
-    assert start.shape == seen[0].shape
     # Adam moves every weight by about the learning rate a step, on from where it was.
     assert (seen[1] - seen[0]).abs().max() < 2 * RECIPE.lr
     assert (seen[2] - seen[1]).abs().max() < 2 * RECIPE.lr
-    assert (seen[2] - seen[0]).abs().max() > 0
+    # Only its very first step is just the learning rate, whatever the gradient: the optimiser goes on, too.
+    assert (seen[2] - seen[1]).abs().min() < 0.9 * RECIPE.lr
 
 
 @pytest.mark.parametrize(

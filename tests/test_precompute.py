@@ -128,7 +128,7 @@ def test_missing_keys_are_named(cases: list[Case], store: Path) -> None:
         DataError, match=r"case 'case_0_000': no key 'label'; its keys are \['image', 'name'\]. Set label_key"
     ):
         make(unlabelled, store, surrogate=never)
-    with pytest.raises(DataError, match="case 0: no key 'scan'; .*Set image_key"):
+    with pytest.raises(DataError, match=r"case 0: no key 'scan'; .*Set image_key"):
         make(cases, store, image_key="scan", surrogate=never)
     with pytest.raises(DataError, match="case 0: the data set must give dictionaries, got tuple"):
         make([(GOOD, 0)], store, surrogate=never)
@@ -157,7 +157,7 @@ def test_empty_data_sets_are_refused(dataset: Any, store: Path) -> None:
 
 
 def test_epsilon_below_one_grey_level_is_refused(cases: list[Case], store: Path) -> None:
-    with pytest.raises(DataError, match="case 'case_0_000': epsilon .* below one step of uint8"):
+    with pytest.raises(DataError, match=r"case 'case_0_000': epsilon .* below one step of uint8"):
         make(cases, store, EM(**{**SHORT, "epsilon": 0.5 / 255}), surrogate=never)
 
 
@@ -387,7 +387,7 @@ def test_something_else_at_the_stores_path_is_refused(cases: list[Case], store: 
 
 
 def test_noise_that_vanishes_on_the_grid_is_an_error(cases: list[Case], store: Path) -> None:
-    with pytest.raises(NoiseStoreError, match="case 'case_0_000' got no noise: .*Use a larger step_size or epsilon"):
+    with pytest.raises(NoiseStoreError, match=r"case 'case_0_000' got no noise: .*Use a larger step_size or epsilon"):
         make(cases, store, EM(**{**SHORT, "num_steps": 1, "step_size": 0.3 / 255}))
     assert not store.exists()
 

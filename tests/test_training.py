@@ -132,6 +132,25 @@ def test_predict_may_be_given_other_images(classification_2d: list[Any]) -> None
     assert not torch.equal(own, others)
 
 
+def test_recalibration_measures_the_statistics_of_the_weights_as_they_are() -> None:
+    with seeded(0, CPU):
+        model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, momentum=0.3), nn.Flatten(), nn.Linear(4 * 36, 2))
+    trainer = Trainer(model, TWO, FLOAT32, CPU, 2)
+    generator = torch.Generator().manual_seed(0)
+    batches = [torch.rand(8, 1, 8, 8, generator=generator) * scale for scale in (1, 2, 3)]
+    trainer.step(batches[0] * 50, torch.arange(8) % 2)
+    weights = [p.clone() for p in model.parameters()]
+    trainer.recalibrate(batches)
+    with torch.no_grad():
+        features = [model[0](batch).transpose(0, 1).flatten(1) for batch in batches]
+    norm = model[1]
+    torch.testing.assert_close(norm.running_mean, torch.stack([f.mean(1) for f in features]).mean(0))
+    torch.testing.assert_close(norm.running_var, torch.stack([f.var(1) for f in features]).mean(0))
+    assert norm.momentum == 0.3
+    assert model.training
+    assert all(torch.equal(a, b) for a, b in zip(weights, model.parameters(), strict=True))
+
+
 def test_not_finite_bfloat16_gradients_fall_back_to_float32_and_say_so(caplog: pytest.LogCaptureFixture) -> None:
     generator = torch.Generator().manual_seed(0)
     inputs, targets = torch.rand(4, 1, 8, 8, generator=generator), torch.tensor([0, 1, 0, 1])

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from monai_salm.digest import content_digest
-from monai_salm.intensity import Array, IntensityWindow, apply_codes, make_grid
+from monai_salm.intensity import Array, IntensityWindow, apply_codes, grid_of
 from monai_salm.methods.random_noise import random_codes
 from monai_salm.scan import MapDataset, case_name
 from monai_salm.store import NoiseStore
@@ -183,7 +183,6 @@ def random_noise(images: Sequence[Array], window: IntensityWindow, epsilon: floa
     result = []
     for image in images:
         # As precompute does: a float image that a loader made of integers keeps their step.
-        whole = image.dtype.kind == "f" and np.array_equal(image, np.rint(image))
-        grid = make_grid(image.dtype.name, window, epsilon, whole)
+        grid = grid_of(image, window, epsilon)
         result.append(apply_codes(image, random_codes(image, window, grid, seed), grid.quantum))
     return result

@@ -69,6 +69,14 @@ class Method(ABC):
         """The settings as plain values, recorded in the store."""
         return {"name": self.name, **asdict(self)}
 
+    def for_rank(self, spatial_dims: int) -> Method:
+        """The settings with those that depend on the rank filled in.
+
+        Args:
+            spatial_dims: 2 or 3.
+        """
+        return self
+
     @abstractmethod
     def run(self, job: Job) -> int:
         """Leave finished noise in the workspace and return the code buffer (0 or 1) that holds it."""

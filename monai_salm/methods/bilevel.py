@@ -27,6 +27,7 @@ KEPT_SURROGATES = 3
 #: Batches that the statistics of batch normalisation are measured on before a surrogate is frozen. Without it a freshly
 #: trained surrogate was at chance in evaluation mode and its gradients were of little use (docs/experiments.md).
 CALIBRATION_BATCHES = 8
+_ROUNDS = {2: 20, 3: 8}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,8 @@ class BilevelMethod(Method):
         step_size: length of a noise step, fraction of the window's width.
         num_steps: noise steps for every image in a round.
         surrogate_steps: batches the surrogate trains on before the noise steps of a round.
-        rounds: turns of surrogate training and noise steps.
+        rounds: turns of surrogate training and noise steps; None is 20 for images and 8 for volumes,
+            whose rounds cost more.
         restart_every: rounds after which the surrogate starts from fresh weights; 0 is never, as EM's published code.
         stop_error: stop once the surrogate's error on the noisy images is at most this; None never does, for a low
             error is no sign of strong noise (docs/design.md, section 2).
@@ -47,7 +49,7 @@ class BilevelMethod(Method):
     step_size: float = 2 / 255
     num_steps: int = 5
     surrogate_steps: int = 30
-    rounds: int = 20
+    rounds: int | None = None
     restart_every: int = 1
     stop_error: float | None = None
     perturb_type: str = "samplewise"
@@ -55,8 +57,9 @@ class BilevelMethod(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 < self.step_size <= 1, "step_size", "in (0, 1]", self.step_size)
-        for name in ("num_steps", "surrogate_steps", "rounds"):
+        for name in ("num_steps", "surrogate_steps"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        require(self.rounds is None or self.rounds >= 1, "rounds", "at least 1", self.rounds)
         require(self.restart_every >= 0, "restart_every", "at least 0", self.restart_every)
         require(self.stop_error is None or 0 <= self.stop_error < 1, "stop_error", "in [0, 1) or None", self.stop_error)
         known = ("samplewise", "classwise")
@@ -74,6 +77,9 @@ class BilevelMethod(Method):
         Returns:
             Boolean tensor of that shape, or None for all elements.
         """
+
+    def for_rank(self, spatial_dims: int) -> BilevelMethod:
+        return self if self.rounds is not None else replace(self, rounds=_ROUNDS[spatial_dims])
 
     @property
     def fixed_mask_ratio(self) -> float | None:
@@ -100,6 +106,7 @@ class _Loop:
         self.quanta_per_step = {
             g.quantum: method.step_size * job.cases.window.width / g.quantum for g in job.workspace.grids
         }
+        self.rounds = method.rounds or _ROUNDS[job.cases.spatial_dims]
         self.state = {"rounds": 0, "errors": [], "precision": job.recipe.precision, **job.workspace.checkpoint()}
         if method.perturb_type == "classwise":
             _require_classwise(job)
@@ -108,7 +115,7 @@ class _Loop:
     def run(self) -> int:
         method, job = self.method, self.job
         masks = job.workspace.masks() if method.fixed_mask_ratio is not None else None
-        while self.state["rounds"] < method.rounds and not self._stopped():
+        while self.state["rounds"] < self.rounds and not self._stopped():
             number = self.state["rounds"]
             source, target = (job.workspace.codes((number + i) % 2) for i in (0, 1))
             trainer = self._train_surrogate(number, source)
@@ -134,8 +141,8 @@ class _Loop:
         done = int((number + share) * 1000)
         errors = self.state["errors"]
         known = f", training error {errors[-1]:.1%}" if errors else ""
-        text = f"round {number + 1}/{self.method.rounds}, {detail}{known}"
-        self.job.report(Progress("generate", done, self.method.rounds * 1000, text))
+        text = f"round {number + 1}/{self.rounds}, {detail}{known}"
+        self.job.report(Progress("generate", done, self.rounds * 1000, text))
 
     def _train_surrogate(self, number: int, codes: Sequence[Array]) -> Trainer:
         method, job = self.method, self.job
