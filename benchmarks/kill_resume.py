@@ -26,6 +26,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+
+from monai_salm.intensity import IntensityWindow
+from monai_salm.methods import SALM
+from monai_salm.precompute import precompute
+from monai_salm.store import NoiseStore
+from monai_salm.tasks import Classification
+from monai_salm.training import Recipe
 
 # Imported once, in the server that all runs are forked from; nothing is computed there. torch's optimisers import the
 # last at their first step, which would take most of a short run.
@@ -59,6 +67,7 @@ class Setting:
         rounds: rounds of the method.
         method: other settings of SALM.
         width: of the surrogate, a ResNet-10.
+        batch_size: images that are worked on together; None is the default recipe's.
         threads: that torch may use; None is its own choice.
     """
 
@@ -66,18 +75,12 @@ class Setting:
     rounds: int = 6
     method: Mapping[str, Any] = field(default_factory=dict)
     width: float = 0.25
+    batch_size: int | None = None
     threads: int | None = None
 
 
 def work(setting: Setting, store: str, report: Connection, die_at: tuple[str, int] | None) -> None:
     """One run, in a process of its own; reports its stages, and kills itself at a report if told so."""
-    import torch
-
-    from monai_salm.intensity import IntensityWindow
-    from monai_salm.methods import SALM
-    from monai_salm.precompute import precompute
-    from monai_salm.tasks import Classification
-
     items = read_archive(setting.data) if setting.data else small_set()
     if setting.threads is not None:
         torch.set_num_threads(setting.threads)
@@ -101,6 +104,7 @@ def work(setting: Setting, store: str, report: Connection, die_at: tuple[str, in
         window=IntensityWindow(0, 255),
         surrogate="resnet10",
         width=setting.width,
+        recipe=None if setting.batch_size is None else Recipe(batch_size=setting.batch_size),
         device="cpu",
         seed=0,
         progress=progress,
@@ -156,12 +160,14 @@ def run(setting: Setting, store: Path, kill_after: float | None = None, die_at: 
 
 def codes_of(store: Path) -> dict[bytes, bytes]:
     """All noise of a store, by image."""
-    from monai_salm.store import NoiseStore
-
     opened = NoiseStore(store)
     found = {noise.digest: noise.codes.tobytes() for noise in opened}
     opened.close()
     return found
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 @dataclass
@@ -191,7 +197,7 @@ class Result:
 
 
 def kill_and_resume(
-    setting: Setting, kills: int, seed: int, folder: Path, say: Callable[[str], None] = print
+    setting: Setting, kills: int, seed: int, folder: Path, say: Callable[[str], None] = _say
 ) -> tuple[Result, int]:
     """Kill and resume until there were as many kills as asked for, comparing each completed job.
 

@@ -25,7 +25,7 @@ h1{font-size:1.5rem;margin:.5rem 0}h2{font-size:1.15rem;margin:2rem 0 .5rem;bord
 .verdict.unlearnable{border-color:#009e73}.verdict.learnable{border-color:#d55e00}.verdict.hard{border-color:#e69f00}
 .grade{display:block;font-size:.85rem;text-transform:uppercase;letter-spacing:.05em}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
-th,td{padding:.3rem .8rem .3rem 0;text-align:left;border-bottom:1px solid #ddd;white-space:nowrap}
+th.part{padding-top:1rem}th,td{padding:.3rem .8rem .3rem 0;text-align:left;border-bottom:1px solid #ddd;white-space:nowrap}
 .grid{display:grid;gap:1rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,20rem),1fr))}
 figure{margin:0;break-inside:avoid;max-width:32rem}figcaption{font-size:.85rem;color:#444}
 svg{width:100%;height:auto;font:11px system-ui,sans-serif}
@@ -74,7 +74,7 @@ def report_page(
         _section("Training", _legend(values) + f'<div class="grid">{"".join(_curve_figures(values))}</div>'),
         _section("Images", _pictures(pictures, window, values["noise"].get("linf"))) if pictures else "",
         _section("Protocol", _protocol(values)),
-        _section("Limitations", "<ul>" + "".join(f"<li>{text}</li>" for text in _LIMITATIONS) + "</ul>"),
+        _section("Limitations", _limitations(values)),
         _section("Every victim", _all_cells(values["cells"])),
     ]
     head = (
@@ -103,16 +103,23 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     top = "".join(f'<th scope="col">{_text(cell)}</th>' for cell in header)
     lines = (
         f'<tr><th scope="row">{_text(row[0])}</th>' + "".join(f"<td>{_text(c)}</td>" for c in row[1:]) + "</tr>"
+        if any(row[1:])
+        else f'<tr><th scope="rowgroup" class="part" colspan="{len(row)}">{_text(row[0])}</th></tr>'
         for row in rows
     )
     return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
 
 
 def _table_note(values: Mapping[str, Any]) -> str:
-    note = f"Mean and standard deviation over victim seeds, {_text(values['metric'])} after the last epoch."
+    note = "Mean and standard deviation over victim seeds."
     if any(cell["undertrained"] for cell in values["cells"]):
         note += " * undertrained: the victim did not learn its own training images."
     return f"<p><small>{note}</small></p>"
+
+
+def _limitations(values: Mapping[str, Any]) -> str:
+    texts = (*_LIMITATIONS, *values.get("notes", ()))
+    return "<ul>" + "".join(f"<li>{_text(text)}</li>" for text in texts) + "</ul>"
 
 
 def _legend(values: Mapping[str, Any]) -> str:
@@ -170,6 +177,7 @@ def _protocol(values: Mapping[str, Any]) -> str:
         "noise, largest change": _number(noise.get("linf"), " of the window"),
         "noise, PSNR": _number(noise.get("psnr"), " dB"),
         "noise, voxels changed": _number(noise.get("support"), " of all"),
+        "noise, cases without any": _number(noise.get("unchanged")),
         "chance, majority": f"{_number(values['chance'])}, {_number(values['majority'])}",
         "evaluation took": _number(values["seconds"], " s"),
     }
@@ -183,8 +191,14 @@ def _protocol(values: Mapping[str, Any]) -> str:
 
 def _all_cells(cells: Sequence[Mapping[str, Any]]) -> str:
     names = ("victim", "seed", "data", "countermeasure", "last", "peak", "train_score")
-    rows = [[_flat(cell[name]) for name in names] for cell in cells]
-    return _table([name.replace("_", " ") for name in names], rows)
+    further = list(
+        dict.fromkeys(n for cell in cells for n in cell.get("scores", {}) if n not in (*names, cell["metric"]))
+    )
+    rows = [
+        [*[_flat(cell[name]) for name in names], *[_number(cell.get("scores", {}).get(name)) for name in further]]
+        for cell in cells
+    ]
+    return _table([name.replace("_", " ") for name in (*names, *further)], rows)
 
 
 def _number(value: float | None, unit: str = "") -> str:

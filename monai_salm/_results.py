@@ -47,11 +47,12 @@ class UnlearnabilityReport:
         majority: headline score of always giving the commonest answer.
         guessing: training score of a network that always gives the commonest answer.
         seconds: how long the evaluation took.
-        noise: ``linf`` (fraction of the window), ``psnr`` (decibel) and ``support`` (share of voxels).
+        noise: ``linf`` (fraction of the window), ``psnr`` (decibel), ``support`` (share of voxels) and ``unchanged`` (cases).
         protocol: everything that was fixed: task, window, epsilon, sizes, recipe, versions.
         cells: one dictionary a trained victim.
         pictures: name, clean and protected image ``(channel, *spatial)`` of a few cases.
         window: intensities shown as black and white.
+        notes: what else a reader must know of the data, shown with the limitations.
     """
 
     metric: str
@@ -64,6 +65,7 @@ class UnlearnabilityReport:
     cells: Sequence[dict[str, Any]]
     pictures: Sequence[tuple[str, Array, Array]] = field(default=(), repr=False)
     window: tuple[float, float] = (0.0, 255.0)
+    notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         learned = self.guessing + _LEARNED * (1 - self.guessing)
@@ -158,6 +160,11 @@ class UnlearnabilityReport:
             found.append(
                 f"the noise reaches {linf:.4f} of the window, epsilon is {epsilon:.4f}: random noise was given the larger budget"
             )
+        unchanged = self.noise.get("unchanged")
+        if unchanged:
+            found.append(
+                f"{_plural(int(unchanged), 'case')} of the protected set carried no noise: published as in the clean set"
+            )
         return found
 
     def to_dict(self) -> dict[str, Any]:
@@ -175,6 +182,7 @@ class UnlearnabilityReport:
                 "noise": self.noise,
                 "protocol": self.protocol,
                 "warnings": self.warnings(),
+                "notes": self.notes,
                 "summary": self.summary(),
                 "cells": self.cells,
             }
@@ -191,9 +199,10 @@ class UnlearnabilityReport:
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
         """The cells as CSV text, one line a trained victim, written to ``path`` if given."""
         buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, (*_CELL_COLUMNS, *_CELL_SCORES), extrasaction="ignore", lineterminator="\n")
+        columns = (*_CELL_COLUMNS, *_CELL_SCORES, *self._further_scores())
+        writer = csv.DictWriter(buffer, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(self.cells)
+        writer.writerows({**cell.get("scores", {}), **cell} for cell in self.cells)
         if path is not None:
             Path(path).write_text(buffer.getvalue(), encoding="utf-8")
         return buffer.getvalue()
@@ -216,47 +225,84 @@ class UnlearnabilityReport:
         Path(path).write_text(page, encoding="utf-8")
 
     def table(self) -> str:
-        """A plain-text table: a row for each kind of data, a column for each victim, mean and standard deviation."""
+        """A plain-text table: a row for each kind of data, a column for each victim, mean and standard deviation.
+
+        The headline score of the last epoch comes first, beside chance and majority; its peak and the other scores follow.
+        """
         header, rows = self.table_cells()
-        widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-        lines = [
-            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-            for row in (header, *rows)
-        ]
+        wide = [row for row in (header, *rows) if any(row[1:])] or [header]  # titles of parts may run over the columns
+        widths = [max(len(row[i]) for row in wide) for i in range(len(header))]
+        lines = []
+        for row in (header, *rows):
+            line = "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+            lines += [line] if row is header or any(row[1:]) else ["", line]
         lines.insert(1, "  ".join("-" * width for width in widths))
         return "\n".join(lines)
 
     def table_cells(self) -> tuple[list[str], list[list[str]]]:
-        """Header and rows of ``table`` as text; ``*`` marks undertrained victims."""
+        """Header and rows of ``table`` as text; ``*`` marks undertrained victims, a row without values is a part's title."""
         summary = self.summary()
         victims = list(dict.fromkeys(row["victim"] for row in summary))
         found = {(row["data"], row["countermeasure"], row["victim"]): row for row in summary}
+
+        def part(score: str) -> list[list[str]]:
+            rows = []
+            for data, countermeasure in dict.fromkeys((row["data"], row["countermeasure"]) for row in summary):
+                label = data.replace("_", " ") + ("" if countermeasure == "none" else f" + {countermeasure}")
+                cells = [found.get((data, countermeasure, victim)) for victim in victims]
+                rows.append([label, *[_mean_and_sd(cell, score) for cell in cells]])
+            return rows
+
         rows = [
             ["chance", *[f"{self.chance:.3f}"] * len(victims)],
             ["majority", *[f"{self.majority:.3f}"] * len(victims)],
+            *part("last"),
         ]
-        for data, countermeasure in dict.fromkeys((row["data"], row["countermeasure"]) for row in summary):
-            label = data.replace("_", " ") + ("" if countermeasure == "none" else f" + {countermeasure}")
-            rows.append([label, *[_mean_and_sd(found.get((data, countermeasure, victim))) for victim in victims]])
+        titles = {"peak": f"{self.metric} (peak epoch: an oracle, chosen with the test labels)"}
+        for name in self._further_scores():
+            titles[name] = f"{_score_title(name)} (last epoch{self._chance_of(name)})"
+        if victims:
+            for score, title in titles.items():
+                rows += [[title, *[""] * len(victims)], *part(score)]
         return [f"{self.metric} (last epoch)", *victims], rows
+
+    def _further_scores(self) -> list[str]:
+        """Scores beside the headline; one class alone is the headline again."""
+        names = dict.fromkeys(name for cell in self.cells for name in cell.get("scores", {}) if name != self.metric)
+        return [] if list(names) == [f"{self.metric}_1"] else list(names)
+
+    def _chance_of(self, score: str) -> str:
+        # Guessing and always giving one answer have the same score here: the mean of the recalls, and half the area.
+        known = {"balanced_accuracy": self.chance, "auc": 0.5}
+        return f", chance {known[score]:.3f}" if score in known else ""
 
 
 def _summarise(key: tuple[str, str, str], cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
     victim, data, countermeasure = key
     row: dict[str, Any] = {"victim": victim, "data": data, "countermeasure": countermeasure, "seeds": len(cells)}
-    for name in ("last", "peak", "train_score"):
-        values = [float(cell[name]) for cell in cells]
-        row[name] = statistics.fmean(values)
-        row[f"{name}_sd"] = statistics.stdev(values) if len(values) > 1 else None
+    further = dict.fromkeys(name for cell in cells for name in cell.get("scores", {}))
+    for name in ("last", "peak", "train_score", *further):
+        values = [cell[name] if name in cell else cell.get("scores", {}).get(name) for cell in cells]
+        numbers = [float("nan") if value is None else float(value) for value in values]
+        row[name] = statistics.fmean(numbers)
+        # statistics.stdev fails on what is not finite.
+        row[f"{name}_sd"] = statistics.stdev(numbers) if len(numbers) > 1 and math.isfinite(row[name]) else None
     row["undertrained"] = any(cell["undertrained"] for cell in cells)
     return row
 
 
-def _mean_and_sd(row: Mapping[str, Any] | None) -> str:
-    if row is None:
+def _mean_and_sd(row: Mapping[str, Any] | None, score: str) -> str:
+    if row is None or not math.isfinite(row.get(score, math.nan)):
         return "-"
-    spread = "" if row["last_sd"] is None else f" ± {row['last_sd']:.3f}"
-    return f"{row['last']:.3f}{spread}{' *' if row['undertrained'] else ''}"
+    spread = "" if row[f"{score}_sd"] is None else f" ± {row[f'{score}_sd']:.3f}"
+    return f"{row[score]:.3f}{spread}{' *' if row['undertrained'] else ''}"
+
+
+def _score_title(name: str) -> str:
+    if name == "auc":
+        return "AUC"
+    stem, _, number = name.rpartition("_")
+    return f"{stem}, class {number}" if number.isdigit() else name.replace("_", " ")
 
 
 def _plural(count: int, noun: str) -> str:

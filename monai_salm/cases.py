@@ -37,11 +37,19 @@ class View:
             raise ValueError(f"view kind must be full, resize or patch, got {self.kind!r}")
 
     def resize(self, images: torch.Tensor) -> torch.Tensor:
-        """Bring ``(batch, channel, *spatial)`` to the view's size, differentiably; only for ``"resize"``."""
+        """Bring ``(batch, channel, *spatial)`` to the view's size, differentiably; only for ``"resize"``.
+
+        Shrinking averages over all voxels: plain interpolation would read a few of them and leave the rest without
+        gradient, and so without noise.
+        """
         if self.kind != "resize" or tuple(images.shape[2:]) == self.size:
             return images
-        mode = "bilinear" if len(self.size) == 2 else "trilinear"
-        return F.interpolate(images, self.size, mode=mode, align_corners=False)
+        if len(self.size) == 2:
+            return F.interpolate(images, self.size, mode="bilinear", align_corners=False, antialias=True)
+        # torch has no antialiasing for volumes: sides that shrink are averaged first, then those that grow interpolated.
+        shrunk = tuple(min(n, size) for n, size in zip(images.shape[2:], self.size, strict=True))
+        images = F.interpolate(images, shrunk, mode="area")
+        return images if shrunk == self.size else F.interpolate(images, self.size, mode="trilinear")
 
     def random_region(self, shape: Sequence[int], generator: torch.Generator) -> Slices:
         """A random patch of an image of this spatial shape; the whole image unless the view cuts patches."""
@@ -50,21 +58,19 @@ class View:
         starts = [int(torch.randint(n - p + 1, (), generator=generator)) for n, p in zip(shape, self.size, strict=True)]
         return tuple(slice(s, s + p) for s, p in zip(starts, self.size, strict=True))
 
-    def tiles(self, shape: Sequence[int], generator: torch.Generator | None = None) -> list[Slices]:
-        """Patches that cover every voxel of an image, their grid shifted at random if a generator is given."""
+    def tiles(self, shape: Sequence[int]) -> list[Slices]:
+        """Patches that cover every voxel of an image."""
         if self.kind != "patch":
             return [tuple(slice(0, n) for n in shape)]
-        axes = [list(_tile_starts(n, p, generator)) for n, p in zip(shape, self.size, strict=True)]
+        axes = [_tile_starts(n, p) for n, p in zip(shape, self.size, strict=True)]
         return [
             tuple(slice(s, s + p) for s, p in zip(corner, self.size, strict=True))
             for corner in itertools.product(*axes)
         ]
 
 
-def _tile_starts(length: int, patch: int, generator: torch.Generator | None) -> Iterator[int]:
-    shift = 0 if generator is None or length == patch else int(torch.randint(patch, (), generator=generator))
-    starts = {min(max(start, 0), length - patch) for start in range(shift - patch if shift else 0, length, patch)}
-    return iter(sorted(starts))
+def _tile_starts(length: int, patch: int) -> list[int]:
+    return sorted({min(start, length - patch) for start in range(0, length, patch)})
 
 
 def choose_view(
@@ -151,10 +157,11 @@ class Cases:
 
     def inputs(self, regions: Sequence[tuple[int, Slices]]) -> torch.Tensor:
         """A batch of regions in stored units, as networks see them: float32 ``(batch, channel, *view.size)``."""
-        parts = [np.asarray(self.images[case][(slice(None), *region)]) for case, region in regions]
-        if len({p.shape for p in parts}) == 1:
-            return self.view.resize(torch.from_numpy(np.stack(parts).astype(np.float32)))
-        return torch.cat([self.view.resize(torch.from_numpy(p[None].astype(np.float32))) for p in parts])
+        # Each is brought to size on its own: a stack of large images would not fit in memory.
+        return torch.cat([self.view.resize(self._stored(case, region)[None]) for case, region in regions])
+
+    def _stored(self, case: int, region: Slices) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(self.images[case][(slice(None), *region)]).astype(np.float32))
 
 
 def shuffled_batches(count: int, batch_size: int, generator: torch.Generator) -> Iterator[list[int]]:

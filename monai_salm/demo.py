@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from monai_salm.demo_data import COUNTS, brain_crops, medmnist_archive
+from monai_salm.demo_data import COUNTS, NOTES, brain_crops, medmnist_archive
 from monai_salm.evaluate import evaluate
 from monai_salm.layouts import TRAIN, Layout, open_layout
 from monai_salm.methods import SALM, Method
@@ -19,7 +20,8 @@ from monai_salm.precompute import precompute
 from monai_salm.progress import Progress
 from monai_salm.publish import publish, verify
 from monai_salm.report import write_report
-from monai_salm.store import NoiseStore
+from monai_salm.store import NoiseStore, NoiseStoreError
+from monai_salm.workspace import WorkspaceError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +70,7 @@ def run_demo(
 
     Args:
         output_dir: gets the images (``original/``, ``protected/``), the noise and the report; made if it is not there. An
-            interrupted demo goes on where it was.
+            interrupted demo goes on where it was, and one with other settings replaces what is there.
         rank: 2 for images, 3 for volumes.
         dataset: None for crops of the brain template that nilearn ships; or a MedMNIST name, which is downloaded (and
             says by itself whether it holds volumes).
@@ -97,7 +99,7 @@ def run_demo(
     scale = scale or SCALES[rank]
     clock.lap("data", f"{len(layout.dataset(TRAIN))} training images of {_size(layout)} in {source}")
 
-    store = _protect(layout, folder / "noise.db", scale, device, seed, progress)
+    store = _protect(layout, folder / f"noise_{source.stem}_seed{seed}.db", scale, device, seed, progress)
     clock.lap("protect", f"noise for each in {store.path} (keep it secret: it takes the noise off again)")
     published = _publish(source, folder / "protected" / source.name, store, progress)
     clock.lap("publish", f"published to {published.root} and verified")
@@ -118,6 +120,8 @@ def run_demo(
         surrogate=scale.surrogate,
         store=store,
     )
+    if dataset is None:
+        report = replace(report, notes=NOTES[: rank - 1])
     files = {**write_report(report, folder), "store": store.path, "original": source, "protected": published.root}
     clock.lap("evaluate", f"report in {files['html']}")
     return {
@@ -128,7 +132,9 @@ def run_demo(
         "support": report.noise["support"],
         "verified": True,
         "files": {name: str(path) for name, path in files.items()},
-        "text": "\n".join([report.table(), "", report.verdict(), *report.warnings(), f"Report: {files['html']}"]),
+        "text": "\n".join(
+            [report.table(), "", report.verdict(), *report.warnings(), *report.notes, f"Report: {files['html']}"]
+        ),
     }
 
 
@@ -164,7 +170,8 @@ def _protect(
     seed: int,
     progress: Callable[[Progress], None] | None,
 ) -> NoiseStore:
-    return precompute(
+    make = partial(
+        precompute,
         layout.dataset(TRAIN),
         path,
         method=scale.method,
@@ -175,6 +182,14 @@ def _protect(
         seed=seed,
         progress=progress,
     )
+    left = path.exists() or path.with_name(path.name + ".work").exists()
+    try:
+        return make()
+    except (NoiseStoreError, WorkspaceError):
+        if not left:
+            raise
+        # An earlier demo left it, with other settings or versions; the folder is the demo's own.
+        return make(overwrite=True)
 
 
 def _publish(source: Path, target: Path, store: NoiseStore, progress: Callable[[Progress], None] | None) -> Layout:

@@ -103,8 +103,10 @@ def make_grid(dtype: str, window: IntensityWindow, epsilon: float, whole_numbers
         ValueError: for a type that cannot carry noise, or a budget below one step, which would vanish on saving.
     """
     if dtype not in GRIDS:
-        hint = " A boolean image has no grey levels to hide noise in." if dtype == "bool" else ""
-        raise ValueError(f"image dtype must be one of {', '.join(GRIDS)}, got {dtype}.{hint}")
+        hint = "Convert the image to float32 or int32, whichever holds its values"
+        if dtype == "bool":
+            hint = "A boolean image has no grey levels to hide noise in"
+        raise ValueError(f"image dtype must be one of {', '.join(GRIDS)}, got {dtype}. {hint}")
     if not 0 < epsilon <= 1:
         raise ValueError(f"epsilon must be in (0, 1], got {epsilon}")
     budget = epsilon * window.width

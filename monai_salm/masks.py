@@ -50,7 +50,8 @@ def random_mask(shape: torch.Size, k: int, generator: torch.Generator) -> torch.
 def foreground_mask(image: torch.Tensor, k: int, generator: torch.Generator) -> torch.Tensor:
     """Select ``k`` elements of each sample at random among its foreground, the elements above the sample's mean.
 
-    Where the foreground is smaller than ``k``, all of it is selected and nothing else.
+    Where the foreground is smaller than ``k``, all of it is selected and nothing else. A constant sample has no
+    foreground; all of it counts as such.
 
     Args:
         image: ``(batch, *any)`` CPU tensor.
@@ -62,5 +63,6 @@ def foreground_mask(image: torch.Tensor, k: int, generator: torch.Generator) -> 
     """
     flat = image.flatten(1)
     foreground = flat > flat.mean(dim=1, keepdim=True)
+    foreground |= ~foreground.any(dim=1, keepdim=True)
     score = torch.rand(flat.shape, generator=generator).masked_fill(~foreground, -1.0)
     return (topk_mask(score, k) & foreground).view_as(image)

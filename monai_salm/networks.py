@@ -171,10 +171,9 @@ def frozen_copy(model: nn.Module) -> nn.Module:
     """
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
     try:
-        graph = torch.fx.symbolic_trace(frozen)
+        return _fold_batch_norm(torch.fx.symbolic_trace(frozen))
     except Exception:  # tracing fails in as many ways as models are written; the unfolded copy is correct, only slower
-        return frozen
-    return _fold_batch_norm(graph)
+        return copy.deepcopy(model).eval().requires_grad_(False)
 
 
 def _fold_batch_norm(graph: torch.fx.GraphModule) -> torch.fx.GraphModule:

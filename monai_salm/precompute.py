@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +29,10 @@ from monai_salm.scan import MapDataset, ScannedCase, scan
 from monai_salm.store import Noise, NoiseStore, NoiseStoreError
 from monai_salm.tasks import Task
 from monai_salm.training import Recipe, default_recipe, resolve_device
-from monai_salm.workspace import Workspace, WorkspaceError
+from monai_salm.workspace import Workspace, WorkspaceError, sync
+
+# What the store's description says of the run, beside its settings.
+_OUTCOME: dict[str, Any] = {"rounds": 0, "errors": [], "threads": 0}
 
 #: A name, a pool of names to draw from at each restart, or a function that returns a fresh network.
 Surrogate: TypeAlias = str | Sequence[str] | NetworkFactory
@@ -110,11 +112,11 @@ def precompute(
             "task": task.spec(),
             "window": [window.low, window.high],
             "view": asdict(clean.view),
-            "surrogate": list(networks) if isinstance(networks, tuple) else "custom",
+            "surrogate": list(networks) if isinstance(networks, tuple) else _factory_name(networks),
             "width": width,
             "recipe": asdict(recipe),
             "seed": seed,
-            "device": resolved.type,
+            "device": torch.cuda.get_device_name(resolved) if resolved.type == "cuda" else resolved.type,
             "versions": {"monai_salm": __version__, "torch": torch.__version__, "monai": monai.__version__},
             "data": _data_digest(workspace, clean),
         }
@@ -123,7 +125,8 @@ def precompute(
             return _finished_before(path, meta, workspace)
         _continue_or_start(workspace, meta, overwrite)
         job = Job(clean, workspace, pool.build, pool.spec, recipe, resolved, seed, report)
-        _write_store(path, job, method.run(job), meta)
+        with _reproducible(workspace.checkpoint()["threads"]):
+            _write_store(path, job, method.run(job), meta)
         workspace.remove()
     return NoiseStore(path)
 
@@ -171,6 +174,12 @@ def _require_store(path: Path) -> None:
         ) from error
 
 
+def _factory_name(factory: NetworkFactory) -> str:
+    """What tells one factory from another when a run is called again."""
+    function = getattr(factory, "func", factory)  # functools.partial
+    return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__qualname__)}"
+
+
 def _default_surrogate(task: Task, spatial_dims: int) -> str:
     if task.kind == "segmentation":
         return "unet"
@@ -178,6 +187,10 @@ def _default_surrogate(task: Task, spatial_dims: int) -> str:
 
 
 def _surrogate_names(surrogate: Surrogate | None, task: Task, width: float) -> tuple[str, ...] | NetworkFactory | None:
+    if isinstance(surrogate, nn.Module):
+        raise ValueError(
+            "surrogate is one network; every restart needs fresh weights, so give a function that builds one"
+        )
     if surrogate is None or callable(surrogate):
         return surrogate
     names = (surrogate,) if isinstance(surrogate, str) else tuple(surrogate)
@@ -210,8 +223,11 @@ def _finished_before(path: Path, meta: dict[str, Any], workspace: Workspace) -> 
     existing = NoiseStore(path)
     known = existing.meta
     differing = sorted(key for key in meta if known.get(key) != meta[key])
-    workspace.remove()
-    if differing:
+    if not differing:
+        workspace.remove()
+    else:
+        if not workspace.begun:  # an interrupted run that is to overwrite the store may still go on
+            workspace.remove()
         raise NoiseStoreError(
             f"{path} exists and was made with another {', '.join(differing)}: give another path, or overwrite it "
             "(--overwrite)"
@@ -220,17 +236,38 @@ def _finished_before(path: Path, meta: dict[str, Any], workspace: Workspace) -> 
 
 
 def _continue_or_start(workspace: Workspace, meta: dict[str, Any], overwrite: bool) -> None:
-    if workspace.begun and not overwrite:
+    if workspace.begun:
         known = workspace.checkpoint().get("meta", {})
         differing = sorted(key for key in meta if known.get(key) != meta[key])
-        if differing:
+        if not differing:
+            return
+        if not overwrite:
             raise WorkspaceError(
                 f"{workspace.folder} holds an interrupted run with another {', '.join(differing)}: delete it, "
                 "start anew (--overwrite), or call with the settings of that run"
             )
-        return
     workspace.restart()
-    workspace.save_checkpoint({"meta": meta})
+    workspace.save_checkpoint({"meta": meta, "threads": torch.get_num_threads()})
+
+
+@contextlib.contextmanager
+def _reproducible(threads: int) -> Iterator[None]:
+    """The conditions under which the same seed gives the same bytes.
+
+    Sums over a batch depend on how many threads share them, so a resumed run takes the number it began with.
+
+    Args:
+        threads: torch's threads on the CPU.
+    """
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+            yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1])
 
 
 def _write_store(path: Path, job: Job, buffer: int, meta: dict[str, Any]) -> None:
@@ -239,7 +276,9 @@ def _write_store(path: Path, job: Job, buffer: int, meta: dict[str, Any]) -> Non
     state = workspace.checkpoint()
     temporary = workspace.folder / "store.db"
     temporary.unlink(missing_ok=True)
-    store = NoiseStore.create(temporary, {**meta, "rounds": state.get("rounds", 0), "errors": state.get("errors", [])})
+    store = NoiseStore.create(
+        temporary, {**meta, **{key: state.get(key, default) for key, default in _OUTCOME.items()}}
+    )
     store.add(_finished_noise(job, buffer))
     rounds = state.get("rounds", 0)
     for number in range(max(0, rounds - KEPT_SURROGATES), rounds):
@@ -247,10 +286,9 @@ def _write_store(path: Path, job: Job, buffer: int, meta: dict[str, Any]) -> Non
         if spec is not None:
             store.add_network(spec, workspace.load_tensors(f"network.{number % (KEPT_SURROGATES + 1)}"))
     store.close()
-    try:
-        os.replace(temporary, path)
-    except OSError:
-        shutil.move(temporary, path)
+    sync(temporary)
+    os.replace(temporary, path)
+    sync(path.parent)
 
 
 def _restart_of(method: dict[str, Any], number: int) -> int:

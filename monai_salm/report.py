@@ -62,6 +62,7 @@ def read_report(path: str | os.PathLike[str]) -> UnlearnabilityReport:
             metric=values["metric"],
             noise=values["noise"],
             protocol=values["protocol"],
+            notes=tuple(values.get("notes", ())),
             cells=[_numbers(cell, _CELL_NUMBERS) for cell in values["cells"]],
             **{name: value for name, value in _numbers(values, _NUMBERS).items() if name in _NUMBERS},
         )

@@ -72,7 +72,8 @@ def scan(
         case = _check_case(dataset[index], index, task, window, epsilon, image_key, label_key)
         if first is None:
             first = case
-            again = _image_of(dataset[0], 0, image_key)[1]
+        if index in (0, len(dataset) // 2, len(dataset) - 1):  # a chain that is random now and then may pass one
+            again = image_of(dataset[index], index, image_key)[1]
             if content_digest(again) != case.digest:
                 raise DataError(
                     f"case {case.name!r} differs between two reads: the data set's chain is random. Give precompute() "
@@ -103,7 +104,17 @@ def case_name(item: Mapping[str, Any], image: object, index: int) -> str:
     return str(meta.get("filename_or_obj") or index)
 
 
-def _image_of(item: object, index: int, image_key: str) -> tuple[str, Array]:
+def image_of(item: object, index: int, image_key: str) -> tuple[str, Array]:
+    """Name and stored image of what a data set gave, in this machine's byte order.
+
+    Args:
+        item: one item of the data set.
+        index: its number.
+        image_key: key of the image.
+
+    Raises:
+        DataError: if the item is no dictionary, has no image, or one of a type that no file holds.
+    """
     if not isinstance(item, Mapping):
         raise DataError(f"case {index}: the data set must give dictionaries, got {type(item).__name__}")
     if image_key not in item:
@@ -123,7 +134,7 @@ def _image_of(item: object, index: int, image_key: str) -> tuple[str, Array]:
 def _check_case(
     item: object, index: int, task: Task, window: IntensityWindow, epsilon: float, image_key: str, label_key: str
 ) -> ScannedCase:
-    name, image = _image_of(item, index, image_key)
+    name, image = image_of(item, index, image_key)
     where = f"case {name!r}"
     assert isinstance(item, Mapping)
     if image.dtype.kind not in "biuf":
@@ -165,14 +176,14 @@ def _require_alike(case: ScannedCase, first: ScannedCase) -> None:
 
 
 def _refuse_random_transforms(dataset: object) -> None:
-    """Look for MONAI's random transforms in the chain of the data set and of those it wraps."""
+    """Look for random transforms in the chain of the data set and of those it wraps: MONAI's, and those named so."""
     waiting = [dataset]
     while waiting:
         part = waiting.pop()
         if part is not None:
             waiting += [getattr(part, "dataset", None), *getattr(part, "datasets", ())]
         for transform in _flatten(getattr(part, "transform", None)):
-            if isinstance(transform, Randomizable):
+            if isinstance(transform, Randomizable) or type(transform).__name__.startswith("Rand"):
                 raise DataError(
                     f"the data set's chain has the random transform {type(transform).__name__}: its images would never "
                     "be found again. Give precompute() only the deterministic loading transforms; random ones go "
@@ -181,9 +192,12 @@ def _refuse_random_transforms(dataset: object) -> None:
 
 
 def _flatten(transform: object) -> Iterator[object]:
-    # Those that choose among their parts, or their order, are random whatever the parts are.
-    if isinstance(transform, Compose) and not isinstance(transform, (OneOf, RandomOrder, SomeOf)):
-        for part in transform.transforms:
-            yield from _flatten(part)
-    elif transform is not None:
+    # MONAI's Compose counts as Randomizable. Those that choose among their parts, or their order, are random whatever
+    # the parts are.
+    if transform is not None and (
+        not isinstance(transform, Compose) or isinstance(transform, (OneOf, RandomOrder, SomeOf))
+    ):
         yield transform
+    parts = getattr(transform, "transforms", None)  # torchvision's Compose has them as well
+    for part in parts if isinstance(parts, list | tuple) else ():
+        yield from _flatten(part)

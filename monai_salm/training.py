@@ -19,6 +19,9 @@ from monai_salm.tasks import Task
 
 logger = logging.getLogger(__name__)
 
+# Most voxels predicted at once, so that memory stays bounded however large the images are.
+_PREDICTED_VOXELS = 2**24
+
 #: Changes a batch: ``(images, targets, generator) -> (images, targets)``, images normalised.
 Augmentation: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Generator], tuple[torch.Tensor, torch.Tensor]]
 
@@ -211,7 +214,8 @@ class Trainer:
                 for case in range(len(cases)):
                     outputs += self._predict_batch(cases, [case], whole=True)
             else:
-                size = 4 * self.recipe.batch_size
+                voxels = cases.in_channels * math.prod(cases.view.size)
+                size = max(1, min(4 * self.recipe.batch_size, _PREDICTED_VOXELS // voxels))
                 for start in range(0, len(cases), size):
                     outputs += self._predict_batch(cases, range(start, min(len(cases), start + size)), whole=False)
         finally:

@@ -153,16 +153,18 @@ class Workspace:
         """Make everything written so far durable, then point to it in one atomic step."""
         for path in self.folder.iterdir():
             if path.suffix in (".bin", ".safetensors") and path.name not in ("images.bin", "labels.bin"):
-                _sync(path)
+                sync(path)
         temporary = self.folder / "checkpoint.json.tmp"
         temporary.write_text(json.dumps(state))
-        _sync(temporary)
+        sync(temporary)
         os.replace(temporary, self.folder / "checkpoint.json")
-        _sync(self.folder)
+        sync(self.folder)
 
     def save_tensors(self, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
         """Keep tensors beside the checkpoint, under a name that the last checkpoint does not use."""
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, self.folder / f"{name}.safetensors")
+        # Copies, since tied weights share their memory, which safetensors refuses.
+        copies = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
+        save_file(copies, self.folder / f"{name}.safetensors")
 
     def load_tensors(self, name: str) -> dict[str, torch.Tensor]:
         return load_file(self.folder / f"{name}.safetensors")
@@ -196,7 +198,8 @@ def _view(flat: Array, offset: int, dtype: np.dtype[Any], shape: tuple[int, ...]
     return np.asarray(flat[offset : offset + size]).view(dtype).reshape(shape)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Make a file, or a folder's entries, durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

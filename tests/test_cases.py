@@ -69,16 +69,16 @@ sides = st.lists(st.tuples(st.integers(1, 12), st.integers(0, 20)), min_size=2, 
 
 
 @quick
-@given(sides, st.none() | st.integers(0, 2**32))
-def test_tiles_cover_every_voxel(sizes: list[tuple[int, int]], seed: int | None) -> None:
+@given(sides)
+def test_tiles_cover_every_voxel(sizes: list[tuple[int, int]]) -> None:
     patch, shape = tuple(p for p, _ in sizes), tuple(p + more for p, more in sizes)
     seen = np.zeros(shape, int)
-    tiles = View("patch", patch).tiles(shape, None if seed is None else generator(seed))
+    tiles = View("patch", patch).tiles(shape)
     for tile in tiles:
         assert seen[tile].shape == patch
         seen[tile] += 1
     assert seen.min() >= 1
-    if all(n % p == 0 for n, p in zip(shape, patch, strict=True)) and seed is None:
+    if all(n % p == 0 for n, p in zip(shape, patch, strict=True)):
         assert seen.max() == 1
 
 
@@ -148,12 +148,45 @@ def test_mixed_shapes_are_resized_each_on_its_own() -> None:
         torch.testing.assert_close(batch[index : index + 1], cases.inputs([whole[index]]))
 
 
-def test_resizing_passes_gradients_to_every_voxel() -> None:
-    images = torch.rand(2, 1, 8, 8, requires_grad=True)
-    View("resize", (6, 7)).resize(images).square().sum().backward()
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        ((8, 8), (6, 7)),
+        ((32, 32), (8, 8)),
+        ((8, 32), (12, 8)),
+        ((16, 16, 16), (4, 4, 4)),
+        ((16, 12, 6), (4, 5, 6)),
+        ((16, 4, 5), (4, 8, 5)),
+        ((4, 4, 5), (8, 8, 5)),
+    ],
+)
+def test_resizing_passes_gradients_to_every_voxel(shape: tuple[int, ...], size: tuple[int, ...]) -> None:
+    images = (torch.rand(2, 1, *shape) + 0.5).requires_grad_()
+    resized = View("resize", size).resize(images)
+    assert resized.shape == (2, 1, *size)
+    assert 0.5 <= float(resized.min()) <= float(resized.max()) <= 1.5
+    resized.square().sum().backward()
     assert images.grad is not None
     assert (images.grad != 0).all()
-    assert View("full", (6, 7)).resize(images) is images
+    assert View("full", size).resize(images) is images
+
+
+def test_resizing_keeps_a_ramp() -> None:
+    for rank in (2, 3):
+        ramp = torch.arange(32.0).view(-1, *[1] * (rank - 1)).expand(*[32] * rank)[None, None]
+        small = View("resize", (8,) * rank).resize(ramp)[0, 0]
+        inner = small[1:-1].flatten(1)
+        torch.testing.assert_close(inner, (4 * torch.arange(1.0, 7) + 1.5)[:, None].expand_as(inner))
+
+
+def test_large_images_are_brought_to_size_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = small_set([(1, 32, 32)] * 3, View("resize", (8, 8)))
+    seen: list[int] = []
+    resize = View.resize
+    monkeypatch.setattr(View, "resize", lambda view, images: (seen.append(len(images)), resize(view, images))[1])
+    whole = (slice(0, 32), slice(0, 32))
+    assert cases.inputs([(case, whole) for case in range(3)]).shape == (3, 1, 8, 8)
+    assert seen == [1, 1, 1]
 
 
 def test_patches_take_their_part_of_the_label() -> None:

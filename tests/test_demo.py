@@ -6,6 +6,7 @@ import importlib.util
 import json
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from monai_salm.demo_data import PLACES, DemoDataError, brain_crops, medmnist_ar
 from monai_salm.layouts import open_layout
 from monai_salm.methods import SALM
 from monai_salm.progress import Progress
+from monai_salm.store import NoiseStore
 
 QUICK = SALM(num_steps=2, step_size=4 / 255, surrogate_steps=2, rounds=2)
 SMALL = Scale(counts=(32, 8, 16), method=QUICK, surrogate="resnet10", victims=("resnet10",), epochs=2)
@@ -122,6 +124,9 @@ def test_demo_end_to_end(rank: int, tmp_path: Path) -> None:
     assert list(result["stages"]) == ["data", "protect", "publish", "evaluate"]
     assert len(lines) == 4
     assert "protected" in result["text"]
+    assert "a teaching example, chosen among five variants" in result["text"]
+    assert ("In 3D, the planes of test volumes lie between" in result["text"]) == (rank == 3)
+    assert "a teaching example" in (tmp_path / "out" / "report.html").read_text("utf-8")
     assert {p.stage for p in seen} >= {"evaluate"}
     json.dumps(result, allow_nan=False)
     before, after = arrays(Path(result["files"]["original"])), arrays(Path(result["files"]["protected"]))
@@ -137,6 +142,29 @@ def test_demo_runs_again_in_the_same_folder(tmp_path: Path) -> None:
     first = run_demo(tmp_path, device="cpu", echo=lambda line: None, scale=SMALL)
     again = run_demo(tmp_path, device="cpu", echo=lambda line: None, scale=SMALL)
     assert first["cells"] == again["cells"]
+    other = run_demo(tmp_path, device="cpu", echo=lambda line: None, scale=SMALL, seed=1)
+    assert other["files"]["store"] != first["files"]["store"]
+
+
+def test_demo_replaces_what_a_demo_with_other_settings_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = {"device": "cpu", "echo": lambda line: None}
+    stronger = replace(SMALL, method=replace(QUICK, num_steps=3))
+    first = run_demo(tmp_path, scale=SMALL, **quick)
+    assert run_demo(tmp_path, scale=stronger, **quick)["files"]["store"] == first["files"]["store"]
+    made = NoiseStore(first["files"]["store"])
+    assert made.meta["method"]["num_steps"] == 3
+    made.close()
+
+    def interrupt(done: Progress) -> None:
+        if done.stage == "write":
+            raise KeyboardInterrupt
+
+    made.path.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        run_demo(tmp_path, scale=stronger, progress=interrupt, **quick)
+    assert made.path.with_name(made.path.name + ".work").exists()
+    run_demo(tmp_path, scale=SMALL, **quick)
+    assert NoiseStore(made.path).meta["method"]["num_steps"] == 2
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 3), (8, 8, 8)])

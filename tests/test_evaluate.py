@@ -13,7 +13,7 @@ from conftest import classification_cases, segmentation_cases
 
 from monai_salm.cases import Cases, View
 from monai_salm.evaluate import EvaluationError, UnlearnabilityReport, evaluate
-from monai_salm.evaluate.sets import random_noise
+from monai_salm.evaluate.sets import ImageSet, noise_size, random_noise
 from monai_salm.evaluate.victims import (
     VICTIM_SEED,
     Setting,
@@ -23,6 +23,7 @@ from monai_salm.evaluate.victims import (
     train_victim,
 )
 from monai_salm.intensity import IntensityWindow
+from monai_salm.methods.base import Job
 from monai_salm.progress import Progress
 from monai_salm.store import Noise, NoiseStore
 from monai_salm.tasks import Classification, LabelError, Segmentation
@@ -96,8 +97,9 @@ def test_noise_of_zeros_scores_as_clean() -> None:
     assert clean["curve"] == protected["curve"]
     assert clean["train_curve"] == protected["train_curve"]
     assert report.grade() == "learnable"
-    assert report.noise == {"linf": 0.0, "psnr": None, "support": 0.0}
+    assert report.noise == {"linf": 0.0, "psnr": None, "support": 0.0, "unchanged": 48}
     assert "0.0000 of the window" in report.warnings()[0]
+    assert report.warnings()[1].startswith("48 cases of the protected set carried no noise")
     json.loads(report.to_json())
 
 
@@ -182,6 +184,41 @@ def test_label_outside_the_task_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"image": np.full((1, 16, 16), np.nan, np.float32)}, "test case 'x' holds NaN, infinite values or no numbers"),
+        ({"image": np.full((1, 16, 16), np.inf)}, "test case 'x' holds NaN, infinite values or no numbers"),
+        ({"image": np.full((1, 16, 16), "a")}, "test case 'x' holds NaN, .* dtype <U1"),
+        ({"image": torch.zeros(1, 16, 16, dtype=torch.bfloat16)}, "test set, case 'x': bfloat16 is no stored type"),
+        ({"image": None}, "test case 'x' holds NaN, .* dtype object"),
+    ],
+)
+def test_images_that_are_no_finite_numbers_are_refused(wrong: dict[str, Any], message: str) -> None:
+    test = [*TEST, {"label": 0, "name": "x", **wrong}]
+    with pytest.raises(EvaluationError, match=message):
+        evaluate(clean=CLEAN, protected=CLEAN, test=test, **QUICK)
+
+
+def test_items_that_are_no_dictionaries_are_refused() -> None:
+    pairs: Any = [(case["image"], case["label"]) for case in TEST]
+    with pytest.raises(EvaluationError, match="test set, case 0: the data set must give dictionaries, got tuple"):
+        evaluate(clean=CLEAN, protected=CLEAN, test=pairs, **QUICK)
+    with pytest.raises(EvaluationError, match=r"test set, case 0: no key 'image'; its keys are \['scan'\]"):
+        evaluate(clean=CLEAN, protected=CLEAN, test=[{"scan": 0}], **QUICK)
+
+
+def test_size_of_the_noise() -> None:
+    images = [np.full((1, 2, 2), 10, np.uint8)] * 3
+    noisy_images = [images[0], images[1] + np.uint8(2), images[2] - np.array([[[4, 0], [0, 0]]], np.uint8)]
+    sets = [ImageSet(role, part, [], []) for role, part in (("clean", images), ("protected", noisy_images))]
+    found = noise_size(*sets, IntensityWindow(0, 100))
+    assert found["unchanged"] == 1
+    assert found["linf"] == pytest.approx(0.04)
+    assert found["support"] == pytest.approx((0 + 1 + 0.25) / 3)
+    assert found["psnr"] == pytest.approx(-10 * np.log10(0.02**2))
+
+
+@pytest.mark.parametrize(
     ("setting", "message"),
     [
         ({"victims": ("resnet99",)}, "unknown victim 'resnet99' for classification; known: resnet10, .*vgg11"),
@@ -191,6 +228,7 @@ def test_label_outside_the_task_is_refused() -> None:
         ({"augment": "wild"}, "unknown augment 'wild'; known: none, standard"),
         ({"seeds": ()}, "at least one"),
         ({"epochs": 0}, "at least one"),
+        ({"patch_size": (8, 8)}, "one answer per image; give view_size"),
     ],
 )
 def test_wrong_setting_is_refused(setting: dict[str, Any], message: str) -> None:
@@ -254,6 +292,11 @@ def test_victims_start_far_from_surrogates(monkeypatch: pytest.MonkeyPatch) -> N
     setting = Setting(recipe=FAST, epochs=1, width=0.1, device=torch.device("cpu"), augment=None)
     train_victim("resnet10", 3, cases, cases, setting, lambda epoch: None)
     assert seeds == [VICTIM_SEED + 3]
+    unused: Any = None
+    jobs = [Job(cases, unused, unused, unused, FAST, torch.device("cpu"), seed, unused) for seed in (0, 1, VICTIM_SEED)]
+    surrogates = {job.derive(0, number) for job in jobs for number in range(200)}  # as the bilevel loop seeds them
+    assert len(surrogates) == 600
+    assert min(abs(seed - VICTIM_SEED) for seed in surrogates) > 10_000
     assert default_epochs(cases, FAST, "none") == 80  # 3 steps a pass, 240 at least
     assert default_epochs(cases, Recipe(batch_size=1), "standard") == 20
 

@@ -11,7 +11,7 @@ import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL and no forkserver")
-SHORT = {"num_steps": 2, "surrogate_steps": 4, "restart_every": 2, "mask_scope": "sample"}
+SHORT = {"num_steps": 8, "surrogate_steps": 2, "restart_every": 2, "mask_scope": "sample"}
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_and_resumed_runs_end_in_the_same_noise(script: ModuleType, kills: int, tmp_path: Path) -> None:
-    setting = script.Setting(rounds=5, method=SHORT, width=0.05, threads=1)
+    setting = script.Setting(rounds=5, method=SHORT, width=0.05, batch_size=8, threads=1)
     lines: list[str] = []
     result, images = script.kill_and_resume(setting, kills, 0, tmp_path, lines.append)
     assert images == 48

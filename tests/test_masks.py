@@ -65,8 +65,17 @@ def test_foreground_mask_stays_above_the_mean(shape: torch.Size, k: int, seed: i
     mask = foreground_mask(image, k, generator(seed))
     for sample, chosen in zip(image, mask, strict=True):
         foreground = sample > sample.mean()
+        if not foreground.any():
+            foreground = torch.ones_like(sample, dtype=torch.bool)
         assert not (chosen & ~foreground).any()
         assert int(chosen.sum()) == min(k, int(foreground.sum()))
+
+
+def test_a_constant_image_is_all_foreground() -> None:
+    image = torch.full((2, 1, 4, 4), 7.0)
+    image[1, ..., :2] = 9
+    mask = foreground_mask(image, 10, generator())
+    assert mask.flatten(1).sum(1).tolist() == [10, 8]
 
 
 def test_foreground_mask_is_random_within_the_foreground() -> None:

@@ -6,6 +6,7 @@ import base64
 import builtins
 import csv
 import io
+import itertools
 import json
 import re
 from html.parser import HTMLParser
@@ -93,8 +94,66 @@ def html_of(report: UnlearnabilityReport, folder: Path) -> str:
 def test_table_has_a_row_for_each_kind_of_data_and_a_column_for_each_victim() -> None:
     lines = make_report().table().splitlines()
     assert lines[0].split() == ["accuracy", "(last", "epoch)", "resnet18", "vgg11"]
-    assert [line.split()[0] for line in lines[2:]] == ["chance", "majority", "clean", "random", "protected"]
-    assert "0.160 ± 0.014" in lines[-1]
+    assert [line.split()[0] for line in lines[2:7]] == ["chance", "majority", "clean", "random", "protected"]
+    assert "0.160 ± 0.014" in lines[6]
+
+
+def test_table_goes_on_with_the_peak_and_the_other_scores(tmp_path: Path) -> None:
+    report = make_report()
+    for one in report.cells:
+        one["scores"] |= {"balanced_accuracy": one["last"] - 0.01, "auc": 0.75}
+    lines = report.table().splitlines()
+    assert max(map(len, lines)) < 80
+    parts = [line for line, before in itertools.pairwise(["", *lines]) if before and not line]
+    assert len(parts) == 3
+    titles = [lines[index + 1] for index, line in enumerate(lines) if not line]
+    assert titles == [
+        "accuracy (peak epoch: an oracle, chosen with the test labels)",
+        "AUC (last epoch, chance 0.500)",
+        "balanced accuracy (last epoch, chance 0.125)",
+    ]
+    assert [line.split()[0] for line in lines[9:12]] == ["clean", "random", "protected"]
+    assert "0.210 ± 0.014" in lines[11]
+    assert "0.750 ± 0.000" in lines[-6]
+    assert "0.150 ± 0.014" in lines[-1]
+    assert lines[-1].split()[0] == "protected"
+    rows = list(csv.DictReader(io.StringIO(report.to_csv())))
+    assert float(rows[0]["balanced_accuracy"]) == report.cells[0]["last"] - 0.01
+    page = html_of(report, tmp_path)
+    assert 'colspan="3">balanced accuracy (last epoch, chance 0.125)<' in page
+    assert "0.150 ± 0.014" in page
+
+
+def test_table_has_the_dice_of_each_class() -> None:
+    cells = [
+        {**cell("unet", data, 0.5), "scores": {"dice": 0.5, "dice_1": 0.6, "dice_2": 0.4}}
+        for data in ("clean", "protected")
+    ]
+    table = make_report(metric="dice", cells=cells).table()
+    assert "\n\ndice, class 2 (last epoch)\nclean" in table
+    assert table.splitlines()[-1].split() == ["protected", "0.400"]
+    for one in cells:
+        del one["scores"]["dice_2"]
+    assert "class" not in make_report(metric="dice", cells=cells).table()  # it would be the headline again
+
+
+def test_scores_that_are_no_numbers_are_left_open(tmp_path: Path) -> None:
+    report = make_report()  # its AUC is NaN
+    assert report.table().splitlines()[-1].split() == ["protected", "-", "-"]
+    again = read_report(write_report(report, tmp_path)["json"])
+    assert again.table() == report.table()
+    broken = [{**one, "train_score": float("nan")} for one in report.cells]
+    assert make_report(cells=broken)["vgg11", "none"]["clean"]["train_score_sd"] is None
+
+
+def test_cases_without_noise_and_notes_are_shown(tmp_path: Path) -> None:
+    noise = {"linf": 8 / 255, "psnr": 32.0, "support": 0.9, "unchanged": 1}
+    report = make_report(noise=noise, notes=("All of one <brain>.",))
+    assert report.warnings() == ["1 case of the protected set carried no noise: published as in the clean set"]
+    page = html_of(report, tmp_path)
+    assert "<li>All of one &lt;brain&gt;.</li>" in page
+    assert report.warnings()[0] in page
+    assert read_report(write_report(report, tmp_path)["json"]).notes == report.notes
 
 
 def test_means_and_deviations() -> None:

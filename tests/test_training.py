@@ -120,6 +120,21 @@ def test_segmentation_is_predicted_whole(
     assert task.scores(predictions, cases.labels)["dice"] > before
 
 
+def test_predict_takes_few_large_images_at_once(classification_2d: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = as_cases(classification_2d, TWO)
+    with seeded(0, CPU):
+        trainer = Trainer(Tiny(), TWO, FLOAT32, CPU, 2)
+    expected = trainer.predict(cases)
+    seen: list[int] = []
+    forward = trainer.forward
+    monkeypatch.setattr(trainer, "forward", lambda inputs: (seen.append(len(inputs)), forward(inputs))[1])
+    for voxels, size in ((3 * 16 * 16 + 5, 3), (10, 1)):
+        monkeypatch.setattr("monai_salm.training._PREDICTED_VOXELS", voxels)
+        seen.clear()
+        torch.testing.assert_close(torch.stack(trainer.predict(cases)), torch.stack(expected))
+        assert max(seen) == size
+
+
 def test_predict_may_be_given_other_images(classification_2d: list[Any]) -> None:
     cases = as_cases(classification_2d, TWO)
     with seeded(0, CPU):

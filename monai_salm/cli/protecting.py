@@ -201,7 +201,7 @@ def _generate(
         **noise_statistics(noise),
         "rounds": noise.meta.get("rounds", 0),
         "seconds": round(time.perf_counter() - start, 3),
-        "method": method.spec(),
+        "method": noise.meta["method"],
         "task": task.spec(),
         "window": [chosen.low, chosen.high],
         "store": str(noise.path),

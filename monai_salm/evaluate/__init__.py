@@ -102,7 +102,7 @@ def evaluate(
         width: channels of the victims, as a share of the published architectures'.
         epsilon: budget of the noise, as a fraction of the window; random noise gets the same.
         controls: names in ``CONTROLS``, trained on without countermeasures.
-        patch_size: train on patches of this size.
+        patch_size: train on patches of this size (labels per voxel only).
         view_size: resize images to this size (labels per image only).
         recipe: how to train; None chooses by task and rank.
         device: ``"auto"``, ``"cpu"`` or ``"cuda:N"``.
@@ -127,6 +127,11 @@ def evaluate(
     _require_known("augment", [augment], AUGMENTATIONS)
     if not victims or not seeds or not countermeasures or (epochs is not None and epochs < 1):
         raise ValueError("give at least one victim, one seed, one countermeasure and one epoch")
+    if patch_size is not None and task.kind != "segmentation":
+        raise ValueError(
+            "patch_size trains on patches, whose answers would have to be joined to one answer per image; give view_size, "
+            "which resizes the images"
+        )
     sets = {
         role: read_set(role, dataset, task, image_key, label_key)
         for role, dataset in (("clean", clean), ("protected", protected), ("test", test))

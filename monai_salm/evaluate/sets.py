@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from monai_salm.digest import content_digest
 from monai_salm.intensity import Array, IntensityWindow, apply_codes, grid_of
 from monai_salm.methods.random_noise import random_codes
-from monai_salm.scan import MapDataset, case_name
+from monai_salm.scan import DataError, MapDataset, image_of
 from monai_salm.store import NoiseStore
 from monai_salm.tasks import Task
 
@@ -52,7 +51,8 @@ def read_set(role: str, dataset: MapDataset, task: Task, image_key: str, label_k
         label_key: key of the label.
 
     Raises:
-        EvaluationError: if the set is empty, a key is missing, or images differ in rank or channels.
+        EvaluationError: if the set is empty, an item is no dictionary or lacks a key, an image holds anything but finite
+            numbers, or images differ in rank or channels.
         LabelError: for a label that does not fit the task.
     """
     if not len(dataset):
@@ -60,14 +60,19 @@ def read_set(role: str, dataset: MapDataset, task: Task, image_key: str, label_k
     result = ImageSet(role, [], [], [])
     for index in range(len(dataset)):
         case = dataset[index]
-        name = case_name(case, case.get(image_key), index)
-        for key in (image_key, label_key):
-            if key not in case:
-                raise EvaluationError(
-                    f"{role} case {name!r} has no {key!r}, only {sorted(case)}: set image_key and label_key"
-                )
-        image = case[image_key]
-        image = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
+        try:
+            name, image = image_of(case, index, image_key)
+        except DataError as error:
+            raise EvaluationError(f"{role} set, {error}") from error
+        if label_key not in case:
+            raise EvaluationError(
+                f"{role} case {name!r} has no {label_key!r}, only {sorted(map(str, case))}: set image_key and label_key"
+            )
+        if image.dtype.kind not in "biuf" or (image.dtype.kind == "f" and not np.isfinite(image).all()):
+            raise EvaluationError(
+                f"{role} case {name!r} holds NaN, infinite values or no numbers at all (dtype {image.dtype}): victims "
+                "cannot be trained or scored on it. Replace them as before protecting"
+            )
         first = result.images[0] if result.images else image
         if image.ndim not in (3, 4) or image.ndim != first.ndim or len(image) != len(first):
             raise EvaluationError(
@@ -156,15 +161,20 @@ def noise_size(clean: ImageSet, protected: ImageSet, window: IntensityWindow) ->
 
     Returns:
         ``linf`` (largest change, fraction of the window), ``psnr`` (mean over the cases that changed, decibel, peak = window
-        width; None if nothing changed) and ``support`` (share of voxels changed).
+        width; None if nothing changed), ``support`` (share of voxels changed) and ``unchanged`` (cases without any noise).
     """
-    differences = [difference(c, p) / window.width for c, p in zip(clean.images, protected.images, strict=True)]
-    errors = [float(np.mean(d**2)) for d in differences]
-    changed = [-10 * float(np.log10(e)) for e in errors if e > 0]
+    largest, psnr, support = 0.0, [], []
+    for before, after in zip(clean.images, protected.images, strict=True):
+        change = difference(before, after) / window.width
+        largest = max(largest, float(np.abs(change).max(initial=0)))
+        support.append(float(np.mean(change != 0)))
+        if support[-1] > 0:
+            psnr.append(-10 * float(np.log10(np.mean(change**2))))
     return {
-        "linf": max(float(np.abs(d).max(initial=0)) for d in differences),
-        "psnr": float(np.mean(changed)) if changed else None,
-        "support": float(np.mean([np.mean(d != 0) for d in differences])),
+        "linf": largest,
+        "psnr": float(np.mean(psnr)) if psnr else None,
+        "support": float(np.mean(support)),
+        "unchanged": support.count(0.0),
     }
 
 

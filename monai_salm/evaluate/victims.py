@@ -15,8 +15,8 @@ from monai_salm.networks import NETWORKS, SEGMENTATION_NETWORKS, build_network, 
 from monai_salm.tasks import Task
 from monai_salm.training import Augmentation, Recipe, Trainer, fit, steps_per_epoch
 
-# Far from the seeds of surrogates, which are small numbers and what precompute adds to them: victim 0 must never start
-# from the weights that the noise was made against.
+# A victim must never start from the weights that the noise was made against. Surrogates start from 63-bit hashes of the
+# job's seed (``Job.derive``), which a victim's seed, a small number plus this one, could meet by a rare accident only.
 VICTIM_SEED = 1_700_000_000
 
 _EPOCHS = {"none": 15, "standard": 20}

@@ -24,10 +24,7 @@ from monai_salm.training import Trainer
 
 #: Surrogates kept for images that come later (``on_missing="generate"``).
 KEPT_SURROGATES = 3
-#: Batches that the statistics of batch normalisation are measured on before a surrogate is frozen. Without it a freshly
-#: trained surrogate was at chance in evaluation mode and its gradients were of little use (docs/experiments.md).
-CALIBRATION_BATCHES = 8
-_ROUNDS = {2: 20, 3: 8}
+_ROUNDS = {2: 22, 3: 8}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,31 +32,36 @@ class BilevelMethod(Method):
     """Error-minimising noise by the bilevel loop; concrete methods say which elements a step may change.
 
     Args:
-        step_size: length of a noise step, fraction of the window's width.
+        step_size: length of a noise step, fraction of the window's width; None is epsilon, so that a step puts every
+            element it may change at the edge of its budget.
         num_steps: noise steps for every image in a round.
         surrogate_steps: batches the surrogate trains on before the noise steps of a round.
-        rounds: turns of surrogate training and noise steps; None is 20 for images and 8 for volumes,
+        rounds: turns of surrogate training and noise steps; None is 22 for images and 8 for volumes,
             whose rounds cost more.
         restart_every: rounds after which the surrogate starts from fresh weights; 0 is never, as EM's published code.
         stop_error: stop once the surrogate's error on the noisy images is at most this; None never does, for a low
             error is no sign of strong noise (docs/design.md, section 2).
+        calibration_steps: batches on which the surrogate's batch normalisation is measured anew before it is frozen; 0
+            keeps the running averages of its training, as the published codes do (compared in docs/experiments.md).
         perturb_type: ``"samplewise"`` noise for every image, or ``"classwise"`` one noise for all images of a class.
     """
 
-    step_size: float = 2 / 255
-    num_steps: int = 5
-    surrogate_steps: int = 30
+    step_size: float | None = None
+    num_steps: int = 4
+    surrogate_steps: int = 45
     rounds: int | None = None
     restart_every: int = 1
     stop_error: float | None = None
+    calibration_steps: int = 0
     perturb_type: str = "samplewise"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0 < self.step_size <= 1, "step_size", "in (0, 1]", self.step_size)
+        require(self.step_size is None or 0 < self.step_size <= 1, "step_size", "in (0, 1] or None", self.step_size)
         for name in ("num_steps", "surrogate_steps"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         require(self.rounds is None or self.rounds >= 1, "rounds", "at least 1", self.rounds)
+        require(self.calibration_steps >= 0, "calibration_steps", "at least 0", self.calibration_steps)
         require(self.restart_every >= 0, "restart_every", "at least 0", self.restart_every)
         require(self.stop_error is None or 0 <= self.stop_error < 1, "stop_error", "in [0, 1) or None", self.stop_error)
         known = ("samplewise", "classwise")
@@ -79,7 +81,8 @@ class BilevelMethod(Method):
         """
 
     def for_rank(self, spatial_dims: int) -> BilevelMethod:
-        return self if self.rounds is not None else replace(self, rounds=_ROUNDS[spatial_dims])
+        rounds = self.rounds or _ROUNDS[spatial_dims]
+        return replace(self, rounds=rounds, step_size=self.step_size or self.epsilon)
 
     @property
     def fixed_mask_ratio(self) -> float | None:
@@ -104,10 +107,18 @@ class _Loop:
         self.method, self.job, self.cases = method, job, job.cases
         self.units = plan_units(job)
         self.quanta_per_step = {
-            g.quantum: method.step_size * job.cases.window.width / g.quantum for g in job.workspace.grids
+            g.quantum: (method.step_size or method.epsilon) * job.cases.window.width / g.quantum
+            for g in job.workspace.grids
         }
         self.rounds = method.rounds or _ROUNDS[job.cases.spatial_dims]
         self.state = {"rounds": 0, "errors": [], "precision": job.recipe.precision, **job.workspace.checkpoint()}
+        farthest = method.num_steps * min(self.quanta_per_step.values())
+        require(
+            farthest > 0.5,
+            "step_size",
+            "large enough that num_steps of them make one step of the grid",
+            method.step_size,
+        )
         if method.perturb_type == "classwise":
             _require_classwise(job)
             self.units = []
@@ -167,7 +178,10 @@ class _Loop:
                 batch = regions()
                 trainer.step(noisy.window.normalize(noisy.inputs(batch)), noisy.targets(batch))
                 self._report(number, 0.3 * (step + 1) / method.surrogate_steps, "training the surrogate")
-            trainer.recalibrate(noisy.window.normalize(noisy.inputs(regions())) for _ in range(CALIBRATION_BATCHES))
+            if method.calibration_steps:
+                trainer.recalibrate(
+                    noisy.window.normalize(noisy.inputs(regions())) for _ in range(method.calibration_steps)
+                )
         return trainer
 
     def _improve_all(
