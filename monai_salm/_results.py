@@ -10,7 +10,6 @@ import io
 import json
 import math
 import os
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_salm._page import report_page
+from monai_salm._scores import mean_and_sd, score_title, summarise
 
 Array: TypeAlias = NDArray[np.generic]
 
@@ -89,7 +89,7 @@ class UnlearnabilityReport:
         groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
         for cell in self.cells:
             groups.setdefault((cell["victim"], cell["data"], cell["countermeasure"]), []).append(cell)
-        return [_summarise(key, cells) for key, cells in groups.items()]
+        return [summarise(key, cells) for key, cells in groups.items()]
 
     def grade(self) -> str:
         """``"unlearnable"``, ``"hard to learn"``, ``"learnable"``, or ``"inconclusive"``, by the worst case measured.
@@ -250,7 +250,7 @@ class UnlearnabilityReport:
             for data, countermeasure in dict.fromkeys((row["data"], row["countermeasure"]) for row in summary):
                 label = data.replace("_", " ") + ("" if countermeasure == "none" else f" + {countermeasure}")
                 cells = [found.get((data, countermeasure, victim)) for victim in victims]
-                rows.append([label, *[_mean_and_sd(cell, score) for cell in cells]])
+                rows.append([label, *[mean_and_sd(cell, score) for cell in cells]])
             return rows
 
         rows = [
@@ -260,7 +260,7 @@ class UnlearnabilityReport:
         ]
         titles = {"peak": f"{self.metric} (peak epoch: an oracle, chosen with the test labels)"}
         for name in self._further_scores():
-            titles[name] = f"{_score_title(name)} (last epoch{self._chance_of(name)})"
+            titles[name] = f"{score_title(name)} (last epoch{self._chance_of(name)})"
         if victims:
             for score, title in titles.items():
                 rows += [[title, *[""] * len(victims)], *part(score)]
@@ -275,34 +275,6 @@ class UnlearnabilityReport:
         # Guessing and always giving one answer have the same score here: the mean of the recalls, and half the area.
         known = {"balanced_accuracy": self.chance, "auc": 0.5}
         return f", chance {known[score]:.3f}" if score in known else ""
-
-
-def _summarise(key: tuple[str, str, str], cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    victim, data, countermeasure = key
-    row: dict[str, Any] = {"victim": victim, "data": data, "countermeasure": countermeasure, "seeds": len(cells)}
-    further = dict.fromkeys(name for cell in cells for name in cell.get("scores", {}))
-    for name in ("last", "peak", "train_score", *further):
-        values = [cell[name] if name in cell else cell.get("scores", {}).get(name) for cell in cells]
-        numbers = [float("nan") if value is None else float(value) for value in values]
-        row[name] = statistics.fmean(numbers)
-        # statistics.stdev fails on what is not finite.
-        row[f"{name}_sd"] = statistics.stdev(numbers) if len(numbers) > 1 and math.isfinite(row[name]) else None
-    row["undertrained"] = any(cell["undertrained"] for cell in cells)
-    return row
-
-
-def _mean_and_sd(row: Mapping[str, Any] | None, score: str) -> str:
-    if row is None or not math.isfinite(row.get(score, math.nan)):
-        return "-"
-    spread = "" if row[f"{score}_sd"] is None else f" ± {row[f'{score}_sd']:.3f}"
-    return f"{row[score]:.3f}{spread}{' *' if row['undertrained'] else ''}"
-
-
-def _score_title(name: str) -> str:
-    if name == "auc":
-        return "AUC"
-    stem, _, number = name.rpartition("_")
-    return f"{stem}, class {number}" if number.isdigit() else name.replace("_", " ")
 
 
 def _plural(count: int, noun: str) -> str:

@@ -28,6 +28,8 @@ _TYPES: tuple[type | tuple[type, ...], ...] = (
     (bytes, type(None)),
     bytes,
 )
+# zstd packs at most 128 KiB into a block of 4 bytes; a row that claims more than this times its size is a bomb.
+_MAX_RATIO = 2**15
 # No medical volume comes near this; a row that claims more is damaged or hostile.
 _MAX_ELEMENTS = 2**33
 
@@ -119,6 +121,8 @@ def _decompress(blob: bytes, shape: tuple[int, ...], dtype: str) -> Array:
         # The frame must announce just this size: a bomb is refused before any memory is taken.
         if zstandard.frame_content_size(blob) != size:
             raise RowError("its compressed noise is not of its shape")
+        if size > len(blob) * _MAX_RATIO:
+            raise RowError("its compressed noise is too small for its shape")
         data = zstandard.ZstdDecompressor().decompress(blob, max_output_size=size)
         return np.frombuffer(data, np.dtype(dtype).newbyteorder("<")).reshape(shape).astype(dtype)
     except (zstandard.ZstdError, MemoryError) as error:

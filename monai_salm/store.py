@@ -7,6 +7,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,37 @@ from monai_salm.noise import Noise, NoiseStoreError
 from monai_salm.noise_rows import COLUMNS, RowError, checksum, pack_row, parse_shape, unpack_row
 from monai_salm.store_file import APPLICATION_ID, FORMAT_VERSION, create_file, damaged, open_reader, store_error, write
 
-__all__ = ["APPLICATION_ID", "FORMAT_VERSION", "Noise", "NoiseStore", "NoiseStoreError"]
+__all__ = ["APPLICATION_ID", "FORMAT_VERSION", "Noise", "NoiseStore", "NoiseStoreError", "StoreSettings"]
 
 _ROW = ", ".join(COLUMNS)
 # Connections inherited through a fork: SQLite forbids using them and closing them, so they are kept for ever.
 _INHERITED: list[sqlite3.Connection] = []
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """What the noise of a store keeps to, by its description.
+
+    Args:
+        window: the intensity window.
+        epsilon: budget, as a fraction of the window's width.
+        method: the settings of the noise method.
+        sample_mask_ratio: share of an image's elements that its noise may touch; None if it may touch all.
+    """
+
+    window: IntensityWindow
+    epsilon: float
+    method: dict[str, Any]
+    sample_mask_ratio: float | None
+
+    @classmethod
+    def read(cls, meta: Mapping[str, Any]) -> StoreSettings:
+        """Take the settings out of a description; KeyError, TypeError or ValueError if one is missing or wrong."""
+        window, epsilon, method = IntensityWindow(*meta["window"]), float(meta["epsilon"]), dict(meta["method"])
+        ratio = float(method["mask_ratio"]) if method.get("mask_scope") == "sample" else None
+        if not 0 < epsilon <= 1 or (ratio is not None and not 0 < ratio <= 1):
+            raise ValueError(f"epsilon {epsilon}, mask_ratio {ratio}")
+        return cls(window, epsilon, method, ratio)
 
 
 class NoiseStore:
@@ -79,6 +106,19 @@ class NoiseStore:
         if not isinstance(meta, dict):
             raise damaged(self.path, "its description is not a dictionary")
         return meta
+
+    @property
+    def settings(self) -> StoreSettings:
+        """What every image's noise keeps to.
+
+        Raises:
+            NoiseStoreError: if the store cannot be read, or its description lacks something.
+        """
+        meta = self.meta
+        try:
+            return StoreSettings.read(meta)
+        except (KeyError, TypeError, ValueError) as error:
+            raise damaged(self.path, f"its description is not complete ({error!r})") from error
 
     @property
     def window(self) -> IntensityWindow:
@@ -233,12 +273,13 @@ class NoiseStore:
             raise damaged(self.path, f"in a row, {error}") from error
 
     def _connect(self) -> sqlite3.Connection:
-        # A connection must not cross a fork, nor threads.
+        # A connection must not cross a fork, nor threads, nor outlive the file: precompute replaces a store by renaming.
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None or self._local.pid != os.getpid():
+        file = _identity(self.path)
+        if connection is None or self._local.pid != os.getpid() or self._local.file != file:
             self.close()
             connection = open_reader(self.path)
-            self._local.connection, self._local.pid = connection, os.getpid()
+            self._local.connection, self._local.pid, self._local.file = connection, os.getpid(), file
         return connection
 
     def _read(self, query: str, values: tuple[object, ...] = (), again: bool = True) -> list[tuple[Any, ...]]:
@@ -249,3 +290,12 @@ class NoiseStore:
                 self.close()
                 return self._read(query, values, again=False)
             raise store_error(self.path, error) from error
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells the file at a path from another that took its place; None if there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -277,7 +277,10 @@ def steps_per_epoch(cases: Cases, recipe: Recipe) -> int:
 def standard_augmentation(
     images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator, shift: int = 2
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random flip of the last axis and random shift of up to ``shift`` voxels (zero padding), each case its own.
+    """Random flips and random shift of up to ``shift`` voxels (zero padding), each case its own.
+
+    Images are flipped left to right (the last axis), volumes along each of their axes, as MONAI's tutorials do: which
+    axis of a volume is the body's left and right depends on its orientation.
 
     Args:
         images: ``(batch, channel, *spatial)``.
@@ -286,7 +289,7 @@ def standard_augmentation(
         shift: largest shift, voxels.
     """
     rank = images.ndim - 2
-    flips = torch.rand(len(images), generator=generator) < 0.5
+    flips = torch.rand((len(images), 1 if rank == 2 else rank), generator=generator) < 0.5
     shifts = torch.randint(2 * shift + 1, (len(images), rank), generator=generator)
     images = _flip_and_shift(images, flips, shifts, shift)
     if targets.ndim == rank + 1:
@@ -296,7 +299,8 @@ def standard_augmentation(
 
 def _flip_and_shift(batch: torch.Tensor, flips: torch.Tensor, shifts: torch.Tensor, margin: int) -> torch.Tensor:
     size, rank = batch.shape[2:], batch.ndim - 2
-    batch = torch.where(flips.view(-1, *[1] * (batch.ndim - 1)).to(batch.device), batch.flip(-1), batch)
+    for axis, flip in enumerate(flips.to(batch.device).unbind(1), start=-flips.shape[1]):
+        batch = torch.where(flip.view(-1, *[1] * (batch.ndim - 1)), batch.flip(axis), batch)
     padded = F.pad(batch, [margin] * (2 * rank))
     out = torch.empty_like(batch)
     for index, offset in enumerate(shifts.tolist()):

@@ -38,7 +38,7 @@ BELOW: dict[str, tuple[str, ...]] = {
     "new_images": ("methods", "not_found"),
     "transforms": ("new_images",),  # on_missing="generate" makes noise against the stored surrogates
     "formats": ("intensity", "digest"),
-    "layouts": ("formats",),
+    "layouts": ("formats", "tasks"),
     "publish": ("layouts", "precompute"),
     "countermeasures": ("masks", "networks", "cases"),
     "evaluate": ("training", "countermeasures", "methods", "publish"),  # random noise; protected files from disk

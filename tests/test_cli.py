@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -133,12 +134,29 @@ def test_evaluate(archive: Path) -> None:
     output, page, values = (archive.with_name(name) for name in ("out.npz", "report.html", "report.json"))
     small = ["--victims", "resnet10", "--seeds", "5", "--epochs", "1", "--width", "0.05", "--device", "cpu"]
     report = run_json("evaluate", archive, output, *small, "--html", page, "--out", values)
+    assert report["noise"]["linf"] > 0
     assert {"chance", "majority", "seconds", "cells"} <= set(report)
     assert {cell["data"] for cell in report["cells"]} == {"clean", "protected", "random_noise"}
     assert {cell["seed"] for cell in report["cells"]} == {5}
     assert report["protocol"]["epsilon"] == pytest.approx(8 / 255)
     assert "<html" in page.read_text()
     assert json.loads(values.read_text())["cells"] == report["cells"]
+    failed = run_json("evaluate", archive, output, *small, "--epsilon", "0", code=1)
+    assert "epsilon is 0.0000" in failed["error"]
+
+
+def test_evaluate_on_another_test_set(archive: Path) -> None:
+    with np.load(archive) as arrays:
+        parts = {key: arrays[key] for key in arrays}
+    np.savez(archive, **{key: value for key, value in parts.items() if key.startswith("train")})
+    tests, output = archive.with_name("tests.npz"), archive.with_name("out.npz")
+    np.savez(tests, train_images=parts["test_images"], train_labels=parts["test_labels"])
+    protect(archive)
+    call = ["evaluate", archive, output, "--victims", "resnet10", "--seeds", "0", "--epochs", "1", "--width", "0.05"]
+    assert "--test DATASET" in run_json(*call, "--device", "cpu", code=1)["error"]
+    report = run_json(*call, "--device", "cpu", "--test", tests)
+    assert report["protocol"]["cases"]["test"] == len(parts["test_images"])
+    assert "clean images" in run_json(*call, "--device", "cpu", "--test", output, code=1)["error"]
 
 
 @pytest.mark.parametrize(
@@ -156,9 +174,16 @@ def test_evaluate(archive: Path) -> None:
         ["generate", "IN", "--store", "n.db", "--patch-size", "a,b"],
         ["generate", "IN", "--store", "n.db", "--surrogate", "a,,b"],
         ["generate", "IN", "--store", "n.db", "--seed", "-1"],
+        ["generate", "IN", "--store", "n.db", "--layout", "nope"],
+        ["generate", "IN", "--store", "n.db", "--surrogate", "nope"],
+        ["generate", "IN", "--store", "n.db", "--device", "toaster"],
         ["generate", "IN"],
         ["generate", "IN", "--store", "n.db", "--no-such-option"],
         ["evaluate", "IN", "OUT", "--seeds", "x"],
+        ["evaluate", "IN", "OUT", "--victims", "nope"],
+        ["evaluate", "IN", "OUT", "--countermeasures", "none,nope"],
+        ["evaluate", "IN", "OUT", "--augment", "nope"],
+        ["verify", "IN", "OUT", "--store", "n.db", "--layout", "nope"],
         ["no-such-verb"],
     ],
 )
@@ -176,9 +201,7 @@ def test_wrong_usage_is_2(archive: Path, arguments: list[str], monkeypatch: pyte
         (["info", "GONE"], "does not exist"),
         (["verify", "IN", "OUT", "--store", "GONE"], "no noise store"),
         (["publish", "IN", "OUT", "--store", "VALUABLE"], "not a noise store"),
-        (["generate", "IN", "--store", "n.db", "--layout", "nope"], "known: medmnist"),
-        (["generate", "IN", "--store", "n.db", "--surrogate", "nope"], "unknown network"),
-        (["generate", "IN", "--store", "n.db", "--device", "toaster"], "cuda"),
+        (["generate", "IN", "--store", "n.db", "--surrogate", "unet"], "does not fit"),
         (["generate", "IN", "--store", "n.db", "--epsilon", "0.001"], "would vanish"),
         (["generate", "IN", "--store", "IN", "--overwrite"], "inside the data set"),
         (["generate", "IN", "--store", "VALUABLE", "--overwrite"], "not a noise store"),
@@ -210,9 +233,37 @@ def test_protect_refuses_before_the_work(archive: Path) -> None:
     failed = protect(archive, code=1)
     assert "--overwrite" in failed["error"]
     assert not archive.with_name("out.npz.noise.db").exists()
+    failed = protect(archive, "--overwrite", code=1)
+    assert "no earlier" in failed["error"]
+    assert not archive.with_name("out.npz.noise.db").exists()
     assert archive.with_name("out.npz").read_bytes() == b"precious"
-    assert protect(archive, "--overwrite")["ok"]
+    archive.with_name("out.npz").unlink()
+    assert protect(archive)["ok"]
     assert protect(archive, "--overwrite", "--seed", "1")["ok"]
+
+
+def test_protect_goes_on_where_it_stopped(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output, store = archive.with_name("out.npz"), archive.with_name("out.npz.noise.db")
+
+    def stop(*arguments: Any, **options: Any) -> Any:
+        raise OSError("stopped")
+
+    for part in ("publish", "verify"):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys.modules["monai_salm.publish"], part, stop)
+            assert protect(archive, code=1)["error"] == "stopped"
+        made = store.stat().st_ino
+    published = output.read_bytes()
+    for arguments in ((), ("--overwrite",)):
+        assert protect(archive, *arguments)["ok"]
+        assert store.stat().st_ino == made
+        assert output.read_bytes() == published
+    assert "another seed" in protect(archive, "--seed", "1", code=1)["error"]
+    output.write_bytes(archive.read_bytes())
+    assert "is not what these settings give" in protect(archive, code=1)["error"]
+    assert output.read_bytes() == archive.read_bytes()
+    assert protect(archive, "--overwrite", "--seed", "1")["ok"]
+    assert store.stat().st_ino != made
 
 
 def test_every_setting_is_an_option(archive: Path) -> None:
@@ -274,7 +325,4 @@ def test_public_names_exist() -> None:
     assert set(monai_salm.__all__) <= set(dir(monai_salm))
     with pytest.raises(AttributeError, match="nope"):
         _ = monai_salm.nope
-    assert (
-        f"\nversion = {monai_salm.__version__}\n" in (ROOT / "setup.cfg").read_text()
-        or "attr:" in (ROOT / "setup.cfg").read_text()
-    )
+    assert importlib.metadata.version("monai_salm") == monai_salm.__version__

@@ -188,9 +188,9 @@ def test_label_outside_the_task_is_refused() -> None:
     [
         ({"image": np.full((1, 16, 16), np.nan, np.float32)}, "test case 'x' holds NaN, infinite values or no numbers"),
         ({"image": np.full((1, 16, 16), np.inf)}, "test case 'x' holds NaN, infinite values or no numbers"),
-        ({"image": np.full((1, 16, 16), "a")}, "test case 'x' holds NaN, .* dtype <U1"),
+        ({"image": np.full((1, 16, 16), "a")}, "test case 'x' holds NaN, .*dtype <U1"),
         ({"image": torch.zeros(1, 16, 16, dtype=torch.bfloat16)}, "test set, case 'x': bfloat16 is no stored type"),
-        ({"image": None}, "test case 'x' holds NaN, .* dtype object"),
+        ({"image": None}, "test case 'x' holds NaN, .*dtype object"),
     ],
 )
 def test_images_that_are_no_finite_numbers_are_refused(wrong: dict[str, Any], message: str) -> None:

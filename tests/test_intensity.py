@@ -192,7 +192,8 @@ def test_8_of_255_is_8_grey_levels() -> None:
 
 @pytest.mark.parametrize("dtype", ["bool", "float64", "complex64", "int64", "uint32", "float16"])
 def test_types_that_cannot_carry_noise_are_refused(dtype: str) -> None:
-    with pytest.raises(ValueError, match=f"image dtype must be one of .*, got {dtype}"):
+    hint = "A boolean image has no grey levels" if dtype == "bool" else "Convert the image to float32 or int32"
+    with pytest.raises(ValueError, match=f"image dtype must be one of .*, got {dtype}. {hint}"):
         make_grid(dtype, IntensityWindow(0, 255), 0.1)
 
 

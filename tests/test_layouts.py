@@ -319,8 +319,12 @@ def test_window_is_guessed_from_the_training_images(
 def test_constant_images_have_no_window(tmp_path: Path) -> None:
     save_nifti(tmp_path / "i.nii", np.full((4, 4), 5, "int16"))
     save_json(tmp_path / "dataset.json", {"training": [{"image": "i.nii", "label": 0}]})
-    with pytest.raises(LayoutError, match="--window"):
+    with pytest.raises(LayoutError, match=r"window= \(--window"):
         detect(tmp_path).window()
+    with pytest.raises(LayoutError, match=r"gone/dataset\.json is missing"):
+        detect(tmp_path).reopen(tmp_path / "gone")
+    with pytest.raises(LayoutError, match="--test DATASET"):
+        detect(tmp_path).test_split()
 
 
 def test_unlisted_images_are_found(decathlon: Path) -> None:
@@ -328,6 +332,10 @@ def test_unlisted_images_are_found(decathlon: Path) -> None:
     listed = {"labelsTs/c0.nii.gz", "labelsTs/c1.nii.gz"}
     assert {file for file, _ in data.unlisted_images()} == listed
     (decathlon / "imagesTr" / "._c0.nii.gz").write_bytes(b"what macOS leaves")
+    (decathlon / ".DS_Store").write_bytes(b"what macOS leaves")
+    assert set(data.unlisted()) == {*listed, "notes/readme.txt"}
+    (decathlon / "original.npy").write_bytes(b"of a format that is not read")
+    assert set(data.unlisted()) == {*listed, "notes/readme.txt", "original.npy"}
     assert {file for file, _ in data.unlisted_images()} == listed
 
 

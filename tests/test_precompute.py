@@ -20,6 +20,7 @@ from monai_salm._version import __version__
 from monai_salm.digest import content_digest
 from monai_salm.intensity import IntensityWindow
 from monai_salm.methods import EM, SALM, Method, RandomNoise
+from monai_salm.methods.base import Job
 from monai_salm.networks import SEGMENTATION_NETWORKS
 from monai_salm.precompute import precompute
 from monai_salm.progress import Progress
@@ -321,7 +322,9 @@ def test_progress_is_reported_stage_by_stage(cases: list[Case], store: Path) -> 
 def test_called_again_it_returns_the_finished_store(cases: list[Case], store: Path) -> None:
     first = contents(make(cases, store))
     written = store.stat().st_mtime_ns
-    assert contents(make(cases, store, surrogate=never)) == first
+    reports: list[Progress] = []
+    assert contents(make(cases, store, progress=reports.append)) == first
+    assert {report.stage for report in reports} == {"check"}
     assert store.stat().st_mtime_ns == written
     assert not folder_of(store).exists()
 
@@ -387,10 +390,27 @@ def test_something_else_at_the_stores_path_is_refused(cases: list[Case], store: 
     assert not folder_of(store).exists()
 
 
-def test_noise_that_vanishes_on_the_grid_is_an_error(cases: list[Case], store: Path) -> None:
-    with pytest.raises(NoiseStoreError, match=r"case 'case_0_000' got no noise: .*Use a larger step_size or epsilon"):
-        make(cases, store, EM(**{**SHORT, "num_steps": 1, "step_size": 0.3 / 255}))
-    assert not store.exists()
+def test_steps_that_vanish_on_the_grid_are_refused(cases: list[Case], store: Path) -> None:
+    with pytest.raises(ValueError, match="step_size must be large enough that num_steps of them make one step"):
+        make(cases, store, EM(**{**SHORT, "num_steps": 1, "step_size": 0.3 / 255}), surrogate=never)
+    assert list(store.parent.iterdir()) == []
+
+
+class Silent(Method):
+    """Leaves no noise in one image."""
+
+    name = "silent"
+
+    def run(self, job: Job) -> int:
+        for number, codes in enumerate(job.workspace.codes(0)):
+            codes[...] = number != 2
+        return 0
+
+
+def test_an_image_without_noise_is_an_error(cases: list[Case], store: Path) -> None:
+    with pytest.raises(NoiseStoreError, match="case 'case_0_002' got no noise"):
+        make(cases, store, Silent())
+    assert list(store.parent.iterdir()) == []
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from monai_salm.methods import RandomNoise
 from monai_salm.precompute import precompute
 from monai_salm.progress import Progress, show_progress
 from monai_salm.publish import PublishError, noise_statistics, publish, restore, verify
-from monai_salm.store import Noise, NoiseStore
+from monai_salm.store import Noise, NoiseStore, NoiseStoreError
 
 EPSILON = 0.05
 KINDS = ("medmnist", "medmnist3d", "rgb", "int16", "float32")
@@ -69,6 +69,7 @@ def make_folder(root: Path, dtype: str) -> Path:
             listing[split].append({"image": image, "label": label})
     (root / "dataset.json").write_text(json.dumps(listing))
     (root / "licence.txt").write_text("as before")
+    (root / ".DS_Store").write_bytes(b"what macOS leaves")
     return root
 
 
@@ -118,7 +119,9 @@ def test_copy_is_protected_verified_and_restored(example: Callable[[str], Exampl
     reports: list[Progress] = []
     report = publish(ex.source, ex.output, ex.store, progress=reports.append)
     original, copy = detect(ex.source), detect(ex.output)
-    assert (report.output, report.manifest, report.warnings) == (ex.output, ex.manifest, [])
+    assert (report.output, report.manifest) == (ex.output, ex.manifest)
+    unlisted = ["1 file that no split lists was copied unprotected: licence.txt"]
+    assert report.warnings == ([] if ex.single else unlisted)
     assert [r.done for r in reports] == list(range(1, report.images + 1))
     assert report.images == len(original.dataset())
 
@@ -414,12 +417,23 @@ def test_overwriting_never_deletes_other_files(example: Callable[[str], Example]
 def test_unlisted_original_is_an_error_and_other_images_a_warning(example: Callable[[str], Example]) -> None:
     ex = example("int16")
     shutil.copy(ex.source / "training/l0.nii.gz", ex.source / "extra.nii.gz")
+    for name in ("scan.dcm", "training/i0.npy"):  # whatever they hold, the owner must know
+        (ex.source / name).write_bytes(b"perhaps an original")
     report = publish(ex.source, ex.output, ex.store)
-    assert report.warnings == ["1 images that no split lists were copied unprotected: extra.nii.gz"]
+    named = "extra.nii.gz, licence.txt, scan.dcm and 1 more"
+    assert report.warnings == [f"4 files that no split lists were copied unprotected: {named}"]
     shutil.copy(ex.source / "training/i0.nii.gz", ex.source / "backup.nii.gz")
     with pytest.raises(PublishError, match=r"backup\.nii\.gz is a copy of a training image"):
         publish(ex.source, ex.output.with_name("second"), ex.store)
     assert not ex.output.with_name("second").exists()
+
+
+def test_unlisted_array_is_a_warning(example: Callable[[str], Example]) -> None:
+    ex = example("medmnist")
+    with np.load(ex.source) as arrays:
+        np.savez(ex.source, **arrays, originals=arrays["train_images"])
+    report = publish(ex.source, ex.output, ex.store)
+    assert report.warnings == ["1 array that no split lists was copied unprotected: originals"]
 
 
 def test_training_image_in_another_split_is_a_warning(example: Callable[[str], Example]) -> None:
@@ -454,6 +468,58 @@ def test_failing_write_leaves_nothing(example: Callable[[str], Example], monkeyp
     with pytest.raises(OSError, match="No space"):
         publish(ex.source, ex.output, ex.store)
     assert list(ex.output.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["medmnist", "int16"])
+def test_overwriting_replaces_nothing_but_copies(example: Callable[[str], Example], kind: str) -> None:
+    """A data set of the same names may be somebody's only original."""
+    ex = example(kind)
+    (shutil.copy if ex.single else shutil.copytree)(ex.source, ex.output)
+    with pytest.raises(PublishError, match="no manifest"):
+        publish(ex.source, ex.output, ex.store, overwrite=True)
+    assert list(detect(ex.source).differences(detect(ex.output), splits=())) == []
+    back = ex.output.with_name("back" + ex.output.suffix)
+    publish(ex.source, ex.output.with_name("public" + ex.output.suffix), ex.store)
+    restore(ex.output.with_name("public" + ex.output.suffix), back, ex.store)
+    restore(ex.output.with_name("public" + ex.output.suffix), back, ex.store, overwrite=True)
+    if ex.single:
+        np.savez(back, train_images=np.zeros((2, 8, 8), "uint8"))
+        for foreign in (back.read_bytes(), b"precious"):
+            back.write_bytes(foreign)
+            with pytest.raises(PublishError, match="no earlier copy of this data set"):
+                restore(ex.output.with_name("public" + ex.output.suffix), back, ex.store, overwrite=True)
+            assert back.read_bytes() == foreign
+
+
+def test_incomplete_store_is_refused_before_any_work(example: Callable[[str], Example]) -> None:
+    ex = example("int16")
+    for index, lacking in enumerate(("window", "epsilon", "method", None)):
+        meta = {} if lacking is None else {key: value for key, value in ex.store.meta.items() if key != lacking}
+        bare = NoiseStore.create(ex.store.path.with_name(f"bare{index}.db"), meta)
+        with pytest.raises(NoiseStoreError, match="its description is not complete"):
+            publish(ex.source, ex.output, bare)
+        with pytest.raises(NoiseStoreError, match="its description is not complete"):
+            verify(ex.source, ex.output, bare)
+    assert not ex.output.exists()
+
+
+def test_verify_takes_a_float_at_the_bound_for_inside(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).uniform(0, 0.25, (2, 6, 6, 6)).astype("float32")
+    values[:, 0] = 0.3  # float32(0.3) is more than 0.3
+    for index, image in enumerate(values):
+        (tmp_path / "set").mkdir(exist_ok=True)
+        nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), tmp_path / "set" / f"{index}.nii")
+    listing = {"training": [{"image": f"{index}.nii", "label": index} for index in range(2)]}
+    (tmp_path / "set" / "dataset.json").write_text(json.dumps(listing))
+    data = detect(tmp_path / "set")
+    window, method = IntensityWindow(0, 0.3), RandomNoise(epsilon=EPSILON)
+    store = precompute(
+        data.dataset(), tmp_path / "noise.db", method=method, task=data.task(), window=window, device="cpu"
+    )
+    publish(tmp_path / "set", tmp_path / "out", store)
+    difference = detect(tmp_path / "out").dataset()[0]["image"] - data.dataset()[0]["image"]
+    assert difference[0, 0].any()
+    assert verify(tmp_path / "set", tmp_path / "out", store).problems == []
 
 
 def test_noise_statistics(example: Callable[[str], Example]) -> None:

@@ -67,6 +67,7 @@ def test_readme_runs(scans: Path) -> None:
     in_loader = np.asarray(SALMProtect(store)(loaded))[0]
     np.testing.assert_array_equal(in_loader, published)
     assert (in_loader != np.asarray(loaded)[0]).any()
+    assert namespace["report"].noise["linf"] > 0  # type: ignore[attr-defined]
     assert (scans / "report.html").stat().st_size > 1000
 
 

@@ -28,7 +28,7 @@ from hypothesis.extra import numpy as hnp
 from monai_salm import store as store_module
 from monai_salm.digest import content_digest
 from monai_salm.intensity import GRIDS
-from monai_salm.noise_rows import COLUMNS, checksum, pack_row
+from monai_salm.noise_rows import COLUMNS, checksum, pack_row, unpack_row
 from monai_salm.store import Noise, NoiseStore, NoiseStoreError
 
 META = {"method": {"name": "random_noise", "epsilon": 0.03}, "window": [0, 255], "epsilon": 0.03, "seed": 0}
@@ -329,6 +329,30 @@ def test_forked_process_opens_its_own_connection(store: NoiseStore, noise: Noise
     assert store._connect() is connection
 
 
+def test_replaced_store_is_read_anew(store: NoiseStore, noise: Noise, tmp_path: Path, rng: np.random.Generator) -> None:
+    assert same(store.get(noise.digest), noise)
+    other = NoiseStore.create(tmp_path / "other.db", {**META, "seed": 1})
+    replacement = noise_of(image_of("uint8", rng), rng, "other")
+    other.add([replacement])
+    other.close()
+    os.replace(other.path, store.path)
+    assert store.get(noise.digest) is None
+    assert same(store.get(replacement.digest), replacement)
+    assert store.meta["seed"] == 1
+    store.path.unlink()
+    with pytest.raises(NoiseStoreError, match="no noise store"):
+        store.get(replacement.digest)
+
+
+@pytest.mark.parametrize("exponent", [0, 10, 17, 20, 26])
+def test_noise_of_zeros_passes_as_no_bomb(exponent: int) -> None:
+    """All zeros is what zstd packs best."""
+    for count in (2**exponent, 2**exponent + 1):
+        codes = np.zeros((1, count), np.int8)
+        noise = Noise(b"d", b"p", "zeros", "uint8", 1.0, codes)
+        assert np.array_equal(unpack_row(pack_row(noise)).codes, codes)
+
+
 def test_closed_store_opens_again(store: NoiseStore, noise: Noise) -> None:
     store.get(noise.digest)
     store.close()
@@ -549,6 +573,14 @@ def test_forged_row_is_an_error_and_takes_no_memory(store: NoiseStore, noise: No
     with pytest.raises(NoiseStoreError, match="is damaged: the noise of case"):
         NoiseStore(store.path).get(noise.digest, noise.codes.shape)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB; the bombs hold 2**28 bytes
+
+
+def test_row_that_claims_more_than_it_can_hold_is_an_error(store: NoiseStore, noise: Noise) -> None:
+    """Where no image says what shape to expect, as when a whole store is read."""
+    codes = b"\x28\xb5\x2f\xfd\xe0" + (2**32).to_bytes(8, "little")
+    forge(store, noise, codes=codes, shape=f"[1, {2**16}, {2**16}]")
+    with pytest.raises(NoiseStoreError, match="too small for its shape"):
+        NoiseStore(store.path).check()
 
 
 def test_honest_forgery_is_found(store: NoiseStore, noise: Noise) -> None:

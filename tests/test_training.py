@@ -223,7 +223,8 @@ def test_augmentation_moves_labels_with_images(spatial: tuple[int, ...], channel
     for before, after in zip(labels, targets, strict=True):
         starts = np.ndindex(*[5] * len(spatial))
         windows = [after[tuple(slice(s, s + n - 4) for s, n in zip(at, spatial, strict=True))] for at in starts]
-        kept = (before[core], before.flip(-1)[core])
+        flips = [[], [-1]] if len(spatial) == 2 else [[a for a in (0, 1, 2) if bits >> a & 1] for bits in range(8)]
+        kept = [before.flip(axes)[core] for axes in flips]
         assert any(torch.equal(window, middle) for window in windows for middle in kept)
 
 

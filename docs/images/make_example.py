@@ -1,6 +1,6 @@
 """Draw docs/images/example.png from what the demo wrote: clean, protected, difference amplified.
 
-    monai-salm demo && python docs/images/make_example.py salm_demo
+monai-salm demo && python docs/images/make_example.py salm_demo
 """
 
 from __future__ import annotations

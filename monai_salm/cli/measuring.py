@@ -12,7 +12,7 @@ from monai_salm.cli.running import Outcome
 from monai_salm.progress import ProgressCallback
 
 if TYPE_CHECKING:
-    from monai_salm.layouts import Layout
+    from monai_salm.layouts import CaseSequence, Layout
 
 
 def demo(
@@ -53,6 +53,15 @@ def evaluate(
         typer.Option("--epsilon", metavar="X", help="Budget of the random-noise control; the copy's own if not given."),
     ] = None,
     window: opt.Window = None,
+    test: Annotated[
+        Path | None,
+        typer.Option(
+            "--test",
+            metavar="DATASET",
+            help="Clean images to test on: its labelled test split, else its training split. "
+            "The test or validation split of INPUT if not given.",
+        ),
+    ] = None,
     layout: opt.LayoutName = None,
     patch_size: opt.PatchSize = None,
     view_size: opt.ViewSize = None,
@@ -70,8 +79,9 @@ def evaluate(
 ) -> Outcome:
     """Train fresh networks on the original and on the protected copy, and compare them on clean test images."""
     settings: dict[str, Any] = {
-        "victims": None if victims is None else opt.read("--victims", opt.names, victims),
-        "countermeasures": opt.read("--countermeasures", opt.names, countermeasures),
+        "victims": None if victims is None else opt.read("--victims", opt.networks, victims),
+        "countermeasures": opt.read("--countermeasures", opt.countermeasures, countermeasures),
+        "augment": opt.read("--augment", opt.augmentation, augment),
         "seeds": opt.read("--seeds", opt.integers, seeds),
         "patch_size": None if patch_size is None else opt.read("--patch-size", opt.integers, patch_size),
         "view_size": None if view_size is None else opt.read("--view-size", opt.integers, view_size),
@@ -94,12 +104,11 @@ def evaluate(
     report = evaluate_(
         clean=clean.dataset(),
         protected=copy.dataset(),
-        test=clean.dataset(clean.test_split()),
+        test=clean.dataset(clean.test_split()) if test is None else _test_cases(open_layout(test, layout)),
         task=clean.task(),
         window=clean.window() if limits is None else IntensityWindow(*limits),
-        epsilon=given or known.get("epsilon", 8 / 255),
+        epsilon=known.get("epsilon", 8 / 255) if given is None else given,
         epochs=epochs,
-        augment=augment,
         width=width,
         device=device,
         progress=progress,
@@ -153,6 +162,17 @@ def _dataset_info(file: Path, layout: str | None) -> dict[str, Any]:
         "dtype": first.dtype.name,
         "protected": bool(_manifest(data)),
     }
+
+
+def _test_cases(data: Layout) -> CaseSequence:
+    """The clean cases of a data set of its own: its test split if that has labels, else its training split."""
+    if "test" in data.splits and data.has_labels("test"):
+        return data.dataset("test")
+    if _manifest(data):
+        raise ValueError(f"{data.root} is a protected copy, by its manifest; test on clean images")
+    if not data.has_labels("train"):
+        raise ValueError(f"{data.root} has no labelled cases to test on")
+    return data.dataset()
 
 
 def _manifest(data: Layout) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar, get_type_hints
@@ -18,11 +18,30 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+
+def _known_layout(name: str | None) -> str | None:
+    if name is not None:
+        from monai_salm.layouts import LAYOUTS
+
+        if name not in LAYOUTS:
+            raise typer.BadParameter(f"unknown layout {name!r}; known: {', '.join(LAYOUTS)}")
+    return name
+
+
+def _known_device(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", name):
+        raise typer.BadParameter(f"unknown device {name!r}; use auto, cpu, cuda or cuda:N")
+    return name
+
+
 Input: TypeAlias = Annotated[Path, typer.Argument(metavar="INPUT", help="The data set: a folder or a file.")]
 Output: TypeAlias = Annotated[Path, typer.Argument(metavar="OUTPUT", help="The protected copy.")]
 Store: TypeAlias = Annotated[Path, typer.Option("--store", metavar="FILE", help="The noise store; keep it private.")]
 LayoutName: TypeAlias = Annotated[
-    str | None, typer.Option("--layout", metavar="NAME", help="Layout of the data set; found out if not given.")
+    str | None,
+    typer.Option(
+        "--layout", metavar="NAME", help="Layout of the data set; found out if not given.", callback=_known_layout
+    ),
 ]
 Window: TypeAlias = Annotated[
     str | None,
@@ -39,7 +58,9 @@ PatchSize: TypeAlias = Annotated[
 ViewSize: TypeAlias = Annotated[
     str | None, typer.Option("--view-size", metavar="N,N[,N]", help="Resize images to this size for the networks.")
 ]
-Device: TypeAlias = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda:N", help="Where to compute.")]
+Device: TypeAlias = Annotated[
+    str, typer.Option("--device", metavar="auto|cpu|cuda:N", help="Where to compute.", callback=_known_device)
+]
 Seed: TypeAlias = Annotated[int, typer.Option("--seed", metavar="N", help="Of everything random.", min=0)]
 Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier call wrote.")]
 
@@ -70,6 +91,27 @@ def names(text: str) -> tuple[str, ...]:
     if not all(found):
         raise ValueError(f"must be names with commas between them, got {text!r}")
     return found
+
+
+def networks(text: str) -> tuple[str, ...]:
+    """``"a,b"`` as names of networks."""
+    from monai_salm.networks import NETWORKS
+
+    return _all_known("network", names(text), NETWORKS)
+
+
+def countermeasures(text: str) -> tuple[str, ...]:
+    """``"a,b"`` as names of countermeasures."""
+    from monai_salm.countermeasures import COUNTERMEASURES
+
+    return _all_known("countermeasure", names(text), COUNTERMEASURES)
+
+
+def augmentation(text: str) -> str:
+    """The name of an augmentation."""
+    from monai_salm.evaluate import AUGMENTATIONS
+
+    return _all_known("augmentation", (text,), AUGMENTATIONS)[0]
 
 
 def integers(text: str) -> tuple[int, ...]:
@@ -138,6 +180,13 @@ def make_method(name: str, texts: dict[str, str | None]) -> Method:
         return method(**settings)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def _all_known(what: str, found: tuple[str, ...], known: Collection[str]) -> tuple[str, ...]:
+    for name in found:
+        if name not in known:
+            raise ValueError(f"unknown {what} {name!r}; known: {', '.join(known)}")
+    return found
 
 
 def _setting_options() -> list[Any]:

@@ -95,16 +95,21 @@ def protect(
     *,
     progress: ProgressCallback,
 ) -> Outcome:
-    """Generate the noise, publish the protected copy, and verify it."""
+    """Generate the noise, publish the protected copy, and verify it; goes on where an interrupted call stopped."""
     from monai_salm.publish import check_publishable
 
     settings = _settings(surrogate, width, patch_size, view_size, device, seed, overwrite)
     chosen = opt.make_method(method, ctx.obj)
     place = store or output.with_name(f"{output.name}.noise.db")
-    # Before hours of work, not after them.
-    check_publishable(source, output, place, layout=layout, overwrite=overwrite)
-    noise, data = _generate(source, place, chosen, layout, window, settings, progress)
-    published = publish(source, output, noise.path, layout, overwrite, progress=progress)
+    # Before hours of work, not after them. With a store there are none ahead, and what an earlier call published may stand.
+    resumed = place.exists() and output.exists() and not overwrite
+    check_publishable(source, output, place, layout=layout, overwrite=overwrite or resumed)
+    noise, data = _generate(source, place, chosen, layout, window, settings, progress, reuse=True)
+    if resumed and output.exists() and not verify(source, output, noise.path, layout, progress=progress).ok:
+        raise FileExistsError(
+            f"{output} exists and is not what these settings give; give another output or overwrite it (--overwrite)"
+        )
+    published = publish(source, output, noise.path, layout, overwrite or resumed, progress=progress)
     verified = verify(source, output, noise.path, layout, progress=progress)
     text = "\n".join([_described(data), published.text, verified.text, f"Noise store: {place} (keep it private)"])
     return Outcome({**data, **published.data, **verified.data}, text, verified.ok)
@@ -163,7 +168,7 @@ def _settings(
 ) -> dict[str, Any]:
     """Options as arguments of ``precompute``; read before anything else, so that wrong usage is told at once."""
     return {
-        "surrogate": None if surrogate is None else opt.read("--surrogate", opt.names, surrogate),
+        "surrogate": None if surrogate is None else opt.read("--surrogate", opt.networks, surrogate),
         "width": width,
         "patch_size": None if patch_size is None else opt.read("--patch-size", opt.integers, patch_size),
         "view_size": None if view_size is None else opt.read("--view-size", opt.integers, view_size),
@@ -181,11 +186,13 @@ def _generate(
     window: str | None,
     settings: dict[str, Any],
     progress: ProgressCallback,
+    reuse: bool = False,
 ) -> tuple[NoiseStore, dict[str, Any]]:
+    """Make the noise, or find it made; ``reuse`` keeps a finished store of the same settings even where overwriting."""
     from monai_salm.layouts import open_layout
     from monai_salm.precompute import precompute
     from monai_salm.publish import noise_statistics
-    from monai_salm.store import NoiseStore
+    from monai_salm.store import NoiseStore, NoiseStoreError
 
     start = time.perf_counter()
     dataset = open_layout(source, layout)
@@ -196,7 +203,18 @@ def _generate(
     if settings["overwrite"] and store.exists():
         NoiseStore(store).meta  # noqa: B018 - raises for any other file, which must not be overwritten
     chosen, task = window_of(dataset, window), dataset.task()
-    noise = precompute(dataset.dataset(), store, method=method, task=task, window=chosen, progress=progress, **settings)
+
+    def make(overwrite: bool) -> NoiseStore:
+        call = {**settings, "overwrite": overwrite}
+        return precompute(dataset.dataset(), store, method=method, task=task, window=chosen, progress=progress, **call)
+
+    if reuse and settings["overwrite"] and store.exists():
+        try:
+            noise = make(overwrite=False)  # finished before with the same settings
+        except NoiseStoreError:
+            noise = make(overwrite=True)
+    else:
+        noise = make(settings["overwrite"])
     data = {
         **noise_statistics(noise),
         "rounds": noise.meta.get("rounds", 0),

@@ -122,6 +122,14 @@ class Layout(ABC):
     def all_files(self) -> tuple[str, ...]:
         """All files of the data set, as ``image_files`` names them."""
 
+    def parts(self) -> tuple[str, ...]:
+        """Names of what the data set is made of, which tell it from another: its files, or the arrays of its file."""
+        return self.all_files()
+
+    @abstractmethod
+    def unlisted(self) -> tuple[str, ...]:
+        """Parts that a copy takes over though no split lists them; what systems hide in folders is left out."""
+
     @abstractmethod
     def unlisted_images(self) -> Iterator[tuple[str, Array]]:
         """Readable images that no split lists, as (file, image): they would be copied as they are."""
@@ -162,7 +170,8 @@ class Layout(ABC):
             if split in self.splits and self.has_labels(split):
                 return split
         raise LayoutError(
-            f"{self.root} has no test or validation split with labels to measure on; its splits are {self.splits}"
+            f"{self.root} has no test or validation split with labels to measure on; its splits are {self.splits}. Give "
+            "another, clean data set as test= (--test DATASET)"
         )
 
     def window(self) -> IntensityWindow:
@@ -197,7 +206,7 @@ class Layout(ABC):
 def _percentile_window(values: np.ndarray[Any, np.dtype[np.float64]], where: Path) -> IntensityWindow:
     if not values.size or values.min() == values.max():
         raise LayoutError(
-            f"{where}: the training images are constant, so no window can be guessed; give --window LOW,HIGH"
+            f"{where}: the training images are constant, so no window can be guessed; give window= (--window LOW,HIGH)"
         )
     low, high = np.percentile(values, [0.5, 99.5])
     if low == high:  # nearly all background

@@ -66,7 +66,10 @@ class Datalist(FolderLayout):
         return cls(found[0])
 
     def reopen(self, root: Path) -> Datalist:
-        return type(self)(root / self.listing.name)
+        listing = root / self.listing.name
+        if not listing.is_file():
+            raise LayoutError(f"{listing} is missing; give the folder of a copy of {self.root}")
+        return type(self)(listing)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -121,6 +124,9 @@ class Datalist(FolderLayout):
     def label_files(self) -> tuple[str, ...]:
         labels = (entry.label for entries in self._entries.values() for entry in entries)
         return tuple(dict.fromkeys(label for label in labels if isinstance(label, str)))
+
+    def listing_files(self) -> tuple[str, ...]:
+        return (self.listing.name,)
 
     def _read_split(self, split: str) -> Iterator[_Entry]:
         for key in _SPLIT_KEYS[split]:

@@ -22,19 +22,26 @@ class FolderLayout(Layout):
     def label_files(self) -> tuple[str, ...]:
         """Files that hold labels, relative to the root."""
 
+    @abstractmethod
+    def listing_files(self) -> tuple[str, ...]:
+        """Files that list the cases, relative to the root."""
+
     def all_files(self) -> tuple[str, ...]:
         return tuple(sorted(_walk(self.root)))
 
+    def unlisted(self) -> tuple[str, ...]:
+        listed = {*self.image_files(self.splits), *self.label_files(), *self.listing_files()}
+        return tuple(file for file in self.all_files() if file not in listed and not _is_hidden(file))
+
     def unlisted_images(self) -> Iterator[tuple[str, Array]]:
-        listed = {*self.image_files(self.splits), *self.label_files()}
-        for file in self.all_files():
+        for file in self.unlisted():
             format_ = find_format(Path(file))
-            if file in listed or format_ is None:
+            if format_ is None:
                 continue
             try:
                 yield file, format_.read(self.root / file)
             except FormatError:
-                continue  # such as macOS' "._" files, which only bear an image's name
+                continue
 
     def rewrite(self, output: Path, edit: Edit, splits: Sequence[str] = (TRAIN,)) -> None:
         images = set(self.image_files(splits))
@@ -95,6 +102,12 @@ def confine(root: Path, text: object, where: str) -> str:
     if not path.resolve().is_relative_to(root.resolve()):
         raise LayoutError(f"{where}: {path} is a link that leads out of {root}; put the file itself there")
     return parts.as_posix()
+
+
+def _is_hidden(file: str) -> bool:
+    """What macOS leaves in folders; its "._" files bear an image's name and hold none."""
+    name = PurePosixPath(file).name
+    return name == ".DS_Store" or name.startswith("._")
 
 
 def _walk(root: Path) -> Iterator[str]:

@@ -94,6 +94,13 @@ class MedMNIST(Layout):
     def all_files(self) -> tuple[str, ...]:
         return (self.root.name,)
 
+    def parts(self) -> tuple[str, ...]:
+        return self.archive.keys
+
+    def unlisted(self) -> tuple[str, ...]:
+        listed = {f"{split}_{what}" for split in _SPLITS for what in ("images", "labels")}
+        return tuple(key for key in self.archive.keys if key not in listed)
+
     def unlisted_images(self) -> Iterator[tuple[str, Array]]:
         return iter(())
 

@@ -10,8 +10,8 @@ from typing import TypeAlias
 from monai_salm._files import inside
 from monai_salm.digest import content_digest
 from monai_salm.formats.base import FormatError
-from monai_salm.layouts import TRAIN, Layout, open_layout
-from monai_salm.publish.manifest import FOLDER_MANIFEST, file_path, read_manifest
+from monai_salm.layouts import TRAIN, Layout, LayoutError, open_layout
+from monai_salm.publish.manifest import FOLDER_MANIFEST, file_path, manifest_path, read_manifest
 from monai_salm.store import APPLICATION_ID, NoiseStore
 
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -31,17 +31,24 @@ def check_publishable(
         output: the copy to be made.
         store: path of the store, which need not exist yet.
         layout: a name of ``layouts.LAYOUTS``; None finds it out.
-        overwrite: an earlier copy may be replaced.
+        overwrite: an earlier copy may be replaced; nothing else ever is.
 
     Returns:
         The original data set.
 
     Raises:
-        PublishError, FileExistsError, LayoutError, FormatError, OSError: as ``publish``.
+        PublishError, FileExistsError, LayoutError, FormatError, NoiseStoreError, OSError: as ``publish``.
     """
     data = open_layout(source, layout)
-    check_places(data, Path(output), Path(store), overwrite)
+    target = Path(output)
+    check_places(data, target, Path(store), overwrite)
+    if _in_the_way(target) and not manifest_path(target, target.is_file()).is_file():
+        raise PublishError(
+            f"{target} is no earlier protected copy: it has no manifest. It would be deleted; remove it or give another output"
+        )
     _require_no_store(data)
+    if Path(store).exists():
+        NoiseStore(store).settings  # noqa: B018 - raises for what is no store, or an incomplete one
     if read_manifest(data):
         raise PublishError(f"{data.root} is a protected copy already, by its manifest. Publish the original")
     return data
@@ -63,13 +70,16 @@ def check_places(data: Layout, target: Path, store: Path, overwrite: bool) -> No
         )
     if target.is_symlink():
         raise PublishError(f"the output {target} is a link; give the place itself")
-    if target.is_dir() and not any(target.iterdir()):
-        return
-    if not target.exists():
+    if not _in_the_way(target):
         return
     if not overwrite:
         raise FileExistsError(f"{target} exists; give another output or overwrite it (--overwrite)")
     _require_own(target, data)
+
+
+def _in_the_way(target: Path) -> bool:
+    """Whether there is something that a copy would replace."""
+    return target.exists() and not (target.is_dir() and not any(target.iterdir()))
 
 
 def _require_own(target: Path, data: Layout) -> None:
@@ -89,6 +99,15 @@ def _require_own(target: Path, data: Layout) -> None:
                 f"{target} holds {other[0]!r}{f' and {len(other) - 1} more' if other[1:] else ''}, not part of this data set: "
                 "it would be deleted. Remove it or give another output"
             )
+        return
+    try:
+        same = data.reopen(target).parts() == data.parts()
+    except (FormatError, LayoutError):
+        same = False
+    if not same:
+        raise PublishError(
+            f"{target} is no earlier copy of this data set: it would be deleted. Remove it or give another output"
+        )
 
 
 def _require_no_store(data: Layout) -> None:
@@ -121,15 +140,16 @@ def repeated_warnings(data: Layout, store: NoiseStore) -> list[str]:
 
 
 def unlisted_warnings(data: Layout, store: NoiseStore) -> list[str]:
-    """Images that no split lists are copied as they are: an error if one is an original, else a warning."""
-    names = []
+    """What no split lists is copied as it is: an error if it is an original, else a warning, whatever it may hold."""
     for file, image in data.unlisted_images():
         if content_digest(image) in store:
             raise PublishError(
                 f"{file} is a copy of a training image that no split lists, and would be published unprotected; remove it"
             )
-        names.append(file)
+    names = data.unlisted()
     if not names:
         return []
     more = f" and {len(names) - 3} more" if names[3:] else ""
-    return [f"{len(names)} images that no split lists were copied unprotected: {', '.join(names[:3])}{more}"]
+    kind = "array" if data.root.is_file() else "file"
+    what = f"1 {kind} that no split lists was" if len(names) == 1 else f"{len(names)} {kind}s that no split lists were"
+    return [f"{what} copied unprotected: {', '.join(names[:3])}{more}"]

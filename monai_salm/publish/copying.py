@@ -187,7 +187,8 @@ def _copy(
             os.rename(target, staging / f"replaced.{target.name}")
         # The old manifest would not fit the new file.
         final_manifest.unlink(missing_ok=True)
-        for entry in (staged, manifest_path(staged, data.root.is_file())):
+        # A file's manifest first: should this be cut short, what stands under the name is always known to be ours.
+        for entry in (manifest_path(staged, data.root.is_file()), staged):
             if entry.parent == staging and entry.exists():
                 os.rename(entry, target.with_name(entry.name))
         sync_folder(target.parent)

@@ -105,5 +105,5 @@ def manifest_problems(layout: Layout, store: NoiseStore) -> Iterator[str]:
 
 
 def _settings(store: NoiseStore) -> dict[str, Any]:
-    meta = store.meta
-    return {"epsilon": meta["epsilon"], "window": list(meta["window"])}
+    settings = store.settings
+    return {"epsilon": settings.epsilon, "window": [settings.window.low, settings.window.high]}

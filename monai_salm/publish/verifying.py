@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from monai_salm.digest import content_digest
 from monai_salm.formats.base import Array, FormatError
-from monai_salm.intensity import IntensityWindow
 from monai_salm.layouts import Case, LayoutError, open_layout
 from monai_salm.masks import mask_size
 from monai_salm.progress import Progress, ProgressCallback
@@ -99,11 +97,9 @@ class _Rules:
     """What must hold for every protected image, by the settings the store records."""
 
     def __init__(self, store: NoiseStore) -> None:
-        meta: dict[str, Any] = store.meta
-        self.store, self.window = store, IntensityWindow(*meta["window"])
-        self.budget = float(meta["epsilon"]) * self.window.width
-        method = meta["method"]
-        self.mask_ratio = method["mask_ratio"] if method.get("mask_scope") == "sample" else None
+        settings = store.settings
+        self.store, self.window, self.mask_ratio = store, settings.window, settings.sample_mask_ratio
+        self.budget = settings.epsilon * settings.window.width
 
     def problems(self, original: Case, protected: Case) -> Iterator[str]:
         """What is wrong with one case, a line each."""
@@ -133,7 +129,11 @@ class _Rules:
         largest = float(np.abs(difference).max())
         if largest > self.budget * (1 + 1e-9) + slack:
             yield f"noise of {largest:g} stored units exceeds the budget of {self.budget:g}"
-        outside = (original < self.window.low) | (original > self.window.high)
+        # A float image holds the window's bounds as its type rounds them: float32(0.3) is more than 0.3, and inside.
+        low, high = self.window.low, self.window.high
+        if before.dtype.kind == "f":
+            low, high = float(before.dtype.type(low)), float(before.dtype.type(high))
+        outside = (original < low) | (original > high)
         if difference[outside].any():
             yield f"noise outside the window ({self.window.low:g}, {self.window.high:g})"
         support = int(np.count_nonzero(difference))
