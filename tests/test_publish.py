@@ -439,7 +439,7 @@ def test_unlisted_array_is_a_warning(example: Callable[[str], Example]) -> None:
 def test_training_image_in_another_split_is_a_warning(example: Callable[[str], Example]) -> None:
     ex = example("int16")
     shutil.copy(ex.source / "training/i0.nii.gz", ex.source / "test/i0.nii.gz")
-    assert "test/i0.nii.gz" in publish(ex.source, ex.output, ex.store).warnings[0]
+    assert any("test/i0.nii.gz" in warning for warning in publish(ex.source, ex.output, ex.store).warnings)
 
 
 @pytest.mark.parametrize("kind", ["medmnist", "int16"])
