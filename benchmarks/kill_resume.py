@@ -191,7 +191,7 @@ class Result:
     def line(self, images: int) -> str:
         """The count, in a line."""
         return (
-            f"{self.kills} random kills and {self.stage_kills} in the check and the writing, {self.jobs} jobs of "
+            f"{self.kills} random kills and {self.stage_kills} in stages of choice, {self.jobs} jobs of "
             f"{images} images completed and compared: {self.differing} images with other noise"
         )
 
@@ -216,11 +216,12 @@ def kill_and_resume(
     expected = codes_of(whole)
     say(f"an uninterrupted run takes {length:.2f} s for {len(expected)} images")
     rng, result = random.Random(seed), Result()
-    for stage in ("check", "write"):  # a job for each of the short stages
-        at = (stage, rng.randint(1, len(expected)))
+    for stage in ("check", "generate", "write"):  # a job for each stage, so that none is missed by chance
+        reports = 1000 * setting.rounds - 1 if stage == "generate" else len(expected)
+        at = (stage, rng.randint(1, reports))
         result.stages.append(run(setting, folder / f"{stage}.db", die_at=at).stage)
         result.stage_kills += 1
-        say(f"killed at case {at[1]} of the stage {stage}")
+        say(f"killed at report {at[1]} of the stage {stage}")
         _complete(setting, folder / f"{stage}.db", expected, result)
     while result.kills < kills:
         store = folder / f"job{result.jobs}.db"

@@ -27,17 +27,17 @@ def test_killed_and_resumed_runs_end_in_the_same_noise(script: ModuleType, kills
     result, images = script.kill_and_resume(setting, kills, 0, tmp_path, lines.append)
     assert images == 48
     assert result.differing == 0, lines
-    assert (result.kills, result.stage_kills) == (kills, 2)
-    assert result.jobs >= 3
-    assert result.stages[:2] == ["check", "write"]
-    assert "generate" in result.stages[2:]
+    assert (result.kills, result.stage_kills) == (kills, 3)
+    assert result.jobs >= 4
+    assert result.stages[:3] == ["check", "generate", "write"]
     assert list(tmp_path.iterdir()) == [tmp_path / "whole.db"]
 
 
 def test_the_script_notices_other_noise(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stores: list[dict[bytes, bytes]] = [{b"a": b"1", b"b": b"2"}, {b"a": b"1", b"b": b"2"}, {b"a": b"1", b"b": b"X"}]
+    right, wrong = {b"a": b"1", b"b": b"2"}, {b"a": b"1", b"b": b"X"}
+    stores: list[dict[bytes, bytes]] = [right, right, right, wrong]  # uninterrupted, then a job for each stage
 
     def no_run(setting: object, store: Path, **_: object) -> object:
         store.touch()
@@ -46,4 +46,4 @@ def test_the_script_notices_other_noise(
     monkeypatch.setattr(script, "run", no_run)
     monkeypatch.setattr(script, "codes_of", lambda store: stores.pop(0))
     assert script.main(["--kills", "0"]) == 1
-    assert "2 jobs of 2 images completed and compared: 1 images with other noise" in capsys.readouterr().out
+    assert "3 jobs of 2 images completed and compared: 1 images with other noise" in capsys.readouterr().out
