@@ -32,15 +32,16 @@ METHODS: dict[str, list[str] | None] = {
 
 
 def protect(source: Path, out: Path, options: list[str]) -> tuple[Path, dict[str, Any]]:
-    """Protect with the command line, unless an earlier run of this script did; returns the copy and its figures."""
+    """Protect with the command line; returns the copy and its figures."""
     folder = out / "-".join(o.lstrip("-") for o in options or ["default"]).replace("/", "_").replace(",", "_")
     record = folder / "protect.json"
     target = folder / source.name
-    if not record.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "monai_salm", "protect", str(source), str(target), "--json", "--overwrite"]
-        finished = subprocess.run([*command, *options], stdout=subprocess.PIPE, check=True, text=True)
-        record.write_text(finished.stdout)
+    # Always anew: an earlier record may be of other code or other defaults.
+    folder.mkdir(parents=True, exist_ok=True)
+    target.with_name(f"{target.name}.noise.db").unlink(missing_ok=True)
+    command = [sys.executable, "-m", "monai_salm", "protect", str(source), str(target), "--json", "--overwrite"]
+    finished = subprocess.run([*command, *options], stdout=subprocess.PIPE, check=True, text=True)
+    record.write_text(finished.stdout)
     return target, json.loads(record.read_text())
 
 
