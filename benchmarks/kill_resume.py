@@ -11,14 +11,12 @@ with 1 if a single code differs.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import random
 import shutil
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -27,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from killing import Run, run_and_kill
 
 from monai_salm.intensity import IntensityWindow
 from monai_salm.methods import SALM
@@ -34,10 +33,6 @@ from monai_salm.precompute import precompute
 from monai_salm.store import NoiseStore
 from monai_salm.tasks import Classification
 from monai_salm.training import Recipe
-
-# Imported once, in the server that all runs are forked from; nothing is computed there. torch's optimisers import the
-# last at their first step, which would take most of a short run.
-_PRELOAD = ["monai.data", "monai.transforms", "monai_salm.precompute", "torch._dynamo"]
 
 
 def small_set(cases: int = 48, side: int = 16) -> list[dict[str, Any]]:
@@ -79,7 +74,7 @@ class Setting:
     threads: int | None = None
 
 
-def work(setting: Setting, store: str, report: Connection, die_at: tuple[str, int] | None) -> None:
+def work(report: Connection, setting: Setting, store: str, die_at: tuple[str, int] | None) -> None:
     """One run, in a process of its own; reports its stages, and kills itself at a report if told so."""
     items = read_archive(setting.data) if setting.data else small_set()
     if setting.threads is not None:
@@ -112,50 +107,9 @@ def work(setting: Setting, store: str, report: Connection, die_at: tuple[str, in
     report.send("done")
 
 
-@dataclass(frozen=True)
-class Run:
-    """How a run ended.
-
-    Args:
-        stage: the last one it reported; ``"done"`` if it came to its end.
-        seconds: from the start of its work.
-    """
-
-    stage: str
-    seconds: float
-
-
 def run(setting: Setting, store: Path, kill_after: float | None = None, die_at: tuple[str, int] | None = None) -> Run:
-    """Start a run and wait for its end, or kill it some seconds after its work has started.
-
-    Raises:
-        RuntimeError: if it fails of itself.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOAD)
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=work, args=(setting, str(store), sender, die_at))
-    process.start()
-    sender.close()
-    stages: list[str] = []
-    try:
-        stages.append(receiver.recv())
-        started = time.monotonic()
-        process.join(kill_after)
-        process.kill()
-        process.join()
-        seconds = time.monotonic() - started
-        while True:
-            stages.append(receiver.recv())
-    except EOFError:
-        pass
-    finally:
-        process.kill()
-        process.join()
-        receiver.close()
-    if process.exitcode not in (0, -signal.SIGKILL):
-        raise RuntimeError(f"a run failed with exit code {process.exitcode} after {stages}")
-    return Run(stages[-1], seconds)
+    """Start a run and wait for its end, or for its death: some seconds after its start, or at a report of choice."""
+    return run_and_kill(work, (setting, str(store), die_at), kill_after)
 
 
 def codes_of(store: Path) -> dict[bytes, bytes]:

@@ -48,6 +48,29 @@ def staging_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
+def try_lock(path: Path, *, shared: bool = False) -> int | None:
+    """Lock a file for as long as the returned descriptor is open; the lock goes with the process, however it ends.
+
+    Args:
+        path: made if it is not there.
+        shared: others may hold it in the same way.
+
+    Returns:
+        The descriptor, or None if somebody else holds the lock. Where there are no advisory locks (Windows), always one.
+    """
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        import fcntl
+    except ImportError:
+        return descriptor
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
 def sync_folder(path: Path) -> None:
     """Make renames inside a folder survive a power cut, where the system allows it."""
     if os.name == "posix":

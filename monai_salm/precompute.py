@@ -55,6 +55,7 @@ def precompute(
     device: str | torch.device = "auto",
     seed: int = 0,
     overwrite: bool = False,
+    skip_bad: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> NoiseStore:
     """Make the noise of a data set and keep it in a store.
@@ -81,6 +82,8 @@ def precompute(
         device: ``"auto"``, ``"cpu"``, ``"cuda:0"``, ...
         seed: of everything random; the same seed, versions and device give the same noise.
         overwrite: start anew, whatever an earlier call left.
+        skip_bad: leave out cases that cannot be read or protected, in place of refusing the data set; the store's
+            description lists them under ``skipped``, with the reasons.
         progress: called with a ``Progress`` now and then.
 
     Returns:
@@ -99,12 +102,13 @@ def precompute(
     if overwrite and path.exists():
         _require_store(path)
     with Workspace(path.with_name(path.name + ".work")) as workspace:
-        cases = scan(dataset, task, window, method.epsilon, image_key, label_key)
+        skipped: dict[str, str] | None = {} if skip_bad else None
+        cases = scan(dataset, task, window, method.epsilon, image_key, label_key, skipped)
         workspace.take_in(_counted(cases, dataset, report))
         clean = workspace.cases(task, window, patch_size, view_size)
         recipe = recipe or default_recipe(task, clean.spatial_dims)
-        method = method.for_rank(clean.spatial_dims)
-        networks = chosen or (_default_surrogate(task, clean.spatial_dims),)
+        method = method.resolved(task, clean.spatial_dims)
+        networks = chosen or (default_surrogate(task, clean.spatial_dims),)
         pool = _SurrogatePool(networks, clean, width)
         meta = {
             "method": method.spec(),
@@ -119,6 +123,7 @@ def precompute(
             "device": torch.cuda.get_device_name(resolved) if resolved.type == "cuda" else resolved.type,
             "versions": {"monai_salm": __version__, "torch": torch.__version__, "monai": monai.__version__},
             "data": _data_digest(workspace, clean),
+            "skipped": [{"name": name, "reason": reason} for name, reason in (skipped or {}).items()],
         }
         meta = json.loads(json.dumps(meta))
         if path.exists() and not overwrite:
@@ -180,7 +185,7 @@ def _factory_name(factory: NetworkFactory) -> str:
     return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__qualname__)}"
 
 
-def _default_surrogate(task: Task, spatial_dims: int) -> str:
+def default_surrogate(task: Task, spatial_dims: int) -> str:
     if task.kind == "segmentation":
         return "unet"
     return "resnet18" if spatial_dims == 2 else "resnet10"

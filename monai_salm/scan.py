@@ -47,7 +47,13 @@ class ScannedCase:
 
 
 def scan(
-    dataset: MapDataset, task: Task, window: IntensityWindow, epsilon: float, image_key: str, label_key: str
+    dataset: MapDataset,
+    task: Task,
+    window: IntensityWindow,
+    epsilon: float,
+    image_key: str,
+    label_key: str,
+    skipped: dict[str, str] | None = None,
 ) -> Iterator[ScannedCase]:
     """Check every case and yield it; a repeated image with the same label is yielded once.
 
@@ -58,6 +64,7 @@ def scan(
         epsilon: budget, fraction of the window's width.
         image_key: key of the image.
         label_key: key of the label.
+        skipped: takes up the cases that cannot be read or protected, by name, with the reason; None refuses them.
 
     Raises:
         DataError: naming the first case that cannot be protected.
@@ -69,7 +76,13 @@ def scan(
     seen: dict[bytes, tuple[str, Array]] = {}
     first: ScannedCase | None = None
     for index in range(len(dataset)):
-        case = _check_case(dataset[index], index, task, window, epsilon, image_key, label_key)
+        try:
+            case = _check_case(dataset[index], index, task, window, epsilon, image_key, label_key)
+        except (ValueError, OSError) as error:
+            if skipped is None:
+                raise
+            skipped[_known_name(dataset, index)] = str(error)
+            continue
         if first is None:
             first = case
         if index in (0, len(dataset) // 2, len(dataset) - 1):  # a chain that is random now and then may pass one
@@ -90,6 +103,15 @@ def scan(
             continue
         seen[case.digest] = (case.name, case.label if case.label.ndim < 2 else _label_key(case.label))
         yield case
+    if first is None and skipped:
+        name, reason = next(iter(skipped.items()))
+        raise DataError(f"none of the {len(skipped)} cases can be protected. {name}: {reason}")
+
+
+def _known_name(dataset: object, index: int) -> str:
+    """The name of a case that could not be read, if the data set knows it (``layouts.CaseSequence`` does)."""
+    names = getattr(dataset, "names", None)
+    return str(names[index]) if names is not None else str(index)
 
 
 def _label_key(label: Array) -> Array:

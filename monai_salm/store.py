@@ -20,6 +20,7 @@ from monai_salm.intensity import IntensityWindow
 from monai_salm.noise import Noise, NoiseStoreError
 from monai_salm.noise_rows import COLUMNS, RowError, checksum, pack_row, parse_shape, unpack_row
 from monai_salm.store_file import APPLICATION_ID, FORMAT_VERSION, create_file, damaged, open_reader, store_error, write
+from monai_salm.store_records import check_records
 
 __all__ = ["APPLICATION_ID", "FORMAT_VERSION", "Noise", "NoiseStore", "NoiseStoreError", "StoreSettings"]
 
@@ -96,7 +97,7 @@ class NoiseStore:
         Raises:
             NoiseStoreError: if the store cannot be read.
         """
-        rows = self._read("SELECT json, checksum FROM meta")
+        rows = self.rows("SELECT json, checksum FROM meta")
         try:
             if len(rows) != 1 or rows[0][1] != checksum(rows[0][0]):
                 raise ValueError("checksum")
@@ -129,14 +130,14 @@ class NoiseStore:
             raise damaged(self.path, "its description has no valid window") from error
 
     def __len__(self) -> int:
-        return int(self._read("SELECT count(*) FROM noise")[0][0])
+        return int(self.rows("SELECT count(*) FROM noise")[0][0])
 
     def __contains__(self, digest: object) -> bool:
-        return bool(self._read("SELECT 1 FROM noise WHERE digest = ?", (digest,)))
+        return bool(self.rows("SELECT 1 FROM noise WHERE digest = ?", (digest,)))
 
     def __iter__(self) -> Iterator[Noise]:
         """All noise, in the order of the digests; one row in memory at a time."""
-        for (digest,) in self._read("SELECT digest FROM noise ORDER BY digest"):
+        for (digest,) in self.rows("SELECT digest FROM noise ORDER BY digest"):
             noise = self.get(digest)
             if noise is None:
                 raise damaged(self.path, "a row cannot be found again by its key")
@@ -170,7 +171,7 @@ class NoiseStore:
 
     def has_shape(self, shape: tuple[int, ...]) -> bool:
         """Whether any stored noise is of this shape (to tell why an image was not found)."""
-        return bool(self._read("SELECT 1 FROM noise WHERE shape = ? LIMIT 1", (json.dumps(list(shape)),)))
+        return bool(self.rows("SELECT 1 FROM noise WHERE shape = ? LIMIT 1", (json.dumps(list(shape)),)))
 
     def shapes(self, limit: int = 3) -> list[tuple[int, ...]]:
         """A few of the shapes that the store has noise for."""
@@ -182,7 +183,7 @@ class NoiseStore:
 
     def dtypes(self) -> list[str]:
         """The stored types that the noise was made on."""
-        return sorted(str(dtype) for (dtype,) in self._read("SELECT DISTINCT dtype FROM noise"))
+        return sorted(str(dtype) for (dtype,) in self.rows("SELECT DISTINCT dtype FROM noise"))
 
     def add(self, noises: Iterable[Noise]) -> None:
         """Add noise in one transaction: all of it or none. An image already there keeps its noise.
@@ -219,7 +220,7 @@ class NoiseStore:
             NoiseStoreError: if one is damaged.
         """
         found = []
-        for spec, weights, stated in self._read("SELECT spec, weights, checksum FROM network ORDER BY id"):
+        for spec, weights, stated in self.rows("SELECT spec, weights, checksum FROM network ORDER BY id"):
             try:
                 if stated != checksum(spec, weights):
                     raise ValueError("checksum")
@@ -234,9 +235,10 @@ class NoiseStore:
         Raises:
             NoiseStoreError: at the first thing that is damaged.
         """
-        if self._read("PRAGMA integrity_check") != [("ok",)]:
+        if self.rows("PRAGMA integrity_check") != [("ok",)]:
             raise damaged(self.path, "SQLite's integrity check fails")
         self.networks()
+        check_records(self)
         return sum(1 for _ in self) if self.meta else 0
 
     def close(self) -> None:
@@ -253,7 +255,7 @@ class NoiseStore:
         self.close()
 
     def _find(self, column: str, digest: bytes, shape: tuple[int, ...] | None) -> Noise | None:
-        rows = self._read(f"SELECT {_ROW} FROM noise WHERE {column} = ?", (digest,))
+        rows = self.rows(f"SELECT {_ROW} FROM noise WHERE {column} = ?", (digest,))
         if not rows:
             return None
         try:
@@ -268,7 +270,7 @@ class NoiseStore:
 
     def _shapes(self, query: str, values: tuple[object, ...]) -> list[tuple[int, ...]]:
         try:
-            return [parse_shape(text) for (text,) in self._read(query, values)]
+            return [parse_shape(text) for (text,) in self.rows(query, values)]
         except RowError as error:
             raise damaged(self.path, f"in a row, {error}") from error
 
@@ -282,13 +284,18 @@ class NoiseStore:
             self._local.connection, self._local.pid, self._local.file = connection, os.getpid(), file
         return connection
 
-    def _read(self, query: str, values: tuple[object, ...] = (), again: bool = True) -> list[tuple[Any, ...]]:
+    def rows(self, query: str, values: tuple[object, ...] = (), again: bool = True) -> list[tuple[Any, ...]]:
+        """What a query gives; for the modules of this package that keep more in a store.
+
+        Raises:
+            NoiseStoreError: if the store cannot be read.
+        """
         try:
             return self._connect().execute(query, values).fetchall()
         except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:
             if again and "readonly" in str(error):  # a writer was killed meanwhile; opening anew undoes what it left
                 self.close()
-                return self._read(query, values, again=False)
+                return self.rows(query, values, again=False)
             raise store_error(self.path, error) from error
 
 

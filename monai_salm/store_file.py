@@ -12,7 +12,7 @@ from monai_salm.noise import NoiseStoreError
 
 #: SQLite's application_id ("SALM") and user_version: how a store is told from any other database.
 APPLICATION_ID = 0x53414C4D
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SCHEMA = {
     "meta": "CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 0), json TEXT NOT NULL, checksum BLOB NOT NULL)",
     "noise": """CREATE TABLE noise (
@@ -20,6 +20,8 @@ SCHEMA = {
     quantum REAL NOT NULL, code_dtype TEXT NOT NULL, codes BLOB NOT NULL, residual BLOB, checksum BLOB NOT NULL
 ) WITHOUT ROWID""",
     "noise_by_protected": "CREATE INDEX noise_by_protected ON noise (protected)",
+    "kept": "CREATE TABLE kept (key TEXT PRIMARY KEY, data BLOB NOT NULL, checksum BLOB NOT NULL) WITHOUT ROWID",
+    "record": "CREATE TABLE record (id INTEGER PRIMARY KEY, json TEXT NOT NULL, checksum BLOB NOT NULL)",
     "network": "CREATE TABLE network (id INTEGER PRIMARY KEY, spec TEXT NOT NULL, weights BLOB NOT NULL, checksum BLOB NOT NULL)",
 }
 _WAIT_SECONDS = 60

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
+from monai_salm._files import try_lock
 from monai_salm.cases import Cases, choose_view
 from monai_salm.intensity import Array, Grid, IntensityWindow
 from monai_salm.scan import ScannedCase
@@ -64,7 +65,7 @@ class Workspace:
         self.folder = folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Called at the end, or when nobody holds the workspace any more.
-        self._unlock = weakref.finalize(self, os.close, _lock(folder / "lock"))
+        self._unlock = weakref.finalize(self, os.close, _lock(folder))
         self.names: list[str] = []
         self.digests: list[bytes] = []
         self.grids: list[Grid] = []
@@ -207,18 +208,8 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _lock(path: Path) -> int:
-    """Hold the folder for this process, by an open file; the lock goes with the process, however it ends."""
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-    try:
-        import fcntl
-    except ImportError:  # Windows: no advisory locks
-        return descriptor
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise WorkspaceError(
-            f"{path.parent} is in use by another process; wait for it or give another store"
-        ) from error
+def _lock(folder: Path) -> int:
+    descriptor = try_lock(folder / "lock")
+    if descriptor is None:
+        raise WorkspaceError(f"{folder} is in use by another process; wait for it or give another store")
     return descriptor

@@ -21,6 +21,7 @@ from monai_salm.masks import mask_size, topk_mask
 from monai_salm.methods import EM, METHODS, SALM, BilevelMethod, Method, RandomNoise
 from monai_salm.methods.base import Job
 from monai_salm.methods.bilevel import _Loop
+from monai_salm.methods.starts import class_pattern
 from monai_salm.networks import build_network, frozen_copy, seeded
 from monai_salm.precompute import precompute
 from monai_salm.store import NoiseStore
@@ -229,7 +230,9 @@ def test_a_salm_step_moves_the_k_largest_gradients_downhill(
     problem = make_problem(kind)
     spy = Spy(per_voxel if kind.startswith("segmentation") else per_image)
     one_batch = replace(RECIPE, batch_size=len(problem.cases))
-    codes = problem.codes(tmp_path, SALM(mask_ratio=0.3, mask_scope=scope, **ONE_STEP), surrogate=spy, recipe=one_batch)
+    codes = problem.codes(
+        tmp_path, SALM(mask_ratio=0.3, mask_scope=scope, start="zero", **ONE_STEP), surrogate=spy, recipe=one_batch
+    )
     k = mask_size(codes[0].size, 0.3)
     expected = expected_step(problem, spy.networks[0], lambda gradient: topk_mask(gradient.abs(), k))
     np.testing.assert_array_equal(np.stack(codes), expected)
@@ -661,3 +664,16 @@ def test_spied_networks_are_seeded(make_problem: MakeProblem, tmp_path: Path) ->
     assert np.random.get_state()[1].tobytes() == numpy_state  # noqa: NPY002
     with seeded(3, CPU):
         assert not torch.equal(TinyNet(2, 1, 2).first.weight, spy.networks[0].first.weight)
+
+
+@pytest.mark.parametrize("kind", ["segmentation2d", "segmentation3d", "classification2d"])
+def test_noise_begins_as_the_pattern_of_its_class(kind: str, make_problem: MakeProblem, tmp_path: Path) -> None:
+    """One step of a tenth of the elements leaves the others as they began, inside a fixed mask only."""
+    problem = make_problem(kind)
+    whole = problem.codes(tmp_path / "step", SALM(mask_ratio=0.1, start="class", **ONE_STEP))
+    part = problem.codes(tmp_path / "sample", SALM(mask_ratio=0.1, mask_scope="sample", start="class", **ONE_STEP))
+    for case, one, masked in zip(problem.cases, whole, part, strict=True):
+        pattern = class_pattern(np.asarray(case["label"]).squeeze(), one.shape[1:], problem.task.num_classes)
+        moved = np.abs(one) > 0
+        assert np.mean(np.sign(one[0])[moved[0]] == pattern[moved[0]]) > 0.85
+        assert 0 < np.count_nonzero(masked) <= mask_size(masked.size, 0.1)

@@ -14,11 +14,13 @@ import nibabel
 import numpy as np
 import pytest
 from monai.transforms import LoadImaged
+from published_samples import make_archive, make_folder
 
 from monai_salm.digest import content_digest
 from monai_salm.formats import format_of
+from monai_salm.formats.nifti import Nifti
 from monai_salm.intensity import IntensityWindow
-from monai_salm.layouts import detect
+from monai_salm.layouts import ArchiveLayout, FolderLayout, detect
 from monai_salm.methods import RandomNoise
 from monai_salm.precompute import precompute
 from monai_salm.progress import Progress, show_progress
@@ -43,34 +45,6 @@ class Example:
         return (
             self.output.with_name(self.output.name + ".salm.json") if self.single else self.output / "monai_salm.json"
         )
-
-
-def make_archive(path: Path, shape: tuple[int, ...]) -> Path:
-    rng = np.random.default_rng(0)
-    arrays: dict[str, Any] = {}
-    for split, count in (("train", 5), ("test", 3)):
-        arrays[f"{split}_images"] = rng.integers(0, 256, (count, *shape), "uint8")
-        arrays[f"{split}_labels"] = (np.arange(count) % 2)[:, None]
-    np.savez_compressed(path, **arrays)
-    return path
-
-
-def make_folder(root: Path, dtype: str) -> Path:
-    rng = np.random.default_rng(0)
-    listing: dict[str, Any] = {"labels": {"0": "background", "1": "organ"}, "training": [], "test": []}
-    for split, count in (("training", 3), ("test", 1)):
-        for index in range(count):
-            (root / split).mkdir(parents=True, exist_ok=True)
-            image, label = f"{split}/i{index}.nii.gz", f"{split}/l{index}.nii.gz"
-            values = rng.normal(0, 400, (7, 6, 5)).astype(dtype)
-            affine = np.diag([1, 1, 2.5, 1])
-            nibabel.save(nibabel.Nifti1Image(values, affine, dtype=dtype), root / image)
-            nibabel.save(nibabel.Nifti1Image((values > 0).astype("uint8"), affine, dtype="uint8"), root / label)
-            listing[split].append({"image": image, "label": label})
-    (root / "dataset.json").write_text(json.dumps(listing))
-    (root / "licence.txt").write_text("as before")
-    (root / ".DS_Store").write_bytes(b"what macOS leaves")
-    return root
 
 
 @pytest.fixture(scope="session")
@@ -122,7 +96,8 @@ def test_copy_is_protected_verified_and_restored(example: Callable[[str], Exampl
     assert (report.output, report.manifest) == (ex.output, ex.manifest)
     unlisted = ["1 file that no split lists was copied unprotected: licence.txt"]
     assert report.warnings == ([] if ex.single else unlisted)
-    assert [r.done for r in reports] == list(range(1, report.images + 1))
+    steps = report.images if ex.single else report.images + report.copied
+    assert [r.done for r in reports] == list(range(1, steps + 1))
     assert report.images == len(original.dataset())
 
     width, shares = ex.store.window.width, []
@@ -145,18 +120,18 @@ def test_copy_is_protected_verified_and_restored(example: Callable[[str], Exampl
     for before, after in zip(original.dataset(), detect(back).dataset(), strict=True):
         assert before["image"].tobytes() == after["image"].tobytes()
         assert before["image"].dtype == after["image"].dtype
-    repacked = [] if ex.single else _repacked(ex, back)
-    assert list(original.differences(original.reopen(back), splits=())) == repacked
+    if isinstance(original, ArchiveLayout):
+        assert list(original.differences(original.reopen(back), splits=())) == []
+    else:
+        assert unpacked(ex.source) == unpacked(back)
     assert not leftovers(ex.output.parent)
     assert not back.with_name(back.name + ".salm.json").exists()
 
 
-def _repacked(ex: Example, back: Path) -> list[str]:
-    """Files whose gzip is packed otherwise; what is in them must be the same."""
-    files = detect(ex.source).image_files()
-    for file in files:
-        assert gzip.decompress((ex.source / file).read_bytes()) == gzip.decompress((back / file).read_bytes())
-    return [f"{file}: differs from the original" for file in files]
+def unpacked(root: Path) -> dict[str, bytes]:
+    """Everything in a folder; gzip may be packed otherwise in a restored copy, what is in it must be the same."""
+    files = files_of(root)
+    return {name: gzip.decompress(data) if name.endswith(".gz") else data for name, data in files.items()}
 
 
 @pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning")  # MONAI tries every reader it has
@@ -187,7 +162,7 @@ def test_manifest_gives_nothing_away(example: Callable[[str], Example], kind: st
     publish(ex.source, ex.output, ex.store)
     text = ex.manifest.read_text()
     content = json.loads(text)
-    assert set(content) == {"format_version", "monai_salm", "notice", "epsilon", "window", "files"}
+    assert set(content) == {"format_version", "monai_salm", "notice", "splits", "epsilon", "window", "files"}
     assert content["epsilon"] == EPSILON
     assert set(content["files"]) == set(detect(ex.output).image_files())
     assert all(len(digest) == 64 for digest in content["files"].values())
@@ -200,14 +175,20 @@ def test_manifest_gives_nothing_away(example: Callable[[str], Example], kind: st
 def change_first_image(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
     """Change the first training image of a copy in place."""
     data = detect(path)
-    first = data.dataset().names[0]
-    scratch = path.with_name("scratch" + path.suffix)
+    if isinstance(data, FolderLayout):
+        unit = data.units()[0]
+        unit.write(path, path, change(unit.read(path).copy()))
+        return
+    assert isinstance(data, ArchiveLayout)
+    first, scratch = data.dataset().names[0], path.with_name("scratch" + path.suffix)
     data.rewrite(scratch, lambda name, image: change(image.copy()) if name == first else image)
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
-    scratch.rename(path)
+    scratch.replace(path)
+
+
+def files_of(root: Path) -> dict[str, bytes]:
+    """Everything in a folder, or in a file, byte for byte."""
+    paths = [root] if root.is_file() else [path for path in root.rglob("*") if path.is_file()]
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
 
 
 def one_step(image: np.ndarray) -> np.ndarray:
@@ -250,12 +231,12 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "text file": (lambda out: (out / "licence.txt").write_text("other"), "licence.txt: differs"),
     "missing file": (lambda out: (out / "licence.txt").unlink(), "licence.txt: missing"),
     "added file": (lambda out: (out / "noise.txt").write_text("x"), "noise.txt: not in the original"),
-    "label": (lambda out: shutil.copy(out / "training/l1.nii.gz", out / "training/l0.nii.gz"), "its label differs"),
+    "label": (lambda out: shutil.copy(out / "training/l1.nii.gz", out / "training/l0.nii.gz"), "l0.nii.gz: differs"),
     "test image": (
         lambda out: shutil.copy(out / "training/i0.nii.gz", out / "test/i0.nii.gz"),
         "test/i0.nii.gz: differs",
     ),
-    "missing image": (lambda out: (out / "training/i0.nii.gz").unlink(), "training/i0.nii.gz does not exist"),
+    "missing image": (lambda out: (out / "training/i0.nii.gz").unlink(), "training/i0.nii.gz: missing"),
     "broken image": (lambda out: (out / "training/i0.nii.gz").write_bytes(b"x"), "damaged gzip"),
     "swapped": (
         lambda out: shutil.copy(out / "training/i1.nii.gz", out / "training/i0.nii.gz"),
@@ -268,7 +249,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda out: edit_json(out / "monai_salm.json", lambda c: c | {"files": {"a": "b"}}),
         "unknown file a",
     ),
-    "case": (lambda out: edit_json(out / "dataset.json", lambda c: c | {"training": c["training"][1:]}), "other names"),
+    "case": (
+        lambda out: edit_json(out / "dataset.json", lambda c: c | {"training": c["training"][1:]}),
+        "dataset.json: differs",
+    ),
 }
 
 
@@ -454,20 +438,31 @@ def test_restore_refuses_what_the_store_did_not_make(example: Callable[[str], Ex
     assert not leftovers(back.parent)
 
 
-def test_failing_write_leaves_nothing(example: Callable[[str], Example], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_leaves_no_copy_and_the_next_call_goes_on(
+    example: Callable[[str], Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
     ex = example("int16")
-    format_ = format_of(Path("a.nii"))
-    written: list[Path] = []
+    cls = type(format_of(Path("a.nii")))
+    rewrite, written = cls.rewrite, []
 
-    def write(self: object, source: Path, target: Path, image: np.ndarray) -> None:
+    def fill_up(self: Nifti, source: Path, target: Path, edit: Callable[[Any], Any]) -> None:
         if written:
-            raise OSError(28, "No space left on device")
+            raise OSError(28, "No space left on device", str(target))
         written.append(target)
+        rewrite(self, source, target, edit)
 
-    monkeypatch.setattr(type(format_), "write", write)
+    monkeypatch.setattr(cls, "rewrite", fill_up)
     with pytest.raises(OSError, match="No space"):
         publish(ex.source, ex.output, ex.store)
-    assert list(ex.output.parent.iterdir()) == []
+    assert not ex.output.exists()
+    stamp = written[0].stat().st_mtime_ns
+    monkeypatch.setattr(cls, "rewrite", rewrite)
+    assert publish(ex.source, ex.output, ex.store).ok
+    assert verify(ex.source, ex.output, ex.store).ok
+    assert (
+        ex.output / written[0].relative_to(ex.output.with_name(".set.partial") / "copy" / "set")
+    ).stat().st_mtime_ns == stamp
+    assert [path.name for path in ex.output.parent.iterdir()] == ["set"]
 
 
 @pytest.mark.parametrize("kind", ["medmnist", "int16"])
@@ -477,7 +472,7 @@ def test_overwriting_replaces_nothing_but_copies(example: Callable[[str], Exampl
     (shutil.copy if ex.single else shutil.copytree)(ex.source, ex.output)
     with pytest.raises(PublishError, match="no manifest"):
         publish(ex.source, ex.output, ex.store, overwrite=True)
-    assert list(detect(ex.source).differences(detect(ex.output), splits=())) == []
+    assert files_of(ex.source) == files_of(ex.output)
     back = ex.output.with_name("back" + ex.output.suffix)
     publish(ex.source, ex.output.with_name("public" + ex.output.suffix), ex.store)
     restore(ex.output.with_name("public" + ex.output.suffix), back, ex.store)

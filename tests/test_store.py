@@ -470,8 +470,8 @@ def test_folder_is_no_store(tmp_path: Path) -> None:
 
 
 def test_later_format_is_refused(store: NoiseStore, noise: Noise) -> None:
-    change(store.path, "PRAGMA user_version = 2")
-    with pytest.raises(NoiseStoreError, match="store format 2, this version of monai_salm reads 1"):
+    change(store.path, "PRAGMA user_version = 3")
+    with pytest.raises(NoiseStoreError, match="store format 3, this version of monai_salm reads 2"):
         store.get(noise.digest)
 
 

@@ -62,6 +62,16 @@ Device: TypeAlias = Annotated[
     str, typer.Option("--device", metavar="auto|cpu|cuda:N", help="Where to compute.", callback=_known_device)
 ]
 Seed: TypeAlias = Annotated[int, typer.Option("--seed", metavar="N", help="Of everything random.", min=0)]
+Splits: TypeAlias = Annotated[
+    str, typer.Option("--splits", metavar="A[,B]", help="Splits whose images are protected; all others are copied.")
+]
+Jobs: TypeAlias = Annotated[int, typer.Option("--jobs", metavar="N", help="Files worked on at a time.", min=1)]
+NumShards: TypeAlias = Annotated[
+    int, typer.Option("--num-shards", metavar="N", help="Calls that share the files, as in a cluster array.", min=1)
+]
+ShardIndex: TypeAlias = Annotated[
+    int, typer.Option("--shard-index", metavar="I", help="Which of these calls this is, from 0.", min=0)
+]
 Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier call wrote.")]
 
 
@@ -128,6 +138,13 @@ def bounds(text: str) -> tuple[float, float]:
     if len(parts) != 2 or not parts[0] < parts[1]:
         raise ValueError(f"must be LOW,HIGH with LOW < HIGH, got {text!r}")
     return parts[0], parts[1]
+
+
+def shard(index: int, count: int) -> tuple[int, int]:
+    """``--shard-index`` and ``--num-shards`` as one; wrong usage if they do not fit."""
+    if index >= count:
+        raise typer.BadParameter(f"must be less than --num-shards {count}, got {index}", param_hint="--shard-index")
+    return index, count
 
 
 class MethodCommand(TyperCommand):

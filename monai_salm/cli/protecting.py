@@ -16,12 +16,17 @@ from monai_salm.progress import ProgressCallback
 if TYPE_CHECKING:
     from monai_salm.layouts import Layout
     from monai_salm.methods import Method
+    from monai_salm.publish import PublishReport
     from monai_salm.store import NoiseStore
 
 MethodName = Annotated[str, typer.Option("--method", metavar="NAME", help="Noise method: salm, em or random_noise.")]
 Surrogate = Annotated[
     str | None,
     typer.Option("--surrogate", metavar="A[,B]", help="Network(s) that make the noise, in turn at each restart."),
+]
+SignKey = Annotated[
+    Path | None,
+    typer.Option("--sign-key", metavar="FILE", help="Ed25519 private key (PEM) to sign the public manifest with."),
 ]
 OwnStore = Annotated[
     Path | None,
@@ -35,6 +40,7 @@ def generate(
     store: opt.Store,
     method: MethodName = "salm",
     layout: opt.LayoutName = None,
+    splits: opt.Splits = "train",
     window: opt.Window = None,
     surrogate: Surrogate = None,
     width: opt.Width = 0.25,
@@ -49,8 +55,11 @@ def generate(
     """Make the noise of a data set and keep it in a store; goes on where an interrupted call stopped."""
     settings = _settings(surrogate, width, patch_size, view_size, device, seed, overwrite)
     chosen = opt.make_method(method, ctx.obj)
-    noise, data = _generate(source, store, chosen, layout, window, settings, progress)
-    return Outcome(data, f"{_described(data)}\nNoise store: {noise.path} (keep it private: it undoes the protection)")
+    wanted = opt.read("--splits", opt.names, splits)
+    noise, data = _generate(source, store, chosen, layout, wanted, window, settings, progress)
+    lines = [_described(data), *_listed("left out", data["skipped"])]
+    lines.append(f"Noise store: {noise.path} (keep it private: it undoes the protection)")
+    return Outcome(data, "\n".join(lines), not data["skipped"])
 
 
 def publish(
@@ -58,23 +67,26 @@ def publish(
     output: opt.Output,
     store: opt.Store,
     layout: opt.LayoutName = None,
+    splits: opt.Splits = "train",
     overwrite: opt.Overwrite = False,
+    jobs: opt.Jobs = 1,
+    num_shards: opt.NumShards = 1,
+    shard_index: opt.ShardIndex = 0,
+    sign_key: SignKey = None,
     *,
     progress: ProgressCallback,
 ) -> Outcome:
-    """Write a protected copy of a data set with the noise of a store."""
+    """Write a protected copy of a data set with the noise of a store; goes on where an interrupted call stopped."""
     from monai_salm.publish import publish as publish_
 
-    report = publish_(source, output, store, layout=layout, overwrite=overwrite, progress=progress)
-    data = {
-        "output": str(report.output),
-        "images": report.images,
-        "copied": report.copied,
-        "manifest": str(report.manifest),
-        "warnings": report.warnings,
+    shard = opt.shard(shard_index, num_shards)
+    options: dict[str, Any] = {
+        "layout": layout,
+        "splits": opt.read("--splits", opt.names, splits),
+        "overwrite": overwrite,
     }
-    lines = [f"{report.images} images protected, {report.copied} other files copied: {report.output}"]
-    return Outcome(data, "\n".join([*lines, *(f"Warning: {warning}" for warning in report.warnings)]))
+    report = publish_(source, output, store, jobs=jobs, shard=shard, sign_key=sign_key, progress=progress, **options)
+    return _written(report, "protected", shard)
 
 
 def protect(
@@ -84,6 +96,7 @@ def protect(
     store: OwnStore = None,
     method: MethodName = "salm",
     layout: opt.LayoutName = None,
+    splits: opt.Splits = "train",
     window: opt.Window = None,
     surrogate: Surrogate = None,
     width: opt.Width = 0.25,
@@ -92,6 +105,8 @@ def protect(
     device: opt.Device = "auto",
     seed: opt.Seed = 0,
     overwrite: opt.Overwrite = False,
+    jobs: opt.Jobs = 1,
+    sign_key: SignKey = None,
     *,
     progress: ProgressCallback,
 ) -> Outcome:
@@ -100,19 +115,27 @@ def protect(
 
     settings = _settings(surrogate, width, patch_size, view_size, device, seed, overwrite)
     chosen = opt.make_method(method, ctx.obj)
+    wanted = opt.read("--splits", opt.names, splits)
     place = store or output.with_name(f"{output.name}.noise.db")
     # Before hours of work, not after them. With a store there are none ahead, and what an earlier call published may stand.
     resumed = place.exists() and output.exists() and not overwrite
-    check_publishable(source, output, place, layout=layout, overwrite=overwrite or resumed)
-    noise, data = _generate(source, place, chosen, layout, window, settings, progress, reuse=True)
-    if resumed and output.exists() and not verify(source, output, noise.path, layout, progress=progress).ok:
-        raise FileExistsError(
-            f"{output} exists and is not what these settings give; give another output or overwrite it (--overwrite)"
-        )
-    published = publish(source, output, noise.path, layout, overwrite or resumed, progress=progress)
-    verified = verify(source, output, noise.path, layout, progress=progress)
-    text = "\n".join([_described(data), published.text, verified.text, f"Noise store: {place} (keep it private)"])
-    return Outcome({**data, **published.data, **verified.data}, text, verified.ok)
+    check_publishable(source, output, place, layout=layout, splits=wanted, overwrite=overwrite or resumed)
+    noise, data = _generate(source, place, chosen, layout, wanted, window, settings, progress, reuse=True)
+    lines = [_described(data), *_listed("left out", data["skipped"])]
+    if resumed and output.exists():
+        verified = verify(source, output, noise.path, layout, jobs, progress=progress)
+        if not verified.ok:
+            raise FileExistsError(
+                f"{output} exists and is not what these settings give; give another output or overwrite it (--overwrite)"
+            )
+        lines += [f"{output} was there already", verified.text, f"Noise store: {place} (keep it private)"]
+        return Outcome({**data, "output": str(output), **verified.data}, "\n".join(lines))
+    published = publish(
+        source, output, noise.path, layout, splits, overwrite, jobs, sign_key=sign_key, progress=progress
+    )
+    verified = verify(source, output, noise.path, layout, jobs, progress=progress)
+    lines += [published.text, verified.text, f"Noise store: {place} (keep it private)"]
+    return Outcome({**data, **published.data, **verified.data}, "\n".join(lines), published.ok and verified.ok)
 
 
 def verify(
@@ -120,13 +143,21 @@ def verify(
     output: opt.Output,
     store: opt.Store,
     layout: opt.LayoutName = None,
+    jobs: opt.Jobs = 1,
+    num_shards: opt.NumShards = 1,
+    shard_index: opt.ShardIndex = 0,
+    signer: Annotated[
+        Path | None,
+        typer.Option("--signer", metavar="FILE", help="Public key (PEM) that must have signed the manifest."),
+    ] = None,
     *,
     progress: ProgressCallback,
 ) -> Outcome:
     """Prove that a protected copy is what it should be: budget, mask, geometry, labels, digests."""
     from monai_salm.publish import verify as verify_
 
-    report = verify_(source, output, store, layout=layout, progress=progress)
+    shard = opt.shard(shard_index, num_shards)
+    report = verify_(source, output, store, layout=layout, jobs=jobs, shard=shard, signer=signer, progress=progress)
     data = {"ok": report.ok, "checked": report.checked, "problems": report.problems}
     shown = "\n".join(f"  {problem}" for problem in report.problems)
     text = f"{report.checked} cases verified" if report.ok else f"{report.checked} cases checked, problems:\n{shown}"
@@ -139,15 +170,18 @@ def restore(
     store: opt.Store,
     layout: opt.LayoutName = None,
     overwrite: opt.Overwrite = False,
+    jobs: opt.Jobs = 1,
+    num_shards: opt.NumShards = 1,
+    shard_index: opt.ShardIndex = 0,
     *,
     progress: ProgressCallback,
 ) -> Outcome:
     """Take the noise off a protected copy: the exact originals, for those who have the store."""
     from monai_salm.publish import restore as restore_
 
-    report = restore_(protected, restored, store, layout=layout, overwrite=overwrite, progress=progress)
-    data = {"output": str(report.output), "images": report.images, "copied": report.copied}
-    return Outcome(data, f"{report.images} images restored, {report.copied} other files copied: {report.output}")
+    shard = opt.shard(shard_index, num_shards)
+    options: dict[str, Any] = {"layout": layout, "overwrite": overwrite, "jobs": jobs, "shard": shard}
+    return _written(restore_(protected, restored, store, progress=progress, **options), "restored", shard)
 
 
 def window_of(data: Layout, text: str | None) -> Any:
@@ -155,6 +189,30 @@ def window_of(data: Layout, text: str | None) -> Any:
     from monai_salm.intensity import IntensityWindow
 
     return data.window() if text is None else IntensityWindow(*opt.read("--window", opt.bounds, text))
+
+
+def _written(report: PublishReport, what: str, shard: tuple[int, int]) -> Outcome:
+    data = {
+        "output": str(report.output),
+        "images": report.images,
+        "copied": report.copied,
+        "manifest": None if report.manifest is None else str(report.manifest),
+        "warnings": report.warnings,
+        "failed": report.failed,
+        "complete": report.complete,
+    }
+    if not report.complete:
+        text = f"shard {shard[0]} of {shard[1]} done; {report.output} appears when all are"
+        return Outcome(data, text, report.ok)
+    lines = [f"{report.images} images {what}, {report.copied} other files copied: {report.output}"]
+    lines += _listed("left out", [{"name": name, "reason": reason} for name, reason in report.failed.items()])
+    return Outcome(data, "\n".join([*lines, *(f"Warning: {warning}" for warning in report.warnings)]), report.ok)
+
+
+def _listed(what: str, cases: list[dict[str, str]]) -> list[str]:
+    if not cases:
+        return []
+    return [f"{len(cases)} {what}:", *(f"  {case['name']}: {case['reason']}" for case in cases)]
 
 
 def _settings(
@@ -183,6 +241,7 @@ def _generate(
     store: Path,
     method: Method,
     layout: str | None,
+    splits: tuple[str, ...],
     window: str | None,
     settings: dict[str, Any],
     progress: ProgressCallback,
@@ -205,8 +264,10 @@ def _generate(
     chosen, task = window_of(dataset, window), dataset.task()
 
     def make(overwrite: bool) -> NoiseStore:
-        call = {**settings, "overwrite": overwrite}
-        return precompute(dataset.dataset(), store, method=method, task=task, window=chosen, progress=progress, **call)
+        call = {**settings, "overwrite": overwrite, "skip_bad": True}
+        return precompute(
+            dataset.cases(splits), store, method=method, task=task, window=chosen, progress=progress, **call
+        )
 
     if reuse and settings["overwrite"] and store.exists():
         try:
@@ -220,6 +281,7 @@ def _generate(
         "rounds": noise.meta.get("rounds", 0),
         "seconds": round(time.perf_counter() - start, 3),
         "method": noise.meta["method"],
+        "skipped": noise.meta.get("skipped", []),
         "task": task.spec(),
         "window": [chosen.low, chosen.high],
         "store": str(noise.path),

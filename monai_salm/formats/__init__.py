@@ -5,25 +5,34 @@ from __future__ import annotations
 from pathlib import Path
 
 from monai_salm.formats.base import Array, FormatError, ImageFormat
+from monai_salm.formats.dicom import Dicom
+from monai_salm.formats.lossy import why_lossy
 from monai_salm.formats.nifti import Nifti
-from monai_salm.formats.npz import NpzArchive
+from monai_salm.formats.npy import Npy
+from monai_salm.formats.npz import Npz, NpzArchive
+from monai_salm.formats.png import Png
+from monai_salm.formats.tiff import Tiff
 
-FORMATS: dict[str, ImageFormat] = {"nifti": Nifti()}
+# DICOM comes last: where no name fits, it looks into the file, since DICOM files often have no suffix.
+FORMATS: dict[str, ImageFormat] = {format_.name: format_ for format_ in (Nifti(), Png(), Tiff(), Npy(), Npz(), Dicom())}
 
 
 def find_format(path: Path) -> ImageFormat | None:
-    """The format of a file by its name, or None."""
+    """The format of a file by its name, for DICOM also by its first bytes; None if there is none."""
     return next((format_ for format_ in FORMATS.values() if format_.matches(path)), None)
 
 
 def format_of(path: Path) -> ImageFormat:
-    """The format of a file by its name.
+    """The format of a file by its name, for DICOM also by its first bytes.
 
     Raises:
-        FormatError: if no format here has such names.
+        FormatError: if no format here has such files, or if their compression would destroy noise.
     """
     found = find_format(path)
     if found is None:
+        lossy = why_lossy(path)
+        if lossy is not None:
+            raise FormatError(f"{path}: {lossy}")
         known = ", ".join(suffix for format_ in FORMATS.values() for suffix in format_.suffixes)
         raise FormatError(f"{path}: not a format this version reads ({known}); convert it first")
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar, TypeAlias
 
@@ -26,7 +27,7 @@ class ImageFormat(ABC):
     suffixes: ClassVar[tuple[str, ...]]
 
     def matches(self, path: Path) -> bool:
-        """Whether a file's name ends as this format's do."""
+        """Whether a file is of this format, by its name."""
         return path.name.lower().endswith(self.suffixes)
 
     @abstractmethod
@@ -43,6 +44,58 @@ class ImageFormat(ABC):
             image: as ``read`` gives it, same shape and type.
         """
 
+    def rewrite(self, source: Path, target: Path, edit: Callable[[Array], Array]) -> None:
+        """``read``, ``edit`` and ``write`` in one go; formats that pay for opening a file twice open it once here.
+
+        Args:
+            source: the file to read.
+            target: where the new file goes; it appears only when whole.
+            edit: given the image, returns the new one, same shape and type.
+        """
+        self.write(source, target, edit(self.read(source)))
+
+    def bounds(self, path: Path) -> tuple[int, int] | None:
+        """The least and largest number that a voxel of this file may hold; None for the whole range of its type."""
+        return None
+
     @abstractmethod
     def frame(self, path: Path) -> bytes:
         """A digest of everything in the file but the voxels: header, geometry, extensions, trailing bytes."""
+
+    def differences(self, source: Path, protected: Path) -> Iterator[str]:
+        """What ``write`` changed beside the voxels and should not have, one line each, without the file's name."""
+        if self.frame(source) != self.frame(protected):
+            yield "its header or what follows the voxels differs from the original"
+
+    def keepsake(self, source: Path) -> bytes | None:
+        """What ``write`` will not take over from ``source``, so that ``restore`` can give it back; None if nothing is lost."""
+        return None
+
+    def restore(self, protected: Path, target: Path, image: Array, keepsake: bytes | None) -> None:
+        """Write the original file again.
+
+        Args:
+            protected: what ``write`` wrote.
+            target: where the restored file goes; it appears only when whole.
+            image: the original voxels, as ``read`` gave them.
+            keepsake: what ``keepsake`` gave for the original.
+        """
+        self.write(protected, target, image)
+
+
+def require_like(path: Path, shape: tuple[int, ...], dtype: np.dtype[np.generic], image: Array) -> None:
+    """Refuse an image that cannot stand where the file's own one stands.
+
+    Args:
+        path: the file that is to be written again.
+        shape: of the stored image, channel first.
+        dtype: of the stored image; the byte order does not matter.
+        image: the new one.
+
+    Raises:
+        FormatError: if shape or type differ.
+    """
+    if image.shape != shape or image.dtype.newbyteorder("=") != dtype.newbyteorder("="):
+        raise FormatError(
+            f"{path} holds {dtype.name} {shape}, cannot take {image.dtype.name} {image.shape} in its place"
+        )

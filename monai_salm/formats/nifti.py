@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
 import math
-import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import nibabel
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
 from monai_salm._files import atomic_file
-from monai_salm.formats.base import Array, FormatError, ImageFormat
+from monai_salm.formats.base import Array, FormatError, ImageFormat, require_like
+from monai_salm.formats.gzipped import MAX_RATIO, GzipReader, pack
 
-_CHUNK = 1 << 20
 # What may follow the voxels; more is no NIfTI writer's doing.
 _MAX_TRAILING = 1 << 24
-# Deflate packs at most 1032 bytes into one.
-_MAX_RATIO = 1032
 # Size of the header -> class, where its magic stands, the magic of a file that holds header and voxels together.
 _VERSIONS = {
     348: (nibabel.Nifti1Header, slice(344, 348), b"n+1\0"),
@@ -44,36 +41,31 @@ class _Voxels:
         return self.offset + math.prod(self.shape) * self.dtype.itemsize
 
     def view(self, content: bytearray) -> Array:
-        """The voxels as an array ``(x, y[, z[, channel]])`` that shares the content's memory."""
+        """The voxels as an array ``(x, y[, z[, channel]])`` or ``(x, y, z, 1, channel)`` that shares the content's memory."""
         return np.ndarray(self.shape, self.dtype, buffer=content, offset=self.offset, order="F")
 
 
 class Nifti(ImageFormat):
-    """``.nii`` and ``.nii.gz`` files of rank 2, 3, or 4 with channels last."""
+    """``.nii`` and ``.nii.gz`` files of rank 2, 3, 4 with channels last, or 5 with one time step and channels last.
+
+    Noise lives on the numbers as they are stored: a file whose header scales them on loading (``scl_slope``, ``scl_inter``)
+    keeps its scaling, and loaders apply it to image and noise alike. Axes are those of the file, ``(x, y, z)``.
+    """
 
     name = "nifti"
     suffixes = (".nii", ".nii.gz")
 
     def read(self, path: Path) -> Array:
         content, voxels = _load(path)
-        image = _channel_first(voxels.view(content))
-        return np.ascontiguousarray(image, dtype=image.dtype.newbyteorder("="))
+        return _image(voxels.view(content))
 
     def write(self, source: Path, target: Path, image: Array) -> None:
         content, voxels = _load(source)
-        stored = _channel_first(voxels.view(content))
-        if image.shape != stored.shape or image.dtype != stored.dtype.newbyteorder("="):
-            raise FormatError(
-                f"{source} holds {stored.dtype.name} {stored.shape}, cannot take {image.dtype.name} {image.shape} in its place"
-            )
-        stored[...] = image
-        with atomic_file(target) as file:
-            if not _gzipped(target):
-                file.write(content)
-                return
-            # No name and no time in the gzip header: the same voxels give the same file.
-            with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as packed:
-                packed.write(content)
+        _save(source, target, content, voxels, image)
+
+    def rewrite(self, source: Path, target: Path, edit: Callable[[Array], Array]) -> None:
+        content, voxels = _load(source)
+        _save(source, target, content, voxels, edit(_image(voxels.view(content))))
 
     def frame(self, path: Path) -> bytes:
         content, voxels = _load(path)
@@ -87,8 +79,33 @@ def _gzipped(path: Path) -> bool:
 
 
 def _channel_first(array: Array) -> Array:
-    """``(x, y[, z])`` -> ``(1, x, y[, z])`` and ``(x, y, z, channel)`` -> ``(channel, x, y, z)``, as MONAI loads them."""
+    """``(x, y[, z])`` -> ``(1, x, y[, z])``, ``(x, y, z[, 1], channel)`` -> ``(channel, x, y, z)``, as MONAI loads them."""
+    if array.ndim == 5:
+        array = array[:, :, :, 0]
     return np.moveaxis(array, -1, 0) if array.ndim == 4 else array[None]
+
+
+def _image(stored: Array) -> Array:
+    """The stored voxels in their own memory, channel first, C order, native byte order."""
+    source = _channel_first(stored)
+    image = np.empty(source.shape, stored.dtype.newbyteorder("="))
+    _assign(image, source)
+    return image
+
+
+def _assign(target: Array, source: Array) -> None:
+    """``target[...] = source``, plane by plane: from first axis fastest to last axis fastest it is three times as fast."""
+    for row in range(target.shape[2]):
+        target[:, :, row] = source[:, :, row]
+
+
+def _save(source: Path, target: Path, content: bytearray, voxels: _Voxels, image: Array) -> None:
+    """Put the image where the voxels stand in ``content`` and write that."""
+    stored = _channel_first(voxels.view(content))
+    require_like(source, stored.shape, stored.dtype, image)
+    _assign(stored, image)
+    with atomic_file(target) as file:
+        file.write(pack(content) if _gzipped(target) else content)
 
 
 def _load(path: Path) -> tuple[bytearray, _Voxels]:
@@ -96,22 +113,19 @@ def _load(path: Path) -> tuple[bytearray, _Voxels]:
 
     Gzip is read to its end, so that its checksum is compared; memory grows only with bytes that are really there.
     """
-    size = path.stat().st_size
-    try:
-        with open(path, "rb") as raw:
-            # GzipFile's read and close are all that is used of it.
-            file = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if _gzipped(path) else raw
-            content = bytearray(file.read(540))
-            voxels = _parse(bytes(content), path)
-            if voxels.end > size * (_MAX_RATIO if _gzipped(path) else 1):
-                raise FormatError(
-                    f"{path}: the header declares {voxels.dtype.name} {voxels.shape}, {voxels.end} bytes, more than the file "
-                    f"of {size} bytes can hold; it is cut off or damaged"
-                )
-            while len(content) <= voxels.end + _MAX_TRAILING and (chunk := file.read(_CHUNK)):
-                content += chunk
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise FormatError(f"{path}: damaged gzip ({error}); get the file again from its source") from error
+    size, most = path.stat().st_size, 1
+    with open(path, "rb") as plain:
+        file: BinaryIO | GzipReader = plain
+        if _gzipped(path):
+            file, most = GzipReader(path), MAX_RATIO
+        content = bytearray(file.read(540))
+        voxels = _parse(bytes(content), path)
+        if voxels.end > size * most:
+            raise FormatError(
+                f"{path}: the header declares {voxels.dtype.name} {voxels.shape}, {voxels.end} bytes, more than the file "
+                f"of {size} bytes can hold; it is cut off or damaged"
+            )
+        content += file.read(max(0, voxels.end + _MAX_TRAILING + 1 - len(content)))
     if len(content) < voxels.end:
         raise FormatError(
             f"{path}: cut off, {len(content)} bytes of the {voxels.end} that its header declares; get it again from its source"
@@ -136,25 +150,24 @@ def _parse(start: bytes, path: Path) -> _Voxels:
         header = header_class.from_fileobj(io.BytesIO(start))  # type: ignore[no-untyped-call]
         dtype = header.get_data_dtype()
         voxels = _Voxels(int(header.get_data_offset()), tuple(map(int, header.get_data_shape())), dtype)
-        scaling = header.get_slope_inter()
+        # Only asked for, not used: where nibabel cannot tell the scaling, nobody can load the file.
+        header.get_slope_inter()
     except (HeaderDataError, ValueError, OverflowError, OSError) as error:
         raise FormatError(f"{path}: bad NIfTI header: {error}") from error
-    _check(voxels, scaling, len(header.binaryblock) + 4, path)
+    _check(voxels, len(header.binaryblock) + 4, path)
     return voxels
 
 
-def _check(voxels: _Voxels, scaling: tuple[float | None, float | None], least_offset: int, path: Path) -> None:
+def _check(voxels: _Voxels, least_offset: int, path: Path) -> None:
     kind, dtype = voxels.dtype.kind, voxels.dtype
     if kind not in "iuf" or dtype.itemsize > 8:
         what = _KINDS.get(kind, "extended-precision")
         raise FormatError(f"{path}: {what} voxels ({dtype}) are not supported; store plain integers or float32")
-    if len(voxels.shape) not in (2, 3, 4) or min(voxels.shape) < 1:
-        raise FormatError(f"{path}: shape {voxels.shape} is not (x, y), (x, y, z) or (x, y, z, channel)")
+    rank = len(voxels.shape)
+    if rank not in (2, 3, 4, 5) or min(voxels.shape) < 1 or (rank == 5 and voxels.shape[3] != 1):
+        raise FormatError(
+            f"{path}: shape {voxels.shape} is not (x, y), (x, y, z), (x, y, z, channel) or (x, y, z, 1, channel); "
+            "split it into files of such a shape"
+        )
     if voxels.offset < least_offset:
         raise FormatError(f"{path}: the header places the voxels at byte {voxels.offset}, inside itself; it is damaged")
-    slope, intercept = scaling
-    if slope is not None and (slope, intercept) != (1.0, 0.0):
-        raise FormatError(
-            f"{path}: stored values are scaled on loading (scl_slope {slope:g}, scl_inter {intercept:g}). Noise lives on stored "
-            "values, and LoadImaged would give SALMProtectd scaled ones; save it unscaled (slope 1, intercept 0)"
-        )

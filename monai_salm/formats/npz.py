@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import io
-import math
+import hashlib
 import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from tokenize import TokenError
 from typing import NoReturn
 
 import numpy as np
-from numpy.lib import format as npy
 
 from monai_salm._files import atomic_file
 from monai_salm.formats.base import Array, FormatError
+from monai_salm.formats.gzipped import MAX_RATIO
+from monai_salm.formats.npy import MAX_HEADER, NumpyImage, parse_header, view_numbers
 
-# Deflate packs at most 1032 bytes into one; a member that claims more is a bomb or damaged.
-_MAX_RATIO = 1032
 # A time that any zip reader takes; the same for every archive, so that the same arrays give the same file.
 _TIME = (1980, 1, 1, 0, 0, 0)
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -59,9 +56,8 @@ class NpzArchive:
             self._translated(key),
             archive.open(self._members[f"{key}.npy"]) as file,
         ):
-            # The longest header NumPy itself accepts, and room to spare.
-            start = file.read(1 << 16)
-        shape, _, dtype, _ = self._parse(start, key)
+            start = file.read(MAX_HEADER)
+        shape, _, dtype, _ = parse_header(start, self._named(key))
         return shape, dtype
 
     def raw(self, key: str) -> bytes:
@@ -72,7 +68,7 @@ class NpzArchive:
     def frame(self, key: str) -> bytes:
         """The bytes of a member before the numbers: type, order and shape."""
         raw = self.raw(key)
-        return raw[: self._parse(raw, key)[3]]
+        return raw[: parse_header(raw, self._named(key))[3]]
 
     def array(self, key: str) -> Array:
         """An array as it is stored; read-only.
@@ -80,7 +76,7 @@ class NpzArchive:
         Raises:
             FormatError: if it is damaged, holds objects, or is not the size that its header declares.
         """
-        return self._view(self.raw(key), key)
+        return view_numbers(self.raw(key), self._named(key))
 
     def write(self, target: Path, replaced: Mapping[str, Array]) -> None:
         """Write the archive again with other numbers in some arrays; the rest keeps its bytes.
@@ -105,39 +101,13 @@ class NpzArchive:
 
     def _edited(self, raw: bytes, key: str, array: Array) -> bytes:
         content = bytearray(raw)
-        stored = self._view(content, key)
+        stored = view_numbers(content, self._named(key))
         if stored.shape != array.shape or stored.dtype.newbyteorder("=") != array.dtype.newbyteorder("="):
             raise self._error(
                 f"{key!r} is {stored.dtype.name} {stored.shape}, cannot take {array.dtype.name} {array.shape} in its place"
             )
         stored[...] = array
         return bytes(content)
-
-    def _view(self, raw: bytes | bytearray, key: str) -> Array:
-        shape, fortran, dtype, start = self._parse(raw, key)
-        needed = math.prod(shape) * dtype.itemsize
-        if len(raw) - start != needed:
-            raise self._error(f"{key!r} declares {dtype.name} {shape}, {needed} bytes, but holds {len(raw) - start}")
-        return np.ndarray(shape, dtype, buffer=raw, offset=start, order="F" if fortran else "C")
-
-    def _parse(self, raw: bytes | bytearray, key: str) -> tuple[tuple[int, ...], bool, np.dtype[np.generic], int]:
-        """Shape, Fortran order, type, and where the numbers start."""
-        file = io.BytesIO(bytes(raw[: 1 << 16]))
-        try:
-            version = npy.read_magic(file)
-            readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-            if version not in readers:
-                raise ValueError(f"version {version} of the .npy format")
-            shape, fortran, dtype = readers[version](file)
-        except (ValueError, EOFError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
-            raise self._error(f"the header of {key!r} is damaged ({error})") from error
-        if dtype.hasobject:
-            raise self._error(
-                f"{key!r} holds Python objects (a pickle), which could run code; it is not read. Store numbers"
-            )
-        if dtype.kind not in "biuf" or any(n < 0 for n in shape):
-            raise self._error(f"{key!r} is {dtype} {shape}; only arrays of numbers are read")
-        return shape, bool(fortran), dtype, file.tell()
 
     def _check_member(self, member: zipfile.ZipInfo) -> None:
         name = member.filename
@@ -148,7 +118,7 @@ class NpzArchive:
         if member.compress_type not in _METHODS:
             raise self._error(f"member {name!r} is compressed in a way NumPy does not use ({member.compress_type})")
         size = self.path.stat().st_size
-        if member.compress_size > size or member.file_size > _MAX_RATIO * member.compress_size + 1024:
+        if member.compress_size > size or member.file_size > MAX_RATIO * member.compress_size + 1024:
             raise self._error(
                 f"member {name!r} declares {member.file_size} bytes, more than the file of {size} can hold"
             )
@@ -158,8 +128,42 @@ class NpzArchive:
             raise self._error(f"no array {key!r}; it has {', '.join(self.keys)}")
         return _Translated(self, key)
 
+    def _named(self, key: str) -> str:
+        return f"{self.path}: {key!r}"
+
     def _error(self, what: str) -> FormatError:
         return FormatError(f"{self.path}: {what}")
+
+
+class Npz(NumpyImage):
+    """``.npz`` archives that hold one array, whatever its name; packed anew, the array's header stays.
+
+    Archives of several arrays are data sets, not images (see the MedMNIST layout).
+    """
+
+    name = "npz"
+    suffixes = (".npz",)
+
+    def write(self, source: Path, target: Path, image: Array) -> None:
+        archive = NpzArchive(source)
+        content = self._edited(source, image)
+        archive.write(target, {_only_key(archive): view_numbers(content, str(source))})
+
+    def frame(self, path: Path) -> bytes:
+        return hashlib.sha256(_only_key(NpzArchive(path)).encode() + super().frame(path)).digest()
+
+    def _content(self, path: Path) -> bytes:
+        archive = NpzArchive(path)
+        return archive.raw(_only_key(archive))
+
+
+def _only_key(archive: NpzArchive) -> str:
+    if len(archive.keys) != 1:
+        raise FormatError(
+            f"{archive.path} holds {len(archive.keys)} arrays ({', '.join(archive.keys[:5])}); an image file holds one. "
+            "Store one image a file"
+        )
+    return archive.keys[0]
 
 
 class _Translated:

@@ -5,12 +5,21 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from monai_salm.layouts.base import TRAIN, Case, CaseSequence, Edit, Layout, LayoutError
+from monai_salm.layouts.base import TRAIN, ArchiveLayout, Case, CaseSequence, Edit, Layout, LayoutError
+from monai_salm.layouts.bids import Bids
+from monai_salm.layouts.csv_labels import CsvLabels
 from monai_salm.layouts.datalist import Datalist
+from monai_salm.layouts.decathlon import Decathlon
+from monai_salm.layouts.dicom_tree import DicomTree
+from monai_salm.layouts.folder import FolderCase, FolderLayout
+from monai_salm.layouts.image_folder import ImageFolder
 from monai_salm.layouts.medmnist import MedMNIST
+from monai_salm.layouts.nnunet import NnUNet
 
-#: Asked in this order by ``detect``.
-LAYOUTS: dict[str, type[Layout]] = {layout.name: layout for layout in (MedMNIST, Datalist)}
+#: Those that say most about themselves first. All are asked by ``detect``.
+LAYOUTS: dict[str, type[Layout]] = {
+    layout.name: layout for layout in (MedMNIST, Bids, NnUNet, Decathlon, Datalist, CsvLabels, DicomTree, ImageFolder)
+}
 
 
 def detect(path: str | os.PathLike[str]) -> Layout:
@@ -21,15 +30,20 @@ def detect(path: str | os.PathLike[str]) -> Layout:
 
     Raises:
         FileNotFoundError: if there is nothing.
-        LayoutError: if no layout fits, saying what each looks like; or if the data set is inconsistent.
+        LayoutError: if no layout fits, or more than one, saying what each looks like; or if the data set is inconsistent.
         FormatError: if one of its files is damaged.
     """
     place = Path(path)
     if not place.exists():
         raise FileNotFoundError(f"{place} does not exist")
-    for layout in LAYOUTS.values():
-        if layout.recognises(place):
-            return layout.open(place)
+    found = [layout for layout in LAYOUTS.values() if layout.recognises(place)]
+    covered = {name for layout in found for name in layout.specialises}
+    candidates = [layout for layout in found if layout.name not in covered]
+    if len(candidates) == 1:
+        return candidates[0].open(place)
+    if candidates:
+        what = "; ".join(f"{layout.name}: {layout.description}" for layout in candidates)
+        raise LayoutError(f"{place} looks like several layouts ({what}). Say which it is with --layout")
     known = "; ".join(f"{name}: {layout.description}" for name, layout in LAYOUTS.items())
     raise LayoutError(
         f"{place} has no layout this version knows ({known}). Name it with --layout if it is one of these"
@@ -56,4 +70,17 @@ def open_layout(path: str | os.PathLike[str], layout: str | None = None) -> Layo
     return LAYOUTS[layout].open(Path(path))
 
 
-__all__ = ["LAYOUTS", "TRAIN", "Case", "CaseSequence", "Edit", "Layout", "LayoutError", "detect", "open_layout"]
+__all__ = [
+    "LAYOUTS",
+    "TRAIN",
+    "ArchiveLayout",
+    "Case",
+    "CaseSequence",
+    "Edit",
+    "FolderCase",
+    "FolderLayout",
+    "Layout",
+    "LayoutError",
+    "detect",
+    "open_layout",
+]

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeAlias, TypedDict, overload
 
 import numpy as np
 
-from monai_salm.formats.base import Array
+from monai_salm.formats.base import Array, FormatError
 from monai_salm.intensity import IntensityWindow
 from monai_salm.tasks import Task
 
@@ -76,6 +76,8 @@ class Layout(ABC):
     name: ClassVar[str]
     #: One line for error messages: what such a data set looks like.
     description: ClassVar[str]
+    #: Layouts that fit whatever fits this one, and say less about it.
+    specialises: ClassVar[tuple[str, ...]] = ()
     #: The folder or the single file that holds the whole data set.
     root: Path
 
@@ -91,7 +93,7 @@ class Layout(ABC):
 
     @abstractmethod
     def reopen(self, root: Path) -> Layout:
-        """Open a copy that ``rewrite`` made of this data set."""
+        """Open a copy of this data set that stands elsewhere."""
 
     @property
     @abstractmethod
@@ -114,6 +116,21 @@ class Layout(ABC):
             LayoutError: if there is no such split.
         """
 
+    def cases(self, splits: Sequence[str]) -> CaseSequence:
+        """The cases of several splits, one after the other.
+
+        Args:
+            splits: names of splits.
+
+        Raises:
+            LayoutError: if there is no such split, or one is named twice.
+        """
+        if len(set(splits)) != len(splits):
+            raise LayoutError(f"splits must be named once each, got {', '.join(splits)}")
+        parts = [self.dataset(split) for split in splits]
+        places = [(part, index) for part in parts for index in range(len(part))]
+        return CaseSequence([part.names[index] for part, index in places], lambda i: places[i][0][places[i][1]])
+
     @abstractmethod
     def image_files(self, splits: Sequence[str] = (TRAIN,)) -> tuple[str, ...]:
         """Files that hold the images of some splits, relative to a folder root; for a single file its name."""
@@ -133,32 +150,6 @@ class Layout(ABC):
     @abstractmethod
     def unlisted_images(self) -> Iterator[tuple[str, Array]]:
         """Readable images that no split lists, as (file, image): they would be copied as they are."""
-
-    @abstractmethod
-    def rewrite(self, output: Path, edit: Edit, splits: Sequence[str] = (TRAIN,)) -> None:
-        """Write a complete copy: the images of some splits pass through ``edit``, everything else is copied byte for byte.
-
-        Args:
-            output: must not exist.
-            edit: called once for every image.
-            splits: whose images are edited.
-
-        Raises:
-            FileExistsError: if the output exists.
-        """
-
-    @abstractmethod
-    def differences(self, other: Layout, splits: Sequence[str] = (TRAIN,), ignore: Sequence[str] = ()) -> Iterator[str]:
-        """What differs between this data set and a copy, the voxels of some splits' images left out.
-
-        Args:
-            other: the copy, of the same class.
-            splits: whose voxels may differ; headers and all else around them may not.
-            ignore: files that only the copy may have.
-
-        Yields:
-            One line a difference.
-        """
 
     def test_split(self) -> str:
         """The split to test victims on: ``"test"`` if it has labels, else ``"val"``.
@@ -186,13 +177,18 @@ class Layout(ABC):
         dataset = self.dataset(TRAIN)
         rng = np.random.default_rng(0)
         samples, byte_images = [], True
-        for case in dataset:
-            values = case["image"].reshape(-1)
+        for index in range(len(dataset)):
+            try:
+                values = dataset[index]["image"].reshape(-1)
+            except (FormatError, OSError):
+                continue  # whoever protects the image will say so
             byte_images &= values.dtype == np.uint8
             # Random places: a regular stride can fall on one column of every image.
             count = max(1024, _SAMPLE // len(dataset))
             picked = values if values.size <= count else values[rng.integers(0, values.size, count)]
             samples.append(picked[np.isfinite(picked)].astype(np.float64))
+        if not samples:
+            raise LayoutError(f"{self.root}: no training image can be read, so no window can be guessed")
         if byte_images:
             return IntensityWindow(0.0, 255.0)
         return _percentile_window(np.concatenate(samples), self.root)
@@ -201,6 +197,36 @@ class Layout(ABC):
         """Raise ``LayoutError`` unless the data set has the split."""
         if split not in self.splits:
             raise LayoutError(f"{self.root} has no split {split!r}; it has {', '.join(self.splits) or 'none'}")
+
+
+class ArchiveLayout(Layout):
+    """A data set in a single file, which is copied and compared as a whole, not file by file."""
+
+    @abstractmethod
+    def rewrite(self, output: Path, edit: Edit, splits: Sequence[str] = (TRAIN,)) -> None:
+        """Write a complete copy: the images of some splits pass through ``edit``, everything else is copied byte for byte.
+
+        Args:
+            output: must not exist.
+            edit: called once for every image.
+            splits: whose images are edited.
+
+        Raises:
+            FileExistsError: if the output exists.
+        """
+
+    @abstractmethod
+    def differences(self, other: Layout, splits: Sequence[str] = (TRAIN,), ignore: Sequence[str] = ()) -> Iterator[str]:
+        """What differs between this data set and a copy, the voxels of some splits' images left out.
+
+        Args:
+            other: the copy, of the same class.
+            splits: whose voxels may differ; headers and all else around them may not.
+            ignore: files that only the copy may have.
+
+        Yields:
+            One line a difference.
+        """
 
 
 def _percentile_window(values: np.ndarray[Any, np.dtype[np.float64]], where: Path) -> IntensityWindow:

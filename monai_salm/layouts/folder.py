@@ -1,41 +1,151 @@
-"""What layouts that are folders share: which files there are, the copy, and the comparison."""
+"""What layouts that are folders share: cases, labels, the learning problem, and which files there are."""
 
 from __future__ import annotations
 
 import os
-from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar
 
-from monai_salm._files import copy_file, same_bytes
+import numpy as np
+
 from monai_salm.formats import find_format, format_of
 from monai_salm.formats.base import Array, FormatError
-from monai_salm.layouts.base import TRAIN, Edit, Layout, LayoutError
+from monai_salm.layouts.base import TRAIN, Case, CaseSequence, Layout, LayoutError
+from monai_salm.layouts.classes import MAX_CLASS
+from monai_salm.layouts.units import ChannelFiles, ImageUnit
+from monai_salm.tasks import Classification, Segmentation, Task
+
+# Longer than any system takes, whose own error would not name the entry.
+_MAX_PATH, _MAX_NAME = 4096, 255
+
+
+@dataclass(frozen=True)
+class FolderCase:
+    """One case of a data set in files.
+
+    Args:
+        unit: its image.
+        label: a label map's file relative to the root, a class number, a vector of zeros and ones, or None.
+    """
+
+    unit: ImageUnit
+    label: str | int | list[int] | None
 
 
 class FolderLayout(Layout):
-    """A data set of many files under one folder; subclasses say which files are images and which are labels."""
+    """A data set of many files under one folder; subclasses find the cases.
+
+    Args:
+        root: the folder.
+        cases: the cases of every split that has any.
+        listing: the files that list or describe the cases, relative to the root.
+        num_classes: classes that the data set names; None if it names none.
+        class_names: what class numbers mean, in their order; empty if the data set has numbers only.
+
+    Raises:
+        LayoutError: for a file that is part of two images, or an image and a label; or a label out of range.
+    """
 
     root: Path
+    #: Where a protected copy's manifest stands, relative to the root.
+    manifest: ClassVar[str] = "monai_salm.json"
 
-    @abstractmethod
+    def __init__(
+        self,
+        root: Path,
+        cases: Mapping[str, Sequence[FolderCase]],
+        listing: Sequence[str],
+        num_classes: int | None,
+        class_names: Sequence[str] = (),
+    ) -> None:
+        self.root, self.listing, self.num_classes = root, tuple(listing), num_classes
+        self.class_names = tuple(class_names)
+        self._cases = {split: tuple(found) for split, found in cases.items() if found}
+        self._check_units()
+        self._check_labels()
+        both = set(self.image_files(self.splits)) & set(self.label_files())
+        if both:
+            raise LayoutError(f"{root}: {sorted(both)[0]} is listed both as an image and as a label")
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(self._cases)
+
+    def has_labels(self, split: str) -> bool:
+        self.require_split(split)
+        return all(case.label is not None for case in self._cases[split])
+
+    def task(self) -> Task:
+        for case in self._cases[TRAIN]:
+            if case.label is None:
+                raise LayoutError(f"{self.root}: {case.unit.name} has no label; noise is made against labels")
+        labels = [case.label for cases in self._cases.values() for case in cases if case.label is not None]
+        kinds = {type(label) for label in labels}
+        if len(kinds) != 1:
+            raise LayoutError(
+                f"{self.root}: labels are of different kinds: files, numbers or vectors, not several of them"
+            )
+        if kinds == {str}:
+            return Segmentation(num_classes=self.num_classes or self._largest_voxel() + 1)
+        if kinds == {int}:
+            largest = max(label for label in labels if isinstance(label, int))
+            return Classification(num_classes=max(self.num_classes or 2, largest + 1))
+        lengths = {len(label) for label in labels if isinstance(label, list)}
+        if len(lengths) != 1:
+            raise LayoutError(f"{self.root}: label vectors have different lengths: {sorted(lengths)}")
+        return Classification(num_classes=lengths.pop(), multi_label=True)
+
+    def dataset(self, split: str = TRAIN) -> CaseSequence:
+        self.require_split(split)
+        cases = self._cases[split]
+
+        def load(index: int) -> Case:
+            case = cases[index]
+            label: Any = case.label
+            if isinstance(label, str):
+                label = format_of(self.root / label).read(self.root / label)
+            elif isinstance(label, list):
+                label = np.array(label)
+            return {"image": case.unit.read(self.root), "label": label, "name": case.unit.name}
+
+        return CaseSequence([case.unit.name for case in cases], load)
+
+    def units(self, splits: Sequence[str] = (TRAIN,)) -> tuple[ImageUnit, ...]:
+        """The images of some splits, each once."""
+        return tuple(dict.fromkeys(case.unit for split in splits for case in self._cases.get(split, ())))
+
+    def image_files(self, splits: Sequence[str] = (TRAIN,)) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(file for unit in self.units(splits) for file in unit.files))
+
     def label_files(self) -> tuple[str, ...]:
-        """Files that hold labels, relative to the root."""
-
-    @abstractmethod
-    def listing_files(self) -> tuple[str, ...]:
-        """Files that list the cases, relative to the root."""
+        """Files that hold label maps, relative to the root."""
+        labels = (case.label for cases in self._cases.values() for case in cases)
+        return tuple(dict.fromkeys(label for label in labels if isinstance(label, str)))
 
     def all_files(self) -> tuple[str, ...]:
-        return tuple(sorted(_walk(self.root)))
+        return tuple(sorted(walk(self.root)))
+
+    def folders(self) -> tuple[str, ...]:
+        """All folders, relative to the root, parents first; empty ones belong to the data set too."""
+        return tuple(sorted(Path(folder).relative_to(self.root).as_posix() for folder, _, _ in os.walk(self.root)))
+
+    def rewritten_files(self, splits: Sequence[str] = (TRAIN,)) -> Mapping[str, bytes]:
+        """Files, not images, whose content is another in a protected copy, as what describes the data set itself.
+
+        Args:
+            splits: whose images are protected.
+        """
+        return {}
 
     def unlisted(self) -> tuple[str, ...]:
-        listed = {*self.image_files(self.splits), *self.label_files(), *self.listing_files()}
-        return tuple(file for file in self.all_files() if file not in listed and not _is_hidden(file))
+        listed = {*self.image_files(self.splits), *self.label_files(), *self.listing}
+        return tuple(file for file in self.all_files() if file not in listed and not is_hidden(file))
 
     def unlisted_images(self) -> Iterator[tuple[str, Array]]:
         for file in self.unlisted():
-            format_ = find_format(Path(file))
+            format_ = find_format(self.root / file)
             if format_ is None:
                 continue
             try:
@@ -43,39 +153,43 @@ class FolderLayout(Layout):
             except FormatError:
                 continue
 
-    def rewrite(self, output: Path, edit: Edit, splits: Sequence[str] = (TRAIN,)) -> None:
-        images = set(self.image_files(splits))
-        files = self.all_files()
-        output.mkdir(parents=True)
-        for folder in sorted(_folders(self.root)):
-            (output / folder).mkdir(parents=True, exist_ok=True)
-        for file in files:
-            source, target = self.root / file, output / file
-            if file in images:
-                format_ = format_of(source)
-                format_.write(source, target, edit(file, format_.read(source)))
-            else:
-                copy_file(source, target)
+    def _check_units(self) -> None:
+        # A file of two images would be written twice, and the second would undo the first.
+        owner: dict[str, ImageUnit] = {}
+        for unit in self.units(self.splits):
+            if len(set(unit.files)) != len(unit.files):
+                raise LayoutError(f"{self.root}: {unit.name} names the same file twice as channels of one image")
+            for file in unit.files:
+                if owner.setdefault(file, unit) != unit:
+                    raise LayoutError(
+                        f"{self.root}: {file} is part of two images, {owner[file].name} and {unit.name}; give each its own file"
+                    )
 
-    def differences(self, other: Layout, splits: Sequence[str] = (TRAIN,), ignore: Sequence[str] = ()) -> Iterator[str]:
-        mine, theirs = set(self.all_files()), set(other.all_files()) - set(ignore)
-        yield from (f"{file}: missing" for file in sorted(mine - theirs))
-        yield from (f"{file}: not in the original data set" for file in sorted(theirs - mine))
-        edited = set(self.image_files(splits))
-        for file in sorted(mine & theirs):
-            a, b = self.root / file, other.root / file
-            try:
-                if file not in edited:
-                    if not same_bytes(a, b):
-                        yield f"{file}: differs from the original"
-                elif format_of(a).frame(a) != format_of(b).frame(b):
-                    yield f"{file}: its header or what follows the voxels differs from the original"
-            except (FormatError, OSError) as error:
-                yield f"{file}: {error}"
+    def _check_labels(self) -> None:
+        for cases in self._cases.values():
+            for case in cases:
+                label = case.label
+                if isinstance(label, int) and not 0 <= label <= MAX_CLASS:
+                    raise LayoutError(
+                        f"{self.root}: the label of {case.unit.name} is {label}; classes are numbers from 0 to {MAX_CLASS}"
+                    )
+                if isinstance(label, list) and not set(label) <= {0, 1}:
+                    raise LayoutError(f"{self.root}: the label of {case.unit.name} is {label}, not zeros and ones only")
+
+    def _largest_voxel(self) -> int:
+        largest = 1
+        for file in self.label_files():
+            largest = max(largest, int(format_of(self.root / file).read(self.root / file).max()))
+        return largest
 
 
-def confine(root: Path, text: object, where: str) -> str:
-    """Check a path that a data set's own file names, and return it relative to the root.
+def channel_files(files: Sequence[str]) -> ImageUnit:
+    """The image in some files, one for each channel, named for the first."""
+    return ChannelFiles(files[0], tuple(files))
+
+
+def relative_path(root: Path, text: object, where: str) -> str:
+    """Check that a path that a data set's own file names cannot lead out of it, whether there is such a file or not.
 
     Args:
         root: the folder it must stay in.
@@ -86,31 +200,61 @@ def confine(root: Path, text: object, where: str) -> str:
         A relative path with ``/``, without ``.`` parts.
 
     Raises:
-        LayoutError: if it is absolute, goes up, leads out through a link, or names no file.
+        LayoutError: if it is no text, absolute or goes up.
     """
     if not isinstance(text, str) or not text or "\0" in text:
         raise LayoutError(f"{where}: a path must be text, got {text!r}")
+    if len(text) > _MAX_PATH:
+        raise LayoutError(f"{where}: a path of {len(text)} characters is none ({text[:40]!r}...)")
     parts = PurePosixPath(text.replace("\\", "/"))
+    if any(len(part.encode("utf-8", "surrogatepass")) > _MAX_NAME for part in parts.parts):
+        raise LayoutError(f"{where}: no file has a name as long as in {text[:40]!r}...")
     drive = len(text) > 1 and text[1] == ":"
     if parts.is_absolute() or drive or ".." in parts.parts:
         raise LayoutError(
             f"{where}: path {text!r} must be relative and stay inside {root}; move the file into the data set"
         )
-    path = root / parts
-    if not path.is_file():
-        raise LayoutError(f"{where}: {path} does not exist")
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise LayoutError(f"{where}: {path} is a link that leads out of {root}; put the file itself there")
     return parts.as_posix()
 
 
-def _is_hidden(file: str) -> bool:
-    """What macOS leaves in folders; its "._" files bear an image's name and hold none."""
+def confine(root: Path, text: object, where: str) -> str:
+    """Check the path of a file that a data set's own file names.
+
+    A file that is not there is an error of its case alone, found when it is read: it must not stop the others.
+
+    Args:
+        root, text, where: as for ``relative_path``.
+
+    Returns:
+        A relative path with ``/``, without ``.`` parts.
+
+    Raises:
+        LayoutError: if it is absolute, goes up, leads out through a link, or names a folder.
+    """
+    relative = relative_path(root, text, where)
+    path = root / relative
+    if path.is_dir():
+        raise LayoutError(f"{where}: {path} is a folder; name a file")
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise LayoutError(f"{where}: {path} is a link that leads out of {root}; put the file itself there")
+    return relative
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file; False too for a name that the system cannot have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_hidden(file: str) -> bool:
+    """What systems leave in folders; the "._" files of macOS bear an image's name and hold none."""
     name = PurePosixPath(file).name
-    return name == ".DS_Store" or name.startswith("._")
+    return name in (".DS_Store", "Thumbs.db", "desktop.ini") or name.startswith("._")
 
 
-def _walk(root: Path) -> Iterator[str]:
+def walk(root: Path) -> Iterator[str]:
     """Every file under a folder; links must stay inside and lead to files."""
     for folder, folders, files in os.walk(root):
         for name in (*folders, *files):
@@ -127,8 +271,3 @@ def _walk(root: Path) -> Iterator[str]:
             if not path.is_file():
                 raise LayoutError(f"{path} is neither file nor folder; remove it")
             yield path.relative_to(root).as_posix()
-
-
-def _folders(root: Path) -> Iterator[str]:
-    for folder, _, _ in os.walk(root):
-        yield Path(folder).relative_to(root).as_posix()

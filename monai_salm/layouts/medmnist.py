@@ -9,13 +9,13 @@ import numpy as np
 
 from monai_salm.formats import NpzArchive
 from monai_salm.formats.base import Array, FormatError
-from monai_salm.layouts.base import TRAIN, Case, CaseSequence, Edit, Layout, LayoutError
+from monai_salm.layouts.base import TRAIN, ArchiveLayout, Case, CaseSequence, Edit, Layout, LayoutError
 from monai_salm.tasks import Classification, Task
 
 _SPLITS = ("train", "val", "test")
 
 
-class MedMNIST(Layout):
+class MedMNIST(ArchiveLayout):
     """A .npz with ``{train,val,test}_{images,labels}``.
 
     Images are ``(cases, height, width)``, ``(cases, height, width, 3)`` or ``(cases, x, y, z)``; labels ``(cases, 1)``

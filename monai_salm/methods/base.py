@@ -14,6 +14,7 @@ from torch import nn
 
 from monai_salm.cases import Cases
 from monai_salm.progress import Progress
+from monai_salm.tasks import Task
 from monai_salm.training import Recipe
 from monai_salm.workspace import Workspace
 
@@ -69,10 +70,11 @@ class Method(ABC):
         """The settings as plain values, recorded in the store."""
         return {"name": self.name, **asdict(self)}
 
-    def for_rank(self, spatial_dims: int) -> Method:
-        """The settings with those that depend on the rank filled in.
+    def resolved(self, task: Task, spatial_dims: int) -> Method:
+        """The settings with those that depend on the problem filled in.
 
         Args:
+            task: the learning problem.
             spatial_dims: 2 or 3.
         """
         return self

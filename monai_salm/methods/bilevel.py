@@ -18,8 +18,10 @@ from monai_salm.cases import Slices, shuffled_batches
 from monai_salm.intensity import Array
 from monai_salm.methods.base import Job, Method, require
 from monai_salm.methods.noise_steps import NoiseStep, NotFiniteError, plan_units, workers
+from monai_salm.methods.starts import class_pattern
 from monai_salm.networks import frozen_copy, seeded
 from monai_salm.progress import Progress
+from monai_salm.tasks import Task
 from monai_salm.training import Trainer
 
 #: Surrogates kept for images that come later (``on_missing="generate"``).
@@ -44,6 +46,9 @@ class BilevelMethod(Method):
         calibration_steps: batches on which the surrogate's batch normalisation is measured anew before it is frozen; 0
             keeps the running averages of its training, as the published codes do (compared in docs/experiments.md).
         perturb_type: ``"samplewise"`` noise for every image, or ``"classwise"`` one noise for all images of a class.
+        start: what noise begins as: ``"zero"``, or ``"class"``, a pattern of full strength that the elements of a class
+            share (``starts.class_pattern``). None is ``"class"`` for segmentation, where error-minimising noise that
+            begins at zero is no easier to learn than anatomy (docs/experiments.md), and ``"zero"`` otherwise.
     """
 
     step_size: float | None = None
@@ -54,6 +59,7 @@ class BilevelMethod(Method):
     stop_error: float | None = None
     calibration_steps: int = 0
     perturb_type: str = "samplewise"
+    start: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,6 +72,8 @@ class BilevelMethod(Method):
         require(self.stop_error is None or 0 <= self.stop_error < 1, "stop_error", "in [0, 1) or None", self.stop_error)
         known = ("samplewise", "classwise")
         require(self.perturb_type in known, "perturb_type", f"one of {known}", self.perturb_type)
+        starts = ("zero", "class", None)
+        require(self.start in starts, "start", f"one of {starts}", self.start)
 
     @abstractmethod
     def choose(self, gradient: torch.Tensor, image: torch.Tensor, generator: torch.Generator) -> torch.Tensor | None:
@@ -80,9 +88,12 @@ class BilevelMethod(Method):
             Boolean tensor of that shape, or None for all elements.
         """
 
-    def for_rank(self, spatial_dims: int) -> BilevelMethod:
+    def resolved(self, task: Task, spatial_dims: int) -> BilevelMethod:
         rounds = self.rounds or _ROUNDS[spatial_dims]
-        return replace(self, rounds=rounds, step_size=self.step_size or self.epsilon)
+        start = self.start or ("class" if task.kind == "segmentation" else "zero")
+        if start == "class" and getattr(task, "multi_label", False):
+            raise ValueError('start "class" needs one label per image or voxel; use "zero"')
+        return replace(self, rounds=rounds, step_size=self.step_size or self.epsilon, start=start)
 
     @property
     def fixed_mask_ratio(self) -> float | None:
@@ -126,6 +137,8 @@ class _Loop:
     def run(self) -> int:
         method, job = self.method, self.job
         masks = job.workspace.masks() if method.fixed_mask_ratio is not None else None
+        if self.state["rounds"] == 0:
+            self._begin(job.workspace.codes(0))
         while self.state["rounds"] < self.rounds and not self._stopped():
             number = self.state["rounds"]
             source, target = (job.workspace.codes((number + i) % 2) for i in (0, 1))
@@ -138,11 +151,21 @@ class _Loop:
         """One round of noise steps against each network, from zero noise; nothing is trained."""
         job = self.job
         masks = job.workspace.masks() if self.method.fixed_mask_ratio is not None else None
+        self._begin(job.workspace.codes(0))
         for number, network in enumerate(surrogates):
             source, target = (job.workspace.codes((number + i) % 2) for i in (0, 1))
             trainer = Trainer(network, self.cases.task, job.recipe, job.device, self.cases.spatial_dims)
             self._improve_all(number, trainer, source, target, masks)
         return len(surrogates) % 2
+
+    def _begin(self, codes: list[Array]) -> None:
+        """Write what the noise begins as; a fresh workspace holds zeros."""
+        if self.method.start != "class":
+            return
+        for case, code in enumerate(codes):
+            grid, shape = self.job.workspace.grids[case], code.shape[1:]
+            pattern = class_pattern(self.cases.labels[case], shape, self.cases.task.num_classes)
+            code[...] = pattern.astype(code.dtype) * grid.max_code
 
     def _stopped(self) -> bool:
         errors = self.state["errors"]

@@ -74,6 +74,7 @@ class NoiseStep:
         targets = self.cases.targets([(c, tile) for c in unit.cases]).to(self.job.device)
         lower, upper = code_bounds(images, self.cases.window, grid)
         length = self.quanta_per_step[grid.quantum]
+        codes = torch.minimum(torch.maximum(codes if fixed is None else codes * fixed, lower), upper)
         error = 0.0
         for _ in range(self.method.num_steps):
             gradient, wrong = self.gradient(images, codes, grid.quantum, targets)

@@ -1,17 +1,21 @@
 """Protected copies of data sets: made, proved, and undone."""
 
 from monai_salm.publish.checks import PublishError, check_publishable
-from monai_salm.publish.copying import PublishReport, publish, restore
+from monai_salm.publish.copying import publish, restore
 from monai_salm.publish.manifest import read_manifest
+from monai_salm.publish.planning import Plan, plan
 from monai_salm.publish.statistics import noise_statistics
 from monai_salm.publish.verifying import VerifyReport, verify
+from monai_salm.publish.work import PublishReport
 
 __all__ = [
+    "Plan",
     "PublishError",
     "PublishReport",
     "VerifyReport",
     "check_publishable",
     "noise_statistics",
+    "plan",
     "publish",
     "read_manifest",
     "restore",

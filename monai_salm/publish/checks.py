@@ -10,8 +10,8 @@ from typing import TypeAlias
 from monai_salm._files import inside
 from monai_salm.digest import content_digest
 from monai_salm.formats.base import FormatError
-from monai_salm.layouts import TRAIN, Layout, LayoutError, open_layout
-from monai_salm.publish.manifest import FOLDER_MANIFEST, file_path, manifest_path, read_manifest
+from monai_salm.layouts import TRAIN, ArchiveLayout, FolderLayout, Layout, LayoutError, open_layout
+from monai_salm.publish.manifest import file_path, manifest_path, read_manifest, signature_path
 from monai_salm.store import APPLICATION_ID, NoiseStore
 
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -22,7 +22,13 @@ class PublishError(ValueError):
 
 
 def check_publishable(
-    source: PathLike, output: PathLike, store: PathLike, *, layout: str | None = None, overwrite: bool = False
+    source: PathLike,
+    output: PathLike,
+    store: PathLike,
+    *,
+    layout: str | None = None,
+    splits: Sequence[str] = (TRAIN,),
+    overwrite: bool = False,
 ) -> Layout:
     """Refuse what ``publish`` would refuse, as far as that can be told before there is any noise.
 
@@ -31,6 +37,7 @@ def check_publishable(
         output: the copy to be made.
         store: path of the store, which need not exist yet.
         layout: a name of ``layouts.LAYOUTS``; None finds it out.
+        splits: whose images are to be protected.
         overwrite: an earlier copy may be replaced; nothing else ever is.
 
     Returns:
@@ -41,8 +48,10 @@ def check_publishable(
     """
     data = open_layout(source, layout)
     target = Path(output)
+    for split in splits:
+        data.require_split(split)
     check_places(data, target, Path(store), overwrite)
-    if _in_the_way(target) and not manifest_path(target, target.is_file()).is_file():
+    if _in_the_way(target) and not manifest_path(data, target).is_file():
         raise PublishError(
             f"{target} is no earlier protected copy: it has no manifest. It would be deleted; remove it or give another output"
         )
@@ -89,7 +98,7 @@ def _require_own(target: Path, data: Layout) -> None:
             f"{target} is {'a file' if target.is_file() else 'a folder'}, the input is not; remove it first"
         )
     if target.is_dir():
-        known: Sequence[str] = (*data.all_files(), FOLDER_MANIFEST)
+        known = _known_files(data)
         found = (
             path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_symlink() or not path.is_dir()
         )
@@ -100,6 +109,7 @@ def _require_own(target: Path, data: Layout) -> None:
                 "it would be deleted. Remove it or give another output"
             )
         return
+    assert isinstance(data, ArchiveLayout)
     try:
         same = data.reopen(target).parts() == data.parts()
     except (FormatError, LayoutError):
@@ -110,26 +120,36 @@ def _require_own(target: Path, data: Layout) -> None:
         )
 
 
+def _known_files(data: Layout) -> tuple[str, ...]:
+    """All files that a copy may hold."""
+    assert isinstance(data, FolderLayout)
+    return (*data.all_files(), data.manifest, signature_path(Path(data.manifest)).as_posix())
+
+
 def _require_no_store(data: Layout) -> None:
     """A noise store lying in the input would be copied, and undo the protection."""
     for file in data.all_files():
-        with open(file_path(data, file), "rb") as stream:
-            start = stream.read(72)
+        try:
+            with open(file_path(data, file), "rb") as stream:
+                start = stream.read(72)
+        except OSError:
+            continue  # it will be listed as one that cannot be copied
         if start[:16] == b"SQLite format 3\0" and int.from_bytes(start[68:72], "big") == APPLICATION_ID:
             raise PublishError(
                 f"{file_path(data, file)} is a noise store and would be published with the data; move it out"
             )
 
 
-def repeated_warnings(data: Layout, store: NoiseStore) -> list[str]:
-    """Training images that another split holds too stay readable there; that is for the owner to know."""
-    protected, found = set(data.image_files()) if data.root.is_dir() else set(), []
+def repeated_warnings(data: Layout, store: NoiseStore, splits: Sequence[str]) -> list[str]:
+    """Protected images that another split holds too stay readable there; that is for the owner to know."""
+    protected = {name for split in splits for name in data.dataset(split).names}
+    found = []
     for split in data.splits:
-        dataset = data.dataset(split) if split != TRAIN else ()
+        dataset = data.dataset(split) if split not in splits else ()
         for index in range(len(dataset)):
             try:
                 case = dataset[index]
-            except FormatError:
+            except (FormatError, OSError):
                 continue  # copied as it is, readable or not
             if case["name"] not in protected and content_digest(case["image"]) in store:
                 found.append(case["name"])

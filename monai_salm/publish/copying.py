@@ -2,46 +2,31 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from monai_salm._files import staging_folder, sync_folder
-from monai_salm.digest import content_digest
-from monai_salm.formats.base import Array
-from monai_salm.layouts import Edit, Layout, open_layout
-from monai_salm.progress import Progress, ProgressCallback
+from monai_salm._files import file_sha256
+from monai_salm._version import __version__
+from monai_salm.layouts import TRAIN, FolderLayout, open_layout
+from monai_salm.progress import ProgressCallback
+from monai_salm.publish.changes import Protection, Removal
 from monai_salm.publish.checks import (
     PathLike,
-    PublishError,
     check_places,
     check_publishable,
     repeated_warnings,
     unlisted_warnings,
 )
-from monai_salm.publish.manifest import FOLDER_MANIFEST, manifest_path, write_manifest
-from monai_salm.store import Noise, NoiseStore
-
-
-@dataclass(frozen=True)
-class PublishReport:
-    """What ``publish`` or ``restore`` wrote.
-
-    Args:
-        output: the new folder or file.
-        images: images that were changed.
-        copied: files that were copied as they are.
-        manifest: the public manifest; None for a restored copy.
-        warnings: what the owner should look at.
-    """
-
-    output: Path
-    images: int
-    copied: int
-    manifest: Path | None
-    warnings: list[str] = field(default_factory=list)
+from monai_salm.publish.folders import in_threads
+from monai_salm.publish.manifest import file_path, manifest_path, read_manifest, signature_path, write_manifest
+from monai_salm.publish.signing import sign_manifest
+from monai_salm.publish.staging import Staging
+from monai_salm.publish.work import PublishReport, Work
+from monai_salm.store import NoiseStore
+from monai_salm.store_records import add_record, kept
 
 
 def publish(
@@ -50,36 +35,58 @@ def publish(
     store: NoiseStore | PathLike,
     *,
     layout: str | None = None,
+    splits: Sequence[str] = (TRAIN,),
     overwrite: bool = False,
+    jobs: int = 1,
+    shard: tuple[int, int] = (0, 1),
+    sign_key: PathLike | None = None,
     progress: ProgressCallback | None = None,
 ) -> PublishReport:
-    """Write a protected copy of a data set: its training images carry the store's noise, all else is the same.
+    """Write a protected copy of a data set: the images of some splits carry the store's noise, all else is the same.
 
     The copy has the same files, names, types and headers, and a public manifest (``publish.manifest``). It appears under
-    its name only when it is whole.
+    its name only when it is whole; what a killed call has written, the same call goes on from. An image that cannot be
+    read does not stop the others: it is left out and listed.
 
     Args:
         source: the original data set.
         output: the copy.
-        store: noise of every training image.
+        store: noise of every image of the splits.
         layout: a name of ``layouts.LAYOUTS``; None finds it out.
+        splits: whose images are protected.
         overwrite: replace an earlier copy.
-        progress: called with a ``Progress`` for every image.
+        jobs: threads.
+        shard: index and number of calls, on any machines that share the disk, that do the work together.
+        sign_key: file of an Ed25519 private key (PEM) to sign the manifest with.
+        progress: called with a ``Progress`` for every file.
 
     Raises:
         PublishError: if an image is not in the store, or the places of input, output and store are not safe.
         FileExistsError: if the output exists and is not to be overwritten.
+        StagingBusyError: if another process is writing the same output.
         LayoutError, FormatError, NoiseStoreError, OSError: for what cannot be read or written.
     """
+    _check_work(jobs, shard)
     noises = store if isinstance(store, NoiseStore) else NoiseStore(store)
-    data, target = check_publishable(source, output, noises.path, layout=layout, overwrite=overwrite), Path(output)
-    warnings = [*unlisted_warnings(data, noises), *repeated_warnings(data, noises)]
+    data = check_publishable(source, output, noises.path, layout=layout, splits=splits, overwrite=overwrite)
+    warnings = [] if shard[0] else [*unlisted_warnings(data, noises), *repeated_warnings(data, noises, splits)]
+    protection = Protection(noises)
+    work = Work(data, Path(output), splits, "publish", jobs, shard, progress or (lambda _: None))
 
-    def protect(name: str, image: Array) -> Array:
-        return _with_noise(noises, name, image)
+    def finish(staging: Staging, failed: Mapping[str, str]) -> None:
+        missing = {file for unit in work.units() if unit.name in failed for file in unit.files}
+        files = [file for file in work.image_files() if file not in missing]
+        places = [file_path(data, file, staging.copy) for file in files]
+        digests = dict(zip(files, in_threads(file_sha256, places, jobs), strict=True))
+        path = manifest_path(data, staging.copy)
+        write_manifest(path, digests, noises, splits)
+        if sign_key is not None:
+            sign_manifest(path, Path(sign_key))
+        add_record(noises, _record(work, path, failed))
 
-    count, manifest = _copy(data, target, protect, noises, progress, "publish")
-    return PublishReport(target, count, len(data.all_files()) - len(data.image_files()), manifest, warnings)
+    job = {"verb": "publish", "version": __version__, "noise": _identity(noises), "sign": str(sign_key)}
+    replaced = data.rewritten_files(splits) if isinstance(data, FolderLayout) else {}
+    return work.run(job, protection, {**replaced}, finish, warnings)
 
 
 def restore(
@@ -89,6 +96,8 @@ def restore(
     *,
     layout: str | None = None,
     overwrite: bool = False,
+    jobs: int = 1,
+    shard: tuple[int, int] = (0, 1),
     progress: ProgressCallback | None = None,
 ) -> PublishReport:
     """Take the noise off a protected copy again: the original images bit for bit, without the manifest.
@@ -101,95 +110,55 @@ def restore(
         store: the noise that was put in.
         layout: a name of ``layouts.LAYOUTS``; None finds it out.
         overwrite: replace an earlier restored copy.
-        progress: called with a ``Progress`` for every image.
+        jobs: threads.
+        shard: as for ``publish``.
+        progress: called with a ``Progress`` for every file.
 
     Raises:
         PublishError: if an image is not one that this store protected, or a place is not safe.
-        FileExistsError, LayoutError, FormatError, NoiseStoreError, OSError: as for ``publish``.
+        FileExistsError, StagingBusyError, LayoutError, FormatError, NoiseStoreError, OSError: as for ``publish``.
     """
+    _check_work(jobs, shard)
     noises = store if isinstance(store, NoiseStore) else NoiseStore(store)
-    data, target = open_layout(protected, layout), Path(restored)
-    check_places(data, target, noises.path, overwrite)
-
-    def take_off(name: str, image: Array) -> Array:
-        return _without_noise(noises, name, image)
-
-    count, _ = _copy(data, target, take_off, None, progress, "restore")
-    copied = set(data.all_files()) - set(data.image_files()) - {FOLDER_MANIFEST}
-    return PublishReport(target, count, len(copied), None)
-
-
-def _with_noise(store: NoiseStore, name: str, image: Array) -> Array:
-    noise = store.get(content_digest(image), image.shape)
-    if noise is None:
-        raise PublishError(f"nothing was published: case {name!r} is not in {store.path}{_why_missing(store, image)}")
-    _require_type(noise, image, name)
-    result = noise.apply(image)
-    if np.array_equal(result, image):
-        raise PublishError(f"case {name!r}: its noise in {store.path} changes nothing; generate it again")
-    return result
+    data = open_layout(protected, layout)
+    check_places(data, Path(restored), noises.path, overwrite)
+    splits = read_manifest(data).get("splits", [TRAIN])
+    work = Work(data, Path(restored), splits, "restore", jobs, shard, progress or (lambda _: None))
+    replaced: dict[str, bytes | None] = {}
+    if isinstance(data, FolderLayout):
+        for place in (data.manifest, signature_path(Path(data.manifest)).as_posix()):
+            replaced[place] = None
+        originals = {file: kept(noises, f"file:{file}") for file in data.all_files()}
+        replaced.update({file: content for file, content in originals.items() if content is not None})
+    job = {"verb": "restore", "version": __version__, "noise": _identity(noises)}
+    return work.run(job, Removal(noises), replaced, None, [])
 
 
-def _without_noise(store: NoiseStore, name: str, image: Array) -> Array:
-    noise = store.get_protected(content_digest(image), image.shape)
-    if noise is None:
-        raise PublishError(
-            f"case {name!r} is not an image that {store.path} protected: was it changed or compressed after publishing, or is "
-            "this the store of another data set? Nothing was restored"
-        )
-    _require_type(noise, image, name)
-    original = noise.remove(image)
-    if content_digest(original) != noise.digest:
-        raise PublishError(
-            f"case {name!r}: taking the noise off does not give the original's digest; {store.path} is damaged"
-        )
-    return original
-
-
-def _require_type(noise: Noise, image: Array, name: str) -> None:
-    # Noise made on what a loader turned into floats fits the file if its steps are whole; otherwise integers lose it.
-    if image.dtype.kind != "f" and noise.quantum != int(noise.quantum):
-        raise PublishError(
-            f"case {name!r} is stored as {image.dtype.name}, its noise was made for {noise.dtype}; generate it from these files"
+def _check_work(jobs: int, shard: tuple[int, int]) -> None:
+    if jobs < 1:
+        raise ValueError(f"jobs must be at least 1, got {jobs}")
+    if not 0 <= shard[0] < shard[1]:
+        raise ValueError(
+            f"the shard's index must be from 0 to one less than their number, got {shard[0]} of {shard[1]}"
         )
 
 
-def _why_missing(store: NoiseStore, image: Array) -> str:
-    if store.get_protected(content_digest(image)) is not None:
-        return ", but a protected image of it is the same: the input is a protected copy already. Publish the original"
-    if store.has_shape(image.shape):
-        return ": its voxels are not those the noise was made for. Generate the noise again from this data set"
-    return f": it has shape {image.shape}, the store has {store.shapes()}. Is this the data set the noise was made for?"
+def _identity(store: NoiseStore) -> str:
+    """Tells one store's noise from another's."""
+    digest = hashlib.sha256(repr(store.meta).encode())
+    for row in store.rows("SELECT checksum FROM noise ORDER BY digest"):
+        digest.update(row[0])
+    return digest.hexdigest()
 
 
-def _copy(
-    data: Layout, target: Path, edit: Edit, store: NoiseStore | None, progress: ProgressCallback | None, stage: str
-) -> tuple[int, Path | None]:
-    """Write the copy in a staging folder beside the target and rename it into place."""
-    report, total, done = progress or (lambda _: None), len(data.dataset()), 0
-
-    def counted(name: str, image: Array) -> Array:
-        nonlocal done
-        edited = edit(name, image)
-        done += 1
-        report(Progress(stage, done, total, name))
-        return edited
-
-    final_manifest = manifest_path(target, data.root.is_file())
-    with staging_folder(target) as staging:
-        staged = staging / target.name
-        data.rewrite(staged, counted)
-        if store is not None:
-            write_manifest(data.reopen(staged), store)
-        elif data.root.is_dir():
-            (staged / FOLDER_MANIFEST).unlink(missing_ok=True)
-        if target.exists():
-            os.rename(target, staging / f"replaced.{target.name}")
-        # The old manifest would not fit the new file.
-        final_manifest.unlink(missing_ok=True)
-        # A file's manifest first: should this be cut short, what stands under the name is always known to be ours.
-        for entry in (manifest_path(staged, data.root.is_file()), staged):
-            if entry.parent == staging and entry.exists():
-                os.rename(entry, target.with_name(entry.name))
-        sync_folder(target.parent)
-    return done, final_manifest if store is not None else None
+def _record(work: Work, manifest: Path, failed: Mapping[str, str]) -> dict[str, Any]:
+    """What the owner can look up later: which copy this is."""
+    return {
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "source": str(work.data.root.resolve()),
+        "output": str(work.target.resolve()),
+        "layout": work.data.name,
+        "splits": list(work.splits),
+        "manifest": manifest.read_text("utf-8"),
+        "failed": dict(failed),
+    }

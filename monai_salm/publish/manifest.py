@@ -1,91 +1,114 @@
 """The public manifest of a protected copy: what was done to it, and the digests of the files it was done to.
 
-It stands in the folder as ``monai_salm.json``, or beside a single-file data set as ``<file>.salm.json``. It tells nothing
-about the originals: no digests of them, no seed, no path outside the copy.
+It stands in the folder as ``monai_salm.json`` (where the layout has another place for it, there), or beside a single-file
+data set as ``<file>.salm.json``. It tells nothing about the originals: no digests of them, no seed, no path outside the copy.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from monai_salm._files import atomic_file, file_sha256
 from monai_salm._version import __version__
-from monai_salm.layouts import Layout
+from monai_salm.layouts import TRAIN, FolderLayout, Layout
 from monai_salm.store import NoiseStore
 
-FOLDER_MANIFEST = "monai_salm.json"
 _FORMAT_VERSION = 1
 _NOTICE = (
-    "The training images carry imperceptible noise, added by their owner to keep networks trained on them from learning. "
+    "Images of the listed files carry imperceptible noise, added by their owner to keep networks trained on them from learning. "
     "It is a deterrent, no guarantee. See https://arxiv.org/abs/2403.10573"
 )
 
 
-def manifest_path(root: Path, single_file: bool) -> Path:
-    """Where the manifest of a data set stands.
+def manifest_path(layout: Layout, root: Path | None = None) -> Path:
+    """Where the manifest of a data set, or of a copy of it, stands.
 
     Args:
-        root: the folder or the single file of the data set.
-        single_file: which of the two it is.
+        layout: the data set.
+        root: the folder or the file of the copy; None is the data set itself.
     """
-    return root.with_name(f"{root.name}.salm.json") if single_file else root / FOLDER_MANIFEST
+    root = layout.root if root is None else root
+    return root / layout.manifest if isinstance(layout, FolderLayout) else root.with_name(f"{root.name}.salm.json")
 
 
-def file_path(layout: Layout, file: str) -> Path:
-    """Path of a file that ``Layout.image_files`` names."""
-    return layout.root if layout.root.is_file() else layout.root / file
+def signature_path(manifest: Path) -> Path:
+    """Where the signature of a manifest stands."""
+    return manifest.with_name(manifest.name + ".sig")
 
 
-def write_manifest(layout: Layout, store: NoiseStore) -> Path:
+def file_path(layout: Layout, file: str, root: Path | None = None) -> Path:
+    """Path of a file that ``Layout.image_files`` names, in the data set or in a copy of it at ``root``."""
+    root = layout.root if root is None else root
+    return root / file if isinstance(layout, FolderLayout) else root
+
+
+def write_manifest(path: Path, digests: dict[str, str], store: NoiseStore, splits: Sequence[str]) -> None:
     """Describe a protected copy.
 
     Args:
-        layout: the copy.
+        path: of the manifest.
+        digests: SHA-256 of every file with protected images, hexadecimal.
         store: the noise that was put in.
-
-    Returns:
-        The manifest's path.
+        splits: whose images were protected.
     """
-    path = manifest_path(layout.root, layout.root.is_file())
     content = {
         "format_version": _FORMAT_VERSION,
         "monai_salm": __version__,
         "notice": _NOTICE,
+        "splits": list(splits),
         **_settings(store),
-        "files": {file: file_sha256(file_path(layout, file)) for file in layout.image_files()},
+        "files": digests,
     }
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as file:
-        file.write((json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
-    return path
+        file.write(_text(content))
 
 
-def read_manifest(layout: Layout) -> dict[str, Any]:
+def read_manifest(layout: Layout, root: Path | None = None) -> dict[str, Any]:
     """The manifest of a data set; empty if it has none, that is, if it is no protected copy.
+
+    Args:
+        layout: the data set.
+        root: a copy of it; None is the data set itself.
 
     Raises:
         ValueError: if the file is no manifest.
     """
-    path = manifest_path(layout.root, layout.root.is_file())
+    path = manifest_path(layout, root)
     if not path.is_file():
         return {}
     try:
         content = json.loads(path.read_text("utf-8"))
         if not isinstance(content["files"], dict):
             raise TypeError("files")
+        splits = content.get("splits", [TRAIN])
+        if not isinstance(splits, list) or not all(isinstance(split, str) for split in splits):
+            raise TypeError("splits")
         low, high = content["window"]
-        return {**content, "epsilon": float(content["epsilon"]), "window": [float(low), float(high)]}
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        bounds = [float(low), float(high)]
+        return {**content, "splits": splits, "epsilon": float(content["epsilon"]), "window": bounds}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is no manifest of a protected copy ({error!r}); publish again") from error
 
 
-def manifest_problems(layout: Layout, store: NoiseStore) -> Iterator[str]:
-    """What is wrong with the manifest of a protected copy, one line each."""
-    path = manifest_path(layout.root, layout.root.is_file())
+def manifest_problems(
+    layout: Layout, root: Path, store: NoiseStore, splits: Sequence[str], left_out: Collection[str]
+) -> Iterator[str]:
+    """What is wrong with the manifest of a protected copy, one line each.
+
+    Args:
+        layout: the original data set.
+        root: the copy.
+        store: the noise.
+        splits: whose images are protected.
+        left_out: image files that the copy lacks for a known reason.
+    """
+    path = manifest_path(layout, root)
     try:
-        content = read_manifest(layout)
+        content = read_manifest(layout, root)
     except (OSError, ValueError) as error:
         yield str(error)
         return
@@ -93,15 +116,24 @@ def manifest_problems(layout: Layout, store: NoiseStore) -> Iterator[str]:
         yield f"{path.name}: missing; publish again"
         return
     files = content["files"]
-    for key, value in _settings(store).items():
+    for key, value in {**_settings(store), "splits": list(splits), "notice": _NOTICE}.items():
         if content.get(key) != value:
-            yield f"{path.name}: {key} is {content.get(key)}, the store has {value}"
-    expected = layout.image_files()
-    for file in sorted(set(expected) ^ set(files)):
+            yield f"{path.name}: {key} is {content.get(key)}, expected {value}"
+    written = path.read_bytes()
+    if written != _text(json.loads(written)):
+        yield f"{path.name}: its text is not as it was written; publish again"
+    named = (root.name,) if root.is_file() else layout.image_files(splits)
+    expected = {file for file in named if file in files or file not in left_out}
+    for file in sorted(expected ^ set(files)):
         yield f"{path.name}: {'lacks' if file in expected else 'lists an unknown'} file {file}"
-    for file in expected:
-        if file in files and file_path(layout, file).is_file() and files[file] != file_sha256(file_path(layout, file)):
+    for file in sorted(expected & set(files)):
+        place = file_path(layout, file, root)
+        if place.is_file() and files[file] != file_sha256(place):
             yield f"{file}: does not match its digest in {path.name}"
+
+
+def _text(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
 
 
 def _settings(store: NoiseStore) -> dict[str, Any]:

@@ -8,13 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
+from monai_salm._files import same_bytes
 from monai_salm.digest import content_digest
 from monai_salm.formats.base import Array, FormatError
-from monai_salm.layouts import Case, LayoutError, open_layout
+from monai_salm.layouts import TRAIN, ArchiveLayout, Case, FolderLayout, Layout, LayoutError, open_layout
+from monai_salm.layouts.units import ImageUnit
 from monai_salm.masks import mask_size
 from monai_salm.progress import Progress, ProgressCallback
 from monai_salm.publish.checks import PathLike
-from monai_salm.publish.manifest import FOLDER_MANIFEST, manifest_problems
+from monai_salm.publish.folders import in_threads
+from monai_salm.publish.manifest import manifest_path, manifest_problems, read_manifest, signature_path
+from monai_salm.publish.signing import signature_problem
 from monai_salm.store import NoiseStore
 
 
@@ -42,12 +46,15 @@ def verify(
     store: NoiseStore | PathLike,
     *,
     layout: str | None = None,
+    jobs: int = 1,
+    shard: tuple[int, int] = (0, 1),
+    signer: PathLike | None = None,
     progress: ProgressCallback | None = None,
 ) -> VerifyReport:
     """Compare a protected copy with its original, both read from disk.
 
-    Proved for every training image: original + noise is the protected image bit for bit; the noise is not all zero, at most
-    epsilon, nowhere outside the window, and inside the budget of a mask per sample; type, shape, header and label are the
+    Proved for every protected image: original + noise is the protected image bit for bit; the noise is not all zero, at
+    most epsilon, nowhere outside the window, and inside the budget of a mask per sample; type, shape and header are the
     original's. For the rest: all other files have the same bytes, none is missing or added, and the manifest is right.
 
     Args:
@@ -55,7 +62,10 @@ def verify(
         output: its protected copy.
         store: the noise.
         layout: a name of ``layouts.LAYOUTS``; None finds it out.
-        progress: called with a ``Progress`` for every case.
+        jobs: threads.
+        shard: index and number of calls that share the work; the first also checks what belongs to no single file.
+        signer: file of the Ed25519 public key (PEM) that the manifest must be signed with.
+        progress: called with a ``Progress`` for every file.
 
     Raises:
         LayoutError, FormatError, OSError: if the original cannot be read.
@@ -63,34 +73,135 @@ def verify(
     """
     noises = store if isinstance(store, NoiseStore) else NoiseStore(store)
     rules = _Rules(noises)
-    data = open_layout(source, layout)
-    target = Path(output)
+    data, target = open_layout(source, layout), Path(output)
+    if data.root.is_file() != target.is_file():
+        what = "missing" if not target.exists() else "of another kind than the original"
+        return VerifyReport(0, [f"{target} is {what}"])
     try:
-        if data.root.is_file() != target.is_file():
-            raise LayoutError(
-                f"{target} is {'missing' if not target.exists() else 'of another kind than the original'}"
-            )
-        copy = data.reopen(target)
-        pairs = data.dataset(), copy.dataset()
-    except (FormatError, LayoutError, OSError) as error:
+        splits = tuple(read_manifest(data, target).get("splits", [TRAIN]))
+    except (OSError, ValueError) as error:
         return VerifyReport(0, [str(error)])
-    problems: list[str] = []
-    if pairs[0].names != pairs[1].names:
-        problems.append(
-            f"the training split has {len(pairs[1])} cases, or other names, than the original's {len(pairs[0])}"
-        )
-    count = min(len(pairs[0]), len(pairs[1]))
-    for index in range(count):
-        original = pairs[0][index]
+    if set(splits) - set(data.splits) or TRAIN not in splits:
+        return VerifyReport(0, [f"the manifest names the splits {splits}, the original has {data.splits}"])
+    comparison = _Comparison(data, target, splits, rules, jobs, shard, progress or (lambda _: None))
+    checked, problems = comparison.run()
+    if shard[0] == 0:
+        problems += manifest_problems(data, target, noises, splits, comparison.left_out())
+        if signer is not None and (wrong := signature_problem(manifest_path(data, target), Path(signer))):
+            problems.append(wrong)
+    return VerifyReport(checked, problems)
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """A data set and its copy, file by file."""
+
+    data: Layout
+    target: Path
+    splits: tuple[str, ...]
+    rules: _Rules
+    jobs: int
+    shard: tuple[int, int]
+    report: ProgressCallback
+
+    def run(self) -> tuple[int, list[str]]:
+        """Cases that were compared, and the problems."""
+        if isinstance(self.data, FolderLayout):
+            return self._folder(self.data)
+        assert isinstance(self.data, ArchiveLayout)
+        return (0, []) if self.shard[0] else self._archive(self.data)
+
+    def left_out(self) -> set[str]:
+        """Image files that the copy has not; ``run`` says so of each."""
+        if not isinstance(self.data, FolderLayout):
+            return set()
+        return {file for file in self.data.image_files(self.splits) if not (self.target / file).exists()}
+
+    def _folder(self, data: FolderLayout) -> tuple[int, list[str]]:
+        units = data.units(self.splits)
+        images = {file for unit in units for file in unit.files}
+        everything: list[ImageUnit | str] = [*units, *(file for file in data.all_files() if file not in images)]
+        items = everything[self.shard[0] :: self.shard[1]]
+        replaced = dict(data.rewritten_files(self.splits))
+        problems: list[str] = []
+
+        def compare(item: ImageUnit | str) -> list[str]:
+            if isinstance(item, str):
+                return list(self._file_problems(item, replaced.get(item)))
+            return [f"case {item.name!r}: {what}" for what in self._unit_problems(item)]
+
+        for done, found in enumerate(in_threads(compare, items, self.jobs), start=1):
+            problems += found
+            item = items[done - 1]
+            self.report(Progress("verify", done, len(items), item if isinstance(item, str) else item.name))
+        if self.shard[0] == 0:
+            problems += self._additions(data)
+        return sum(isinstance(item, ImageUnit) for item in items), problems
+
+    def _unit_problems(self, unit: ImageUnit) -> Iterator[str]:
+        missing = [file for file in unit.files if not (self.target / file).is_file()]
+        if missing:
+            yield f"{missing[0]}: missing from the copy"
+            return
         try:
-            problems += [f"case {original['name']!r}: {what}" for what in rules.problems(original, pairs[1][index])]
+            yield from self.rules.problems(unit.read(self.data.root), unit.read(self.target))
+            yield from unit.differences(self.data.root, self.target)
         except (FormatError, OverflowError, OSError) as error:
-            problems.append(f"case {original['name']!r}: {error}")
-        if progress is not None:
-            progress(Progress("verify", index + 1, count, original["name"]))
-    problems += data.differences(copy, ignore=(FOLDER_MANIFEST,))
-    problems += manifest_problems(copy, noises)
-    return VerifyReport(count, problems)
+            yield str(error)
+
+    def _file_problems(self, file: str, content: bytes | None) -> Iterator[str]:
+        copy = self.target / file
+        try:
+            if not copy.is_file():
+                yield f"{file}: missing from the copy"
+            elif content is not None:
+                if copy.read_bytes() != content:
+                    yield f"{file}: is not what a protected copy has"
+            elif not same_bytes(self.data.root / file, copy):
+                yield f"{file}: differs from the original"
+        except OSError as error:
+            yield f"{file}: {error}"
+
+    def _additions(self, data: FolderLayout) -> Iterator[str]:
+        """What the copy has and the original has not."""
+        own = {data.manifest, signature_path(Path(data.manifest)).as_posix()}
+        known = {*data.all_files(), *own}
+        folders = {*data.folders(), Path(data.manifest).parent.as_posix()}
+        for path in sorted(self.target.rglob("*")):
+            file = path.relative_to(self.target).as_posix()
+            if path.is_symlink() or file not in (folders if path.is_dir() else known):
+                yield f"{file}: not in the original data set"
+        for folder in sorted(set(data.folders()) - {"."}):
+            if not (self.target / folder).is_dir():
+                yield f"{folder}: missing from the copy"
+
+    def _archive(self, data: ArchiveLayout) -> tuple[int, list[str]]:
+        checked, problems = 0, []
+        try:
+            copy = data.reopen(self.target)
+            for split in self.splits:
+                pairs = data.dataset(split), copy.dataset(split)
+                if pairs[0].names != pairs[1].names:
+                    problems.append(f"split {split} has {len(pairs[1])} cases, the original {len(pairs[0])}")
+                for index in range(min(len(pairs[0]), len(pairs[1]))):
+                    original, protected = pairs[0][index], pairs[1][index]
+                    problems += [
+                        f"case {original['name']!r}: {what}" for what in self._case_problems(original, protected)
+                    ]
+                    checked += 1
+                    self.report(Progress("verify", index + 1, len(pairs[0]), original["name"]))
+            problems += data.differences(copy, self.splits)
+        except (FormatError, LayoutError, OSError) as error:
+            problems.append(str(error))
+        return checked, problems
+
+    def _case_problems(self, original: Case, protected: Case) -> Iterator[str]:
+        if not np.array_equal(np.asarray(original["label"]), np.asarray(protected["label"])):
+            yield "its label differs from the original's"
+        try:
+            yield from self.rules.problems(original["image"], protected["image"])
+        except OverflowError as error:
+            yield str(error)
 
 
 class _Rules:
@@ -101,11 +212,8 @@ class _Rules:
         self.store, self.window, self.mask_ratio = store, settings.window, settings.sample_mask_ratio
         self.budget = settings.epsilon * settings.window.width
 
-    def problems(self, original: Case, protected: Case) -> Iterator[str]:
-        """What is wrong with one case, a line each."""
-        before, after = original["image"], protected["image"]
-        if not np.array_equal(np.asarray(original["label"]), np.asarray(protected["label"])):
-            yield "its label differs from the original's"
+    def problems(self, before: Array, after: Array) -> Iterator[str]:
+        """What is wrong with one image, a line each."""
         if before.dtype != after.dtype or before.shape != after.shape:
             yield f"is {after.dtype.name} {after.shape}, the original {before.dtype.name} {before.shape}"
             return

@@ -1,0 +1,110 @@
+"""The verbs around publishing: what would be done, and who may have the store."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from monai_salm.cli import options as opt
+from monai_salm.cli.protecting import MethodName, Surrogate
+from monai_salm.cli.running import Outcome
+from monai_salm.progress import ProgressCallback
+
+if TYPE_CHECKING:
+    from monai_salm.publish import Plan
+
+
+def plan(
+    ctx: typer.Context,
+    source: opt.Input,
+    method: MethodName = "salm",
+    layout: opt.LayoutName = None,
+    splits: opt.Splits = "train",
+    window: opt.Window = None,
+    surrogate: Surrogate = None,
+    width: opt.Width = 0.25,
+    patch_size: opt.PatchSize = None,
+    view_size: opt.ViewSize = None,
+    device: opt.Device = "auto",
+    *,
+    progress: ProgressCallback,
+) -> Outcome:
+    """Say what protecting a data set would do, what would be refused and what it would cost; writes nothing."""
+    chosen = opt.make_method(method, ctx.obj)
+    settings: dict[str, Any] = {
+        "splits": opt.read("--splits", opt.names, splits),
+        "surrogate": None if surrogate is None else opt.read("--surrogate", opt.networks, surrogate)[0],
+        "patch_size": None if patch_size is None else opt.read("--patch-size", opt.integers, patch_size),
+        "view_size": None if view_size is None else opt.read("--view-size", opt.integers, view_size),
+    }
+    limits = None if window is None else opt.read("--window", opt.bounds, window)
+    from monai_salm.intensity import IntensityWindow
+    from monai_salm.publish import plan as plan_
+
+    bounds = None if limits is None else IntensityWindow(*limits)
+    found = plan_(
+        source, method=chosen, layout=layout, window=bounds, width=width, device=device, progress=progress, **settings
+    )
+    return Outcome({**asdict(found), "ok": found.ok}, _described(found), found.ok)
+
+
+def encrypt(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="The noise store.")],
+    output: Annotated[Path, typer.Argument(metavar="FILE", help="The encrypted store.")],
+    recipient: Annotated[
+        list[str], typer.Option("--recipient", metavar="KEY", help="age or ssh public key; may be given several times.")
+    ],
+) -> Outcome:
+    """Encrypt a noise store (age) for those who may have the originals back."""
+    from monai_salm.publish.sharing import encrypt_store
+
+    encrypt_store(store, output, recipient)
+    return Outcome({"output": str(output), "recipients": recipient}, f"{store} encrypted: {output}")
+
+
+def decrypt(
+    encrypted: Annotated[Path, typer.Argument(metavar="FILE", help="The encrypted store.")],
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="Where the noise store goes.")],
+    identity: Annotated[Path, typer.Option("--identity", metavar="FILE", help="age identity or ssh private key.")],
+) -> Outcome:
+    """Decrypt a noise store that was encrypted for you."""
+    from monai_salm.publish.sharing import decrypt_store
+
+    decrypt_store(encrypted, store, identity)
+    return Outcome({"store": str(store)}, f"Noise store: {store} (keep it private: it undoes the protection)")
+
+
+def _described(found: Plan) -> str:
+    splits = ", ".join(f"{name} {count}" for name, count in found.splits.items())
+    low, high = found.window
+    lines = [
+        f"Layout {found.layout}; cases: {splits}",
+        f"Task: {found.task['kind']}, {found.task['num_classes']} classes; window {low:g} to {high:g} in stored units",
+        f"To be protected: {found.protected} images",
+        *(f"  {count} x {shape}" for shape, count in list(found.shapes.items())[:8]),
+        *(f"  {count} x {dtype}" for dtype, count in found.dtypes.items()),
+        "Disk: " + ", ".join(f"{name} {_size(size)}" for name, size in found.bytes.items()),
+    ]
+    if found.seconds is not None:
+        lines.append(f"Time for the noise: about {_duration(found.seconds)} on this machine")
+    if found.refused:
+        lines += [f"{len(found.refused)} would be left out:", *(f"  {n}: {why}" for n, why in found.refused.items())]
+    lines += [f"Problem: {problem}" for problem in found.problems]
+    return "\n".join(lines)
+
+
+def _size(size: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,214 @@
+"""One DICOM file in native form: its bytes, its elements, and where its pixels stand."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Set
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from monai_salm.formats.base import FormatError
+from monai_salm.formats.dicom_decode import DEFLATED, FILE_META, NATIVE, PIXELS, SYNTAX, decoded, inflated
+from monai_salm.formats.dicom_elements import (
+    Element,
+    Encoding,
+    assembled,
+    element_bytes,
+    even,
+    rewritten,
+    value_of,
+    walk,
+)
+from monai_salm.formats.dicom_pixels import PixelLayout, parse_layout, text
+
+SOP_INSTANCE, REFERENCED, ICON = 0x00080018, 0x00081155, 0x00880200
+IMAGE_TYPE, DERIVATION = 0x00080008, 0x00082111
+DERIVED_BY = b"Imperceptible noise was added by the owner (monai_salm, arXiv 2403.10573)"
+_MEDIA_INSTANCE = 0x00020003
+_FLOATS = (0x7FE00008, 0x7FE00009)
+_SIGNATURES = 0xFFFAFFFA
+_MAX_TEXT = 1024
+
+
+def renamed_uid(uid: str) -> str:
+    """The UID of the protected copy of an instance; the same for the same UID, everywhere."""
+    number = hashlib.blake2b(uid.encode(), digest_size=16, key=b"monai_salm protected SOP instance")
+    return f"2.25.{int.from_bytes(number.digest(), 'big')}"
+
+
+@dataclass(frozen=True)
+class DicomFile:
+    """A file in native form: not deflated, its pixels not compressed.
+
+    Args:
+        content: all bytes.
+        syntax: its transfer syntax.
+        meta: the elements of the file meta information.
+        elements: those of the data set's first level.
+        encoding: of the data set.
+        pixels: the element Pixel Data.
+        layout: of the pixels.
+    """
+
+    content: bytes
+    syntax: str
+    meta: tuple[Element, ...]
+    elements: tuple[Element, ...]
+    encoding: Encoding
+    pixels: Element
+    layout: PixelLayout
+
+    @property
+    def before(self) -> bytes:
+        """All bytes before the voxels."""
+        return self.content[: self.pixels.value]
+
+    @property
+    def after(self) -> bytes:
+        """All bytes after the voxels, padding first."""
+        return self.content[self.pixels.value + self.layout.size :]
+
+    @property
+    def cells(self) -> bytes:
+        """The bytes of the voxels."""
+        return self.content[self.pixels.value : self.pixels.value + self.layout.size]
+
+    @property
+    def uid(self) -> str:
+        """Its SOP Instance UID."""
+        return text(self.value(SOP_INSTANCE))
+
+    def value(self, tag: int) -> bytes | None:
+        """The bytes of an element's value; None if it is not there."""
+        return value_of(self.content, self.elements, tag)
+
+    def protected(self, cells: bytes, uids: Set[str]) -> bytes:
+        """The file with other voxels and all that marks it as a derived image, see ``Dicom``.
+
+        Args:
+            cells: the voxels.
+            uids: of all protected instances; references to them follow their new names.
+        """
+        known = uids | {self.uid}
+
+        def change(element: Element, value: bytes) -> bytes | None:
+            if element.tag == ICON:
+                return None
+            if element.tag == REFERENCED and text(value) in known:
+                return even(renamed_uid(text(value)).encode(), b"\0")
+            return value
+
+        uid = even(renamed_uid(self.uid).encode(), b"\0")
+        start, stop = self.pixels.value, self.pixels.value + self.layout.size
+        content = self.content[:start] + cells + self.content[stop:]
+        parts = {e.tag: rewritten(content, e, self.encoding, change) for e in self.elements if e.tag != SOP_INSTANCE}
+        kind, description = _image_type(self.value(IMAGE_TYPE)), _derivation(self.value(DERIVATION))
+        parts |= {
+            SOP_INSTANCE: element_bytes(SOP_INSTANCE, b"UI", uid, self.encoding),
+            IMAGE_TYPE: element_bytes(IMAGE_TYPE, b"CS", kind, self.encoding),
+            DERIVATION: element_bytes(DERIVATION, b"ST", description, self.encoding),
+        }
+        meta = {_MEDIA_INSTANCE: element_bytes(_MEDIA_INSTANCE, b"UI", uid, FILE_META)}
+        return assembled(content, self.meta, meta, FILE_META, 132) + assembled(
+            content, self.elements, parts, self.encoding
+        )
+
+
+def load(path: Path) -> DicomFile:
+    """Read a file, bring it into native form, and refuse what cannot carry noise.
+
+    Raises:
+        FormatError: with the reason.
+        ImportError: if pydicom is missing.
+    """
+    try:
+        return _native(path.read_bytes())
+    except ValueError as error:
+        raise FormatError(f"{path}: {error}") from error
+
+
+def packed(content: bytes, syntax: str) -> bytes:
+    """A native file as it is stored: deflated where its transfer syntax says so."""
+    if syntax != DEFLATED:
+        return content
+    start = _split_meta(content)[1]
+    packer = zlib.compressobj(wbits=-15)
+    return content[:start] + even(packer.compress(content[start:]) + packer.flush(), b"\0")
+
+
+def _native(content: bytes) -> DicomFile:
+    meta, start = _split_meta(content)
+    syntax = text(value_of(content, meta, SYNTAX))
+    if not syntax:
+        raise ValueError("it does not say its transfer syntax; save it with complete file meta information")
+    if syntax == DEFLATED:
+        content = content[:start] + inflated(content[start:])
+    encoding = NATIVE.get(syntax, FILE_META)
+    elements = tuple(walk(content, start, len(content), encoding))
+    _check_elements(content, elements)
+    for element in elements:
+        # Damage inside of sequences is met now, not when the noise is made and the file is written.
+        rewritten(content, element, encoding, lambda _, value: value)
+    if syntax not in NATIVE:
+        return _native(decoded(content, syntax, meta, elements))
+    pixels = next(element for element in elements if element.tag == PIXELS)
+    layout = parse_layout(lambda tag: value_of(content, elements, tag), encoding.order)
+    if pixels.undefined or layout.size > pixels.stop - pixels.value:
+        raise ValueError(
+            f"its header declares {layout.size} bytes of pixels, but it holds {pixels.stop - pixels.value}; it is cut off or "
+            "damaged"
+        )
+    if layout.order == ">" and layout.allocated == 8 and pixels.vr == b"OW":
+        raise ValueError("its 8-bit pixels are stored in swapped pairs; convert it to Explicit VR Little Endian")
+    fill = layout.fill(content[pixels.value : pixels.value + layout.size])
+    if fill is None:
+        raise ValueError(
+            f"its pixels have data above their {layout.stored} stored bits (an overlay, or too few bits declared), which would "
+            "be lost; move it to an element of its own, or correct Bits Stored"
+        )
+    return DicomFile(content, syntax, meta, elements, encoding, pixels, replace(layout, extended=fill))
+
+
+def _split_meta(content: bytes) -> tuple[tuple[Element, ...], int]:
+    """The elements of the file meta information, and where the data set begins."""
+    if content[128:132] != b"DICM":
+        raise ValueError("not a DICOM file with preamble and file meta information; save it with both")
+    elements: list[Element] = []
+    place = 132
+    while content[place : place + 2] == b"\x02\0":
+        elements.append(next(walk(content, place, len(content), FILE_META)))
+        place = elements[-1].end
+    return tuple(elements), place
+
+
+def _check_elements(content: bytes, elements: tuple[Element, ...]) -> None:
+    """Refuse files that hold no image, or one that noise would break."""
+    tags = [element.tag for element in elements]
+    if len(set(tags)) != len(tags):
+        raise ValueError("an element stands in it twice; the file is damaged")
+    if any(tag in _FLOATS for tag in tags):
+        raise ValueError("its pixels are floats; store integers with a rescale slope")
+    if PIXELS not in tags:
+        raise ValueError("it holds no image (no Pixel Data)")
+    if not text(value_of(content, elements, SOP_INSTANCE)):
+        raise ValueError("it has no SOP Instance UID, so that the protected copy cannot be told from it; give it one")
+    if _SIGNATURES in tags:
+        raise ValueError("it is digitally signed, and noise would break the signature; remove the signature first")
+    for element in elements:
+        overlay = 0x6000 <= element.tag >> 16 <= 0x60FF and element.tag & 0xFFFF == 0x0102
+        if overlay and any(content[element.value : element.stop]):
+            raise ValueError(
+                "an overlay lies in unused bits of its pixels (a retired form); move it to Overlay Data first"
+            )
+
+
+def _image_type(value: bytes | None) -> bytes:
+    rest = (value or b"").partition(b"\\")[2] or b"PRIMARY"
+    return even(b"DERIVED\\" + rest.rstrip(b" "), b" ")
+
+
+def _derivation(value: bytes | None) -> bytes:
+    old = (value or b"").rstrip(b" \0")
+    both = old + b"; " + DERIVED_BY if old else DERIVED_BY
+    return even(both if len(both) <= _MAX_TEXT else DERIVED_BY, b" ")

@@ -1,0 +1,248 @@
+"""DICOM images in several files: the slices of a series as one 3D image, in the order of their places in the patient."""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from collections.abc import Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+import numpy as np
+
+from monai_salm.formats.base import Array, FormatError, require_like
+from monai_salm.formats.dicom import Dicom, dicom_differences, write_dicom
+from monai_salm.formats.optional import require
+
+_DICOM = Dicom()
+_KIND = ["SamplesPerPixel", "BitsAllocated", "PixelRepresentation", "PhotometricInterpretation"]
+_PLACE = ["ImagePositionPatient", "ImageOrientationPatient", "InstanceNumber"]
+_TAGS = ["SOPInstanceUID", "SeriesInstanceUID", "Rows", "Columns", "NumberOfFrames", *_KIND, *_PLACE]
+# Millimetres; slices closer than this are at one place.
+_SAME_PLACE = 1e-3
+_SAME_DIRECTION = 1e-3
+
+
+@dataclass(frozen=True)
+class DicomSeries:
+    """One image: a DICOM file, or the single-frame files of a series in the order of their slices.
+
+    Has the methods of ``layouts.units.ImageUnit``; several files give ``(1, rows, columns, slices)``.
+
+    Args:
+        name: of the case, unique in the data set.
+        files: relative to the data set's root, in the order of the slices.
+        protected_uids: SOP Instance UIDs of all protected files of the data set; references to them follow their new names.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    protected_uids: frozenset[str] = frozenset()
+
+    def read(self, root: Path) -> Array:
+        """The stored image ``(channel, *spatial)`` in its stored type.
+
+        Raises:
+            FormatError: if a file cannot be handled, or the slices differ in shape or type.
+        """
+        if len(self.files) == 1:
+            return _DICOM.read(root / self.files[0])
+        slices = [_DICOM.read(root / file) for file in self.files]
+        for file, image in zip(self.files, slices, strict=True):
+            if image.ndim != 3 or image.shape[0] != 1:
+                raise FormatError(
+                    f"{root / file}: a slice of a series is grey and has one frame, this is {image.shape}"
+                )
+            if image.shape != slices[0].shape or image.dtype != slices[0].dtype:
+                raise FormatError(
+                    f"case {self.name!r}: {root / file} is {image.dtype.name} {image.shape}, {root / self.files[0]} is "
+                    f"{slices[0].dtype.name} {slices[0].shape}; put series that differ into folders of their own"
+                )
+        return np.stack(slices, axis=-1)
+
+    def bounds(self, root: Path) -> tuple[int, int] | None:
+        """The least and largest number that every file can hold; None for the whole range of the type."""
+        found = [pair for file in self.files if (pair := _DICOM.bounds(root / file)) is not None]
+        return (max(low for low, _ in found), min(high for _, high in found)) if found else None
+
+    def write(self, root: Path, output: Path, image: Array) -> None:
+        """Write the files under ``output`` with other voxels, as derived instances; each appears only when whole."""
+        for file, part in self._split(image):
+            write_dicom(root / file, output / file, part, self.protected_uids)
+
+    def differences(self, root: Path, other: Path) -> Iterator[str]:
+        """What differs between these files and those of a copy, voxels aside; a line each, with the file's name."""
+        for file in self.files:
+            for what in dicom_differences(root / file, other / file, self.protected_uids):
+                yield f"{file}: {what}"
+
+    def keepsake(self, root: Path) -> bytes | None:
+        """What ``restore`` needs beside voxels and noise."""
+        kept = [_DICOM.keepsake(root / file) or b"" for file in self.files]
+        return json.dumps([len(part) for part in kept]).encode() + b"\n" + b"".join(kept)
+
+    def restore(self, root: Path, output: Path, image: Array, keepsake: bytes | None) -> None:
+        """Write the originals of a protected copy's files again."""
+        for (file, part), kept in zip(self._split(image), self._parts(keepsake), strict=True):
+            _DICOM.restore(root / file, output / file, part, kept)
+
+    def _split(self, image: Array) -> Iterator[tuple[str, Array]]:
+        if len(self.files) == 1:
+            yield self.files[0], image
+            return
+        require_like(Path(self.name), (*image.shape[:3], len(self.files)), image.dtype, image)
+        for number, file in enumerate(self.files):
+            yield file, image[..., number]
+
+    def _parts(self, keepsake: bytes | None) -> Iterator[bytes | None]:
+        head, _, kept = (keepsake or b"[]\n").partition(b"\n")
+        sizes = json.loads(head)
+        if len(sizes) != len(self.files):
+            raise FormatError(f"case {self.name!r}: the store keeps {len(sizes)} headers for {len(self.files)} files")
+        with io.BytesIO(kept) as file:
+            for size in sizes:
+                yield file.read(size)
+
+
+Unit = TypeVar("Unit", bound=DicomSeries)
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What decides where a file belongs."""
+
+    file: str
+    instance: str
+    series: str
+    shape: tuple[int, int]
+    frames: int
+    kind: tuple[Any, ...]
+    position: tuple[float, ...]
+    orientation: tuple[float, ...]
+    number: int | None
+
+    @property
+    def folder(self) -> str:
+        return str(PurePosixPath(self.file).parent)
+
+
+def group_series(
+    root: Path,
+    files: Iterable[str],
+    protected_uids: Set[str] | None = None,
+    unit: type[Unit] = DicomSeries,  # type: ignore[assignment]
+) -> list[Unit]:
+    """Sort DICOM files into images: those of one folder, series and shape make one, multi-frame files one each.
+
+    Only headers are read. Slices are ordered along the normal of their plane, or by Instance Number where a file does not
+    say where it lies.
+
+    Args:
+        root: folder of the data set.
+        files: relative to it.
+        protected_uids: SOP Instance UIDs of all files that will be protected; None: those of ``files``.
+        unit: the class to make; it takes what ``DicomSeries`` takes.
+
+    Returns:
+        The images, in the order of their first files.
+
+    Raises:
+        FormatError: if a file is no DICOM file, or the order of slices cannot be told.
+        ImportError: if pydicom is missing.
+    """
+    headers = [_read_header(root, file) for file in files]
+    known = frozenset(protected_uids) if protected_uids is not None else frozenset(h.instance for h in headers)
+    groups: dict[tuple[Any, ...], list[_Header]] = {}
+    for header in headers:
+        alone = header.frames > 1 or not header.series
+        key = (header.file,) if alone else (header.folder, header.series, header.shape)
+        groups.setdefault(key, []).append(header)
+    names = _names(list(groups.values()))
+    return [
+        unit(name, tuple(header.file for header in _ordered(root, group)), known)
+        for name, group in zip(names, groups.values(), strict=True)
+    ]
+
+
+def _read_header(root: Path, file: str) -> _Header:
+    pydicom = require("pydicom", "dicom", "DICOM")
+    try:
+        # A value that breaks a rule of DICOM is no reason to warn while sorting.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            data = pydicom.dcmread(root / file, stop_before_pixels=True, specific_tags=_TAGS)
+            return _Header(
+                file=file,
+                instance=str(data.get("SOPInstanceUID", "")),
+                series=str(data.get("SeriesInstanceUID", "")),
+                shape=(int(data.get("Rows") or 0), int(data.get("Columns") or 0)),
+                frames=int(data.get("NumberOfFrames") or 1),
+                kind=tuple(str(data.get(tag)) for tag in _KIND),
+                position=tuple(map(float, data.get("ImagePositionPatient") or ())),
+                orientation=tuple(map(float, data.get("ImageOrientationPatient") or ())),
+                number=None if data.get("InstanceNumber") is None else int(data.InstanceNumber),
+            )
+    except OSError:
+        raise
+    # pydicom raises what it meets in a damaged file.
+    except Exception as error:
+        raise FormatError(
+            f"{root / file}: its header cannot be read ({error}); get it again from its source"
+        ) from error
+
+
+def _names(groups: Sequence[Sequence[_Header]]) -> list[str]:
+    """A file's own name for one file; for several the folder's, with series and shape where that is not enough."""
+    folders = [group[0].folder for group in groups if len(group) > 1]
+    series = [(group[0].folder, group[0].series) for group in groups if len(group) > 1]
+    names = []
+    for group in groups:
+        first = group[0]
+        if len(group) == 1:
+            names.append(first.file)
+        elif folders.count(first.folder) == 1 and first.folder != ".":
+            names.append(first.folder)
+        else:
+            rows, columns = first.shape
+            more = f"_{rows}x{columns}" if series.count((first.folder, first.series)) > 1 else ""
+            names.append(str(PurePosixPath(first.folder) / f"{first.series}{more}"))
+    return names
+
+
+def _ordered(root: Path, group: list[_Header]) -> list[_Header]:
+    """The files of a series in the order of their slices."""
+    first = group[0]
+    if len(group) == 1:
+        return group
+    where = f"series {first.series} in {root / first.folder}"
+    if any(header.kind != first.kind for header in group):
+        raise FormatError(f"{where}: its files differ in type of pixels; put them into folders of their own")
+    if first.kind[0] != "1":
+        raise FormatError(f"{where}: several colour slices are no 3D image; put each file into a folder of its own")
+    if all(len(header.position) == 3 and len(header.orientation) == 6 for header in group):
+        return _along_normal(where, group)
+    numbers = [header.number for header in group]
+    if None in numbers or len(set(numbers)) != len(numbers):
+        raise FormatError(
+            f"{where}: its files do not say where their slices lie (Image Position Patient), nor have they each an Instance "
+            "Number of their own; put images that do not belong together into folders of their own"
+        )
+    return sorted(group, key=lambda header: header.number or 0)
+
+
+def _along_normal(where: str, group: list[_Header]) -> list[_Header]:
+    directions = np.array([header.orientation for header in group])
+    if np.abs(directions - directions[0]).max() > _SAME_DIRECTION:
+        raise FormatError(f"{where}: its slices lie in different directions; put each stack into a folder of its own")
+    places = np.array([header.position for header in group]) @ np.cross(directions[0, :3], directions[0, 3:])
+    order = np.argsort(places, kind="stable")
+    gaps = np.diff(places[order])
+    if gaps.min() < _SAME_PLACE:
+        index = int(gaps.argmin())
+        raise FormatError(
+            f"{where}: {group[order[index]].file} and {group[order[index + 1]].file} lie at one place (several phases or "
+            "echoes?); put each stack into a folder of its own"
+        )
+    return [group[index] for index in order]

@@ -1,0 +1,70 @@
+"""Gzip, read whole within bounds and written so that the same content gives the same file."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+from monai_salm.formats.base import FormatError
+
+# Deflate packs at most 1032 bytes into one.
+MAX_RATIO = 1032
+# Voxels with noise hardly repeat but for runs of background, so that looking for repeats is time lost. Share of the
+# original left, and time: int16 128^3 with grain: level 1 0.738 in 0.06 s, level 6 0.737 in 0.15 s, runs only 0.784 in
+# 0.03 s. On real brains with noise runs only is even smaller than level 1: 0.200 to 0.208 and 0.285 to 0.301.
+LEVEL, _STRATEGY = 1, zlib.Z_RLE
+_WITH_HEADER = 31
+
+
+class GzipReader:
+    """The decompressed bytes of a gzip file, a piece at a time; checksums are compared where a member ends.
+
+    Faster than ``gzip.GzipFile``: a piece is inflated in one call, and no piece is ever larger than asked for.
+
+    Args:
+        path: the file, of one or more gzip members.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._left = path.read_bytes()
+        self.packed_size = len(self._left)
+        self._member = zlib.decompressobj(_WITH_HEADER)
+        self._begun = False
+
+    def read(self, size: int) -> bytes:
+        """The next ``size`` bytes, fewer where the file ends.
+
+        Raises:
+            FormatError: if the file is cut off or damaged.
+        """
+        parts: list[bytes] = []
+        while size > 0:
+            if self._member.eof and not self._next_member():
+                break
+            try:
+                part = self._member.decompress(self._left, size)
+            except zlib.error as error:
+                raise self._damaged(str(error)) from error
+            self._left = self._member.unconsumed_tail
+            if not part and not self._left and not self._member.eof:
+                raise self._damaged("it ends before its checksum")
+            size -= len(part)
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _next_member(self) -> bool:
+        """Go to the member that follows, if one does; zeros between members are padding."""
+        self._left = self._member.unused_data.lstrip(b"\0")
+        if self._left:
+            self._member = zlib.decompressobj(_WITH_HEADER)
+        return bool(self._left)
+
+    def _damaged(self, what: str) -> FormatError:
+        return FormatError(f"{self.path}: damaged gzip ({what}); get the file again from its source")
+
+
+def pack(content: bytes | bytearray) -> bytes:
+    """A gzip member without name and time: the same content gives the same bytes."""
+    packer = zlib.compressobj(LEVEL, zlib.DEFLATED, _WITH_HEADER, zlib.DEF_MEM_LEVEL, _STRATEGY)
+    return packer.compress(content) + packer.flush()

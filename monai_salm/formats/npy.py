@@ -1,0 +1,119 @@
+"""NumPy files of one image: ``.npy``, and ``.npz`` with a single array; headers are parsed, nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+from abc import abstractmethod
+from pathlib import Path
+from tokenize import TokenError
+from typing import TypeAlias
+
+import numpy as np
+from numpy.lib import format as npy
+
+from monai_salm._files import atomic_file
+from monai_salm.formats.base import Array, FormatError, ImageFormat, require_like
+
+#: The longest header NumPy itself accepts, and room to spare.
+MAX_HEADER = 1 << 16
+#: Shape, whether first axis fastest, type, and where the numbers start.
+NpyHeader: TypeAlias = tuple[tuple[int, ...], bool, np.dtype[np.generic], int]
+
+
+def parse_header(raw: bytes | bytearray, what: str) -> NpyHeader:
+    """Read the header of a .npy file.
+
+    Args:
+        raw: the file, or its first ``MAX_HEADER`` bytes.
+        what: names the file in errors.
+
+    Raises:
+        FormatError: if it is damaged, or declares something other than numbers.
+    """
+    file = io.BytesIO(bytes(raw[:MAX_HEADER]))
+    try:
+        version = npy.read_magic(file)
+        readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+        if version not in readers:
+            raise ValueError(f"version {version} of the .npy format")
+        shape, fortran, dtype = readers[version](file)
+    except (ValueError, EOFError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
+        raise FormatError(f"the header of {what} is damaged ({error})") from error
+    if dtype.hasobject:
+        raise FormatError(
+            f"{what} holds Python objects (a pickle), which could run code; it is not read. Store numbers"
+        )
+    if dtype.kind not in "biuf" or any(n < 0 for n in shape):
+        raise FormatError(f"{what} is {dtype} {shape}; only arrays of numbers are read")
+    return shape, bool(fortran), dtype, file.tell()
+
+
+def view_numbers(raw: bytes | bytearray, what: str) -> Array:
+    """The array of a whole .npy file, sharing its memory.
+
+    Raises:
+        FormatError: if the header is damaged or does not declare just what follows it.
+    """
+    shape, fortran, dtype, start = parse_header(raw, what)
+    needed = math.prod(shape) * dtype.itemsize
+    if len(raw) - start != needed:
+        raise FormatError(f"{what} declares {dtype.name} {shape}, {needed} bytes, but holds {len(raw) - start}")
+    return np.ndarray(shape, dtype, buffer=raw, offset=start, order="F" if fortran else "C")
+
+
+class NumpyImage(ImageFormat):
+    """An image as a NumPy array ``(h, w)``, ``(h, w, 3)`` (colour: three is not taken for a depth) or ``(x, y, z)``.
+
+    MONAI's ``NumpyReader`` gives colour the shape of the file; load with ``channel_dim=-1`` to get what is read here.
+    """
+
+    @abstractmethod
+    def _content(self, path: Path) -> bytes:
+        """The .npy file, or the one inside the archive."""
+
+    def read(self, path: Path) -> Array:
+        stored = _channel_first(view_numbers(self._content(path), str(path)), path)
+        return np.array(stored, dtype=stored.dtype.newbyteorder("="), order="C")
+
+    def frame(self, path: Path) -> bytes:
+        content = self._content(path)
+        return hashlib.sha256(content[: parse_header(content, str(path))[3]]).digest()
+
+    def _edited(self, source: Path, image: Array) -> bytearray:
+        """The source's .npy content with the image in place of its numbers."""
+        content = bytearray(self._content(source))
+        stored = _channel_first(view_numbers(content, str(source)), source)
+        require_like(source, stored.shape, stored.dtype, image)
+        stored[...] = image
+        return content
+
+
+class Npy(NumpyImage):
+    """``.npy`` files; header, byte order and order of axes stay."""
+
+    name = "npy"
+    suffixes = (".npy",)
+
+    def write(self, source: Path, target: Path, image: Array) -> None:
+        content = self._edited(source, image)
+        with atomic_file(target) as file:
+            file.write(content)
+
+    def _content(self, path: Path) -> bytes:
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            start = file.read(MAX_HEADER)
+            shape, _, dtype, offset = parse_header(start, str(path))
+            if offset + math.prod(shape) * dtype.itemsize != size:
+                raise FormatError(f"{path} declares {dtype.name} {shape}, but holds {size - offset} bytes of numbers")
+            return start + file.read()
+
+
+def _channel_first(array: Array, path: Path) -> Array:
+    if array.dtype.kind not in "iuf" or array.dtype.itemsize > 8:
+        raise FormatError(f"{path}: {array.dtype.name} numbers are not supported; store integers or float32")
+    if array.ndim not in (2, 3) or min(array.shape) < 1:
+        raise FormatError(f"{path}: shape {array.shape} is not (h, w), (h, w, 3) or (x, y, z); store one image a file")
+    return np.moveaxis(array, -1, 0) if array.ndim == 3 and array.shape[-1] == 3 else array[None]

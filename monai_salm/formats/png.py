@@ -1,0 +1,197 @@
+"""PNG: the pixels are packed anew, alpha and all other chunks keep their bytes and order."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import struct
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL.PngImagePlugin import PngImageFile
+
+from monai_salm._files import atomic_file
+from monai_salm.formats.base import Array, FormatError, ImageFormat, require_like
+from monai_salm.formats.gzipped import MAX_RATIO
+from monai_salm.formats.png_chunks import SIGNATURE, Chunk, filter_rows, split_chunks, unfilter
+
+# Colour type -> samples a pixel, alpha included.
+_SAMPLES = {0: 1, 2: 3, 4: 2, 6: 4}
+_CRITICAL = (b"IHDR", b"IDAT", b"IEND", b"PLTE")
+# Chunk -> why a file with it is refused.
+_REFUSED = {
+    b"acTL": "it is animated; store one image a file",
+    b"tRNS": "it declares a transparent colour, and noise would change which pixels are transparent; "
+    "save it with an alpha channel or without transparency",
+}
+
+
+@dataclass(frozen=True)
+class _Png:
+    """A parsed file: its chunks, what follows them, and its pixels with alpha, ``(h, w, samples)``."""
+
+    chunks: Sequence[Chunk]
+    tail: bytes
+    pixels: NDArray[np.uint8] | NDArray[np.uint16]
+
+    @property
+    def colours(self) -> int:
+        """Samples a pixel without alpha: where there are two or four, it is the last."""
+        samples = int(self.pixels.shape[2])
+        return samples - 1 if samples % 2 == 0 else samples
+
+
+class Png(ImageFormat):
+    """``.png`` files of 8 or 16 bits, grey or colour, with or without alpha, which is kept and never part of the image.
+
+    Images are ``(1, h, w)`` or ``(3, h, w)``, rows first as stored. MONAI's ``PILReader`` swaps the spatial axes and puts
+    channels last, so noise made on what it loads does not fit the file.
+    """
+
+    name = "png"
+    suffixes = (".png",)
+
+    def read(self, path: Path) -> Array:
+        return _image(_load(path))
+
+    def write(self, source: Path, target: Path, image: Array) -> None:
+        _save(source, target, _load(source), image)
+
+    def rewrite(self, source: Path, target: Path, edit: Callable[[Array], Array]) -> None:
+        png = _load(source)
+        _save(source, target, png, edit(_image(png)))
+
+    def frame(self, path: Path) -> bytes:
+        png = _load(path)
+        digest = hashlib.sha256(b"".join(chunk.to_bytes() for chunk in png.chunks if chunk.kind != b"IDAT"))
+        before = next(place for place, chunk in enumerate(png.chunks) if chunk.kind == b"IDAT")
+        digest.update(struct.pack(">I", before) + np.ascontiguousarray(png.pixels[..., png.colours :]).tobytes())
+        digest.update(png.tail)
+        return digest.digest()
+
+
+def _image(png: _Png) -> Array:
+    """The pixels without alpha, channel first."""
+    return np.ascontiguousarray(np.moveaxis(png.pixels[..., : png.colours], -1, 0))
+
+
+def _save(source: Path, target: Path, png: _Png, image: Array) -> None:
+    """Write the file with one new IDAT chunk in place of the old ones."""
+    height, width, samples = png.pixels.shape
+    require_like(source, (png.colours, height, width), png.pixels.dtype, image)
+    pixels = png.pixels.copy()
+    pixels[..., : png.colours] = np.moveaxis(image, 0, -1)
+    stored = pixels.astype(pixels.dtype.newbyteorder(">")).view(np.uint8).reshape(height, -1)
+    data = Chunk(b"IDAT", filter_rows(stored, samples * pixels.dtype.itemsize))
+    first = next(place for place, chunk in enumerate(png.chunks) if chunk.kind == b"IDAT")
+    others = [chunk for chunk in png.chunks if chunk.kind != b"IDAT"]
+    with atomic_file(target) as file:
+        file.write(SIGNATURE)
+        for chunk in (*others[:first], data, *others[first:]):
+            file.write(chunk.to_bytes())
+        file.write(png.tail)
+
+
+def _load(path: Path) -> _Png:
+    """Parse a file and refuse what cannot carry noise."""
+    try:
+        chunks, tail = split_chunks(path.read_bytes())
+        _check_chunks(chunks)
+        return _Png(chunks, tail, _decode(chunks))
+    except (ValueError, zlib.error) as error:
+        raise FormatError(f"{path}: {error}") from error
+
+
+def _check_chunks(chunks: Sequence[Chunk]) -> None:
+    kinds = [chunk.kind for chunk in chunks]
+    if kinds[0] != b"IHDR" or kinds.count(b"IHDR") != 1 or len(chunks[0].data) != 13 or b"IDAT" not in kinds:
+        raise ValueError("it has no header or no pixels; it is damaged")
+    places = [place for place, kind in enumerate(kinds) if kind == b"IDAT"]
+    if places[-1] - places[0] != len(places) - 1:
+        raise ValueError("its pixels (IDAT) are not in one run of chunks; it is damaged")
+    for chunk in chunks:
+        if chunk.kind in _REFUSED:
+            raise ValueError(_REFUSED[chunk.kind])
+        if chunk.kind == b"eXIf" and _has_thumbnail(chunk.data):
+            raise ValueError("its eXIf chunk holds a thumbnail of the unprotected image; remove it first")
+        if chunk.kind[:1].isupper() and chunk.kind not in _CRITICAL:
+            raise ValueError(
+                f"chunk {chunk.kind!r} is not known and may decide what the pixels mean; save the image again"
+            )
+
+
+def _has_thumbnail(exif: bytes) -> bool:
+    """Whether EXIF data has a second directory, which is the one of the thumbnail."""
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    if order is None or len(exif) < 8:
+        return False
+    first = struct.unpack_from(f"{order}I", exif, 4)[0]
+    if first + 2 > len(exif):
+        return False
+    following = first + 2 + 12 * struct.unpack_from(f"{order}H", exif, first)[0]
+    return following + 4 <= len(exif) and any(exif[following : following + 4])
+
+
+def _decode(chunks: Sequence[Chunk]) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """The pixels ``(h, w, samples)``, native byte order."""
+    width, height, depth, colour, packing, filtering, interlace = struct.unpack(">IIBBBBB", chunks[0].data)
+    if not width or not height or packing or filtering or interlace > 1:
+        raise ValueError(f"its header declares {width} x {height} pixels in an unknown way; it is damaged")
+    if colour == 3:
+        raise ValueError("it has a palette, whose numbers are no intensities; convert it to grey or RGB")
+    if depth not in (8, 16) or colour not in _SAMPLES:
+        raise ValueError(
+            f"{depth}-bit samples of colour type {colour} are not supported; convert it to 8-bit grey or RGB"
+        )
+    if interlace:
+        raise ValueError("it is interlaced; save it without interlacing")
+    samples, pixel = _SAMPLES[colour], _SAMPLES[colour] * depth // 8
+    packed = b"".join(chunk.data for chunk in chunks if chunk.kind == b"IDAT")
+    raw = _inflate(packed, height, 1 + width * pixel)
+    if depth == 8 or samples == 1:
+        return _by_pillow(chunks[0], packed, height, width, samples)
+    stored = unfilter(raw, height, pixel).view(">u2")
+    return stored.astype(np.uint16).reshape(height, width, samples)
+
+
+def _inflate(packed: bytes, rows: int, row: int) -> bytes:
+    """The filtered rows; memory is only taken for what the packed bytes can really hold."""
+    size = rows * row
+    if size > MAX_RATIO * len(packed):
+        raise ValueError(
+            f"its header declares {size} bytes of pixels, more than its {len(packed)} packed bytes can hold"
+        )
+    inflate = zlib.decompressobj()
+    raw = inflate.decompress(packed, size + 1)
+    if len(raw) != size or not inflate.eof:
+        raise ValueError(
+            f"its header declares {size} bytes of pixels, but it holds {'more' if len(raw) > size else len(raw)}"
+        )
+    if max(raw[::row]) > 4:
+        raise ValueError("a row has an unknown filter; it is damaged")
+    return raw
+
+
+def _by_pillow(
+    header: Chunk, packed: bytes, height: int, width: int, samples: int
+) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Let Pillow undo the filters where it keeps every bit, which it does not for colour of 16 bits.
+
+    It gets header and pixels alone, so that nothing else in the file reaches it.
+    """
+    content = SIGNATURE + b"".join(c.to_bytes() for c in (header, Chunk(b"IDAT", packed), Chunk(b"IEND", b"")))
+    try:
+        # Not Image.open: its warning about large images is for files nobody has checked.
+        with PngImageFile(io.BytesIO(content)) as image:
+            pixels = np.asarray(image)
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"its pixels are damaged ({error})") from error
+    if pixels.size != math.prod((height, width, samples)):
+        raise ValueError(f"its pixels decode to shape {pixels.shape}; convert it to 8-bit grey or RGB")
+    shaped = pixels.reshape(height, width, samples)
+    return shaped.astype(np.uint16) if header.data[8] == 16 else shaped.astype(np.uint8)

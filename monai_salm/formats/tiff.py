@@ -1,0 +1,218 @@
+"""TIFF without compression: strips and tiles are patched in place, every other byte of the file stays."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monai_salm._files import atomic_file
+from monai_salm.formats.base import Array, FormatError, ImageFormat, require_like
+from monai_salm.formats.optional import require
+
+_TYPES = ("uint8", "int8", "uint16", "int16", "float32")
+_MAX_PAGES = 1 << 16
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """One strip or tile: where it stands in the file, its stored shape, and which part of a page it holds.
+
+    Strips and tiles are ``(rows, columns, samples)``; a tile may reach over the edge of the page.
+    """
+
+    offset: int
+    stored: tuple[int, int, int]
+    row: int
+    column: int
+    sample: int
+    valid: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class _Tiff:
+    """A parsed file: the pages' common shape ``(h, w, samples)`` and type, and the pieces of each page."""
+
+    content: bytearray
+    shape: tuple[int, int, int]
+    dtype: np.dtype[np.generic]
+    pages: Sequence[Sequence[_Piece]]
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        height, width, samples = self.shape
+        return (samples, height, width) if len(self.pages) == 1 else (1, height, width, len(self.pages))
+
+    def parts(self) -> Iterator[tuple[Array, tuple[int | slice, ...]]]:
+        """Every piece as an array ``(samples, rows, columns)`` in the content's memory, and its place in the image."""
+        for number, pieces in enumerate(self.pages):
+            for piece in pieces:
+                stored = np.ndarray(piece.stored, self.dtype, buffer=self.content, offset=piece.offset)
+                rows, columns = piece.valid
+                place = (
+                    slice(piece.sample, piece.sample + piece.stored[2]),
+                    slice(piece.row, piece.row + rows),
+                    slice(piece.column, piece.column + columns),
+                )
+                page = () if len(self.pages) == 1 else (number,)
+                yield np.moveaxis(stored[:rows, :columns], -1, 0), place + page
+
+
+class Tiff(ImageFormat):
+    """``.tif`` and ``.tiff``: 8 and 16 bits and float32, grey and RGB, strips or tiles, not compressed.
+
+    Images are ``(1, h, w)``, ``(3, h, w)``, or for several grey pages of one kind ``(1, h, w, pages)``. Compressed files are
+    refused even where the compression is lossless: noisy strips are larger than the original ones, every offset in the file
+    would move, and offsets inside private tags cannot be found. Needs tifffile, the extra ``tiff``.
+    """
+
+    name = "tiff"
+    suffixes = (".tif", ".tiff")
+
+    def read(self, path: Path) -> Array:
+        return _image(_load(path))
+
+    def write(self, source: Path, target: Path, image: Array) -> None:
+        _save(source, target, _load(source), image)
+
+    def rewrite(self, source: Path, target: Path, edit: Callable[[Array], Array]) -> None:
+        tiff = _load(source)
+        _save(source, target, tiff, edit(_image(tiff)))
+
+    def frame(self, path: Path) -> bytes:
+        tiff = _load(path)
+        for stored, _ in tiff.parts():
+            stored[...] = 0
+        return hashlib.sha256(tiff.content).digest()
+
+
+def _image(tiff: _Tiff) -> Array:
+    image = np.empty(tiff.image_shape, tiff.dtype.newbyteorder("="))
+    for stored, place in tiff.parts():
+        image[place] = stored
+    return image
+
+
+def _save(source: Path, target: Path, tiff: _Tiff, image: Array) -> None:
+    require_like(source, tiff.image_shape, tiff.dtype, image)
+    for stored, place in tiff.parts():
+        stored[...] = image[place]
+    with atomic_file(target) as file:
+        file.write(tiff.content)
+
+
+def _load(path: Path) -> _Tiff:
+    """Parse a file and refuse what cannot carry noise."""
+    tifffile = require("tifffile", "tiff", "TIFF")
+    content = bytearray(path.read_bytes())
+    try:
+        with tifffile.TiffFile(io.BytesIO(content)) as tiff:
+            return _parse(tiff, content)
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}") from error
+    # What tifffile raises on a damaged file is of many kinds.
+    except Exception as error:
+        raise FormatError(f"{path}: not a whole TIFF file ({type(error).__name__}: {error}); get it again") from error
+
+
+def _parse(tiff: Any, content: bytearray) -> _Tiff:
+    pages = list(tiff.pages)
+    if not pages or len(pages) > _MAX_PAGES:
+        raise FormatError(f"it has {len(pages)} pages")
+    _check_alone(tiff, pages)
+    for page in pages:
+        _check_page(page)
+    first = pages[0]
+    dtype = np.dtype(first.dtype).newbyteorder(tiff.byteorder)
+    shape = (int(first.imagelength), int(first.imagewidth), int(first.samplesperpixel))
+    if len(pages) > 1 and shape[2] != 1:
+        raise FormatError("it has several colour pages; store one image a file")
+    pieces = [_pieces(page, shape, dtype.itemsize, len(content)) for page in pages]
+    _check_apart([piece for page in pieces for piece in page], dtype.itemsize)
+    return _Tiff(content, shape, dtype, pieces)
+
+
+def _check_alone(tiff: Any, pages: Sequence[Any]) -> None:
+    """Refuse files in which the pages are not all of one kind, or not all there is."""
+    for page in pages:
+        same = all(
+            getattr(page, name) == getattr(pages[0], name)
+            for name in ("imagewidth", "imagelength", "samplesperpixel", "dtype", "photometric", "planarconfig")
+        )
+        if not same or page.is_reduced or page.is_mask or page.subifds:
+            raise FormatError(
+                "its pages are of different kinds (a pyramid, thumbnail or mask, perhaps), and noise in one would leave the "
+                "image bare in another; save the full image alone"
+            )
+    declared = 1
+    if tiff.is_imagej:
+        declared = int((tiff.imagej_metadata or {}).get("images", 1))
+    elif pages[0].is_shaped and pages[0].description.startswith("{"):
+        whole, page_size = json.loads(pages[0].description).get("shape", []), np.prod(pages[0].shape, dtype=object)
+        declared = int(np.prod(whole, dtype=object) // max(1, page_size))
+    if declared > len(pages):
+        raise FormatError(f"it holds {declared} pages behind {len(pages)} headers; save it with a header for each page")
+
+
+def _check_page(page: Any) -> None:
+    if int(page.compression) != 1:
+        raise FormatError(
+            f"its pixels are compressed ({_named(page.compression)}); compressed pixels with noise do not fit in their place. "
+            "Save it uncompressed, or as PNG"
+        )
+    photometric = _named(page.photometric)
+    if photometric not in ("MINISWHITE", "MINISBLACK", "RGB"):
+        raise FormatError(f"its colours are {photometric}, whose numbers are no intensities; convert it to grey or RGB")
+    if page.extrasamples or int(page.samplesperpixel) != (3 if photometric == "RGB" else 1):
+        raise FormatError(f"it has {page.samplesperpixel} samples a pixel; remove alpha and other extra channels")
+    if page.dtype is None or np.dtype(page.dtype).name not in _TYPES:
+        raise FormatError(f"its {page.bitspersample}-bit samples are not supported; store 8 or 16 bits or float32")
+    if page.bitspersample != 8 * np.dtype(page.dtype).itemsize or int(page.fillorder) != 1:
+        raise FormatError("its samples are packed bit by bit or in reversed bits; store whole bytes")
+    if int(page.imagedepth) != 1:
+        raise FormatError("its pages have a depth; store one slice a page")
+
+
+def _named(value: Any) -> str:
+    return str(getattr(value, "name", value))
+
+
+def _pieces(page: Any, shape: tuple[int, int, int], itemsize: int, size: int) -> list[_Piece]:
+    """Where the strips or tiles of a page are; each must lie in the file and be as long as it should."""
+    height, width, samples = shape
+    separate = samples > 1 and int(page.planarconfig) == 2
+    depth, planes = (1, samples) if separate else (samples, 1)
+    rows = int(page.tilelength) if page.is_tiled else min(int(page.rowsperstrip), height)
+    columns = int(page.tilewidth) if page.is_tiled else width
+    if min(height, width, samples, rows, columns) < 1:
+        raise FormatError(f"its header declares shape {shape} in pieces of {rows} x {columns}; it is damaged")
+    expected = planes * -(-height // rows) * -(-width // columns)
+    offsets, counts = page.dataoffsets, page.databytecounts
+    if len(offsets) != expected or len(counts) != expected:
+        raise FormatError(f"it has {len(offsets)} strips or tiles, but its header declares {expected}; it is damaged")
+    places = ((p, r, c) for p in range(planes) for r in range(0, height, rows) for c in range(0, width, columns))
+    pieces = []
+    for (plane, row, column), offset, count in zip(places, offsets, counts, strict=True):
+        valid = (min(rows, height - row), min(columns, width - column))
+        stored = (rows if page.is_tiled else valid[0], columns, depth)
+        needed = stored[0] * stored[1] * depth * itemsize
+        if count < needed or offset < 8 or offset + needed > size:
+            raise FormatError(
+                f"a strip or tile at byte {offset} needs {needed} bytes, more than is there; it is cut off"
+            )
+        pieces.append(_Piece(int(offset), stored, row, column, plane, valid))
+    return pieces
+
+
+def _check_apart(pieces: Sequence[_Piece], itemsize: int) -> None:
+    end = 0
+    for piece in sorted(pieces, key=lambda piece: piece.offset):
+        if piece.offset < end:
+            raise FormatError("two strips or tiles share bytes; it is damaged, or written to save room. Save it again")
+        end = piece.offset + int(np.prod(piece.stored)) * itemsize

@@ -1,0 +1,175 @@
+"""The Brain Imaging Data Structure: images of subjects and sessions, segmentations in derivatives."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from monai_salm.layouts.base import TRAIN, LayoutError
+from monai_salm.layouts.bids_names import SEGMENTATIONS, BidsName, parse_name
+from monai_salm.layouts.classes import (
+    SPLIT_COLUMNS,
+    Cell,
+    ClassNumbers,
+    class_numbers,
+    find_column,
+    is_nothing,
+)
+from monai_salm.layouts.folder import FolderCase, FolderLayout, channel_files, is_file, walk
+from monai_salm.layouts.reading import Row, Table, read_json, read_table
+from monai_salm.layouts.table_labels import split_of
+
+_DESCRIPTION = "dataset_description.json"
+_PARTICIPANTS = "participants.tsv"
+_CLASS_COLUMNS = ("label", "class", "diagnosis", "dx", "group", "condition", "pathology", "target")
+_USUAL_SUFFIX = "T1w"
+# What describes the data and holds no image.
+_TEXTS = (".json", ".tsv", ".md", ".rst", ".txt", ".bidsignore", ".bval", ".bvec", ".cff")
+_DONE = "Imperceptible noise was added to the training images to keep networks trained on them from learning"
+
+
+class Bids(FolderLayout):
+    """``sub-*/[ses-*/]anat/*_T1w.nii.gz`` with ``dataset_description.json``.
+
+    The cases are the images of one suffix. Their labels are segmentations in ``derivatives`` (``*_dseg``, ``*_mask``) of the
+    same subject, session and run, or else a column of classes in ``participants.tsv``.
+
+    Args:
+        root: the folder.
+        suffix: of the images that are the cases; None takes T1w, or else the commonest.
+    """
+
+    name = "bids"
+    description = "a folder with dataset_description.json and sub-* folders (BIDS)"
+    # What the scanner gave may lie in sourcedata/.
+    specialises = ("dicom_tree",)
+    # The validator passes over code/; at the root it would ask what the file is.
+    manifest: ClassVar[str] = "code/monai_salm.json"
+
+    def __init__(self, root: Path, suffix: str | None = None) -> None:
+        self.root, self._asked = root, suffix
+        if not is_file(root / _DESCRIPTION):
+            raise LayoutError(f"{root} has no {_DESCRIPTION}; a BIDS data set is {self.description}")
+        self.content = read_json(root / _DESCRIPTION)
+        files = sorted(walk(root))
+        names = [name for name in map(parse_name, files) if name is not None]
+        images = self._images([name for name in names if not name.pipeline and name.suffix not in SEGMENTATIONS])
+        people = _Participants(root)
+        labels, classes = self._labels(images, [name for name in names if name.is_segmentation], people)
+        cases: dict[str, list[FolderCase]] = {TRAIN: [], "val": [], "test": []}
+        for image, label in zip(images, labels, strict=True):
+            cases[people.split(image)].append(FolderCase(channel_files([image.file]), label))
+        if not cases[TRAIN]:
+            raise LayoutError(
+                f"{root / _PARTICIPANTS} puts no subject with a {images[0].suffix} image into the training split"
+            )
+        texts = [file for file in files if file.endswith(_TEXTS) or Path(file).name in ("README", "CHANGES", "LICENSE")]
+        super().__init__(root, cases, texts, len(classes) or None, classes)
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        return path.is_dir() and is_file(path / _DESCRIPTION) and any(sub.is_dir() for sub in path.glob("sub-*"))
+
+    @classmethod
+    def open(cls, path: Path) -> Bids:
+        return cls(path)
+
+    def reopen(self, root: Path) -> Bids:
+        return type(self)(root, self._asked)
+
+    def rewritten_files(self, splits: Sequence[str] = (TRAIN,)) -> Mapping[str, bytes]:
+        """``dataset_description.json`` of the copy, which says under ``GeneratedBy`` what was done.
+
+        ``DatasetType`` stays what it is, and is written out where it was left out: with ``GeneratedBy`` but no type, the
+        validator takes a data set for a derivative, whose images it asks for more (``SkullStripped``) than those of a raw one.
+        The version stands in the manifest, not here: another version must verify the copy too.
+        """
+        done = self.content.get("GeneratedBy", [])
+        if not isinstance(done, list):
+            raise LayoutError(f"{self.root / _DESCRIPTION}: GeneratedBy must be a list, got {type(done).__name__}")
+        kind = self.content.get("DatasetType", "derivative" if done else "raw")
+        entry = {"Name": "monai_salm", "Description": _DONE}
+        content = {**self.content, "DatasetType": kind, "GeneratedBy": [*done, entry]}
+        return {_DESCRIPTION: (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()}
+
+    def _images(self, names: Sequence[BidsName]) -> list[BidsName]:
+        counts = Counter(name.suffix for name in names)
+        if not counts:
+            raise LayoutError(f"{self.root} has no images named as BIDS asks, such as sub-01/anat/sub-01_T1w.nii.gz")
+        suffix = self._asked or (
+            _USUAL_SUFFIX if _USUAL_SUFFIX in counts else min(counts, key=lambda s: (-counts[s], s))
+        )
+        if suffix not in counts:
+            raise LayoutError(f"{self.root} has no {suffix} images; it has {', '.join(sorted(counts))}")
+        return [name for name in names if name.suffix == suffix]
+
+    def _labels(
+        self, images: Sequence[BidsName], maps: Sequence[BidsName], people: _Participants
+    ) -> tuple[list[str | int | list[int] | None], tuple[str, ...]]:
+        fitting = {image.file: [name for name in maps if name.segments(image)] for image in images}
+        kinds = Counter(kind for found in fitting.values() for kind in {name.kind for name in found})
+        if not kinds:
+            found = people.classes(images)
+            return list(found.labels), found.names
+        kind = self._kind(kinds)
+        labels: list[str | int | list[int] | None] = []
+        for image in images:
+            own = [name.file for name in fitting[image.file] if name.kind == kind]
+            if len(own) > 1:
+                raise LayoutError(
+                    f"{self.root}: {image.file} has several segmentations, {own[0]} and {own[1]}; keep one"
+                )
+            labels.append(own[0] if own else None)
+        return labels, ()
+
+    def _kind(self, kinds: Mapping[str, int]) -> str:
+        """The segmentations that most images have; of those that as many have, the one of discrete labels."""
+        most = [kind for kind, count in kinds.items() if count == max(kinds.values())]
+        discrete = [kind for kind in most if kind.endswith("dseg")]
+        chosen = discrete if len(discrete) == 1 else most
+        if len(chosen) > 1:
+            raise LayoutError(
+                f"{self.root} has several segmentations of each image ({'; '.join(sorted(chosen))}); leave one in derivatives"
+            )
+        return chosen[0]
+
+
+class _Participants:
+    """``participants.tsv``: a class and a split for each subject, if it says so."""
+
+    def __init__(self, root: Path) -> None:
+        self.table = read_table(root / _PARTICIPANTS) if is_file(root / _PARTICIPANTS) else Table(root, (), ())
+        self._rows: dict[str, Row] = {}
+        for row in self.table.rows:
+            subject = row.values.get("participant_id", "").removeprefix("sub-")
+            if not subject or subject in self._rows:
+                what = "has no participant_id" if not subject else f"lists {subject!r} again"
+                raise LayoutError(f"{self.table.path}, line {row.line} {what}; give each participant one line")
+            self._rows[subject] = row
+        self._split = find_column(self.table.columns, SPLIT_COLUMNS)
+        self._class = find_column(self.table.columns, _CLASS_COLUMNS)
+
+    def split(self, image: BidsName) -> str:
+        """The split of the subject of an image."""
+        row = self._rows.get(image.entities["sub"])
+        if self._split is None or (row is None and not self._rows):
+            return TRAIN
+        if row is None:
+            raise LayoutError(
+                f"{self.table.path} has no line for sub-{image.entities['sub']}, which {image.file} is of"
+            )
+        return split_of(self.table, row, self._split)
+
+    def classes(self, images: Sequence[BidsName]) -> ClassNumbers:
+        """The class of the subject of each image; None where nothing is said."""
+        if self._class is None:
+            return ClassNumbers([None] * len(images), ())
+        cells = []
+        for image in images:
+            row = self._rows.get(image.entities["sub"])
+            text = "" if row is None or is_nothing(row.values[self._class]) else row.values[self._class]
+            cells.append(Cell(text, self.table.where(row, self._class) if row else image.file))
+        return class_numbers(cells)

@@ -1,0 +1,179 @@
+"""A folder of images with a table that gives their labels and, where there are several, their splits."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from monai_salm.layouts.base import TRAIN, LayoutError
+from monai_salm.layouts.classes import IMAGE_COLUMNS, MASK_COLUMNS, SPLIT_COLUMNS, find_column, is_nothing, split_named
+from monai_salm.layouts.folder import FolderCase, FolderLayout, channel_files, confine, is_file, relative_path, walk
+from monai_salm.layouts.images import ImageIndex, has_image_name, is_dicom, is_image, require_format, some_files
+from monai_salm.layouts.reading import Table, read_header, read_table
+from monai_salm.layouts.table_labels import LabelledRow, label_columns, labels_of, require_column, split_of
+
+_SUFFIXES = (".csv", ".tsv")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a table say what; None or nothing lets the names of the columns tell.
+
+    Args:
+        image: path or name of the image.
+        labels: one column of classes or paths of label maps, or several columns of zeros and ones.
+        split: train, val or test.
+    """
+
+    image: str | None = None
+    labels: tuple[str, ...] = ()
+    split: str | None = None
+
+
+class CsvLabels(FolderLayout):
+    """Images and a CSV beside or above them: a column of paths or names, and columns of labels.
+
+    An image is named by its path from the CSV's folder, or by the end of its path, with or without suffix, if only one
+    image in the folder fits. Several tables are read together if their names say the split: ``train.csv``, ``test.csv``.
+
+    Args:
+        tables: in one folder; the split of each that is not the only one is in its name.
+        columns: which say what.
+    """
+
+    name = "csv_labels"
+    description = "a folder of images and a CSV with a column of image names and columns of labels"
+
+    def __init__(self, tables: Sequence[Path], columns: Columns = Columns()) -> None:
+        self.tables, self.columns, root = tuple(tables), columns, tables[0].parent
+        self._index = ImageIndex(file for file in walk(root) if is_image(root / file))
+        entries = [entry for path in tables for entry in self._entries(read_table(path), root, len(tables) > 1)]
+        _refuse_repeated(entries)
+        numbers = self._labels(entries, root)
+        cases: dict[str, list[FolderCase]] = {TRAIN: [], "val": [], "test": []}
+        for entry, label in zip(entries, numbers, strict=True):
+            cases[entry.split].append(FolderCase(channel_files([entry.image]), label))
+        if not cases[TRAIN]:
+            raise LayoutError(
+                f"{tables[0]} has no training images; its rows are for {', '.join(s for s in cases if cases[s])}"
+            )
+        super().__init__(root, cases, [path.name for path in tables], len(self._names) or None, self._names)
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        try:
+            tables = _tables(path) if path.is_dir() else [path] if path.suffix.lower() in _SUFFIXES else []
+        except OSError:
+            return False
+        return any(_fits(table) for table in tables)
+
+    @classmethod
+    def open(cls, path: Path) -> CsvLabels:
+        if path.is_file():
+            return cls([path])
+        found = _tables(path)
+        if not found:
+            raise LayoutError(f"{path} has no CSV with a column of image names ({', '.join(IMAGE_COLUMNS[:5])}, ...)")
+        splits = [_split_in_name(table) for table in found]
+        if len(found) > 1 and (None in splits or len(set(splits)) < len(splits) or TRAIN not in splits):
+            names = ", ".join(table.name for table in found)
+            raise LayoutError(f"{path} has several tables of images, {names}; give the path of the one with the labels")
+        return cls(found)
+
+    def reopen(self, root: Path) -> CsvLabels:
+        tables = [root / table.name for table in self.tables]
+        for table in tables:
+            if not table.is_file():
+                raise LayoutError(f"{table} is missing; give the folder of a copy of {self.root}")
+        return type(self)(tables, self.columns)
+
+    def _entries(self, table: Table, root: Path, named: bool) -> Iterator[_Entry]:
+        image = require_column(table, self.columns.image, IMAGE_COLUMNS, "image names")
+        split = self.columns.split or find_column(table.columns, SPLIT_COLUMNS)
+        own = _split_in_name(table.path) if named else None
+        for row in table.rows:
+            where = table.where(row, image)
+            file = self._find(row.values[image], root, where)
+            yield _Entry(table, row, own or (split_of(table, row, split) if split else TRAIN), file)
+
+    def _find(self, text: str, root: Path, where: str) -> str:
+        relative = relative_path(root, text, where)
+        found = relative if is_file(root / relative) else self._index.find(relative, where)
+        if found is None:
+            raise LayoutError(f"{where}: no image {text!r} in {root}; check the name, or remove the line")
+        inside = confine(root, found, where)
+        require_format(root / inside, where)
+        return inside
+
+    def _labels(self, entries: Sequence[_Entry], root: Path) -> list[str | int | list[int] | None]:
+        self._names: tuple[str, ...] = ()
+        if not entries:
+            raise LayoutError(f"{self.tables[0]} has no rows below its header")
+        names = label_columns(entries, self.columns.labels, (self.columns.image, self.columns.split))
+        if len(names) == 1 and self._holds_masks(entries, names[0], root):
+            return [self._mask(entry, names[0], root) for entry in entries]
+        found = labels_of(entries, names)
+        self._names = found.names
+        return list(found.labels)
+
+    def _holds_masks(self, entries: Sequence[_Entry], column: str, root: Path) -> bool:
+        """Whether a column is named for label maps, or what it says first is a file."""
+        if find_column([column], MASK_COLUMNS) is not None:
+            return True
+        text = next((text for entry in entries if not is_nothing(text := entry.cell(column).text)), "")
+        return has_image_name(text) and ".." not in text and is_file(root / text)
+
+    def _mask(self, entry: _Entry, column: str, root: Path) -> str | None:
+        cell = entry.cell(column)
+        return None if is_nothing(cell.text) else self._find(cell.text, root, cell.where)
+
+
+@dataclass(frozen=True)
+class _Entry(LabelledRow):
+    """A row whose image was found."""
+
+    image: str
+
+
+def _tables(folder: Path) -> list[Path]:
+    """The tables of a folder that name images, samples of submissions to a challenge left out."""
+    found = [folder / name for name in sorted(os.listdir(folder)) if name.lower().endswith(_SUFFIXES)]
+    named = [path for path in found if is_file(path) and find_column(read_header(path), IMAGE_COLUMNS) is not None]
+    return [path for path in named if not path.name.lower().startswith("sample")]
+
+
+def _fits(path: Path) -> bool:
+    """Whether the first line of a table names an image and there is something that may be its label; never raises."""
+    try:
+        table = read_table(path)
+        image = find_column(table.columns, IMAGE_COLUMNS)
+        if image is None or len(table.columns) < 2 or not table.rows:
+            return False
+        text = relative_path(path.parent, table.rows[0].values[image], "")
+        if is_file(path.parent / text):
+            return has_image_name(text) and not is_dicom(path.parent / text)
+        files = (file for file in some_files(path.parent, every=True) if has_image_name(file))
+        found = ImageIndex(files).find(text, "")
+        return found is not None and not is_dicom(path.parent / found)
+    except (LayoutError, OSError):
+        return False
+
+
+def _split_in_name(path: Path) -> str | None:
+    """The split that a table's name says: ``train_labels.csv`` -> ``train``."""
+    found = {split_named(word) for word in re.split(r"[-_. ]", path.stem)} - {None}
+    return found.pop() if len(found) == 1 else None
+
+
+def _refuse_repeated(entries: Sequence[_Entry]) -> None:
+    seen: dict[str, _Entry] = {}
+    for entry in entries:
+        first = seen.setdefault(entry.image, entry)
+        if first is not entry:
+            raise LayoutError(
+                f"{entry.table.path}, line {entry.row.line}: {entry.image} is in {first.table.path.name}, line {first.row.line}, "
+                "already; give each image one line, with a column of zeros and ones for each label if it has several"
+            )

@@ -1,0 +1,214 @@
+"""DICOM files in folders of any structure: every series is an image, labelled by its folder or by a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import TypeAlias
+
+from monai_salm.formats.dicom_series import DicomSeries, group_series
+from monai_salm.layouts.base import TRAIN, LayoutError
+from monai_salm.layouts.classes import IMAGE_COLUMNS, SPLIT_COLUMNS, find_column
+from monai_salm.layouts.dicom_headers import DicomHeader, RenamedReferences, read_header
+from monai_salm.layouts.folder import FolderCase, FolderLayout, is_hidden, relative_path, walk
+from monai_salm.layouts.image_folder import places_of
+from monai_salm.layouts.images import is_dicom, some_files
+from monai_salm.layouts.reading import Table, read_table
+from monai_salm.layouts.reading import read_header as read_columns
+from monai_salm.layouts.table_labels import LabelledRow, label_columns, labels_of, split_of
+from monai_salm.layouts.units import ImageUnit
+from monai_salm.tasks import Task
+
+_Label: TypeAlias = int | list[int] | None
+_SUFFIXES = (".csv", ".tsv")
+#: What a row may be for -> names of its column; the first that a table has counts.
+_KEYS = {
+    "series": ("series", "series_uid", "series_instance_uid", "seriesinstanceuid", "series_id"),
+    "study": ("study", "study_uid", "study_instance_uid", "studyinstanceuid", "study_id"),
+    "patient": ("patient", "patient_id", "patientid", "subject", "subject_id", "case", "case_id"),
+    "folder": ("folder", "directory", "dir", *IMAGE_COLUMNS),
+}
+
+
+@dataclass(frozen=True)
+class SeriesUnit(DicomSeries, ImageUnit):
+    """A DICOM series as a unit of a data set."""
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """The label and split of some files."""
+
+    label: _Label
+    split: str
+
+
+class DicomTree(FolderLayout):
+    """DICOM series; the class of each is its top folder, or stands in a table in the root.
+
+    A table has a column of series, studies, patients or folders, and columns of labels as in ``CsvLabels``. Folders named
+    for splits above the class folders are splits. Objects without an image (segmentations, structure sets, reports,
+    presentation states) are copied; their references to protected images follow the new UIDs.
+    """
+
+    name = "dicom_tree"
+    description = "a folder of DICOM series, with a folder for each class or a CSV of labels in it"
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        files = sorted(walk(root))
+        self._refuse_index(files)
+        self.headers = {
+            file: read_header(root / file) for file in files if not is_hidden(file) and is_dicom(root / file)
+        }
+        images = [file for file, header in self.headers.items() if header.is_image]
+        if not images:
+            raise LayoutError(f"{root} holds no DICOM images")
+        table = _table(root)
+        if table is not None:
+            answers, classes = _by_table(table, images, self.headers, root)
+        else:
+            answers, classes = _by_folder(images, self.headers)
+        cases = self._series(images, answers)
+        if not cases[TRAIN]:
+            raise LayoutError(
+                f"{root} has no training images; its splits are {', '.join(s for s in cases if cases[s])}"
+            )
+        self._objects = tuple(file for file in self.headers if file not in set(images))
+        listing = (*self._objects, *([table.path.name] if table else []))
+        super().__init__(root, cases, listing, len(classes) or None, classes)
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        return path.is_dir() and any(is_dicom(path / file) for file in some_files(path))
+
+    @classmethod
+    def open(cls, path: Path) -> DicomTree:
+        if not path.is_dir():
+            raise LayoutError(f"{path} is no folder; a DICOM tree is {cls.description}")
+        return cls(path)
+
+    def reopen(self, root: Path) -> DicomTree:
+        return self.open(root)
+
+    def task(self) -> Task:
+        if all(case.label is None for case in self._cases[TRAIN]):
+            raise LayoutError(
+                f"{self.root} has no labels: put the series of each class into a folder, or give a labels.csv with the columns "
+                "series (or patient, or folder) and label. Label maps of series (DICOM SEG, NIfTI) are not read; convert the "
+                "data set to nnU-Net's or the Decathlon's layout for those"
+            )
+        return super().task()
+
+    def units(self, splits: Sequence[str] = (TRAIN,)) -> tuple[ImageUnit, ...]:
+        found = super().units(splits)
+        known = frozenset(self.headers[file].instance for unit in found for file in unit.files)
+        # Images refer to one another across series, as slices to their scout; all of those must follow.
+        return tuple(replace(unit, protected_uids=known) for unit in found if isinstance(unit, SeriesUnit))
+
+    def rewritten_files(self, splits: Sequence[str] = (TRAIN,)) -> Mapping[str, bytes]:
+        """The objects without an image that refer to protected images, with the new UIDs of those."""
+        protected = {self.headers[file].instance for file in self.image_files(splits)}
+        return RenamedReferences(self.root, self._objects, protected)
+
+    def _refuse_index(self, files: Sequence[str]) -> None:
+        for file in files:
+            if PurePosixPath(file).name.upper() == "DICOMDIR":
+                raise LayoutError(
+                    f"{self.root / file} is an index of instances, whose UIDs and icons a protected copy does not have; remove "
+                    "it and make a new one after publishing"
+                )
+
+    def _series(self, images: Sequence[str], answers: Mapping[str, _Answer]) -> dict[str, list[FolderCase]]:
+        """Series of each split; what has no split (beside the split folders) is unlisted."""
+        cases: dict[str, list[FolderCase]] = {TRAIN: [], "val": [], "test": []}
+        for split, found in cases.items():
+            files = [file for file in images if file in answers and answers[file].split == split]
+            for unit in group_series(self.root, files, unit=SeriesUnit):
+                labels = [answers[file].label for file in unit.files]
+                if any(label != labels[0] for label in labels):
+                    raise LayoutError(
+                        f"{self.root}: the files of series {unit.name} have different labels, {labels[0]} and others; give a "
+                        "series one label"
+                    )
+                found.append(FolderCase(unit, labels[0]))
+        return cases
+
+
+def _by_folder(images: Sequence[str], headers: Mapping[str, DicomHeader]) -> tuple[dict[str, _Answer], tuple[str, ...]]:
+    """Labels by the top folder; none if there is only one, or if the folders are those of patients."""
+    places = places_of([(file, PurePosixPath(file).parts) for file in images])
+    patients: dict[str, set[str]] = {}
+    for file, (split, parts) in places.items():
+        if split == TRAIN and len(parts) > 1:
+            patients.setdefault(parts[0], set()).add(headers[file].patient)
+    names = sorted(patients)
+    single = [next(iter(found)) for found in patients.values() if len(found) == 1]
+    if len(names) < 2 or (len(single) == len(names) == len(set(single))):
+        names = []
+    number = {name: index for index, name in enumerate(names)}
+    return {
+        file: _Answer(number.get(parts[0]) if len(parts) > 1 else None, split)
+        for file, (split, parts) in places.items()
+    }, tuple(names)
+
+
+def _table(root: Path) -> Table | None:
+    """The table of labels in the root, if there is one."""
+    found = []
+    for path in sorted(root.iterdir()):
+        if path.suffix.lower() in _SUFFIXES and path.is_file():
+            columns = read_columns(path)
+            if len(columns) > 1 and any(find_column(columns, names) for names in _KEYS.values()):
+                found.append(path)
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise LayoutError(f"{root} has several tables of series, {names}; leave the one with the labels there")
+    return read_table(found[0]) if found else None
+
+
+def _by_table(
+    table: Table, images: Sequence[str], headers: Mapping[str, DicomHeader], root: Path
+) -> tuple[dict[str, _Answer], tuple[str, ...]]:
+    """Labels and splits by the rows of a table; an image without a row is a training image without label."""
+    key, column = next((key, name) for key, names in _KEYS.items() if (name := find_column(table.columns, names)))
+    split = find_column(table.columns, SPLIT_COLUMNS)
+    rows = [LabelledRow(table, row, split_of(table, row, split) if split else TRAIN) for row in table.rows]
+    if not rows:
+        raise LayoutError(f"{table.path} has no rows below its header")
+    found = labels_of(rows, label_columns(rows, (), (column, split)))
+    answers: dict[str, _Answer] = {}
+    for row, label in zip(rows, found.labels, strict=True):
+        where, text = table.where(row.row, column), row.row.values[column]
+        text = relative_path(root, text, where) if key == "folder" else text
+        if not text or text in answers:
+            raise LayoutError(
+                f"{where}: {text!r} {'stands there again' if text else 'names nothing'}; give each one line"
+            )
+        answers[text] = _Answer(label, row.split)
+    keys = {file: _keys(file, headers[file], key) for file in images}
+    _refuse_unused(table, rows, column, key, {name for names in keys.values() for name in names}, root)
+    nothing = _Answer(None, TRAIN)
+    return {
+        file: next((answers[name] for name in names if name in answers), nothing) for file, names in keys.items()
+    }, found.names
+
+
+def _keys(file: str, header: DicomHeader, key: str) -> list[str]:
+    """What a row for a file may name: its series, or the file and the folders above it, the nearest first."""
+    if key != "folder":
+        return [{"series": header.series, "study": header.study, "patient": header.patient}[key]]
+    path = PurePosixPath(file)
+    return [path.as_posix(), *(folder.as_posix() for folder in path.parents)]
+
+
+def _refuse_unused(
+    table: Table, rows: Sequence[LabelledRow], column: str, key: str, known: set[str], root: Path
+) -> None:
+    for row in rows:
+        text = row.row.values[column]
+        if (relative_path(root, text, "") if key == "folder" else text) not in known:
+            raise LayoutError(
+                f"{table.where(row.row, column)}: no DICOM image of {key} {text!r} in {root}; correct the line"
+            )

@@ -1,0 +1,128 @@
+"""Image folders: a folder per class, in a folder per split or without splits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TypeAlias
+
+from monai_salm.layouts.base import TRAIN, LayoutError
+from monai_salm.layouts.classes import split_named
+from monai_salm.layouts.folder import FolderCase, FolderLayout, channel_files, walk
+from monai_salm.layouts.images import has_image_name, is_dicom, is_image, require_format, some_files
+
+#: A file's split, and its path below the folder of the split: class folder and the rest.
+_Place: TypeAlias = tuple[str, tuple[str, ...]]
+
+# Words in the names of folders that hold images or labels of any class.
+_NO_CLASSES = {
+    "image",
+    "images",
+    "img",
+    "imgs",
+    "mask",
+    "masks",
+    "label",
+    "labels",
+    "annotations",
+    "segmentations",
+    "sub",
+}
+_NO_CLASSES |= {f"{kind}{split}" for kind in ("images", "labels") for split in ("tr", "ts", "va")}
+
+
+class ImageFolder(FolderLayout):
+    """``root/class/.../image``, or ``root/{train,val,test}/class/.../image``.
+
+    Classes are numbered by the sorted names of the training folder's, the same for all splits. Images beside the class
+    folders belong to no class: they are ``unlisted``, except in a validation or test folder without any class of training,
+    whose images have no labels. Folders and files with a name that begins with a dot are passed over.
+    """
+
+    name = "image_folder"
+    description = "a folder with a folder of images for each class, or with train, val and test folders of such"
+
+    def __init__(self, root: Path) -> None:
+        found = [(file, parts) for file, parts in _visible(walk(root)) if is_image(root / file)]
+        dicom = next((file for file, _ in found if is_dicom(root / file)), None)
+        if dicom is not None:
+            raise LayoutError(
+                f"{root / dicom} is DICOM, where a series makes up an image; open it with --layout dicom_tree"
+            )
+        places = places_of(found)
+        if TRAIN not in {split for split, _ in places.values()}:
+            what = "a folder named train" if places else "folders of classes"
+            raise LayoutError(f"{root} has no images in {what}; an image folder is {self.description}")
+        for file in places:
+            require_format(root / file, str(root))
+        names = sorted({parts[0] for split, parts in places.values() if split == TRAIN and len(parts) > 1})
+        if len(names) < 2:
+            raise LayoutError(
+                f"{root} must have folders of images for two classes or more, found {', '.join(names) or 'none'}"
+            )
+        super().__init__(root, _cases(root, places, names), (), len(names), names)
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        if not path.is_dir():
+            return False
+        found = [(file, parts) for file, parts in _visible(some_files(path)) if has_image_name(file)]
+        names = {parts[0].lower() for _, parts in places_of(found).values() if len(parts) > 1}
+        if len(names) < 2 or any(_means_another_layout(name) for name in names):
+            return False
+        return not any(is_dicom(path / file) for file, _ in found)
+
+    @classmethod
+    def open(cls, path: Path) -> ImageFolder:
+        if not path.is_dir():
+            raise LayoutError(f"{path} is no folder; an image folder is {cls.description}")
+        return cls(path)
+
+    def reopen(self, root: Path) -> ImageFolder:
+        return self.open(root)
+
+
+def _means_another_layout(name: str) -> bool:
+    return any(word in _NO_CLASSES or split_named(word) for word in re.split(r"[-_. ]", name))
+
+
+def _visible(files: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Files with the parts of their paths; none that are hidden or lie in hidden folders."""
+    for file in sorted(files):
+        parts = PurePosixPath(file).parts
+        if not any(part.startswith((".", "__MACOSX")) for part in parts):
+            yield file, parts
+
+
+def places_of(found: Sequence[tuple[str, tuple[str, ...]]]) -> dict[str, _Place]:
+    """Where images belong; those of no split are left out."""
+    tops = {parts[0]: split_named(parts[0]) for _, parts in found if len(parts) > 1}
+    # A class may be called "test"; a folder "train" beside it, or nothing but such names, says that it is a split.
+    if TRAIN not in tops.values() and not all(tops.values()):
+        return {file: (TRAIN, parts) for file, parts in found}
+    places = {}
+    for file, parts in found:
+        split = tops.get(parts[0])
+        if split is not None:
+            places[file] = (split, parts[1:])
+    return places
+
+
+def _cases(root: Path, places: Mapping[str, _Place], names: Sequence[str]) -> dict[str, list[FolderCase]]:
+    number = {name: index for index, name in enumerate(names)}
+    cases: dict[str, list[FolderCase]] = {TRAIN: [], "val": [], "test": []}
+    for split, found in cases.items():
+        own = {file: parts for file, (of, parts) in places.items() if of == split}
+        folders = {parts[0] for parts in own.values() if len(parts) > 1}
+        unknown = folders - set(names)
+        if unknown and folders & set(names):
+            raise LayoutError(
+                f"{root}: the {split} folder has a class {sorted(unknown)[0]!r} that the training folder has not; rename or remove it"
+            )
+        for file, parts in own.items():
+            if unknown or not folders:
+                found.append(FolderCase(channel_files([file]), None))
+            elif len(parts) > 1:
+                found.append(FolderCase(channel_files([file]), number[parts[0]]))
+    return cases

@@ -1,0 +1,121 @@
+"""Which files of a folder are images, told cheaply, and how images are found by names that are not whole paths."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+from monai_salm.formats import FORMATS, FormatError, find_format, format_of
+from monai_salm.formats.lossy import why_lossy
+from monai_salm.layouts.base import LayoutError
+from monai_salm.layouts.folder import is_hidden
+
+# Enough to tell a layout; a data set may have any number of files.
+_FILES_A_FOLDER = 20
+_FOLDERS = 2000
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file is an image, and not one that systems hide; also one in a format that cannot carry noise."""
+    return not is_hidden(path.name) and (find_format(path) is not None or why_lossy(path) is not None)
+
+
+def has_image_name(file: str) -> bool:
+    """``is_image`` by the name alone, for files that need not exist."""
+    named = file.lower().endswith(tuple(suffix for suffix in _suffixes() if suffix))
+    return not is_hidden(file) and (named or why_lossy(Path(file)) is not None)
+
+
+def require_format(path: Path, where: str) -> None:
+    """Refuse a file that cannot be read or cannot carry noise.
+
+    Args:
+        path: the file.
+        where: the entry that names it, for messages.
+
+    Raises:
+        LayoutError: with the reason.
+    """
+    try:
+        format_of(path)
+    except FormatError as error:
+        raise LayoutError(f"{where}: {error}") from error
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM, by its name or, where that says nothing, its first bytes; False if it cannot be read."""
+    try:
+        found = find_format(path)
+    except OSError:
+        return False
+    return found is not None and found.name == "dicom"
+
+
+def some_files(root: Path, every: bool = False) -> Iterator[str]:
+    """A few files of every folder, relative to the root, links and hidden files left out; never raises.
+
+    Args:
+        root: the folder.
+        every: all files of the folders that are looked at.
+    """
+    for count, (folder, folders, files) in enumerate(os.walk(root)):
+        if count == _FOLDERS:
+            return
+        folders.sort()
+        shown = [name for name in sorted(files) if not name.startswith(".")][: None if every else _FILES_A_FOLDER]
+        for path in (Path(folder, name) for name in shown):
+            if not path.is_symlink():
+                yield path.relative_to(root).as_posix()
+
+
+def stem(file: str) -> str:
+    """The name of a file without folders and without the suffix of its format: ``a/b.nii.gz`` -> ``b``."""
+    name = PurePosixPath(file).name
+    for suffix in sorted(_suffixes(), key=len, reverse=True):
+        if suffix and name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return name
+
+
+class ImageIndex:
+    """Finds images by the ends of their paths, with or without suffix.
+
+    Args:
+        files: the images, relative to the root.
+    """
+
+    def __init__(self, files: Iterable[str]) -> None:
+        self._by_name: dict[str, list[str]] = {}
+        for file in files:
+            for name in {PurePosixPath(file).name, stem(file)}:
+                self._by_name.setdefault(name, []).append(file)
+
+    def find(self, text: str, where: str) -> str | None:
+        """The one image whose path ends so; None if there is none.
+
+        Args:
+            text: a name, or the end of a path: ``"b"``, ``"b.png"``, ``"a/b"``.
+            where: the entry, for messages.
+
+        Raises:
+            LayoutError: if several images fit.
+        """
+        parts = PurePosixPath(text.replace("\\", "/")).parts
+        if not parts:
+            return None
+        folders, name = parts[:-1], parts[-1]
+        fits = [
+            file
+            for file in self._by_name.get(name, [])
+            if not folders or PurePosixPath(file).parts[:-1][-len(folders) :] == folders
+        ]
+        if len(fits) > 1:
+            raise LayoutError(
+                f"{where}: {text!r} fits {len(fits)} images: {fits[0]}, {fits[1]}{', ...' if fits[2:] else ''}; write the path"
+            )
+        return fits[0] if fits else None
+
+
+def _suffixes() -> list[str]:
+    return [suffix for format_ in FORMATS.values() for suffix in format_.suffixes]

@@ -1,0 +1,183 @@
+"""Reads what data sets say about themselves, JSON and tables, as text that may be damaged or hostile."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from monai_salm.layouts.base import LayoutError
+
+_MAX_BYTES = 1 << 28
+_MAX_COLUMNS = 10_000
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Args:
+        path: the file.
+
+    Raises:
+        LayoutError: if it is too large, is no JSON object, holds a key twice (readers differ in which one they take), a
+            number that JSON has not, such as NaN, or text that is no text.
+    """
+
+    def no_constant(name: str) -> NoReturn:
+        raise ValueError(f"{name} is no JSON number")
+
+    text = _read_text(path)
+    try:
+        content = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=no_constant)
+        if "\\ud" in text.lower():  # an escaped half of a character, which could not be written again
+            json.dumps(content, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise LayoutError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise LayoutError(f"{path} must hold a JSON object, got {type(content).__name__}")
+    return content
+
+
+def entry_of(content: dict[str, Any], key: str, kind: type, path: Path) -> Any:
+    """A value of a JSON object, of the type it must have.
+
+    Args:
+        content: the object.
+        key: which one.
+        kind: ``dict``, ``list``, ``str`` or ``int``.
+        path: the file, for messages.
+
+    Raises:
+        LayoutError: if it is missing or of another type.
+    """
+    if key not in content:
+        raise LayoutError(f"{path} has no {key!r}; its keys are {', '.join(map(repr, content)) or 'none'}")
+    value = content[key]
+    # JSON's true is no number, though Python counts it as one.
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise LayoutError(f"{path}: {key!r} must be of type {kind.__name__}, got {type(value).__name__}")
+    return value
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table.
+
+    Args:
+        line: where it stands in the file, counted from 1.
+        values: text of every column, without blanks around it.
+    """
+
+    line: int
+    values: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A CSV or TSV file with a header."""
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    def where(self, row: Row, column: str) -> str:
+        """A cell, for messages."""
+        return f"{self.path}, line {row.line}, column {column!r}"
+
+    def values(self, column: str) -> list[str]:
+        """A column from top to bottom."""
+        return [row.values[column] for row in self.rows]
+
+
+def read_table(path: Path) -> Table:
+    """Read a table: tabs between the columns of a .tsv, else commas, or semicolons where the header has more of them.
+
+    Args:
+        path: the file.
+
+    Raises:
+        LayoutError: if it is too large, not text, or has no header, two columns of one name, or a row of another length.
+    """
+    text = _read_text(path)
+    try:
+        return _parse(path, csv.reader(text.splitlines(keepends=True), delimiter=_delimiter(path, text)))
+    except csv.Error as error:
+        raise LayoutError(f"{path} is not a valid table: {error}") from error
+
+
+def read_header(path: Path) -> tuple[str, ...]:
+    """The column names of a table, at little cost; empty for a file that is none."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            start = file.readline(1 << 16)
+        return tuple(_clean(next(csv.reader([start], delimiter=_delimiter(path, start)), [])))
+    except (OSError, ValueError, csv.Error):
+        return ()
+
+
+def first_repeated(items: Iterable[str]) -> str | None:
+    """The first item that was there before, or None."""
+    seen: set[str] = set()
+    for item in items:
+        if item in seen:
+            return item
+        seen.add(item)
+    return None
+
+
+def _parse(path: Path, reader: Any) -> Table:
+    columns = tuple(_clean(next(reader, [])))
+    if not any(columns) or len(columns) > _MAX_COLUMNS:
+        raise LayoutError(f"{path} must begin with a line of column names, found {len(columns)} columns")
+    named = [column for column in columns if column]
+    if len(set(named)) != len(named):
+        raise LayoutError(f"{path}: two columns are named {first_repeated(named)!r}; rename one")
+    return Table(path, tuple(named), tuple(_rows(path, columns, reader)))
+
+
+def _rows(path: Path, columns: tuple[str, ...], reader: Any) -> Iterator[Row]:
+    for cells in reader:
+        if not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) != len(columns):
+            raise LayoutError(
+                f"{path}, line {reader.line_num}: {len(cells)} columns, the header has {len(columns)}; quote cells that hold "
+                "the delimiter"
+            )
+        # A column without a name is what pandas writes for its index.
+        pairs = zip(columns, _clean(cells), strict=True)
+        yield Row(reader.line_num, {column: cell for column, cell in pairs if column})
+
+
+def _clean(cells: list[str]) -> list[str]:
+    return [cell.strip() for cell in cells]
+
+
+def _delimiter(path: Path, text: str) -> str:
+    header = text.partition("\n")[0]
+    if path.suffix.lower() == ".tsv":
+        return "\t"
+    return max(",;\t", key=header.count)
+
+
+def _read_text(path: Path) -> str:
+    size = path.stat().st_size
+    if size > _MAX_BYTES:
+        raise LayoutError(f"{path} is larger than any list of cases ({size} bytes)")
+    try:
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise LayoutError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
+    if "\0" in text:
+        raise LayoutError(f"{path} holds zero bytes; it is no text or is damaged")
+    return text
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError(f"the key {first_repeated(key for key, _ in pairs)!r} stands in one object twice")
+    return result

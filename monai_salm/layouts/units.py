@@ -1,0 +1,156 @@
+"""The images of a data set on disk: one file each, or several files that make up one image."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from monai_salm.formats import format_of
+from monai_salm.formats.base import Array, FormatError
+
+
+@dataclass(frozen=True)
+class ImageUnit(ABC):
+    """One image and the files that hold it.
+
+    Methods raise ``FormatError`` for files that cannot be handled and ``OSError`` for those that cannot be opened.
+
+    Args:
+        name: of the case, unique in the data set.
+        files: relative to the data set's root.
+    """
+
+    name: str
+    files: tuple[str, ...]
+
+    @abstractmethod
+    def read(self, root: Path) -> Array:
+        """The stored image ``(channel, *spatial)`` in its stored type.
+
+        Args:
+            root: folder of the data set.
+        """
+
+    @abstractmethod
+    def write(self, root: Path, output: Path, image: Array) -> None:
+        """Write the same files under ``output`` with other voxels; each file appears only when whole.
+
+        Args:
+            root: folder of the data set.
+            output: folder of the copy; the sub-folders are there.
+            image: as ``read`` gives it, same shape and type.
+        """
+
+    def rewrite(self, root: Path, output: Path, edit: Callable[[Array], Array]) -> None:
+        """``read``, ``edit`` and ``write`` in one go; units that pay for opening files twice open them once here.
+
+        Args:
+            root: folder of the data set.
+            output: folder of the copy; the sub-folders are there.
+            edit: given the image, returns the new one, same shape and type.
+        """
+        self.write(root, output, edit(self.read(root)))
+
+    @abstractmethod
+    def differences(self, root: Path, other: Path) -> Iterator[str]:
+        """What differs between this unit's files and those of a copy, voxels aside; a line each, with the file's name."""
+
+    @abstractmethod
+    def keepsake(self, root: Path) -> bytes | None:
+        """What ``restore`` needs beside voxels and noise; None if nothing."""
+
+    @abstractmethod
+    def restore(self, root: Path, output: Path, image: Array, keepsake: bytes | None) -> None:
+        """Write the originals of a protected copy's files again.
+
+        Args:
+            root: folder of the protected copy.
+            output: folder of the restored one; the sub-folders are there.
+            image: the original image.
+            keepsake: of the original.
+        """
+
+
+@dataclass(frozen=True)
+class ChannelFiles(ImageUnit):
+    """An image in one file, or one file for each of its channels (groups of channels), in order."""
+
+    def read(self, root: Path) -> Array:
+        parts = self._parts(root)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def write(self, root: Path, output: Path, image: Array) -> None:
+        for file, part in self._split(root, image):
+            format_of(root / file).write(root / file, output / file, part)
+
+    def rewrite(self, root: Path, output: Path, edit: Callable[[Array], Array]) -> None:
+        if len(self.files) > 1:
+            super().rewrite(root, output, edit)
+            return
+        file = self.files[0]
+        format_of(root / file).rewrite(root / file, output / file, edit)
+
+    def differences(self, root: Path, other: Path) -> Iterator[str]:
+        for file in self.files:
+            for what in format_of(root / file).differences(root / file, other / file):
+                yield f"{file}: {what}"
+
+    def keepsake(self, root: Path) -> bytes | None:
+        kept = [format_of(root / file).keepsake(root / file) for file in self.files]
+        return pack_keepsakes(kept)
+
+    def restore(self, root: Path, output: Path, image: Array, keepsake: bytes | None) -> None:
+        kept = unpack_keepsakes(keepsake, len(self.files))
+        for (file, part), own in zip(self._split(root, image), kept, strict=True):
+            format_of(root / file).restore(root / file, output / file, part, own)
+
+    def _parts(self, root: Path) -> list[Array]:
+        parts = [format_of(root / file).read(root / file) for file in self.files]
+        for file, part in zip(self.files, parts, strict=True):
+            if part.dtype != parts[0].dtype or part.shape[1:] != parts[0].shape[1:]:
+                raise FormatError(
+                    f"case {self.name!r}: its channels differ: {root / file} is {part.dtype.name} {part.shape[1:]}, "
+                    f"{root / self.files[0]} is {parts[0].dtype.name} {parts[0].shape[1:]}; store them alike"
+                )
+        return parts
+
+    def _split(self, root: Path, image: Array) -> Iterator[tuple[str, Array]]:
+        if len(self.files) == 1:
+            yield self.files[0], image
+            return
+        start = 0
+        for file, part in zip(self.files, self._parts(root), strict=True):
+            yield file, image[start : start + len(part)]
+            start += len(part)
+
+
+def pack_keepsakes(parts: list[bytes | None]) -> bytes | None:
+    """The keepsakes of a unit's files as one; None if all are None."""
+    if all(part is None for part in parts):
+        return None
+    sizes = [None if part is None else len(part) for part in parts]
+    return json.dumps(sizes).encode() + b"\n" + b"".join(part or b"" for part in parts)
+
+
+def unpack_keepsakes(packed: bytes | None, count: int) -> list[bytes | None]:
+    """The inverse of ``pack_keepsakes``.
+
+    Raises:
+        FormatError: if it does not hold ``count`` parts.
+    """
+    if packed is None:
+        return [None] * count
+    head, _, rest = packed.partition(b"\n")
+    sizes = json.loads(head)
+    if len(sizes) != count:
+        raise FormatError(f"the store keeps the headers of {len(sizes)} files for an image of {count} files")
+    parts: list[bytes | None] = []
+    for size in sizes:
+        parts.append(None if size is None else rest[:size])
+        rest = rest[size or 0 :]
+    return parts

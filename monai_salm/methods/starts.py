@@ -1,0 +1,54 @@
+"""What noise begins as: nothing, or a pattern that all elements of a class share."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_salm.intensity import Array
+
+
+def class_pattern(label: Array, shape: Sequence[int], num_classes: int) -> NDArray[np.int8]:
+    """Plus and minus one in a regular pattern that depends on the class alone.
+
+    Every class has its own square waves, of period 2 (longer ones where there are many classes) along some of the axes,
+    multiplied with each other. They are zero on average, so that no brightness changes, and a flip or a shift turns a
+    wave into itself or its negative, so that networks which see flipped or cropped images still find them.
+
+    Args:
+        label: a class number, or a map ``(*spatial)`` of class numbers.
+        shape: spatial shape.
+        num_classes: classes in the data set.
+
+    Returns:
+        Array of that shape.
+    """
+    waves = _waves(len(shape), num_classes)
+    grid = np.indices(shape, sparse=True)
+    patterns = [_pattern(wave, grid, shape) for wave in waves]
+    if np.ndim(label) == 0:
+        return patterns[int(label)]
+    result = np.empty(shape, np.int8)
+    for number, pattern in enumerate(patterns):
+        where = label == number
+        result[where] = pattern[where]
+    return result
+
+
+def _waves(rank: int, count: int) -> list[tuple[int, ...]]:
+    """For each class the power of two of its wave's half period along each axis, counted from 1; 0 is no wave there."""
+    kinds = next(n for n in itertools.count(2) if n**rank > count)
+    # Those with the shortest periods first; the one without any wave would only change the brightness.
+    every = sorted(itertools.product(range(kinds), repeat=rank), key=lambda wave: (max(wave), wave))
+    return every[1 : count + 1]
+
+
+def _pattern(wave: tuple[int, ...], grid: Sequence[Array], shape: Sequence[int]) -> NDArray[np.int8]:
+    pattern = np.ones(shape, np.int8)
+    for power, places in zip(wave, grid, strict=True):
+        if power:
+            pattern = pattern * (1 - 2 * ((places >> (power - 1)) & 1)).astype(np.int8)
+    return pattern

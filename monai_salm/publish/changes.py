@@ -1,0 +1,86 @@
+"""What happens to one image: noise put in, or taken off again; nothing is ever passed on unprotected."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from monai_salm.digest import content_digest
+from monai_salm.formats.base import Array
+from monai_salm.layouts.units import ImageUnit
+from monai_salm.publish.checks import PublishError
+from monai_salm.publish.folders import LeftOutError
+from monai_salm.store import Noise, NoiseStore
+from monai_salm.store_records import keep, kept
+
+
+@dataclass(frozen=True)
+class Protection:
+    """Puts the store's noise into images."""
+
+    store: NoiseStore
+
+    def edit(self, name: str, image: Array) -> Array:
+        noise = self.store.get(content_digest(image), image.shape)
+        if noise is None:
+            skipped = {str(case["name"]): case["reason"] for case in self.store.meta.get("skipped", [])}
+            if name in skipped:
+                raise LeftOutError(f"has no noise, for it was left out when that was made: {skipped[name]}")
+            raise PublishError(
+                f"nothing was published: case {name!r} is not in {self.store.path}{_why_missing(self.store, image)}"
+            )
+        _require_type(noise, image, name)
+        result = noise.apply(image)
+        if np.array_equal(result, image):
+            raise PublishError(f"case {name!r}: its noise in {self.store.path} changes nothing; generate it again")
+        return result
+
+    def write(self, unit: ImageUnit, root: Path, output: Path) -> None:
+        unit.rewrite(root, output, lambda image: self.edit(unit.name, image))
+        keepsake = unit.keepsake(root)
+        if keepsake is not None:
+            keep(self.store, {f"image:{unit.name}": keepsake})
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Takes the store's noise off images."""
+
+    store: NoiseStore
+
+    def edit(self, name: str, image: Array) -> Array:
+        noise = self.store.get_protected(content_digest(image), image.shape)
+        if noise is None:
+            raise PublishError(
+                f"case {name!r} is not an image that {self.store.path} protected: was it changed or compressed after "
+                "publishing, or is this the store of another data set? Nothing was restored"
+            )
+        _require_type(noise, image, name)
+        original = noise.remove(image)
+        if content_digest(original) != noise.digest:
+            raise PublishError(
+                f"case {name!r}: taking the noise off does not give the original's digest; {self.store.path} is damaged"
+            )
+        return original
+
+    def write(self, unit: ImageUnit, root: Path, output: Path) -> None:
+        original = self.edit(unit.name, unit.read(root))
+        unit.restore(root, output, original, kept(self.store, f"image:{unit.name}"))
+
+
+def _require_type(noise: Noise, image: Array, name: str) -> None:
+    # Noise made on what a loader turned into floats fits the file if its steps are whole; otherwise integers lose it.
+    if image.dtype.kind != "f" and noise.quantum != int(noise.quantum):
+        raise PublishError(
+            f"case {name!r} is stored as {image.dtype.name}, its noise was made for {noise.dtype}; generate it from these files"
+        )
+
+
+def _why_missing(store: NoiseStore, image: Array) -> str:
+    if store.get_protected(content_digest(image)) is not None:
+        return ", but a protected image of it is the same: the input is a protected copy already. Publish the original"
+    if store.has_shape(image.shape):
+        return ": its voxels are not those the noise was made for. Generate the noise again from this data set"
+    return f": it has shape {image.shape}, the store has {store.shapes()}. Is this the data set the noise was made for?"

@@ -1,0 +1,245 @@
+"""What protecting a data set would do, without doing it: what is there, what would be refused, what it would cost."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from monai_salm.cases import View, choose_view
+from monai_salm.intensity import Grid, IntensityWindow
+from monai_salm.layouts import TRAIN, Layout, open_layout
+from monai_salm.methods import Method
+from monai_salm.methods.bilevel import BilevelMethod
+from monai_salm.networks import build_network, frozen_copy, seeded
+from monai_salm.precompute import default_surrogate
+from monai_salm.progress import Progress, ProgressCallback
+from monai_salm.publish.checks import PathLike
+from monai_salm.publish.manifest import file_path, read_manifest
+from monai_salm.scan import ScannedCase, scan
+from monai_salm.tasks import Task
+from monai_salm.training import Recipe, Trainer, default_recipe, resolve_device
+
+# Codes compress to about this share in a store (measured on brain images, 2 bits a voxel).
+_CODE_RATIO = 0.3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What ``protect`` would do.
+
+    Args:
+        layout: name of the data set's layout.
+        splits: cases of every split.
+        protected: cases that would be protected.
+        shapes: how many of them have which shape ``(channel, *spatial)``, the commonest first.
+        dtypes: how many have which stored type.
+        task: the learning problem.
+        window: the intensity window, stored units.
+        view: how networks would see the images.
+        refused: images that would be left out, by name, with the reason.
+        problems: what would stop everything.
+        bytes: ``copy`` (the protected data set), ``store`` (about), ``working`` (while the noise is made).
+        seconds: about how long the noise would take on this machine, from a few steps of it; None if not known.
+    """
+
+    layout: str
+    splits: dict[str, int]
+    protected: int
+    shapes: dict[str, int]
+    dtypes: dict[str, int]
+    task: dict[str, Any]
+    window: tuple[float, float]
+    view: dict[str, Any]
+    refused: dict[str, str]
+    problems: list[str]
+    bytes: dict[str, int]
+    seconds: float | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing would be refused."""
+        return not self.refused and not self.problems
+
+
+def plan(
+    source: PathLike,
+    *,
+    method: Method,
+    layout: str | None = None,
+    splits: Sequence[str] = (TRAIN,),
+    window: IntensityWindow | None = None,
+    surrogate: str | None = None,
+    width: float = 0.25,
+    patch_size: Sequence[int] | None = None,
+    view_size: Sequence[int] | None = None,
+    device: str = "auto",
+    progress: ProgressCallback | None = None,
+) -> Plan:
+    """Look at a data set and say what protecting it would do; writes nothing.
+
+    Args:
+        source: the data set.
+        method: a noise method with its settings.
+        layout: a name of ``layouts.LAYOUTS``; None finds it out.
+        splits: whose images would be protected.
+        window: intensity window, stored units; None guesses it, as ``protect`` does.
+        surrogate: network that makes the noise; None is the one ``precompute`` takes.
+        width: channels of the network as a share of the published architecture's.
+        patch_size: as for ``precompute``.
+        view_size: as for ``precompute``.
+        device: as for ``precompute``.
+        progress: called with a ``Progress`` for every image.
+
+    Raises:
+        LayoutError, ValueError, OSError: if the data set as a whole cannot be read.
+    """
+    data = open_layout(source, layout)
+    task, bounds = data.task(), window or data.window()
+    refused: dict[str, str] = {}
+    seen, problems = _look(data, splits, task, bounds, method.epsilon, refused, progress or (lambda _: None))
+    if read_manifest(data):
+        problems.append(f"{data.root} is a protected copy already, by its manifest")
+    shapes = [shape for shape, _ in seen]
+    view, seconds = None, None
+    if shapes and not problems:
+        view = choose_view([shape[1:] for shape in shapes], task.kind == "segmentation", patch_size, view_size)
+        spatial_dims = len(view.size)
+        network = surrogate or default_surrogate(task, spatial_dims)
+        effort = _Effort(task, bounds, view, shapes, network, width, default_recipe(task, spatial_dims))
+        seconds = effort.seconds(method.resolved(task, spatial_dims), resolve_device(device))
+    return Plan(
+        layout=data.name,
+        splits={split: len(data.dataset(split)) for split in data.splits},
+        protected=len(shapes),
+        shapes=_counted([str(shape) for shape in shapes]),
+        dtypes=_counted([grid.dtype for _, grid in seen]),
+        task=task.spec(),
+        window=(bounds.low, bounds.high),
+        view={} if view is None else asdict(view),
+        refused=refused,
+        problems=problems,
+        bytes=_bytes(data, seen),
+        seconds=seconds,
+    )
+
+
+def _look(
+    data: Layout,
+    splits: Sequence[str],
+    task: Task,
+    window: IntensityWindow,
+    epsilon: float,
+    refused: dict[str, str],
+    report: Callable[[Progress], None],
+) -> tuple[list[tuple[tuple[int, ...], Grid]], list[str]]:
+    """Shape and grid of every image that can be protected, and what would stop everything."""
+    cases, seen = data.cases(splits), []
+    found = scan(cases, task, window, epsilon, "image", "label", refused)
+    try:
+        for case in found:
+            seen.append(_looked_at(case))
+            report(Progress("plan", len(seen), len(cases), case.name))
+    except ValueError as error:
+        return seen, [str(error)]
+    return seen, []
+
+
+def _looked_at(case: ScannedCase) -> tuple[tuple[int, ...], Grid]:
+    return case.image.shape, case.grid
+
+
+def _counted(names: Sequence[str]) -> dict[str, int]:
+    return dict(Counter(names).most_common())
+
+
+def _bytes(data: Layout, seen: Sequence[tuple[tuple[int, ...], Grid]]) -> dict[str, int]:
+    codes = sum(math.prod(shape) * grid.code_dtype.itemsize for shape, grid in seen)
+    images = sum(math.prod(shape) * np.dtype(grid.dtype).itemsize for shape, grid in seen)
+    copy = sum(file_path(data, file).stat().st_size for file in data.all_files())
+    return {"copy": copy, "store": round(codes * _CODE_RATIO), "working": images + 2 * codes}
+
+
+@dataclass(frozen=True)
+class _Effort:
+    """Times a few steps of a schedule and multiplies."""
+
+    task: Task
+    window: IntensityWindow
+    view: View
+    shapes: Sequence[tuple[int, ...]]
+    network: str
+    width: float
+    recipe: Recipe
+
+    def seconds(self, method: Method, device: torch.device) -> float:
+        """About how long the noise takes, for networks by name."""
+        if not isinstance(method, BilevelMethod):
+            return 0.0
+        threads = torch.get_num_threads()
+        with seeded(0, device):
+            training = self._training_step(device)
+            torch.set_num_threads(1 if device.type == "cpu" else threads)
+            try:
+                noise = self._noise_step(device)
+            finally:
+                torch.set_num_threads(threads)
+        batches = sum(len(self.view.tiles(shape[1:])) for shape in self.shapes) / self._batch()
+        if device.type == "cpu":
+            batches /= threads
+        rounds = method.rounds or 1
+        return rounds * (method.surrogate_steps * training + method.num_steps * math.ceil(batches) * noise)
+
+    def _batch(self) -> int:
+        return min(self.recipe.batch_size, len(self.shapes))
+
+    def _trainer(self, device: torch.device) -> Trainer:
+        channels, rank = self.shapes[0][0], len(self.view.size)
+        size = {"width": self.width, "image_size": self.view.size}
+        model = build_network(self.network, rank, channels, self.task.num_classes, **size)  # type: ignore[arg-type]
+        return Trainer(model, self.task, self.recipe, device, rank)
+
+    def _batch_of(self, shape: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        inputs = torch.rand(self._batch(), self.shapes[0][0], *shape)
+        if self.task.kind == "segmentation":
+            return inputs, torch.randint(self.task.num_classes, (len(inputs), *shape))
+        if getattr(self.task, "multi_label", False):
+            return inputs, torch.randint(2, (len(inputs), self.task.num_classes)).float()
+        return inputs, torch.randint(self.task.num_classes, (len(inputs),))
+
+    def _training_step(self, device: torch.device) -> float:
+        trainer = self._trainer(device)
+        inputs, targets = self._batch_of(self.view.size)
+        return _time(lambda: trainer.step(inputs, targets))
+
+    def _noise_step(self, device: torch.device) -> float:
+        trainer = self._trainer(device)
+        frozen = frozen_copy(trainer.model).to(memory_format=trainer.memory_format)
+        shape = self.view.size if self.view.kind == "patch" else Counter(self.shapes).most_common(1)[0][0][1:]
+        inputs, targets = self._batch_of(shape)
+        inputs, targets = inputs.to(device).requires_grad_(True), targets.to(device)
+
+        def step() -> None:
+            loss = self.task.loss(trainer.forward(self.view.resize(inputs), frozen), targets)
+            torch.autograd.grad(loss, inputs)
+
+        return _time(step)
+
+
+def _time(step: Callable[[], Any], repeats: int = 3) -> float:
+    """Seconds of a step, the fastest of a few, after one that warms up."""
+    step()
+    best = math.inf
+    for _ in range(repeats):
+        start = time.perf_counter()
+        step()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - start)
+    return best

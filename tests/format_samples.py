@@ -1,0 +1,249 @@
+"""Small files of every format, made by libraries that the package does not read or write with where there is one."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import warnings
+import zlib
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import png
+import pydicom
+import tifffile
+from nibabel.nifti1 import Nifti1Extension
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sequence import Sequence as DicomSequence
+from pydicom.uid import (
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    RLELossless,
+)
+
+from monai_salm.formats import ImageFormat
+from monai_salm.formats.base import Array
+
+SYNTAXES = {
+    "implicit": ImplicitVRLittleEndian,
+    "explicit": ExplicitVRLittleEndian,
+    "big-endian": ExplicitVRBigEndian,
+    "deflated": DeflatedExplicitVRLittleEndian,
+    "RLE": RLELossless,
+    "JPEG 2000 lossless": JPEG2000Lossless,
+}
+UID = "1.2.840.99999.7.1"
+
+
+def random_array(dtype: str, shape: Sequence[int], seed: int = 0) -> np.ndarray:
+    """Numbers over much of a type's range; floats with a NaN, an infinity and a negative zero."""
+    rng = np.random.default_rng(seed)
+    if np.dtype(dtype).kind == "f":
+        array = rng.normal(0, 1000, shape).astype(dtype)
+        array.flat[:3] = [np.nan, np.inf, -0.0]
+        return array
+    limits = np.iinfo(dtype)
+    low, high = max(limits.min, -(2**40)), min(limits.max, 2**40)
+    return rng.integers(low, high, shape, endpoint=True).astype(dtype)
+
+
+def with_noise(image: Array, bounds: tuple[int, int] | None = None) -> Array:
+    """An image in which every finite voxel is another, inside the bounds."""
+    if image.dtype.kind == "f":
+        return np.where(np.isfinite(image), np.nextafter(image, np.array(np.inf, image.dtype)), image)
+    high = bounds[1] if bounds else np.iinfo(image.dtype).max
+    one = np.ones((), image.dtype)
+    return np.where(image < high, image + one, image - one)
+
+
+def round_trip(format_: ImageFormat, path: Path, folder: Path) -> bool:
+    """Write a file with noise, read, check and restore it; whether every byte came back.
+
+    Everything else that must hold is asserted.
+    """
+    protected, again, restored = (folder / f"{name}_{path.name}" for name in ("protected", "again", "restored"))
+    image = format_.read(path)
+    assert image.dtype.isnative
+    assert image.flags.c_contiguous
+    noisy = with_noise(image, format_.bounds(path))
+    kept = format_.keepsake(path)
+    format_.write(path, protected, noisy)
+    format_.rewrite(path, again, lambda _: noisy)
+    assert protected.read_bytes() == again.read_bytes()
+    read = format_.read(protected)
+    assert (read.dtype, read.shape, read.tobytes()) == (image.dtype, image.shape, noisy.tobytes())
+    assert list(format_.differences(path, protected)) == []
+    assert format_.bounds(protected) == format_.bounds(path)
+    format_.restore(protected, restored, image, kept)
+    back = format_.read(restored)
+    assert (back.dtype, back.shape, back.tobytes()) == (image.dtype, image.shape, image.tobytes())
+    assert format_.frame(restored) == format_.frame(path)
+    assert sorted(folder.glob(".*")) == []
+    return restored.read_bytes() == path.read_bytes()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# One function a format. Each writes one file and returns its path.
+
+
+def save_nifti(
+    folder: Path,
+    dtype: str = "int16",
+    shape: Sequence[int] = (5, 4, 3),
+    suffix: str = ".nii.gz",
+    version: int = 1,
+    order: str = "<",
+    scaling: tuple[float, float] | None = None,
+    tail: bytes = b"",
+) -> Path:
+    """With an extension and an oblique affine."""
+    affine = np.array([[0.9, 0.1, 0, -7], [-0.1, 1.1, 0, 5], [0, 0, 2.5, 3], [0, 0, 0, 1]])
+    kind = nibabel.Nifti1Image if version == 1 else nibabel.Nifti2Image
+    image = kind(random_array(dtype, shape), affine, kind.header_class(endianness=order), dtype=np.dtype(dtype))
+    image.header.extensions.append(Nifti1Extension("comment", b"kept as it is"))
+    content = bytearray(image.to_bytes() + tail)
+    if scaling is not None:
+        place, layout = (112, "ff") if version == 1 else (176, "dd")
+        struct.pack_into(f"{order}{layout}", content, place, *scaling)
+    path = folder / f"image{suffix}"
+    path.write_bytes(gzip.compress(content, 9, mtime=12345) if suffix == ".nii.gz" else content)
+    return path
+
+
+def save_png(
+    folder: Path,
+    dtype: str = "uint8",
+    channels: int = 1,
+    alpha: bool = False,
+    shape: tuple[int, int] = (6, 5),
+    **options: Any,
+) -> Path:
+    """Written by pypng."""
+    array = random_array(dtype, (*shape, channels + alpha))
+    path = folder / "image.png"
+    bits = np.dtype(dtype).itemsize * 8
+    with path.open("wb") as file:
+        writer = png.Writer(shape[1], shape[0], greyscale=channels == 1, alpha=alpha, bitdepth=bits, **options)
+        writer.write(file, array.reshape(shape[0], -1).tolist())
+    return path
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def with_chunk(path: Path, *chunks: bytes, tail: bytes = b"") -> Path:
+    """Put chunks behind the header of a PNG file, and bytes behind its end."""
+    data = path.read_bytes()
+    path.write_bytes(data[:33] + b"".join(chunks) + data[33:] + tail)
+    return path
+
+
+def save_tiff(folder: Path, dtype: str = "uint8", shape: Sequence[int] = (33, 20), **options: Any) -> Path:
+    """Written by tifffile."""
+    path = folder / "image.tif"
+    options.setdefault("photometric", "minisblack")
+    options.setdefault("metadata", None)
+    tifffile.imwrite(path, random_array(dtype, shape), **options)
+    return path
+
+
+def save_npy(folder: Path, dtype: str = "int16", shape: Sequence[int] = (6, 5, 4), order: Any = "C") -> Path:
+    path = folder / "image.npy"
+    np.save(path, np.asarray(random_array(np.dtype(dtype).newbyteorder("=").name, shape), dtype, order=order))
+    return path
+
+
+def save_npz(folder: Path, dtype: str = "int16", shape: Sequence[int] = (6, 5, 4), packed: bool = True) -> Path:
+    path = folder / "image.npz"
+    (np.savez_compressed if packed else np.savez)(path, image=random_array(dtype, shape))
+    return path
+
+
+def save_dicom(
+    folder: Path,
+    syntax: str = "explicit",
+    bits: int = 16,
+    stored: int | None = None,
+    signed: bool = False,
+    shape: Sequence[int] = (6, 5),
+    channels: int = 1,
+    planar: int = 0,
+    file: str = "image.dcm",
+    uid: str = UID,
+    zero_filled: bool = False,
+    seed: int = 0,
+    **elements: Any,
+) -> Path:
+    """Written by pydicom; ``shape`` is ``(rows, columns)`` or ``(frames, rows, columns)``."""
+    data = Dataset()
+    data.SOPClassUID, data.SOPInstanceUID, data.SeriesInstanceUID = CTImageStorage, uid, f"{UID}.9"
+    data.ImageType, data.PatientName, data.Modality = ["ORIGINAL", "PRIMARY", "AXIAL"], "Nobody", "OT"
+    data.Rows, data.Columns = shape[-2:]
+    if len(shape) == 3:
+        data.NumberOfFrames = shape[0]
+    stored = stored or bits
+    data.SamplesPerPixel, data.BitsAllocated, data.BitsStored, data.HighBit = channels, bits, stored, stored - 1
+    data.PixelRepresentation = int(signed)
+    data.PhotometricInterpretation = "RGB" if channels == 3 else "MONOCHROME2"
+    if channels == 3:
+        data.PlanarConfiguration = planar
+    for name, value in elements.items():
+        set_element(data, name, value)
+    private = data.private_block(0x0011, "A MAKER", create=True)
+    private.add_new(0x01, "OB", b"\1\2\3\4")
+    numbers = _numbers(bits, stored, signed, (*shape, channels), zero_filled, seed)
+    cells = numbers.astype(numbers.dtype.newbyteorder(">")) if syntax == "big-endian" else numbers
+    if planar:
+        cells = np.moveaxis(cells, -1, -3)
+    data.PixelData = cells.tobytes() + b"\0" * (cells.nbytes % 2)
+    # Eight bits in big-endian words would be swapped.
+    data["PixelData"].VR = "OB" if bits == 8 else "OW"
+    return write_dicom_dataset(folder / file, data, syntax)
+
+
+def _numbers(bits: int, stored: int, signed: bool, shape: Sequence[int], zero_filled: bool, seed: int) -> np.ndarray:
+    low, high = (-(2 ** (stored - 1)), 2 ** (stored - 1)) if signed else (0, 2**stored)
+    numbers = np.random.default_rng(seed).integers(low, high, shape).astype(f"{'i' if signed else 'u'}{bits // 8}")
+    unsigned = numbers.view(f"u{bits // 8}")
+    return unsigned & unsigned.dtype.type(2**stored - 1) if zero_filled else unsigned
+
+
+def write_dicom_dataset(path: Path, data: Dataset, syntax: str) -> Path:
+    data.file_meta = FileMetaDataset()
+    compressed = syntax in ("RLE", "JPEG 2000 lossless")
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if compressed else SYNTAXES[syntax]
+    data.preamble = b"preamble".ljust(128, b"\7")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if compressed:
+            data.compress(SYNTAXES[syntax], generate_instance_uid=False)
+        pydicom.dcmwrite(path, data, enforce_file_format=True)
+    return path
+
+
+def set_element(data: Dataset, name: str, value: Any) -> None:
+    """Set an element by its keyword, also one of the overlay groups, which pydicom does not set so."""
+    if name == "OverlayBitPosition":
+        data.add_new(0x60000102, "US", value)
+    else:
+        setattr(data, name, value)
+
+
+def dicom_sequence(**elements: Any) -> DicomSequence:
+    item = Dataset()
+    for name, value in elements.items():
+        setattr(item, name, value)
+    return DicomSequence([item])
+
+
+def read_dicom(path: Path) -> Dataset:
+    return pydicom.dcmread(BytesIO(path.read_bytes()))

@@ -1,0 +1,414 @@
+"""What is read and what is refused, file by file, and the tables of it in docs/formats.md.
+
+``python tests/format_table.py`` writes the tables anew; ``test_formats_table.py`` runs every line and holds the page to it.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import png
+import tifffile
+from format_samples import (
+    dicom_sequence,
+    png_chunk,
+    read_dicom,
+    round_trip,
+    save_dicom,
+    save_nifti,
+    save_npy,
+    save_npz,
+    save_png,
+    save_tiff,
+    set_element,
+    with_chunk,
+)
+
+from monai_salm.formats import FormatError, format_of
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "formats.md"
+BEGIN, END = "<!-- tables: python tests/format_table.py -->", "<!-- end of tables -->"
+Make = Callable[[Path], Path]
+# Files that are packed come back with the same content; whether also byte for byte, the library decides that packs.
+PACKED = ("gz", "png", "npz", "deflated", "RLE", "JPEG")
+# What other libraries say, in brackets, changes with their versions.
+FOREIGN = re.compile(r"(damaged gzip|is damaged|a whole TIFF file|an .npz archive) \(.*?\)")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A file: its format, what it is in words, its type, how to make it."""
+
+    format: str
+    what: str
+    dtype: str
+    make: Make
+
+    @property
+    def label(self) -> str:
+        return f"{self.format}-{self.what}-{self.dtype}".replace(" ", "_")
+
+    @property
+    def is_packed(self) -> bool:
+        return any(word in f"{self.format} {self.what}" for word in PACKED)
+
+
+def _nifti() -> Iterator[Row]:
+    types = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64")
+    shapes = {"2D": (5, 4), "3D": (5, 4, 3), "4D": (5, 4, 3, 2), "5D, one time step": (5, 4, 3, 1, 2)}
+    for what, shape in shapes.items():
+        for dtype in types:
+            yield Row("nifti", f"{what}, .nii.gz", dtype, lambda f, d=dtype, s=shape: save_nifti(f, d, s))
+    for dtype in types:
+        yield Row("nifti", "3D, .nii", dtype, lambda f, d=dtype: save_nifti(f, d, suffix=".nii"))
+    for suffix in (".nii", ".nii.gz"):
+        for version, order in ((1, ">"), (2, "<"), (2, ">")):
+            what = f"3D, {suffix}, NIfTI-{version}, {'big' if order == '>' else 'little'}-endian"
+            yield Row(
+                "nifti",
+                what,
+                "int16",
+                lambda f, s=suffix, v=version, o=order: save_nifti(f, suffix=s, version=v, order=o),
+            )
+        for scaling in ((2.5, -1024.0), (0.0, 0.0), (float("nan"), float("nan"))):
+            what = f"3D, {suffix}, scl_slope {scaling[0]:g}, scl_inter {scaling[1]:g}"
+            yield Row("nifti", what, "int16", lambda f, s=suffix, c=scaling: save_nifti(f, suffix=s, scaling=c))
+        yield Row(
+            "nifti",
+            f"3D, {suffix}, bytes after the voxels",
+            "int16",
+            lambda f, s=suffix: save_nifti(f, suffix=s, tail=b"?"),
+        )
+
+
+def _png() -> Iterator[Row]:
+    for dtype in ("uint8", "uint16"):
+        for channels, name in ((1, "grey"), (3, "RGB")):
+            for alpha in (False, True):
+                what = f"{name}{' with alpha' * alpha}"
+                yield Row("png", what, dtype, lambda f, d=dtype, c=channels, a=alpha: save_png(f, d, c, a))
+    extra = (
+        png_chunk(b"tEXt", b"Comment\0kept"),
+        png_chunk(b"pHYs", struct.pack(">IIB", 9, 9, 1)),
+        png_chunk(b"prVt", b"x"),
+    )
+    yield Row(
+        "png",
+        "grey, other chunks, bytes after the end",
+        "uint8",
+        lambda f: with_chunk(save_png(f), *extra, tail=b"tail"),
+    )
+    yield Row("png", "grey, pixels in several chunks", "uint8", lambda f: save_png(f, shape=(50, 40), chunk_limit=100))
+
+
+def _tiff() -> Iterator[Row]:
+    planes = {"photometric": "rgb", "planarconfig": "separate"}
+    for dtype in ("uint8", "int8", "uint16", "int16", "float32"):
+        yield Row("tiff", "grey", dtype, lambda f, d=dtype: save_tiff(f, d))
+        yield Row("tiff", "grey pages", dtype, lambda f, d=dtype: save_tiff(f, d, (3, 33, 20)))
+        yield Row("tiff", "RGB", dtype, lambda f, d=dtype: save_tiff(f, d, (33, 20, 3), photometric="rgb"))
+    yield Row(
+        "tiff",
+        "RGB, plane by plane",
+        "uint8",
+        lambda f: save_tiff(f, shape=(3, 33, 20), **planes),
+    )
+    yield Row("tiff", "grey, big-endian", "uint16", lambda f: save_tiff(f, "uint16", byteorder=">"))
+    yield Row("tiff", "grey, BigTIFF", "uint16", lambda f: save_tiff(f, "uint16", bigtiff=True))
+    yield Row("tiff", "grey, strips of 8 rows", "uint16", lambda f: save_tiff(f, "uint16", rowsperstrip=8))
+    yield Row("tiff", "grey, tiles", "uint16", lambda f: save_tiff(f, "uint16", tile=(16, 16)))
+    yield Row(
+        "tiff", "RGB, tiles", "uint8", lambda f: save_tiff(f, shape=(33, 20, 3), photometric="rgb", tile=(16, 16))
+    )
+    yield Row("tiff", "grey, white is zero", "uint8", lambda f: save_tiff(f, photometric="miniswhite"))
+
+
+def _numpy() -> Iterator[Row]:
+    for dtype in ("uint8", "int16", "uint16", "int32", "float32", "float64"):
+        yield Row("npy", "(h, w)", dtype, lambda f, d=dtype: save_npy(f, d, (5, 4)))
+        yield Row("npy", "(x, y, z)", dtype, lambda f, d=dtype: save_npy(f, d))
+        yield Row("npz", "(x, y, z), packed", dtype, lambda f, d=dtype: save_npz(f, d))
+    yield Row("npy", "(h, w, 3)", "uint8", lambda f: save_npy(f, "uint8", (6, 5, 3)))
+    yield Row("npy", "(x, y, z), first axis fastest", "int16", lambda f: save_npy(f, shape=(6, 5, 4), order="F"))
+    yield Row("npy", "(x, y, z), big-endian", "int16", lambda f: save_npy(f, ">i2", (6, 5, 4)))
+    yield Row("npz", "(x, y, z), stored", "int16", lambda f: save_npz(f, packed=False))
+
+
+def _dicom() -> Iterator[Row]:
+    for syntax in ("implicit", "explicit", "big-endian", "deflated", "RLE", "JPEG 2000 lossless"):
+        for bits, signed in ((8, False), (16, False), (16, True)):
+            # Smaller ones JPEG 2000 does not take.
+            options = {
+                "syntax": syntax,
+                "bits": bits,
+                "signed": signed,
+                "shape": (40, 36) if "JPEG" in syntax else (6, 5),
+            }
+            name = f"{'int' if signed else 'uint'}{bits}"
+            yield Row("dicom", f"grey, {syntax}", name, lambda f, o=options: save_dicom(f, **o))
+    for name, options in {
+        "grey, 12 of 16 bits": {"stored": 12},
+        "grey, white is zero": {"PhotometricInterpretation": "MONOCHROME1"},
+        "grey, 7 frames": {"shape": (7, 6, 5)},
+        "grey, one frame declared": {"shape": (1, 6, 5)},
+        "grey, with overlay and icon": {
+            "IconImageSequence": dicom_sequence(Rows=1, Columns=1, BitsAllocated=8, PixelData=b"\0\0"),
+            "OverlayBitPosition": 0,
+        },
+    }.items():
+        yield Row("dicom", name, "uint16", lambda f, o=options: save_dicom(f, **o))
+    yield Row("dicom", "grey, 12 of 16 bits, sign repeated", "int16", lambda f: save_dicom(f, stored=12, signed=True))
+    yield Row(
+        "dicom",
+        "grey, 12 of 16 bits, zeros above",
+        "int16",
+        lambda f: save_dicom(f, stored=12, signed=True, zero_filled=True),
+    )
+    yield Row("dicom", "grey, odd length", "uint8", lambda f: save_dicom(f, bits=8, shape=(5, 5)))
+    yield Row("dicom", "grey", "uint32", lambda f: save_dicom(f, bits=32))
+    yield Row("dicom", "RGB, pixel by pixel", "uint8", lambda f: save_dicom(f, bits=8, channels=3))
+    yield Row("dicom", "RGB, plane by plane", "uint8", lambda f: save_dicom(f, bits=8, channels=3, planar=1))
+    yield Row("dicom", "RGB, 2 frames", "uint8", lambda f: save_dicom(f, bits=8, channels=3, shape=(2, 6, 5)))
+    yield Row("dicom", "RGB, RLE", "uint8", lambda f: save_dicom(f, "RLE", bits=8, channels=3))
+
+
+READ: tuple[Row, ...] = (*_nifti(), *_png(), *_tiff(), *_numpy(), *_dicom())
+
+
+def _patched(path: Path, place: int, layout: str, *values: object) -> Path:
+    content = bytearray(path.read_bytes())
+    struct.pack_into(layout, content, place, *values)
+    path.write_bytes(content)
+    return path
+
+
+def _cut(path: Path, count: int = 3) -> Path:
+    path.write_bytes(path.read_bytes()[:-count])
+    return path
+
+
+def _flipped(path: Path, place: int) -> Path:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 255
+    path.write_bytes(content)
+    return path
+
+
+def _written(folder: Path, name: str, content: bytes) -> Path:
+    (folder / name).write_bytes(content)
+    return folder / name
+
+
+def _palette(folder: Path) -> Path:
+    path = folder / "image.png"
+    with path.open("wb") as file:
+        png.Writer(2, 2, palette=[(0, 0, 0), (9, 9, 9)], bitdepth=8).write(file, [[0, 1], [1, 0]])
+    return path
+
+
+def _bits(folder: Path, depth: int) -> Path:
+    path = folder / "image.png"
+    with path.open("wb") as file:
+        png.Writer(2, 2, greyscale=True, bitdepth=depth).write(file, [[0, 1], [1, 0]])
+    return path
+
+
+def _pyramid(folder: Path) -> Path:
+    path = folder / "image.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(np.zeros((64, 64), "uint8"), subifds=1, photometric="minisblack")
+        tiff.write(np.zeros((32, 32), "uint8"), subfiletype=1, photometric="minisblack")
+    return path
+
+
+def _two_arrays(folder: Path) -> Path:
+    np.savez(folder / "image.npz", a=np.zeros(2), b=np.zeros(2))
+    return folder / "image.npz"
+
+
+def _objects(folder: Path) -> Path:
+    np.save(folder / "image.npy", np.array([None]), allow_pickle=True)
+    return folder / "image.npy"
+
+
+def _without_pixels(folder: Path) -> Path:
+    path = save_dicom(folder)
+    data = read_dicom(path)
+    del data.PixelData
+    data.save_as(path)
+    return path
+
+
+def _dicom_element(folder: Path, **elements: object) -> Path:
+    """Set elements after writing, so that pixels stay as they are."""
+    path = save_dicom(folder)
+    data = read_dicom(path)
+    for name, value in elements.items():
+        set_element(data, name, value)
+    data.save_as(path)
+    return path
+
+
+def _nii(folder: Path) -> Path:
+    return save_nifti(folder, suffix=".nii")
+
+
+REFUSED: tuple[Row, ...] = (
+    Row("nifti", "RGB voxels", "", lambda f: _patched(_nii(f), 70, "<hh", 128, 24)),
+    Row("nifti", "complex voxels", "", lambda f: _patched(_nii(f), 70, "<hh", 32, 64)),
+    Row("nifti", "6D", "", lambda f: save_nifti(f, shape=(2, 2, 2, 1, 2, 2))),
+    Row("nifti", "5D, two time steps", "", lambda f: save_nifti(f, shape=(2, 2, 2, 2, 2))),
+    Row("nifti", "header of an .hdr/.img pair", "", lambda f: _patched(_nii(f), 344, "<4s", b"ni1\0")),
+    Row("nifti", "size that lies", "", lambda f: _patched(_nii(f), 42, "<3h", 32767, 32767, 32767)),
+    Row("nifti", "cut off", "", lambda f: _cut(_nii(f))),
+    Row("nifti", "gzip cut off", "", lambda f: _cut(save_nifti(f))),
+    Row("nifti", "gzip with wrong checksum", "", lambda f: _flipped(save_nifti(f), -6)),
+    Row("nifti", "no NIfTI", "", lambda f: _written(f, "image.nii", b"hello")),
+    Row("png", "palette", "", _palette),
+    Row("png", "1 bit", "", lambda f: _bits(f, 1)),
+    Row("png", "4 bits", "", lambda f: _bits(f, 4)),
+    Row("png", "interlaced", "", lambda f: save_png(f, interlace=True)),
+    Row("png", "animated", "", lambda f: with_chunk(save_png(f), png_chunk(b"acTL", bytes(8)))),
+    Row("png", "transparent colour", "", lambda f: with_chunk(save_png(f), png_chunk(b"tRNS", bytes(2)))),
+    Row("png", "unknown critical chunk", "", lambda f: with_chunk(save_png(f), png_chunk(b"CgBI", bytes(4)))),
+    Row(
+        "png",
+        "thumbnail in EXIF",
+        "",
+        lambda f: with_chunk(save_png(f), png_chunk(b"eXIf", b"II*\0" + struct.pack("<IHI", 8, 0, 14) + bytes(6))),
+    ),
+    Row("png", "size that lies", "", lambda f: _png_size(save_png(f), 1 << 30, 1 << 30)),
+    Row("png", "one row too many declared", "", lambda f: _png_size(save_png(f), 5, 7)),
+    Row("png", "cut off", "", lambda f: _cut(save_png(f))),
+    Row("png", "wrong checksum", "", lambda f: _flipped(save_png(f), 45)),
+    Row("png", "no PNG", "", lambda f: _written(f, "image.png", b"hello")),
+    Row("tiff", "deflate", "", lambda f: save_tiff(f, compression="zlib")),
+    Row("tiff", "LZW", "", lambda f: save_tiff(f, compression="lzw")),
+    Row("tiff", "JPEG", "", lambda f: save_tiff(f, compression="jpeg")),
+    Row("tiff", "alpha", "", lambda f: save_tiff(f, shape=(33, 20, 4), photometric="rgb", extrasamples=["unassalpha"])),
+    Row("tiff", "palette", "", lambda f: save_tiff(f, photometric="palette", colormap=np.zeros((3, 256), "uint16"))),
+    Row("tiff", "1 bit", "", lambda f: _bilevel(f)),
+    Row("tiff", "float64", "", lambda f: save_tiff(f, "float64")),
+    Row("tiff", "colour pages", "", lambda f: save_tiff(f, shape=(2, 33, 20, 3), photometric="rgb")),
+    Row("tiff", "pyramid", "", _pyramid),
+    Row("tiff", "stack with one header", "", lambda f: save_tiff(f, shape=(3, 33, 20), truncate=True, metadata={})),
+    Row("tiff", "cut off", "", lambda f: _tiff_cut(f)),
+    Row("tiff", "no TIFF", "", lambda f: _written(f, "image.tif", b"hello")),
+    Row("npy", "Python objects", "", _objects),
+    Row("npy", "boolean", "", lambda f: _boolean(f)),
+    Row("npy", "4D", "", lambda f: save_npy(f, shape=(2, 2, 2, 2))),
+    Row("npy", "cut off", "", lambda f: _cut(save_npy(f))),
+    Row("npy", "no header", "", lambda f: _written(f, "image.npy", b"hello")),
+    Row("npz", "two arrays", "", _two_arrays),
+    Row("npz", "cut off", "", lambda f: _cut(save_npz(f), 30)),
+    Row("npz", "wrong checksum", "", lambda f: _flipped(save_npz(f, packed=False), 200)),
+    Row("dicom", "no pixels", "", _without_pixels),
+    Row("dicom", "palette", "", lambda f: _dicom_element(f, PhotometricInterpretation="PALETTE COLOR")),
+    Row("dicom", "YBR", "", lambda f: _dicom_element(f, PhotometricInterpretation="YBR_FULL")),
+    Row("dicom", "overlay in the pixels", "", lambda f: _dicom_element(f, OverlayBitPosition=12)),
+    Row("dicom", "data above the stored bits", "", lambda f: _dicom_element(f, BitsStored=12, HighBit=11)),
+    Row("dicom", "high bit not the last", "", lambda f: _dicom_element(f, BitsStored=12, HighBit=15)),
+    Row("dicom", "1 bit", "", lambda f: _dicom_element(f, BitsAllocated=1, BitsStored=1, HighBit=0)),
+    Row("dicom", "no SOP Instance UID", "", lambda f: _dicom_element(f, SOPInstanceUID="")),
+    Row(
+        "dicom",
+        "signed by a certificate",
+        "",
+        lambda f: _dicom_element(f, DigitalSignaturesSequence=dicom_sequence(MACIDNumber=1)),
+    ),
+    Row("dicom", "float pixels", "", lambda f: _dicom_element(f, FloatPixelData=bytes(8))),
+    Row("dicom", "size that lies", "", lambda f: _dicom_element(f, Rows=65535, Columns=65535)),
+    Row("dicom", "frames that lie", "", lambda f: _dicom_element(f, NumberOfFrames=2000000000)),
+    Row("dicom", "size that lies, RLE", "", lambda f: _rle_that_lies(f)),
+    Row("dicom", "cut off", "", lambda f: _cut(save_dicom(f))),
+    Row("dicom", "deflate cut off", "", lambda f: _cut(save_dicom(f, "deflated"), 20)),
+    Row("dicom", "no preamble", "", lambda f: _written(f, "image.dcm", b"hello")),
+    Row("JPEG", "any", "", lambda f: _written(f, "image.jpg", b"\xff\xd8")),
+    Row("JPEG 2000", "any", "", lambda f: _written(f, "image.jp2", b"")),
+)
+
+
+def _png_size(path: Path, width: int, height: int) -> Path:
+    data = path.read_bytes()
+    header = struct.pack(">II", width, height) + data[24:29]
+    path.write_bytes(data[:8] + png_chunk(b"IHDR", header) + data[33:])
+    return path
+
+
+def _bilevel(folder: Path) -> Path:
+    tifffile.imwrite(folder / "image.tif", np.zeros((8, 8), bool), photometric="minisblack", metadata=None)
+    return folder / "image.tif"
+
+
+def _tiff_cut(folder: Path) -> Path:
+    """The header comes first in tifffile's files, the pixels last."""
+    return _cut(save_tiff(folder), 100)
+
+
+def _boolean(folder: Path) -> Path:
+    np.save(folder / "image.npy", np.zeros((2, 2), bool))
+    return folder / "image.npy"
+
+
+def _rle_that_lies(folder: Path) -> Path:
+    path = save_dicom(folder, "RLE")
+    data = read_dicom(path)
+    data.Rows = data.Columns = 65535
+    data.save_as(path)
+    return path
+
+
+def table() -> str:
+    """Both tables as they stand in the page."""
+    with tempfile.TemporaryDirectory() as temporary:
+        return "\n".join([*_read_table(Path(temporary)), "", *_refused_table(Path(temporary))])
+
+
+def _read_table(folder: Path) -> Iterator[str]:
+    groups: dict[tuple[str, str, str, str], list[str]] = {}
+    for number, row in enumerate(READ):
+        place = folder / str(number)
+        place.mkdir()
+        path = row.make(place)
+        round_trip(format_of(path), path, place)
+        back = "content" if row.is_packed else "every byte"
+        shape = str(format_of(path).read(path).shape)
+        groups.setdefault((row.format, row.what, shape, back), []).append(row.dtype)
+    yield "| format | file | image | type | comes back |"
+    yield "|---|---|---|---|---|"
+    for (name, what, shape, back), types in groups.items():
+        yield f"| {name} | {what} | {shape} | {', '.join(types)} | {back} |"
+
+
+def _refused_table(folder: Path) -> Iterator[str]:
+    yield "| format | file | refused with |"
+    yield "|---|---|---|"
+    for number, row in enumerate(REFUSED):
+        place = folder / f"refused{number}"
+        place.mkdir()
+        path = row.make(place)
+        try:
+            format_of(path).read(path)
+        except FormatError as error:
+            reason = FOREIGN.sub(r"\1", str(error).replace(f"{path}", path.name))
+            yield f"| {row.format} | {row.what} | {reason} |"
+        else:
+            raise AssertionError(f"{row.label} was not refused")
+
+
+def page_with(tables: str) -> str:
+    """The page with these tables."""
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    return f"{before}{BEGIN}\n\n{tables}\n\n{END}{rest.partition(END)[2]}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page_with(table()), encoding="utf-8")
+    sys.exit(0)

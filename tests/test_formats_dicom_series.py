@@ -1,0 +1,153 @@
+"""Slices of a DICOM series are one image in the order of their places, or refused where that order cannot be told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from format_samples import UID, dicom_sequence, read_dicom, save_dicom, with_noise
+
+from monai_salm.formats import FORMATS, FormatError
+from monai_salm.formats.dicom import renamed_uid
+from monai_salm.formats.dicom_series import DicomSeries, group_series
+
+DICOM = FORMATS["dicom"]
+OBLIQUE = [0.8, 0.6, 0, -0.6, 0.8, 0]
+
+
+def save_slices(root: Path, places: list[float], folder: str = "ct", **elements: Any) -> list[str]:
+    """One file a slice, named in no order that means anything."""
+    (root / folder).mkdir(parents=True, exist_ok=True)
+    files = []
+    for number, place in enumerate(places):
+        values = {
+            "ImagePositionPatient": [1, 2, place],
+            "ImageOrientationPatient": OBLIQUE,
+            "InstanceNumber": number + 1,
+            **elements,
+        }
+        file = f"{folder}/{number:02d}.dcm"
+        save_dicom(root, file=file, uid=f"{UID}.{number + 1}", seed=number, **values)
+        files.append(file)
+    return files
+
+
+@pytest.mark.parametrize("elements", [{}, {"signed": True, "stored": 12}, {"syntax": "RLE"}, {"syntax": "implicit"}])
+def test_a_series_goes_there_and_back(tmp_path: Path, elements: dict[str, Any]) -> None:
+    files = save_slices(tmp_path, [5.0, -2.5, 0.0, 2.5], **elements)
+    (unit,) = group_series(tmp_path, files)
+    assert unit.name == "ct"
+    assert unit.files == ("ct/01.dcm", "ct/02.dcm", "ct/03.dcm", "ct/00.dcm")
+    image = unit.read(tmp_path)
+    assert image.shape == (1, 6, 5, 4)
+    assert np.array_equal(image[..., 1], DICOM.read(tmp_path / "ct/02.dcm"))
+    assert unit.bounds(tmp_path) == ((-2048, 2047) if elements.get("stored") else None)
+    output, restored = tmp_path / "out", tmp_path / "back"
+    (output / "ct").mkdir(parents=True)
+    (restored / "ct").mkdir(parents=True)
+    noisy = with_noise(image, unit.bounds(tmp_path))
+    unit.write(tmp_path, output, noisy)
+    assert np.array_equal(unit.read(output), noisy)
+    assert list(unit.differences(tmp_path, output)) == []
+    assert group_series(output, files)[0].files == unit.files
+    unit.restore(output, restored, image, unit.keepsake(tmp_path))
+    for file in files:
+        if elements.get("syntax") != "RLE":
+            assert (restored / file).read_bytes() == (tmp_path / file).read_bytes()
+    assert np.array_equal(unit.read(restored), image)
+
+
+def test_slices_without_places_follow_their_numbers(tmp_path: Path) -> None:
+    files = save_slices(tmp_path, [0, 0, 0], ImagePositionPatient=None)
+    for file, number in zip(files, (3, 1, 2), strict=True):
+        data = read_dicom(tmp_path / file)
+        data.InstanceNumber = number
+        data.save_as(tmp_path / file)
+    (unit,) = group_series(tmp_path, files)
+    assert unit.files == ("ct/01.dcm", "ct/02.dcm", "ct/00.dcm")
+
+
+@pytest.mark.parametrize(
+    ("places", "elements", "reason"),
+    [
+        ([0, 1, 1], {}, "lie at one place"),
+        ([0, 0, 0], {"ImagePositionPatient": None, "InstanceNumber": 1}, "do not say where their slices lie"),
+        ([0, 1, 2], {"channels": 3, "bits": 8}, "several colour slices"),
+    ],
+)
+def test_orders_that_cannot_be_told_are_refused(
+    tmp_path: Path, places: list[float], elements: dict[str, Any], reason: str
+) -> None:
+    files = save_slices(tmp_path, places, **elements)
+    with pytest.raises(FormatError, match=reason):
+        group_series(tmp_path, files)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"ImageOrientationPatient": [1, 0, 0, 0, 0, 1]}, "different directions"),
+        ({"PixelRepresentation": 1}, "differ in type of pixels"),
+    ],
+)
+def test_slices_that_differ_are_refused(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+    files = save_slices(tmp_path, [0, 1, 2])
+    data = read_dicom(tmp_path / files[1])
+    for name, value in change.items():
+        setattr(data, name, value)
+    data.save_as(tmp_path / files[1])
+    with pytest.raises(FormatError, match=reason):
+        group_series(tmp_path, files)
+
+
+def test_files_are_grouped_by_folder_series_and_shape(tmp_path: Path) -> None:
+    files = [
+        *save_slices(tmp_path, [0, 1], "a"),
+        *save_slices(tmp_path, [0, 1], "b", SeriesInstanceUID="1.5"),
+        *save_slices(tmp_path, [0], "c"),
+        *save_slices(tmp_path, [0], "d", shape=(3, 6, 5)),
+    ]
+    for number, file in enumerate(save_slices(tmp_path, [5, 6], "more", SeriesInstanceUID="1.6")):
+        (tmp_path / "b" / f"more{number}.dcm").write_bytes((tmp_path / file).read_bytes())
+        files.append(f"b/more{number}.dcm")
+    units = group_series(tmp_path, files)
+    assert [(unit.name, len(unit.files)) for unit in units] == [
+        ("a", 2),
+        ("b/1.5", 2),
+        ("c/00.dcm", 1),
+        ("d/00.dcm", 1),
+        ("b/1.6", 2),
+    ]
+    assert [unit.read(tmp_path).shape for unit in units[2:4]] == [(1, 6, 5), (1, 6, 5, 3)]
+    assert units[0].protected_uids == {f"{UID}.1", f"{UID}.2"}
+
+
+def test_references_between_slices_follow(tmp_path: Path) -> None:
+    files = save_slices(tmp_path, [0, 1], ReferencedImageSequence=dicom_sequence(ReferencedSOPInstanceUID=f"{UID}.2"))
+    (unit,) = group_series(tmp_path, files)
+    (tmp_path / "out/ct").mkdir(parents=True)
+    unit.write(tmp_path, tmp_path / "out", with_noise(unit.read(tmp_path)))
+    first = read_dicom(tmp_path / "out" / files[0])
+    assert first.ReferencedImageSequence[0].ReferencedSOPInstanceUID == renamed_uid(f"{UID}.2")
+    assert (
+        first.ReferencedImageSequence[0].ReferencedSOPInstanceUID
+        == read_dicom(tmp_path / "out" / files[1]).SOPInstanceUID
+    )
+    assert list(unit.differences(tmp_path, tmp_path / "out")) == []
+
+
+def test_a_keepsake_of_another_image_is_refused(tmp_path: Path) -> None:
+    files = save_slices(tmp_path, [0, 1])
+    (unit,) = group_series(tmp_path, files)
+    other = DicomSeries("other", unit.files[:1])
+    for kept in (None, other.keepsake(tmp_path)):
+        with pytest.raises(FormatError, match="headers for 2 files"):
+            unit.restore(tmp_path, tmp_path / "out", unit.read(tmp_path), kept)
+
+
+def test_a_file_that_is_no_dicom_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.dcm").write_text("hello")
+    with pytest.raises(FormatError, match=r"a\.dcm: its header cannot be read"):
+        group_series(tmp_path, ["a.dcm"])

@@ -1,0 +1,110 @@
+"""NIfTI beyond the basics: scaling is kept, one time step is passed over, gzip is read within bounds and only once."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+from format_samples import random_array, save_nifti, with_noise
+
+from monai_salm.formats import FORMATS, FormatError, gzipped
+from monai_salm.formats.gzipped import GzipReader, pack
+
+NIFTI = FORMATS["nifti"]
+
+
+@pytest.mark.parametrize("scaling", [(2.0, -1024.0), (0.5, 0.0), (1.0, -1024.0)])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_noise_on_scaled_files_is_scaled_on_loading(tmp_path: Path, scaling: tuple[float, float], suffix: str) -> None:
+    path, target = save_nifti(tmp_path, scaling=scaling, suffix=suffix), tmp_path / f"noisy{suffix}"
+    image = NIFTI.read(path)
+    assert image.dtype == np.int16
+    NIFTI.write(path, target, with_noise(image))
+    before, after = nibabel.load(path), nibabel.load(target)
+    assert (after.dataobj.slope, after.dataobj.inter) == scaling
+    change = with_noise(image)[0].astype(float) - image[0]
+    assert np.array_equal(after.get_fdata() - before.get_fdata(), change * scaling[0])
+
+
+def test_one_time_step_is_passed_over(tmp_path: Path) -> None:
+    path = save_nifti(tmp_path, shape=(5, 4, 3, 1, 2))
+    stored = random_array("int16", (5, 4, 3, 1, 2))
+    assert np.array_equal(NIFTI.read(path), np.moveaxis(stored[:, :, :, 0], -1, 0))
+
+
+def test_rewriting_reads_the_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, opened = save_nifti(tmp_path), []
+    read = Path.read_bytes
+
+    def counted(self: Path) -> bytes:
+        opened.append(self)
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    NIFTI.rewrite(path, tmp_path / "b.nii.gz", with_noise)
+    assert opened == [path]
+
+
+def test_an_edit_of_another_shape_writes_nothing(tmp_path: Path) -> None:
+    path = save_nifti(tmp_path)
+    with pytest.raises(FormatError, match="cannot take"):
+        NIFTI.rewrite(path, tmp_path / "b.nii.gz", lambda image: image[:, 1:])
+    assert not (tmp_path / "b.nii.gz").exists()
+
+
+def save_gzip(folder: Path, content: bytes) -> Path:
+    (folder / "a.gz").write_bytes(content)
+    return folder / "a.gz"
+
+
+@pytest.mark.parametrize("piece", [1, 7, 1000, 1 << 20])
+def test_gzip_of_several_members_is_read_whole(tmp_path: Path, piece: int) -> None:
+    parts = [b"", b"one" * 5, bytes(random_array("uint8", (500,))), b""]
+    path = save_gzip(tmp_path, b"".join(map(gzip.compress, parts)) + bytes(20))
+    reader, pieces = GzipReader(path), []
+    while part := reader.read(piece):
+        assert len(part) <= piece
+        pieces.append(part)
+    assert b"".join(pieces) == b"".join(parts)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-1],
+        lambda data: data[:-8],
+        lambda data: data[:5],
+        lambda data: b"",
+        lambda data: data + b"garbage",
+        lambda data: data + data[:-4],
+        lambda data: data[:-1] + b"\7",
+    ],
+)
+def test_damaged_gzip_is_noticed(tmp_path: Path, damage: Any) -> None:
+    reader = GzipReader(save_gzip(tmp_path, damage(gzip.compress(b"content" * 50))))
+    with pytest.raises(FormatError, match=r"a\.gz: damaged gzip"):
+        reader.read(1 << 20)
+
+
+def test_packing_is_deterministic_gzip() -> None:
+    content = random_array("uint8", (1000,)).tobytes() + bytes(1000)
+    assert gzip.decompress(pack(content)) == content
+    assert pack(content) == pack(bytearray(content))
+    assert pack(content)[3:8] == bytes(5)  # no name, no time
+    assert zlib.decompress(pack(b""), 31) == b""
+
+
+def test_a_bomb_takes_no_memory(tmp_path: Path) -> None:
+    """A small image followed by very many zeros is refused after the bytes that an image may have behind it."""
+    content = save_nifti(tmp_path, suffix=".nii").read_bytes()
+    path = tmp_path / "bomb.nii.gz"
+    path.write_bytes(pack(content + bytes(1 << 26)))
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(FormatError, match="follow the voxels"):
+        NIFTI.read(path)
+    assert gzipped.MAX_RATIO == 1032

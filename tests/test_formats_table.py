@@ -1,0 +1,50 @@
+"""Every kind of file that is read goes there and back, every other is refused with a reason, and the page says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from format_samples import round_trip
+from format_table import PAGE, READ, REFUSED, Row, page_with, table
+
+from monai_salm.formats import FORMATS, FormatError, find_format, format_of
+
+
+@pytest.mark.parametrize("row", READ, ids=lambda row: row.label)
+def test_a_file_goes_there_and_back(tmp_path: Path, row: Row) -> None:
+    path = row.make(tmp_path)
+    format_ = format_of(path)
+    assert format_ is FORMATS[row.format]
+    assert format_.read(path).dtype == row.dtype
+    assert round_trip(format_, path, tmp_path) or row.is_packed
+
+
+@pytest.mark.parametrize("row", REFUSED, ids=lambda row: row.label)
+def test_a_file_is_refused_with_a_reason(tmp_path: Path, row: Row) -> None:
+    path = row.make(tmp_path)
+    with pytest.raises(FormatError) as caught:
+        format_of(path).read(path)
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value)) > len(str(path)) + 20
+    assert "\n" not in str(caught.value)
+
+
+def test_the_page_holds_the_tables() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page_with(table()), "run: python tests/format_table.py"
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.JPEG", "a.jp2", "a.j2k", "a.webp"])
+def test_lossy_files_are_refused_by_name(name: str) -> None:
+    assert find_format(Path(name)) is None
+    with pytest.raises(
+        FormatError, match=rf"{name}: .* rounds noise this small away; convert the data set to PNG first"
+    ):
+        format_of(Path(name))
+
+
+def test_the_whole_range_is_free_where_nothing_bounds_it(tmp_path: Path) -> None:
+    for row in READ:
+        if row.dtype == "uint16" and row.format != "dicom":
+            (tmp_path / row.label.replace("/", "")).mkdir()
+            assert FORMATS[row.format].bounds(row.make(tmp_path / row.label.replace("/", ""))) is None

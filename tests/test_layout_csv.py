@@ -1,0 +1,212 @@
+"""Tables of labels: which columns say what, which images they mean, and what is refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from layout_samples import build_csv, random_image, save_nifti, save_png, save_text
+
+from monai_salm.layouts import LayoutError, detect, open_layout
+from monai_salm.layouts.csv_labels import Columns, CsvLabels
+from monai_salm.tasks import Classification, Segmentation
+
+
+def labels(root: Path) -> dict[str, object]:
+    return {
+        case["name"]: case["label"]
+        if case["label"] is None or isinstance(case["label"], int)
+        else case["label"].tolist()
+        for case in detect(root).dataset()
+    }
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["image,label", "images/a.png,0", "images/b.png,2"],
+        ["Filename,Class", "a.png,0", "b.png,2"],
+        ["id;note;diagnosis", "a;x,y;0", "b;;2"],
+        ["image_id,patient,target,age", "a,p1,0.0,33", "b,p2,2.0,34"],
+        [",file name,label", "0,a.png,0", "1,./images/b.png,2"],
+        ["\ufeffimage,label", '"a.png","0"', ' "b.png" , 2 '.replace(' "b.png" ', "b.png"), "", ",,"[:1]],
+    ],
+)
+def test_columns_are_found_by_their_names(tmp_path: Path, lines: list[str]) -> None:
+    build_csv(tmp_path, lines)
+    data = detect(tmp_path)
+    assert isinstance(data, CsvLabels)
+    assert labels(tmp_path) == {"images/a.png": 0, "images/b.png": 2}
+    assert data.task() == Classification(num_classes=3)
+    assert data.class_names == ()
+    assert set(data.unlisted()) == {"images/c.png", "images/d.png"}
+    assert {file for file, _ in data.unlisted_images()} == {"images/c.png", "images/d.png"}
+
+
+def test_text_classes_are_numbered_in_sorted_order(tmp_path: Path) -> None:
+    build_csv(tmp_path, ["image,label", "a,melanoma", "b,benign", "c,melanoma", "d,n/a"])
+    assert labels(tmp_path) == {"images/a.png": 1, "images/b.png": 0, "images/c.png": 1, "images/d.png": None}
+    assert detect(tmp_path).class_names == ("benign", "melanoma")
+    with pytest.raises(LayoutError, match=r"images/d\.png has no label"):
+        detect(tmp_path).task()
+
+
+def test_columns_of_zeros_and_ones(tmp_path: Path) -> None:
+    build_csv(tmp_path, ["image,age,effusion,mass,sex", "a,30,1,0,1", "b,31,1,1,0", "c,32,0,0,0"])
+    assert labels(tmp_path) == {"images/a.png": [1, 0], "images/b.png": [1, 1], "images/c.png": [0, 0]}
+    assert detect(tmp_path).task() == Classification(num_classes=2, multi_label=True)
+    assert detect(tmp_path).class_names == ("effusion", "mass")
+
+
+def test_one_hot_columns_are_class_numbers(tmp_path: Path) -> None:
+    build_csv(tmp_path, ["image,MEL,NV,BCC", "a,1.0,0.0,0.0", "b,0,0,1", "c,0,1,0"])
+    assert labels(tmp_path) == {"images/a.png": 0, "images/b.png": 2, "images/c.png": 1}
+    assert detect(tmp_path).class_names == ("MEL", "NV", "BCC")
+
+
+def test_a_single_column_of_zeros_and_ones(tmp_path: Path) -> None:
+    build_csv(tmp_path, ["image,malignant", "a,1", "b,0"])
+    assert labels(tmp_path) == {"images/a.png": 1, "images/b.png": 0}
+
+
+def test_several_classes_in_one_cell(tmp_path: Path) -> None:
+    build_csv(tmp_path, ["Image Index,Finding Labels", "a.png,Effusion|Mass", "b.png,Mass", "c.png,Clear"])
+    assert labels(tmp_path) == {"images/a.png": [0, 1, 1], "images/b.png": [0, 0, 1], "images/c.png": [1, 0, 0]}
+    assert detect(tmp_path).class_names == ("Clear", "Effusion", "Mass")
+
+
+@pytest.mark.parametrize("column", ["mask", "label"])
+def test_label_maps_may_be_named(tmp_path: Path, column: str) -> None:
+    for index in range(2):
+        save_nifti(tmp_path / f"scans/{index}.nii.gz", random_image(index))
+        save_nifti(tmp_path / f"masks/{index}.nii.gz", random_image(index, dtype="uint8", high=3))
+    rows = [f"scans/{index}.nii.gz,masks/{index}.nii.gz" for index in range(2)]
+    save_text(tmp_path / "list.csv", "\n".join([f"image,{column}", *rows]))
+    data = detect(tmp_path)
+    assert data.task() == Segmentation(num_classes=3)
+    assert data.label_files() == ("masks/0.nii.gz", "masks/1.nii.gz")
+    assert data.unlisted() == ()
+
+
+def test_a_column_may_say_the_split(tmp_path: Path) -> None:
+    build_csv(tmp_path, ["image,label,split", "a,0,train", "b,1,Training", "c,0,valid", "d,1,TEST"])
+    data = detect(tmp_path)
+    assert {split: data.dataset(split).names for split in data.splits} == {
+        "train": ("images/a.png", "images/b.png"),
+        "val": ("images/c.png",),
+        "test": ("images/d.png",),
+    }
+    assert data.image_files() == ("images/a.png", "images/b.png")
+
+
+def test_folds_are_all_training(tmp_path: Path) -> None:
+    build_csv(tmp_path, ["image,label,fold", "a,0,0", "b,1,1"])
+    assert detect(tmp_path).splits == ("train",)
+
+
+def test_several_tables_named_for_splits_share_their_classes(tmp_path: Path) -> None:
+    build_csv(tmp_path, ["image,label", "a,x", "b,z"], "train.csv")
+    save_text(tmp_path / "val_labels.csv", "image,label\nc,y\n")
+    save_text(tmp_path / "test.csv", "image\nd\n")
+    save_text(tmp_path / "sample_submission.csv", "image,label\nd,x\n")
+    data = detect(tmp_path)
+    assert data.class_names == ("x", "y", "z")
+    assert [case["label"] for case in data.dataset("val")] == [1]
+    assert [case["label"] for case in data.dataset("test")] == [None]
+    assert data.unlisted() == ("sample_submission.csv",)
+    assert data.reopen(tmp_path).splits == ("train", "val", "test")
+
+
+def test_the_path_of_the_table_may_be_given(tmp_path: Path) -> None:
+    first = build_csv(tmp_path, ["image,label", "a,0", "b,1"], "one.csv")
+    save_text(tmp_path / "two.csv", "image,label\nc,0\nd,3\n")
+    with pytest.raises(LayoutError, match=r"several tables of images, one\.csv, two\.csv; give the path"):
+        detect(tmp_path)
+    data = detect(first)
+    assert (data.root, data.dataset().names) == (tmp_path, ("images/a.png", "images/b.png"))
+
+
+def test_columns_may_be_chosen(tmp_path: Path) -> None:
+    path = build_csv(tmp_path, ["id,path,label,mass,cyst,when", "1,a,9,0,1,train", "2,b,9,1,1,test"])
+    data = CsvLabels([path], Columns(image="path", labels=("cyst", "mass"), split="when"))
+    assert data.dataset()[0]["label"].tolist() == [1, 0]
+    assert data.splits == ("train", "test")
+    assert data.reopen(tmp_path).dataset()[0]["label"].tolist() == [1, 0]
+    with pytest.raises(LayoutError, match=r"labels\.csv has no column 'nope'; its columns are id, path"):
+        CsvLabels([path], Columns(image="nope"))
+    with pytest.raises(LayoutError, match="has no column 'nope'"):
+        CsvLabels([path], Columns(image="path", labels=("nope",)))
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        (["image,label"], "no rows"),
+        (["image,label", "zzz,0"], r"line 2, column 'image'.*no image 'zzz'"),
+        (["image,label", ",0"], "line 2, column 'image'.*must be text"),
+        (["image,label", "a,0", "b,1", "images/a.png,1"], r"line 4: images/a\.png is in labels\.csv, line 2, already"),
+        (["image,label", "a,-1", "b,0"], "line 2, column 'label': '-1' is no class"),
+        (["image,label", "a,0.37", "b,0"], "line 2, column 'label': '0.37' is no class"),
+        (["image,label", "a,1e300", "b,0"], "line 2, column 'label': '1e300' is no class"),
+        (["image,label,split", "a,0,training", "b,0,maybe"], "line 3, column 'split': 'maybe' is no split"),
+        (["image,label,split", "a,0,test"], "no training images; its rows are for test"),
+        (["image,label", "a,0,5"], "line 2: 3 columns, the header has 2"),
+        (["image,label,label", "a,0,5"], "two columns are named 'label'"),
+        (["image,colour", "a,red", "b,green"], "no column of labels"),
+        (["name of it,label", "a,0"], "no column of image names"),
+        (["image,label", "notes.txt,0"], "not a format this version reads"),
+        (["image,label", "photo.jpg,0"], "JPEG"),
+        (["image,label", "twice,0"], "'twice' fits 2 images"),
+        (["image,label", "'" + "a" * 200_000 + ",0"], "not a valid table"),
+        (["image,label", "a" * 100_000 + ",0"], "a path of 100000 characters"),
+        (["image,label", "a" * 3000 + ",0"], "no file has a name as long"),
+        (["image,label", "a\0b,0"], "zero bytes"),
+        (["image,x,y1", "a,0,1", "b,1,7"], None),
+    ],
+)
+def test_refuses_with_line_and_column(tmp_path: Path, lines: list[str], reason: str | None) -> None:
+    path = build_csv(tmp_path, lines)
+    save_text(tmp_path / "notes.txt", "x")
+    save_text(tmp_path / "photo.jpg", "x")
+    for folder in ("one", "two"):
+        save_png(tmp_path / folder / "twice.png")
+    if reason is None:  # y1 is not all zeros and ones, so it is no label
+        assert open_layout(path, "csv_labels").class_names == ()
+        return
+    with pytest.raises(LayoutError, match=reason) as caught:
+        open_layout(path, "csv_labels")
+    assert "labels.csv" in str(caught.value)
+
+
+def test_a_column_of_names_is_no_class(tmp_path: Path) -> None:
+    images = [f"i{index}" for index in range(30)]
+    build_csv(tmp_path, ["image,diagnosis", *(f"{image},text {image}" for image in images)], images=images)
+    with pytest.raises(LayoutError, match="30 different texts for 30 images are no classes"):
+        detect(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "path", ["../secret.png", "images/../../secret.png", "/etc/passwd", "C:/s.png", "..\\secret.png", "link.png"]
+)
+def test_paths_that_lead_out_are_refused(tmp_path: Path, path: str) -> None:
+    root = tmp_path / "data"
+    table = build_csv(root, ["image,label", "a,0", f"{path},1"])
+    save_png(tmp_path / "secret.png")
+    os.symlink(tmp_path / "secret.png", root / "link.png")
+    with pytest.raises(LayoutError, match=r"inside|leads out"):
+        open_layout(table, "csv_labels")
+
+
+def test_not_text_is_refused(tmp_path: Path) -> None:
+    table = build_csv(tmp_path, ["image,label", "a,0"])
+    table.write_bytes(b"image,label\na,\xff\xfe\n")
+    with pytest.raises(LayoutError, match="not UTF-8"):
+        open_layout(table, "csv_labels")
+
+
+def test_tables_without_images_are_not_recognised(tmp_path: Path) -> None:
+    build_csv(tmp_path, ["image,label", "gone,0"])
+    save_text(tmp_path / "other.csv", "a,b\n1,2\n")
+    with pytest.raises(LayoutError, match="no layout"):
+        detect(tmp_path)

@@ -1,0 +1,238 @@
+"""DICOM trees: series are images, their labels stand in folders or tables, and references follow the new UIDs."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pydicom = pytest.importorskip("pydicom")
+
+from layout_samples import (  # noqa: E402
+    SEG_STORAGE,
+    SR_STORAGE,
+    build_dicom_tree,
+    random_image,
+    refer_to,
+    save_dicom,
+    save_nifti,
+    save_text,
+)
+
+from monai_salm.formats.dicom import renamed_uid  # noqa: E402
+from monai_salm.layouts import LayoutError, detect, open_layout  # noqa: E402
+from monai_salm.layouts.dicom_tree import DicomTree  # noqa: E402
+from monai_salm.tasks import Classification  # noqa: E402
+
+
+def labels(root: Path) -> dict[str, object]:
+    return {case["name"]: case["label"] for case in detect(root).dataset()}
+
+
+def test_a_series_is_an_image_and_its_top_folder_the_class(tmp_path: Path) -> None:
+    data = detect(build_dicom_tree(tmp_path))
+    assert isinstance(data, DicomTree)
+    assert labels(tmp_path) == {"bad/s1": 0, "ok/s2": 1, "ok/s3": 1}
+    assert data.class_names == ("bad", "ok")
+    assert data.task() == Classification(num_classes=2)
+    case = data.dataset()[0]
+    assert case["image"].shape == (1, 4, 5, 3)
+    assert np.array_equal(case["image"][0, :, :, 0], random_image(101, (4, 5), "uint16"))
+    assert data.units()[0].files == ("bad/s1/IM2", "bad/s1/IM1", "bad/s1/IM0")
+    assert data.unlisted() == ()
+    assert dict(data.rewritten_files()) == {}
+
+
+def test_splits_are_folders_above_the_classes(tmp_path: Path) -> None:
+    build_dicom_tree(tmp_path, ("train/a/s1", "train/b/s2", "test/a/s3", "other/s4", "train/a/s5", "val/patient/s6"))
+    data = detect(tmp_path)
+    assert (data.splits, data.class_names) == (("train", "val", "test"), ("a", "b"))
+    assert [data.has_labels(split) for split in data.splits] == [True, False, True]
+    assert data.dataset("test").names == ("test/a/s3",)
+    assert set(data.unlisted()) == {f"other/s4/IM{number}" for number in range(3)}
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["SeriesInstanceUID,label", "1.2.3.1,ill", "1.2.3.2,well"],
+        ["patient id;diagnosis;age", "patient1;ill;3", "patient2;well;4"],
+        ["study_uid,class", "1.2.3.1.0,ill", "1.2.3.2.0,well"],
+        ["folder,label", "one/a,ill", "one/b,well"],
+        ["folder,label", "./one/a/,ill", "one,well"],
+        ["image,label", "one/a/IM0,ill", "one/b,well"],
+    ],
+)
+def test_a_table_may_give_the_labels(tmp_path: Path, lines: list[str]) -> None:
+    build_dicom_tree(tmp_path, ("one/a", "one/b"), slices=1 if "IM0" in lines[1] else 3)
+    save_text(tmp_path / "labels.csv", "\n".join(lines))
+    data = detect(tmp_path)
+    assert list(labels(tmp_path).values()) == [0, 1]
+    assert data.class_names == ("ill", "well")
+    assert data.unlisted() == ()
+
+
+def test_a_table_may_give_splits_and_several_labels(tmp_path: Path) -> None:
+    build_dicom_tree(tmp_path, ("a", "b", "c"))
+    save_text(
+        tmp_path / "list.csv",
+        "patient,nodule,effusion,split\npatient1,1,1,train\npatient2,0,0,train\npatient3,1,0,val\n",
+    )
+    data = detect(tmp_path)
+    assert [case["label"].tolist() for case in data.dataset()] == [[1, 1], [0, 0]]
+    assert data.dataset("val")[0]["label"].tolist() == [1, 0]
+    assert data.task() == Classification(num_classes=2, multi_label=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("patient,label\nnobody,1\n", "line 2, column 'patient': no DICOM image of patient 'nobody'"),
+        ("patient,label\npatient1,1\npatient1,0\n", "line 3, column 'patient': 'patient1' stands there again"),
+        ("patient,label\n,1\n", "line 2, column 'patient': '' names nothing"),
+        ("patient,label\n", "no rows"),
+        ("folder,label\n../x,1\n", "line 2, column 'folder'.*must be relative and stay inside"),
+        ("folder,label\n/etc,1\n", "line 2, column 'folder'.*must be relative and stay inside"),
+        ("patient,label,split\npatient1,1,test\npatient2,0,test\n", "no training images"),
+        ("patient,label,split\npatient1,1,x\n", "'x' is no split"),
+        ("patient,colour\npatient1,red\n", "no column of labels"),
+        ("series,image,label\n1.2.3.1,IM0,1\n1.2.3.1,IM1,0\n", "stands there again"),
+        ("image,label\na/IM0,1\na/IM1,0\n", "have different labels"),
+    ],
+)
+def test_refuses_tables_with_line_and_column(tmp_path: Path, text: str, reason: str) -> None:
+    build_dicom_tree(tmp_path, ("a", "b"))
+    save_text(tmp_path / "labels.csv", text)
+    with pytest.raises(LayoutError, match=reason) as caught:
+        open_layout(tmp_path, "dicom_tree")
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_two_tables_are_refused(tmp_path: Path) -> None:
+    build_dicom_tree(tmp_path, ("a", "b"))
+    for name in ("one.csv", "two.csv"):
+        save_text(tmp_path / name, "patient,label\npatient1,1\n")
+    with pytest.raises(LayoutError, match=r"several tables of series, one\.csv, two\.csv"):
+        detect(tmp_path)
+
+
+def test_a_series_without_a_line_has_no_label(tmp_path: Path) -> None:
+    build_dicom_tree(tmp_path, ("a", "b"))
+    save_text(tmp_path / "labels.csv", "patient,label\npatient1,1\n")
+    assert labels(tmp_path) == {"a": 1, "b": None}
+
+
+@pytest.mark.parametrize("folders", [("patient1", "patient2"), ("all/s1", "all/s2")])
+def test_folders_of_patients_and_a_single_folder_are_no_classes(tmp_path: Path, folders: tuple[str, str]) -> None:
+    data = detect(build_dicom_tree(tmp_path, folders))
+    assert [case["label"] for case in data.dataset()] == [None, None]
+    save_nifti(tmp_path / "masks" / "a.nii.gz", random_image(0))
+    with pytest.raises(LayoutError, match=r"has no labels: .*labels\.csv.*DICOM SEG, NIfTI"):
+        data.task()
+
+
+def with_objects(root: Path) -> tuple[str, str]:
+    """A segmentation and a report that refer to a protected image; a report that refers elsewhere."""
+    build_dicom_tree(root)
+    seg = save_dicom(
+        root / "bad/seg.dcm",
+        "1.2.4.1",
+        storage=SEG_STORAGE,
+        Modality="SEG",
+        SourceImageSequence=refer_to(["1.2.3.1.1"]),
+    )
+    sr = save_dicom(
+        root / "bad/sr.dcm", "1.2.4.2", storage=SR_STORAGE, Modality="SR",
+        CurrentRequestedProcedureEvidenceSequence=refer_to(["1.2.3.1.2", "9.9.9"]),
+    )  # fmt: skip
+    save_dicom(root / "bad/other.dcm", "1.2.4.3", storage=SR_STORAGE, ReferencedImageSequence=refer_to(["9.9.9"]))
+    return seg, sr
+
+
+def test_references_to_protected_images_follow_their_new_uids(tmp_path: Path) -> None:
+    with_objects(tmp_path)
+    data = detect(tmp_path)
+    assert data.dataset().names == ("bad/s1", "ok/s2", "ok/s3")
+    assert data.unlisted() == ()
+    files = data.rewritten_files()
+    assert (list(files), len(files)) == (["bad/seg.dcm", "bad/sr.dcm"], 2)
+    seg, before = (
+        pydicom.dcmread(io.BytesIO(content))
+        for content in (files["bad/seg.dcm"], (tmp_path / "bad/seg.dcm").read_bytes())
+    )
+    assert seg.SourceImageSequence[0].ReferencedSOPInstanceUID == renamed_uid("1.2.3.1.1")
+    assert seg.SOPInstanceUID == before.SOPInstanceUID
+    seg.SourceImageSequence[0].ReferencedSOPInstanceUID = "1.2.3.1.1"
+    assert seg == before
+    sr = pydicom.dcmread(io.BytesIO(files["bad/sr.dcm"]))
+    found = [item.ReferencedSOPInstanceUID for item in sr.CurrentRequestedProcedureEvidenceSequence]
+    assert found == [renamed_uid("1.2.3.1.2"), "9.9.9"]
+    with pytest.raises(KeyError):
+        files["bad/other.dcm"]
+
+
+def test_references_between_protected_series_follow_too(tmp_path: Path) -> None:
+    build_dicom_tree(tmp_path / "a", ("x/s1", "y/s2"), slices=1)
+    save_dicom(tmp_path / "a/y/s3/IM", "1.2.3.3", ReferencedImageSequence=refer_to(["1.2.3.1.1", "9.9.9"]))
+    data = detect(tmp_path / "a")
+    for unit in data.units():
+        (tmp_path / "b" / unit.files[0]).parent.mkdir(parents=True)
+        unit.write(tmp_path / "a", tmp_path / "b", unit.read(tmp_path / "a") + np.uint16(1))
+        assert list(unit.differences(tmp_path / "a", tmp_path / "b")) == []
+    found = pydicom.dcmread(tmp_path / "b/y/s3/IM").ReferencedImageSequence
+    assert [item.ReferencedSOPInstanceUID for item in found] == [renamed_uid("1.2.3.1.1"), "9.9.9"]
+
+
+def test_the_written_series_bear_the_uids_that_references_have(tmp_path: Path) -> None:
+    build_dicom_tree(tmp_path / "a")
+    data = detect(tmp_path / "a")
+    (tmp_path / "b/bad/s1").mkdir(parents=True)
+    unit = data.units()[0]
+    unit.write(tmp_path / "a", tmp_path / "b", unit.read(tmp_path / "a") + np.uint16(1))
+    found = {pydicom.dcmread(tmp_path / "b" / file).SOPInstanceUID for file in unit.files}
+    assert found == {renamed_uid(f"1.2.3.1.{number}") for number in (1, 2, 3)}
+    assert list(unit.differences(tmp_path / "a", tmp_path / "b")) == []
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda root: save_text(root / "DICOMDIR", "x"), "DICOMDIR is an index .*make a new one after publishing"),
+        (lambda root: save_text(root / "ok" / "dicomdir", "x"), "is an index"),
+        (lambda root: save_text(root / "ok" / "x.dcm", "no dicom"), r"x\.dcm is no DICOM file that can be read"),
+        (lambda root: [path.unlink() for path in root.rglob("IM*")], "no DICOM images"),
+    ],
+)
+def test_refuses_with_a_reason(tmp_path: Path, spoil: Callable[[Path], object], reason: str) -> None:
+    spoil(build_dicom_tree(tmp_path))
+    with pytest.raises(LayoutError, match=reason):
+        open_layout(tmp_path, "dicom_tree")
+
+
+@pytest.mark.parametrize("size", [140, 300, 420])
+def test_a_damaged_object_names_its_file(tmp_path: Path, size: int) -> None:
+    with_objects(tmp_path)
+    path = tmp_path / "bad/seg.dcm"
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(LayoutError, match=r"seg\.dcm|is no DICOM"):
+        dict(detect(tmp_path).rewritten_files())
+
+
+def test_links_that_lead_out_are_refused(tmp_path: Path) -> None:
+    root = build_dicom_tree(tmp_path / "data")
+    save_dicom(tmp_path / "secret.dcm", "1.2.9.9")
+    os.symlink(tmp_path / "secret.dcm", root / "ok" / "link.dcm")
+    with pytest.raises(LayoutError, match="leads out"):
+        detect(root)
+
+
+def test_images_and_class_folders_of_dicom_are_left_to_this_layout(tmp_path: Path) -> None:
+    build_dicom_tree(tmp_path)
+    with pytest.raises(LayoutError, match="--layout dicom_tree"):
+        open_layout(tmp_path, "image_folder")
+    with pytest.raises(LayoutError, match="is no folder"):
+        open_layout(save_text(tmp_path / "x.txt", ""), "dicom_tree")

@@ -1,0 +1,63 @@
+"""``plan`` says what would happen and writes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+from published_samples import make_archive, make_folder
+
+from monai_salm.intensity import IntensityWindow
+from monai_salm.methods import SALM, RandomNoise
+from monai_salm.publish import plan
+
+
+def test_plan_of_a_folder(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "set", "int16")
+    (root / "training/i2.nii.gz").write_text("x")
+    before = sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("*"))
+    found = plan(root, method=SALM(rounds=2), width=0.05, device="cpu")
+    assert sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("*")) == before
+    assert (found.layout, found.splits, found.protected) == ("datalist", {"train": 3, "test": 1}, 2)
+    assert (found.shapes, found.dtypes) == ({"(1, 7, 6, 5)": 2}, {"int16": 2})
+    assert list(found.refused) == ["training/i2.nii.gz"]
+    assert "not a NIfTI file" in found.refused["training/i2.nii.gz"] or "gzip" in found.refused["training/i2.nii.gz"]
+    assert not found.ok
+    assert found.bytes["working"] == 2 * 210 * (2 + 2 * 1)  # the images, and codes of a byte twice
+    assert found.bytes["copy"] == sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+    assert found.seconds is not None
+    assert 0 < found.seconds < 60
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 3), (6, 6, 6)])
+def test_plan_of_an_archive(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    found = plan(make_archive(tmp_path / "set.npz", shape), method=SALM(rounds=2), width=0.05, device="cpu")
+    assert found.ok
+    assert found.window == (0.0, 255.0)
+    assert found.task["kind"] == "classification"
+    assert found.protected == 5
+
+
+def test_time_grows_with_the_schedule(tmp_path: Path) -> None:
+    source = make_archive(tmp_path / "set.npz", (8, 8))
+
+    def seconds(**settings: Any) -> float:
+        found = plan(source, method=SALM(**settings), width=0.05, device="cpu").seconds
+        assert found is not None
+        return found
+
+    assert seconds(rounds=100) > 5 * seconds(rounds=2)
+    assert plan(source, method=RandomNoise(), device="cpu").seconds == 0
+
+
+def test_what_would_stop_everything_is_a_problem(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "set", "int16")
+    image = nibabel.load(root / "training/i0.nii.gz")
+    nibabel.save(image, root / "training/i1.nii.gz")  # the same image with another label
+    found = plan(root, method=SALM(), window=IntensityWindow(-500, 500), device="cpu")
+    assert "same image with different labels" in found.problems[0]
+    assert found.seconds is None
+    np.testing.assert_equal(found.ok, False)

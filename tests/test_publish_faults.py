@@ -1,0 +1,274 @@
+"""Faults while a copy is made: kills, full disks, unreadable files, two processes; nothing is lost or half-written."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import multiprocessing
+import resource
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from monai_salm._files import try_lock
+from monai_salm.formats.nifti import Nifti
+from monai_salm.intensity import IntensityWindow
+from monai_salm.layouts import detect
+from monai_salm.methods import RandomNoise
+from monai_salm.precompute import precompute
+from monai_salm.publish import PublishError, publish, restore, verify
+from monai_salm.publish.staging import Staging, StagingBusyError
+from monai_salm.store import NoiseStore
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL, no locks and no limits")
+
+
+def load(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("kill_protect")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data set of four volumes, ``set``, and its store, ``noise.db``."""
+    root = load(monkeypatch).small_folder(tmp_path / "set", cases=4, side=8)
+    data = detect(root)
+    precompute(
+        data.dataset(),
+        tmp_path / "noise.db",
+        method=RandomNoise(epsilon=0.05),
+        task=data.task(),
+        window=IntensityWindow(-500, 500),
+        device="cpu",
+    )
+    return tmp_path
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.slow)])
+def test_killed_protect_is_never_half_and_ends_the_same(
+    kills: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    result = load(monkeypatch).kill_and_compare(kills, 0, tmp_path, lines.append)
+    assert (result.kills, result.differing) == (kills, 0), lines
+    assert result.jobs >= 1
+
+
+def limited(source: str, output: str, store: str, size: int) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    try:
+        publish(source, output, store)
+    except OSError:
+        sys.exit(3)
+
+
+def test_a_limit_on_file_sizes_leaves_no_copy_and_can_be_resumed(folder: Path) -> None:
+    listing = json.loads((folder / "set/dataset.json").read_text())
+    (folder / "set/dataset.json").write_text(json.dumps({**listing, "notes": "x" * 20000}))
+    context = multiprocessing.get_context("spawn")
+    paths = [str(folder / name) for name in ("set", "out/set", "noise.db")]
+    process = context.Process(target=limited, args=(*paths, 8000))
+    process.start()
+    process.join()
+    assert process.exitcode == 3
+    assert not (folder / "out/set").exists()
+    staged = contents(folder / "out/.set.partial/copy")
+    assert 0 < len(staged) < len(contents(folder / "set"))
+    assert publish(folder / "set", folder / "out/set", folder / "noise.db").ok
+    assert verify(folder / "set", folder / "out/set", folder / "noise.db").ok
+    assert [path.name for path in (folder / "out").iterdir()] == ["set"]
+
+
+def test_two_calls_on_one_output(folder: Path) -> None:
+    """The second says so and changes nothing, whether it would write the same or something else."""
+    output = folder / "out/set"
+    with Staging.hold(output, {"verb": "publish"}) as staging:
+        staging.copy.mkdir()
+        with pytest.raises(StagingBusyError, match="another process is making"):
+            publish(folder / "set", output, folder / "noise.db")
+        with pytest.raises(StagingBusyError), Staging.hold(output, {"verb": "publish"}):
+            pass
+        assert staging.copy.is_dir()
+    assert publish(
+        folder / "set", output, folder / "noise.db"
+    ).ok  # what a dead process left of another job is discarded
+
+
+def racing(source: str, output: str, store: str, queue: Any) -> None:
+    try:
+        queue.put(publish(source, output, store).ok)
+    except (StagingBusyError, FileExistsError) as error:
+        queue.put(type(error).__name__)
+
+
+def test_two_processes_on_one_output(folder: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    paths = [str(folder / name) for name in ("set", "out/set", "noise.db")]
+    processes = [context.Process(target=racing, args=(*paths, queue)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    answers = [queue.get(timeout=120) for _ in processes]
+    for process in processes:
+        process.join()
+    assert True in answers
+    assert set(answers) <= {True, "StagingBusyError", "FileExistsError"}
+    assert verify(folder / "set", folder / "out/set", folder / "noise.db").ok
+    assert [path.name for path in (folder / "out").iterdir()] == ["set"]
+
+
+def test_shards_and_threads_give_the_same_copy(folder: Path) -> None:
+    one = publish(folder / "set", folder / "one/set", folder / "noise.db")
+    publish(folder / "set", folder / "threads/set", folder / "noise.db", jobs=3)
+    reports = [
+        publish(folder / "set", folder / "shards/set", folder / "noise.db", shard=(index, 3)) for index in (2, 0, 1)
+    ]
+    assert [report.complete for report in reports] == [False, False, True]
+    assert not (folder / "shards/.set.partial").exists()
+    assert contents(folder / "one") == contents(folder / "threads") == contents(folder / "shards")
+    assert (reports[-1].images, reports[-1].copied) == (one.images, one.copied) == (4, 6)
+    for shard in ((0, 2), (1, 2)):
+        assert verify(folder / "set", folder / "shards/set", folder / "noise.db", shard=shard).ok
+        assert restore(folder / "shards/set", folder / "back/set", folder / "noise.db", shard=shard).ok
+    assert (
+        detect(folder / "back/set").dataset()[3]["image"].tobytes()
+        == detect(folder / "set").dataset()[3]["image"].tobytes()
+    )
+
+
+def test_a_repeated_shard_does_no_work_twice(folder: Path) -> None:
+    seen: list[str] = []
+    for _ in range(2):
+        publish(
+            folder / "set",
+            folder / "out/set",
+            folder / "noise.db",
+            shard=(0, 2),
+            progress=lambda event: seen.append(event.detail),
+        )
+    assert len(seen) == len(set(seen)) == 5
+
+
+BROKEN: dict[str, Callable[[Path], None]] = {
+    "cut off": lambda path: path.write_bytes(path.read_bytes()[:200]),
+    "gone": lambda path: path.unlink(),
+    "no image": lambda path: path.write_text("x"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_one_bad_file_is_listed_and_does_not_stop_the_rest(folder: Path, what: str) -> None:
+    BROKEN[what](folder / "set/imagesTr/c1.nii.gz")
+    report = publish(folder / "set", folder / "out/set", folder / "noise.db")
+    assert not report.ok
+    assert set(report.failed) == {"imagesTr/c1.nii.gz"}
+    assert "c1.nii.gz" in report.failed["imagesTr/c1.nii.gz"]
+    assert report.images == 3
+    assert not (folder / "out/set/imagesTr/c1.nii.gz").exists()
+    problems = verify(folder / "set", folder / "out/set", folder / "noise.db").problems
+    assert problems == ["case 'imagesTr/c1.nii.gz': imagesTr/c1.nii.gz: missing from the copy"]
+    restored = restore(folder / "out/set", folder / "back/set", folder / "noise.db")
+    assert restored.images == 3
+    assert set(restored.failed) == {"imagesTr/c1.nii.gz"}
+
+
+def test_nothing_is_written_if_no_image_can_be_read(folder: Path) -> None:
+    for path in (folder / "set/imagesTr").iterdir():
+        path.write_text("x")
+    with pytest.raises(PublishError, match="no image could be read"):
+        publish(folder / "set", folder / "out/set", folder / "noise.db")
+    assert not any((folder / "out").iterdir())
+
+
+def test_bad_cases_are_left_out_of_the_noise_and_of_the_copy(folder: Path) -> None:
+    (folder / "set/imagesTr/c1.nii.gz").write_text("x")
+    shutil.copy(folder / "set/labelsTr/c2.nii.gz", folder / "set/labelsTr/c3.nii.gz")
+    bad = np.full((8, 8, 8), 7, np.uint8)
+    import nibabel
+
+    nibabel.save(nibabel.Nifti1Image(bad, np.eye(4)), folder / "set/labelsTr/c2.nii.gz")
+    data = detect(folder / "set")
+    arguments: dict[str, Any] = {"method": RandomNoise(epsilon=0.05), "task": data.task(), "device": "cpu"}
+    arguments["window"] = IntensityWindow(-500, 500)
+    with pytest.raises(ValueError, match="c1"):
+        precompute(data.dataset(), folder / "strict.db", **arguments)
+    store = precompute(data.dataset(), folder / "new.db", skip_bad=True, **arguments)
+    skipped = {case["name"]: case["reason"] for case in store.meta["skipped"]}
+    assert set(skipped) == {"imagesTr/c1.nii.gz", "imagesTr/c2.nii.gz"}
+    assert "label 7" in skipped["imagesTr/c2.nii.gz"]
+    report = publish(folder / "set", folder / "out/set", store)
+    assert set(report.failed) == set(skipped)
+    assert "label 7" in report.failed["imagesTr/c2.nii.gz"]
+
+
+def test_lost_permission_is_listed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rewrite, denied = Nifti.rewrite, folder / "set/imagesTr/c2.nii.gz"
+
+    def guarded(self: Nifti, source: Path, target: Path, edit: Any) -> None:
+        if source == denied:
+            raise PermissionError(13, "Permission denied", str(source))
+        rewrite(self, source, target, edit)
+
+    monkeypatch.setattr(Nifti, "rewrite", guarded)
+    report = publish(folder / "set", folder / "out/set", folder / "noise.db")
+    assert {name: "Permission denied" in reason for name, reason in report.failed.items()} == {
+        "imagesTr/c2.nii.gz": True
+    }
+
+
+def places(path: Path) -> Iterator[tuple[int, bytes]]:
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        yield place, whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :]
+
+
+@pytest.mark.slow
+def test_every_flipped_byte_of_a_copy_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = load(monkeypatch).small_folder(tmp_path / "set", cases=2, side=6)
+    data = detect(root)
+    arguments: dict[str, Any] = {"task": data.task(), "window": IntensityWindow(-500, 500), "device": "cpu"}
+    store = precompute(data.dataset(), tmp_path / "noise.db", method=RandomNoise(epsilon=0.05), **arguments)
+    publish(root, tmp_path / "out", store)
+    assert verify(root, tmp_path / "out", store).ok
+    flipped = 0
+    for path in sorted(p for p in (tmp_path / "out").rglob("*") if p.is_file()):
+        whole = path.read_bytes()
+        for place, damaged in places(path):
+            path.write_bytes(damaged)
+            assert not verify(root, tmp_path / "out", store).ok, (path, place)
+            flipped += 1
+        path.write_bytes(whole)
+    print(f"{flipped} bytes of a published set flipped one at a time: all found")
+    assert flipped > 1000
+    assert verify(root, tmp_path / "out", store).ok
+
+
+def test_a_lock_is_held_by_one_only(tmp_path: Path) -> None:
+    first = try_lock(tmp_path / "lock")
+    assert first is not None
+    assert try_lock(tmp_path / "lock") is None
+    assert try_lock(tmp_path / "lock", shared=True) is None
+
+
+def test_record_is_the_owners_alone(folder: Path) -> None:
+    from monai_salm.store_records import records
+
+    publish(folder / "set", folder / "out/set", folder / "noise.db")
+    (record,) = records(NoiseStore(folder / "noise.db"))
+    assert record["output"] == str(folder / "out/set")
+    assert record["manifest"] == (folder / "out/set/monai_salm.json").read_text()
+    assert str(folder) not in (folder / "out/set/monai_salm.json").read_text()
+    assert (folder / "noise.db").stat().st_mode & 0o777 == 0o600

@@ -1,0 +1,119 @@
+"""Signing the manifest and encrypting the store: who may read, who wrote."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from monai_salm.intensity import IntensityWindow
+from monai_salm.layouts import detect
+from monai_salm.methods import RandomNoise
+from monai_salm.precompute import precompute
+from monai_salm.publish import publish, verify
+from monai_salm.publish.sharing import decrypt_store, encrypt_store
+from monai_salm.store import NoiseStore, NoiseStoreError
+
+pytest.importorskip("cryptography")
+pyrage = pytest.importorskip("pyrage")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An archive ``set.npz``, its store ``noise.db``, and an Ed25519 key pair."""
+    from cryptography.hazmat.primitives import serialization as form
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "set.npz", train_images=rng.integers(0, 256, (4, 8, 8), "uint8"), train_labels=[[0], [1]] * 2)
+    data = detect(tmp_path / "set.npz")
+    window = IntensityWindow(0, 255)
+    precompute(
+        data.dataset(), tmp_path / "noise.db", method=RandomNoise(), task=data.task(), window=window, device="cpu"
+    )
+    for name in ("key", "other"):
+        key = Ed25519PrivateKey.generate()
+        pem = key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
+        (tmp_path / f"{name}.pem").write_bytes(pem)
+        public = key.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo)
+        (tmp_path / f"{name}.pub").write_bytes(public)
+    return tmp_path
+
+
+def test_signed_manifest_is_verified_and_a_changed_one_is_not(folder: Path) -> None:
+    output, store = folder / "out/set.npz", folder / "noise.db"
+    publish(folder / "set.npz", output, store, sign_key=folder / "key.pem")
+    assert {path.name for path in output.parent.iterdir()} == {"set.npz", "set.npz.salm.json", "set.npz.salm.json.sig"}
+    assert verify(folder / "set.npz", output, store, signer=folder / "key.pub").ok
+    (problem,) = verify(folder / "set.npz", output, store, signer=folder / "other.pub").problems
+    assert "was not signed with the private key of" in problem
+    manifest = output.with_name("set.npz.salm.json")
+    manifest.write_text(manifest.read_text().replace("imperceptible", "invisible"))
+    assert any("not signed" in p for p in verify(folder / "set.npz", output, store, signer=folder / "key.pub").problems)
+
+
+def test_unsigned_copy_replaces_an_old_signature(folder: Path) -> None:
+    output, store = folder / "out/set.npz", folder / "noise.db"
+    publish(folder / "set.npz", output, store, sign_key=folder / "key.pem")
+    publish(folder / "set.npz", output, store, overwrite=True)
+    (problem,) = verify(folder / "set.npz", output, store, signer=folder / "key.pub").problems
+    assert "missing; the manifest is not signed" in problem
+
+
+def test_wrong_keys_are_refused_before_anything_is_written(folder: Path) -> None:
+    (folder / "no.pem").write_text("x")
+    for key, message in (("no.pem", "no private key in PEM"), ("key.pub", "no private key in PEM")):
+        with pytest.raises(ValueError, match=message):
+            publish(folder / "set.npz", folder / "out/set.npz", folder / "noise.db", sign_key=folder / key)
+        assert not (folder / "out").exists() or not any((folder / "out").iterdir())
+
+
+def test_store_comes_back_for_the_recipient_only(folder: Path) -> None:
+    mine, other = pyrage.x25519.Identity.generate(), pyrage.x25519.Identity.generate()
+    (folder / "mine.txt").write_text(f"# my key\n{mine}\n")
+    (folder / "other.txt").write_text(str(other))
+    encrypt_store(folder / "noise.db", folder / "noise.age", [str(mine.to_public())])
+    assert b"SQLite" not in (folder / "noise.age").read_bytes()
+    decrypt_store(folder / "noise.age", folder / "back.db", folder / "mine.txt")
+    assert (folder / "back.db").read_bytes() == (folder / "noise.db").read_bytes()
+    assert (folder / "back.db").stat().st_mode & 0o777 == 0o600
+    assert len(NoiseStore(folder / "back.db")) == 4
+    with pytest.raises(NoiseStoreError, match="cannot be decrypted"):
+        decrypt_store(folder / "noise.age", folder / "theirs.db", folder / "other.txt")
+    damaged = bytearray((folder / "noise.age").read_bytes())
+    damaged[-20] ^= 1
+    (folder / "noise.age").write_bytes(damaged)
+    with pytest.raises(NoiseStoreError, match="cannot be decrypted"):
+        decrypt_store(folder / "noise.age", folder / "theirs.db", folder / "mine.txt")
+    assert not (folder / "theirs.db").exists()
+
+
+def test_what_cannot_be_encrypted_is_refused(folder: Path) -> None:
+    key = str(pyrage.x25519.Identity.generate().to_public())
+    with pytest.raises(ValueError, match="at least one recipient"):
+        encrypt_store(folder / "noise.db", folder / "a", [])
+    with pytest.raises(ValueError, match="'age1x' is no age or ssh public key"):
+        encrypt_store(folder / "noise.db", folder / "a", ["age1x"])
+    with pytest.raises(NoiseStoreError):
+        encrypt_store(folder / "set.npz", folder / "a", [key])
+    with pytest.raises(FileExistsError):
+        encrypt_store(folder / "noise.db", folder / "set.npz", [key])
+    (folder / "key.txt").write_text("# nothing\n")
+    encrypt_store(folder / "noise.db", folder / "a", [key])
+    with pytest.raises(ValueError, match="holds no age identity"):
+        decrypt_store(folder / "a", folder / "b", folder / "key.txt")
+
+
+@pytest.mark.parametrize(("package", "module"), [("cryptography", "signing"), ("pyrage", "sharing")])
+def test_missing_package_names_the_extra(package: str, module: str) -> None:
+    code = (
+        f"import sys; sys.modules[{package!r}] = None\n"
+        f"from pathlib import Path; from monai_salm.publish import {module} as m\n"
+        "try:\n    m._age() if hasattr(m, '_age') else m._load(Path('x'), True)\n"
+        "except ImportError as error:\n    print(error)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert 'pip install "monai_salm[crypto]"' in told
