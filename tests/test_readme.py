@@ -73,7 +73,7 @@ def test_readme_runs(scans: Path) -> None:
 
 def test_readme_commands_run(scans: Path) -> None:
     lines = [line for block in blocks("console") for line in block.splitlines() if line.startswith("monai-salm ")]
-    assert len(lines) == 5
+    assert len(lines) == 6
     for line in lines:
         with pytest.raises(SystemExit) as end:
             app(shlex.split(shortened(line), comments=True)[1:])
