@@ -126,7 +126,7 @@ def _finished(job: Job, buffer: int) -> Noise:
 
 def _surrogates(store: NoiseStore, settings: _Settings) -> tuple[list[nn.Module], int | None]:
     """The kept networks, and the channels they take; none for methods that need none."""
-    if not isinstance(settings.method, BilevelMethod):
+    if not isinstance(settings.method, BilevelMethod) or settings.method.rounds == 0:
         return [], None
     kept = store.networks()
     if not kept:

@@ -674,6 +674,6 @@ def test_noise_begins_as_the_pattern_of_its_class(kind: str, make_problem: MakeP
     part = problem.codes(tmp_path / "sample", SALM(mask_ratio=0.1, mask_scope="sample", start="class", **ONE_STEP))
     for case, one, masked in zip(problem.cases, whole, part, strict=True):
         pattern = class_pattern(np.asarray(case["label"]).squeeze(), one.shape[1:], problem.task.num_classes)
-        moved = np.abs(one) > 0
+        moved = (np.abs(one) > 0) & (pattern != 0)
         assert np.mean(np.sign(one[0])[moved[0]] == pattern[moved[0]]) > 0.85
         assert 0 < np.count_nonzero(masked) <= mask_size(masked.size, 0.1)

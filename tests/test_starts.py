@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from monai_salm.methods import EM, SALM
+from monai_salm.methods import EM, SALM, BilevelMethod
 from monai_salm.methods.starts import class_pattern
-from monai_salm.tasks import Classification, Segmentation
+from monai_salm.tasks import Classification, Segmentation, Task
 
 
 @pytest.mark.parametrize(("rank", "count"), [(2, 2), (2, 3), (2, 8), (2, 40), (3, 2), (3, 7), (3, 26), (3, 100)])
@@ -28,19 +28,39 @@ def test_a_flip_or_a_shift_keeps_a_wave_of_period_two() -> None:
                 assert np.array_equal(other, pattern) or np.array_equal(other, -pattern)
 
 
-def test_label_map_takes_the_pattern_of_each_voxel() -> None:
+def test_label_map_takes_the_pattern_of_each_voxel_and_leaves_the_background() -> None:
     label = np.random.default_rng(0).integers(0, 3, (6, 7, 8))
     found = class_pattern(label, label.shape, 3)
-    for number in range(3):
-        whole = class_pattern(np.int64(number), label.shape, 3)
-        assert np.array_equal(found[label == number], whole[label == number])
+    assert not found[label == 0].any()
+    patterns = [class_pattern(np.full_like(label, c), label.shape, 3) for c in range(3)]
+    for number in (1, 2):
+        assert np.array_equal(found[label == number], patterns[number][label == number])
+    assert all(np.abs(pattern).all() for pattern in patterns), "an image of one class, background too, has a pattern"
+    assert len({pattern.tobytes() for pattern in patterns}) == 3
 
 
-def test_start_depends_on_the_task_unless_given() -> None:
-    assert SALM().resolved(Segmentation(num_classes=3), 3).start == "class"
-    assert SALM().resolved(Classification(num_classes=3), 2).start == "zero"
-    assert EM(start="zero").resolved(Segmentation(num_classes=3), 3).start == "zero"
+def test_start_and_rounds_depend_on_the_task_unless_given() -> None:
+    volume, picture = (Segmentation(num_classes=3), 3), (Classification(num_classes=3), 2)
+
+    def settled(method: BilevelMethod, problem: tuple[Task, int]) -> tuple[str, int | None]:
+        found = method.resolved(*problem)
+        return found.start, found.rounds
+
+    assert settled(SALM(), volume) == ("class", 0)
+    assert settled(SALM(rounds=3), volume) == ("class", 3)
+    assert settled(SALM(mask_scope="sample"), volume) == ("class", 1)
+    assert settled(SALM(start="zero"), volume) == ("zero", 8)
+    assert settled(SALM(), picture) == ("zero", 22)
+    assert settled(SALM(start="class"), picture) == ("class", 22)
+    assert settled(EM(), volume) == ("zero", 8)
+
+
+def test_settings_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match="one label per image or voxel"):
         SALM(start="class").resolved(Classification(num_classes=3, multi_label=True), 2)
     with pytest.raises(ValueError, match="start must be one of"):
         SALM(start="x")
+    with pytest.raises(ValueError, match="would leave no noise"):
+        SALM(start="zero", rounds=0)
+    with pytest.raises(ValueError, match="would leave no noise"):
+        SALM(rounds=0).resolved(Classification(num_classes=3), 2)

@@ -21,7 +21,7 @@ VICTIM_SEED = 1_700_000_000
 
 _EPOCHS = {"none": 15, "standard": 20}
 # Small sets get more passes: with fewer steps than these a network has hardly learned even clean images.
-_LEAST_STEPS = {"classification": 240, "segmentation": 400}
+_LEAST_STEPS = {"classification": 240, "segmentation": 1200}
 
 
 @dataclass(frozen=True, kw_only=True)

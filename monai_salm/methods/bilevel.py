@@ -39,7 +39,7 @@ class BilevelMethod(Method):
         num_steps: noise steps for every image in a round.
         surrogate_steps: batches the surrogate trains on before the noise steps of a round.
         rounds: turns of surrogate training and noise steps; None is 22 for images and 8 for volumes,
-            whose rounds cost more.
+            whose rounds cost more. 0 leaves the noise as it begins.
         restart_every: rounds after which the surrogate starts from fresh weights; 0 is never, as EM's published code.
         stop_error: stop once the surrogate's error on the noisy images is at most this; None never does, for a low
             error is no sign of strong noise (docs/design.md, section 2).
@@ -47,8 +47,7 @@ class BilevelMethod(Method):
             keeps the running averages of its training, as the published codes do (compared in docs/experiments.md).
         perturb_type: ``"samplewise"`` noise for every image, or ``"classwise"`` one noise for all images of a class.
         start: what noise begins as: ``"zero"``, or ``"class"``, a pattern of full strength that the elements of a class
-            share (``starts.class_pattern``). None is ``"class"`` for segmentation, where error-minimising noise that
-            begins at zero is no easier to learn than anatomy (docs/experiments.md), and ``"zero"`` otherwise.
+            share (``starts.class_pattern``).
     """
 
     step_size: float | None = None
@@ -59,21 +58,23 @@ class BilevelMethod(Method):
     stop_error: float | None = None
     calibration_steps: int = 0
     perturb_type: str = "samplewise"
-    start: str | None = None
+    start: str = "zero"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.step_size is None or 0 < self.step_size <= 1, "step_size", "in (0, 1] or None", self.step_size)
         for name in ("num_steps", "surrogate_steps"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        require(self.rounds is None or self.rounds >= 1, "rounds", "at least 1", self.rounds)
+        require(self.rounds is None or self.rounds >= 0, "rounds", "at least 0", self.rounds)
         require(self.calibration_steps >= 0, "calibration_steps", "at least 0", self.calibration_steps)
         require(self.restart_every >= 0, "restart_every", "at least 0", self.restart_every)
         require(self.stop_error is None or 0 <= self.stop_error < 1, "stop_error", "in [0, 1) or None", self.stop_error)
         known = ("samplewise", "classwise")
         require(self.perturb_type in known, "perturb_type", f"one of {known}", self.perturb_type)
-        starts = ("zero", "class", None)
-        require(self.start in starts, "start", f"one of {starts}", self.start)
+        if self.start is not None:  # a method may leave it open until the task is known
+            require(self.start in ("zero", "class"), "start", 'one of ("zero", "class")', self.start)
+        if self.rounds == 0 and self.start == "zero":
+            raise ValueError('rounds 0 with start "zero" would leave no noise: give rounds, or start "class"')
 
     @abstractmethod
     def choose(self, gradient: torch.Tensor, image: torch.Tensor, generator: torch.Generator) -> torch.Tensor | None:
@@ -89,11 +90,10 @@ class BilevelMethod(Method):
         """
 
     def resolved(self, task: Task, spatial_dims: int) -> BilevelMethod:
-        rounds = self.rounds or _ROUNDS[spatial_dims]
-        start = self.start or ("class" if task.kind == "segmentation" else "zero")
-        if start == "class" and getattr(task, "multi_label", False):
+        if self.start == "class" and getattr(task, "multi_label", False):
             raise ValueError('start "class" needs one label per image or voxel; use "zero"')
-        return replace(self, rounds=rounds, step_size=self.step_size or self.epsilon, start=start)
+        rounds = _ROUNDS[spatial_dims] if self.rounds is None else self.rounds
+        return replace(self, rounds=rounds, step_size=self.step_size or self.epsilon)
 
     @property
     def fixed_mask_ratio(self) -> float | None:
@@ -121,7 +121,7 @@ class _Loop:
             g.quantum: (method.step_size or method.epsilon) * job.cases.window.width / g.quantum
             for g in job.workspace.grids
         }
-        self.rounds = method.rounds or _ROUNDS[job.cases.spatial_dims]
+        self.rounds = _ROUNDS[job.cases.spatial_dims] if method.rounds is None else method.rounds
         self.state = {"rounds": 0, "errors": [], "precision": job.recipe.precision, **job.workspace.checkpoint()}
         farthest = method.num_steps * min(self.quanta_per_step.values())
         require(

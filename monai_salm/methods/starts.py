@@ -18,6 +18,9 @@ def class_pattern(label: Array, shape: Sequence[int], num_classes: int) -> NDArr
     multiplied with each other. They are zero on average, so that no brightness changes, and a flip or a shift turns a
     wave into itself or its negative, so that networks which see flipped or cropped images still find them.
 
+    The background of a label map (class 0) has zeros: having no pattern tells it from the rest. A map of nothing but
+    background has a pattern too, lest the image stay as it was.
+
     Args:
         label: a class number, or a map ``(*spatial)`` of class numbers.
         shape: spatial shape.
@@ -28,21 +31,25 @@ def class_pattern(label: Array, shape: Sequence[int], num_classes: int) -> NDArr
     """
     waves = _waves(len(shape), num_classes)
     grid = np.indices(shape, sparse=True)
-    patterns = [_pattern(wave, grid, shape) for wave in waves]
     if np.ndim(label) == 0:
-        return patterns[int(label)]
-    result = np.empty(shape, np.int8)
-    for number, pattern in enumerate(patterns):
+        return _pattern(waves[int(label)], grid, shape)
+    if not label.any():
+        return _pattern(waves[-1], grid, shape)
+    result = np.zeros(shape, np.int8)
+    for number, wave in enumerate(waves[:-1], start=1):
         where = label == number
-        result[where] = pattern[where]
+        if where.any():
+            result[where] = _pattern(wave, grid, shape)[where]
     return result
 
 
 def _waves(rank: int, count: int) -> list[tuple[int, ...]]:
-    """For each class the power of two of its wave's half period along each axis, counted from 1; 0 is no wave there."""
+    """Some waves, each the power of two of its half period along every axis, counted from 1; 0 is no wave there."""
     kinds = next(n for n in itertools.count(2) if n**rank > count)
-    # Those with the shortest periods first; the one without any wave would only change the brightness.
-    every = sorted(itertools.product(range(kinds), repeat=rank), key=lambda wave: (max(wave), wave))
+    # Those of short periods along few axes first; the one without any wave would only change the brightness.
+    every = sorted(
+        itertools.product(range(kinds), repeat=rank), key=lambda wave: (max(wave), np.count_nonzero(wave), wave)
+    )
     return every[1 : count + 1]
 
 
