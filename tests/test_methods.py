@@ -623,7 +623,7 @@ def test_methods_are_known_by_name() -> None:
         (EM, {"step_size": float("nan")}, r"step_size must be in \(0, 1\] or None, got nan"),
         (EM, {"num_steps": 0}, "num_steps must be at least 1, got 0"),
         (EM, {"surrogate_steps": 0}, "surrogate_steps must be at least 1, got 0"),
-        (EM, {"rounds": 0}, "rounds must be at least 1, got 0"),
+        (EM, {"rounds": -1}, "rounds must be at least 0, got -1"),
         (EM, {"calibration_steps": -1}, "calibration_steps must be at least 0, got -1"),
         (EM, {"restart_every": -1}, "restart_every must be at least 0, got -1"),
         (EM, {"stop_error": 1.0}, r"stop_error must be in \[0, 1\) or None, got 1.0"),

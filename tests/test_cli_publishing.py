@@ -1,0 +1,97 @@
+"""The verbs around publishing: plan, splits, bad files, shards, signatures and encrypted stores, by exit code and JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from published_samples import make_folder
+from typer.testing import CliRunner
+
+from monai_salm.cli import app
+
+FAST = ("--method", "random_noise", "--window", "-500,500", "--device", "cpu")
+
+
+def run(*arguments: object, code: int = 0) -> dict[str, Any]:
+    result = CliRunner().invoke(app, [*map(str, arguments), "--json"])
+    assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
+    found: dict[str, Any] = json.loads(result.stdout) if result.stdout else {}
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    make_folder(tmp_path / "set", "int16")
+    return tmp_path
+
+
+def test_plan(folder: Path) -> None:
+    found = run("plan", folder / "set", *FAST)
+    assert (found["ok"], found["protected"], found["refused"], found["seconds"]) == (True, 3, {}, 0)
+    assert run("plan", folder / "set", *FAST, "--splits", "train,test")["protected"] == 4
+    (folder / "set/training/i1.nii.gz").write_text("x")
+    assert list(run("plan", folder / "set", *FAST, code=1)["refused"]) == ["training/i1.nii.gz"]
+    assert sorted(path.name for path in folder.iterdir()) == ["set"]
+    text = CliRunner().invoke(app, ["plan", str(folder / "set"), *FAST]).stdout
+    assert "1 would be left out:" in text
+    assert "Disk: copy" in text
+
+
+def test_one_bad_file_is_listed_and_the_exit_code_is_1(folder: Path) -> None:
+    (folder / "set/training/i1.nii.gz").write_text("x")
+    found = run("protect", folder / "set", folder / "out", *FAST, code=1)
+    assert [case["name"] for case in found["skipped"]] == list(found["failed"]) == ["training/i1.nii.gz"]
+    assert found["problems"] == ["case 'training/i1.nii.gz': training/i1.nii.gz: missing from the copy"]
+    assert (found["cases"], found["images"], found["ok"]) == (2, 2, False)
+    result = CliRunner().invoke(
+        app, ["publish", str(folder / "set"), str(folder / "b"), "--store", str(folder / "out.noise.db")]
+    )
+    assert result.exit_code == 1
+    assert "1 left out:\n  training/i1.nii.gz: " in result.stdout
+
+
+def test_splits_are_protected_together(folder: Path) -> None:
+    found = run("protect", folder / "set", folder / "out", *FAST, "--splits", "train,test")
+    assert (found["ok"], found["images"], found["checked"]) == (True, 4, 4)
+    assert json.loads((folder / "out/monai_salm.json").read_text())["splits"] == ["train", "test"]
+    run("restore", folder / "out", folder / "back", "--store", folder / "out.noise.db")
+    for file in ("test/i0.nii.gz", "training/i0.nii.gz"):
+        from monai_salm.formats import format_of
+
+        read = format_of(Path(file)).read
+        assert read(folder / "back" / file).tobytes() == read(folder / "set" / file).tobytes()
+        assert read(folder / "out" / file).tobytes() != read(folder / "set" / file).tobytes()
+    assert (
+        "no split"
+        in run("publish", folder / "set", folder / "b", "--store", folder / "out.noise.db", "--splits", "x", code=1)[
+            "error"
+        ]
+    )
+
+
+def test_shards(folder: Path) -> None:
+    run("generate", folder / "set", "--store", folder / "n.db", *FAST)
+    call = ("publish", folder / "set", folder / "out", "--store", folder / "n.db", "--num-shards", 2, "--jobs", 2)
+    assert not run(*call, "--shard-index", 0)["complete"]
+    assert not (folder / "out").exists()
+    assert run(*call, "--shard-index", 1)["complete"]
+    assert run("verify", folder / "set", folder / "out", "--store", folder / "n.db", "--jobs", 2)["ok"]
+    result = CliRunner().invoke(app, [*map(str, call), "--shard-index", "2"])
+    assert result.exit_code == 2
+    assert "must be less than --num-shards" in result.output
+
+
+def test_encrypt_and_decrypt(folder: Path) -> None:
+    age = pytest.importorskip("pyrage")
+    run("generate", folder / "set", "--store", folder / "n.db", *FAST)
+    key = age.x25519.Identity.generate()
+    (folder / "key.txt").write_text(str(key))
+    run("encrypt", folder / "n.db", folder / "n.age", "--recipient", key.to_public())
+    run("decrypt", folder / "n.age", folder / "m.db", "--identity", folder / "key.txt")
+    assert (folder / "m.db").read_bytes() == (folder / "n.db").read_bytes()
+    assert (
+        "exists" in run("decrypt", folder / "n.age", folder / "m.db", "--identity", folder / "key.txt", code=1)["error"]
+    )
