@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -19,20 +20,19 @@ from torch import nn
 from monai_salm._version import __version__
 from monai_salm.cases import Cases
 from monai_salm.digest import content_digest
-from monai_salm.intensity import IntensityWindow, effective_codes
+from monai_salm.intensity import IntensityWindow
 from monai_salm.methods import Method
 from monai_salm.methods.base import Job
-from monai_salm.methods.bilevel import KEPT_SURROGATES
 from monai_salm.networks import SEGMENTATION_NETWORKS, NetworkFactory, build_network, seeded
 from monai_salm.progress import Progress
 from monai_salm.scan import MapDataset, ScannedCase, scan
-from monai_salm.store import Noise, NoiseStore, NoiseStoreError
+from monai_salm.store import NoiseStore, NoiseStoreError
+from monai_salm.store_writer import write_store
 from monai_salm.tasks import Task
 from monai_salm.training import Recipe, default_recipe, resolve_device
-from monai_salm.workspace import Workspace, WorkspaceError, sync
+from monai_salm.workspace import Workspace, WorkspaceError
 
-# What the store's description says of the run, beside its settings.
-_OUTCOME: dict[str, Any] = {"rounds": 0, "errors": [], "threads": 0}
+logger = logging.getLogger(__name__)
 
 #: A name, a pool of names to draw from at each restart, or a function that returns a fresh network.
 Surrogate: TypeAlias = str | Sequence[str] | NetworkFactory
@@ -81,7 +81,8 @@ def precompute(
         recipe: how surrogates are trained; None is ``default_recipe``.
         device: ``"auto"``, ``"cpu"``, ``"cuda:0"``, ...
         seed: of everything random; the same seed, versions and device give the same noise.
-        overwrite: start anew, whatever an earlier call left.
+        overwrite: start anew, whatever an earlier call left. A store that copies were published with is kept as
+            ``<store>.old1``, ``.old2``, ...
         skip_bad: leave out cases that cannot be read or protected, in place of refusing the data set; the store's
             description lists them under ``skipped``, with the reasons.
         progress: called with a ``Progress`` now and then.
@@ -131,7 +132,7 @@ def precompute(
         _continue_or_start(workspace, meta, overwrite)
         job = Job(clean, workspace, pool.build, pool.spec, recipe, resolved, seed, report)
         with _reproducible(workspace.checkpoint()["threads"]):
-            _write_store(path, job, method.run(job), meta)
+            write_store(path, job, method.run(job), meta)
         workspace.remove()
     return NoiseStore(path)
 
@@ -273,44 +274,3 @@ def _reproducible(threads: int) -> Iterator[None]:
     finally:
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1])
-
-
-def _write_store(path: Path, job: Job, buffer: int, meta: dict[str, Any]) -> None:
-    """Write the store beside its final name and rename it when it is whole."""
-    workspace = job.workspace
-    state = workspace.checkpoint()
-    temporary = workspace.folder / "store.db"
-    temporary.unlink(missing_ok=True)
-    store = NoiseStore.create(
-        temporary, {**meta, **{key: state.get(key, default) for key, default in _OUTCOME.items()}}
-    )
-    store.add(_finished_noise(job, buffer))
-    rounds = state.get("rounds", 0)
-    for number in range(max(0, rounds - KEPT_SURROGATES), rounds):
-        spec = job.surrogate_spec(_restart_of(meta["method"], number))
-        if spec is not None:
-            store.add_network(spec, workspace.load_tensors(f"network.{number % (KEPT_SURROGATES + 1)}"))
-    store.close()
-    sync(temporary)
-    os.replace(temporary, path)
-    sync(path.parent)
-
-
-def _restart_of(method: dict[str, Any], number: int) -> int:
-    every = method.get("restart_every", 0)
-    return number // every if every else 0
-
-
-def _finished_noise(job: Job, buffer: int) -> Iterator[Noise]:
-    """The budget, window and type are enforced here, whatever the method left; noise of zeros is refused."""
-    codes = job.workspace.codes(buffer)
-    for case, image in enumerate(job.cases.images):
-        grid, name = job.workspace.grids[case], job.cases.names[case]
-        effective = effective_codes(image, codes[case], job.cases.window, grid)
-        if not np.any(effective):
-            raise NoiseStoreError(
-                f"case {name!r} got no noise: the method's steps vanish on its {grid.dtype} grid. Use a larger "
-                "step_size or epsilon"
-            )
-        job.report(Progress("write", case + 1, len(job.cases), name))
-        yield Noise.of(np.asarray(image), effective, grid.quantum, name)

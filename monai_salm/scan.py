@@ -78,6 +78,8 @@ def scan(
     for index in range(len(dataset)):
         try:
             case = _check_case(dataset[index], index, task, window, epsilon, image_key, label_key)
+            _require_alike(case, first or case)
+            repeated = _is_repeated(case, seen)
         except (ValueError, OSError) as error:
             if skipped is None:
                 raise
@@ -92,20 +94,25 @@ def scan(
                     f"case {case.name!r} differs between two reads: the data set's chain is random. Give precompute() "
                     "only the deterministic loading transforms; random ones go after SALMProtectd"
                 )
-        _require_alike(case, first)
-        if case.digest in seen:
-            other, label = seen[case.digest]
-            if not np.array_equal(label, case.label):
-                raise DataError(
-                    f"cases {other!r} and {case.name!r} are the same image with different labels: one noise cannot serve "
-                    "both. Remove one of them"
-                )
-            continue
-        seen[case.digest] = (case.name, case.label if case.label.ndim < 2 else _label_key(case.label))
-        yield case
+        if not repeated:
+            seen[case.digest] = (case.name, case.label if case.label.ndim < 2 else _label_key(case.label))
+            yield case
     if first is None and skipped:
         name, reason = next(iter(skipped.items()))
         raise DataError(f"none of the {len(skipped)} cases can be protected. {name}: {reason}")
+
+
+def _is_repeated(case: ScannedCase, seen: Mapping[bytes, tuple[str, Array]]) -> bool:
+    """Whether the image was seen before, with the same label."""
+    if case.digest not in seen:
+        return False
+    other, label = seen[case.digest]
+    if not np.array_equal(label, case.label if case.label.ndim < 2 else _label_key(case.label)):
+        raise DataError(
+            f"cases {other!r} and {case.name!r} are the same image with different labels: one noise cannot serve "
+            "both. Remove one of them"
+        )
+    return True
 
 
 def _known_name(dataset: object, index: int) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from monai_salm.noise_rows import checksum
-from monai_salm.store_file import damaged, write
+from monai_salm.store_file import create_file, damaged, open_reader, store_error, write
 
 
 class Rows(Protocol):
@@ -87,3 +88,31 @@ def check_records(store: Rows) -> None:
     for (key,) in store.rows("SELECT key FROM kept"):
         kept(store, key)
     records(store)
+
+
+def copy_without_records(store: Path, target: Path) -> Path:
+    """A consistent copy of a store without the record of published copies, which holds paths of the owner's machine.
+
+    Args:
+        store: the store; others may be writing to it.
+        target: must not exist; readable by its owner only.
+
+    Returns:
+        The target.
+
+    Raises:
+        NoiseStoreError: if the store cannot be read.
+    """
+    create_file(target, ("{}", b""))
+    reader = open_reader(store)
+    try:
+        with write(target) as connection:
+            for table in ("meta", "noise", "network", "kept"):
+                connection.execute(f"DELETE FROM {table}")
+                for row in reader.execute(f"SELECT * FROM {table}"):
+                    connection.execute(f"INSERT INTO {table} VALUES ({','.join('?' * len(row))})", row)
+    except sqlite3.Error as error:
+        raise store_error(store, error) from error
+    finally:
+        reader.close()
+    return target

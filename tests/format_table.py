@@ -103,7 +103,7 @@ def _png() -> Iterator[Row]:
         "png",
         "grey, other chunks, bytes after the end",
         "uint8",
-        lambda f: with_chunk(save_png(f), *extra, tail=b"tail"),
+        lambda f: with_chunk(save_png(f), *extra, tail=b"\r\n\0"),
     )
     yield Row("png", "grey, pixels in several chunks", "uint8", lambda f: save_png(f, shape=(50, 40), chunk_limit=100))
 
@@ -284,6 +284,7 @@ REFUSED: tuple[Row, ...] = (
         "",
         lambda f: with_chunk(save_png(f), png_chunk(b"eXIf", b"II*\0" + struct.pack("<IHI", 8, 0, 14) + bytes(6))),
     ),
+    Row("png", "another file behind its end", "", lambda f: with_chunk(save_png(f), tail=save_png(f).read_bytes())),
     Row("png", "size that lies", "", lambda f: _png_size(save_png(f), 1 << 30, 1 << 30)),
     Row("png", "one row too many declared", "", lambda f: _png_size(save_png(f), 5, 7)),
     Row("png", "cut off", "", lambda f: _cut(save_png(f))),

@@ -35,7 +35,8 @@ BELOW: dict[str, tuple[str, ...]] = {
     "store_records": ("noise_rows", "store_file"),
     "store": ("store_records",),
     "not_found": ("store",),
-    "precompute": ("methods", "store"),
+    "store_writer": ("methods", "store"),
+    "precompute": ("store_writer",),
     "new_images": ("methods", "not_found"),
     "transforms": ("new_images",),  # on_missing="generate" makes noise against the stored surrogates
     "formats": ("intensity", "digest"),

@@ -74,7 +74,7 @@ def test_protect_verify_restore(archive: Path) -> None:
     assert np.array_equal(images(output, "test_images"), images(archive, "test_images"))
 
     checked = run_json("verify", archive, output, "--store", store)
-    assert checked == {"ok": True, "checked": 12, "problems": []}
+    assert checked == {"ok": True, "checked": 12, "problems": [], "left_out": {}}
     assert run("verify", archive, output, "--store", store, "--quiet").stdout == "12 cases verified\n"
     restored = run_json("restore", output, back, "--store", store)
     assert restored["images"] == 12

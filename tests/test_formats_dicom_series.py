@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from format_samples import UID, dicom_sequence, read_dicom, save_dicom, with_noi
 
 from monai_salm.formats import FORMATS, FormatError
 from monai_salm.formats.dicom import renamed_uid
-from monai_salm.formats.dicom_series import DicomSeries, group_series
+from monai_salm.formats.dicom_series import DicomSeries, SkippedSeries, group_series
 
 DICOM = FORMATS["dicom"]
 OBLIQUE = [0.8, 0.6, 0, -0.6, 0.8, 0]
@@ -38,7 +39,7 @@ def save_slices(root: Path, places: list[float], folder: str = "ct", **elements:
 def test_a_series_goes_there_and_back(tmp_path: Path, elements: dict[str, Any]) -> None:
     files = save_slices(tmp_path, [5.0, -2.5, 0.0, 2.5], **elements)
     (unit,) = group_series(tmp_path, files)
-    assert unit.name == "ct"
+    assert unit.name == "ct/00.dcm"
     assert unit.files == ("ct/01.dcm", "ct/02.dcm", "ct/03.dcm", "ct/00.dcm")
     image = unit.read(tmp_path)
     assert image.shape == (1, 6, 5, 4)
@@ -83,6 +84,16 @@ def test_orders_that_cannot_be_told_are_refused(
     files = save_slices(tmp_path, places, **elements)
     with pytest.raises(FormatError, match=reason):
         group_series(tmp_path, files)
+    others = save_slices(tmp_path, [0, 1], "other", SeriesInstanceUID="1.5")
+    (tmp_path / "other/x.dcm").write_text("no dicom")
+    skipped: list[SkippedSeries] = []
+    units = group_series(tmp_path, [*files, *others, "other/x.dcm"], skipped=skipped)
+    assert [unit.name for unit in units] == ["other/00.dcm"]
+    assert [(each.name, each.files) for each in skipped] == [
+        ("other/x.dcm", ("other/x.dcm",)),
+        ("ct/00.dcm", tuple(files)),
+    ]
+    assert re.search(reason, skipped[1].reason)
 
 
 @pytest.mark.parametrize(
@@ -114,11 +125,11 @@ def test_files_are_grouped_by_folder_series_and_shape(tmp_path: Path) -> None:
         files.append(f"b/more{number}.dcm")
     units = group_series(tmp_path, files)
     assert [(unit.name, len(unit.files)) for unit in units] == [
-        ("a", 2),
-        ("b/1.5", 2),
+        ("a/00.dcm", 2),
+        ("b/00.dcm", 2),
         ("c/00.dcm", 1),
         ("d/00.dcm", 1),
-        ("b/1.6", 2),
+        ("b/more0.dcm", 2),
     ]
     assert [unit.read(tmp_path).shape for unit in units[2:4]] == [(1, 6, 5), (1, 6, 5, 3)]
     assert units[0].protected_uids == {f"{UID}.1", f"{UID}.2"}

@@ -78,7 +78,7 @@ def test_chunks_keep_bytes_and_order(tmp_path: Path) -> None:
         png_chunk(b"tEXt", b"Author\0nobody"),
         png_chunk(b"iCCP", b"x\0\0" + zlib.compress(b"profile")),
     ]
-    path = with_chunk(save_png(tmp_path, shape=(50, 40), chunk_limit=99), *chunks, tail=b"tail")
+    path = with_chunk(save_png(tmp_path, shape=(50, 40), chunk_limit=99), *chunks, tail=b"\0\n")
     data = path.read_bytes()
     last = png_chunk(b"tEXt", b"Comment\0behind the pixels")
     path.write_bytes(data.replace(png_chunk(b"IEND", b""), last + png_chunk(b"IEND", b"")))
@@ -87,14 +87,14 @@ def test_chunks_keep_bytes_and_order(tmp_path: Path) -> None:
     assert kinds == [b"IHDR", b"tIME", b"tEXt", b"iCCP", b"IDAT", b"tEXt", b"IEND"]
     written = (tmp_path / "b.png").read_bytes()
     assert all(chunk in written for chunk in (*chunks, last))
-    assert written.endswith(b"tail")
+    assert written.endswith(b"\0\n")
 
 
 def test_the_frame_sees_chunks_alpha_and_tail(tmp_path: Path) -> None:
     path = save_png(tmp_path, alpha=True)
     frame, data = PNG.frame(path), path.read_bytes()
     other = tmp_path / "b.png"
-    other.write_bytes(data + b"x")
+    other.write_bytes(data + b"\n")
     assert PNG.frame(other) != frame
     other.write_bytes(data)
     assert PNG.frame(with_chunk(other, png_chunk(b"tEXt", b"a\0b"))) != frame
@@ -103,6 +103,17 @@ def test_the_frame_sees_chunks_alpha_and_tail(tmp_path: Path) -> None:
         pixels[0, 0, 1] ^= 1
         png.Writer(5, 6, greyscale=True, alpha=True).write(file, pixels.reshape(6, -1).tolist())
     assert list(PNG.differences(path, other)) == ["its header or what follows the voxels differs from the original"]
+
+
+@pytest.mark.parametrize("tail", [b"x", bytes(17), SIGNATURE, None])
+def test_what_follows_the_end_may_not_hold_another_image(tmp_path: Path, tail: bytes | None) -> None:
+    path = save_png(tmp_path)
+    path.write_bytes(path.read_bytes() + (path.read_bytes() if tail is None else tail))
+    with pytest.raises(FormatError, match=r"image\.png: \d+ bytes follow its end, which may hold .*cut them off"):
+        PNG.read(path)
+    for harmless in (bytes(16), b"\r\n \t"):
+        path.write_bytes(path.read_bytes().partition(png_chunk(b"IEND", b""))[0] + png_chunk(b"IEND", b"") + harmless)
+        assert PNG.read(path).shape == (1, 6, 5)
 
 
 @pytest.mark.parametrize(

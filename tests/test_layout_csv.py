@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from layout_samples import build_csv, random_image, save_nifti, save_png, save_text
 
+from monai_salm.formats import FormatError
 from monai_salm.layouts import LayoutError, detect, open_layout
 from monai_salm.layouts.csv_labels import Columns, CsvLabels
 from monai_salm.tasks import Classification, Segmentation
@@ -143,7 +144,6 @@ def test_columns_may_be_chosen(tmp_path: Path) -> None:
     ("lines", "reason"),
     [
         (["image,label"], "no rows"),
-        (["image,label", "zzz,0"], r"line 2, column 'image'.*no image 'zzz'"),
         (["image,label", ",0"], "line 2, column 'image'.*must be text"),
         (["image,label", "a,0", "b,1", "images/a.png,1"], r"line 4: images/a\.png is in labels\.csv, line 2, already"),
         (["image,label", "a,-1", "b,0"], "line 2, column 'label': '-1' is no class"),
@@ -155,8 +155,7 @@ def test_columns_may_be_chosen(tmp_path: Path) -> None:
         (["image,label,label", "a,0,5"], "two columns are named 'label'"),
         (["image,colour", "a,red", "b,green"], "no column of labels"),
         (["name of it,label", "a,0"], "no column of image names"),
-        (["image,label", "notes.txt,0"], "not a format this version reads"),
-        (["image,label", "photo.jpg,0"], "JPEG"),
+        (["image,label", "images,0"], "images is a folder; name a file"),
         (["image,label", "twice,0"], "'twice' fits 2 images"),
         (["image,label", "'" + "a" * 200_000 + ",0"], "not a valid table"),
         (["image,label", "a" * 100_000 + ",0"], "a path of 100000 characters"),
@@ -167,8 +166,6 @@ def test_columns_may_be_chosen(tmp_path: Path) -> None:
 )
 def test_refuses_with_line_and_column(tmp_path: Path, lines: list[str], reason: str | None) -> None:
     path = build_csv(tmp_path, lines)
-    save_text(tmp_path / "notes.txt", "x")
-    save_text(tmp_path / "photo.jpg", "x")
     for folder in ("one", "two"):
         save_png(tmp_path / folder / "twice.png")
     if reason is None:  # y1 is not all zeros and ones, so it is no label
@@ -177,6 +174,37 @@ def test_refuses_with_line_and_column(tmp_path: Path, lines: list[str], reason: 
     with pytest.raises(LayoutError, match=reason) as caught:
         open_layout(path, "csv_labels")
     assert "labels.csv" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("zzz", r"case 'zzz': .*line 2, column 'image': no image 'zzz' in .*remove the line"),
+        ("images/zzz.png", "no image 'images/zzz.png'"),
+        ("notes.txt", "not a format this version reads"),
+        ("photo.jpg", "JPEG compression"),
+    ],
+)
+def test_a_line_without_a_usable_image_keeps_its_place(tmp_path: Path, text: str, reason: str) -> None:
+    build_csv(tmp_path, ["image,label", f"{text},1", "a,0", "b,1"])
+    save_text(tmp_path / "notes.txt", "x")
+    save_text(tmp_path / "photo.jpg", "x")
+    data = detect(tmp_path)
+    assert data.dataset().names == tuple(unit.name for unit in data.units()) == (text, "images/a.png", "images/b.png")
+    assert data.units()[0].files == (text,)
+    with pytest.raises(FormatError, match=reason):
+        data.dataset()[0]
+    assert [data.dataset()[index]["label"] for index in (1, 2)] == [0, 1]
+    assert data.task() == Classification(num_classes=2)
+
+
+def test_a_missing_label_map_is_an_error_of_its_case(tmp_path: Path) -> None:
+    build_csv(tmp_path, ["image,mask", "a,images/c.png", "b,gone.png"])
+    data = detect(tmp_path)
+    assert data.task() == Segmentation(num_classes=int(data.dataset()[0]["label"].max()) + 1)
+    assert data.dataset()[0]["label"].shape == (1, 8, 7)
+    with pytest.raises(FileNotFoundError, match=r"gone\.png"):
+        data.dataset()[1]
 
 
 def test_a_column_of_names_is_no_class(tmp_path: Path) -> None:

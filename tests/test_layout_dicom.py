@@ -23,9 +23,12 @@ from layout_samples import (  # noqa: E402
     save_text,
 )
 
+from monai_salm.formats import FormatError  # noqa: E402
 from monai_salm.formats.dicom import renamed_uid  # noqa: E402
 from monai_salm.layouts import LayoutError, detect, open_layout  # noqa: E402
+from monai_salm.layouts.dicom_classes import holds_no_pixels  # noqa: E402
 from monai_salm.layouts.dicom_tree import DicomTree  # noqa: E402
+from monai_salm.layouts.units import BrokenUnit  # noqa: E402
 from monai_salm.tasks import Classification  # noqa: E402
 
 
@@ -36,7 +39,7 @@ def labels(root: Path) -> dict[str, object]:
 def test_a_series_is_an_image_and_its_top_folder_the_class(tmp_path: Path) -> None:
     data = detect(build_dicom_tree(tmp_path))
     assert isinstance(data, DicomTree)
-    assert labels(tmp_path) == {"bad/s1": 0, "ok/s2": 1, "ok/s3": 1}
+    assert labels(tmp_path) == {"bad/s1/IM0": 0, "ok/s2/IM0": 1, "ok/s3/IM0": 1}
     assert data.class_names == ("bad", "ok")
     assert data.task() == Classification(num_classes=2)
     case = data.dataset()[0]
@@ -52,7 +55,7 @@ def test_splits_are_folders_above_the_classes(tmp_path: Path) -> None:
     data = detect(tmp_path)
     assert (data.splits, data.class_names) == (("train", "val", "test"), ("a", "b"))
     assert [data.has_labels(split) for split in data.splits] == [True, False, True]
-    assert data.dataset("test").names == ("test/a/s3",)
+    assert data.dataset("test").names == ("test/a/s3/IM0",)
     assert set(data.unlisted()) == {f"other/s4/IM{number}" for number in range(3)}
 
 
@@ -123,7 +126,7 @@ def test_two_tables_are_refused(tmp_path: Path) -> None:
 def test_a_series_without_a_line_has_no_label(tmp_path: Path) -> None:
     build_dicom_tree(tmp_path, ("a", "b"))
     save_text(tmp_path / "labels.csv", "patient,label\npatient1,1\n")
-    assert labels(tmp_path) == {"a": 1, "b": None}
+    assert labels(tmp_path) == {"a/IM0": 1, "b/IM0": None}
 
 
 @pytest.mark.parametrize("folders", [("patient1", "patient2"), ("all/s1", "all/s2")])
@@ -156,7 +159,7 @@ def with_objects(root: Path) -> tuple[str, str]:
 def test_references_to_protected_images_follow_their_new_uids(tmp_path: Path) -> None:
     with_objects(tmp_path)
     data = detect(tmp_path)
-    assert data.dataset().names == ("bad/s1", "ok/s2", "ok/s3")
+    assert data.dataset().names == ("bad/s1/IM0", "ok/s2/IM0", "ok/s3/IM0")
     assert data.unlisted() == ()
     files = data.rewritten_files()
     assert (list(files), len(files)) == (["bad/seg.dcm", "bad/sr.dcm"], 2)
@@ -203,7 +206,6 @@ def test_the_written_series_bear_the_uids_that_references_have(tmp_path: Path) -
     [
         (lambda root: save_text(root / "DICOMDIR", "x"), "DICOMDIR is an index .*make a new one after publishing"),
         (lambda root: save_text(root / "ok" / "dicomdir", "x"), "is an index"),
-        (lambda root: save_text(root / "ok" / "x.dcm", "no dicom"), r"x\.dcm is no DICOM file that can be read"),
         (lambda root: [path.unlink() for path in root.rglob("IM*")], "no DICOM images"),
     ],
 )
@@ -213,13 +215,174 @@ def test_refuses_with_a_reason(tmp_path: Path, spoil: Callable[[Path], object], 
         open_layout(tmp_path, "dicom_tree")
 
 
+def broken(root: Path) -> dict[str, BrokenUnit]:
+    """The cases that cannot be used; each says so, and the others can be read."""
+    data = detect(root)
+    found = {}
+    for unit in data.units():
+        if isinstance(unit, BrokenUnit):
+            assert unit.name in data.dataset().names
+            assert not set(unit.files) & {*data.rewritten_files(), *data.listing, *data.unlisted()}
+            found[unit.name] = unit
+        else:
+            unit.read(root)
+    return found
+
+
 @pytest.mark.parametrize("size", [140, 300, 420])
-def test_a_damaged_object_names_its_file(tmp_path: Path, size: int) -> None:
+def test_a_damaged_object_is_left_out_and_the_others_follow(tmp_path: Path, size: int) -> None:
     with_objects(tmp_path)
     path = tmp_path / "bad/seg.dcm"
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(LayoutError, match=r"seg\.dcm|is no DICOM"):
-        dict(detect(tmp_path).rewritten_files())
+    (unit,) = broken(tmp_path).values()
+    assert (unit.name, unit.files) == ("bad/seg.dcm", ("bad/seg.dcm",))
+    assert str(path) in unit.reason
+    assert list(detect(tmp_path).rewritten_files()) == ["bad/sr.dcm"]
+
+
+def test_a_damaged_object_of_another_split_is_left_out_too(tmp_path: Path) -> None:
+    build_dicom_tree(tmp_path, ("train/a/s1", "train/b/s2", "test/a/s3"))
+    save_dicom(
+        tmp_path / "test/a/sr.dcm", "1.2.4.2", storage=SR_STORAGE, ReferencedImageSequence=refer_to(["1.2.3.1.1"])
+    )
+    (tmp_path / "test/a/sr.dcm").write_bytes((tmp_path / "test/a/sr.dcm").read_bytes()[:-3])
+    assert list(broken(tmp_path)) == ["test/a/sr.dcm"]
+
+
+def without(*keywords: str) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        data = pydicom.dcmread(path)
+        for keyword in keywords:
+            delattr(data, keyword)
+        data.save_as(path)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:300]), "no number of rows|no DICOM file"),
+        (lambda path: path.write_bytes(path.read_bytes()[:140]), "no number of rows|no DICOM file"),
+        (lambda path: path.write_bytes(path.read_bytes()[132:]), "no DICOM file that can be read"),
+        (
+            lambda path: path.write_bytes(path.read_bytes()[:128] + b"DICM" + b"?" * 99),
+            "no DICOM file|no number of rows",
+        ),
+        (without("Rows"), "no number of rows"),
+        (without("Rows", "SOPClassUID"), "no number of rows"),
+    ],
+)
+def test_a_damaged_slice_is_left_out_alone(tmp_path: Path, spoil: Callable[[Path], object], reason: str) -> None:
+    build_dicom_tree(tmp_path)
+    spoil(tmp_path / "bad/s1/IM1")
+    (unit,) = broken(tmp_path).values()
+    assert (unit.name, unit.files) == ("bad/s1/IM1", ("bad/s1/IM1",))
+    with pytest.raises(FormatError, match=reason):
+        unit.read(tmp_path)
+    data = detect(tmp_path)
+    assert data.units()[0].files == ("bad/s1/IM2", "bad/s1/IM0")
+    assert data.task() == Classification(num_classes=2)
+
+
+def test_what_is_only_named_like_dicom_is_left_out(tmp_path: Path) -> None:
+    save_text(build_dicom_tree(tmp_path) / "ok" / "x.dcm", "no dicom")
+    assert "no DICOM file that can be read" in broken(tmp_path)["ok/x.dcm"].reason
+
+
+@pytest.mark.parametrize(
+    ("storage", "pixels", "kind"),
+    [
+        ("88.11", False, "object"),
+        ("481.3", False, "object"),
+        ("104.1", False, "object"),
+        ("66.1", False, "object"),
+        ("88.11", True, "image"),
+        ("481.3", True, "image"),
+        ("66.4", True, "object"),
+        ("481.2", True, "object"),
+        ("481.1", False, "broken"),
+        ("2", False, "broken"),
+        ("999", False, "broken"),
+        ("999", True, "image"),
+        ("66", False, "broken"),
+    ],
+)
+def test_only_known_objects_without_pixels_are_no_images(tmp_path: Path, storage: str, pixels: bool, kind: str) -> None:
+    build_dicom_tree(tmp_path)
+    path = tmp_path / "ok/it.dcm"
+    save_dicom(path, "1.2.4.9", storage=f"1.2.840.10008.5.1.4.1.1.{storage}")
+    if not pixels and storage != "88.11":
+        without("Rows", "PixelData")(path)
+    if pixels and storage == "88.11":
+        save_dicom(path, "1.2.4.9")
+        data = pydicom.dcmread(path)
+        data.SOPClassUID = SR_STORAGE
+        data.save_as(path)
+    data = detect(tmp_path)
+    found = "broken" if "ok/it.dcm" in broken(tmp_path) else "image" if "ok/it.dcm" in data.image_files() else "object"
+    assert found == kind
+
+
+def test_no_class_of_images_is_taken_for_one_of_objects() -> None:
+    from pydicom.uid import UID_dictionary
+
+    found = {uid: entry[0] for uid, entry in UID_dictionary.items() if holds_no_pixels(uid)}
+    assert not [name for name in found.values() if "Image Storage" in name]
+    assert len(found) > 60
+
+
+def test_series_that_make_no_image_are_left_out(tmp_path: Path) -> None:
+    build_dicom_tree(tmp_path)
+    for path, number in ((tmp_path / f"ok/s2/IM{n}", n) for n in range(3)):
+        data = pydicom.dcmread(path)
+        data.InstanceNumber = min(number, 1)
+        data.save_as(path)
+    (unit,) = broken(tmp_path).values()
+    assert (unit.name, unit.files) == ("ok/s2/IM0", ("ok/s2/IM0", "ok/s2/IM1", "ok/s2/IM2"))
+    assert "Instance Number of their own" in unit.reason
+    assert detect(tmp_path).dataset().names == ("bad/s1/IM0", "ok/s2/IM0", "ok/s3/IM0")
+
+
+def test_objects_that_refer_to_protected_images_lose_their_icons(tmp_path: Path) -> None:
+    build_dicom_tree(tmp_path)
+    icon = pydicom.dataset.Dataset()
+    icon.Rows, icon.BitsAllocated, icon.PixelData = 4, 8, b"ICONICON"
+    for name, uid in (("sr", "1.2.3.1.2"), ("other", "9.9.9")):
+        item = refer_to([uid])
+        item[0].IconImageSequence = [icon]
+        save_dicom(
+            tmp_path / f"bad/{name}.dcm", f"1.2.4.{len(name)}", storage=SR_STORAGE, ReferencedImageSequence=item,
+            IconImageSequence=[icon], PatientComments="kept",
+        )  # fmt: skip
+    files = detect(tmp_path).rewritten_files()
+    assert list(files) == ["bad/sr.dcm"]
+    assert b"ICON" in (tmp_path / "bad/sr.dcm").read_bytes()
+    assert b"ICON" not in files["bad/sr.dcm"]
+    found = pydicom.dcmread(io.BytesIO(files["bad/sr.dcm"]))
+    assert found.PatientComments == "kept"
+    assert found.ReferencedImageSequence[0].ReferencedSOPInstanceUID == renamed_uid("1.2.3.1.2")
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_a_copy_without_what_was_left_out_opens_with_the_same_names(tmp_path: Path, table: bool) -> None:
+    build_dicom_tree(tmp_path, ("a/s1", "a/s2", "b/s3", "c/s4"))
+    save_dicom(tmp_path / "a/s1/other1", "1.2.3.9", 1)
+    save_dicom(tmp_path / "a/s1/other2", "1.2.3.9", 2)
+    for path in (tmp_path / "a/s1/other2", *(tmp_path / f"c/s4/IM{n}" for n in range(3))):
+        path.write_bytes(path.read_bytes()[:250])
+    if table:
+        save_text(tmp_path / "labels.csv", "folder,label\na,x\nb,y\nc,z\n")
+    before = detect(tmp_path)
+    left = broken(tmp_path)
+    assert list(left) == ["a/s1/other2", "c/s4/IM0", "c/s4/IM1", "c/s4/IM2"]
+    for unit in left.values():
+        (tmp_path / unit.files[0]).unlink()
+    after = detect(tmp_path)
+    kept = [unit for unit in before.units() if unit.name not in left]
+    assert [(unit.name, unit.files) for unit in after.units()] == [(unit.name, unit.files) for unit in kept]
+    assert after.class_names == before.class_names
+    assert [case["label"] for case in after.dataset()] == [0, 0, 0, 1]
 
 
 def test_links_that_lead_out_are_refused(tmp_path: Path) -> None:

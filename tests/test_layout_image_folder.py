@@ -9,6 +9,7 @@ import pytest
 from layout_samples import build_image_folder, random_image, save_nifti, save_png, save_text
 from PIL import Image
 
+from monai_salm.formats import FormatError
 from monai_salm.layouts import LayoutError, detect, open_layout
 from monai_salm.layouts.image_folder import ImageFolder
 from monai_salm.tasks import Classification
@@ -70,9 +71,9 @@ def test_nested_folders_and_volumes_belong_to_their_class(tmp_path: Path) -> Non
     assert data.dataset()[1]["image"].shape == (1, 6, 5, 4)
 
 
-def test_hidden_and_empty_folders_are_no_classes_and_strays_are_unlisted(tmp_path: Path) -> None:
+def test_hidden_folders_and_those_of_other_files_are_no_classes_and_strays_are_unlisted(tmp_path: Path) -> None:
     build_image_folder(tmp_path)
-    (tmp_path / "empty").mkdir()
+    (tmp_path / ".empty").mkdir()
     save_text(tmp_path / "notes" / "readme.txt", "x")
     for place in (".cache/x.png", "__MACOSX/ok/x.png", "ok/.x.png", "stray.png", "ok/._ok0.png", "ok/Thumbs.db"):
         save_png(tmp_path / place) if place.endswith("png") else save_text(tmp_path / place, "")
@@ -117,11 +118,38 @@ def test_an_empty_folder_has_no_train(tmp_path: Path) -> None:
         open_layout(save_text(tmp_path / "x.txt", ""), "image_folder")
 
 
-def test_jpeg_images_are_refused_and_named(tmp_path: Path) -> None:
+def test_a_jpeg_is_a_case_that_cannot_be_used(tmp_path: Path) -> None:
     build_image_folder(tmp_path)
     Image.new("L", (8, 8)).save(tmp_path / "ok" / "photo.jpg")
-    with pytest.raises(LayoutError, match=r"photo\.jpg.*JPEG"):
+    data = detect(tmp_path)
+    assert data.dataset().names[-1] == data.units()[-1].name == "ok/photo.jpg"
+    for ask in (data.units()[-1].read, data.units()[-1].keepsake):
+        with pytest.raises(FormatError, match=r"photo\.jpg.*JPEG.*convert"):
+            ask(tmp_path)
+    assert [data.dataset()[index]["label"] for index in range(4)] == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("split", ["", "train/"])
+def test_folders_that_hold_nothing_are_classes_among_others(tmp_path: Path, split: str) -> None:
+    build_image_folder(tmp_path, splits=[split] if split else [])
+    for folder in (f"{split}middle/inner", "elsewhere/deep" if split else ".none"):
+        (tmp_path / folder).mkdir(parents=True)
+    data = detect(tmp_path)
+    assert data.class_names == ("bad", "middle", "ok")
+    assert [case["label"] for case in data.dataset()] == [0, 0, 2, 2]
+
+
+def test_a_copy_without_the_images_of_a_class_opens_again(tmp_path: Path) -> None:
+    data = detect(build_image_folder(tmp_path))
+    names = data.class_names
+    for file in data.image_files()[:2]:
+        (tmp_path / file).unlink()
+    with pytest.raises(LayoutError, match="no layout this version knows"):
         detect(tmp_path)
+    save_text(tmp_path / data.manifest, "{}")
+    copy = detect(tmp_path)
+    assert (copy.name, copy.class_names) == ("image_folder", names)
+    assert [case["label"] for case in copy.dataset()] == [1, 1]
 
 
 @pytest.mark.parametrize("pair", [("images", "masks"), ("imagesTr", "labelsTr"), ("train_images", "test_images")])

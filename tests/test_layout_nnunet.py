@@ -1,4 +1,4 @@
-"""nnU-Net raw data sets: channels of a case are one image, and what nnU-Net itself would refuse is refused."""
+"""nnU-Net raw data sets: channels of a case are one image, and a case that lacks a file does not stop the others."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 from layout_samples import build_nnunet, random_image, save_json, save_nifti, save_png
 
+from monai_salm.formats import FormatError
 from monai_salm.layouts import LayoutError, detect, open_layout
 from monai_salm.layouts.nnunet import NnUNet
+from monai_salm.layouts.units import BrokenUnit
 from monai_salm.tasks import Segmentation
 
 
@@ -97,8 +99,8 @@ def test_png_images_in_colour_hold_all_channels_in_one_file(tmp_path: Path) -> N
     save_json(tmp_path / "dataset.json", {**content, "numTraining": 2, "file_ending": ".png"})
     assert detect(tmp_path).dataset()[0]["image"].shape == (3, 8, 7)
     change(tmp_path, channel_names={"0": "R", "1": "G"})
-    with pytest.raises(LayoutError, match=r"c0_0000\.png' has 3 channels, dataset\.json names 2: R, G"):
-        detect(tmp_path)
+    with pytest.raises(FormatError, match=r"c0_0000\.png': it has 3 channels, dataset\.json names 2: R, G"):
+        detect(tmp_path).dataset()[0]
 
 
 def remove(file: str) -> Callable[[Path], None]:
@@ -112,10 +114,9 @@ def setting(**values: Any) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (remove("imagesTr/p_001_0000.nii.gz"), "case 'p_001' in imagesTr has no channel 0000"),
-        (remove("imagesTr/p_001_0001.nii.gz"), r"case 'imagesTr/p_001_0000\.nii\.gz' has 1 channels.*names 2: CT, PET"),
-        (remove("labelsTr/p_002.nii.gz"), r"case 'p_002' has no label map labelsTr/p_002\.nii\.gz"),
-        (setting(numTraining=4), "numTraining is 4, but there are 3"),
+        (setting(numTraining=2), "numTraining is 2, but there are 3 training cases"),
+        (setting(numTraining=0), "numTraining is 0, but"),
+        (setting(numTraining=-1), "numTraining is -1, but"),
         (setting(numTraining=True), "'numTraining' must be of type int"),
         (setting(numTraining=None), "has no 'numTraining'"),
         (setting(labels=None), "has no 'labels'"),
@@ -130,7 +131,6 @@ def setting(**values: Any) -> Callable[[Path], None]:
         (setting(dataset={"a": 3}), r"dataset\['a'\]: expected"),
         (setting(dataset={"a": {"images": ["dataset.json"]}}), r"dataset\['a'\]: a path must be text"),
         (setting(dataset={"a": {"images": [["x"]], "label": "y"}}), r"dataset\['a'\]: a path must be text"),
-        (lambda root: save_nifti(root / "imagesTr/odd.nii.gz", random_image(0)), r"odd\.nii\.gz has no channel number"),
         (lambda root: shutil.rmtree(root / "imagesTr"), "imagesTr is missing"),
     ],
 )
@@ -138,6 +138,49 @@ def test_refuses_with_a_reason(tmp_path: Path, spoil: Callable[[Path], object], 
     spoil(build_nnunet(tmp_path))
     with pytest.raises(LayoutError, match=reason):
         detect(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "name", "reason"),
+    [
+        (remove("imagesTr/p_001_0000.nii.gz"), "p_001_0000", "no channel 0000 in imagesTr"),
+        (remove("imagesTr/p_001_0001.nii.gz"), "p_001_0000", "1 channels.*names 2: CT, PET"),
+        (remove("labelsTr/p_002.nii.gz"), "p_002_0000", r"no label map labelsTr/p_002\.nii\.gz"),
+        (
+            lambda root: save_nifti(root / "imagesTr/p_000_0002.nii.gz", random_image(0)),
+            "p_000_0000",
+            "it has 3 channels",
+        ),
+        (
+            lambda root: save_nifti(root / "imagesTr/odd.nii.gz", random_image(0)),
+            "odd",
+            "no channel number; name it CASE",
+        ),
+        (
+            lambda root: save_nifti(root / "labelsTr/p_1.nii.gz", random_image(0)),
+            "p_1_0000",
+            "a label map, .*but no image",
+        ),
+    ],
+)
+def test_a_bad_case_keeps_its_place_and_says_why(
+    tmp_path: Path, spoil: Callable[[Path], object], name: str, reason: str
+) -> None:
+    spoil(build_nnunet(tmp_path))
+    data = detect(tmp_path)
+    assert data.task() == Segmentation(num_classes=4)
+    (unit,) = (unit for unit in data.units() if isinstance(unit, BrokenUnit))
+    assert unit.name == f"imagesTr/{name}.nii.gz"
+    with pytest.raises(FormatError, match=reason):
+        data.dataset()[data.dataset().names.index(unit.name)]
+    found = {str(path.relative_to(tmp_path)) for path in tmp_path.glob(f"imagesTr/{name.removesuffix('_0000')}*")}
+    assert set(unit.files) == found or (not found and unit.files == (unit.name,))
+    assert all(unit.read(tmp_path).shape[0] == 2 for unit in data.units() if not isinstance(unit, BrokenUnit))
+
+
+def test_more_training_cases_may_be_declared_than_are_there(tmp_path: Path) -> None:
+    change(build_nnunet(tmp_path), numTraining=9)
+    assert len(detect(tmp_path).dataset()) == 3
 
 
 @pytest.mark.parametrize(

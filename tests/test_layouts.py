@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from layout_samples import (
     build_csv,
     build_datalist,
     build_decathlon,
+    build_dicom_tree,
     build_image_folder,
     build_nnunet,
     save_archive,
@@ -21,7 +24,10 @@ from layout_samples import (
     save_text,
 )
 
+from monai_salm.formats import FormatError
 from monai_salm.layouts import LAYOUTS, FolderLayout, LayoutError, detect, open_layout
+from monai_salm.layouts.units import BrokenUnit
+from monai_salm.tasks import Segmentation
 
 Builder = Callable[[Path], Path]
 
@@ -90,6 +96,62 @@ def test_links_are_not_followed_out_of_a_data_set(tmp_path: Path, name: str, tar
     os.symlink({"file": secret, "folder": secret.parent, "inner folder": inner}[target], root / "link")
     with pytest.raises(LayoutError, match=r"link is a link"):
         detect(root).all_files()
+
+
+@pytest.mark.parametrize("name", [*FOLDERS, "dicom_tree"])
+@pytest.mark.parametrize("at", ["opening", "copying"])
+def test_a_folder_that_cannot_be_read_is_an_error(
+    tmp_path: Path, name: str, at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = (FOLDERS | {"dicom_tree": build_dicom_tree})[name](tmp_path / "data")
+    (root / "extra" / "locked").mkdir(parents=True)
+    data, scandir = open_layout(root, name), os.scandir
+
+    def locked(path: str) -> object:
+        if str(path).endswith("locked"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    # Not by its mode: tests may run as root, who reads everything.
+    monkeypatch.setattr(os, "scandir", locked)
+    ask = {"opening": [lambda: open_layout(root, name)], "copying": [data.all_files, data.folders]}[at]
+    for each in ask:
+        with pytest.raises(
+            LayoutError, match=r"extra/locked: .*cannot be read \(Permission denied\); make it readable"
+        ):
+            each()
+
+
+def test_an_unreadable_label_map_does_not_stop_the_others(tmp_path: Path) -> None:
+    content = {"training": [{"image": f"i{number}.nii", "label": f"l{number}.nii"} for number in range(3)]}
+    for number in range(2):
+        save_nifti(tmp_path / f"i{number}.nii", np.full((4, 4), number + 5, "int16"))
+    save_nifti(tmp_path / "l0.nii", np.full((4, 4), 2, "uint8"))
+    save_text(tmp_path / "l1.nii", "damaged")
+    save_json(tmp_path / "dataset.json", content)
+    assert detect(tmp_path).task() == Segmentation(num_classes=3)
+
+
+def test_a_broken_unit_refuses_whatever_is_asked(tmp_path: Path) -> None:
+    unit = BrokenUnit("a", ("a.png", "b.png"), "it is cut off")
+    image = np.zeros((1, 2, 2), "uint8")
+    asks: list[Callable[[], object]] = [
+        lambda: unit.read(tmp_path),
+        lambda: unit.write(tmp_path, tmp_path, image),
+        lambda: unit.rewrite(tmp_path, tmp_path, lambda image: image),
+        lambda: list(unit.differences(tmp_path, tmp_path)),
+        lambda: unit.keepsake(tmp_path),
+        lambda: unit.restore(tmp_path, tmp_path, image, None),
+    ]
+    for ask in asks:
+        with pytest.raises(FormatError, match=r"^case 'a': it is cut off$"):
+            ask()
+
+
+def test_no_usable_training_case_is_said_with_a_reason(tmp_path: Path) -> None:
+    shutil.rmtree(build_nnunet(tmp_path) / "labelsTr")
+    with pytest.raises(LayoutError, match=r"no training case can be used\. imagesTr/p_000_0000.*no label map"):
+        detect(tmp_path).task()
 
 
 def test_a_link_to_a_file_inside_is_a_file(tmp_path: Path) -> None:

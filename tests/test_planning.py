@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import nibabel
-import numpy as np
 import pytest
 from published_samples import make_archive, make_folder
 
@@ -53,11 +52,20 @@ def test_time_grows_with_the_schedule(tmp_path: Path) -> None:
     assert plan(source, method=RandomNoise(), device="cpu").seconds == 0
 
 
-def test_what_would_stop_everything_is_a_problem(tmp_path: Path) -> None:
+def test_a_repeated_image_with_another_label_is_refused(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "set", "int16")
     image = nibabel.load(root / "training/i0.nii.gz")
     nibabel.save(image, root / "training/i1.nii.gz")  # the same image with another label
     found = plan(root, method=SALM(), window=IntensityWindow(-500, 500), device="cpu")
-    assert "same image with different labels" in found.problems[0]
+    assert "same image with different labels" in found.refused["training/i1.nii.gz"]
+    assert not found.ok
+
+
+def test_what_would_stop_everything_is_a_problem(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "set", "int16")
+    for path in (root / "training").glob("i*"):
+        path.write_text("x")
+    found = plan(root, method=SALM(), window=IntensityWindow(-500, 500), device="cpu")
+    assert "none of the 3 cases can be protected" in found.problems[0]
     assert found.seconds is None
-    np.testing.assert_equal(found.ok, False)
+    assert not found.ok

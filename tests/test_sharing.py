@@ -13,7 +13,7 @@ from monai_salm.intensity import IntensityWindow
 from monai_salm.layouts import detect
 from monai_salm.methods import RandomNoise
 from monai_salm.precompute import precompute
-from monai_salm.publish import publish, verify
+from monai_salm.publish import PublishError, publish, restore, verify
 from monai_salm.publish.sharing import decrypt_store, encrypt_store
 from monai_salm.store import NoiseStore, NoiseStoreError
 
@@ -78,7 +78,9 @@ def test_store_comes_back_for_the_recipient_only(folder: Path) -> None:
     encrypt_store(folder / "noise.db", folder / "noise.age", [str(mine.to_public())])
     assert b"SQLite" not in (folder / "noise.age").read_bytes()
     decrypt_store(folder / "noise.age", folder / "back.db", folder / "mine.txt")
-    assert (folder / "back.db").read_bytes() == (folder / "noise.db").read_bytes()
+    mine_back, original = NoiseStore(folder / "back.db"), NoiseStore(folder / "noise.db")
+    assert mine_back.meta == original.meta
+    assert all(np.array_equal(mine_back[noise.digest].codes, noise.codes) for noise in original)
     assert (folder / "back.db").stat().st_mode & 0o777 == 0o600
     assert len(NoiseStore(folder / "back.db")) == 4
     with pytest.raises(NoiseStoreError, match="cannot be decrypted"):
@@ -89,6 +91,24 @@ def test_store_comes_back_for_the_recipient_only(folder: Path) -> None:
     with pytest.raises(NoiseStoreError, match="cannot be decrypted"):
         decrypt_store(folder / "noise.age", folder / "theirs.db", folder / "mine.txt")
     assert not (folder / "theirs.db").exists()
+
+
+def test_the_owners_record_stays_with_the_owner(folder: Path) -> None:
+    """It holds paths, and with them names of users; what undoing the noise takes goes along."""
+    publish(folder / "set.npz", folder / "out/set.npz", folder / "noise.db")
+    mine = pyrage.x25519.Identity.generate()
+    (folder / "mine.txt").write_text(str(mine))
+    encrypt_store(folder / "noise.db", folder / "noise.age", [str(mine.to_public())])
+    decrypt_store(folder / "noise.age", folder / "back.db", folder / "mine.txt")
+    assert str(folder).encode() in (folder / "noise.db").read_bytes()
+    assert str(folder).encode() not in (folder / "back.db").read_bytes()
+    report = restore(folder / "out/set.npz", folder / "restored/set.npz", folder / "back.db")
+    assert report.images == 4
+    assert "no record of this copy" in report.warnings[0]
+    (folder / "public").mkdir()
+    (folder / "public/monai_salm.json").write_text("{}")
+    with pytest.raises(PublishError, match="would go public"):
+        decrypt_store(folder / "noise.age", folder / "public/a.db", folder / "mine.txt")
 
 
 def test_what_cannot_be_encrypted_is_refused(folder: Path) -> None:

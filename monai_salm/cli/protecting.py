@@ -124,12 +124,12 @@ def protect(
     lines = [_described(data), *_listed("left out", data["skipped"])]
     if resumed and output.exists():
         verified = verify(source, output, noise.path, layout, jobs, progress=progress)
-        if not verified.ok:
+        if verified.data["problems"]:
             raise FileExistsError(
                 f"{output} exists and is not what these settings give; give another output or overwrite it (--overwrite)"
             )
         lines += [f"{output} was there already", verified.text, f"Noise store: {place} (keep it private)"]
-        return Outcome({**data, "output": str(output), **verified.data}, "\n".join(lines))
+        return Outcome({**data, "output": str(output), **verified.data}, "\n".join(lines), verified.ok)
     published = publish(
         source, output, noise.path, layout, splits, overwrite, jobs, sign_key=sign_key, progress=progress
     )
@@ -158,10 +158,11 @@ def verify(
 
     shard = opt.shard(shard_index, num_shards)
     report = verify_(source, output, store, layout=layout, jobs=jobs, shard=shard, signer=signer, progress=progress)
-    data = {"ok": report.ok, "checked": report.checked, "problems": report.problems}
-    shown = "\n".join(f"  {problem}" for problem in report.problems)
-    text = f"{report.checked} cases verified" if report.ok else f"{report.checked} cases checked, problems:\n{shown}"
-    return Outcome(data, text, report.ok)
+    data = {"ok": report.ok, "checked": report.checked, "problems": report.problems, "left_out": report.left_out}
+    lines = [f"{report.checked} cases {'checked, problems:' if report.problems else 'verified'}"]
+    lines += [f"  {problem}" for problem in report.problems]
+    lines += _listed("left out", [{"name": name, "reason": reason} for name, reason in report.left_out.items()])
+    return Outcome(data, "\n".join(lines), report.ok)
 
 
 def restore(
@@ -250,7 +251,7 @@ def _generate(
     """Make the noise, or find it made; ``reuse`` keeps a finished store of the same settings even where overwriting."""
     from monai_salm.layouts import open_layout
     from monai_salm.precompute import precompute
-    from monai_salm.publish import noise_statistics
+    from monai_salm.publish import noise_statistics, require_outside_copies
     from monai_salm.store import NoiseStore, NoiseStoreError
 
     start = time.perf_counter()
@@ -259,6 +260,7 @@ def _generate(
         raise ValueError(
             f"the store {store} would lie inside the data set and be published with it; give a place outside"
         )
+    require_outside_copies(store)
     if settings["overwrite"] and store.exists():
         NoiseStore(store).meta  # noqa: B018 - raises for any other file, which must not be overwritten
     chosen, task = window_of(dataset, window), dataset.task()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -110,6 +110,21 @@ Unit = TypeVar("Unit", bound=DicomSeries)
 
 
 @dataclass(frozen=True)
+class SkippedSeries:
+    """Files that make no image.
+
+    Args:
+        name: as an image of these files has it.
+        files: relative to the data set's root.
+        reason: why not, and what to do.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
 class _Header:
     """What decides where a file belongs."""
 
@@ -133,17 +148,20 @@ def group_series(
     files: Iterable[str],
     protected_uids: Set[str] | None = None,
     unit: type[Unit] = DicomSeries,  # type: ignore[assignment]
+    skipped: list[SkippedSeries] | None = None,
 ) -> list[Unit]:
     """Sort DICOM files into images: those of one folder, series and shape make one, multi-frame files one each.
 
     Only headers are read. Slices are ordered along the normal of their plane, or by Instance Number where a file does not
-    say where it lies.
+    say where it lies. An image of several files is named for the first by name, so that its name is the same whatever else is
+    there.
 
     Args:
         root: folder of the data set.
         files: relative to it.
         protected_uids: SOP Instance UIDs of all files that will be protected; None: those of ``files``.
         unit: the class to make; it takes what ``DicomSeries`` takes.
+        skipped: takes up the files that make no image; None refuses them.
 
     Returns:
         The images, in the order of their first files.
@@ -152,18 +170,35 @@ def group_series(
         FormatError: if a file is no DICOM file, or the order of slices cannot be told.
         ImportError: if pydicom is missing.
     """
-    headers = [_read_header(root, file) for file in files]
+    headers = []
+    for file in files:
+        try:
+            headers.append(_read_header(root, file))
+        except (FormatError, OSError) as error:
+            if skipped is None:
+                raise
+            skipped.append(SkippedSeries(file, (file,), str(error)))
     known = frozenset(protected_uids) if protected_uids is not None else frozenset(h.instance for h in headers)
+    units = []
+    for group in _groups(headers):
+        name = min(header.file for header in group)
+        try:
+            units.append(unit(name, tuple(header.file for header in _ordered(root, group)), known))
+        except FormatError as error:
+            if skipped is None:
+                raise
+            skipped.append(SkippedSeries(name, tuple(header.file for header in group), str(error)))
+    return units
+
+
+def _groups(headers: Iterable[_Header]) -> list[list[_Header]]:
+    """The files of each image."""
     groups: dict[tuple[Any, ...], list[_Header]] = {}
     for header in headers:
         alone = header.frames > 1 or not header.series
         key = (header.file,) if alone else (header.folder, header.series, header.shape)
         groups.setdefault(key, []).append(header)
-    names = _names(list(groups.values()))
-    return [
-        unit(name, tuple(header.file for header in _ordered(root, group)), known)
-        for name, group in zip(names, groups.values(), strict=True)
-    ]
+    return list(groups.values())
 
 
 def _read_header(root: Path, file: str) -> _Header:
@@ -191,24 +226,6 @@ def _read_header(root: Path, file: str) -> _Header:
         raise FormatError(
             f"{root / file}: its header cannot be read ({error}); get it again from its source"
         ) from error
-
-
-def _names(groups: Sequence[Sequence[_Header]]) -> list[str]:
-    """A file's own name for one file; for several the folder's, with series and shape where that is not enough."""
-    folders = [group[0].folder for group in groups if len(group) > 1]
-    series = [(group[0].folder, group[0].series) for group in groups if len(group) > 1]
-    names = []
-    for group in groups:
-        first = group[0]
-        if len(group) == 1:
-            names.append(first.file)
-        elif folders.count(first.folder) == 1 and first.folder != ".":
-            names.append(first.folder)
-        else:
-            rows, columns = first.shape
-            more = f"_{rows}x{columns}" if series.count((first.folder, first.series)) > 1 else ""
-            names.append(str(PurePosixPath(first.folder) / f"{first.series}{more}"))
-    return names
 
 
 def _ordered(root: Path, group: list[_Header]) -> list[_Header]:

@@ -30,6 +30,9 @@ _REFUSED = {
     "save it with an alpha channel or without transparency",
 }
 
+# Bytes after the end that some programs leave, to fill up a block.
+_MAX_TAIL = 16
+
 
 @dataclass(frozen=True)
 class _Png:
@@ -102,6 +105,7 @@ def _load(path: Path) -> _Png:
     try:
         chunks, tail = split_chunks(path.read_bytes())
         _check_chunks(chunks)
+        _check_tail(tail)
         return _Png(chunks, tail, _decode(chunks))
     except (ValueError, zlib.error) as error:
         raise FormatError(f"{path}: {error}") from error
@@ -123,6 +127,14 @@ def _check_chunks(chunks: Sequence[Chunk]) -> None:
             raise ValueError(
                 f"chunk {chunk.kind!r} is not known and may decide what the pixels mean; save the image again"
             )
+
+
+def _check_tail(tail: bytes) -> None:
+    """What follows the image is copied; it must not be another one."""
+    if len(tail) > _MAX_TAIL or tail.strip(b"\0 \t\r\n"):
+        raise ValueError(
+            f"{len(tail)} bytes follow its end, which may hold the unprotected image; cut them off, or save it again"
+        )
 
 
 def _has_thumbnail(exif: bytes) -> bool:

@@ -11,9 +11,10 @@ from pathlib import Path
 from monai_salm.layouts.base import TRAIN, LayoutError
 from monai_salm.layouts.classes import IMAGE_COLUMNS, MASK_COLUMNS, SPLIT_COLUMNS, find_column, is_nothing, split_named
 from monai_salm.layouts.folder import FolderCase, FolderLayout, channel_files, confine, is_file, relative_path, walk
-from monai_salm.layouts.images import ImageIndex, has_image_name, is_dicom, is_image, require_format, some_files
+from monai_salm.layouts.images import ImageIndex, has_image_name, is_dicom, is_image, some_files
 from monai_salm.layouts.reading import Table, read_header, read_table
 from monai_salm.layouts.table_labels import LabelledRow, label_columns, labels_of, require_column, split_of
+from monai_salm.layouts.units import BrokenUnit, ImageUnit
 
 _SUFFIXES = (".csv", ".tsv")
 
@@ -37,7 +38,8 @@ class CsvLabels(FolderLayout):
     """Images and a CSV beside or above them: a column of paths or names, and columns of labels.
 
     An image is named by its path from the CSV's folder, or by the end of its path, with or without suffix, if only one
-    image in the folder fits. Several tables are read together if their names say the split: ``train.csv``, ``test.csv``.
+    image in the folder fits; a line whose image is not there is a case that cannot be used. Several tables are read together
+    if their names say the split: ``train.csv``, ``test.csv``.
 
     Args:
         tables: in one folder; the split of each that is not the only one is in its name.
@@ -55,7 +57,7 @@ class CsvLabels(FolderLayout):
         numbers = self._labels(entries, root)
         cases: dict[str, list[FolderCase]] = {TRAIN: [], "val": [], "test": []}
         for entry, label in zip(entries, numbers, strict=True):
-            cases[entry.split].append(FolderCase(channel_files([entry.image]), label))
+            cases[entry.split].append(FolderCase(entry.unit, label))
         if not cases[TRAIN]:
             raise LayoutError(
                 f"{tables[0]} has no training images; its rows are for {', '.join(s for s in cases if cases[s])}"
@@ -96,17 +98,21 @@ class CsvLabels(FolderLayout):
         own = _split_in_name(table.path) if named else None
         for row in table.rows:
             where = table.where(row, image)
-            file = self._find(row.values[image], root, where)
-            yield _Entry(table, row, own or (split_of(table, row, split) if split else TRAIN), file)
+            of = own or (split_of(table, row, split) if split else TRAIN)
+            yield _Entry(table, row, of, self._unit(row.values[image], root, where))
+
+    def _unit(self, text: str, root: Path, where: str) -> ImageUnit:
+        file = self._find(text, root, where)
+        if is_file(root / file):
+            return channel_files([file])
+        reason = f"{where}: no image {text!r} in {root}; check the name, or remove the line"
+        return BrokenUnit(file, (file,), reason)
 
     def _find(self, text: str, root: Path, where: str) -> str:
-        relative = relative_path(root, text, where)
-        found = relative if is_file(root / relative) else self._index.find(relative, where)
-        if found is None:
-            raise LayoutError(f"{where}: no image {text!r} in {root}; check the name, or remove the line")
-        inside = confine(root, found, where)
-        require_format(root / inside, where)
-        return inside
+        """The file that a cell names; the path as it stands there if there is none."""
+        relative = confine(root, text, where)
+        found = None if is_file(root / relative) else self._index.find(relative, where)
+        return relative if found is None else confine(root, found, where)
 
     def _labels(self, entries: Sequence[_Entry], root: Path) -> list[str | int | list[int] | None]:
         self._names: tuple[str, ...] = ()
@@ -133,9 +139,9 @@ class CsvLabels(FolderLayout):
 
 @dataclass(frozen=True)
 class _Entry(LabelledRow):
-    """A row whose image was found."""
+    """A row and its image."""
 
-    image: str
+    unit: ImageUnit
 
 
 def _tables(folder: Path) -> list[Path]:
@@ -146,20 +152,26 @@ def _tables(folder: Path) -> list[Path]:
 
 
 def _fits(path: Path) -> bool:
-    """Whether the first line of a table names an image and there is something that may be its label; never raises."""
+    """Whether a line of a table names an image that is there, and something may be its label; never raises."""
     try:
         table = read_table(path)
         image = find_column(table.columns, IMAGE_COLUMNS)
         if image is None or len(table.columns) < 2 or not table.rows:
             return False
-        text = relative_path(path.parent, table.rows[0].values[image], "")
-        if is_file(path.parent / text):
-            return has_image_name(text) and not is_dicom(path.parent / text)
-        files = (file for file in some_files(path.parent, every=True) if has_image_name(file))
-        found = ImageIndex(files).find(text, "")
-        return found is not None and not is_dicom(path.parent / found)
+        index = ImageIndex(file for file in some_files(path.parent, every=True) if has_image_name(file))
+        found = (_named_image(path.parent, row.values[image], index) for row in table.rows)
+        # Any line will do: a protected copy may have left out the first one's image.
+        first = next((file for file in found if file is not None), None)
+        return first is not None and not is_dicom(path.parent / first)
     except (LayoutError, OSError):
         return False
+
+
+def _named_image(folder: Path, text: str, index: ImageIndex) -> str | None:
+    relative = relative_path(folder, text, "")
+    if is_file(folder / relative):
+        return relative if has_image_name(relative) else None
+    return index.find(relative, "")
 
 
 def _split_in_name(path: Path) -> str | None:
@@ -171,9 +183,9 @@ def _split_in_name(path: Path) -> str | None:
 def _refuse_repeated(entries: Sequence[_Entry]) -> None:
     seen: dict[str, _Entry] = {}
     for entry in entries:
-        first = seen.setdefault(entry.image, entry)
+        first = seen.setdefault(entry.unit.name, entry)
         if first is not entry:
             raise LayoutError(
-                f"{entry.table.path}, line {entry.row.line}: {entry.image} is in {first.table.path.name}, line {first.row.line}, "
+                f"{entry.table.path}, line {entry.row.line}: {entry.unit.name} is in {first.table.path.name}, line {first.row.line}, "
                 "already; give each image one line, with a column of zeros and ones for each label if it has several"
             )

@@ -12,6 +12,7 @@ from monai_salm.formats.dicom import renamed_uid
 from monai_salm.formats.dicom_elements import Element, Encoding, assembled, even, rewritten, value_of, walk
 from monai_salm.formats.optional import require
 from monai_salm.layouts.base import LayoutError
+from monai_salm.layouts.dicom_classes import holds_labels, holds_no_pixels, is_raw_data
 
 _TAGS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID", "Rows", "Modality")
 _REFERENCED = 0x00081155
@@ -19,31 +20,37 @@ _SYNTAX = 0x00020010
 _META_START = 132
 _ENCODINGS = {"1.2.840.10008.1.2": Encoding(False), "1.2.840.10008.1.2.2": Encoding(True, ">")}
 _DEFLATED = "1.2.840.10008.1.2.1.99"
-# Storage classes with pixels that are labels or doses, made from images and no images themselves.
-_NO_IMAGES = (
-    "1.2.840.10008.5.1.4.1.1.66.4",  # Segmentation
-    "1.2.840.10008.5.1.4.1.1.66.7",  # Label Map Segmentation
-    "1.2.840.10008.5.1.4.1.1.481.2",  # RT Dose
-)
+# Of the file meta information, and of a data set without representations.
+_FIRST_TAGS = (b"\x02\0\0\0", b"\x08\0\0\0", b"\x08\0\x05\0", b"\x08\0\x08\0", b"\x08\0\x16\0")
+_ICON = 0x00880200
+_PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 
 
 @dataclass(frozen=True)
 class DicomHeader:
-    """What a data set is arranged by; empty text for what the file does not say."""
+    """What a data set is arranged by; empty text for what the file does not say.
 
-    instance: str
-    series: str
-    study: str
-    patient: str
-    modality: str
-    is_image: bool
+    Args:
+        instance, series, study, patient, modality: the UIDs, the patient's ID, the modality.
+        is_image: whether it is an image, or in so bad a state that it may be one.
+        problem: why it cannot be used, and what to do; empty for a sound file.
+    """
+
+    instance: str = ""
+    series: str = ""
+    study: str = ""
+    patient: str = ""
+    modality: str = ""
+    is_image: bool = True
+    problem: str = ""
 
 
 def read_header(path: Path) -> DicomHeader:
-    """Read a DICOM file up to its pixels.
+    """Read a DICOM file up to its pixels; never raises for a damaged one, which counts as an image with a problem.
+
+    Only objects of storage classes known to hold no image are none, and only if they are whole and do hold none.
 
     Raises:
-        LayoutError: if it is damaged or no DICOM file.
         ImportError: if pydicom is missing.
     """
     pydicom = require("pydicom", "dicom", "DICOM")
@@ -55,10 +62,36 @@ def read_header(path: Path) -> DicomHeader:
             found: dict[str, Any] = {tag: str(data.get(tag, "") or "") for tag in _TAGS}
     # On damaged files pydicom raises what its parts raise.
     except Exception as error:
-        raise LayoutError(f"{path} is no DICOM file that can be read ({error}); repair or remove it") from error
-    image = bool(found["Rows"]) and found["SOPClassUID"] not in _NO_IMAGES
+        return DicomHeader(problem=f"{path} is no DICOM file that can be read ({error}); repair or remove it")
+    is_image, problem = _kind(path, found["SOPClassUID"], bool(found["Rows"]))
     uids = (found["SOPInstanceUID"], found["SeriesInstanceUID"], found["StudyInstanceUID"])
-    return DicomHeader(*uids, found["PatientID"], found["Modality"], image)
+    return DicomHeader(*uids, found["PatientID"], found["Modality"], is_image, problem)
+
+
+def lacks_preamble(path: Path) -> bool:
+    """Whether a file begins as the elements of a DICOM file do, which some programs write without what goes before."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(6)
+    except OSError:
+        return False
+    return start[:4] in _FIRST_TAGS or (start[:2] == b"\x08\0" and start[3:4] == b"\0" and start[4:6].isalpha())
+
+
+def _kind(path: Path, storage: str, has_rows: bool) -> tuple[bool, str]:
+    """Whether a file is an image, and why it cannot be used."""
+    if is_raw_data(storage):
+        return True, f"{path} is raw data, from which the unprotected image can be made again; remove it"
+    if holds_labels(storage) or holds_no_pixels(storage):
+        try:
+            pixels = _check_object(path.read_bytes())
+        except (ValueError, OSError) as error:
+            return False, f"{path}: {error}"
+        if not pixels or holds_labels(storage):
+            return False, ""
+    if not has_rows:
+        return True, f"{path}: its header has no number of rows, as one that is cut off; get it again from its source"
+    return True, ""
 
 
 class RenamedReferences(Mapping[str, bytes]):
@@ -66,11 +99,11 @@ class RenamedReferences(Mapping[str, bytes]):
 
     Args:
         root: folder of the data set.
-        files: DICOM files relative to it; those without such references are left out.
+        files: sound DICOM files relative to it; those without such references are left out.
         uids: of the instances that are renamed.
 
     Raises:
-        LayoutError: for a file that cannot be taken apart.
+        LayoutError: for a file that was changed since its header was read, and cannot be taken apart now.
     """
 
     def __init__(self, root: Path, files: Sequence[str], uids: Set[str]) -> None:
@@ -96,8 +129,8 @@ class RenamedReferences(Mapping[str, bytes]):
             raise LayoutError(f"{path}: {error}") from error
 
 
-def _with_renamed_references(content: bytes, uids: Set[str]) -> bytes:
-    """A DICOM file with every Referenced SOP Instance UID of renamed instances changed; the rest keeps its bytes."""
+def _taken_apart(content: bytes) -> tuple[int, tuple[Element, ...], Encoding]:
+    """Where the data set of a file begins, its elements, and how they are written."""
     meta: list[Element] = []
     start = _META_START
     while content[start : start + 2] == b"\x02\0":
@@ -107,15 +140,43 @@ def _with_renamed_references(content: bytes, uids: Set[str]) -> bytes:
     if syntax == _DEFLATED:
         raise ValueError("it is deflated, so that its references cannot follow; store it as Explicit VR Little Endian")
     encoding = _ENCODINGS.get(syntax, Encoding(True))
-    elements = tuple(walk(content, start, len(content), encoding))
+    return start, tuple(walk(content, start, len(content), encoding)), encoding
 
-    def change(element: Element, value: bytes) -> bytes:
+
+def _check_object(content: bytes) -> bool:
+    """Whether a file has pixels.
+
+    Raises:
+        ValueError: if it cannot be taken apart, as it must be for its references to follow.
+    """
+    _, elements, encoding = _taken_apart(content)
+    for element in elements:
+        rewritten(content, element, encoding, lambda _, value: value)
+    tags = [element.tag for element in elements]
+    if len(set(tags)) != len(tags):
+        raise ValueError("an element stands in it twice; the file is damaged")
+    return any(tag in _PIXELS for tag in tags)
+
+
+def _with_renamed_references(content: bytes, uids: Set[str]) -> bytes:
+    """A DICOM file with every Referenced SOP Instance UID of renamed instances changed.
+
+    One that has such references loses its icons, which may show the instances as they were. The rest keeps its bytes.
+    """
+    start, elements, encoding = _taken_apart(content)
+    renamed = False
+
+    def change(element: Element, value: bytes) -> bytes | None:
+        nonlocal renamed
+        if element.tag == _ICON:
+            return None
         if element.tag != _REFERENCED or _uid(value) not in uids:
             return value
+        renamed = True
         return even(renamed_uid(_uid(value)).encode(), b"\0")
 
     parts = {element.tag: rewritten(content, element, encoding, change) for element in elements}
-    return content[:start] + assembled(content, elements, parts, encoding)
+    return content[:start] + assembled(content, elements, parts, encoding) if renamed else content
 
 
 def _uid(value: bytes) -> str:

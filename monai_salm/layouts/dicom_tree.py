@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
-from monai_salm.formats.dicom_series import DicomSeries, group_series
+from monai_salm.formats.dicom_series import DicomSeries, SkippedSeries, group_series
 from monai_salm.layouts.base import TRAIN, LayoutError
 from monai_salm.layouts.classes import IMAGE_COLUMNS, SPLIT_COLUMNS, find_column
-from monai_salm.layouts.dicom_headers import DicomHeader, RenamedReferences, read_header
+from monai_salm.layouts.dicom_headers import DicomHeader, RenamedReferences, lacks_preamble, read_header
 from monai_salm.layouts.folder import FolderCase, FolderLayout, is_hidden, relative_path, walk
-from monai_salm.layouts.image_folder import places_of
+from monai_salm.layouts.image_folder import class_folders, places_of
 from monai_salm.layouts.images import is_dicom, some_files
 from monai_salm.layouts.reading import Table, read_table
 from monai_salm.layouts.reading import read_header as read_columns
 from monai_salm.layouts.table_labels import LabelledRow, label_columns, labels_of, split_of
-from monai_salm.layouts.units import ImageUnit
+from monai_salm.layouts.units import BrokenUnit, ImageUnit
 from monai_salm.tasks import Task
 
 _Label: TypeAlias = int | list[int] | None
@@ -49,7 +49,8 @@ class DicomTree(FolderLayout):
 
     A table has a column of series, studies, patients or folders, and columns of labels as in ``CsvLabels``. Folders named
     for splits above the class folders are splits. Objects without an image (segmentations, structure sets, reports,
-    presentation states) are copied; their references to protected images follow the new UIDs.
+    presentation states) are copied; their references to protected images follow the new UIDs. A file that is damaged is a
+    training case of its own that cannot be used, and so is a series whose slices make no image.
     """
 
     name = "dicom_tree"
@@ -60,23 +61,29 @@ class DicomTree(FolderLayout):
         files = sorted(walk(root))
         self._refuse_index(files)
         self.headers = {
-            file: read_header(root / file) for file in files if not is_hidden(file) and is_dicom(root / file)
+            file: read_header(root / file)
+            for file in files
+            if not is_hidden(file) and (is_dicom(root / file) or lacks_preamble(root / file))
         }
         images = [file for file, header in self.headers.items() if header.is_image]
         if not images:
             raise LayoutError(f"{root} holds no DICOM images")
         table = _table(root)
+        self._objects = tuple(file for file, header in self.headers.items() if not header.is_image)
         if table is not None:
             answers, classes = _by_table(table, images, self.headers, root)
         else:
-            answers, classes = _by_folder(images, self.headers)
+            answers, classes = _by_folder(images, self.headers, root)
         cases = self._series(images, answers)
+        # In every publication, whatever its splits are: an object may refer to any image.
+        cases[TRAIN] += [
+            _broken(file, self.headers[file], None) for file in self._objects if self.headers[file].problem
+        ]
         if not cases[TRAIN]:
             raise LayoutError(
                 f"{root} has no training images; its splits are {', '.join(s for s in cases if cases[s])}"
             )
-        self._objects = tuple(file for file in self.headers if file not in set(images))
-        listing = (*self._objects, *([table.path.name] if table else []))
+        listing = (*self._sound_objects(), *([table.path.name] if table else []))
         super().__init__(root, cases, listing, len(classes) or None, classes)
 
     @classmethod
@@ -105,12 +112,16 @@ class DicomTree(FolderLayout):
         found = super().units(splits)
         known = frozenset(self.headers[file].instance for unit in found for file in unit.files)
         # Images refer to one another across series, as slices to their scout; all of those must follow.
-        return tuple(replace(unit, protected_uids=known) for unit in found if isinstance(unit, SeriesUnit))
+        return tuple(replace(unit, protected_uids=known) if isinstance(unit, SeriesUnit) else unit for unit in found)
 
     def rewritten_files(self, splits: Sequence[str] = (TRAIN,)) -> Mapping[str, bytes]:
         """The objects without an image that refer to protected images, with the new UIDs of those."""
         protected = {self.headers[file].instance for file in self.image_files(splits)}
-        return RenamedReferences(self.root, self._objects, protected)
+        return RenamedReferences(self.root, self._sound_objects(), protected)
+
+    def _sound_objects(self) -> list[str]:
+        """Objects without an image, less those that are cases which cannot be used."""
+        return [file for file in self._objects if not self.headers[file].problem]
 
     def _refuse_index(self, files: Sequence[str]) -> None:
         for file in files:
@@ -125,7 +136,11 @@ class DicomTree(FolderLayout):
         cases: dict[str, list[FolderCase]] = {TRAIN: [], "val": [], "test": []}
         for split, found in cases.items():
             files = [file for file in images if file in answers and answers[file].split == split]
-            for unit in group_series(self.root, files, unit=SeriesUnit):
+            broken = [file for file in files if self.headers[file].problem]
+            found += [_broken(file, self.headers[file], answers[file].label) for file in broken]
+            skipped: list[SkippedSeries] = []
+            sound = [file for file in files if not self.headers[file].problem]
+            for unit in group_series(self.root, sound, unit=SeriesUnit, skipped=skipped):
                 labels = [answers[file].label for file in unit.files]
                 if any(label != labels[0] for label in labels):
                     raise LayoutError(
@@ -133,19 +148,30 @@ class DicomTree(FolderLayout):
                         "series one label"
                     )
                 found.append(FolderCase(unit, labels[0]))
+            for series in skipped:
+                unit_ = BrokenUnit(series.name, series.files, series.reason)
+                found.append(FolderCase(unit_, answers[series.name].label))
+            found.sort(key=lambda case: min(case.unit.files))
         return cases
 
 
-def _by_folder(images: Sequence[str], headers: Mapping[str, DicomHeader]) -> tuple[dict[str, _Answer], tuple[str, ...]]:
+def _broken(file: str, header: DicomHeader, label: _Label) -> FolderCase:
+    return FolderCase(BrokenUnit(file, (file,), header.problem), label)
+
+
+def _by_folder(
+    images: Sequence[str], headers: Mapping[str, DicomHeader], root: Path
+) -> tuple[dict[str, _Answer], tuple[str, ...]]:
     """Labels by the top folder; none if there is only one, or if the folders are those of patients."""
     places = places_of([(file, PurePosixPath(file).parts) for file in images])
     patients: dict[str, set[str]] = {}
     for file, (split, parts) in places.items():
-        if split == TRAIN and len(parts) > 1:
+        # A damaged file does not say whose it is.
+        if split == TRAIN and len(parts) > 1 and not headers[file].problem:
             patients.setdefault(parts[0], set()).add(headers[file].patient)
-    names = sorted(patients)
+    names = class_folders(root, places)
     single = [next(iter(found)) for found in patients.values() if len(found) == 1]
-    if len(names) < 2 or (len(single) == len(names) == len(set(single))):
+    if len(names) < 2 or (len(single) == len(patients) == len(set(single)) > 1):
         names = []
     number = {name: index for index, name in enumerate(names)}
     return {
@@ -206,9 +232,10 @@ def _keys(file: str, header: DicomHeader, key: str) -> list[str]:
 def _refuse_unused(
     table: Table, rows: Sequence[LabelledRow], column: str, key: str, known: set[str], root: Path
 ) -> None:
-    for row in rows:
-        text = row.row.values[column]
-        if (relative_path(root, text, "") if key == "folder" else text) not in known:
-            raise LayoutError(
-                f"{table.where(row.row, column)}: no DICOM image of {key} {text!r} in {root}; correct the line"
-            )
+    """Refuse a table that fits nothing; a line alone may be of images that a copy has left out, or that nobody has."""
+    texts = [row.row.values[column] for row in rows]
+    if not known.intersection(relative_path(root, text, "") if key == "folder" else text for text in texts):
+        raise LayoutError(
+            f"{table.where(rows[0].row, column)}: no DICOM image of {key} {texts[0]!r} in {root}, nor of any other line; "
+            "correct the table"
+        )

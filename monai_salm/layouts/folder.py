@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from monai_salm.formats import find_format, format_of
 from monai_salm.formats.base import Array, FormatError
 from monai_salm.layouts.base import TRAIN, Case, CaseSequence, Layout, LayoutError
 from monai_salm.layouts.classes import MAX_CLASS
-from monai_salm.layouts.units import ChannelFiles, ImageUnit
+from monai_salm.layouts.units import BrokenUnit, ChannelFiles, ImageUnit
 from monai_salm.tasks import Classification, Segmentation, Task
 
 # Longer than any system takes, whose own error would not name the entry.
@@ -45,7 +45,8 @@ class FolderLayout(Layout):
         class_names: what class numbers mean, in their order; empty if the data set has numbers only.
 
     Raises:
-        LayoutError: for a file that is part of two images, or an image and a label; or a label out of range.
+        LayoutError: for a folder that cannot be read; a file that is part of two images, or an image and a label; or a label
+            out of range.
     """
 
     root: Path
@@ -63,6 +64,7 @@ class FolderLayout(Layout):
         self.root, self.listing, self.num_classes = root, tuple(listing), num_classes
         self.class_names = tuple(class_names)
         self._cases = {split: tuple(found) for split, found in cases.items() if found}
+        self.folders()
         self._check_units()
         self._check_labels()
         both = set(self.image_files(self.splits)) & set(self.label_files())
@@ -75,13 +77,11 @@ class FolderLayout(Layout):
 
     def has_labels(self, split: str) -> bool:
         self.require_split(split)
-        return all(case.label is not None for case in self._cases[split])
+        return all(case.label is not None for case in self._sound(split))
 
     def task(self) -> Task:
-        for case in self._cases[TRAIN]:
-            if case.label is None:
-                raise LayoutError(f"{self.root}: {case.unit.name} has no label; noise is made against labels")
-        labels = [case.label for cases in self._cases.values() for case in cases if case.label is not None]
+        self._check_training()
+        labels = [case.label for split in self.splits for case in self._sound(split) if case.label is not None]
         kinds = {type(label) for label in labels}
         if len(kinds) != 1:
             raise LayoutError(
@@ -103,12 +103,12 @@ class FolderLayout(Layout):
 
         def load(index: int) -> Case:
             case = cases[index]
-            label: Any = case.label
+            image, label = case.unit.read(self.root), cast(Any, case.label)
             if isinstance(label, str):
                 label = format_of(self.root / label).read(self.root / label)
             elif isinstance(label, list):
                 label = np.array(label)
-            return {"image": case.unit.read(self.root), "label": label, "name": case.unit.name}
+            return {"image": image, "label": label, "name": case.unit.name}
 
         return CaseSequence([case.unit.name for case in cases], load)
 
@@ -129,7 +129,7 @@ class FolderLayout(Layout):
 
     def folders(self) -> tuple[str, ...]:
         """All folders, relative to the root, parents first; empty ones belong to the data set too."""
-        return tuple(sorted(Path(folder).relative_to(self.root).as_posix() for folder, _, _ in os.walk(self.root)))
+        return tuple(sorted(Path(folder).relative_to(self.root).as_posix() for folder, _, _ in walk_folders(self.root)))
 
     def rewritten_files(self, splits: Sequence[str] = (TRAIN,)) -> Mapping[str, bytes]:
         """Files, not images, whose content is another in a protected copy, as what describes the data set itself.
@@ -150,8 +150,22 @@ class FolderLayout(Layout):
                 continue
             try:
                 yield file, format_.read(self.root / file)
-            except FormatError:
+            except (FormatError, OSError):
                 continue
+
+    def _sound(self, split: str) -> list[FolderCase]:
+        """The cases of a split that are not known to be broken."""
+        return [case for case in self._cases[split] if not isinstance(case.unit, BrokenUnit)]
+
+    def _check_training(self) -> None:
+        """Every training case has a label, and there is one."""
+        sound = self._sound(TRAIN)
+        for case in sound:
+            if case.label is None:
+                raise LayoutError(f"{self.root}: {case.unit.name} has no label; noise is made against labels")
+        for case in self._cases[TRAIN]:
+            if isinstance(case.unit, BrokenUnit) and not sound:
+                raise LayoutError(f"{self.root}: no training case can be used. {case.unit.name}: {case.unit.reason}")
 
     def _check_units(self) -> None:
         # A file of two images would be written twice, and the second would undo the first.
@@ -179,7 +193,10 @@ class FolderLayout(Layout):
     def _largest_voxel(self) -> int:
         largest = 1
         for file in self.label_files():
-            largest = max(largest, int(format_of(self.root / file).read(self.root / file).max()))
+            try:
+                largest = max(largest, int(format_of(self.root / file).read(self.root / file).max()))
+            except (FormatError, OSError):
+                continue  # its case is listed when it is read
         return largest
 
 
@@ -254,9 +271,28 @@ def is_hidden(file: str) -> bool:
     return name in (".DS_Store", "Thumbs.db", "desktop.ini") or name.startswith("._")
 
 
+def walk_folders(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """``os.walk``, which passes over what it cannot read, without doing so.
+
+    Raises:
+        LayoutError: naming a folder that cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise LayoutError(
+            f"{error.filename}: this folder cannot be read ({error.strerror}); make it readable or take it out of the data set"
+        ) from error
+
+    yield from os.walk(root, onerror=refuse)
+
+
 def walk(root: Path) -> Iterator[str]:
-    """Every file under a folder; links must stay inside and lead to files."""
-    for folder, folders, files in os.walk(root):
+    """Every file under a folder; links must stay inside and lead to files.
+
+    Raises:
+        LayoutError: for a link that does not, a device, or a folder that cannot be read.
+    """
+    for folder, folders, files in walk_folders(root):
         for name in (*folders, *files):
             path = Path(folder, name)
             if path.is_symlink():

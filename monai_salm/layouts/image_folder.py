@@ -9,8 +9,8 @@ from typing import TypeAlias
 
 from monai_salm.layouts.base import TRAIN, LayoutError
 from monai_salm.layouts.classes import split_named
-from monai_salm.layouts.folder import FolderCase, FolderLayout, channel_files, walk
-from monai_salm.layouts.images import has_image_name, is_dicom, is_image, require_format, some_files
+from monai_salm.layouts.folder import FolderCase, FolderLayout, channel_files, is_file, is_hidden, walk
+from monai_salm.layouts.images import has_image_name, is_dicom, is_image, some_files
 
 #: A file's split, and its path below the folder of the split: class folder and the rest.
 _Place: TypeAlias = tuple[str, tuple[str, ...]]
@@ -35,7 +35,8 @@ _NO_CLASSES |= {f"{kind}{split}" for kind in ("images", "labels") for split in (
 class ImageFolder(FolderLayout):
     """``root/class/.../image``, or ``root/{train,val,test}/class/.../image``.
 
-    Classes are numbered by the sorted names of the training folder's, the same for all splits. Images beside the class
+    Classes are numbered by the sorted names of the training folder's, the same for all splits; a folder among them that holds
+    nothing is one, too, since a copy may have left out all of its images. Images beside the class
     folders belong to no class: they are ``unlisted``, except in a validation or test folder without any class of training,
     whose images have no labels. Folders and files with a name that begins with a dot are passed over.
     """
@@ -54,9 +55,7 @@ class ImageFolder(FolderLayout):
         if TRAIN not in {split for split, _ in places.values()}:
             what = "a folder named train" if places else "folders of classes"
             raise LayoutError(f"{root} has no images in {what}; an image folder is {self.description}")
-        for file in places:
-            require_format(root / file, str(root))
-        names = sorted({parts[0] for split, parts in places.values() if split == TRAIN and len(parts) > 1})
+        names = class_folders(root, places)
         if len(names) < 2:
             raise LayoutError(
                 f"{root} must have folders of images for two classes or more, found {', '.join(names) or 'none'}"
@@ -69,6 +68,8 @@ class ImageFolder(FolderLayout):
             return False
         found = [(file, parts) for file, parts in _visible(some_files(path)) if has_image_name(file)]
         names = {parts[0].lower() for _, parts in places_of(found).values() if len(parts) > 1}
+        if names and is_file(path / cls.manifest):
+            names |= {name.lower() for name in _emptied(path, _visible(some_files(path)), [path])}
         if len(names) < 2 or any(_means_another_layout(name) for name in names):
             return False
         return not any(is_dicom(path / file) for file, _ in found)
@@ -107,6 +108,32 @@ def places_of(found: Sequence[tuple[str, tuple[str, ...]]]) -> dict[str, _Place]
         if split is not None:
             places[file] = (split, parts[1:])
     return places
+
+
+def class_folders(root: Path, places: Mapping[str, _Place]) -> list[str]:
+    """Names of the training folders that hold images, or hold nothing but stand among such, sorted.
+
+    Args:
+        root: folder of the data set.
+        places: of its images.
+    """
+    tops, names = set(), set()
+    for file, (split, parts) in places.items():
+        if split == TRAIN and len(parts) > 1:
+            names.add(parts[0])
+            tops.add(root / Path(*PurePosixPath(file).parts[: -len(parts)]))
+    return sorted(names | _emptied(root, _visible(walk(root)), tops))
+
+
+def _emptied(root: Path, files: Iterable[tuple[str, tuple[str, ...]]], tops: Iterable[Path]) -> set[str]:
+    """Names of visible folders, right below some others, that hold no files."""
+    full = {root / parent for file, _ in files if not is_hidden(file) for parent in PurePosixPath(file).parents}
+    below = (path for top in tops for path in top.iterdir())
+    return {
+        path.name
+        for path in below
+        if path.is_dir() and path not in full and not path.name.startswith((".", "__MACOSX"))
+    }
 
 
 def _cases(root: Path, places: Mapping[str, _Place], names: Sequence[str]) -> dict[str, list[FolderCase]]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from monai_salm.formats import FORMATS, FormatError, find_format, format_of
+from monai_salm.formats import FORMATS, find_format
 from monai_salm.formats.lossy import why_lossy
 from monai_salm.layouts.base import LayoutError
 from monai_salm.layouts.folder import is_hidden
@@ -27,22 +27,6 @@ def has_image_name(file: str) -> bool:
     return not is_hidden(file) and (named or why_lossy(Path(file)) is not None)
 
 
-def require_format(path: Path, where: str) -> None:
-    """Refuse a file that cannot be read or cannot carry noise.
-
-    Args:
-        path: the file.
-        where: the entry that names it, for messages.
-
-    Raises:
-        LayoutError: with the reason.
-    """
-    try:
-        format_of(path)
-    except FormatError as error:
-        raise LayoutError(f"{where}: {error}") from error
-
-
 def is_dicom(path: Path) -> bool:
     """Whether a file is DICOM, by its name or, where that says nothing, its first bytes; False if it cannot be read."""
     try:
@@ -54,6 +38,8 @@ def is_dicom(path: Path) -> bool:
 
 def some_files(root: Path, every: bool = False) -> Iterator[str]:
     """A few files of every folder, relative to the root, links and hidden files left out; never raises.
+
+    Folders that cannot be read are passed over: the data set is only recognised by these files, and refused when opened.
 
     Args:
         root: the folder.

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_salm.formats import format_of
+from monai_salm.formats import FormatError, format_of
 from monai_salm.layouts.base import TRAIN, LayoutError
-from monai_salm.layouts.folder import FolderCase, FolderLayout, confine, is_file, is_hidden
+from monai_salm.layouts.folder import FolderCase, FolderLayout, confine, is_file, is_hidden, walk
 from monai_salm.layouts.reading import entry_of, read_json
-from monai_salm.layouts.units import ChannelFiles, ImageUnit
+from monai_salm.layouts.units import BrokenUnit, ChannelFiles, ImageUnit
 
 _JSON = "dataset.json"
 
@@ -20,7 +20,8 @@ class NnUNet(FolderLayout):
     """``DatasetXXX_Name`` with ``imagesTr/case_0000.nii.gz``, ``labelsTr/case.nii.gz``, ``imagesTs`` and a ``dataset.json``.
 
     The JSON has ``channel_names``, ``labels``, ``numTraining`` and ``file_ending``, and may name the training files itself
-    under ``dataset``. A case's files are the channels of one image, in their order.
+    under ``dataset``. A case's files are the channels of one image, in their order; a
+    case without one of them, or without its label map, cannot be used.
     """
 
     name = "nnunet"
@@ -36,9 +37,8 @@ class NnUNet(FolderLayout):
         self.ending = entry_of(self.content, "file_ending", str, self.json)
         if not self.ending.startswith(".") or "/" in self.ending or "\\" in self.ending or not self.channels:
             raise LayoutError(f"{self.json}: file_ending {self.ending!r} with {self.channels} channels makes no sense")
-        cases = {TRAIN: list(self._training()), "test": list(self._in_folders("Ts", needs_label=False))}
-        self._check_count(len(cases[TRAIN]))
-        self._check_channels([case.unit for found in cases.values() for case in found])
+        cases = {TRAIN: list(self._training()), "test": list(self._in_folders("Ts", required=False))}
+        self._check_count(cases[TRAIN])
         super().__init__(root, cases, [_JSON], _largest_label(self.content, self.json) + 1)
 
     @classmethod
@@ -60,64 +60,90 @@ class NnUNet(FolderLayout):
 
     def _training(self) -> Iterator[FolderCase]:
         if "dataset" not in self.content:
-            yield from self._in_folders("Tr", needs_label=True)
+            yield from self._in_folders("Tr", required=True)
             return
         for name, entry in entry_of(self.content, "dataset", dict, self.json).items():
             where = f"{self.json}: dataset[{name!r}]"
             if not isinstance(entry, Mapping) or not isinstance(entry.get("images"), list) or not entry["images"]:
                 raise LayoutError(f'{where}: expected {{"images": [path, ...], "label": path}}, got {entry!r}')
             files = tuple(confine(self.root, file, where) for file in entry["images"])
-            yield FolderCase(ChannelFiles(files[0], files), confine(self.root, entry.get("label"), where))
+            yield FolderCase(self._unit(files[0], files), confine(self.root, entry.get("label"), where))
 
-    def _in_folders(self, split: str, needs_label: bool) -> Iterator[FolderCase]:
-        for case, numbered in sorted(self._by_case(self.root / f"images{split}", needs_label).items()):
-            missing = [number for number in range(max(numbered) + 1) if number not in numbered]
-            if missing:
-                raise LayoutError(f"{self.root}: case {case!r} in images{split} has no channel {missing[0]:04d}")
+    def _in_folders(self, split: str, required: bool) -> Iterator[FolderCase]:
+        found, odd = self._by_case(self.root / f"images{split}", required)
+        labels = self._label_maps(self.root / f"labels{split}")
+        for case in sorted({*found, *labels}):
+            numbered, label = found.get(case, {}), labels.get(case)
+            first = f"images{split}/{case}_0000{self.ending}"
             files = tuple(confine(self.root, numbered[number], str(self.root)) for number in sorted(numbered))
-            label: str | None = f"labels{split}/{case}{self.ending}"
-            if not is_file(self.root / str(label)):
-                if needs_label:
-                    raise LayoutError(f"{self.root}: case {case!r} has no label map {label}")
-                label = None
-            yield FolderCase(ChannelFiles(files[0], files), label and confine(self.root, label, str(self.root)))
+            missing = [number for number in range(max(numbered, default=0) + 1) if number not in numbered]
+            if not files:
+                yield FolderCase(BrokenUnit(first, (first,), f"it has a label map, {label}, but no image"), label)
+            elif missing:
+                reason = f"it has no channel {missing[0]:04d} in images{split}; add the file"
+                yield FolderCase(BrokenUnit(first, files, reason), label)
+            elif required and label is None:
+                reason = f"it has no label map labels{split}/{case}{self.ending}; add the file"
+                yield FolderCase(BrokenUnit(first, files, reason), None)
+            else:
+                yield FolderCase(self._unit(first, files), label)
+        for file in odd:
+            reason = f"its name has no channel number; name it CASE_0000{self.ending}"
+            yield FolderCase(BrokenUnit(file, (file,), reason), None)
 
-    def _by_case(self, folder: Path, required: bool) -> dict[str, dict[int, str]]:
-        """Case -> channel -> file."""
+    def _by_case(self, folder: Path, required: bool) -> tuple[dict[str, dict[int, str]], list[str]]:
+        """Case -> channel -> file, and files that do not say which they are."""
         if not folder.is_dir():
             if required:
                 raise LayoutError(f"{folder} is missing; it must hold the training images")
-            return {}
+            return {}, []
         pattern = re.compile(r"(.+)_(\d{4})" + re.escape(self.ending), re.DOTALL | re.ASCII)
         found: dict[str, dict[int, str]] = {}
-        for path in sorted(folder.iterdir()):
-            if is_hidden(path.name) or not path.name.endswith(self.ending):
-                continue
-            match = pattern.fullmatch(path.name)
+        odd = []
+        for file in self._files(folder):
+            match = pattern.fullmatch(file)
             if match is None:
-                raise LayoutError(f"{path} has no channel number; name it CASE_0000{self.ending}")
-            found.setdefault(match[1], {})[int(match[2])] = f"{folder.name}/{path.name}"
-        return found
+                odd.append(f"{folder.name}/{file}")
+            else:
+                found.setdefault(match[1], {})[int(match[2])] = f"{folder.name}/{file}"
+        return found, odd
 
-    def _check_count(self, cases: int) -> None:
+    def _label_maps(self, folder: Path) -> dict[str, str]:
+        """Case -> label map."""
+        files = self._files(folder) if folder.is_dir() else []
+        return {
+            file[: -len(self.ending)]: confine(self.root, f"{folder.name}/{file}", str(self.root)) for file in files
+        }
+
+    def _files(self, folder: Path) -> list[str]:
+        """Names of the files of a folder that may be images or label maps."""
+        return [
+            file
+            for file in sorted(walk(folder))
+            if "/" not in file and file.endswith(self.ending) and not is_hidden(file)
+        ]
+
+    def _unit(self, name: str, files: tuple[str, ...]) -> ImageUnit:
+        """A case with one file for each channel; a single colour image may hold all of them."""
+        count = len(files)
+        if count == 1 and self.channels > 1:
+            try:
+                count = format_of(self.root / files[0]).read(self.root / files[0]).shape[0]
+            except (FormatError, OSError):
+                return ChannelFiles(name, files)  # it says so itself when it is read
+        if count != self.channels:
+            names = ", ".join(map(str, self.content["channel_names"].values()))
+            return BrokenUnit(name, files, f"it has {count} channels, {_JSON} names {self.channels}: {names}")
+        return ChannelFiles(name, files)
+
+    def _check_count(self, cases: Sequence[FolderCase]) -> None:
+        """What is declared and not there cannot be named; what is there and not declared shows that the JSON is wrong."""
         declared = entry_of(self.content, "numTraining", int, self.json)
-        if declared != cases:
+        found = sum(not isinstance(case.unit, BrokenUnit) for case in cases)
+        if declared < max(1, found):
             raise LayoutError(
-                f"{self.json}: numTraining is {declared}, but there are {cases} training cases; add what is missing or correct it"
+                f"{self.json}: numTraining is {declared}, but there are {found} training cases; correct it"
             )
-
-    def _check_channels(self, units: list[ImageUnit]) -> None:
-        """One file for each channel; a single colour image may hold all of them."""
-        for unit in units:
-            count = len(unit.files)
-            if count == 1 and self.channels > 1:
-                path = self.root / unit.files[0]
-                count = format_of(path).read(path).shape[0]
-            if count != self.channels:
-                raise LayoutError(
-                    f"{self.root}: case {unit.name!r} has {count} channels, {_JSON} names {self.channels}: "
-                    f"{', '.join(map(str, self.content['channel_names'].values()))}"
-                )
 
 
 def _largest_label(content: dict[str, Any], path: Path) -> int:

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -127,6 +128,39 @@ class ChannelFiles(ImageUnit):
         for file, part in zip(self.files, self._parts(root), strict=True):
             yield file, image[start : start + len(part)]
             start += len(part)
+
+
+@dataclass(frozen=True)
+class BrokenUnit(ImageUnit):
+    """A case that cannot be used: it keeps its place, and whatever is asked of it says why not.
+
+    Whoever publishes lists it and leaves its files out of the copy.
+
+    Args:
+        name: of the case, unique in the data set.
+        files: all that belong to it and must not be copied as they are; they need not exist.
+        reason: why it cannot be used, and what to do.
+    """
+
+    reason: str
+
+    def read(self, root: Path) -> Array:
+        self._fail()
+
+    def write(self, root: Path, output: Path, image: Array) -> None:
+        self._fail()
+
+    def differences(self, root: Path, other: Path) -> Iterator[str]:
+        self._fail()
+
+    def keepsake(self, root: Path) -> bytes | None:
+        self._fail()
+
+    def restore(self, root: Path, output: Path, image: Array, keepsake: bytes | None) -> None:
+        self._fail()
+
+    def _fail(self) -> NoReturn:
+        raise FormatError(f"case {self.name!r}: {self.reason}")
 
 
 def pack_keepsakes(parts: list[bytes | None]) -> bytes | None:

@@ -52,7 +52,7 @@ def _waves(rank: int, count: int) -> list[tuple[int, ...]]:
 
 def _rank(wave: tuple[int, ...]) -> int:
     """Waves along two axes come first: measured the strongest (docs/experiments.md), and no slice is left plain."""
-    return {0: 0, 2: 1, 3: 2, 1: 3}[np.count_nonzero(wave)]
+    return {0: 0, 2: 1, 3: 2, 1: 3}[int(np.count_nonzero(wave))]
 
 
 def _pattern(wave: tuple[int, ...], grid: Sequence[Array], shape: Sequence[int]) -> NDArray[np.int8]:

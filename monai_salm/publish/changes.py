@@ -7,73 +7,109 @@ from pathlib import Path
 
 import numpy as np
 
+from monai_salm._files import copy_file
 from monai_salm.digest import content_digest
 from monai_salm.formats.base import Array
 from monai_salm.layouts.units import ImageUnit
-from monai_salm.publish.checks import PublishError
 from monai_salm.publish.folders import LeftOutError
+from monai_salm.publish.records import copy_key
 from monai_salm.store import Noise, NoiseStore
 from monai_salm.store_records import keep, kept
 
 
 @dataclass(frozen=True)
 class Protection:
-    """Puts the store's noise into images."""
+    """Puts the store's noise into images.
+
+    Args:
+        store: the noise.
+    """
 
     store: NoiseStore
 
     def edit(self, name: str, image: Array) -> Array:
+        """The protected image.
+
+        Raises:
+            LeftOutError: if it cannot be protected.
+        """
+        skipped = {str(case["name"]): case["reason"] for case in self.store.meta.get("skipped", [])}
+        if name in skipped:
+            raise LeftOutError(f"case {name!r} was left out when the noise was made: {skipped[name]}")
         noise = self.store.get(content_digest(image), image.shape)
         if noise is None:
-            skipped = {str(case["name"]): case["reason"] for case in self.store.meta.get("skipped", [])}
-            if name in skipped:
-                raise LeftOutError(f"has no noise, for it was left out when that was made: {skipped[name]}")
-            raise PublishError(
-                f"nothing was published: case {name!r} is not in {self.store.path}{_why_missing(self.store, image)}"
-            )
+            raise LeftOutError(f"case {name!r} is not in {self.store.path}{_why_missing(self.store, image)}")
         _require_type(noise, image, name)
         result = noise.apply(image)
         if np.array_equal(result, image):
-            raise PublishError(f"case {name!r}: its noise in {self.store.path} changes nothing; generate it again")
+            raise LeftOutError(f"case {name!r}: its noise in {self.store.path} changes nothing; generate it again")
         return result
 
     def write(self, unit: ImageUnit, root: Path, output: Path) -> None:
-        unit.rewrite(root, output, lambda image: self.edit(unit.name, image))
+        """Write the protected files of an image, and keep what they lack."""
         keepsake = unit.keepsake(root)
+        unit.rewrite(root, output, lambda image: self.edit(unit.name, image))
         if keepsake is not None:
-            keep(self.store, {f"image:{unit.name}": keepsake})
+            keep(self.store, {copy_key(output, unit.files): keepsake})
+
+    def finished(self, unit: ImageUnit, root: Path, output: Path) -> bool:
+        """Whether files that are there are all there is to an image: a kill may have come before its header was kept."""
+        return unit.keepsake(root) is None or kept(self.store, copy_key(output, unit.files)) is not None
 
 
 @dataclass(frozen=True)
 class Removal:
-    """Takes the store's noise off images."""
+    """Takes the store's noise off images.
+
+    Args:
+        store: the noise.
+        expected: names of images that must have noise; others are copied if they have none.
+    """
 
     store: NoiseStore
+    expected: frozenset[str]
 
     def edit(self, name: str, image: Array) -> Array:
+        """The original image, or the same if it has no noise and need not have.
+
+        Raises:
+            LeftOutError: if it cannot be restored.
+        """
         noise = self.store.get_protected(content_digest(image), image.shape)
+        if noise is None and name not in self.expected:
+            return image
         if noise is None:
-            raise PublishError(
+            raise LeftOutError(
                 f"case {name!r} is not an image that {self.store.path} protected: was it changed or compressed after "
-                "publishing, or is this the store of another data set? Nothing was restored"
+                "publishing, or is this the store of another data set?"
             )
         _require_type(noise, image, name)
         original = noise.remove(image)
         if content_digest(original) != noise.digest:
-            raise PublishError(
+            raise LeftOutError(
                 f"case {name!r}: taking the noise off does not give the original's digest; {self.store.path} is damaged"
             )
         return original
 
     def write(self, unit: ImageUnit, root: Path, output: Path) -> None:
-        original = self.edit(unit.name, unit.read(root))
-        unit.restore(root, output, original, kept(self.store, f"image:{unit.name}"))
+        """Write the original files of an image."""
+        image = unit.read(root)
+        original = self.edit(unit.name, image)
+        if original is image:
+            for file in unit.files:
+                copy_file(root / file, output / file)
+            return
+        unit.restore(root, output, original, kept(self.store, copy_key(root, unit.files)))
+
+    def finished(self, unit: ImageUnit, root: Path, output: Path) -> bool:
+        """Whether files that are there are all there is to an image."""
+        return True
 
 
 def _require_type(noise: Noise, image: Array, name: str) -> None:
     # Noise made on what a loader turned into floats fits the file if its steps are whole; otherwise integers lose it.
     if image.dtype.kind != "f" and noise.quantum != int(noise.quantum):
-        raise PublishError(
+        raise LeftOutError(
             f"case {name!r} is stored as {image.dtype.name}, its noise was made for {noise.dtype}; generate it from these files"
         )
 

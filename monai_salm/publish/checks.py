@@ -10,8 +10,9 @@ from typing import TypeAlias
 from monai_salm._files import inside
 from monai_salm.digest import content_digest
 from monai_salm.formats.base import FormatError
-from monai_salm.layouts import TRAIN, ArchiveLayout, FolderLayout, Layout, LayoutError, open_layout
+from monai_salm.layouts import LAYOUTS, TRAIN, ArchiveLayout, FolderLayout, Layout, LayoutError, open_layout
 from monai_salm.publish.manifest import file_path, manifest_path, read_manifest, signature_path
+from monai_salm.publish.records import was_restored
 from monai_salm.store import APPLICATION_ID, NoiseStore
 
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -21,14 +22,21 @@ class PublishError(ValueError):
     """A copy that was not made; the message says why, names the case or file, and what to do."""
 
 
+def whole_path(path: PathLike) -> Path:
+    """A path that has a name: ``.`` and ``..`` become what they stand for."""
+    found = Path(path)
+    return found if found.name and found.name != ".." else found.resolve()
+
+
 def check_publishable(
-    source: PathLike,
+    source: PathLike | Layout,
     output: PathLike,
     store: PathLike,
     *,
     layout: str | None = None,
     splits: Sequence[str] = (TRAIN,),
     overwrite: bool = False,
+    sign_key: PathLike | None = None,
 ) -> Layout:
     """Refuse what ``publish`` would refuse, as far as that can be told before there is any noise.
 
@@ -39,6 +47,7 @@ def check_publishable(
         layout: a name of ``layouts.LAYOUTS``; None finds it out.
         splits: whose images are to be protected.
         overwrite: an earlier copy may be replaced; nothing else ever is.
+        sign_key: file of a private key, which must not be published.
 
     Returns:
         The original data set.
@@ -46,21 +55,62 @@ def check_publishable(
     Raises:
         PublishError, FileExistsError, LayoutError, FormatError, NoiseStoreError, OSError: as ``publish``.
     """
-    data = open_layout(source, layout)
-    target = Path(output)
+    data = source if isinstance(source, Layout) else open_layout(source, layout)
+    target = whole_path(output)
+    if not splits:
+        raise PublishError("no split was named whose images are to be protected")
     for split in splits:
         data.require_split(split)
     check_places(data, target, Path(store), overwrite)
-    if _in_the_way(target) and not manifest_path(data, target).is_file():
+    if in_the_way(target) and not manifest_path(data, target).is_file():
         raise PublishError(
             f"{target} is no earlier protected copy: it has no manifest. It would be deleted; remove it or give another output"
         )
+    if isinstance(data, ArchiveLayout) and not target.exists() and manifest_path(data, target).exists():
+        raise FileExistsError(f"{manifest_path(data, target)} is there already, without its archive; move it away")
+    if sign_key is not None and inside(Path(sign_key), data.root):
+        raise PublishError(f"the private key {sign_key} lies inside the input and would be published; move it out")
     _require_no_store(data)
     if Path(store).exists():
         NoiseStore(store).settings  # noqa: B018 - raises for what is no store, or an incomplete one
+        if not os.access(store, os.W_OK):
+            raise PublishError(f"{store} cannot be written; a record of the copy is kept in it. Make it writable")
     if read_manifest(data):
         raise PublishError(f"{data.root} is a protected copy already, by its manifest. Publish the original")
     return data
+
+
+def check_restorable(data: Layout, target: Path, store: NoiseStore, overwrite: bool) -> None:
+    """Refuse what ``restore`` would refuse: above all, to write over anything but what it wrote itself.
+
+    Args:
+        data: the protected copy.
+        target: where the originals go.
+        store: the noise.
+        overwrite: an earlier restored copy may be replaced.
+
+    Raises:
+        PublishError, FileExistsError, NoiseStoreError: for a place that is not safe.
+    """
+    check_places(data, target, store.path, overwrite)
+    if in_the_way(target) and not was_restored(store, target):
+        raise PublishError(
+            f"{target} was not written by restore with this store: it may be an original. Remove it or give another place"
+        )
+
+
+def require_outside_copies(path: Path) -> None:
+    """Refuse to write a noise store into a protected copy, from where it would go public.
+
+    Raises:
+        PublishError: if a folder above has a public manifest.
+    """
+    for folder in path.resolve().parents:
+        for manifest in {layout.manifest for layout in LAYOUTS.values() if issubclass(layout, FolderLayout)}:
+            if (folder / manifest).is_file():
+                raise PublishError(
+                    f"{path} lies in the protected copy {folder} and would go public; give another place"
+                )
 
 
 def check_places(data: Layout, target: Path, store: Path, overwrite: bool) -> None:
@@ -79,14 +129,14 @@ def check_places(data: Layout, target: Path, store: Path, overwrite: bool) -> No
         )
     if target.is_symlink():
         raise PublishError(f"the output {target} is a link; give the place itself")
-    if not _in_the_way(target):
+    if not in_the_way(target):
         return
     if not overwrite:
         raise FileExistsError(f"{target} exists; give another output or overwrite it (--overwrite)")
     _require_own(target, data)
 
 
-def _in_the_way(target: Path) -> bool:
+def in_the_way(target: Path) -> bool:
     """Whether there is something that a copy would replace."""
     return target.exists() and not (target.is_dir() and not any(target.iterdir()))
 

@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from monai_salm._files import file_sha256
 from monai_salm._version import __version__
-from monai_salm.layouts import TRAIN, FolderLayout, open_layout
+from monai_salm.layouts import TRAIN, FolderLayout, Layout, open_layout
 from monai_salm.progress import ProgressCallback
 from monai_salm.publish.changes import Protection, Removal
 from monai_salm.publish.checks import (
     PathLike,
-    check_places,
     check_publishable,
+    check_restorable,
     repeated_warnings,
     unlisted_warnings,
+    whole_path,
 )
 from monai_salm.publish.folders import in_threads
-from monai_salm.publish.manifest import file_path, manifest_path, read_manifest, signature_path, write_manifest
+from monai_salm.publish.manifest import file_path, manifest_path, read_manifest, write_manifest
+from monai_salm.publish.records import (
+    copy_key,
+    digests_of,
+    own_files,
+    record_copy,
+    record_of,
+    record_restored,
+    was_restored,
+)
 from monai_salm.publish.signing import sign_manifest
 from monai_salm.publish.staging import Staging
 from monai_salm.publish.work import PublishReport, Work
 from monai_salm.store import NoiseStore
-from monai_salm.store_records import add_record, kept
+from monai_salm.store_records import keep, kept
 
 
 def publish(
@@ -67,26 +77,33 @@ def publish(
         LayoutError, FormatError, NoiseStoreError, OSError: for what cannot be read or written.
     """
     _check_work(jobs, shard)
-    noises = store if isinstance(store, NoiseStore) else NoiseStore(store)
-    data = check_publishable(source, output, noises.path, layout=layout, splits=splits, overwrite=overwrite)
+    noises, target = store if isinstance(store, NoiseStore) else NoiseStore(store), whole_path(output)
+    Staging(target).remove_finished()
+    data = open_layout(source, layout)
+    report = progress or (lambda _: None)
+    work = Work(data, target, splits, splits, "publish", jobs, shard, overwrite, report)
+    asked = {"verb": "publish", "version": __version__, "noise": _identity(noises), "sign": str(sign_key)}
+    job = hashlib.sha256(json.dumps(work.identity(asked), sort_keys=True).encode()).hexdigest()
+    done = record_of(noises, manifest_path(data, target), job) if shard[1] > 1 and target.exists() else None
+    if done is not None:  # a repeated part of what is finished
+        return work.outcome(done["failed"], [], complete=True)
+    check_publishable(data, target, noises.path, splits=splits, overwrite=overwrite, sign_key=sign_key)
     warnings = [] if shard[0] else [*unlisted_warnings(data, noises), *repeated_warnings(data, noises, splits)]
-    protection = Protection(noises)
-    work = Work(data, Path(output), splits, "publish", jobs, shard, progress or (lambda _: None))
+    replaced = data.rewritten_files(splits) if isinstance(data, FolderLayout) else {}
 
-    def finish(staging: Staging, failed: Mapping[str, str]) -> None:
-        missing = {file for unit in work.units() if unit.name in failed for file in unit.files}
-        files = [file for file in work.image_files() if file not in missing]
+    def finish(staging: Staging, failed: Mapping[str, str]) -> list[str]:
+        for file in replaced:
+            keep(noises, {copy_key(staging.copy, [file]): (data.root / file).read_bytes()})
+        files = work.image_files(failed)
         places = [file_path(data, file, staging.copy) for file in files]
-        digests = dict(zip(files, in_threads(file_sha256, places, jobs), strict=True))
         path = manifest_path(data, staging.copy)
-        write_manifest(path, digests, noises, splits)
+        write_manifest(path, dict(zip(files, in_threads(file_sha256, places, jobs), strict=True)), noises, splits)
         if sign_key is not None:
             sign_manifest(path, Path(sign_key))
-        add_record(noises, _record(work, path, failed))
+        record_copy(noises, data, target, staging.copy, splits, failed, job, jobs)
+        return []
 
-    job = {"verb": "publish", "version": __version__, "noise": _identity(noises), "sign": str(sign_key)}
-    replaced = data.rewritten_files(splits) if isinstance(data, FolderLayout) else {}
-    return work.run(job, protection, {**replaced}, finish, warnings)
+    return work.run(work.identity(asked), Protection(noises), replaced, finish, warnings)
 
 
 def restore(
@@ -119,19 +136,66 @@ def restore(
         FileExistsError, StagingBusyError, LayoutError, FormatError, NoiseStoreError, OSError: as for ``publish``.
     """
     _check_work(jobs, shard)
-    noises = store if isinstance(store, NoiseStore) else NoiseStore(store)
+    noises, target = store if isinstance(store, NoiseStore) else NoiseStore(store), whole_path(restored)
+    Staging(target).remove_finished()
     data = open_layout(protected, layout)
-    check_places(data, Path(restored), noises.path, overwrite)
-    splits = read_manifest(data).get("splits", [TRAIN])
-    work = Work(data, Path(restored), splits, "restore", jobs, shard, progress or (lambda _: None))
-    replaced: dict[str, bytes | None] = {}
-    if isinstance(data, FolderLayout):
-        for place in (data.manifest, signature_path(Path(data.manifest)).as_posix()):
-            replaced[place] = None
-        originals = {file: kept(noises, f"file:{file}") for file in data.all_files()}
-        replaced.update({file: content for file, content in originals.items() if content is not None})
-    job = {"verb": "restore", "version": __version__, "noise": _identity(noises)}
-    return work.run(job, Removal(noises), replaced, None, [])
+    report = progress or (lambda _: None)
+    splits = [split for split in read_manifest(data).get("splits", [TRAIN]) if split in data.splits]
+    work = Work(data, target, splits, data.splits, "restore", jobs, shard, overwrite, report)
+    if shard[1] > 1 and target.exists() and was_restored(noises, target):
+        return work.outcome({}, [], complete=True)
+    check_restorable(data, target, noises, overwrite)
+    record = record_of(noises, manifest_path(data))
+
+    def finish(staging: Staging, failed: Mapping[str, str]) -> list[str]:
+        _remove_manifest_folder(data, staging, record)
+        record_restored(noises, target, staging.copy)
+        return _unvouched(data, record, jobs)
+
+    asked = {"verb": "restore", "version": __version__, "noise": _identity(noises)}
+    removal = Removal(noises, frozenset(work.names()))
+    return work.run(work.identity(asked), removal, _originals(data, noises, splits), finish, [])
+
+
+def _originals(data: Layout, store: NoiseStore, splits: Sequence[str]) -> dict[str, bytes | None]:
+    """What files, not images, were before they were published; None for those that were not there."""
+    if not isinstance(data, FolderLayout):
+        return {}
+    found: dict[str, bytes | None] = dict.fromkeys(own_files(data))
+    images = set(data.image_files(data.splits))
+    for file in data.all_files():
+        if file not in images and file not in found:
+            original = kept(store, copy_key(data.root, [file]))
+            if original is not None:
+                found[file] = original
+    return found
+
+
+def _unvouched(data: Layout, record: Mapping[str, Any] | None, jobs: int) -> list[str]:
+    """What was taken over from a copy and is not what its owner published, a warning each."""
+    if record is None:
+        return [
+            "the store has no record of this copy (its manifest was changed, or the store was copied before publishing): files "
+            "other than protected images were taken over as they are"
+        ]
+    if not isinstance(data, FolderLayout):
+        return []
+    found, images = digests_of(data.root, jobs, own_files(data)), set(data.image_files(record["splits"]))
+    names = sorted(file for file in found if file not in images and record["files"].get(file) != found[file])
+    missing = sorted(set(record["files"]) - set(found))
+    return [f"{file}: is not as it was published" for file in names] + [f"{file}: is missing" for file in missing]
+
+
+def _remove_manifest_folder(data: Layout, staging: Staging, record: Mapping[str, Any] | None) -> None:
+    """A folder that was made for the manifest alone goes with it."""
+    if not isinstance(data, FolderLayout):
+        return
+    name = Path(data.manifest).parent.as_posix()
+    folder = staging.copy / name
+    if name == "." or not folder.is_dir() or any(folder.iterdir()):
+        return
+    if record is None or name not in record["folders"]:
+        folder.rmdir()
 
 
 def _check_work(jobs: int, shard: tuple[int, int]) -> None:
@@ -149,16 +213,3 @@ def _identity(store: NoiseStore) -> str:
     for row in store.rows("SELECT checksum FROM noise ORDER BY digest"):
         digest.update(row[0])
     return digest.hexdigest()
-
-
-def _record(work: Work, manifest: Path, failed: Mapping[str, str]) -> dict[str, Any]:
-    """What the owner can look up later: which copy this is."""
-    return {
-        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "source": str(work.data.root.resolve()),
-        "output": str(work.target.resolve()),
-        "layout": work.data.name,
-        "splits": list(work.splits),
-        "manifest": manifest.read_text("utf-8"),
-        "failed": dict(failed),
-    }

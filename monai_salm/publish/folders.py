@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ class FolderCopy:
         staging: where the copy grows.
         units: the images that ``write`` handles.
         write: writes one image's files into ``staging.copy``; raises LeftOutError or FormatError for one that cannot be.
+        finished: whether an image whose files are there needs nothing else; asked of what an earlier call has written.
         replaced: files with other content in the copy; None leaves one out.
         stage: for the progress.
         report: called with the progress.
@@ -46,6 +48,7 @@ class FolderCopy:
     staging: Staging
     units: Sequence[ImageUnit]
     write: Callable[[ImageUnit], None]
+    finished: Callable[[ImageUnit], bool]
     replaced: Mapping[str, bytes | None]
     stage: str
     report: ProgressCallback
@@ -63,11 +66,16 @@ class FolderCopy:
         mine = self._items()[self.shard[0] :: self.shard[1]]
         for item in mine:
             self.staging.fail(_name(item), None)
-        waiting = [item for item in mine if not self.staging.holds(_files(item))]
+        waiting = [item for item in mine if not self._done(item)]
         done = len(mine) - len(waiting)
         for item in in_threads(self._do, waiting, self.jobs):
             done += 1
             self.report(Progress(self.stage, done, len(mine), _name(item)))
+
+    def _done(self, item: ImageUnit | str) -> bool:
+        if not self.staging.holds(_files(item)):
+            return False
+        return isinstance(item, str) or self.finished(item)
 
     def failures(self) -> dict[str, str] | None:
         """Why images (or other files) are not in the copy, by name; None while some are still to be done."""
@@ -116,9 +124,10 @@ class FolderCopy:
 
     def _of_source(self, error: OSError) -> bool:
         """Whether it is a file of the data set that cannot be read."""
-        if error.errno in _FATAL or not isinstance(error.filename, str):
+        if error.errno in _FATAL:
             return False
-        return Path(error.filename).is_relative_to(self.data.root)
+        # An error of reading itself names no file.
+        return not error.filename or not Path(os.fsdecode(error.filename)).is_relative_to(self.staging.folder)
 
 
 def in_threads(work: Callable[[T], R], items: Sequence[T], jobs: int) -> Iterator[R]:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from monai_salm._files import atomic_file
+from monai_salm.publish.checks import require_outside_copies
 from monai_salm.store import NoiseStore, NoiseStoreError
+from monai_salm.store_records import copy_without_records
 
 _NEEDED = 'encryption needs pyrage: pip install "monai_salm[crypto]"'
 
 
 def encrypt_store(store: Path, output: Path, recipients: Sequence[str]) -> None:
     """Encrypt a store, so that only the recipients can read it.
+
+    The record of where copies were published stays with the owner. Everything else that undoing the noise takes goes along.
 
     Args:
         store: the noise store.
@@ -33,9 +38,11 @@ def encrypt_store(store: Path, output: Path, recipients: Sequence[str]) -> None:
     NoiseStore(store).check()
     _require_new(output)
     keys = [_recipient(age, text) for text in recipients]
-    with atomic_file(output) as file, open(store, "rb") as plain:
-        os.fchmod(file.fileno(), 0o600)
-        age.encrypt_io(plain, file, keys)
+    with TemporaryDirectory(prefix="monai_salm-") as folder:
+        plain = copy_without_records(store, Path(folder) / "store.db")
+        with atomic_file(output) as file, open(plain, "rb") as reader:
+            os.fchmod(file.fileno(), 0o600)
+            age.encrypt_io(reader, file, keys)
 
 
 def decrypt_store(encrypted: Path, store: Path, identity: Path) -> None:
@@ -53,6 +60,7 @@ def decrypt_store(encrypted: Path, store: Path, identity: Path) -> None:
     """
     age = _age()
     _require_new(store)
+    require_outside_copies(store)
     keys = _identities(age, identity)
     try:
         with open(encrypted, "rb") as secret, atomic_file(store) as file:

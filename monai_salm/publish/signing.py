@@ -51,7 +51,10 @@ def signature_problem(manifest: Path, public_key: Path) -> str | None:
     if not path.is_file():
         return f"{path.name}: missing; the manifest is not signed"
     try:
-        public.verify(base64.b64decode(path.read_bytes().strip(), validate=True), manifest.read_bytes())
+        signature = base64.b64decode(path.read_bytes()[:-1], validate=True)
+        if path.read_bytes() != base64.b64encode(signature) + b"\n":
+            raise ValueError("not as it was written")
+        public.verify(signature, manifest.read_bytes())
     except (InvalidSignature, ValueError):
         return f"{path.name}: the manifest was not signed with the private key of {public_key}, or was changed since"
     return None

@@ -18,6 +18,9 @@ from typing import Any
 
 from monai_salm._files import atomic_file, sync_folder, try_lock
 
+_OWN = re.compile(
+    r"copy|failed|job\.json|lock|finish\.lock|shard-\d+-of-\d+\.lock|replaced\..+|\.job\.json\.[0-9a-f]{8}\.partial"
+)
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
 
 
@@ -53,17 +56,28 @@ class Staging:
         """
         staging = cls(target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        staging.folder.mkdir(mode=0o700, exist_ok=True)
         held: list[int] = []
         try:
-            staging._begin(job, shard, held)
+            for last in (False, False, True):
+                try:
+                    staging._begin(job, shard, held)
+                    break
+                except FileNotFoundError:  # another process has just finished, and removed the folder
+                    while held:
+                        os.close(held.pop())
+                    if last:
+                        raise
             yield staging
         finally:
+            begun = bool(held)
             for descriptor in held:
                 os.close(descriptor)
-            staging._remove_if_empty()
+            if begun:
+                staging._remove_if_empty()
 
     def _begin(self, job: dict[str, Any], shard: tuple[int, int], held: list[int]) -> None:
+        self._require_own()
+        self.folder.mkdir(mode=0o700, exist_ok=True)
         text = json.dumps(job, sort_keys=True)
         place = self.folder / "job.json"
         if not (place.is_file() and place.read_text("utf-8") == text):
@@ -83,6 +97,31 @@ class Staging:
         self.copy.parent.mkdir(exist_ok=True)
         self._failed.mkdir(exist_ok=True)
 
+    def _require_own(self) -> None:
+        """Nothing of anybody else's is ever emptied, whatever its name."""
+        folder = self.folder
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            raise ValueError(f"{folder} is in the way: it is no folder of monai_salm's. Move it away")
+        if not folder.exists():
+            return
+        foreign = [path.name for path in folder.iterdir() if not _OWN.fullmatch(path.name)]
+        begun = (path.name == "lock" or _TEMPORARY.fullmatch(path.name) for path in folder.iterdir())
+        known = (folder / "job.json").is_file() or all(begun)
+        if foreign or not known or (hasattr(os, "getuid") and folder.stat().st_uid != os.getuid()):
+            raise ValueError(f"{folder} is in the way: it is no interrupted copy of yours. Move it away")
+
+    def remove_finished(self) -> None:
+        """Remove what a call has left that was killed after the copy got its name."""
+        if not self.target.exists() or self.copy.exists() or not (self.folder / "job.json").is_file():
+            return
+        self._require_own()
+        alone = try_lock(self.folder / "lock")
+        if alone is not None:
+            try:
+                self.remove()
+            finally:
+                os.close(alone)
+
     def _lock(self, name: str, shared: bool, what: str) -> int:
         descriptor = try_lock(self.folder / name, shared=shared)
         if descriptor is None:
@@ -95,14 +134,24 @@ class Staging:
         )
 
     def _discard(self) -> None:
-        replaced = self.folder / f"replaced.{self.target.name}"
-        if replaced.exists() and not self.target.exists():  # cut short between its two renames
-            os.rename(replaced, self.target)
+        self._settle_replaced()
         for path in self.folder.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
             elif path.name != "lock":
                 path.unlink()
+
+    def _settle_replaced(self) -> None:
+        """An earlier copy that was moved out of the way goes back if nothing took its place, and else goes for good."""
+        replaced = self.folder / f"replaced.{self.target.name}"
+        if not replaced.exists():
+            return
+        if not self.target.exists():
+            os.rename(replaced, self.target)
+        elif replaced.is_dir():
+            shutil.rmtree(replaced)
+        else:
+            replaced.unlink()
 
     def holds(self, files: Iterable[str]) -> bool:
         """Whether all of some files are there, whole.
@@ -154,6 +203,7 @@ class Staging:
                 the copy has none, removed.
         """
         if self.target.exists():
+            self._settle_replaced()
             os.rename(self.target, self.folder / f"replaced.{self.target.name}")
         for name in beside:
             # The old manifest would not fit the new file. The new one first: should this be cut short, what stands

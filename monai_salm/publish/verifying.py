@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,8 +18,10 @@ from monai_salm.progress import Progress, ProgressCallback
 from monai_salm.publish.checks import PathLike
 from monai_salm.publish.folders import in_threads
 from monai_salm.publish.manifest import manifest_path, manifest_problems, read_manifest, signature_path
+from monai_salm.publish.records import copy_key, record_of, record_problems
 from monai_salm.publish.signing import signature_problem
 from monai_salm.store import NoiseStore
+from monai_salm.store_records import kept
 
 
 @dataclass(frozen=True)
@@ -29,15 +31,24 @@ class VerifyReport:
     Args:
         checked: cases that were compared.
         problems: one line for everything that is wrong; empty if all is as promised.
+        left_out: images that are not in the copy, as ``publish`` said when it wrote it, with the reasons.
+        partial: whether other calls compare the rest.
     """
 
     checked: int
     problems: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    partial: bool = False
+
+    @property
+    def sound(self) -> bool:
+        """Whether something was checked and what is in the copy is as it should be."""
+        return (self.checked > 0 or self.partial) and not self.problems
 
     @property
     def ok(self) -> bool:
-        """Whether something was checked and nothing is wrong."""
-        return self.checked > 0 and not self.problems
+        """Whether the copy is sound and nothing was left out of it."""
+        return self.sound and not self.left_out
 
 
 def verify(
@@ -81,15 +92,19 @@ def verify(
         splits = tuple(read_manifest(data, target).get("splits", [TRAIN]))
     except (OSError, ValueError) as error:
         return VerifyReport(0, [str(error)])
-    if set(splits) - set(data.splits) or TRAIN not in splits:
+    if not splits or set(splits) - set(data.splits):
         return VerifyReport(0, [f"the manifest names the splits {splits}, the original has {data.splits}"])
-    comparison = _Comparison(data, target, splits, rules, jobs, shard, progress or (lambda _: None))
+    record = record_of(noises, manifest_path(data, target))
+    known = {} if record is None else record["failed"]
+    comparison = _Comparison(data, target, splits, rules, known, jobs, shard, progress or (lambda _: None))
     checked, problems = comparison.run()
     if shard[0] == 0:
-        problems += manifest_problems(data, target, noises, splits, comparison.left_out())
+        problems += manifest_problems(data, target, noises, splits, comparison.missing())
+        problems += record_problems(data, target, noises)
         if signer is not None and (wrong := signature_problem(manifest_path(data, target), Path(signer))):
             problems.append(wrong)
-    return VerifyReport(checked, problems)
+    left_out = {name: reason for name, reason in known.items() if shard[0] == 0}
+    return VerifyReport(checked, problems, left_out, partial=shard[1] > 1)
 
 
 @dataclass(frozen=True)
@@ -100,6 +115,7 @@ class _Comparison:
     target: Path
     splits: tuple[str, ...]
     rules: _Rules
+    known: Mapping[str, str]
     jobs: int
     shard: tuple[int, int]
     report: ProgressCallback
@@ -111,8 +127,8 @@ class _Comparison:
         assert isinstance(self.data, ArchiveLayout)
         return (0, []) if self.shard[0] else self._archive(self.data)
 
-    def left_out(self) -> set[str]:
-        """Image files that the copy has not; ``run`` says so of each."""
+    def missing(self) -> set[str]:
+        """Image files that the copy has not; ``run`` says so of each, unless it is known why."""
         if not isinstance(self.data, FolderLayout):
             return set()
         return {file for file in self.data.image_files(self.splits) if not (self.target / file).exists()}
@@ -140,12 +156,16 @@ class _Comparison:
 
     def _unit_problems(self, unit: ImageUnit) -> Iterator[str]:
         missing = [file for file in unit.files if not (self.target / file).is_file()]
+        if missing and unit.name in self.known and len(missing) == len(unit.files):
+            return
         if missing:
             yield f"{missing[0]}: missing from the copy"
             return
         try:
             yield from self.rules.problems(unit.read(self.data.root), unit.read(self.target))
             yield from unit.differences(self.data.root, self.target)
+            if unit.keepsake(self.data.root) != kept(self.rules.store, copy_key(self.target, unit.files)):
+                yield "the store does not keep what the copy lacks of the original's header; publish again"
         except (FormatError, OverflowError, OSError) as error:
             yield str(error)
 
@@ -153,10 +173,13 @@ class _Comparison:
         copy = self.target / file
         try:
             if not copy.is_file():
-                yield f"{file}: missing from the copy"
+                if file not in self.known:
+                    yield f"{file}: missing from the copy"
             elif content is not None:
                 if copy.read_bytes() != content:
                     yield f"{file}: is not what a protected copy has"
+                if kept(self.rules.store, copy_key(self.target, [file])) != (self.data.root / file).read_bytes():
+                    yield f"{file}: the store does not keep the original; publish again"
             elif not same_bytes(self.data.root / file, copy):
                 yield f"{file}: differs from the original"
         except OSError as error:

@@ -7,18 +7,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from monai_salm.formats.base import Array
 from monai_salm.layouts import ArchiveLayout, FolderLayout, Layout
 from monai_salm.layouts.units import ImageUnit
 from monai_salm.progress import Progress, ProgressCallback
 from monai_salm.publish.changes import Protection, Removal
-from monai_salm.publish.checks import PublishError
-from monai_salm.publish.folders import FolderCopy
+from monai_salm.publish.checks import PublishError, in_the_way
+from monai_salm.publish.folders import FolderCopy, LeftOutError
 from monai_salm.publish.manifest import file_path, manifest_path, signature_path
 from monai_salm.publish.staging import Staging
-from monai_salm.store_records import keep
 
 
 @dataclass(frozen=True)
@@ -49,81 +48,117 @@ class PublishReport:
         return not self.failed
 
 
+#: What ends a copy: given the staging folder and what was left out, returns warnings.
+Finish: TypeAlias = Callable[[Staging, Mapping[str, str]], list[str]]
+
+
 @dataclass(frozen=True)
 class Work:
-    """One call's part of the making of a copy."""
+    """One call's part of the making of a copy.
+
+    Args:
+        data: the data set that is copied.
+        target: where the copy goes.
+        splits: whose images carry noise in one of the two.
+        handled: whose images are looked at, ``splits`` among them.
+        stage: for the progress.
+        jobs: threads.
+        shard: index and number of the calls that share the work.
+        overwrite: an earlier copy may be replaced.
+        report: called with the progress.
+    """
 
     data: Layout
     target: Path
     splits: Sequence[str]
+    handled: Sequence[str]
     stage: str
     jobs: int
     shard: tuple[int, int]
+    overwrite: bool
     report: ProgressCallback
 
-    def units(self) -> tuple[ImageUnit, ...]:
-        return self.data.units(self.splits) if isinstance(self.data, FolderLayout) else ()
+    def names(self) -> list[str]:
+        """The images that carry noise."""
+        if isinstance(self.data, FolderLayout):
+            return [unit.name for unit in self.data.units(self.splits)]
+        return [name for split in self.splits for name in self.data.dataset(split).names]
 
-    def image_files(self) -> tuple[str, ...]:
-        # The file of an archive is known by the name it has in its place.
-        return self.data.image_files(self.splits) if isinstance(self.data, FolderLayout) else (self.target.name,)
+    def image_files(self, failed: Mapping[str, str]) -> tuple[str, ...]:
+        """The files of these images that are in the copy."""
+        if not isinstance(self.data, FolderLayout):
+            return (self.target.name,)  # an archive is known by the name it has in its place
+        units = self.data.units(self.splits)
+        return tuple(dict.fromkeys(file for unit in units if unit.name not in failed for file in unit.files))
+
+    def identity(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        """What tells this job from any other."""
+        return {**job, "splits": list(self.splits), "data": _fingerprint(self.data)}
 
     def run(
         self,
-        job: dict[str, Any],
+        identity: dict[str, Any],
         change: Protection | Removal,
-        replaced: dict[str, bytes | None],
-        finish: Callable[[Staging, Mapping[str, str]], None] | None,
+        replaced: Mapping[str, bytes | None],
+        finish: Finish,
         warnings: list[str],
     ) -> PublishReport:
-        """Do the work and, if all is done, give the copy its name."""
-        identity = {**job, "splits": list(self.splits), "data": _fingerprint(self.data)}
+        """Do the work and, if all is done, give the copy its name.
+
+        Args:
+            identity: of the job.
+            change: what happens to images.
+            replaced: files with other content in the copy; None leaves one out.
+            finish: called when all files are there.
+            warnings: for the report.
+        """
         with Staging.hold(self.target, identity, self.shard) as staging, _discarded_if_wrong(staging, self.shard):
             if isinstance(self.data, FolderLayout):
-                originals = {
-                    f"file:{file}": (self.data.root / file).read_bytes() for file, new in replaced.items() if new
-                }
-                if isinstance(change, Protection):
-                    keep(change.store, originals)
                 failed = self._copy_folder(self.data, staging, change, replaced)
             else:
                 failed = self._copy_archive(self.data, staging, change)
             if failed is None:
-                return self._report(None, {}, warnings)
+                return self.outcome({}, warnings, complete=False)
             with staging.finishing() as mine:
                 if mine:
-                    if isinstance(self.data, FolderLayout) and set(failed) >= {unit.name for unit in self.units()}:
-                        name, reason = next(iter(failed.items()))
-                        raise PublishError(f"nothing was written: no image could be read. {name}: {reason}")
+                    if in_the_way(self.target) and not self.overwrite:  # since the call began
+                        raise FileExistsError(f"{self.target} exists; another process has written it meanwhile")
+                    self._refuse_empty(failed)
                     staging.sweep()
-                    self._remove_manifest_folder(staging)
-                    if finish is not None:
-                        finish(staging, failed)
+                    warnings = [*warnings, *finish(staging, failed)]
                     manifest = manifest_path(self.data, self.target)
-                    beside = (
-                        [] if isinstance(self.data, FolderLayout) else [manifest.name, signature_path(manifest).name]
-                    )
-                    staging.move_into_place(beside)
-        return self._report(failed if mine else None, failed, warnings, finish is not None)
+                    alone = not isinstance(self.data, FolderLayout)
+                    staging.move_into_place([manifest.name, signature_path(manifest).name] if alone else [])
+        return self.outcome(failed, warnings, complete=mine)
 
-    def _remove_manifest_folder(self, staging: Staging) -> None:
-        """A folder that was made for the manifest alone goes with it."""
-        if self.stage == "restore" and isinstance(self.data, FolderLayout):
-            folder = (staging.copy / self.data.manifest).parent
-            if folder != staging.copy and not any(folder.iterdir()):
-                folder.rmdir()
+    def outcome(self, failed: Mapping[str, str], warnings: list[str], complete: bool) -> PublishReport:
+        """The report of a call."""
+        changed = [name for name in self.names() if name not in failed]
+        kept = set(self.data.all_files()) - set(self.data.image_files(self.splits)) - set(failed)
+        own = {self.data.manifest} if isinstance(self.data, FolderLayout) else set()
+        place = manifest_path(self.data, self.target) if self.stage == "publish" and complete else None
+        return PublishReport(self.target, len(changed), len(kept - own), place, warnings, dict(failed), complete)
+
+    def _refuse_empty(self, failed: Mapping[str, str]) -> None:
+        if isinstance(self.data, FolderLayout) and set(failed) >= set(self.names()):
+            name, reason = next(iter(failed.items()))
+            raise PublishError(f"nothing was written, for no image could be. {name}: {reason}")
 
     def _copy_folder(
         self,
         data: FolderLayout,
         staging: Staging,
         change: Protection | Removal,
-        replaced: dict[str, bytes | None],
+        replaced: Mapping[str, bytes | None],
     ) -> dict[str, str] | None:
         def write(unit: ImageUnit) -> None:
             change.write(unit, data.root, staging.copy)
 
-        copy = FolderCopy(data, staging, self.units(), write, replaced, self.stage, self.report, self.jobs, self.shard)
+        def finished(unit: ImageUnit) -> bool:
+            return change.finished(unit, data.root, staging.copy)
+
+        units, work = data.units(self.handled), (self.stage, self.report, self.jobs, self.shard)
+        copy = FolderCopy(data, staging, units, write, finished, replaced, *work)
         copy.run()
         failed = copy.failures()
         if failed:
@@ -134,7 +169,7 @@ class Work:
         assert isinstance(data, ArchiveLayout)
         if self.shard[0]:  # one file is not worth sharing out
             return {} if staging.holds([""]) else None
-        total, done = sum(len(data.dataset(split)) for split in self.splits), 0
+        total, done = sum(len(data.dataset(split)) for split in self.handled), 0
 
         def counted(name: str, image: Array) -> Array:
             nonlocal done
@@ -144,22 +179,11 @@ class Work:
             return edited
 
         if not staging.copy.exists():
-            data.rewrite(staging.copy, counted, self.splits)
+            try:
+                data.rewrite(staging.copy, counted, self.handled)
+            except LeftOutError as error:  # an archive has no file to leave out
+                raise PublishError(f"nothing was written: {error}") from error
         return {}
-
-    def _report(
-        self, result: Mapping[str, str] | None, failed: Mapping[str, str], warnings: list[str], manifest: bool = False
-    ) -> PublishReport:
-        changed = (
-            self.units()
-            if isinstance(self.data, FolderLayout)
-            else [name for split in self.splits for name in self.data.dataset(split).names]
-        )
-        images = len([unit for unit in changed if not isinstance(unit, ImageUnit) or unit.name not in failed])
-        others = set(self.data.all_files()) - set(self.data.image_files(self.splits)) - set(failed)
-        own = {self.data.manifest} if isinstance(self.data, FolderLayout) else set()
-        place = manifest_path(self.data, self.target) if manifest else None
-        return PublishReport(self.target, images, len(others - own), place, warnings, dict(failed), result is not None)
 
 
 @contextmanager

@@ -1,0 +1,80 @@
+"""The end of a generation: finished noise and surrogates written into a store, whole or not at all."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monai_salm.intensity import effective_codes
+from monai_salm.methods.base import Job
+from monai_salm.methods.bilevel import KEPT_SURROGATES
+from monai_salm.progress import Progress
+from monai_salm.store import Noise, NoiseStore, NoiseStoreError
+from monai_salm.store_records import records
+from monai_salm.workspace import sync
+
+logger = logging.getLogger(__name__)
+
+#: What the store's description says of the run, beside its settings.
+OUTCOME: dict[str, Any] = {"rounds": 0, "errors": [], "threads": 0}
+
+
+def write_store(path: Path, job: Job, buffer: int, meta: dict[str, Any]) -> None:
+    """Write the store beside its final name and rename it when it is whole."""
+    workspace = job.workspace
+    state = workspace.checkpoint()
+    temporary = workspace.folder / "store.db"
+    temporary.unlink(missing_ok=True)
+    store = NoiseStore.create(temporary, {**meta, **{key: state.get(key, default) for key, default in OUTCOME.items()}})
+    store.add(_finished_noise(job, buffer))
+    rounds = state.get("rounds", 0)
+    for number in range(max(0, rounds - KEPT_SURROGATES), rounds):
+        spec = job.surrogate_spec(_restart_of(meta["method"], number))
+        if spec is not None:
+            store.add_network(spec, workspace.load_tensors(f"network.{number % (KEPT_SURROGATES + 1)}"))
+    store.close()
+    sync(temporary)
+    _move_aside(path)
+    os.replace(temporary, path)
+    sync(path.parent)
+
+
+def _move_aside(path: Path) -> None:
+    """An old store whose noise was published is the only key to that copy: it is kept under another name."""
+    if not path.exists():
+        return
+    try:
+        used = bool(records(NoiseStore(path)))
+    except NoiseStoreError:  # damaged: of no use to anybody
+        return
+    if used:
+        names = (path.with_name(f"{path.name}.old{number}") for number in itertools.count(1))
+        place = next(name for name in names if not name.exists())
+        os.rename(path, place)
+        logger.warning("copies were published with the earlier noise in %s; it is now %s", path, place)
+
+
+def _restart_of(method: dict[str, Any], number: int) -> int:
+    every = method.get("restart_every", 0)
+    return number // every if every else 0
+
+
+def _finished_noise(job: Job, buffer: int) -> Iterator[Noise]:
+    """The budget, window and type are enforced here, whatever the method left; noise of zeros is refused."""
+    codes = job.workspace.codes(buffer)
+    for case, image in enumerate(job.cases.images):
+        grid, name = job.workspace.grids[case], job.cases.names[case]
+        effective = effective_codes(image, codes[case], job.cases.window, grid)
+        if not np.any(effective):
+            raise NoiseStoreError(
+                f"case {name!r} got no noise: the method's steps vanish on its {grid.dtype} grid. Use a larger "
+                "step_size or epsilon"
+            )
+        job.report(Progress("write", case + 1, len(job.cases), name))
+        yield Noise.of(np.asarray(image), effective, grid.quantum, name)

@@ -1,0 +1,208 @@
+"""What publish, restore and verify must never do: lose what is not theirs, trust the public copy, give an original away."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+from published_samples import make_archive, make_folder
+
+from monai_salm.intensity import IntensityWindow
+from monai_salm.layouts import detect
+from monai_salm.methods import RandomNoise
+from monai_salm.precompute import precompute
+from monai_salm.publish import PublishError, publish, restore, verify
+from monai_salm.publish.staging import Staging
+from monai_salm.store import NoiseStore
+from monai_salm.store_records import records
+
+
+def protect(source: Path, store: Path, splits: tuple[str, ...] = ("train",), **settings: Any) -> NoiseStore:
+    data = detect(source)
+    window = IntensityWindow(0, 255) if source.is_file() else IntensityWindow(-500, 500)
+    options = {"method": RandomNoise(epsilon=0.05), "task": data.task(), "window": window, "device": "cpu", **settings}
+    return precompute(data.cases(splits), store, **options)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder data set ``set``, its store ``noise.db`` and its copy ``out``."""
+    make_folder(tmp_path / "set", "int16")
+    publish(tmp_path / "set", tmp_path / "out", protect(tmp_path / "set", tmp_path / "noise.db"))
+    return tmp_path
+
+
+def test_restore_overwrites_only_what_it_wrote(folder: Path) -> None:
+    store = folder / "noise.db"
+    before = (folder / "set/licence.txt").read_text()
+    (folder / "out/licence.txt").write_text("damaged")
+    with pytest.raises(PublishError, match="may be an original"):
+        restore(folder / "out", folder / "set", store, overwrite=True)
+    assert (folder / "set/licence.txt").read_text() == before
+    report = restore(folder / "out", folder / "back", store)
+    assert report.warnings == ["licence.txt: is not as it was published"]
+    restore(folder / "out", folder / "back", store, overwrite=True)
+    shutil.rmtree(folder / "back")
+    shutil.copytree(folder / "set", folder / "back")
+    with pytest.raises(PublishError, match="may be an original"):
+        restore(folder / "out", folder / "back", store, overwrite=True)
+
+
+def test_archive_of_another_data_set_is_never_restored_over(tmp_path: Path) -> None:
+    source, other = make_archive(tmp_path / "set.npz", (8, 8)), make_archive(tmp_path / "other.npz", (8, 8))
+    publish(source, tmp_path / "out.npz", protect(source, tmp_path / "noise.db"))
+    before = other.read_bytes()
+    with pytest.raises(PublishError, match="may be an original"):
+        restore(tmp_path / "out.npz", other, tmp_path / "noise.db", overwrite=True)
+    assert other.read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "file"])
+def test_what_stands_where_the_staging_folder_goes_is_left_alone(folder: Path, kind: str) -> None:
+    precious = folder / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("years of work")
+    place = folder / ".new.partial"
+    if kind == "link":
+        place.symlink_to(precious)
+    elif kind == "folder":
+        precious.rename(place)
+        precious = place
+    else:
+        place.write_text("years of work")
+    with pytest.raises(ValueError, match="is in the way"):
+        publish(folder / "set", folder / "new", folder / "noise.db")
+    assert (place if kind == "file" else precious / "thesis.txt").read_text() == "years of work"
+
+
+def test_overwritten_store_that_was_used_is_kept(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    protect(folder / "set", folder / "noise.db", overwrite=True, seed=1)
+    assert "is now" in caplog.text
+    assert restore(folder / "out", folder / "back", folder / "noise.db.old1").ok
+    protect(folder / "set", folder / "noise.db", overwrite=True, seed=2)
+    assert not (folder / "noise.db.old2").exists(), "nothing was published with it"
+
+
+def test_splits_are_found_in_the_images_and_not_in_the_manifest(tmp_path: Path) -> None:
+    make_folder(tmp_path / "set", "int16")
+    splits = ("train", "test")
+    store = protect(tmp_path / "set", tmp_path / "noise.db", splits)
+    publish(tmp_path / "set", tmp_path / "out", store, splits=splits)
+    manifest = tmp_path / "out/monai_salm.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "splits": ["train"]}))
+    for name in ("a", "b"):
+        report = restore(tmp_path / "out", tmp_path / name, store)
+        assert "no record of this copy" in report.warnings[0]
+        for split in splits:
+            pairs = zip(detect(tmp_path / "set").dataset(split), detect(tmp_path / name).dataset(split), strict=True)
+            assert all(before["image"].tobytes() == after["image"].tobytes() for before, after in pairs)
+        manifest.unlink(missing_ok=True)
+
+
+def test_a_split_other_than_train_alone(tmp_path: Path) -> None:
+    make_folder(tmp_path / "set", "int16")
+    store = protect(tmp_path / "set", tmp_path / "noise.db", ("test",))
+    publish(tmp_path / "set", tmp_path / "out", store, splits=("test",))
+    assert verify(tmp_path / "set", tmp_path / "out", store).ok
+    assert restore(tmp_path / "out", tmp_path / "back", store).images == 1
+
+
+def edited(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[Path], None]:
+    def edit(manifest: Path) -> None:
+        content = change(json.loads(manifest.read_text()))
+        manifest.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+    return edit
+
+
+EDITS: dict[str, Callable[[Path], Any]] = {
+    "version": edited(lambda c: {**c, "monai_salm": "9.9.9"}),
+    "format": edited(lambda c: {**c, "format_version": 2}),
+    "added key": edited(lambda c: {**c, "author": "somebody"}),
+    "splits": edited(lambda c: {**c, "splits": ["train", "test"]}),
+    "signature": lambda manifest: manifest.with_name(manifest.name + ".sig").write_text("bogus"),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_any_edit_of_the_manifest_is_found(folder: Path, edit: str) -> None:
+    assert verify(folder / "set", folder / "out", folder / "noise.db").ok
+    EDITS[edit](folder / "out/monai_salm.json")
+    assert not verify(folder / "set", folder / "out", folder / "noise.db").ok
+
+
+def test_a_kill_after_the_last_rename_is_cleaned_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed(BaseException):
+        pass
+
+    def die(self: Staging) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Staging, "remove", die)
+        patch.setattr(Staging, "_remove_if_empty", lambda self: None)
+        with pytest.raises(Killed):
+            publish(folder / "set", folder / "out", folder / "noise.db", overwrite=True)
+    assert (folder / ".out.partial").exists()
+    assert publish(folder / "set", folder / "out", folder / "noise.db", overwrite=True).ok
+    assert not (folder / ".out.partial").exists()
+    assert verify(folder / "set", folder / "out", folder / "noise.db").ok
+
+
+def test_more_shards_than_images_and_repeated_ones(folder: Path) -> None:
+    for index in (*range(12), 3, 11):
+        assert publish(folder / "set", folder / "shards", folder / "noise.db", shard=(index, 12)).ok
+    stamp = (folder / "shards").stat().st_ino
+    assert publish(folder / "set", folder / "shards", folder / "noise.db", shard=(0, 12), overwrite=True).complete
+    assert (folder / "shards").stat().st_ino == stamp
+    for index in range(12):
+        assert verify(folder / "set", folder / "shards", folder / "noise.db", shard=(index, 12)).ok
+        assert restore(folder / "shards", folder / "back", folder / "noise.db", shard=(index, 12)).ok
+    assert len([r for r in records(NoiseStore(folder / "noise.db")) if r["output"].endswith("shards")]) == 1
+
+
+def test_images_unlike_the_rest_and_repeated_ones_are_listed(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "set", "int16")
+    flat = np.zeros((7, 6), np.int16)
+    nibabel.save(nibabel.Nifti1Image(flat, np.eye(4)), root / "training/i2.nii.gz")
+    shutil.copy(root / "training/i0.nii.gz", root / "training/i1.nii.gz")
+    store = protect(root, tmp_path / "noise.db", skip_bad=True)
+    skipped = {case["name"]: case["reason"] for case in store.meta["skipped"]}
+    assert "2D and 3D mixed" in skipped["training/i2.nii.gz"] or "label" in skipped["training/i2.nii.gz"]
+    assert "same image with different labels" in skipped["training/i1.nii.gz"]
+    report = publish(root, tmp_path / "out", store)
+    assert set(report.failed) == set(skipped)
+
+
+def test_nothing_secret_gets_into_the_copy(folder: Path) -> None:
+    (folder / "set/key.pem").write_text("secret")
+    with pytest.raises(PublishError, match="would be published"):
+        publish(folder / "set", folder / "new", folder / "noise.db", sign_key=folder / "set/key.pem")
+    archive = make_archive(folder / "a.npz", (8, 8))
+    protect(archive, folder / "a.db")
+    (folder / "b.npz.salm.json").write_text("mine")
+    with pytest.raises(FileExistsError, match="without its archive"):
+        publish(archive, folder / "b.npz", folder / "a.db")
+    assert (folder / "b.npz.salm.json").read_text() == "mine"
+
+
+def test_output_may_be_the_folder_one_is_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "empty").mkdir()
+    monkeypatch.chdir(folder / "empty")
+    publish(folder / "set", ".", folder / "noise.db")
+    assert verify(folder / "set", folder / "empty", folder / "noise.db").ok
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes")
+def test_a_store_that_cannot_be_written_is_refused_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(PublishError, match="cannot be written"):
+        publish(folder / "set", folder / "new", folder / "noise.db")
+    assert not (folder / "new").exists()
