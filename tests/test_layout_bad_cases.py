@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("pydicom")
 
-from layout_samples import (  # noqa: E402
+from layout_samples import (
     SR_STORAGE,
     build_csv,
     build_dicom_tree,
@@ -18,13 +18,13 @@ from layout_samples import (  # noqa: E402
     refer_to,
     save_dicom,
 )
-from PIL import Image  # noqa: E402
+from PIL import Image
 
-from monai_salm.intensity import IntensityWindow  # noqa: E402
-from monai_salm.layouts import detect  # noqa: E402
-from monai_salm.methods import RandomNoise  # noqa: E402
-from monai_salm.precompute import precompute  # noqa: E402
-from monai_salm.publish import publish, restore  # noqa: E402
+from monai_salm.intensity import IntensityWindow
+from monai_salm.layouts import detect
+from monai_salm.methods import RandomNoise
+from monai_salm.precompute import precompute
+from monai_salm.publish import publish, restore
 
 
 def cut(path: Path, size: int) -> None:
@@ -42,7 +42,7 @@ def spoiled_images(root: Path) -> set[str]:
 
 
 def spoiled_table(root: Path) -> set[str]:
-    build_csv(root, ["image,label", "gone,1", "photo.jpg,0", "a,0", "b,1", "c,0"])
+    build_csv(root, ["image,label", "gone,1", "photo.jpg,0", "a,0", "b,1", "images/c.png,0"])
     Image.new("L", (8, 7)).save(root / "photo.jpg")
     cut(root / "images/c.png", 60)
     return {"gone", "photo.jpg", "images/c.png"}

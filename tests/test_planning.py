@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -69,3 +70,10 @@ def test_what_would_stop_everything_is_a_problem(tmp_path: Path) -> None:
     assert "none of the 3 cases can be protected" in found.problems[0]
     assert found.seconds is None
     assert not found.ok
+
+
+def test_an_unlisted_copy_of_an_image_is_a_problem(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "set", "int16")
+    shutil.copy(root / "training/i0.nii.gz", root / "backup.nii.gz")
+    found = plan(root, method=RandomNoise(), window=IntensityWindow(-500, 500), device="cpu")
+    assert "backup.nii.gz is a copy of an image to be protected" in found.problems[0]

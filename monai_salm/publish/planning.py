@@ -7,12 +7,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
 from monai_salm.cases import View, choose_view
+from monai_salm.digest import content_digest
 from monai_salm.intensity import Grid, IntensityWindow
 from monai_salm.layouts import TRAIN, Layout, open_layout
 from monai_salm.methods import Method
@@ -22,10 +23,11 @@ from monai_salm.precompute import default_surrogate
 from monai_salm.progress import Progress, ProgressCallback
 from monai_salm.publish.checks import PathLike
 from monai_salm.publish.manifest import file_path, read_manifest
-from monai_salm.scan import ScannedCase, scan
+from monai_salm.scan import scan
 from monai_salm.tasks import Task
 from monai_salm.training import Recipe, Trainer, default_recipe, resolve_device
 
+_Seen: TypeAlias = tuple[tuple[int, ...], Grid]
 # Codes compress to about this share in a store (measured on brain images, 2 bits a voxel).
 _CODE_RATIO = 0.3
 
@@ -103,7 +105,12 @@ def plan(
     data = open_layout(source, layout)
     task, bounds = data.task(), window or data.window()
     refused: dict[str, str] = {}
-    seen, problems = _look(data, splits, task, bounds, method.epsilon, refused, progress or (lambda _: None))
+    seen, digests, problems = _look(data, splits, task, bounds, method.epsilon, refused, progress or (lambda _: None))
+    problems += [
+        f"{file} is a copy of an image to be protected that no split lists, and would be published unprotected; remove it"
+        for file, image in data.unlisted_images()
+        if content_digest(image) in digests
+    ]
     if read_manifest(data):
         problems.append(f"{data.root} is a protected copy already, by its manifest")
     shapes = [shape for shape, _ in seen]
@@ -138,28 +145,24 @@ def _look(
     epsilon: float,
     refused: dict[str, str],
     report: Callable[[Progress], None],
-) -> tuple[list[tuple[tuple[int, ...], Grid]], list[str]]:
-    """Shape and grid of every image that can be protected, and what would stop everything."""
-    cases, seen = data.cases(splits), []
-    found = scan(cases, task, window, epsilon, "image", "label", refused)
+) -> tuple[list[_Seen], set[bytes], list[str]]:
+    """Shape and grid of every image that can be protected, their digests, and what would stop everything."""
+    cases, seen, digests = data.cases(splits), [], set()
     try:
-        for case in found:
-            seen.append(_looked_at(case))
+        for case in scan(cases, task, window, epsilon, "image", "label", refused):
+            seen.append((case.image.shape, case.grid))
+            digests.add(case.digest)
             report(Progress("plan", len(seen), len(cases), case.name))
     except ValueError as error:
-        return seen, [str(error)]
-    return seen, []
-
-
-def _looked_at(case: ScannedCase) -> tuple[tuple[int, ...], Grid]:
-    return case.image.shape, case.grid
+        return seen, digests, [str(error)]
+    return seen, digests, []
 
 
 def _counted(names: Sequence[str]) -> dict[str, int]:
     return dict(Counter(names).most_common())
 
 
-def _bytes(data: Layout, seen: Sequence[tuple[tuple[int, ...], Grid]]) -> dict[str, int]:
+def _bytes(data: Layout, seen: Sequence[_Seen]) -> dict[str, int]:
     codes = sum(math.prod(shape) * grid.code_dtype.itemsize for shape, grid in seen)
     images = sum(math.prod(shape) * np.dtype(grid.dtype).itemsize for shape, grid in seen)
     copy = sum(file_path(data, file).stat().st_size for file in data.all_files())
