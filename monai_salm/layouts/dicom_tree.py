@@ -73,7 +73,7 @@ class DicomTree(FolderLayout):
         if table is not None:
             answers, classes = _by_table(table, images, self.headers, root)
         else:
-            answers, classes = _by_folder(images, self.headers, root)
+            answers, classes = _by_folder(images, self.headers, root, files)
         cases = self._series(images, answers)
         # In every publication, whatever its splits are: an object may refer to any image.
         cases[TRAIN] += [
@@ -160,7 +160,7 @@ def _broken(file: str, header: DicomHeader, label: _Label) -> FolderCase:
 
 
 def _by_folder(
-    images: Sequence[str], headers: Mapping[str, DicomHeader], root: Path
+    images: Sequence[str], headers: Mapping[str, DicomHeader], root: Path, files: Sequence[str]
 ) -> tuple[dict[str, _Answer], tuple[str, ...]]:
     """Labels by the top folder; none if there is only one, or if the folders are those of patients."""
     places = places_of([(file, PurePosixPath(file).parts) for file in images])
@@ -169,7 +169,7 @@ def _by_folder(
         # A damaged file does not say whose it is.
         if split == TRAIN and len(parts) > 1 and not headers[file].problem:
             patients.setdefault(parts[0], set()).add(headers[file].patient)
-    names = class_folders(root, places)
+    names = class_folders(root, places, files)
     single = [next(iter(found)) for found in patients.values() if len(found) == 1]
     if len(names) < 2 or (len(single) == len(patients) == len(set(single)) > 1):
         names = []

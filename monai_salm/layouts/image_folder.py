@@ -45,7 +45,8 @@ class ImageFolder(FolderLayout):
     description = "a folder with a folder of images for each class, or with train, val and test folders of such"
 
     def __init__(self, root: Path) -> None:
-        found = [(file, parts) for file, parts in _visible(walk(root)) if is_image(root / file)]
+        files = list(walk(root))
+        found = [(file, parts) for file, parts in _visible(files) if is_image(root / file)]
         dicom = next((file for file, _ in found if is_dicom(root / file)), None)
         if dicom is not None:
             raise LayoutError(
@@ -55,7 +56,7 @@ class ImageFolder(FolderLayout):
         if TRAIN not in {split for split, _ in places.values()}:
             what = "a folder named train" if places else "folders of classes"
             raise LayoutError(f"{root} has no images in {what}; an image folder is {self.description}")
-        names = class_folders(root, places)
+        names = class_folders(root, places, files)
         if len(names) < 2:
             raise LayoutError(
                 f"{root} must have folders of images for two classes or more, found {', '.join(names) or 'none'}"
@@ -110,19 +111,20 @@ def places_of(found: Sequence[tuple[str, tuple[str, ...]]]) -> dict[str, _Place]
     return places
 
 
-def class_folders(root: Path, places: Mapping[str, _Place]) -> list[str]:
+def class_folders(root: Path, places: Mapping[str, _Place], files: Iterable[str]) -> list[str]:
     """Names of the training folders that hold images, or hold nothing but stand among such, sorted.
 
     Args:
         root: folder of the data set.
         places: of its images.
+        files: all that it has.
     """
     tops, names = set(), set()
     for file, (split, parts) in places.items():
         if split == TRAIN and len(parts) > 1:
             names.add(parts[0])
             tops.add(root / Path(*PurePosixPath(file).parts[: -len(parts)]))
-    return sorted(names | _emptied(root, _visible(walk(root)), tops))
+    return sorted(names | _emptied(root, _visible(files), tops))
 
 
 def _emptied(root: Path, files: Iterable[tuple[str, tuple[str, ...]]], tops: Iterable[Path]) -> set[str]:

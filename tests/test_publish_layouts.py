@@ -1,0 +1,122 @@
+"""Every folder layout, from the original to the protected copy and back, by one set of promises."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import layout_samples as samples
+import pytest
+
+from monai_salm.formats import find_format
+from monai_salm.layouts import FolderLayout, detect
+from monai_salm.methods import RandomNoise
+from monai_salm.precompute import precompute
+from monai_salm.publish import publish, restore, verify
+from monai_salm.store import NoiseStore
+
+BUILDERS: dict[str, Callable[[Path], Path]] = {
+    "datalist": samples.build_datalist,
+    "decathlon": samples.build_decathlon,
+    "nnunet": samples.build_nnunet,
+    "bids": samples.build_bids,
+    "image_folder": samples.build_image_folder,
+    "csv_labels": lambda root: samples.build_csv(root, ["image,label", "a,0", "b,1", "c,0", "d,1"]),
+    "dicom_tree": samples.build_dicom_tree,
+}
+
+
+def prepared(kind: str, folder: Path) -> tuple[FolderLayout, NoiseStore]:
+    if kind == "dicom_tree":
+        pytest.importorskip("pydicom")
+    data = detect(BUILDERS[kind](folder / "set"))
+    assert isinstance(data, FolderLayout)
+    assert data.name == kind
+    options = {"method": RandomNoise(epsilon=0.05), "task": data.task(), "window": data.window(), "device": "cpu"}
+    return data, precompute(data.dataset(), folder / "noise.db", **options)  # type: ignore[arg-type]
+
+
+def require_same(before: Path, after: Path) -> None:
+    """Files are equal in every byte, or, where they are packed anew, in their voxels and everything around them."""
+    if before.read_bytes() == after.read_bytes():
+        return
+    format_ = find_format(before)
+    assert format_ is not None, before
+    first, second = format_.read(before), format_.read(after)
+    assert (first.dtype, first.shape, first.tobytes()) == (second.dtype, second.shape, second.tobytes())
+    assert format_.frame(before) == format_.frame(after)
+
+
+@pytest.mark.parametrize("kind", BUILDERS)
+def test_there_and_back(kind: str, tmp_path: Path) -> None:
+    data, store = prepared(kind, tmp_path)
+    report = publish(data.root, tmp_path / "out", store, jobs=2)
+    assert report.ok
+    assert report.images == len(data.units())
+    verified = verify(data.root, tmp_path / "out", store)
+    assert (verified.problems, verified.ok) == ([], True)
+    copy = data.reopen(tmp_path / "out")
+    for before, after in zip(data.dataset(), copy.dataset(), strict=True):
+        assert (before["image"] != after["image"]).any()
+    restored = restore(tmp_path / "out", tmp_path / "back", store)
+    assert (restored.failed, restored.warnings) == ({}, [])
+    files = {path.relative_to(data.root) for path in data.root.rglob("*")}
+    assert files == {path.relative_to(tmp_path / "back") for path in (tmp_path / "back").rglob("*")}
+    for file in files:
+        if (data.root / file).is_file():
+            require_same(data.root / file, tmp_path / "back" / file)
+
+
+@pytest.mark.parametrize("kind", ["bids", "dicom_tree"])
+def test_a_kill_between_a_file_and_its_header_loses_nothing(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    data, store = prepared(kind, tmp_path)
+    with monkeypatch.context() as patch:
+        for module in ("changes", "copying"):
+            patch.setattr(sys.modules[f"monai_salm.publish.{module}"], "keep", die)
+        with pytest.raises(Killed):
+            publish(data.root, tmp_path / "out", store)
+    assert publish(data.root, tmp_path / "out", store).ok
+    assert verify(data.root, tmp_path / "out", store).ok
+    assert restore(tmp_path / "out", tmp_path / "back", store).ok
+    for file in data.image_files():
+        require_same(data.root / file, tmp_path / "back" / file)
+
+
+@pytest.mark.parametrize("kind", ["bids", "dicom_tree"])
+def test_two_copies_of_one_store_give_back_their_own_headers(kind: str, tmp_path: Path) -> None:
+    """The same voxels under other names and descriptions: each copy gets back what was its own."""
+    data, store = prepared(kind, tmp_path)
+    shutil.copytree(data.root, tmp_path / "other")
+    for path in (tmp_path / "other").rglob("*"):
+        if path.name == "dataset_description.json":
+            path.write_text(path.read_text().replace('"Name": "', '"Name": "Another '))
+        elif kind == "dicom_tree" and path.is_file() and (format_ := find_format(path)) and format_.name == "dicom":
+            content = path.read_bytes()
+            at = content.index(b"\x10\x00\x20\x00LO") + 8  # Patient ID
+            path.write_bytes(content[:at] + b"X" + content[at + 1 :])
+    for name in ("set", "other"):
+        publish(tmp_path / name, tmp_path / f"{name}_out", store)
+        assert verify(tmp_path / name, tmp_path / f"{name}_out", store).ok
+    for name in ("set", "other"):
+        assert restore(tmp_path / f"{name}_out", tmp_path / f"{name}_back", store).ok
+        for path in (tmp_path / name).rglob("*"):
+            if path.is_file():
+                require_same(path, tmp_path / f"{name}_back" / path.relative_to(tmp_path / name))
+
+
+def test_a_store_copied_before_publishing_cannot_undo_and_verify_says_so(tmp_path: Path) -> None:
+    data, store = prepared("bids", tmp_path)
+    shutil.copy(store.path, tmp_path / "early.db")
+    publish(data.root, tmp_path / "out", store)
+    problems = verify(data.root, tmp_path / "out", tmp_path / "early.db").problems
+    assert problems == ["dataset_description.json: the store does not keep the original; publish again"]
