@@ -424,6 +424,7 @@ def test_no_seventh_byte_flipped_gives_wrong_noise(small_file: Path, noise: Nois
 @pytest.mark.parametrize("flip", [0xFF, 0x01, 0x80])
 def test_no_flipped_byte_gives_wrong_noise(small_file: Path, noise: Noise, flip: int) -> None:
     seen = flip_bytes(small_file, noise, flip, range(small_file.stat().st_size))
+    print(f"{sum(seen.values())} bytes of a store, each ^ {flip:#x}: {seen}; never wrong noise")
     # Unused bytes of pages change nothing; those of the noise, its key and its tables do.
     assert seen["error"] > 500
     assert seen["missing"] >= 32
