@@ -294,7 +294,10 @@ def _generate(
 def _described(data: dict[str, Any]) -> str:
     psnr = "infinite" if data["psnr"] is None else f"{data['psnr']:.1f} dB"
     low, high = data["window"]
+    kind = f"{data['rounds']} rounds"
+    if data["method"].get("start") == "class":
+        kind += " after a pattern of each class" if data["rounds"] else ", a pattern of each class (--start zero makes another kind)"
     return (
         f"Noise of {data['cases']} cases ({data['task']['kind']}, {data['task']['num_classes']} classes, window {low:g} to {high:g}): "
-        f"PSNR {psnr}, on {data['support']:.0%} of the voxels, {data['rounds']} rounds, {data['seconds']:.0f} s"
+        f"PSNR {psnr}, on {data['support']:.0%} of the voxels, {kind}, {data['seconds']:.0f} s"
     )
