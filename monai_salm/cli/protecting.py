@@ -296,7 +296,7 @@ def _described(data: dict[str, Any]) -> str:
     low, high = data["window"]
     kind = f"{data['rounds']} rounds"
     if data["method"].get("start") == "class":
-        kind += " after a pattern of each class" if data["rounds"] else ", a pattern of each class (--start zero makes another kind)"
+        kind += " after a pattern of each class" if data["rounds"] else ", a pattern of each class"
     return (
         f"Noise of {data['cases']} cases ({data['task']['kind']}, {data['task']['num_classes']} classes, window {low:g} to {high:g}): "
         f"PSNR {psnr}, on {data['support']:.0%} of the voxels, {kind}, {data['seconds']:.0f} s"
