@@ -99,7 +99,7 @@ def test_splits_are_found_in_the_images_and_not_in_the_manifest(tmp_path: Path) 
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "splits": ["train"]}))
     for name in ("a", "b"):
         report = restore(tmp_path / "out", tmp_path / name, store)
-        assert "no record of this copy" in report.warnings[0]
+        assert "record of the copy" in report.warnings[0]
         for split in splits:
             pairs = zip(detect(tmp_path / "set").dataset(split), detect(tmp_path / name).dataset(split), strict=True)
             assert all(before["image"].tobytes() == after["image"].tobytes() for before, after in pairs)
@@ -206,3 +206,24 @@ def test_a_store_that_cannot_be_written_is_refused_at_once(folder: Path, monkeyp
     with pytest.raises(PublishError, match="cannot be written"):
         publish(folder / "set", folder / "new", folder / "noise.db")
     assert not (folder / "new").exists()
+
+
+def test_the_same_copy_signed_and_unsigned(folder: Path) -> None:
+    """Both have one manifest; neither must be taken for a changed copy of the other."""
+    pytest.importorskip("cryptography")
+    from cryptography.hazmat.primitives import serialization as form
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    key = Ed25519PrivateKey.generate().private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
+    (folder / "key.pem").write_bytes(key)
+    publish(folder / "set", folder / "signed", folder / "noise.db", sign_key=folder / "key.pem")
+    for name in ("out", "signed"):
+        assert verify(folder / "set", folder / name, folder / "noise.db").ok
+
+
+def test_a_broken_manifest_hides_nothing_else(folder: Path) -> None:
+    (folder / "out/monai_salm.json").write_text("{}")
+    shutil.copy(folder / "set/training/i0.nii.gz", folder / "out/training/i0.nii.gz")
+    problems = verify(folder / "set", folder / "out", folder / "noise.db").problems
+    assert any("is unprotected" in problem for problem in problems)
+    assert any("no manifest" in problem for problem in problems)

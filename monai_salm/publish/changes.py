@@ -93,6 +93,9 @@ class Removal:
 
     def write(self, unit: ImageUnit, root: Path, output: Path) -> None:
         """Write the original files of an image."""
+        missing = [file for file in unit.files if not (root / file).exists()]
+        if missing:
+            raise LeftOutError(f"{missing[0]} is not in the copy: it was never published, or was removed")
         image = unit.read(root)
         original = self.edit(unit.name, image)
         if original is image:

@@ -95,7 +95,8 @@ def check_restorable(data: Layout, target: Path, store: NoiseStore, overwrite: b
     check_places(data, target, store.path, overwrite)
     if in_the_way(target) and not was_restored(store, target):
         raise PublishError(
-            f"{target} was not written by restore with this store: it may be an original. Remove it or give another place"
+            f"{target} was not written by restore with this store, or was changed since: it may be an original. Remove it or "
+            "give another place"
         )
 
 

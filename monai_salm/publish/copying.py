@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,15 +147,28 @@ def restore(
         return work.outcome({}, [], complete=True)
     check_restorable(data, target, noises, overwrite)
     record = record_of(noises, manifest_path(data))
+    never = {} if record is None else {name: why for name, why in record["failed"].items() if _is_absent(data, name)}
+    work = replace(work, absent=frozenset(never))
 
     def finish(staging: Staging, failed: Mapping[str, str]) -> list[str]:
         _remove_manifest_folder(data, staging, record)
         record_restored(noises, target, staging.copy)
-        return _unvouched(data, record, jobs)
+        return [
+            *(f"{name}: was never published: {why}" for name, why in never.items()),
+            *_unvouched(data, record, jobs),
+        ]
 
     asked = {"verb": "restore", "version": __version__, "noise": _identity(noises)}
     removal = Removal(noises, frozenset(work.names()))
     return work.run(work.identity(asked), removal, _originals(data, noises, splits), finish, [])
+
+
+def _is_absent(data: Layout, name: str) -> bool:
+    """Whether no file of an image is there."""
+    if not isinstance(data, FolderLayout):
+        return False
+    files = [file for unit in data.units(data.splits) if unit.name == name for file in unit.files]
+    return not any((data.root / file).exists() for file in files)
 
 
 def _originals(data: Layout, store: NoiseStore, splits: Sequence[str]) -> dict[str, bytes | None]:
@@ -175,8 +189,8 @@ def _unvouched(data: Layout, record: Mapping[str, Any] | None, jobs: int) -> lis
     """What was taken over from a copy and is not what its owner published, a warning each."""
     if record is None:
         return [
-            "the store has no record of this copy (its manifest was changed, or the store was copied before publishing): files "
-            "other than protected images were taken over as they are"
+            "protected images are the exact originals; other files were taken over as they are, unchecked, for this store has no "
+            "record of the copy. A store that was encrypted for a partner goes without it; otherwise the manifest was changed"
         ]
     if not isinstance(data, FolderLayout):
         return []

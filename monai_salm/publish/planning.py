@@ -183,7 +183,7 @@ class _Effort:
 
     def seconds(self, method: Method, device: torch.device) -> float:
         """About how long the noise takes, for networks by name."""
-        if not isinstance(method, BilevelMethod):
+        if not isinstance(method, BilevelMethod) or not method.rounds:
             return 0.0
         threads = torch.get_num_threads()
         with seeded(0, device):
@@ -196,8 +196,7 @@ class _Effort:
         batches = sum(len(self.view.tiles(shape[1:])) for shape in self.shapes) / self._batch()
         if device.type == "cpu":
             batches /= threads
-        rounds = method.rounds or 1
-        return rounds * (method.surrogate_steps * training + method.num_steps * math.ceil(batches) * noise)
+        return method.rounds * (method.surrogate_steps * training + method.num_steps * math.ceil(batches) * noise)
 
     def _batch(self) -> int:
         return min(self.recipe.batch_size, len(self.shapes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -88,10 +89,9 @@ def verify(
     if data.root.is_file() != target.is_file():
         what = "missing" if not target.exists() else "of another kind than the original"
         return VerifyReport(0, [f"{target} is {what}"])
-    try:
+    splits: tuple[str, ...] = (TRAIN,)
+    with suppress(OSError, ValueError):  # said below; what else is wrong must be told too
         splits = tuple(read_manifest(data, target).get("splits", [TRAIN]))
-    except (OSError, ValueError) as error:
-        return VerifyReport(0, [str(error)])
     if not splits or set(splits) - set(data.splits):
         return VerifyReport(0, [f"the manifest names the splits {splits}, the original has {data.splits}"])
     record = record_of(noises, manifest_path(data, target))
@@ -152,7 +152,8 @@ class _Comparison:
             self.report(Progress("verify", done, len(items), item if isinstance(item, str) else item.name))
         if self.shard[0] == 0:
             problems += self._additions(data)
-        return sum(isinstance(item, ImageUnit) for item in items), problems
+        there = [item for item in items if isinstance(item, ImageUnit) and (self.target / item.files[0]).exists()]
+        return len(there), problems
 
     def _unit_problems(self, unit: ImageUnit) -> Iterator[str]:
         missing = [file for file in unit.files if not (self.target / file).is_file()]
@@ -162,10 +163,11 @@ class _Comparison:
             yield f"{missing[0]}: missing from the copy"
             return
         try:
-            yield from self.rules.problems(unit.read(self.data.root), unit.read(self.target))
-            yield from unit.differences(self.data.root, self.target)
-            if unit.keepsake(self.data.root) != kept(self.rules.store, copy_key(self.target, unit.files)):
-                yield "the store does not keep what the copy lacks of the original's header; publish again"
+            found = list(self.rules.problems(unit.read(self.data.root), unit.read(self.target)))
+            found += unit.differences(self.data.root, self.target)
+            yield from found
+            if not found and unit.keepsake(self.data.root) != kept(self.rules.store, copy_key(self.target, unit.files)):
+                yield "the store does not keep what the copy lacks of the original's header: is it the one that published it?"
         except (FormatError, OverflowError, OSError) as error:
             yield str(error)
 

@@ -66,6 +66,7 @@ class Work:
         shard: index and number of the calls that share the work.
         overwrite: an earlier copy may be replaced.
         report: called with the progress.
+        absent: images that are not there, and need not be.
     """
 
     data: Layout
@@ -77,11 +78,12 @@ class Work:
     shard: tuple[int, int]
     overwrite: bool
     report: ProgressCallback
+    absent: frozenset[str] = frozenset()
 
     def names(self) -> list[str]:
         """The images that carry noise."""
         if isinstance(self.data, FolderLayout):
-            return [unit.name for unit in self.data.units(self.splits)]
+            return [unit.name for unit in self.data.units(self.splits) if unit.name not in self.absent]
         return [name for split in self.splits for name in self.data.dataset(split).names]
 
     def image_files(self, failed: Mapping[str, str]) -> tuple[str, ...]:
@@ -157,7 +159,8 @@ class Work:
         def finished(unit: ImageUnit) -> bool:
             return change.finished(unit, data.root, staging.copy)
 
-        units, work = data.units(self.handled), (self.stage, self.report, self.jobs, self.shard)
+        units = [unit for unit in data.units(self.handled) if unit.name not in self.absent]
+        work = (self.stage, self.report, self.jobs, self.shard)
         copy = FolderCopy(data, staging, units, write, finished, replaced, *work)
         copy.run()
         failed = copy.failures()
