@@ -113,7 +113,9 @@ def kill_and_compare(kills: int, seed: int, folder: Path, say: Callable[[str], N
             say(f"kill {result.kills}: after {moment:.2f} s; left: {result.stages[-1]}")
         _protect(source, output)
         left = {path.name for path in output.parent.iterdir()} - {"set", "set.noise.db"}
-        result.differing += contents(output) != expected or bool(left)
+        if contents(output) != expected or left:
+            result.differing += 1
+            say(f"copy {result.jobs} differs" if not left else f"beside copy {result.jobs} was left: {sorted(left)}")
         result.jobs += 1
         shutil.rmtree(output.parent)
     return result

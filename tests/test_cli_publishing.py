@@ -11,6 +11,7 @@ from published_samples import make_folder
 from typer.testing import CliRunner
 
 from monai_salm.cli import app
+from monai_salm.publish.staging import Staging
 
 FAST = ("--method", "random_noise", "--window", "-500,500", "--device", "cpu")
 
@@ -95,3 +96,17 @@ def test_encrypt_and_decrypt(folder: Path) -> None:
     assert (
         "exists" in run("decrypt", folder / "n.age", folder / "m.db", "--identity", folder / "key.txt", code=1)["error"]
     )
+
+
+@pytest.mark.parametrize("arguments", [(), ("--overwrite",)])
+def test_protect_cleans_up_after_a_kill_at_its_very_end(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    """What is left beside the copy must not stay for ever."""
+    with monkeypatch.context() as patch:
+        for name in ("remove", "_remove_if_empty"):
+            patch.setattr(Staging, name, lambda self: None)
+        run("protect", folder / "set", folder / "out", *FAST)
+    assert (folder / ".out.partial").is_dir()
+    assert run("protect", folder / "set", folder / "out", *FAST, *arguments)["ok"]
+    assert sorted(path.name for path in folder.iterdir()) == ["out", "out.noise.db", "set"]

@@ -112,11 +112,13 @@ def protect(
 ) -> Outcome:
     """Generate the noise, publish the protected copy, and verify it; goes on where an interrupted call stopped."""
     from monai_salm.publish import check_publishable
+    from monai_salm.publish.staging import Staging
 
     settings = _settings(surrogate, width, patch_size, view_size, device, seed, overwrite)
     chosen = opt.make_method(method, ctx.obj)
     wanted = opt.read("--splits", opt.names, splits)
     place = store or output.with_name(f"{output.name}.noise.db")
+    Staging(output).remove_finished()
     # Before hours of work, not after them. With a store there are none ahead, and what an earlier call published may stand.
     resumed = place.exists() and output.exists() and not overwrite
     check_publishable(source, output, place, layout=layout, splits=wanted, overwrite=overwrite or resumed)
