@@ -17,6 +17,7 @@ from monai_salm.intensity import IntensityWindow
 from monai_salm.masks import mask_size
 from monai_salm.methods import EM, METHODS, SALM, BilevelMethod, Method, RandomNoise
 from monai_salm.methods.base import Job
+from monai_salm.methods.starts import class_pattern
 from monai_salm.networks import build_network
 from monai_salm.new_images import generate_noise
 from monai_salm.not_found import ImageNotFoundError
@@ -192,6 +193,22 @@ def test_segmentation_in_patches_covers_a_new_image_of_another_shape(
     difference = require_within_budget(new["image"], result["image"].numpy())
     assert np.count_nonzero(difference) <= mask_size(difference.size, 0.2)
     assert torch.equal(result["mask"], item["mask"])
+
+
+def test_new_image_of_a_store_without_networks_gets_the_pattern_of_its_classes(tmp_path: Path) -> None:
+    """The default for segmentation trains no network; what it needs is the label."""
+    rng = np.random.default_rng(0)
+    cases = [
+        {"image": rng.integers(40, 200, (1, 16, 16), "uint8"), "label": rng.integers(0, 3, (1, 16, 16))}
+        for _ in range(4)
+    ]
+    store = make_store(tmp_path / "n.db", cases[:3], SALM(), Segmentation(num_classes=3))
+    assert store.networks() == []
+    for case in cases:
+        noise = generate_noise(store, case["image"], case["label"], "x")
+        label = case["label"][0]
+        assert np.array_equal(noise.codes[0], BUDGET * class_pattern(label, label.shape, 3))
+        assert (noise.codes[0] != 0).sum() == (label > 0).sum() > 0
 
 
 def test_resized_view_takes_a_new_image_of_another_shape(make_classification: Any, tmp_path: Path) -> None:

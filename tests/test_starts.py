@@ -50,6 +50,7 @@ def test_start_and_rounds_depend_on_the_task_unless_given() -> None:
     assert settled(SALM(rounds=3), volume) == ("class", 3)
     assert settled(SALM(mask_scope="sample"), volume) == ("class", 1)
     assert settled(SALM(start="zero"), volume) == ("zero", 8)
+    assert settled(SALM(mask_source="random"), volume) == ("zero", 8), "a control must not become the pattern"
     assert settled(SALM(), picture) == ("zero", 22)
     assert settled(SALM(start="class"), picture) == ("class", 22)
     assert settled(EM(), volume) == ("zero", 8)
@@ -62,5 +63,7 @@ def test_settings_that_cannot_be_are_refused() -> None:
         SALM(start="x")
     with pytest.raises(ValueError, match="would leave no noise"):
         SALM(start="zero", rounds=0)
+    with pytest.raises(ValueError, match="rounds of at least 1"):
+        SALM(start="class", mask_scope="sample", rounds=0)
     with pytest.raises(ValueError, match="would leave no noise"):
         SALM(rounds=0).resolved(Classification(num_classes=3), 2)

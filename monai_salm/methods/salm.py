@@ -25,10 +25,10 @@ class SALM(BilevelMethod):
         mask_scope: ``"step"`` chooses the mask anew at each noise step, so the final support may be larger than k;
             ``"sample"`` chooses one mask per sample, and all other elements keep the original's bits.
         mask_source: ``"gradient"`` (SALM), or the controls ``"random"`` and ``"foreground"``.
-        start: as for ``BilevelMethod``; None is ``"zero"``, but ``"class"`` for segmentation. There error-minimising
-            noise that begins at zero is no easier to learn than anatomy, the class pattern is, and noise steps only
-            weakened it in every variant measured (docs/experiments.md); so ``rounds`` is 0 there unless given (1 with
-            one mask per sample, which needs a surrogate's gradient).
+        start: as for ``BilevelMethod``; None is ``"zero"``, but ``"class"`` for segmentation with SALM's own mask. There
+            error-minimising noise that begins at zero is no easier to learn than anatomy, the class pattern is, and noise
+            steps only weakened it in every variant measured (docs/experiments.md); so ``rounds`` is 0 there unless given
+            (1 with one mask per sample, which needs a surrogate's gradient).
     """
 
     mask_ratio: float = 0.3
@@ -43,13 +43,19 @@ class SALM(BilevelMethod):
         scopes, sources = ("step", "sample"), ("gradient", "random", "foreground")
         require(self.mask_scope in scopes, "mask_scope", f"one of {scopes}", self.mask_scope)
         require(self.mask_source in sources, "mask_source", f"one of {sources}", self.mask_source)
+        if self.mask_scope == "sample" and self.rounds == 0:
+            raise ValueError(
+                'mask_scope "sample" needs a surrogate\'s gradient to choose the mask: give rounds of at least 1'
+            )
         if self.mask_scope == "sample" and self.perturb_type == "classwise":
             raise ValueError(
                 'mask_scope "sample" is one mask per image and perturb_type "classwise" one noise per class: choose'
             )
 
     def resolved(self, task: Task, spatial_dims: int) -> BilevelMethod:
-        patterned = task.kind == "segmentation" and self.start in (None, "class")
+        # A control that differs in its mask alone must not become the same pattern.
+        begins = self.start == "class" or (self.start is None and self.mask_source == "gradient")
+        patterned = task.kind == "segmentation" and begins
         start = "class" if patterned else self.start or "zero"
         rounds = int(self.mask_scope == "sample") if patterned and self.rounds is None else self.rounds
         return super(SALM, replace(self, start=start, rounds=rounds)).resolved(task, spatial_dims)
