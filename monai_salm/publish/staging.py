@@ -216,7 +216,8 @@ class Staging:
         self.remove()
 
     def remove(self) -> None:
-        """Remove the staging folder and all that is in it."""
+        """Remove the staging folder and all that is in it, but never an earlier copy that has no other place."""
+        self._settle_replaced()
         shutil.rmtree(self.folder)
 
     def _remove_if_empty(self) -> None:
@@ -224,11 +225,6 @@ class Staging:
         if self.folder.is_dir() and not self.copy.exists() and not any(self._failed.glob("*")):
             alone = try_lock(self.folder / "lock")
             if alone is not None:
+                self._settle_replaced()
                 shutil.rmtree(self.folder, ignore_errors=True)
                 os.close(alone)
-
-
-def leftover(target: Path) -> Path | None:
-    """The staging folder of an interrupted copy, if there is one."""
-    folder = Staging(target).folder
-    return folder if folder.is_dir() else None
