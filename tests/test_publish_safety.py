@@ -20,6 +20,7 @@ from monai_salm.methods import RandomNoise
 from monai_salm.precompute import precompute
 from monai_salm.publish import PublishError, publish, restore, verify
 from monai_salm.publish.staging import Staging
+from monai_salm.publish.work import Work
 from monai_salm.store import NoiseStore
 from monai_salm.store_records import records
 
@@ -156,6 +157,32 @@ def test_a_kill_after_the_last_rename_is_cleaned_up(folder: Path, monkeypatch: p
     assert verify(folder / "set", folder / "out", folder / "noise.db").ok
 
 
+def test_an_earlier_copy_that_was_moved_aside_is_never_lost(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill between the two renames, and then a call that cannot succeed: the earlier copy stands again."""
+
+    class Killed(BaseException):
+        pass
+
+    rename, before = os.rename, (folder / "out/monai_salm.json").read_bytes()
+
+    def die_at_the_second(source: Any, target: Any) -> None:
+        if Path(target) == folder / "out":
+            raise Killed
+        rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", die_at_the_second)
+        with pytest.raises(Killed):
+            publish(folder / "set", folder / "out", folder / "noise.db", overwrite=True)
+    assert not (folder / "out").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(Work, "_refuse_empty", lambda self, failed: int("x"))
+        with pytest.raises(ValueError, match="invalid literal"):
+            publish(folder / "set", folder / "out", folder / "noise.db", overwrite=True)
+    assert (folder / "out/monai_salm.json").read_bytes() == before
+    assert verify(folder / "set", folder / "out", folder / "noise.db").ok
+
+
 def test_more_shards_than_images_and_repeated_ones(folder: Path) -> None:
     for index in (*range(12), 3, 11):
         assert publish(folder / "set", folder / "shards", folder / "noise.db", shard=(index, 12)).ok
@@ -221,9 +248,11 @@ def test_the_same_copy_signed_and_unsigned(folder: Path) -> None:
         assert verify(folder / "set", folder / name, folder / "noise.db").ok
 
 
-def test_a_broken_manifest_hides_nothing_else(folder: Path) -> None:
-    (folder / "out/monai_salm.json").write_text("{}")
+@pytest.mark.parametrize(("change", "said"), [(None, "no manifest"), ({"splits": ["nowhere"]}, "names the splits")])
+def test_a_broken_manifest_hides_nothing_else(folder: Path, change: dict[str, Any] | None, said: str) -> None:
+    manifest = folder / "out/monai_salm.json"
+    manifest.write_text("{}" if change is None else json.dumps({**json.loads(manifest.read_text()), **change}))
     shutil.copy(folder / "set/training/i0.nii.gz", folder / "out/training/i0.nii.gz")
     problems = verify(folder / "set", folder / "out", folder / "noise.db").problems
     assert any("is unprotected" in problem for problem in problems)
-    assert any("no manifest" in problem for problem in problems)
+    assert any(said in problem for problem in problems)

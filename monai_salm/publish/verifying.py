@@ -92,12 +92,14 @@ def verify(
     splits: tuple[str, ...] = (TRAIN,)
     with suppress(OSError, ValueError):  # said below; what else is wrong must be told too
         splits = tuple(read_manifest(data, target).get("splits", [TRAIN]))
-    if not splits or set(splits) - set(data.splits):
-        return VerifyReport(0, [f"the manifest names the splits {splits}, the original has {data.splits}"])
+    unknown = not splits or set(splits) - set(data.splits)
+    said = [f"the manifest names the splits {splits}, the original has {data.splits}"] if unknown else []
+    splits = (TRAIN,) if unknown else splits
     record = record_of(noises, manifest_path(data, target))
     known = {} if record is None else record["failed"]
     comparison = _Comparison(data, target, splits, rules, known, jobs, shard, progress or (lambda _: None))
     checked, problems = comparison.run()
+    problems += said
     if shard[0] == 0:
         problems += manifest_problems(data, target, noises, splits, comparison.missing())
         problems += record_problems(data, target, noises)
