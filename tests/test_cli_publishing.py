@@ -98,6 +98,14 @@ def test_encrypt_and_decrypt(folder: Path) -> None:
     )
 
 
+def test_a_wrong_key_is_refused_before_there_is_any_noise(folder: Path) -> None:
+    pytest.importorskip("cryptography")
+    (folder / "key.pem").write_text("x")
+    failed = run("protect", folder / "set", folder / "out", *FAST, "--sign-key", folder / "key.pem", code=1)
+    assert "no private key in PEM" in failed["error"]
+    assert sorted(path.name for path in folder.iterdir()) == ["key.pem", "set"]
+
+
 @pytest.mark.parametrize("arguments", [(), ("--overwrite",)])
 def test_protect_cleans_up_after_a_kill_at_its_very_end(
     folder: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]

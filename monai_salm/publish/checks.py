@@ -13,6 +13,7 @@ from monai_salm.formats.base import FormatError
 from monai_salm.layouts import LAYOUTS, TRAIN, ArchiveLayout, FolderLayout, Layout, LayoutError, open_layout
 from monai_salm.publish.manifest import file_path, manifest_path, read_manifest, signature_path
 from monai_salm.publish.records import was_restored
+from monai_salm.publish.signing import require_key
 from monai_salm.store import APPLICATION_ID, NoiseStore
 
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -68,8 +69,10 @@ def check_publishable(
         )
     if isinstance(data, ArchiveLayout) and not target.exists() and manifest_path(data, target).exists():
         raise FileExistsError(f"{manifest_path(data, target)} is there already, without its archive; move it away")
-    if sign_key is not None and inside(Path(sign_key), data.root):
-        raise PublishError(f"the private key {sign_key} lies inside the input and would be published; move it out")
+    if sign_key is not None:
+        if inside(Path(sign_key), data.root):
+            raise PublishError(f"the private key {sign_key} lies inside the input and would be published; move it out")
+        require_key(Path(sign_key))
     _require_no_store(data)
     if Path(store).exists():
         NoiseStore(store).settings  # noqa: B018 - raises for what is no store, or an incomplete one

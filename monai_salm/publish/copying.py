@@ -160,7 +160,7 @@ def restore(
 
     asked = {"verb": "restore", "version": __version__, "noise": _identity(noises)}
     removal = Removal(noises, frozenset(work.names()))
-    return work.run(work.identity(asked), removal, _originals(data, noises, splits), finish, [])
+    return work.run(work.identity(asked), removal, _originals(data, noises), finish, [])
 
 
 def _is_absent(data: Layout, name: str) -> bool:
@@ -171,7 +171,7 @@ def _is_absent(data: Layout, name: str) -> bool:
     return not any((data.root / file).exists() for file in files)
 
 
-def _originals(data: Layout, store: NoiseStore, splits: Sequence[str]) -> dict[str, bytes | None]:
+def _originals(data: Layout, store: NoiseStore) -> dict[str, bytes | None]:
     """What files, not images, were before they were published; None for those that were not there."""
     if not isinstance(data, FolderLayout):
         return {}

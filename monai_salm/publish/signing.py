@@ -33,6 +33,15 @@ def sign_manifest(manifest: Path, key: Path) -> Path:
     return path
 
 
+def require_key(key: Path) -> None:
+    """Refuse a private key that cannot sign, before any work.
+
+    Raises:
+        ImportError, ValueError, OSError: as ``sign_manifest``.
+    """
+    _load(key, private=True)
+
+
 def signature_problem(manifest: Path, public_key: Path) -> str | None:
     """What is wrong with the signature of a manifest, or None.
 
