@@ -147,6 +147,19 @@ def shard(index: int, count: int) -> tuple[int, int]:
     return index, count
 
 
+def network_settings(
+    surrogate: str | None, width: float, patch_size: str | None, view_size: str | None, device: str
+) -> dict[str, Any]:
+    """Options as arguments of ``precompute`` and ``plan``; read before anything else, so that wrong usage is told at once."""
+    return {
+        "surrogate": None if surrogate is None else read("--surrogate", networks, surrogate),
+        "width": width,
+        "patch_size": None if patch_size is None else read("--patch-size", integers, patch_size),
+        "view_size": None if view_size is None else read("--view-size", integers, view_size),
+        "device": device,
+    }
+
+
 class MethodCommand(TyperCommand):
     """A command with an option for every setting of every noise method.
 

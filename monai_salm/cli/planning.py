@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -34,20 +34,14 @@ def plan(
 ) -> Outcome:
     """Say what protecting a data set would do, what would be refused and what it would cost; writes nothing."""
     chosen = opt.make_method(method, ctx.obj)
-    settings: dict[str, Any] = {
-        "splits": opt.read("--splits", opt.names, splits),
-        "surrogate": None if surrogate is None else opt.read("--surrogate", opt.networks, surrogate)[0],
-        "patch_size": None if patch_size is None else opt.read("--patch-size", opt.integers, patch_size),
-        "view_size": None if view_size is None else opt.read("--view-size", opt.integers, view_size),
-    }
+    settings = opt.network_settings(surrogate, width, patch_size, view_size, device)
+    settings["splits"] = opt.read("--splits", opt.names, splits)
     limits = None if window is None else opt.read("--window", opt.bounds, window)
     from monai_salm.intensity import IntensityWindow
     from monai_salm.publish import plan as plan_
 
     bounds = None if limits is None else IntensityWindow(*limits)
-    found = plan_(
-        source, method=chosen, layout=layout, window=bounds, width=width, device=device, progress=progress, **settings
-    )
+    found = plan_(source, method=chosen, layout=layout, window=bounds, progress=progress, **settings)
     return Outcome({**asdict(found), "ok": found.ok}, _described(found), found.ok)
 
 

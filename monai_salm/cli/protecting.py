@@ -53,7 +53,8 @@ def generate(
     progress: ProgressCallback,
 ) -> Outcome:
     """Make the noise of a data set and keep it in a store; goes on where an interrupted call stopped."""
-    settings = _settings(surrogate, width, patch_size, view_size, device, seed, overwrite)
+    settings = opt.network_settings(surrogate, width, patch_size, view_size, device)
+    settings.update(seed=seed, overwrite=overwrite)
     chosen = opt.make_method(method, ctx.obj)
     wanted = opt.read("--splits", opt.names, splits)
     noise, data = _generate(source, store, chosen, layout, wanted, window, settings, progress)
@@ -114,14 +115,17 @@ def protect(
     from monai_salm.publish import check_publishable
     from monai_salm.publish.staging import Staging
 
-    settings = _settings(surrogate, width, patch_size, view_size, device, seed, overwrite)
+    settings = opt.network_settings(surrogate, width, patch_size, view_size, device)
+    settings.update(seed=seed, overwrite=overwrite)
     chosen = opt.make_method(method, ctx.obj)
     wanted = opt.read("--splits", opt.names, splits)
     place = store or output.with_name(f"{output.name}.noise.db")
     Staging(output).remove_finished()
     # Before hours of work, not after them. With a store there are none ahead, and what an earlier call published may stand.
     resumed = place.exists() and output.exists() and not overwrite
-    check_publishable(source, output, place, layout=layout, splits=wanted, overwrite=overwrite or resumed)
+    check_publishable(
+        source, output, place, layout=layout, splits=wanted, overwrite=overwrite or resumed, sign_key=sign_key
+    )
     noise, data = _generate(source, place, chosen, layout, wanted, window, settings, progress, reuse=True)
     lines = [_described(data), *_listed("left out", data["skipped"])]
     if resumed and output.exists():
@@ -218,27 +222,6 @@ def _listed(what: str, cases: list[dict[str, str]]) -> list[str]:
     return [f"{len(cases)} {what}:", *(f"  {case['name']}: {case['reason']}" for case in cases)]
 
 
-def _settings(
-    surrogate: str | None,
-    width: float,
-    patch_size: str | None,
-    view_size: str | None,
-    device: str,
-    seed: int,
-    overwrite: bool,
-) -> dict[str, Any]:
-    """Options as arguments of ``precompute``; read before anything else, so that wrong usage is told at once."""
-    return {
-        "surrogate": None if surrogate is None else opt.read("--surrogate", opt.networks, surrogate),
-        "width": width,
-        "patch_size": None if patch_size is None else opt.read("--patch-size", opt.integers, patch_size),
-        "view_size": None if view_size is None else opt.read("--view-size", opt.integers, view_size),
-        "device": device,
-        "seed": seed,
-        "overwrite": overwrite,
-    }
-
-
 def _generate(
     source: Path,
     store: Path,
@@ -298,7 +281,8 @@ def _described(data: dict[str, Any]) -> str:
     low, high = data["window"]
     kind = f"{data['rounds']} rounds"
     if data["method"].get("start") == "class":
-        kind += " after a pattern of each class" if data["rounds"] else ", a pattern of each class"
+        alone = ", a pattern of each class (mask and surrogate settings play no part)"
+        kind += " after a pattern of each class" if data["rounds"] else alone
     return (
         f"Noise of {data['cases']} cases ({data['task']['kind']}, {data['task']['num_classes']} classes, window {low:g} to {high:g}): "
         f"PSNR {psnr}, on {data['support']:.0%} of the voxels, {kind}, {data['seconds']:.0f} s"

@@ -77,7 +77,7 @@ def plan(
     layout: str | None = None,
     splits: Sequence[str] = (TRAIN,),
     window: IntensityWindow | None = None,
-    surrogate: str | None = None,
+    surrogate: Sequence[str] | None = None,
     width: float = 0.25,
     patch_size: Sequence[int] | None = None,
     view_size: Sequence[int] | None = None,
@@ -92,7 +92,7 @@ def plan(
         layout: a name of ``layouts.LAYOUTS``; None finds it out.
         splits: whose images would be protected.
         window: intensity window, stored units; None guesses it, as ``protect`` does.
-        surrogate: network that makes the noise; None is the one ``precompute`` takes.
+        surrogate: networks that make the noise, in turn; None is the one ``precompute`` takes.
         width: channels of the network as a share of the published architecture's.
         patch_size: as for ``precompute``.
         view_size: as for ``precompute``.
@@ -118,9 +118,10 @@ def plan(
     if shapes and not problems:
         view = choose_view([shape[1:] for shape in shapes], task.kind == "segmentation", patch_size, view_size)
         spatial_dims = len(view.size)
-        network = surrogate or default_surrogate(task, spatial_dims)
-        effort = _Effort(task, bounds, view, shapes, network, width, default_recipe(task, spatial_dims))
-        seconds = effort.seconds(method.resolved(task, spatial_dims), resolve_device(device))
+        settled, recipe = method.resolved(task, spatial_dims), default_recipe(task, spatial_dims)
+        networks = tuple(surrogate or (default_surrogate(task, spatial_dims),))
+        efforts = [_Effort(task, view, shapes, network, width, recipe) for network in networks]
+        seconds = sum(effort.seconds(settled, resolve_device(device)) for effort in efforts) / len(efforts)
     return Plan(
         layout=data.name,
         splits={split: len(data.dataset(split)) for split in data.splits},
@@ -174,7 +175,6 @@ class _Effort:
     """Times a few steps of a schedule and multiplies."""
 
     task: Task
-    window: IntensityWindow
     view: View
     shapes: Sequence[tuple[int, ...]]
     network: str
