@@ -25,11 +25,12 @@ from monai_salm.methods import Method
 from monai_salm.methods.base import Job
 from monai_salm.networks import SEGMENTATION_NETWORKS, NetworkFactory, build_network, seeded
 from monai_salm.progress import Progress
+from monai_salm.recipes import Recipe, default_recipe
 from monai_salm.scan import MapDataset, ScannedCase, scan
 from monai_salm.store import NoiseStore, NoiseStoreError
 from monai_salm.store_writer import write_store
 from monai_salm.tasks import Task
-from monai_salm.training import Recipe, default_recipe, resolve_device
+from monai_salm.training import resolve_device
 from monai_salm.workspace import Workspace, WorkspaceError
 
 logger = logging.getLogger(__name__)
@@ -107,9 +108,10 @@ def precompute(
         cases = scan(dataset, task, window, method.epsilon, image_key, label_key, skipped)
         workspace.take_in(_counted(cases, dataset, report))
         clean = workspace.cases(task, window, patch_size, view_size)
-        recipe = recipe or default_recipe(task, clean.spatial_dims)
         method = method.resolved(task, clean.spatial_dims)
         networks = chosen or (default_surrogate(task, clean.spatial_dims),)
+        alone = networks[0] if isinstance(networks, tuple) and len(networks) == 1 else None
+        recipe = recipe or default_recipe(task, clean.spatial_dims, alone)
         pool = _SurrogatePool(networks, clean, width)
         meta = {
             "method": method.spec(),
@@ -204,7 +206,7 @@ def _surrogate_names(surrogate: Surrogate | None, task: Task, width: float) -> t
         raise ValueError("surrogate must name at least one network")
     for name in names:
         with seeded(0, torch.device("cpu")):  # refuses a wrong name or width before any image is read
-            build_network(name, 2, 1, 2, width=min(width, 0.01))
+            build_network(name, 2, 1, 2, width=min(width, 0.01), image_size=(32, 32))
         if (name in SEGMENTATION_NETWORKS) != (task.kind == "segmentation"):
             fitting = "unet or segresnet" if task.kind == "segmentation" else "resnet18, densenet121 or vgg11"
             raise ValueError(f"surrogate {name!r} does not fit a {task.kind} task; use for instance {fitting}")
