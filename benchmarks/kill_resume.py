@@ -30,9 +30,9 @@ from killing import Run, run_and_kill
 from monai_salm.intensity import IntensityWindow
 from monai_salm.methods import SALM
 from monai_salm.precompute import precompute
+from monai_salm.recipes import Recipe
 from monai_salm.store import NoiseStore
 from monai_salm.tasks import Classification
-from monai_salm.training import Recipe
 
 
 def small_set(cases: int = 48, side: int = 16) -> list[dict[str, Any]]:

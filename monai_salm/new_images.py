@@ -20,10 +20,11 @@ from monai_salm.methods.base import Job
 from monai_salm.networks import build_network
 from monai_salm.noise import Noise, NoiseStoreError, exact_cast
 from monai_salm.not_found import Lookup, refuse_protected, rescaled
+from monai_salm.recipes import Recipe
 from monai_salm.scan import DataError, scan
 from monai_salm.store import NoiseStore
 from monai_salm.tasks import Task, task_from_spec
-from monai_salm.training import Recipe, resolve_device
+from monai_salm.training import resolve_device
 from monai_salm.workspace import Workspace
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from monai.losses import DiceCELoss
-from monai.metrics import compute_dice, compute_roc_auc
-from monai.networks.utils import one_hot
 from numpy.typing import NDArray
+
+from monai_salm.scores import dice_table, label_counts, macro_f1, mean_auc, mean_of_table, mean_surface_distance
 
 Array = NDArray[Any]
 
@@ -73,6 +73,14 @@ class Task(ABC):
         """Score the predictions of a whole test set, one item a case; ``self.metric`` is the headline."""
 
     @abstractmethod
+    def case_scores(self, predictions: Sequence[torch.Tensor], targets: Sequence[Array]) -> NDArray[np.float64]:
+        """The headline case by case, ``(cases, columns)``: ``mean_of_table`` of it is the headline (NaN: no number)."""
+
+    def final_scores(self, predictions: Sequence[torch.Tensor], targets: Sequence[Array]) -> dict[str, float]:
+        """As ``scores``, with those that take too long to be computed after every epoch."""
+        return self.scores(predictions, targets)
+
+    @abstractmethod
     def baselines(self, targets: Sequence[Array]) -> dict[str, float]:
         """Headline score of guessing (``chance``) and of always answering the commonest class (``majority``)."""
 
@@ -129,19 +137,30 @@ class Classification(Task):
 
     def scores(self, predictions: Sequence[torch.Tensor], targets: Sequence[Array]) -> dict[str, float]:
         probability = torch.stack([p.float().cpu() for p in predictions])
-        target = torch.from_numpy(np.stack(targets))
-        truth = target if self.multi_label else F.one_hot(target, self.num_classes)
-        if self.multi_label:
-            hits = (probability > 0.5) == (truth > 0.5)
-            recalls = [hits[truth[:, c] == v, c].float().mean() for c in range(truth.shape[1]) for v in (0, 1)]
-        else:
-            hits = probability.argmax(1) == target
-            recalls = [hits[target == c].float().mean() for c in range(self.num_classes)]
+        answers, truth = self._answers(probability), self._truth(targets)
+        hits = answers == truth
+        values = (0, 1) if self.multi_label else (1,)
+        recalls = [hits[truth[:, c] == v, c].float().mean() for c in range(truth.shape[1]) for v in values]
         return {
-            "accuracy": float(hits.float().mean()),
+            "accuracy": mean_of_table(self.case_scores(predictions, targets)),
             "balanced_accuracy": float(torch.stack(recalls).nanmean()),
-            "auc": _mean_auc(probability, truth),
+            "auc": mean_auc(probability, truth),
+            "f1": macro_f1(answers, truth),
         }
+
+    def case_scores(self, predictions: Sequence[torch.Tensor], targets: Sequence[Array]) -> NDArray[np.float64]:
+        answers = self._answers(torch.stack([p.float().cpu() for p in predictions]))
+        hits = (answers == self._truth(targets)).double()
+        # One label an image is hit or missed; of several labels each counts.
+        return (hits.mean(1) if self.multi_label else hits.amin(1))[:, None].numpy()
+
+    def _truth(self, targets: Sequence[Array]) -> torch.Tensor:
+        target = torch.from_numpy(np.stack(targets))
+        return (target > 0.5).long() if self.multi_label else F.one_hot(target, self.num_classes)
+
+    def _answers(self, probability: torch.Tensor) -> torch.Tensor:
+        """Zeros and ones, ``(cases, classes)``."""
+        return (probability > 0.5).long() if self.multi_label else F.one_hot(probability.argmax(1), self.num_classes)
 
     def baselines(self, targets: Sequence[Array]) -> dict[str, float]:
         values = np.stack(targets)
@@ -185,30 +204,29 @@ class Segmentation(Task):
         return (logits.argmax(1) != target).float().mean()
 
     def predict(self, logits: torch.Tensor) -> torch.Tensor:
-        return logits.argmax(1)
+        return logits.argmax(1).to(torch.uint8 if self.num_classes <= 256 else torch.int32)
 
     def scores(self, predictions: Sequence[torch.Tensor], targets: Sequence[Array]) -> dict[str, float]:
-        rows = []
-        for prediction, target in zip(predictions, targets, strict=True):
-            pair = [
-                one_hot(torch.as_tensor(v).long().cpu()[None, None], self.num_classes) for v in (prediction, target)
-            ]
-            rows.append(compute_dice(pair[0], pair[1], include_background=False)[0])
-        dice = torch.stack(rows).nanmean(dim=0)
-        named = {f"dice_{c + 1}": float(v) for c, v in enumerate(dice)}
-        return {"dice": float(dice.nanmean()), **named}
+        table = self.case_scores(predictions, targets)
+        named = {f"dice_{c + 1}": mean_of_table(column[:, None]) for c, column in enumerate(table.T)}
+        return {"dice": mean_of_table(table), **named}
+
+    def case_scores(self, predictions: Sequence[torch.Tensor], targets: Sequence[Array]) -> NDArray[np.float64]:
+        return dice_table(predictions, targets, self.num_classes)
+
+    def final_scores(self, predictions: Sequence[torch.Tensor], targets: Sequence[Array]) -> dict[str, float]:
+        distance = mean_surface_distance(predictions, targets, self.num_classes)
+        return {**self.scores(predictions, targets), "surface_distance": distance}
 
     def baselines(self, targets: Sequence[Array]) -> dict[str, float]:
-        labels = np.concatenate([np.asarray(t).reshape(-1) for t in targets])
-        counts = np.bincount(labels, minlength=self.num_classes)
-        background = [torch.zeros(t.shape) for t in targets]
-        guess = np.random.default_rng(0)
-        random_maps = [torch.from_numpy(guess.integers(0, self.num_classes, t.shape)) for t in targets]
-        commonest = [b + int(counts.argmax()) for b in background]
-        return {
-            "chance": self.scores(random_maps, targets)["dice"],
-            "majority": self.scores(commonest, targets)["dice"],
-        }
+        commonest, guess = int(label_counts(targets).argmax()), np.random.default_rng(0)
+        tables: list[list[Array]] = [[], []]
+        for target in targets:  # one case at a time: maps of a whole set of volumes would not fit in memory
+            random_map = torch.from_numpy(guess.integers(0, self.num_classes, target.shape))
+            for table, answer in zip(tables, (random_map, torch.full(target.shape, commonest)), strict=True):
+                table.append(self.case_scores([answer], [target])[0])
+        chance, majority = (mean_of_table(np.stack(table)) for table in tables)
+        return {"chance": chance, "majority": majority}
 
     def wrong_target(self, target: torch.Tensor) -> torch.Tensor:
         return (target + 1) % self.num_classes
@@ -252,12 +270,3 @@ def _class_indices(values: Array, num_classes: int, where: str) -> NDArray[np.in
         wrong = indices.min() if indices.min() < 0 else indices.max()
         raise LabelError(f"{where}: label {wrong} is outside 0 to {num_classes - 1}; check num_classes")
     return indices
-
-
-def _mean_auc(probability: torch.Tensor, truth: torch.Tensor) -> float:
-    """Mean one-against-rest area under the ROC curve over the classes that have both kinds of case."""
-    present = [c for c in range(truth.shape[1]) if 0 < int(truth[:, c].sum()) < len(truth)]
-    if not present:
-        return float("nan")
-    values = compute_roc_auc(probability[:, present], truth[:, present], average="none")
-    return float(np.mean(np.asarray(values)))

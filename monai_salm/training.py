@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from monai.inferers import sliding_window_inference
 from torch import nn
 
+from monai_salm.augmentation import Augmentation
 from monai_salm.cases import Cases, shuffled_batches
+from monai_salm.recipes import Recipe, choose_precision, make_optimizer, make_schedule
 from monai_salm.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -22,65 +23,13 @@ logger = logging.getLogger(__name__)
 # Most voxels predicted at once, so that memory stays bounded however large the images are.
 _PREDICTED_VOXELS = 2**24
 
-#: Changes a batch: ``(images, targets, generator) -> (images, targets)``, images normalised.
-Augmentation: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Generator], tuple[torch.Tensor, torch.Tensor]]
+
+#: Trains on a batch and returns its error: ``(trainer, images, targets, generator) -> error``, images normalised.
+Step: TypeAlias = Callable[["Trainer", torch.Tensor, torch.Tensor, torch.Generator], torch.Tensor]
 
 
 class TrainingError(RuntimeError):
     """Training broke down: gradients are not finite even in float32."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How a network is trained.
-
-    Args:
-        optimizer: ``"sgd"`` (momentum 0.9, weight decay 5e-4, as EM's published code) or ``"adam"``.
-        lr: learning rate at the start; ``fit`` lets it fall to 0 along a cosine.
-        batch_size: cases in a batch.
-        clip: largest gradient norm.
-        precision: ``"auto"``, ``"bfloat16"`` or ``"float32"``. ``"auto"`` is bfloat16 where the hardware has it,
-            but float32 for 3D on the CPU, where bfloat16 gave infinite gradients (torch 2.14, MONAI resnet10).
-    """
-
-    optimizer: str = "sgd"
-    lr: float = 0.1
-    batch_size: int = 128
-    clip: float = 5.0
-    precision: str = "auto"
-
-    def __post_init__(self) -> None:
-        if self.optimizer not in ("sgd", "adam"):
-            raise ValueError(f"optimizer must be sgd or adam, got {self.optimizer!r}")
-        if self.precision not in ("auto", "bfloat16", "float32"):
-            raise ValueError(f"precision must be auto, bfloat16 or float32, got {self.precision!r}")
-        for name in ("lr", "batch_size", "clip"):
-            value = getattr(self, name)
-            if not (value > 0 and math.isfinite(value)) and not (name == "lr" and value == 0):
-                raise ValueError(f"{name} must be positive, got {value}")
-
-
-def default_recipe(task: Task, spatial_dims: int) -> Recipe:
-    """SGD at 0.1 for 2D classification; Adam at 1e-3 in smaller batches for volumes and for segmentation."""
-    if spatial_dims == 2 and task.kind == "classification":
-        return Recipe()
-    batch_size = 32 if task.kind == "classification" else (8 if spatial_dims == 2 else 4)
-    return Recipe(optimizer="adam", lr=1e-3, batch_size=batch_size)
-
-
-def choose_precision(precision: str, device: torch.device, spatial_dims: int) -> str:
-    """Resolve ``"auto"`` as ``Recipe`` describes."""
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    return "bfloat16" if spatial_dims == 2 and _cpu_computes_bfloat16() else "float32"
-
-
-def _cpu_computes_bfloat16() -> bool:
-    # torch names no public test for it; without these instructions bfloat16 is emulated and slower than float32.
-    tests = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
-    return any(test is not None and test() for test in tests)
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -108,7 +57,7 @@ class Trainer:
         recipe: how to train.
         device: where to train.
         spatial_dims: 2 or 3.
-        total_steps: length of the cosine schedule; None keeps the learning rate.
+        total_steps: length of the learning rate's schedule; None keeps the learning rate.
     """
 
     def __init__(
@@ -124,10 +73,8 @@ class Trainer:
         self.model = model.to(device).to(memory_format=self.memory_format).train()
         self.task, self.recipe, self.device = task, recipe, device
         self.precision = choose_precision(recipe.precision, device, spatial_dims)
-        self.optimizer = _make_optimizer(self.model, recipe)
-        self._schedule = None
-        if total_steps is not None:
-            self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, max(1, total_steps))
+        self.optimizer = make_optimizer(self.model, recipe)
+        self._schedule = None if total_steps is None else make_schedule(self.optimizer, recipe, max(1, total_steps))
 
     def forward(self, inputs: torch.Tensor, model: nn.Module | None = None) -> torch.Tensor:
         """Logits in float32 for normalised inputs on this device, of ``model`` or of the network in training."""
@@ -136,10 +83,20 @@ class Trainer:
             logits: torch.Tensor = (model or self.model)(inputs)
         return logits.float()
 
-    def step(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def step(
+        self,
+        inputs: torch.Tensor,
+        targets: torch.Tensor,
+        loss: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> torch.Tensor:
         """Train on one batch and return its error before the step.
 
         A batch whose gradients are not finite is computed again in float32, which training then stays in.
+
+        Args:
+            inputs: ``(batch, channel, *spatial)``, normalised.
+            targets: labels, which the error is measured against.
+            loss: takes float32 logits on the trainer's device; None is the task's loss against ``targets``.
 
         Raises:
             TrainingError: if float32 does not help.
@@ -147,11 +104,11 @@ class Trainer:
         inputs, targets = inputs.to(self.device), targets.to(self.device)
         self.optimizer.zero_grad(set_to_none=True)
         logits = self.forward(inputs)
-        self.task.loss(logits, targets).backward()
+        (self.task.loss(logits, targets) if loss is None else loss(logits)).backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         if not torch.isfinite(norm):
             self.fall_back(f"gradients of a training step are {float(norm)}")
-            return self.step(inputs, targets)
+            return self.step(inputs, targets, loss)
         self.optimizer.step()
         if self._schedule is not None:
             self._schedule.step()
@@ -233,21 +190,25 @@ class Trainer:
         return list(self.task.predict(logits).cpu().unbind(0))
 
 
-def _make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(model.parameters(), recipe.lr, momentum=0.9, weight_decay=5e-4)
-    return torch.optim.Adam(model.parameters(), recipe.lr)
-
-
-def fit(trainer: Trainer, cases: Cases, epochs: int, seed: int, augment: Augmentation | None = None) -> Iterator[float]:
+def fit(
+    trainer: Trainer,
+    cases: Cases,
+    epochs: int,
+    seed: int,
+    augment: Augmentation | None = None,
+    step: Step | None = None,
+    epoch_steps: int | None = None,
+) -> Iterator[float]:
     """Train for some epochs, giving control back after each.
 
     Args:
         trainer: a fresh network; its ``total_steps`` should be ``epochs * steps_per_epoch(cases, recipe)``.
         cases: training set.
-        epochs: passes over it (at least ``steps_per_epoch`` steps each).
+        epochs: passes over it.
         seed: of the order of cases, patches and augmentation.
         augment: changes every batch.
+        step: trains on a batch in place of ``Trainer.step``.
+        epoch_steps: steps that count as a pass; None is ``steps_per_epoch``.
 
     Yields:
         The mean training score (1 - error) of each epoch.
@@ -256,12 +217,13 @@ def fit(trainer: Trainer, cases: Cases, epochs: int, seed: int, augment: Augment
     batches = shuffled_batches(len(cases), trainer.recipe.batch_size, generator)
     for _ in range(epochs):
         errors = []
-        for _ in range(steps_per_epoch(cases, trainer.recipe)):
+        for _ in range(epoch_steps or steps_per_epoch(cases, trainer.recipe)):
             regions = [(c, cases.view.random_region(cases.images[c].shape[1:], generator)) for c in next(batches)]
             inputs, targets = cases.window.normalize(cases.inputs(regions)), cases.targets(regions)
             if augment is not None:
                 inputs, targets = augment(inputs, targets, generator)
-            errors.append(trainer.step(inputs, targets))
+            error = step(trainer, inputs, targets, generator) if step else trainer.step(inputs, targets)
+            errors.append(error)
         yield 1.0 - float(torch.stack(errors).mean())
 
 
@@ -272,38 +234,3 @@ def steps_per_epoch(cases: Cases, recipe: Recipe) -> int:
         patch = math.prod(cases.view.size)
         regions = math.ceil(sum(max(1.0, math.prod(image.shape[1:]) / patch) for image in cases.images))
     return math.ceil(regions / min(recipe.batch_size, len(cases)))
-
-
-def standard_augmentation(
-    images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator, shift: int = 2
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random flips and random shift of up to ``shift`` voxels (zero padding), each case its own.
-
-    Images are flipped left to right (the last axis), volumes along each of their axes, as MONAI's tutorials do: which
-    axis of a volume is the body's left and right depends on its orientation.
-
-    Args:
-        images: ``(batch, channel, *spatial)``.
-        targets: labels; moved along with the images where they are per voxel.
-        generator: source of randomness, on the CPU.
-        shift: largest shift, voxels.
-    """
-    rank = images.ndim - 2
-    flips = torch.rand((len(images), 1 if rank == 2 else rank), generator=generator) < 0.5
-    shifts = torch.randint(2 * shift + 1, (len(images), rank), generator=generator)
-    images = _flip_and_shift(images, flips, shifts, shift)
-    if targets.ndim == rank + 1:
-        targets = _flip_and_shift(targets[:, None], flips, shifts, shift)[:, 0]
-    return images, targets
-
-
-def _flip_and_shift(batch: torch.Tensor, flips: torch.Tensor, shifts: torch.Tensor, margin: int) -> torch.Tensor:
-    size, rank = batch.shape[2:], batch.ndim - 2
-    for axis, flip in enumerate(flips.to(batch.device).unbind(1), start=-flips.shape[1]):
-        batch = torch.where(flip.view(-1, *[1] * (batch.ndim - 1)), batch.flip(axis), batch)
-    padded = F.pad(batch, [margin] * (2 * rank))
-    out = torch.empty_like(batch)
-    for index, offset in enumerate(shifts.tolist()):
-        window = tuple(slice(o, o + n) for o, n in zip(offset, size, strict=True))
-        out[index] = padded[index][(slice(None), *window)]
-    return out

@@ -24,9 +24,10 @@ from monai_salm.methods.bilevel import _Loop
 from monai_salm.methods.starts import class_pattern
 from monai_salm.networks import build_network, frozen_copy, seeded
 from monai_salm.precompute import precompute
+from monai_salm.recipes import Recipe
 from monai_salm.store import NoiseStore
 from monai_salm.tasks import Classification, Segmentation, Task
-from monai_salm.training import Recipe, TrainingError
+from monai_salm.training import TrainingError
 
 Case = dict[str, Any]
 CPU = torch.device("cpu")

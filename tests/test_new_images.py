@@ -22,10 +22,10 @@ from monai_salm.networks import build_network
 from monai_salm.new_images import generate_noise
 from monai_salm.not_found import ImageNotFoundError
 from monai_salm.precompute import precompute
+from monai_salm.recipes import Recipe
 from monai_salm.scan import DataError
 from monai_salm.store import NoiseStore, NoiseStoreError
 from monai_salm.tasks import Classification, LabelError, Segmentation, Task
-from monai_salm.training import Recipe
 from monai_salm.transforms import SALMProtect, SALMProtectd
 
 WINDOW = IntensityWindow(0, 255)

@@ -24,10 +24,10 @@ from monai_salm.methods.base import Job
 from monai_salm.networks import SEGMENTATION_NETWORKS
 from monai_salm.precompute import precompute
 from monai_salm.progress import Progress
+from monai_salm.recipes import Recipe
 from monai_salm.scan import DataError, MapDataset
 from monai_salm.store import NoiseStore, NoiseStoreError
 from monai_salm.tasks import Classification, LabelError, Segmentation, Task
-from monai_salm.training import Recipe
 from monai_salm.workspace import WorkspaceError
 
 Case = dict[str, Any]

@@ -11,21 +11,13 @@ import pytest
 import torch
 from torch import nn
 
+from monai_salm.augmentation import standard_augmentation
 from monai_salm.cases import Cases, choose_view
 from monai_salm.intensity import IntensityWindow
 from monai_salm.networks import build_network, seeded
+from monai_salm.recipes import Recipe, choose_precision, default_recipe
 from monai_salm.tasks import Classification, Segmentation, Task
-from monai_salm.training import (
-    Recipe,
-    Trainer,
-    TrainingError,
-    choose_precision,
-    default_recipe,
-    fit,
-    resolve_device,
-    standard_augmentation,
-    steps_per_epoch,
-)
+from monai_salm.training import Trainer, TrainingError, fit, resolve_device, steps_per_epoch
 
 CPU = torch.device("cpu")
 TWO = Classification(num_classes=2)
@@ -249,7 +241,7 @@ def test_augmentation_is_each_cases_own() -> None:
         ({"lr": float("nan")}, "lr must be positive, got nan"),
         ({"batch_size": 0}, "batch_size must be positive, got 0"),
         ({"clip": 0.0}, "clip must be positive, got 0.0"),
-        ({"clip": float("inf")}, "clip must be positive, got inf"),
+        ({"clip": float("nan")}, "clip must be positive, got nan"),
     ],
 )
 def test_wrong_recipes_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -285,3 +277,35 @@ def test_an_epoch_visits_every_case_or_voxel() -> None:
     assert steps_per_epoch(as_cases(items, task), recipe) == 3
     assert steps_per_epoch(as_cases(items, task, (8, 8)), recipe) == 10
     assert steps_per_epoch(as_cases(items, task), Recipe(batch_size=100)) == 1
+
+
+def test_the_learning_rate_falls_in_steps() -> None:
+    recipe = Recipe(optimizer="adam", lr=1e-3, schedule="steps", batch_size=8, precision="float32")
+    trainer = Trainer(nn.Sequential(nn.Flatten(), nn.Linear(16, 2)), TWO, recipe, CPU, 2, total_steps=8)
+    rates = []
+    for _ in range(8):
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
+        trainer.step(torch.rand(4, 1, 4, 4), torch.zeros(4, dtype=torch.long))
+    assert rates == pytest.approx([1e-3] * 4 + [1e-4] * 2 + [1e-5] * 2)
+    with pytest.raises(ValueError, match="schedule must be cosine or steps, got 'linear'"):
+        Recipe(schedule="linear")
+
+
+def test_a_loss_of_ones_own_and_a_step_of_ones_own(classification_2d: list[Any]) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    trainer = Trainer(model, TWO, Recipe(optimizer="adam", lr=0.1, precision="float32"), CPU, 2)
+    bias = model[1].bias
+    assert isinstance(bias, nn.Parameter)
+    before = bias.detach().clone()
+    trainer.step(torch.rand(4, 1, 4, 4), torch.zeros(4, dtype=torch.long), loss=lambda logits: logits[:, 1].sum())
+    assert bias.detach()[0] == before[0]
+    assert bias.detach()[1] < before[1]
+    seen: list[int] = []
+
+    def step(trainer: Trainer, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        seen.append(len(inputs))
+        return torch.tensor(0.25)
+
+    cases = as_cases(classification_2d, TWO)
+    assert list(fit(trainer, cases, 2, 0, step=step, epoch_steps=3)) == [0.75, 0.75]
+    assert len(seen) == 6

@@ -14,8 +14,8 @@ from torch import nn
 
 from monai_salm.cases import Cases
 from monai_salm.progress import Progress
+from monai_salm.recipes import Recipe
 from monai_salm.tasks import Task
-from monai_salm.training import Recipe
 from monai_salm.workspace import Workspace
 
 

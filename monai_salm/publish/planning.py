@@ -23,9 +23,10 @@ from monai_salm.precompute import default_surrogate
 from monai_salm.progress import Progress, ProgressCallback
 from monai_salm.publish.checks import PathLike
 from monai_salm.publish.manifest import file_path, read_manifest
+from monai_salm.recipes import Recipe, default_recipe
 from monai_salm.scan import scan
 from monai_salm.tasks import Task
-from monai_salm.training import Recipe, Trainer, default_recipe, resolve_device
+from monai_salm.training import Trainer, resolve_device
 
 _Seen: TypeAlias = tuple[tuple[int, ...], Grid]
 # Codes compress to about this share in a store (measured on brain images, 2 bits a voxel).
