@@ -1,4 +1,4 @@
-"""JPEG compression, which drops the high frequencies that most noise lives in (Liu, Zhao, Larson 2023)."""
+"""JPEG compression, which drops the high frequencies that most noise lives in."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from monai_salm.intensity import Array, IntensityWindow
 class Jpeg(Countermeasure):
     """Encode and decode as 8-bit JPEG, the window mapped to 0 to 255; volumes slice by slice along their last axis.
 
-    Images of three channels are encoded as colour, others channel by channel.
+    Values outside the window are clipped to it. Images of three channels are encoded as colour, others channel by
+    channel. The default is that of Liu, Zhao, Larson 2023 ("Image Shortcut Squeezing").
 
     Args:
         quality: 1 (smallest file) to 95.
@@ -31,7 +32,7 @@ class Jpeg(Countermeasure):
         if not 1 <= self.quality <= 95:
             raise ValueError(f"quality must be in [1, 95], got {self.quality}")
 
-    def apply(self, image: Array, window: IntensityWindow) -> Array:
+    def filter(self, image: Array, window: IntensityWindow) -> Array:
         values = (np.asarray(image, np.float64) - window.low) / window.width
         pixels = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
         if pixels.ndim == 3:

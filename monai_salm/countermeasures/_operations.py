@@ -1,0 +1,199 @@
+"""Image operations of RandAugment and TrivialAugment, on batches in 2D and 3D, every image at its own strength.
+
+Ranges are AutoAugment's (Cubuk et al. 2019), with a level of 1 for the largest; formulas are Pillow's. Images are in
+[0, 1].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F
+
+from monai_salm.countermeasures._batches import per_voxel
+
+#: ``(images, level, sign) -> images`` with level in [0, 1] and sign -1 or 1, both ``(batch, 1, ...)``.
+IntensityOperation: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+#: ``(amount, axes, size) -> maps``: amount in [-1, 1] ``(batch,)``, two axes ``(batch, 2)``, size ``(rank,)``; the
+#: maps, ``(batch, rank, rank + 1)``, take places of the output to places of the input, in voxels from the centre.
+GeometricOperation: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+_LARGEST_FACTOR = 0.9
+_LARGEST_ANGLE = math.radians(30)
+_LARGEST_SHEAR = 0.3
+_LARGEST_SHIFT = 150 / 331  # of the image's side
+_LUMA = (0.2989, 0.587, 0.114)
+
+
+def _blend(images: torch.Tensor, other: torch.Tensor, level: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
+    """Go away from ``other`` where the sign is positive, towards it where it is negative."""
+    factor = 1 + _LARGEST_FACTOR * level * sign
+    return (other + factor * (images - other)).clamp(0, 1)
+
+
+def _grey(images: torch.Tensor) -> torch.Tensor:
+    if images.shape[1] != 3:
+        return images
+    weights = images.new_tensor(_LUMA).view(1, 3, *[1] * (images.ndim - 2))
+    return (images * weights).sum(1, keepdim=True)
+
+
+def brightness(images: torch.Tensor, level: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
+    """Brighter or darker by a factor."""
+    return _blend(images, torch.zeros_like(images), level, sign)
+
+
+def contrast(images: torch.Tensor, level: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
+    """Away from the image's mean grey or towards it."""
+    mean = _grey(images).flatten(1).mean(1).view(-1, *[1] * (images.ndim - 1))
+    return _blend(images, mean, level, sign)
+
+
+def color(images: torch.Tensor, level: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
+    """Away from grey or towards it."""
+    return _blend(images, _grey(images), level, sign)
+
+
+def sharpness(images: torch.Tensor, level: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
+    """Away from the smoothed image or towards it; the outermost voxels stay, as in Pillow, whose filter this is."""
+    size = images.shape[2:]
+    if min(size) <= 2:
+        return images
+    inner = (slice(None), slice(None), *[slice(1, -1)] * len(size))
+    pool = F.avg_pool2d if len(size) == 2 else F.avg_pool3d
+    voxels = 3 ** len(size)
+    smooth = images.clone()  # weights: 5 in the middle, 1 for each neighbour
+    smooth[inner] = (pool(images, 3, 1) * voxels + 4 * images[inner]) / (voxels + 4)
+    return _blend(images, smooth, level, sign)
+
+
+def posterize(images: torch.Tensor, level: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
+    """Keep 8 to 4 bits."""
+    steps = 2 ** (8 - (4 * level).round())
+    return torch.minimum((images * steps).floor(), steps - 1) / steps
+
+
+def solarize(images: torch.Tensor, level: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
+    """Invert what is brighter than ``1 - level``."""
+    return torch.where(images >= 1 - level, 1 - images, images)
+
+
+def autocontrast(images: torch.Tensor, level: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
+    """Stretch every channel to [0, 1]."""
+    axes = tuple(range(2, images.ndim))
+    low, high = images.amin(axes, keepdim=True), images.amax(axes, keepdim=True)
+    width = high - low
+    return torch.where(width > 0, (images - low) / width.clamp_min(1e-12), images).clamp(0, 1)
+
+
+def equalize(images: torch.Tensor, level: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
+    """Make the histogram of every channel flat, in 256 grey levels, by Pillow's table."""
+    pixels = (images * (256 - 1e-3)).long().clamp(0, 255).flatten(2)
+    ones = torch.ones((1, 1, 1), dtype=torch.long, device=images.device)
+    counts = pixels.new_zeros((*pixels.shape[:2], 256)).scatter_add_(2, pixels, ones.expand_as(pixels))
+    brightest = counts.gather(2, pixels.amax(2, keepdim=True))
+    step = (pixels.shape[2] - brightest) // 255
+    below = counts.cumsum(2) - counts
+    table = ((below + step // 2) // step.clamp_min(1)).clamp(0, 255)
+    flat = table.gather(2, pixels).float() / 255
+    return torch.where(step > 0, flat, images.flatten(2)).view_as(images)
+
+
+def rotate(amount: torch.Tensor, axes: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
+    """Turn by up to 30 degrees in the plane of the two axes."""
+    maps, rows, (first, second) = _identity(amount, size), torch.arange(len(amount)), axes.unbind(1)
+    angle = _LARGEST_ANGLE * amount
+    maps[rows, first, first] = maps[rows, second, second] = angle.cos()
+    maps[rows, first, second], maps[rows, second, first] = -angle.sin(), angle.sin()
+    return maps
+
+
+def shear(amount: torch.Tensor, axes: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
+    """Move along the first axis by up to 0.3 of the place on the second."""
+    maps = _identity(amount, size)
+    maps[torch.arange(len(amount)), axes[:, 0], axes[:, 1]] = _LARGEST_SHEAR * amount
+    return maps
+
+
+def translate(amount: torch.Tensor, axes: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
+    """Shift along the first axis by whole voxels."""
+    maps = _identity(amount, size)
+    maps[torch.arange(len(amount)), axes[:, 0], -1] = (_LARGEST_SHIFT * size[axes[:, 0]] * amount).trunc()
+    return maps
+
+
+def _identity(amount: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
+    return torch.eye(len(size), len(size) + 1).repeat(len(amount), 1, 1)
+
+
+INTENSITY: dict[str, IntensityOperation] = {
+    "autocontrast": autocontrast,
+    "equalize": equalize,
+    "solarize": solarize,
+    "color": color,
+    "posterize": posterize,
+    "contrast": contrast,
+    "brightness": brightness,
+    "sharpness": sharpness,
+}
+GEOMETRIC: dict[str, GeometricOperation] = {"rotate": rotate, "shear": shear, "translate": translate}
+# Shear and translate count twice, since they are two operations, along x and along y, in the papers.
+_DRAWN_FROM = ("identity", *INTENSITY, *GEOMETRIC, "shear", "translate")
+
+
+def warp(images: torch.Tensor, maps: torch.Tensor, mode: str = "bilinear") -> torch.Tensor:
+    """Move voxels; zeros come in from outside.
+
+    Args:
+        images: ``(batch, channel, *spatial)``.
+        maps: as a ``GeometricOperation`` gives them.
+        mode: ``"bilinear"`` or ``"nearest"``.
+    """
+    size = torch.tensor(images.shape[2:], dtype=torch.float32)
+    # grid_sample has x first, and coordinates from -1 to 1 between the outer edges of the outermost voxels.
+    scaled = torch.cat([maps[..., :-1] * size, 2 * maps[..., -1:]], dim=2) / size[:, None]
+    theta = torch.cat([scaled[..., :-1].flip(1, 2), scaled[..., -1:].flip(1)], dim=2)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode=mode, padding_mode="zeros", align_corners=False)
+
+
+def random_operation(
+    images: torch.Tensor, targets: torch.Tensor, levels: torch.Tensor, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Do one operation to every image, each drawn for itself; labels per voxel move along.
+
+    Colour is only for three channels. In 3D, axes are drawn too.
+
+    Args:
+        images: ``(batch, channel, *spatial)`` in [0, 1].
+        targets: labels.
+        levels: strength of each image's operation, ``(batch,)`` in [0, 1].
+        generator: source of randomness, on the CPU.
+    """
+    count, size = len(images), torch.tensor(images.shape[2:])
+    names = [name for name in _DRAWN_FROM if name != "color" or images.shape[1] == 3]
+    drawn = torch.randint(len(names), (count,), generator=generator).tolist()
+    signs = 1.0 - 2.0 * torch.randint(2, (count,), generator=generator)
+    axes = torch.rand((count, len(size)), generator=generator).argsort(1)[:, :2]
+    members: dict[str, list[int]] = {}
+    for row, index in enumerate(drawn):
+        members.setdefault(names[index], []).append(row)
+    column = (-1, *[1] * (images.ndim - 1))
+    changed = images.clone()
+    for name in members.keys() & INTENSITY.keys():
+        rows = members[name]
+        changed[rows] = INTENSITY[name](images[rows], levels[rows].view(column), signs[rows].view(column))
+    moved = [name for name in GEOMETRIC if name in members]
+    if not moved:
+        return changed, targets
+    amount = levels * signs
+    maps = torch.cat([GEOMETRIC[name](amount[members[name]], axes[members[name]], size) for name in moved])
+    rows = [row for name in moved for row in members[name]]
+    changed[rows] = warp(images[rows], maps)
+    if per_voxel(images, targets):
+        targets = targets.clone()
+        targets[rows] = warp(targets[rows][:, None].float(), maps, "nearest")[:, 0].to(targets.dtype)
+    return changed, targets
