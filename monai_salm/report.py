@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from monai_salm._results import SCHEMA
-from monai_salm.evaluate import UnlearnabilityReport
+from monai_salm.reporting import SCHEMA, UnlearnabilityReport
 
 __all__ = ["ReportError", "UnlearnabilityReport", "read_report", "write_report"]
 
 _NUMBERS = ("chance", "majority", "guessing", "seconds")
-_CELL_NUMBERS = ("last", "peak", "train_score")
+_PARTS = ("cost", "detection", "utility", "not_evaluated")
 
 
 class ReportError(ValueError):
@@ -58,16 +57,19 @@ def read_report(path: str | os.PathLike[str]) -> UnlearnabilityReport:
         found = values.get("schema") if isinstance(values, dict) else None
         raise ReportError(f"{path} has report schema {found}, this version reads {SCHEMA}: evaluate again")
     try:
-        return UnlearnabilityReport(
+        report = UnlearnabilityReport(
             metric=values["metric"],
             noise=values["noise"],
             protocol=values["protocol"],
             notes=tuple(values.get("notes", ())),
-            cells=[_numbers(cell, _CELL_NUMBERS) for cell in values["cells"]],
+            cells=values["cells"],
+            **{name: values[name] for name in _PARTS},
             **{name: value for name, value in _numbers(values, _NUMBERS).items() if name in _NUMBERS},
         )
-    except (KeyError, TypeError, AttributeError) as error:
+        report.to_dict()  # whatever is no cell fails here, and not when a page is half written
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise ReportError(f"{path} is not a whole report: {error!r}") from error
+    return report
 
 
 def _numbers(values: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

@@ -6,8 +6,12 @@ import base64
 import builtins
 import csv
 import io
+import itertools
 import json
 import re
+import subprocess
+import sys
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,9 @@ import pytest
 from PIL import Image
 
 from monai_salm.report import ReportError, UnlearnabilityReport, read_report, write_report
+from monai_salm.reporting.blocks import nested
+from monai_salm.reporting.curves import mean_curve
+from monai_salm.reporting.heatmap import heat_colour
 
 HOSTILE = '<script>alert("x")</script><img src="https://example.org/a.png">'
 
@@ -64,7 +71,7 @@ def make_report(protected: float = 0.15, shape: tuple[int, ...] = (1, 8, 8), **s
 class _Page(HTMLParser):
     """Collects tags with their attributes, and checks that they nest."""
 
-    VOID = frozenset({"meta", "img", "path", "br"})
+    VOID = frozenset({"meta", "img", "path", "br", "circle"})
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -105,19 +112,21 @@ def test_table_goes_on_with_the_peak_and_the_other_scores(tmp_path: Path) -> Non
     assert max(map(len, lines)) < 80
     titles = [lines[index + 1] for index, line in enumerate(lines) if not line]
     assert titles == [
+        "worst case: the best that any adversary reached with the protected images",
         "accuracy (peak epoch: an oracle, chosen with the test labels)",
         "AUC (last epoch, chance 0.500)",
         "balanced accuracy (last epoch, chance 0.125)",
     ]
-    assert [line.split()[0] for line in lines[9:12]] == ["clean", "random", "protected"]
-    assert "0.210 ± 0.014" in lines[11]
+    peak = lines.index(titles[1])
+    assert [line.split()[0] for line in lines[peak + 1 : peak + 4]] == ["clean", "random", "protected"]
+    assert "0.210 ± 0.014" in lines[peak + 3]
     assert "0.750 ± 0.000" in lines[-6]
     assert "0.150 ± 0.014" in lines[-1]
     assert lines[-1].split()[0] == "protected"
     rows = list(csv.DictReader(io.StringIO(report.to_csv())))
     assert float(rows[0]["balanced_accuracy"]) == report.cells[0]["last"] - 0.01
     page = html_of(report, tmp_path)
-    assert 'colspan="3">balanced accuracy (last epoch, chance 0.125)<' in page
+    assert '<th scope="col">balanced accuracy</th>' in page
     assert "0.150 ± 0.014" in page
 
 
@@ -146,10 +155,10 @@ def test_scores_that_are_no_numbers_are_left_open(tmp_path: Path) -> None:
 def test_cases_without_noise_and_notes_are_shown(tmp_path: Path) -> None:
     noise = {"linf": 8 / 255, "psnr": 32.0, "support": 0.9, "unchanged": 1}
     report = make_report(noise=noise, notes=("All of one <brain>.",))
-    assert report.warnings() == ["1 case of the protected set carried no noise: published as in the clean set"]
+    assert report.warnings()[0] == "1 case of the protected set carried no noise: published as in the clean set"
     page = html_of(report, tmp_path)
     assert "<li>All of one &lt;brain&gt;.</li>" in page
-    assert report.warnings()[0] in page
+    assert f"<li>{report.warnings()[0]}.</li>" in page
     assert read_report(write_report(report, tmp_path)["json"]).notes == report.notes
 
 
@@ -210,13 +219,15 @@ def test_json_is_strict_and_comes_back(tmp_path: Path) -> None:
     report = make_report()
     paths = write_report(report, tmp_path / "new")
     values = json.loads(paths["json"].read_text("utf-8"), parse_constant=lambda name: pytest.fail(name))
-    assert {"schema", "chance", "majority", "seconds", "cells", "verdict", "warnings", "summary"} <= set(values)
+    assert {"schema", "chance", "majority", "seconds", "cells", "verdict", "warnings", "summary", "worst_case"} <= set(
+        values
+    )
     assert values["cells"][0]["scores"]["auc"] is None
     again = read_report(paths["json"])
     assert again.to_dict() == report.to_dict()
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"schema": 99}', '{"schema": 1}', '{"schema": 1, "cells": 3}'])
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"schema": 1}', '{"schema": 2}', '{"schema": 2, "cells": 3}'])
 def test_other_files_are_no_reports(text: str, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(ReportError, match=r"x\.json"):
@@ -279,7 +290,9 @@ def test_html_escapes_what_comes_from_outside(tmp_path: Path) -> None:
     assert not [a for t, a in _Page(page).tags if t == "img" and not str(a["src"]).startswith("data:")]
 
 
-@pytest.mark.parametrize(("shape", "pictures"), [((1, 8, 8), 3), ((3, 8, 8), 3), ((1, 6, 7, 8), 9), ((2, 6, 7, 8), 9)])
+@pytest.mark.parametrize(
+    ("shape", "pictures"), [((1, 8, 8), 4), ((3, 8, 8), 4), ((1, 6, 7, 8), 12), ((2, 6, 7, 8), 12)]
+)
 def test_pictures_have_words_and_pixels(shape: tuple[int, ...], pictures: int, tmp_path: Path) -> None:
     report = make_report(shape=shape)
     images = [attributes for tag, attributes in _Page(html_of(report, tmp_path)).tags if tag == "img"]
@@ -317,4 +330,445 @@ def test_page_is_for_phones_print_and_screen_readers(tmp_path: Path) -> None:
     assert '<html lang="en">' in page
     tags = _Page(page).tags
     assert all(attributes.get("aria-label") for tag, attributes in tags if tag == "svg")
-    assert [tag for tag, _ in tags if tag in ("h1", "h2")] == ["h1", *["h2"] * 6]
+    headings = [int(tag[1]) for tag, _ in tags if re.fullmatch("h[1-6]", tag)]
+    assert headings.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(headings))  # no level is left out
+    assert all(attributes.get("scope") for tag, attributes in tags if tag == "th")
+    assert all(attributes.get("alt") for tag, attributes in tags if tag == "img")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Judging: nothing flatters
+
+
+def full(victim: str, data: str, last: float, **changes: Any) -> dict[str, Any]:
+    """A cell with every field of the schema."""
+    countermeasure = changes.pop("countermeasure", "none")
+    base = cell(victim, data, last, countermeasure=countermeasure)
+    extra = {"is_surrogate": False, "needs_clean": False, "early": last, "early_clean": None, "unfiltered": None}
+    extra |= {"interval": [last - 0.1, last + 0.1], "stopped": "learned", "epochs": 2, "seconds": 1.0}
+    return {**base, **extra, **changes}
+
+
+def pair(protected: float, countermeasure: str = "none", clean: float = 0.9, **changes: Any) -> list[dict[str, Any]]:
+    """One victim on clean and on protected images under one countermeasure."""
+    return [
+        full("a", "clean", clean, countermeasure=countermeasure, **changes),
+        full("a", "protected", protected, countermeasure=countermeasure, **changes),
+    ]
+
+
+def graded(*cells: dict[str, Any]) -> tuple[str, str]:
+    report = make_report(cells=[*pair(0.14), *cells])
+    return report.grade(), report.verdict()
+
+
+def test_cells_may_lack_what_later_schemas_added() -> None:
+    report = make_report()
+    assert report.cells[0]["fraction"] == 1.0
+    assert report.cells[0]["needs_clean"] is False
+    assert report.cells[0]["early"] is None
+    row = report["vgg11", "none"]["protected"]
+    assert row["interval"] is None
+    assert row["early"] is None
+    assert row["stopped"] == {"learned": 0, "epochs": 0}
+
+
+def test_training_scores_that_are_low_by_design_are_no_failure() -> None:
+    low = [{**c, "train_score": 0.3} for c in pair(0.15, "mixup", clean=0.85)]
+    grade, verdict = graded(*low)
+    assert grade == "unlearnable"
+    assert "countermeasures mixup" in verdict
+
+
+def test_a_victim_left_at_chance_is_never_protected() -> None:
+    """A learning rate of 0 on the protected images alone, under a countermeasure that keeps training scores low."""
+    clean, protected = pair(0.125, "mixup", clean=0.85)
+    grade, verdict = graded({**clean, "train_score": 0.3}, {**protected, "train_score": 0.125})
+    assert grade == "inconclusive"
+    assert "a with mixup: the victim of protected images is undertrained" in verdict
+
+
+def test_low_training_scores_without_clean_peers_prove_nothing() -> None:
+    assert graded({**pair(0.125, "mixup")[1], "train_score": 0.3})[0] == "inconclusive"
+
+
+def test_a_countermeasure_that_lets_nobody_learn_does_not_count() -> None:
+    both = [{**c, "train_score": 0.125} for c in pair(0.125, "mixup", clean=0.13)]
+    grade, verdict = graded(*both)
+    assert grade == "unlearnable"
+    assert "only ordinary training, not counting mixup, under which clean images were not learned either" in verdict
+    alone = make_report(cells=both)  # nothing else was tried
+    assert alone.grade() == "inconclusive"
+    assert all(one["undertrained"] for one in alone.cells)
+
+
+def test_a_countermeasure_that_spoils_clean_training_is_no_merit() -> None:
+    grade, verdict = graded(*pair(0.13, "resample", clean=0.14))  # its victims know their training images
+    assert grade == "unlearnable"
+    assert "not counting resample" in verdict
+    assert graded(*pair(0.4, "resample", clean=0.14))[0] == "hard to learn"  # but what is reached under it counts
+
+
+def test_what_starts_from_a_trained_network_may_keep_an_early_epoch() -> None:
+    early = {**pair(0.16, "early_stopping")[1], "train_score": 0.1, "stopped": None, "curve": [], "train_curve": []}
+    assert graded(early)[0] == "unlearnable"
+    ordinary = [{**c, "train_score": 0.1} for c in pair(0.14)]  # but not of a network that never learned
+    report = make_report(cells=[*ordinary, early])
+    assert [one["undertrained"] for one in report.cells] == [True, True, True]
+
+
+def test_one_adversary_that_learns_is_enough() -> None:
+    lost = full("b", "protected", 0.1, train_score=0.1)
+    grade, verdict = graded(*pair(0.8, "jpeg"), full("b", "clean", 0.9), lost)
+    assert grade == "learnable"
+    assert "0.800 accuracy on clean test images (a with jpeg, after the last epoch)" in verdict
+
+
+@pytest.mark.parametrize("score", ["early", "unfiltered"])
+def test_every_score_an_adversary_has_counts(score: str) -> None:
+    grade, verdict = graded(*pair(0.15, "jpeg", **{score: 0.7}))
+    assert grade == "learnable"
+    assert "0.700" in verdict
+
+
+def test_the_peak_does_not_count() -> None:
+    assert graded(*pair(0.15, "jpeg", peak=0.9))[0] == "unlearnable"
+
+
+def test_clean_images_of_the_adversary_are_told_but_not_graded() -> None:
+    grade, verdict = graded(
+        *pair(0.5, "clean_subset", needs_clean=True), *pair(0.6, "last_layer", needs_clean=True, early_clean=0.65)
+    )
+    assert grade == "unlearnable"
+    told = "with a small clean set of its own an adversary reached 0.650 (a with last_layer, stopped early by clean images;"
+    assert f"{told} that set alone gives 0.500)" in verdict
+    assert verdict.count(". ") == 0
+
+
+def test_worst_case_has_a_row_with_and_one_without_clean_images() -> None:
+    cells = [*pair(0.14), *pair(0.2, "jpeg"), *pair(0.5, "clean_subset", needs_clean=True)]
+    without, within = make_report(cells=cells).worst_case()
+    assert (without["victim"], without["needs_clean"], without["by"], without["score"]) == ("a", False, "jpeg", 0.2)
+    assert without["kept"] == pytest.approx((0.2 - 0.13) / (0.9 - 0.13))
+    assert (within["needs_clean"], within["by"], within["score"], within["alone"]) == (True, "clean_subset", 0.5, 0.5)
+    assert len(make_report(cells=pair(0.14)).worst_case()) == 1
+
+
+def test_early_stopping_on_clean_images_needs_clean_images() -> None:
+    without, within = make_report(cells=pair(0.14, early_clean=0.6)).worst_case()
+    assert (without["score"], within["score"], within["chosen"]) == (0.14, 0.6, "early_clean")
+
+
+def test_verdict_says_that_only_ordinary_training_was_tried() -> None:
+    assert "no countermeasure, only ordinary training" in make_report().verdict()
+
+
+def test_verdict_takes_the_epochs_from_the_victims() -> None:
+    protocol = {"epochs": None, "trained": {"a": {"epochs": 20}, "b": {"epochs": 40}}}
+    assert "at most 20 to 40 epochs" in make_report(cells=pair(0.1), protocol=protocol).verdict()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Warnings
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        {"linf": 0.0, "psnr": None, "support": 0.0, "unchanged": 3},
+        {"linf": 0.03, "psnr": 60.0, "support": 0.0},
+        {"linf": None, "psnr": None, "support": None},
+    ],
+)
+def test_sets_that_are_the_same_are_called_so_first(noise: dict[str, Any], tmp_path: Path) -> None:
+    report = make_report(noise=noise)
+    assert report.warnings()[0].startswith("THE PROTECTED SET IS IDENTICAL TO THE CLEAN ONE")
+    assert "IDENTICAL" in html_of(report, tmp_path)
+
+
+def test_noise_that_was_rounded_away_is_warned_of() -> None:
+    report = make_report(noise={"linf": 0.01, "psnr": 70.0, "support": 0.0002})
+    assert report.warnings()[0].startswith("THE PROTECTED SET IS ALMOST IDENTICAL")
+    assert not any("IDENTICAL" in warning for warning in make_report().warnings())
+
+
+def test_class_wise_noise_is_warned_of_unless_it_is_declared() -> None:
+    detection = {"class_wise": True, "findings": ["one pattern for each class"]}
+    report = make_report(detection=detection)
+    assert report.warnings()[0].startswith("the noise is class-wise")
+    assert report.warnings()[-1] == "one pattern for each class"
+    declared = make_report(detection=detection, protocol={"noise_kind": "class-wise"})
+    assert not any("class-wise" in warning for warning in declared.warnings())
+
+
+def test_undertrained_victims_are_told_in_groups() -> None:
+    cells = [{**c, "train_score": 0.1, "seed": seed} for seed in range(50) for c in pair(0.1)]
+    found = [w for w in make_report(cells=cells).warnings() if "undertrained" in w]
+    assert len(found) == 1
+    assert "a on clean (training score 0.100), a on protected (training score 0.100); guessing gives 0.125" in found[0]
+
+
+def test_the_surrogates_own_architecture_is_marked() -> None:
+    own = pair(0.14, is_surrogate=True)
+    assert any("every victim has the architecture" in w for w in make_report(cells=own).warnings())
+    mixed = make_report(cells=[*own, full("b", "clean", 0.9), full("b", "protected", 0.2)])
+    assert not any("every victim has" in warning for warning in mixed.warnings())
+    assert mixed.table().splitlines()[0].split()[-3:] == ["a", "†", "b"]
+    assert mixed.table().endswith("† architecture that the noise was made against")
+
+
+def test_what_is_missing_is_told() -> None:
+    left_out = [
+        {"countermeasure": "mixup", "reason": "not evaluated: not asked for"},
+        {"countermeasure": "cutmix", "reason": "not evaluated: not asked for"},
+        {"countermeasure": "grayscale", "reason": "images have one channel"},
+    ]
+    cells = [*pair(0.14), *pair(0.14, "jpeg"), full("b", "clean", 0.9), full("b", "protected", 0.2)]
+    warnings = make_report(cells=cells, not_evaluated=left_out).warnings()
+    assert "countermeasures left out: mixup, cutmix (not asked for); grayscale (images have one channel)" in warnings
+    assert "not every victim met every countermeasure: there is no b with jpeg" in warnings
+    assert any("1 seed only" in warning for warning in warnings)
+    assert any("ordinary training" in w for w in make_report(cells=pair(0.14, "jpeg")).warnings())
+
+
+def test_training_that_ran_out_of_epochs_is_told() -> None:
+    cells = [*pair(0.14, stopped="epochs"), *pair(0.14, "mixup", stopped="epochs")]
+    assert any(w.startswith("2 of 2 victims without countermeasure") for w in make_report(cells=cells).warnings())
+    assert not any("ran out" in w for w in make_report(cells=pair(0.14)).warnings())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Mixtures and the other fields
+
+
+def mixed_report(**settings: Any) -> UnlearnabilityReport:
+    cells = pair(0.14)
+    for fraction in (0.2, 0.6):
+        cells.append(full("a", "protected", 0.8, fraction=fraction))
+        cells.append(full("a", "clean_part", 0.75, fraction=fraction))
+    return make_report(cells=cells, **settings)
+
+
+def test_mixtures_are_rows_of_their_own() -> None:
+    report = mixed_report()
+    assert [(row["data"], row["fraction"]) for row in report.summary()][2:4] == [
+        ("protected", 0.2),
+        ("clean_part", 0.2),
+    ]
+    assert set(report["a", "none"]) == {"clean", "protected"}
+    assert report["a", "none"]["protected"]["last"] == 0.14
+    assert report.grade() == "unlearnable"  # a mixture is no failing of the protection
+    lines = report.table().splitlines()
+    start = lines.index("partly protected: all images, and the clean ones of them alone")
+    assert [line.split() for line in lines[start + 1 : start + 3]] == [
+        ["20%", "protected,", "all", "images", "0.800"],
+        ["20%", "protected,", "clean", "part", "alone", "0.750"],
+    ]
+
+
+def test_means_of_intervals_and_counts() -> None:
+    cells = [full("a", "clean", 0.8), full("a", "clean", 0.9, seed=1, stopped="epochs", early=None)]
+    row = make_report(cells=cells)["a", "none"]["clean"]
+    assert row["interval"] == pytest.approx([0.75, 0.95])
+    assert row["stopped"] == {"learned": 1, "epochs": 1}
+    assert (row["early"], row["early_sd"]) == (0.8, None)  # of the seed that has one
+
+
+def test_whole_report_comes_back(tmp_path: Path) -> None:
+    report = mixed_report(
+        cost={"ssim": float("nan"), "by_class": {"x": {"psnr": 30.0}, "y": {"psnr": 31.0}}},
+        detection={"class_wise": True, "findings": ["a finding"]},
+        utility={"agreement": 0.9},
+        not_evaluated=[{"countermeasure": "mixup", "reason": "not asked for"}],
+        notes=("a note",),
+    )
+    again = read_report(write_report(report, tmp_path)["json"])
+    assert again.to_dict() == report.to_dict()
+    assert again.table() == report.table()
+    assert json.loads(report.to_json())["schema"] == 2
+
+
+@pytest.mark.parametrize("broken", [{"last": "high"}, {"scores": 3}, {"interval": 5}])
+def test_cells_that_are_no_cells_are_refused(broken: dict[str, Any], tmp_path: Path) -> None:
+    values = make_report().to_dict()
+    values["cells"][0] |= broken
+    (tmp_path / "x.json").write_text(json.dumps(values))
+    with pytest.raises(ReportError, match=r"x\.json is not a whole report"):
+        read_report(tmp_path / "x.json")
+
+
+def test_csv_has_the_columns_of_medmnist() -> None:
+    cells = pair(0.14)
+    cells[0]["scores"] = {"accuracy": 0.9, "auc": 0.97}
+    row = next(csv.DictReader(io.StringIO(make_report(cells=cells).to_csv())))
+    assert (float(row["AUC"]), float(row["ACC"]), float(row["auc"])) == (0.97, 0.9, 0.97)
+    assert (float(row["interval_low"]), row["stopped"], row["undertrained"]) == (0.8, "learned", "False")
+    assert "AUC" not in make_report(cells=[{**c, "scores": {"dice": 0.5}} for c in cells]).to_csv()
+
+
+def test_reports_are_read_without_networks() -> None:
+    code = "import sys, monai_salm.report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The page
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance as WCAG 2 defines it."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_text_stands_out_from_every_colour_of_the_scale() -> None:
+    colours = [heat_colour(share / 100) for share in range(-20, 140)]
+    assert all((luminance(c) + 0.05) / (luminance("#1a1a1a") + 0.05) > 7 for c in colours)  # WCAG 2, level AAA
+    assert len(set(colours)) > 80
+    reds, blues = ([int(c[i : i + 2], 16) for c in colours] for i in (1, 5))
+    # From blue to orange with no way back, so that a colour means one share.
+    assert all(a - b <= c - d for (a, b), (c, d) in itertools.pairwise(zip(reds, blues, strict=True)))
+
+
+def test_heat_map_has_the_number_the_share_and_the_clean_score(tmp_path: Path) -> None:
+    cells = [
+        *pair(0.14),
+        *pair(0.515, "jpeg", clean=0.7, unfiltered=0.6),
+        *pair(0.3, "self_training", needs_clean=True),
+    ]
+    cells += [{**full("a", "protected", 0.1, countermeasure="blur"), "train_score": 0.1}]
+    cells += pair(0.12, "resample", clean=0.13)  # nobody learns anything under it
+    left_out = [{"countermeasure": "grayscale", "reason": "images have one <channel>"}]
+    page = html_of(make_report(cells=cells, not_evaluated=left_out), tmp_path)
+    kept = (0.515 - 0.13) / (0.9 - 0.13)
+    assert (
+        f'<th scope="row">jpeg</th><td style="background:{heat_colour(kept)}"><b>0.515</b><small>keeps 50%, clean 0.700</small>'
+        "<small>on unfiltered tests 0.600</small></td>"
+    ) in page
+    assert '<td class="void"><b>0.100</b><small>* undertrained</small>' in page
+    assert '<td class="void"><b>0.120</b><small>proves nothing, clean 0.130</small>' in page
+    assert ">images have one &lt;channel&gt;</td>" in page
+    assert page.index("has no clean images") < page.index("has a small clean set") < page.index(">self training<")
+    assert "by jpeg, on unfiltered test images" in page
+
+
+def test_page_goes_from_the_verdict_to_the_numbers(tmp_path: Path) -> None:
+    report = mixed_report(cost={"ssim": 0.9}, detection={"findings": ["seen"]}, utility={"agreement": 0.9})
+    titles = re.findall("<h2>(.*?)</h2>", html_of(report, tmp_path))
+    assert titles == [
+        "Before you believe the scores",
+        "Scores on clean test images",
+        "Partly protected training sets",
+        "Training",
+        "Images",
+        "Detection",
+        "What the noise costs the images",
+        "Use of protected images",
+        "Protocol",
+        "Limitations",
+        "All numbers",
+    ]
+
+
+def test_findings_are_in_their_section_only(tmp_path: Path) -> None:
+    page = html_of(make_report(detection={"findings": ["a probe <sees> it"]}), tmp_path)
+    assert page.count("a probe &lt;sees&gt; it") == 1
+
+
+def test_mixtures_are_drawn_with_words(tmp_path: Path) -> None:
+    page = html_of(mixed_report(), tmp_path)
+    told = "0% protected gives 0.90, its clean part 0.90; 20% protected gives 0.80, its clean part 0.75"
+    assert f'aria-label="Scores of a: {told}' in page
+
+
+def test_values_of_any_kind_are_shown() -> None:
+    shown = nested(
+        {
+            "findings": [HOSTILE],
+            "ssim": 0.123456,
+            "none": None,
+            "yes": True,
+            "names": ["n"] * 20,
+            "numbers": list(range(40)),
+            "by_class": {"x": {"psnr": 30.5, "n": 3}, "y": {"psnr": 31.0}},
+            "rows": [{"a": 1}, {"a": 2}],
+            "psnr": {"mean": 30.0, "lowest": 20.0},
+            "l2": {"mean": 3.0, "lowest": 2.0},
+            "deep": {"er": {"still": {"and": {"more": {"x": 1}}}}},
+            "empty": {},
+        }
+    )
+    _Page(shown)
+    assert "<script" not in shown
+    assert "<dt>ssim</dt><dd>0.1235</dd>" in shown
+    assert "<dt>yes</dt><dd>yes</dd>" in shown
+    assert "<summary>numbers: 40 values</summary>" in shown
+    assert '<th scope="row">x</th><td>30.5</td><td>3</td>' in shown
+    assert '<th scope="row">y</th><td>31</td><td></td>' in shown
+    assert '<th scope="row">l2</th><td>3</td><td>2</td>' in shown
+    assert nested({}) == ""
+
+
+def test_curves_of_seeds_that_stopped_go_on_with_the_others() -> None:
+    cells = [{"curve": [0.2, 0.4]}, {"curve": [0.4, 0.6, 0.8]}, {"curve": []}]
+    assert mean_curve(cells, "curve") == pytest.approx([0.3, 0.5, 0.8])
+    assert mean_curve([{"curve": [0.2, None]}, {"curve": [0.2, 0.4]}], "curve") == [0.2, None]
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 6, 7, 8)])
+def test_pages_without_noise_or_with_floats_are_drawn(shape: tuple[int, ...], tmp_path: Path) -> None:
+    image = np.linspace(-1, 1, int(np.prod(shape)), dtype=np.float32).reshape(shape)
+    image.flat[0] = np.nan
+    for protected in (image, image + np.float32(0.01)):
+        report = make_report(pictures=[("x", image, protected)], window=(-1.0, 1.0), noise={"linf": None, "psnr": None})
+        page = html_of(report, tmp_path)
+        _Page(page)
+        assert "nan" not in re.sub(r"base64,[^\"]+", "", page).replace("finance", "")
+
+
+def test_large_pictures_are_thinned_out(tmp_path: Path) -> None:
+    image = np.zeros((1, 1200, 700), np.uint8)
+    page = html_of(make_report(pictures=[("x", image, image)]), tmp_path)
+    found = re.search(r"base64,([^\"]+)", page)
+    assert found is not None
+    assert Image.open(io.BytesIO(base64.b64decode(found.group(1)))).size == (234, 400)
+
+
+def test_hundreds_of_victims_make_a_page(tmp_path: Path) -> None:
+    cells = [{**c, "seed": seed} for way in map(str, range(20)) for seed in range(10) for c in pair(0.2, way)]
+    start = time.monotonic()
+    page = html_of(make_report(cells=cells), tmp_path)
+    assert time.monotonic() - start < 10
+    assert page.count("<tr>") > 400
+
+
+@pytest.mark.parametrize(
+    ("clean", "protected", "grade"),
+    [
+        ((0.55, 0.60), (0.15, 0.36), "inconclusive"),  # stopped halfway: who knows where it would have ended
+        ((0.55, 0.40), (0.15, 0.40), "inconclusive"),  # not even clean images were learned
+        ((0.55, 0.60), (0.15, 0.60), "unlearnable"),
+        ((0.85, 0.99), (0.15, 0.80), "inconclusive"),
+        ((0.85, 0.99), (0.15, 0.95), "unlearnable"),
+    ],
+)
+def test_a_victim_stopped_halfway_proves_nothing(
+    clean: tuple[float, float], protected: tuple[float, float], grade: str
+) -> None:
+    cells = [
+        {**cell("a", data, last, seed, train=train), "stopped": "epochs"}
+        for data, (last, train) in (("clean", clean), ("protected", protected))
+        for seed in range(3)
+    ]
+    report = make_report(cells=cells, protocol={**make_report().protocol, "width": 0.25})
+    assert report.grade() == grade
+    assert "at 0.25 of the published width" in report.verdict()
+    assert "(3 of 3 on protected images ran out of them)" in report.verdict()
+
+
+def test_an_unknown_surrogate_is_told_of() -> None:
+    assert any("not known which architecture" in warning for warning in make_report().warnings())
+    known = make_report(protocol={**make_report().protocol, "surrogate": "resnet18"})
+    assert not any("not known which architecture" in warning for warning in known.warnings())

@@ -1,0 +1,160 @@
+"""Trained victims, and their means over seeds: what every number of a report starts from."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+Cell: TypeAlias = dict[str, Any]
+#: Victim, data, countermeasure and fraction.
+Key: TypeAlias = tuple[str, str, str, float]
+
+#: Below this lead over guessing, as a share of the way to a perfect score, nothing was learned that could be protected.
+LEAST_LEAD = 0.1
+# A victim that has covered less than this share of the way from guessing to a perfect training score has not learned
+# even the images it was shown, so that its poor test score proves nothing.
+_LEARNED = 0.25
+# Ordinary training has nothing that keeps its training score low: a victim must be this far on its way, and as far as its
+# peers on clean images less the slack; otherwise it was stopped halfway, and nobody knows where it would have ended.
+_HALFWAY = 0.5
+_SLACK = 0.1
+# Under countermeasures that keep every training score low, a victim must at least be this far above guessing.
+_STIRRED = 0.05
+
+# What cells of an earlier or hand-made report may lack.
+_OPTIONAL: Cell = {
+    "fraction": 1.0,
+    "is_surrogate": False,
+    "needs_clean": False,
+    **dict.fromkeys(
+        ("augment", "peak", "early", "early_clean", "interval", "unfiltered", "stopped", "epochs", "seconds")
+    ),
+}
+# Scores of which a seed may have none: their means are over the seeds that have one.
+_MEASURED = ("peak", "early", "early_clean", "unfiltered")
+
+
+def complete(cells: Sequence[Mapping[str, Any]], guessing: float, guess: float) -> list[Cell]:
+    """Fill in what cells may leave out, and flag the undertrained ones.
+
+    Args:
+        cells: as in docs/report.md; numbers that JSON could not hold are None.
+        guessing: training score of always giving the commonest answer.
+        guess: test score of guessing, the better of chance and majority.
+
+    Returns:
+        New cells, with ``undertrained`` set.
+
+    Raises:
+        KeyError: for a cell without victim, seed, data, countermeasure, last or train_score.
+    """
+    filled: list[Cell] = []
+    for cell in cells:
+        numbers = {name: math.nan if cell[name] is None else float(cell[name]) for name in ("last", "train_score")}
+        names = {name: str(cell[name]) for name in ("victim", "data", "countermeasure")}
+        filled.append({"seed": cell["seed"], **_OPTIONAL, **cell, **numbers, **names})
+    clean: dict[tuple[str, str], list[Cell]] = {}
+    for cell in filled:
+        if cell["data"] == "clean":
+            clean.setdefault((cell["victim"], cell["countermeasure"]), []).append(cell)
+    ordinary = {_seed_key(cell): cell for cell in filled if cell["countermeasure"] == "none"}
+    for cell in filled:
+        # What starts from a trained network may keep an early epoch: whether there was training is told by that network.
+        afterwards = cell["stopped"] is None and not cell.get("curve")
+        trained = ordinary.get(_seed_key(cell), cell) if afterwards else cell
+        peers = clean.get((trained["victim"], trained["countermeasure"]), [])
+        cell["undertrained"] = not _has_learned(trained, peers, guessing, guess)
+    return filled
+
+
+def _seed_key(cell: Cell) -> tuple[object, ...]:
+    return cell["victim"], cell["seed"], cell["data"], cell["fraction"]
+
+
+def _has_learned(cell: Cell, clean: Sequence[Cell], guessing: float, guess: float) -> bool:
+    """Whether a victim learned the images it was shown, so that its test score says something.
+
+    After ordinary training it must have gone half of the way to a perfect training score, and on other than clean images as far
+    as on those.
+    Mixing images, strong augmentation and adversarial training keep training scores low by design. Under such a countermeasure
+    a victim has also learned if its peers trained on *clean* images under the same countermeasure do well on the test set, and
+    it got a quarter as far above guessing in training as they did. Without peers, or where they fail too, nobody can tell.
+
+    Args:
+        cell: the victim.
+        clean: victims of the same architecture and countermeasure, trained on clean images.
+        guessing: training score of guessing.
+        guess: test score of guessing.
+    """
+    score: float = cell["train_score"]
+    if cell["countermeasure"] == "none":
+        least = guessing + _HALFWAY * (1 - guessing)
+        if cell["data"] != "clean" and clean:
+            peers = statistics.fmean(peer["train_score"] for peer in clean)
+            least = max(least, peers - _SLACK * (1 - guessing))
+        return bool(score >= least)
+    if score >= guessing + _LEARNED * (1 - guessing):  # false where the score is not a number
+        return True
+    if not clean:
+        return False
+    least = guess + LEAST_LEAD * (1 - guess)
+    if cell["data"] == "clean":
+        return bool(cell["last"] > least)
+    if not statistics.fmean(peer["last"] for peer in clean) > least:
+        return False
+    lead = statistics.fmean(peer["train_score"] for peer in clean) - guessing
+    return score >= guessing + max(_LEARNED * lead, _STIRRED * (1 - guessing))
+
+
+def summarise(cells: Sequence[Cell]) -> list[Cell]:
+    """One row of means for each victim, data, countermeasure and fraction, in the order of the cells."""
+    groups: dict[Key, list[Cell]] = {}
+    for cell in cells:
+        key = (cell["victim"], cell["data"], cell["countermeasure"], float(cell["fraction"]))
+        groups.setdefault(key, []).append(cell)
+    return [_mean_row(key, group) for key, group in groups.items()]
+
+
+def _mean_row(key: Key, cells: Sequence[Cell]) -> Cell:
+    """Means and standard deviations of cells that differ only in their seeds.
+
+    ``interval`` is the mean of the seeds' bootstrap intervals. It is wider than an interval for the mean would be, since
+    averaging over seeds removes none of its width.
+    """
+    row: Cell = dict(zip(("victim", "data", "countermeasure", "fraction"), key, strict=True))
+    row |= {name: any(cell[name] for cell in cells) for name in ("is_surrogate", "needs_clean", "undertrained")}
+    row["seeds"] = len(cells)
+    further = dict.fromkeys(name for cell in cells for name in cell.get("scores", {}))
+    for name in ("last", "train_score", *further):
+        found = [cell[name] if name in cell else cell.get("scores", {}).get(name) for cell in cells]
+        _put(row, name, [math.nan if value is None else float(value) for value in found])
+    for name in _MEASURED:
+        numbers = [float(cell[name]) for cell in cells if cell[name] is not None]
+        _put(row, name, [value for value in numbers if math.isfinite(value)])
+    ends = [cell["interval"] for cell in cells if cell["interval"] and None not in cell["interval"]]
+    row["interval"] = [statistics.fmean(values) for values in zip(*ends, strict=True)] if ends else None
+    row["stopped"] = {way: sum(cell["stopped"] == way for cell in cells) for way in ("learned", "epochs")}
+    return row
+
+
+def _put(row: Cell, name: str, numbers: Sequence[float]) -> None:
+    row[name] = statistics.fmean(numbers) if numbers else None
+    # statistics.stdev fails on what is not finite.
+    row[f"{name}_sd"] = statistics.stdev(numbers) if len(numbers) > 1 and math.isfinite(row[name]) else None
+
+
+def by_key(rows: Sequence[Mapping[str, Any]]) -> dict[Key, Mapping[str, Any]]:
+    """Rows of means by victim, data, countermeasure and fraction."""
+    return {(row["victim"], row["data"], row["countermeasure"], float(row["fraction"])): row for row in rows}
+
+
+def whole(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows of whole training sets: no mixtures, no parts of one."""
+    return [row for row in rows if row["fraction"] == 1.0 and row["data"] != "clean_part"]
+
+
+def names(rows: Sequence[Mapping[str, Any]], what: str) -> list[Any]:
+    """The different values of a column, in order."""
+    return list(dict.fromkeys(row[what] for row in rows))
