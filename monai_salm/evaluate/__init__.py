@@ -2,63 +2,59 @@
 
 from __future__ import annotations
 
-import logging
+import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import monai
 import torch
 
-from monai_salm._results import UnlearnabilityReport
-from monai_salm.cases import Cases, choose_view
-from monai_salm.countermeasures import COUNTERMEASURES
+from monai_salm._version import __version__
+from monai_salm.evaluate.collecting import collect_cells
+from monai_salm.evaluate.controls import CONTROLS
+from monai_salm.evaluate.cost import image_cost
+from monai_salm.evaluate.detection import detect
+from monai_salm.evaluate.journal import JournalError
+from monai_salm.evaluate.predictions import PredictionFolder
+from monai_salm.evaluate.protocol import AUGMENTATIONS, Protocol, victim_name
+from monai_salm.evaluate.radiomics import radiomics_drift
+from monai_salm.evaluate.running import Runner
 from monai_salm.evaluate.sets import (
     EvaluationError,
     ImageSet,
     check_pairs,
     check_test,
     noise_size,
-    random_noise,
     read_set,
+    set_digest,
 )
-from monai_salm.evaluate.victims import (
-    VICTIM_SEED,
-    Epoch,
-    Setting,
-    choose_victims,
-    default_epochs,
-    guessing_score,
-    train_victim,
-)
+from monai_salm.evaluate.training_sets import make_training_sets
+from monai_salm.evaluate.utility import mean_utility
+from monai_salm.evaluate.workers import WorkerError, default_jobs
 from monai_salm.intensity import Array, IntensityWindow
 from monai_salm.progress import Progress
+from monai_salm.reporting import UnlearnabilityReport
 from monai_salm.scan import MapDataset
 from monai_salm.store import NoiseStore
 from monai_salm.tasks import Task
-from monai_salm.training import Recipe, default_recipe, resolve_device, standard_augmentation
-
-logger = logging.getLogger(__name__)
-
-AUGMENTATIONS = {"none": None, "standard": standard_augmentation}
-#: Training sets that any protection must beat, made from the clean one: ``(images, window, epsilon, seed) -> images``.
-CONTROLS = {"random_noise": random_noise}
+from monai_salm.training import resolve_device
 
 _PICTURES = 4
 
-__all__ = ["AUGMENTATIONS", "CONTROLS", "EvaluationError", "UnlearnabilityReport", "evaluate"]
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """One cell to be trained."""
-
-    victim: str
-    seed: int
-    data: str
-    countermeasure: str
+__all__ = [
+    "AUGMENTATIONS",
+    "CONTROLS",
+    "EvaluationError",
+    "JournalError",
+    "PredictionFolder",
+    "Protocol",
+    "UnlearnabilityReport",
+    "WorkerError",
+    "evaluate",
+]
 
 
 def evaluate(
@@ -68,25 +64,25 @@ def evaluate(
     test: MapDataset,
     task: Task,
     window: IntensityWindow,
-    victims: Sequence[str] | None = None,
-    countermeasures: Sequence[str] = ("none",),
-    seeds: Sequence[int] = (0, 1, 2),
-    epochs: int | None = None,
-    augment: str = "none",
-    width: float = 0.25,
-    epsilon: float = 8 / 255,
-    controls: Sequence[str] = ("random_noise",),
+    protocol: Protocol | None = None,
+    copies: Mapping[str, MapDataset] | None = None,
     patch_size: Sequence[int] | None = None,
     view_size: Sequence[int] | None = None,
-    recipe: Recipe | None = None,
     device: str | torch.device = "auto",
+    jobs: int | None = 1,
+    resume: str | os.PathLike[str] | None = None,
+    predictions: PredictionFolder | None = None,
     progress: Callable[[Progress], None] | None = None,
     surrogate: str | Sequence[str] | None = None,
     store: NoiseStore | None = None,
+    test_digest: str | None = None,
+    native_scale: float | None = None,
+    native_unit: str = "",
     image_key: str = "image",
     label_key: str = "label",
+    **settings: Any,
 ) -> UnlearnabilityReport:
-    """Train victims from scratch on clean, randomly noisy and protected images; score all on the same clean test set.
+    """Train victims from scratch on clean, control and protected images; score all on the same clean test set.
 
     Args:
         clean: original training set, dictionaries with an image ``(channel, *spatial)`` in stored units and a label.
@@ -94,23 +90,26 @@ def evaluate(
         test: clean images that are in neither.
         task: the learning problem.
         window: the intensity window, stored units.
-        victims: architectures; None is resnet18 and vgg11, or unet and segresnet for segmentation.
-        countermeasures: names in ``COUNTERMEASURES``; applied to the clean and the protected training images.
-        seeds: one victim is trained for each; never a seed that a surrogate started from.
-        epochs: passes over the training set; None chooses.
-        augment: ``"none"`` or ``"standard"`` (flips and shifts).
-        width: channels of the victims, as a share of the published architectures'.
-        epsilon: budget of the noise, as a fraction of the window; random noise gets the same.
-        controls: names in ``CONTROLS``, trained on without countermeasures.
+        protocol: victims, seeds, countermeasures, fractions and how victims are trained.
+        copies: further protected copies of the same cases by name, to compare with: another method's at the same epsilon, or one
+            made with ``mask_source="random"``.
         patch_size: train on patches of this size (labels per voxel only).
         view_size: resize images to this size (labels per image only).
-        recipe: how to train; None chooses by task and rank.
         device: ``"auto"``, ``"cpu"`` or ``"cuda:N"``.
+        jobs: victims trained at once, in processes of their own that share the cores; None is one a core on the CPU, if memory
+            allows, and one on a GPU.
+        resume: a file that keeps finished victims; those that it holds already are not trained again.
+        predictions: keeps each victim's predictions in MedMNIST's format (labels per image only).
         progress: told of every epoch.
-        surrogate: architecture(s) that the noise was made against, for the report.
+        surrogate: architecture(s) that the noise was made against, which are marked in the report; the store's if not given.
         store: noise that was used, so that test images which it protected are refused.
+        test_digest: what the test set's digest must be, as an earlier report has it under ``protocol["digests"]``: two
+            evaluations can be compared only if they tested on the same images and labels.
+        native_scale: native units (for example Hounsfield units) in one stored unit.
+        native_unit: what the native unit is called.
         image_key: key of the image.
         label_key: key of the label.
+        settings: fields of ``Protocol``, in place of those of ``protocol``.
 
     Returns:
         The report.
@@ -119,143 +118,161 @@ def evaluate(
         EvaluationError: for sets that are empty, do not belong together, or share images with the test set.
         ValueError: for an unknown name, naming the known ones.
         LabelError: for a label that does not fit the task.
+        JournalError: if ``resume`` is another evaluation's file.
+        WorkerError: if a process that trained a victim was killed.
     """
     start = time.monotonic()
-    victims = choose_victims(victims, task)
-    for what, names, known in (("countermeasure", countermeasures, COUNTERMEASURES), ("control", controls, CONTROLS)):
-        _require_known(what, names, known)
-    _require_known("augment", [augment], AUGMENTATIONS)
-    if not victims or not seeds or not countermeasures or (epochs is not None and epochs < 1):
-        raise ValueError("give at least one victim, one seed, one countermeasure and one epoch")
+    protocol = replace(protocol or Protocol(), **settings)
+    _require_fitting(protocol, task, patch_size, predictions, jobs)
+    sets = _read_sets(clean, protected, test, copies or {}, task, image_key, label_key)
+    _check_sets(sets, window, protocol, store)
+    _check_digest(sets["test"], test_digest)
+    pair = (sets["clean"], sets["protected"])
+    cost = image_cost(*pair, task, window, native_scale, native_unit)
+    detection = detect(*pair, task, window)
+    origin = _origin(store, surrogate)
+    runner = Runner(
+        sets=make_training_sets(sets, task, window, protocol.epsilon, protocol.held_out, patch_size, view_size),
+        protocol=protocol,
+        device=resolve_device(device),
+        copies=tuple(copies or {}),
+        predictions=predictions,
+    )
+    fixed = _fixed_values(runner, sets)
+    baselines = task.baselines(sets["test"].labels)
+    jobs = default_jobs(runner) if jobs is None else jobs
+    before = time.monotonic() - start
+    cells, seconds = collect_cells(runner, fixed, jobs, resume, progress)
+    return UnlearnabilityReport(
+        metric=task.metric,
+        chance=baselines["chance"],
+        majority=baselines["majority"],
+        guessing=runner.guessing,
+        seconds=before + seconds,
+        noise=noise_size(*pair, window),
+        protocol={
+            **protocol.spec(),
+            **fixed,
+            **origin,
+            "device": str(runner.device),
+            "jobs": jobs,
+            "threads": torch.get_num_threads(),
+        },
+        cells=[{**cell, "is_surrogate": cell["network"] in _names(origin["surrogate"])} for cell in cells],
+        cost={**cost, "radiomics": radiomics_drift(*pair, window)},
+        detection=detection,
+        utility=mean_utility([cell["utility"] for cell in cells if cell["utility"]]) or {},
+        not_evaluated=runner.schedule.left_out(),
+        pictures=_pictures(*pair),
+        window=(window.low, window.high),
+    )
+
+
+def _require_fitting(
+    protocol: Protocol,
+    task: Task,
+    patch_size: Sequence[int] | None,
+    predictions: PredictionFolder | None,
+    jobs: int | None,
+) -> None:
+    """Refuse settings that do not fit the task, before any image is read."""
+    protocol.architectures(task)
     if patch_size is not None and task.kind != "segmentation":
         raise ValueError(
             "patch_size trains on patches, whose answers would have to be joined to one answer per image; give view_size, "
             "which resizes the images"
         )
-    sets = {
-        role: read_set(role, dataset, task, image_key, label_key)
-        for role, dataset in (("clean", clean), ("protected", protected), ("test", test))
-    }
-    check_pairs(sets["clean"], sets["protected"], window, epsilon)
-    check_test(sets["test"], [sets["clean"], sets["protected"]], store)
-
-    train, testing = _cases(sets["clean"], sets["test"], task, window, patch_size, view_size)
-    recipe = recipe or default_recipe(task, train.spatial_dims)
-    setting = Setting(
-        recipe=recipe,
-        epochs=epochs or default_epochs(train, recipe, augment),
-        width=width,
-        device=resolve_device(device),
-        augment=AUGMENTATIONS[augment],
-    )
-    plans = [
-        _Plan(victim, seed, data, countermeasure)
-        for countermeasure in dict.fromkeys(countermeasures)
-        for data in ("clean", *(controls if countermeasure == "none" else ()), "protected")
-        for victim in dict.fromkeys(victims)
-        for seed in dict.fromkeys(seeds)
-    ]
-    trained = list(_train_all(plans, sets, train, testing, setting, epsilon, progress))
-    guessing = guessing_score(sets["clean"].labels)
-    baselines = task.baselines(sets["test"].labels)
-    return UnlearnabilityReport(
-        metric=task.metric,
-        chance=baselines["chance"],
-        majority=baselines["majority"],
-        guessing=guessing,
-        seconds=time.monotonic() - start,
-        noise=noise_size(sets["clean"], sets["protected"], window),
-        protocol={
-            "task": task.spec(),
-            "window": [window.low, window.high],
-            "epsilon": epsilon,
-            "cases": {role: len(images) for role, images in sets.items()},
-            "image_shape": list(train.images[0].shape),
-            "dtype": train.images[0].dtype.name,
-            "view": asdict(train.view),
-            "surrogate": surrogate,
-            "augment": augment,
-            **_setting_values(setting),
-        },
-        cells=[_cell(plan, curve, task.metric, augment) for plan, curve in trained],
-        pictures=_pictures(sets["clean"], sets["protected"]),
-        window=(window.low, window.high),
-    )
+    if predictions is not None and task.kind == "segmentation":
+        raise ValueError("predictions are written for labels per image only: leave predictions out")
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"jobs must be at least 1, got {jobs}")
 
 
-def _require_known(what: str, names: Sequence[str], known: dict[str, Any]) -> None:
-    for name in names:
-        if name not in known:
-            raise ValueError(f"unknown {what} {name!r}; known: {', '.join(known)}")
-
-
-def _cases(
-    clean: ImageSet,
-    test: ImageSet,
+def _read_sets(
+    clean: MapDataset,
+    protected: MapDataset,
+    test: MapDataset,
+    copies: Mapping[str, MapDataset],
     task: Task,
-    window: IntensityWindow,
-    patch_size: Sequence[int] | None,
-    view_size: Sequence[int] | None,
-) -> tuple[Cases, Cases]:
-    """Both sets as networks see them: one view, which test images must fit as well."""
-    shapes = [image.shape[1:] for image in (*clean.images, *test.images)]
-    view = choose_view(shapes, task.kind == "segmentation", patch_size, view_size)
-    return tuple(Cases(s.images, s.labels, s.names, task, window, view) for s in (clean, test))  # type: ignore[return-value]
+    image_key: str,
+    label_key: str,
+) -> dict[str, ImageSet]:
+    taken = {"clean", "protected", "test", "clean_part", *CONTROLS}
+    for name in copies:
+        if name in taken:
+            raise ValueError(f"a copy must not be called {name!r}, which has a meaning of its own")
+    datasets = {"clean": clean, "protected": protected, **copies, "test": test}
+    return {role: read_set(role, dataset, task, image_key, label_key) for role, dataset in datasets.items()}
 
 
-def _train_all(
-    plans: Sequence[_Plan],
-    sets: dict[str, ImageSet],
-    train: Cases,
-    test: Cases,
-    setting: Setting,
-    epsilon: float,
-    progress: Callable[[Progress], None] | None,
-) -> Iterator[tuple[_Plan, list[Epoch]]]:
-    """Train cell after cell; images of one kind of data are prepared once and dropped when the next kind comes."""
-    done, total = 0, len(plans) * setting.epochs
-    prepared: tuple[tuple[str, str], list[Array]] | None = None
-    for plan in plans:
-        key = (plan.data, plan.countermeasure)
-        if prepared is None or prepared[0] != key:
-            control = CONTROLS.get(plan.data)
-            images = control(train.images, train.window, epsilon, VICTIM_SEED) if control else sets[plan.data].images
-            prepared = key, COUNTERMEASURES[plan.countermeasure].prepare(images, train.window)
-
-        def report(epoch: Epoch, plan: _Plan = plan) -> None:
-            nonlocal done
-            done += 1
-            if progress is not None:
-                score = f"{train.task.metric} {epoch.scores[train.task.metric]:.3f}"
-                progress(Progress("evaluate", done, total, f"{plan.victim} seed {plan.seed}, {plan.data}, {score}"))
-
-        cases = replace(train, images=prepared[1])
-        yield plan, train_victim(plan.victim, plan.seed, cases, test, setting, report)
+def _check_sets(
+    sets: Mapping[str, ImageSet], window: IntensityWindow, protocol: Protocol, store: NoiseStore | None
+) -> None:
+    training = [images for role, images in sets.items() if role != "test"]
+    for images in training[1:]:
+        check_pairs(sets["clean"], images, window, protocol.epsilon)
+    check_test(sets["test"], training, store)
+    for name in protocol.controls:  # before hours of training
+        try:
+            CONTROLS[name](sets["clean"].images[0], sets["protected"].images[0], window, protocol.epsilon, 0)
+        except ValueError as error:
+            raise EvaluationError(
+                f"the control {name} cannot be made of these images: {error}. Leave it out of controls, if it must be"
+            ) from error
 
 
-def _cell(plan: _Plan, epochs: Sequence[Epoch], metric: str, augment: str) -> dict[str, Any]:
-    curve = [epoch.scores[metric] for epoch in epochs]
+def _check_digest(test: ImageSet, expected: str | None) -> None:
+    if expected is not None and set_digest(test) != expected:
+        raise EvaluationError(
+            f"the test set has the digest {set_digest(test)}, expected is {expected}: its images or labels are not the same, or "
+            "stand in another order"
+        )
+
+
+def _origin(store: NoiseStore | None, surrogate: str | Sequence[str] | None) -> dict[str, Any]:
+    """Where the noise came from, as far as it is known: surrogates, their seed, and whether it is one pattern a class."""
+    meta = {} if store is None else store.meta
+    method = meta.get("method") or {}
+    pattern = method.get("start") == "class" and method.get("rounds") == 0
     return {
-        **asdict(plan),
-        "augment": augment,
-        "fraction": 1.0,
-        "metric": metric,
-        "last": curve[-1],
-        "peak": max(curve),
-        "train_score": epochs[-1].train_score,
-        "scores": epochs[-1].scores,
-        "curve": curve,
-        "train_curve": [epoch.train_score for epoch in epochs],
+        "surrogate": meta.get("surrogate") if surrogate is None else surrogate,
+        "surrogate_seed": meta.get("seed"),
+        "noise_kind": None if not method else ("class-wise" if pattern else "sample-wise"),
     }
 
 
-def _setting_values(setting: Setting) -> dict[str, Any]:
+def _names(given: str | Sequence[str] | None) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given or ())
+
+
+def _fixed_values(runner: Runner, sets: Mapping[str, ImageSet]) -> dict[str, Any]:
+    """What must be the same for cells to be compared."""
+    shared = ("epsilon", "augment", "learned", "patience", "held_out", "width", "resamples")
+    window, first = runner.sets.window, sets["clean"].images[0]
     return {
-        "epochs": setting.epochs,
-        "width": setting.width,
-        "recipe": asdict(setting.recipe),
-        "device": str(setting.device),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "monai": monai.__version__},
+        "task": runner.sets.task.spec(),
+        "window": [window.low, window.high],
+        "cases": {role: len(images) for role, images in sets.items()},
+        "digests": {role: set_digest(images) for role, images in sets.items()},
+        "image_shape": list(first.shape),
+        "dtype": first.dtype.name,
+        "view": asdict(runner.sets.view),
+        **{name: getattr(runner.protocol, name) for name in shared},
+        "trained": {
+            name: {
+                "network": victim_name(setting.network),
+                "epochs": setting.epochs,
+                "epoch_steps": setting.epoch_steps,
+                "recipe": asdict(setting.recipe),
+            }
+            for name, setting in runner.settings.items()
+        },
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "monai": monai.__version__,
+            "monai_salm": __version__,
+        },
     }
 
 

@@ -1,7 +1,8 @@
-"""The image sets of an evaluation: read, checked against each other, and the random-noise control."""
+"""The image sets of an evaluation: read, and checked against each other."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_salm.digest import content_digest
-from monai_salm.intensity import Array, IntensityWindow, apply_codes, grid_of
-from monai_salm.methods.random_noise import random_codes
+from monai_salm.intensity import Array, IntensityWindow
 from monai_salm.scan import DataError, MapDataset, image_of
 from monai_salm.store import NoiseStore
 from monai_salm.tasks import Task
@@ -25,7 +25,7 @@ class ImageSet:
     """A data set in memory.
 
     Args:
-        role: ``"clean"``, ``"protected"`` or ``"test"``, for messages.
+        role: ``"clean"``, ``"protected"``, ``"test"`` or a copy's name, for messages.
         images: ``(channel, *spatial)`` each, stored units and type.
         labels: in the task's canonical form.
         names: one a case.
@@ -85,6 +85,14 @@ def read_set(role: str, dataset: MapDataset, task: Task, image_key: str, label_k
     return result
 
 
+def set_digest(images: ImageSet) -> str:
+    """One digest for all images and labels of a set in their order, as hexadecimal text."""
+    whole = hashlib.sha256()
+    for image, label in zip(images.images, images.labels, strict=True):
+        whole.update(content_digest(image) + content_digest(label))
+    return whole.hexdigest()
+
+
 def check_pairs(clean: ImageSet, protected: ImageSet, window: IntensityWindow, epsilon: float) -> None:
     """Make sure that the protected set is the clean one with noise of at most ``epsilon`` and nothing else.
 
@@ -97,25 +105,26 @@ def check_pairs(clean: ImageSet, protected: ImageSet, window: IntensityWindow, e
     Raises:
         EvaluationError: naming the first case that differs.
     """
+    what = protected.role
     if len(clean) != len(protected):
         raise EvaluationError(
-            f"{len(clean)} clean and {len(protected)} protected cases: they must be the same cases in order"
+            f"{len(clean)} clean and {len(protected)} {what} cases: they must be the same cases in order"
         )
     for index, name in enumerate(clean.names):
         before, after = clean.images[index], protected.images[index]
         if before.shape != after.shape:
             raise EvaluationError(
-                f"case {name!r} is {before.shape} in the clean set and {after.shape} in the protected one"
+                f"case {name!r} is {before.shape} in the clean set and {after.shape} in the {what} one"
             )
         if not np.array_equal(clean.labels[index], protected.labels[index]):
             raise EvaluationError(
-                f"case {name!r} has another label in the protected set: are both sets in the same order?"
+                f"case {name!r} has another label in the {what} set: are both sets in the same order?"
             )
         size = float(np.abs(difference(before, after)).max(initial=0)) / window.width
         if size > epsilon * (1 + 1e-6):
             raise EvaluationError(
-                f"case {name!r} changed by {size:.4f} of the window, epsilon is {epsilon:.4f}: the random-noise control would "
-                "be weaker than the protection. Give the epsilon the images were protected with, and both sets in one order"
+                f"case {name!r} of the {what} set changed by {size:.4f} of the window, epsilon is {epsilon:.4f}: the random-noise "
+                "control would be weaker than the protection. Give the epsilon of the protection, and both sets in one order"
             )
 
 
@@ -176,23 +185,3 @@ def noise_size(clean: ImageSet, protected: ImageSet, window: IntensityWindow) ->
         "support": float(np.mean(support)),
         "unchanged": support.count(0.0),
     }
-
-
-def random_noise(images: Sequence[Array], window: IntensityWindow, epsilon: float, seed: int) -> list[Array]:
-    """Add independent random signs at the full budget: the control that any protection has to beat.
-
-    Args:
-        images: ``(channel, *spatial)`` each, stored type and units.
-        window: the intensity window.
-        epsilon: budget, as a fraction of the window.
-        seed: of the signs.
-
-    Returns:
-        Images of the same types, noisy as a published file would be.
-    """
-    result = []
-    for image in images:
-        # As precompute does: a float image that a loader made of integers keeps their step.
-        grid = grid_of(image, window, epsilon)
-        result.append(apply_codes(image, random_codes(image, window, grid, seed), grid.quantum))
-    return result

@@ -8,12 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from monai_salm.augmentation import Augmentation
 from monai_salm.cases import Cases
+from monai_salm.countermeasures import Countermeasure, Means
 from monai_salm.intensity import Array
-from monai_salm.networks import NETWORKS, SEGMENTATION_NETWORKS, build_network, seeded
-from monai_salm.tasks import Task
-from monai_salm.training import Augmentation, Recipe, Trainer, fit, steps_per_epoch
+from monai_salm.networks import NetworkFactory, build_network, seeded
+from monai_salm.recipes import Recipe
+from monai_salm.scores import label_counts, mean_of_table
+from monai_salm.training import Trainer, fit, steps_per_epoch
 
 # A victim must never start from the weights that the noise was made against. Surrogates start from 63-bit hashes of the
 # job's seed (``Job.derive``), which a victim's seed, a small number plus this one, could meet by a rare accident only.
@@ -26,45 +30,72 @@ _LEAST_STEPS = {"classification": 240, "segmentation": 1200}
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """How victims are trained, the same for every cell of an evaluation.
+    """How the victims of one architecture are trained, the same for every training set.
 
     Args:
+        network: architecture's name, or a factory.
         recipe: optimiser, batch size, precision.
-        epochs: passes over the training set.
+        epochs: how often ``epoch_steps`` steps are made, at most.
+        epoch_steps: steps between two scores: one pass over the whole training set, however small a part is trained on.
         width: channels as a share of the published architecture's.
         device: where to train.
         augment: changes every batch.
+        learned: training score at which training ends early; None for never.
+        patience: epochs in a row that reach ``learned``.
     """
 
+    network: str | NetworkFactory
     recipe: Recipe
     epochs: int
+    epoch_steps: int
     width: float
     device: torch.device
     augment: Augmentation | None
+    learned: float | None
+    patience: int
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a victim is scored on after every epoch.
+
+    Args:
+        test: clean test set, filtered as the adversary filters what is met later.
+        held_out: training cases held out, as published.
+        known: the same cases, clean: the small clean set of an adversary who has one.
+    """
+
+    test: Cases
+    held_out: Cases
+    known: Cases
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch left: the mean training score, and the scores on the clean test set."""
+    """What one epoch left.
+
+    Args:
+        train_score: mean training score.
+        scores: on the clean test set.
+        case_scores: headline on the clean test set case by case.
+        held_out: headline on the held-out cases as published; NaN without any.
+        held_out_clean: headline on the same cases, clean.
+    """
 
     train_score: float
     scores: dict[str, float]
+    case_scores: NDArray[np.float64]
+    held_out: float
+    held_out_clean: float
 
 
-def choose_victims(names: Sequence[str] | None, task: Task) -> tuple[str, ...]:
-    """Check the names of architectures, or name two that fit the task.
+@dataclass(frozen=True)
+class Victim:
+    """A victim that is trained: the network, how it went, and why it ended (``"learned"`` or ``"epochs"``)."""
 
-    Raises:
-        ValueError: for a name that is unknown or answers per voxel where the task asks per image, or the reverse.
-    """
-    segmentation = task.kind == "segmentation"
-    if names is None:
-        return ("unet", "segresnet") if segmentation else ("resnet18", "vgg11")
-    known = [name for name in NETWORKS if (name in SEGMENTATION_NETWORKS) == segmentation]
-    for name in names:
-        if name not in known:
-            raise ValueError(f"unknown victim {name!r} for {task.kind}; known: {', '.join(known)}")
-    return tuple(names)
+    trainer: Trainer
+    epochs: list[Epoch]
+    stopped: str
 
 
 def default_epochs(cases: Cases, recipe: Recipe, augment: str) -> int:
@@ -80,30 +111,98 @@ def default_epochs(cases: Cases, recipe: Recipe, augment: str) -> int:
 
 
 def train_victim(
-    name: str, seed: int, train: Cases, test: Cases, setting: Setting, after_epoch: Callable[[Epoch], None]
-) -> list[Epoch]:
+    seed: int,
+    train: Cases,
+    watched: Watched,
+    setting: Setting,
+    countermeasure: Countermeasure,
+    after_epoch: Callable[[Epoch], None],
+) -> Victim:
     """Train one network from scratch; the same seed gives every training set the same start and order.
 
     Args:
-        name: architecture, one of ``NETWORKS``.
-        seed: of weights, order and augmentation.
-        train: training set.
-        test: clean test set.
+        seed: of weights, order and augmentation, from ``VICTIM_SEED`` on.
+        train: training set, prepared by the countermeasure.
+        watched: what it is scored on.
         setting: how to train.
+        countermeasure: trains on the batches.
         after_epoch: told of each epoch.
     """
-    seed += VICTIM_SEED
-    task, epochs = train.task, []
+    epochs: list[Epoch] = []
+
+    def step(trainer: Trainer, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        if setting.augment is not None:
+            inputs, targets = setting.augment(inputs, targets, generator)
+        return countermeasure.step(trainer, inputs, targets, generator)
+
     # Networks draw dropout from the global generator too, so the whole training stays inside.
     with seeded(seed, setting.device):
-        channels = (train.spatial_dims, train.in_channels, task.num_classes)
-        model = build_network(name, *channels, width=setting.width, image_size=train.view.size)
-        steps = setting.epochs * steps_per_epoch(train, setting.recipe)
-        trainer = Trainer(model, task, setting.recipe, setting.device, train.spatial_dims, total_steps=steps)
-        for train_score in fit(trainer, train, setting.epochs, seed, setting.augment):
-            epochs.append(Epoch(train_score, task.scores(trainer.predict(test), test.labels)))
+        trainer = _fresh_trainer(train, setting)
+        for train_score in fit(trainer, train, setting.epochs, seed, step=step, epoch_steps=setting.epoch_steps):
+            epochs.append(_score(trainer, train_score, watched))
             after_epoch(epochs[-1])
-    return epochs
+            if _has_learned(epochs, setting):
+                return Victim(trainer, epochs, "learned")
+    return Victim(trainer, epochs, "epochs")
+
+
+def train_plainly(train: Cases, setting: Setting, seed: int) -> Trainer:
+    """Train a network of the victim's architecture by its recipe, without watching it.
+
+    Args:
+        train: training set.
+        setting: how to train.
+        seed: of weights and order.
+    """
+    with seeded(seed, setting.device):
+        trainer = _fresh_trainer(train, setting)
+        for _ in fit(trainer, train, setting.epochs, seed, setting.augment, epoch_steps=setting.epoch_steps):
+            pass
+    return trainer
+
+
+def adversary_means(known: Cases, setting: Setting, seed: int) -> Means:
+    """What the adversary has beside the published images: a small clean set, and a recipe.
+
+    Args:
+        known: the small clean set.
+        setting: how victims are trained.
+        seed: of the victim; other networks of the adversary start elsewhere.
+    """
+    return Means(known=known, train=lambda cases: train_plainly(cases, setting, seed + 500_000), seed=seed)
+
+
+def _fresh_trainer(train: Cases, setting: Setting) -> Trainer:
+    channels = (train.spatial_dims, train.in_channels, train.task.num_classes)
+    if callable(setting.network):
+        names = ("spatial_dims", "in_channels", "out_channels")
+        model = setting.network(**dict(zip(names, channels, strict=True)))
+    else:
+        model = build_network(setting.network, *channels, width=setting.width, image_size=train.view.size)
+    steps = setting.epochs * setting.epoch_steps
+    return Trainer(model, train.task, setting.recipe, setting.device, train.spatial_dims, total_steps=steps)
+
+
+def _score(trainer: Trainer, train_score: float, watched: Watched) -> Epoch:
+    task, test = trainer.task, watched.test
+    predictions = trainer.predict(test)
+    published = _headline(trainer, watched.held_out)
+    clean = published if watched.known is watched.held_out else _headline(trainer, watched.known)
+    table = task.case_scores(predictions, test.labels)
+    return Epoch(train_score, task.scores(predictions, test.labels), table, published, clean)
+
+
+def _headline(trainer: Trainer, cases: Cases) -> float:
+    if not len(cases):
+        return float("nan")
+    return mean_of_table(trainer.task.case_scores(trainer.predict(cases), cases.labels))
+
+
+def _has_learned(epochs: Sequence[Epoch], setting: Setting) -> bool:
+    last = epochs[-setting.patience :]
+    if setting.learned is None or len(last) < setting.patience:
+        return False
+    return all(epoch.train_score >= setting.learned for epoch in last)
 
 
 def guessing_score(labels: Sequence[Array]) -> float:
@@ -115,5 +214,5 @@ def guessing_score(labels: Sequence[Array]) -> float:
     if labels[0].dtype.kind == "f":  # multi-label: each label its own commonest answer
         positive = np.stack(labels).mean(axis=0)
         return float(np.maximum(positive, 1 - positive).mean())
-    counts = np.bincount(np.concatenate([label.reshape(-1) for label in labels]).astype(np.int64))
+    counts = label_counts(labels)
     return float(counts.max() / counts.sum())

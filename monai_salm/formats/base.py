@@ -58,6 +58,10 @@ class ImageFormat(ABC):
         """The least and largest number that a voxel of this file may hold; None for the whole range of its type."""
         return None
 
+    def native_unit(self, path: Path) -> tuple[float, str] | None:
+        """How the file itself scales its numbers: native units in one stored unit, and their name; None if it says nothing."""
+        return None
+
     @abstractmethod
     def frame(self, path: Path) -> bytes:
         """A digest of everything in the file but the voxels: header, geometry, extensions, trailing bytes."""

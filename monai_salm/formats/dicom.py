@@ -14,6 +14,7 @@ from monai_salm._files import atomic_file
 from monai_salm.formats.base import Array, FormatError, ImageFormat, require_like
 from monai_salm.formats.dicom_elements import Encoding, tag_name, walk
 from monai_salm.formats.dicom_file import DicomFile, load, packed, renamed_uid
+from monai_salm.formats.optional import require
 
 _NOBODY: frozenset[str] = frozenset()
 _LEVEL = 9
@@ -50,6 +51,15 @@ class Dicom(ImageFormat):
     def bounds(self, path: Path) -> tuple[int, int] | None:
         layout = load(path).layout
         return layout.bounds if layout.stored < layout.allocated else None
+
+    def native_unit(self, path: Path) -> tuple[float, str] | None:
+        pydicom = require("pydicom", "dicom", "DICOM")
+        tags = ["Modality", "RescaleSlope", "RescaleType"]
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
+        if header.get("RescaleSlope") is None:
+            return None
+        unit = str(header.get("RescaleType") or ("HU" if header.get("Modality") == "CT" else "units of the modality"))
+        return float(header.RescaleSlope), unit
 
     def frame(self, path: Path) -> bytes:
         file = load(path)

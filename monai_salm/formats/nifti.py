@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import nibabel
 import numpy as np
@@ -66,6 +66,12 @@ class Nifti(ImageFormat):
     def rewrite(self, source: Path, target: Path, edit: Callable[[Array], Array]) -> None:
         content, voxels = _load(source)
         _save(source, target, content, voxels, edit(_image(voxels.view(content))))
+
+    def native_unit(self, path: Path) -> tuple[float, str] | None:
+        # The header names no unit of intensity; a slope of 1, or none, says nothing at all.
+        image: Any = nibabel.load(path)  # reads no voxels
+        slope = float(image.dataobj.slope)
+        return None if slope == 1 else (slope, "units of the scaled file")
 
     def frame(self, path: Path) -> bytes:
         content, voxels = _load(path)

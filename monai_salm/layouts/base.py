@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, ClassVar, TypeAlias, TypedDict, overload
 
 import numpy as np
 
+from monai_salm.formats import format_of
 from monai_salm.formats.base import Array, FormatError
 from monai_salm.intensity import IntensityWindow
 from monai_salm.tasks import Task
@@ -19,6 +21,8 @@ Edit: TypeAlias = Callable[[str, Array], Array]
 TRAIN = "train"
 # Voxels looked at to guess a window: enough for percentiles, little enough for any data set.
 _SAMPLE = 1 << 22
+# Headers looked at for the unit of a data set.
+_HEADERS = 500
 
 
 class LayoutError(ValueError):
@@ -192,6 +196,15 @@ class Layout(ABC):
         if byte_images:
             return IntensityWindow(0.0, 255.0)
         return _percentile_window(np.concatenate(samples), self.root)
+
+    def native_unit(self) -> tuple[float, str] | None:
+        """Native units in one stored unit, such as Hounsfield units, and their name, if all training files agree."""
+        if not self.root.is_dir():
+            return None
+        files = self.image_files((TRAIN,))
+        some = files[:: math.ceil(len(files) / _HEADERS)] if files else ()
+        found = {format_of(self.root / file).native_unit(self.root / file) for file in some}
+        return found.pop() if len(found) == 1 else None
 
     def require_split(self, split: str) -> None:
         """Raise ``LayoutError`` unless the data set has the split."""

@@ -1,0 +1,201 @@
+"""The trainings of an evaluation one by one: what there is to train, and the cells of the report that each gives."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeAlias
+
+import torch
+
+from monai_salm.cases import Cases
+from monai_salm.countermeasures import Countermeasure, Means
+from monai_salm.evaluate.cells import Cell, Training, make_cell
+from monai_salm.evaluate.predictions import PredictionFolder
+from monai_salm.evaluate.protocol import AUGMENTATIONS, Protocol
+from monai_salm.evaluate.schedule import Schedule
+from monai_salm.evaluate.training_sets import TrainingSets
+from monai_salm.evaluate.utility import utility
+from monai_salm.evaluate.victims import (
+    VICTIM_SEED,
+    Epoch,
+    Setting,
+    Victim,
+    Watched,
+    adversary_means,
+    default_epochs,
+    guessing_score,
+    train_victim,
+)
+from monai_salm.recipes import default_recipe
+from monai_salm.training import steps_per_epoch
+
+_Data: TypeAlias = tuple[str, float]
+
+
+@dataclass
+class Runner:
+    """Trains victims and scores them; holds all that they share.
+
+    Args:
+        sets: the training sets and the test set.
+        protocol: how to train.
+        device: where to train.
+        copies: names of further protected copies.
+        predictions: keeps each victim's predictions of the test set (classification only).
+    """
+
+    sets: TrainingSets
+    protocol: Protocol
+    device: torch.device
+    copies: Sequence[str] = ()
+    predictions: PredictionFolder | None = None
+
+    def __post_init__(self) -> None:
+        self.schedule = Schedule(self.protocol, self.sets, self.copies)
+        self._adversaries = self.schedule.adversaries
+        self._clean = self.sets.training("clean")
+        self.known = self.sets.held_out_cases("clean")
+        self.guessing = guessing_score(self._clean.labels)
+        self.settings = {
+            name: self._setting(network) for name, network in self.protocol.architectures(self.sets.task).items()
+        }
+        self._kept: dict[tuple[str, _Data | None, str], Cases] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # no images that others can be made of
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__post_init__()
+
+    def run(self, training: Training, after_epoch: Callable[[Epoch], None]) -> list[Cell]:
+        """Train one victim.
+
+        Args:
+            training: what to train.
+            after_epoch: told of each epoch.
+
+        Returns:
+            One cell for each of ``schedule.keys(training)``.
+        """
+        start = time.monotonic()
+        countermeasure, setting = self._adversaries[training.countermeasure], self.settings[training.victim]
+        seed = training.seed + VICTIM_SEED
+        means = adversary_means(self.known, setting, seed)
+        train, watched = self._prepared(training, means)
+        victim = train_victim(seed, train, watched, setting, countermeasure, after_epoch)
+        predictions = victim.trainer.predict(watched.test)
+        cell = self._cell(training, victim, victim.epochs[-1])
+        cell["scores"] = self.sets.task.final_scores(predictions, self.sets.test.labels)
+        cell["seconds"] = round(time.monotonic() - start, 3)
+        if type(countermeasure).filter is not Countermeasure.filter:
+            unfiltered = victim.trainer.predict(self.sets.test)
+            cell["unfiltered"] = self.sets.task.scores(unfiltered, self.sets.test.labels)[self.sets.task.metric]
+        if training.data == "clean" and training.countermeasure == "none" and len(self.known):
+            cell["utility"] = self._utility(victim)
+        if self.predictions is not None:
+            self.predictions.write(cell, predictions)
+        twins = [{**cell, "data": twin.data} for twin in self.schedule.twins(training)]
+        return [
+            cell,
+            *twins,
+            *(self._after(name, training, victim, watched) for name in self.schedule.afterwards(training)),
+        ]
+
+    def _prepared(self, training: Training, means: Means) -> tuple[Cases, Watched]:
+        """What the victim trains on and what it is scored on."""
+        self._forget_other_than(training)
+        name, sets = training.countermeasure, self.sets
+        data = (training.data, training.fraction)
+        known = self._filtered(("known", None), name, lambda: self.known)
+        watched = Watched(
+            test=self._filtered(("test", None), name, lambda: sets.test),
+            held_out=known  # one set, so that it is scored once
+            if training.data in ("clean", "clean_part")
+            else self._filtered(("held out", data), name, lambda: sets.held_out_cases(*data)),
+            known=known,
+        )
+        if type(self._adversaries[name]).prepare is Countermeasure.prepare:
+            return self._filtered(("trained on", data), name, lambda: sets.training(*data)), watched
+        published = self._filtered(("trained on", data), "none", lambda: sets.training(*data))
+        return self._adversaries[name].prepare(published, means), watched
+
+    def _setting(self, network: Any) -> Setting:
+        protocol = self.protocol
+        recipe = protocol.recipe or default_recipe(self.sets.task, self._clean.spatial_dims, network)
+        learned = protocol.learned
+        return Setting(
+            network=network,
+            recipe=recipe,
+            epochs=protocol.epochs or default_epochs(self._clean, recipe, protocol.augment),
+            epoch_steps=steps_per_epoch(self._clean, recipe),
+            width=protocol.width,
+            device=self.device,
+            augment=AUGMENTATIONS[protocol.augment],
+            # Of the way from guessing: where nearly all voxels are background, a high share of hits says nothing.
+            learned=None if learned is None else self.guessing + learned * (1 - self.guessing),
+            patience=protocol.patience,
+        )
+
+    def _filtered(self, role: tuple[str, _Data | None], name: str, make: Callable[[], Cases]) -> Cases:
+        """Cases as the adversary filters them, kept until another filter or another training set comes.
+
+        Args:
+            role: what they are for, and which training set they belong to.
+            name: the countermeasure.
+            make: gives the cases.
+        """
+        countermeasure, key = self._adversaries[name], (*role, name)
+        if key not in self._kept:
+            cases = make()
+            if type(countermeasure).filter is not Countermeasure.filter:
+                images = [countermeasure.filter(image, cases.window) for image in cases.images]
+                cases = replace(cases, images=images)
+            self._kept[key] = cases
+        return self._kept[key]
+
+    def _forget_other_than(self, training: Training) -> None:
+        """Free the images that this training does not need: a set and its filtered copy are all that memory must hold."""
+        needed = (None, (training.data, training.fraction))
+        for _, data, name in list(self._kept):
+            if data not in needed or name not in ("none", training.countermeasure):
+                self._kept = {key: cases for key, cases in self._kept.items() if key[1:] != (data, name)}
+
+    def _cell(self, training: Training, victim: Victim, epoch: Epoch) -> Cell:
+        countermeasure = self._adversaries[training.countermeasure]
+        return make_cell(training, victim, epoch, self.protocol, self.settings[training.victim], countermeasure)
+
+    def _after(self, name: str, training: Training, victim: Victim, watched: Watched) -> Cell:
+        """The cell of a countermeasure that starts from a trained victim, which is left as it was."""
+        start = time.monotonic()
+        countermeasure, task, test = self._adversaries[name], self.sets.task, watched.test
+        picked = countermeasure.pick(*([getattr(e, n) for e in victim.epochs] for n in ("held_out", "held_out_clean")))
+        epoch, trainer = victim.epochs[picked], victim.trainer
+        if type(countermeasure).finish is not Countermeasure.finish:
+            before = copy.deepcopy(trainer.model.state_dict())
+            setting = self.settings[training.victim]
+            countermeasure.finish(trainer, adversary_means(self.known, setting, training.seed + VICTIM_SEED))
+            predictions = trainer.predict(test)
+            trainer.model.load_state_dict(before)
+            table = task.case_scores(predictions, test.labels)
+            epoch = replace(epoch, scores=task.final_scores(predictions, test.labels), case_scores=table)
+        after = replace(training, countermeasure=name)
+        # What an ordinary training went through is told in its own cell; there is no other epoch to choose from here.
+        return {
+            **self._cell(after, victim, epoch),
+            "peak": epoch.scores[task.metric],
+            "early": None,
+            "early_clean": None,
+            "stopped": None,
+            "epochs": picked % len(victim.epochs) + 1,
+            "seconds": round(time.monotonic() - start, 3),
+            **{curve: [] for curve in ("curve", "train_curve", "held_out_curve", "held_out_clean_curve")},
+        }
+
+    def _utility(self, victim: Victim) -> dict[str, Any]:
+        protected = self.sets.held_out_cases("protected")
+        clean, noisy = (victim.trainer.predict(cases) for cases in (self.known, protected))
+        return utility(self.sets.task, clean, noisy, self.known.labels)
