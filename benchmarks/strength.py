@@ -17,6 +17,7 @@ import platform
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,13 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     from monai_salm.cases import Cases, choose_view
+    from monai_salm.countermeasures import Countermeasure
     from monai_salm.evaluate import AUGMENTATIONS
     from monai_salm.evaluate.sets import read_set
-    from monai_salm.evaluate.victims import Setting, default_epochs, train_victim
+    from monai_salm.evaluate.victims import VICTIM_SEED, Setting, Watched, default_epochs, train_victim
     from monai_salm.layouts import open_layout
-    from monai_salm.training import default_recipe
+    from monai_salm.recipes import default_recipe
+    from monai_salm.training import steps_per_epoch
 
     torch.set_num_threads(job["threads"])
     clean, copy = open_layout(Path(job["source"])), open_layout(Path(job["copy"]))
@@ -65,12 +68,24 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
     ]
     view = choose_view([i.shape[1:] for s in sets for i in s.images], task.kind == "segmentation", job["patch_size"])
     cases = [Cases(s.images, s.labels, s.names, task, window, view) for s in sets]
-    recipe = default_recipe(task, len(view.size))
+    recipe = default_recipe(task, len(view.size), job["victim"])
     augment = AUGMENTATIONS[job["augment"]]
     epochs = default_epochs(cases[0], recipe, job["augment"])
-    setting = Setting(recipe=recipe, epochs=epochs, width=0.25, device=torch.device("cpu"), augment=augment)
-    curve = train_victim(job["victim"], job["seed"], cases[0], cases[1], setting, lambda _: None)
-    return {**job, "last": curve[-1].scores[task.metric], "train_score": curve[-1].train_score, "epochs": epochs}
+    setting = Setting(
+        network=job["victim"],
+        recipe=recipe,
+        epochs=epochs,
+        epoch_steps=steps_per_epoch(cases[0], recipe),
+        width=0.25,
+        device=torch.device("cpu"),
+        augment=augment,
+        learned=None,
+        patience=1,
+    )
+    nobody = replace(cases[1], images=[], labels=[], names=[])
+    watched, seed = Watched(cases[1], nobody, nobody), VICTIM_SEED + job["seed"]
+    last = train_victim(seed, cases[0], watched, setting, Countermeasure(), lambda _: None).epochs[-1]
+    return {**job, "last": last.scores[task.metric], "train_score": last.train_score, "epochs": epochs}
 
 
 def table(runs: list[dict[str, Any]], made: dict[str, dict[str, Any]]) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from monai_salm._version import __version__
 
 if TYPE_CHECKING:
-    from monai_salm.evaluate import UnlearnabilityReport, evaluate
+    from monai_salm.evaluate import Protocol, UnlearnabilityReport, evaluate
     from monai_salm.intensity import IntensityWindow
     from monai_salm.methods import EM, SALM, RandomNoise
     from monai_salm.networks import build_network
@@ -50,7 +50,7 @@ _MODULES = {
     "networks": ("build_network",),
     "precompute": ("precompute",),
     "publish": ("publish", "verify", "restore"),
-    "evaluate": ("evaluate", "UnlearnabilityReport"),
+    "evaluate": ("evaluate", "Protocol", "UnlearnabilityReport"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -60,6 +60,7 @@ __all__ = [
     "Classification",
     "IntensityWindow",
     "NoiseStore",
+    "Protocol",
     "RandomNoise",
     "SALMProtect",
     "SALMProtectD",

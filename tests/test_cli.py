@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 import monai_salm
-from monai_salm.cli import app, options
+from monai_salm.cli import app, options, readers
 from monai_salm.methods import METHODS
 
 RUNNER = CliRunner()
@@ -132,17 +132,70 @@ def test_salm_settings_reach_the_method(archive: Path) -> None:
 def test_evaluate(archive: Path) -> None:
     protect(archive)
     output, page, values = (archive.with_name(name) for name in ("out.npz", "report.html", "report.json"))
-    small = ["--victims", "resnet10", "--seeds", "5", "--epochs", "1", "--width", "0.05", "--device", "cpu"]
+    small = [
+        "--victims",
+        "resnet10",
+        "--seeds",
+        "5",
+        "--epochs",
+        "1",
+        "--width",
+        "0.05",
+        "--device",
+        "cpu",
+        "--jobs",
+        "1",
+    ]
+    small += ["--countermeasures", "none", "--fractions", "1"]
     report = run_json("evaluate", archive, output, *small, "--html", page, "--out", values)
     assert report["noise"]["linf"] > 0
     assert {"chance", "majority", "seconds", "cells"} <= set(report)
-    assert {cell["data"] for cell in report["cells"]} == {"clean", "protected", "random_noise"}
+    assert {cell["data"] for cell in report["cells"]} == {"clean", "protected", "random_noise", "random_mask"}
     assert {cell["seed"] for cell in report["cells"]} == {5}
     assert report["protocol"]["epsilon"] == pytest.approx(8 / 255)
     assert "<html" in page.read_text()
     assert json.loads(values.read_text())["cells"] == report["cells"]
     failed = run_json("evaluate", archive, output, *small, "--epsilon", "0", code=1)
-    assert "epsilon is 0.0000" in failed["error"]
+    assert "epsilon must be in (0, 1], got 0.0" in failed["error"]
+    failed = run_json("evaluate", archive, output, *small, "--epsilon", "1/255", code=1)
+    assert "epsilon is 0.0039" in failed["error"]
+
+
+def test_evaluate_everything_it_can(archive: Path) -> None:
+    protect(archive)
+    output, journal, table = (archive.with_name(name) for name in ("out.npz", "cells.jsonl", "cells.csv"))
+    predictions = archive.with_name("predictions")
+    call = ["evaluate", archive, output, "--victims", "vgg11", "--seeds", "0", "--epochs", "1", "--width", "0.05"]
+    call += ["--device", "cpu", "--jobs", "1", "--fractions", "0.5", "--countermeasures", "cutout,early_stopping_clean"]
+    call += ["--copy", f"second={output}", "--held-out", "0.2", "--all-epochs"]
+    report = run_json(*call, "--resume", journal, "--csv", table, "--predictions", predictions)
+    kinds = {(cell["data"], cell["countermeasure"], cell["fraction"]) for cell in report["cells"]}
+    assert {("second", "none", 1.0), ("clean_part", "none", 0.5), ("protected", "cutout", 1.0)} < kinds
+    assert ("protected", "early_stopping_clean", 1.0) in kinds
+    assert len(table.read_text().splitlines()) == len(report["cells"]) + 1
+    assert all(path.name.startswith("set_test_[AUC]") for path in predictions.iterdir())
+    again = run_json(*call, "--resume", journal)
+    assert again["cells"] == report["cells"]
+    assert len(journal.read_text().splitlines()) == len([c for c in report["cells"] if c["epochs"] and c["curve"]]) + 1
+    assert "not JSON" in run_json(*call, "--resume", table, code=1)["error"]
+
+
+def test_evaluate_by_medmnists_recipe(archive: Path) -> None:
+    protect(archive)
+    output = archive.with_name("out.npz")
+    call = ["evaluate", archive, output, "--victims", "resnet18", "--seeds", "0", "--recipe", "medmnist"]
+    call += ["--device", "cpu", "--jobs", "1", "--fractions", "1", "--countermeasures", "none"]
+    report = run_json(*call, "--epochs", "2", "--width", "0.05")
+    trained = report["protocol"]["trained"]["resnet18"]
+    assert trained["recipe"] == {
+        "optimizer": "adam",
+        "lr": 1e-3,
+        "schedule": "steps",
+        "batch_size": 128,
+        "clip": None,
+        "precision": "float32",
+    }
+    assert (trained["epochs"], report["protocol"]["held_out"], report["protocol"]["learned"]) == (2, 0.0, None)
 
 
 def test_evaluate_on_another_test_set(archive: Path) -> None:
@@ -153,10 +206,33 @@ def test_evaluate_on_another_test_set(archive: Path) -> None:
     np.savez(tests, train_images=parts["test_images"], train_labels=parts["test_labels"])
     protect(archive)
     call = ["evaluate", archive, output, "--victims", "resnet10", "--seeds", "0", "--epochs", "1", "--width", "0.05"]
+    call += ["--jobs", "1", "--countermeasures", "none", "--fractions", "1"]
     assert "--test DATASET" in run_json(*call, "--device", "cpu", code=1)["error"]
     report = run_json(*call, "--device", "cpu", "--test", tests)
     assert report["protocol"]["cases"]["test"] == len(parts["test_images"])
     assert "clean images" in run_json(*call, "--device", "cpu", "--test", output, code=1)["error"]
+    swapped = run_json("evaluate", output, archive, *call[3:], "--device", "cpu", code=1)
+    assert "out.npz is a protected copy, by its manifest: give the original first" in swapped["error"]
+
+
+def test_evaluate_refuses_a_protected_test_split(archive: Path) -> None:
+    whole = archive.with_name("whole.npz")
+    settings = [
+        "--rounds",
+        "1",
+        "--surrogate-steps",
+        "1",
+        "--num-steps",
+        "1",
+        "--surrogate",
+        "resnet10",
+        "--width",
+        "0.05",
+    ]
+    run_json("protect", archive, whole, "--splits", "train,test", "--device", "cpu", *settings)
+    protect(archive)
+    call = ["evaluate", archive, archive.with_name("out.npz"), "--victims", "resnet10", "--test", whole]
+    assert "its test split is protected; test on clean images" in run_json(*call, code=1)["error"]
 
 
 @pytest.mark.parametrize(
@@ -183,6 +259,9 @@ def test_evaluate_on_another_test_set(archive: Path) -> None:
         ["evaluate", "IN", "OUT", "--victims", "nope"],
         ["evaluate", "IN", "OUT", "--countermeasures", "none,nope"],
         ["evaluate", "IN", "OUT", "--augment", "nope"],
+        ["evaluate", "IN", "OUT", "--recipe", "nope"],
+        ["evaluate", "IN", "OUT", "--fractions", "half"],
+        ["evaluate", "IN", "OUT", "--copy", "nameless"],
         ["verify", "IN", "OUT", "--store", "n.db", "--layout", "nope"],
         ["no-such-verb"],
     ],
@@ -278,14 +357,14 @@ def test_every_setting_is_an_option(archive: Path) -> None:
 
 
 def test_values_are_read() -> None:
-    assert options.number("8/255") == 8 / 255
-    assert options.number("1e-3") == 1e-3
-    assert options.bounds("-1000,1000") == (-1000.0, 1000.0)
-    assert options.integers("32,32,32") == (32, 32, 32)
-    assert options.names("a, b") == ("a", "b")
+    assert readers.number("8/255") == 8 / 255
+    assert readers.number("1e-3") == 1e-3
+    assert readers.bounds("-1000,1000") == (-1000.0, 1000.0)
+    assert readers.integers("32,32,32") == (32, 32, 32)
+    assert readers.names("a, b") == ("a", "b")
     for text in ("nan", "inf", "8/", "/255", "1e999", ""):
         with pytest.raises(ValueError, match="must be a number"):
-            options.number(text)
+            readers.number(text)
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from monai_salm._version import __version__
-from monai_salm.cli import measuring, planning, protecting
+from monai_salm.cli import describing, evaluating, planning, protecting
 from monai_salm.cli.options import MethodCommand
 from monai_salm.cli.running import verb
 
@@ -17,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("demo")(verb(measuring.demo))
+app.command("demo")(verb(describing.demo))
 app.command("plan", cls=MethodCommand)(verb(planning.plan))
 app.command("generate", cls=MethodCommand)(verb(protecting.generate))
 app.command("publish")(verb(protecting.publish))
@@ -26,8 +26,8 @@ app.command("verify")(verb(protecting.verify))
 app.command("restore")(verb(protecting.restore))
 app.command("encrypt")(verb(planning.encrypt))
 app.command("decrypt")(verb(planning.decrypt))
-app.command("evaluate")(verb(measuring.evaluate))
-app.command("info")(verb(measuring.info))
+app.command("evaluate")(verb(evaluating.evaluate))
+app.command("info")(verb(describing.info))
 
 
 def _show_version(wanted: bool) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import inspect
-import math
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar, get_type_hints
 
 import typer
 from typer.core import TyperCommand
+
+from monai_salm.cli import readers
 
 if TYPE_CHECKING:
     from monai_salm.methods import Method
@@ -83,61 +84,15 @@ def read(option: str, reader: Callable[[str], T], text: str) -> T:
         raise typer.BadParameter(str(error), param_hint=option) from error
 
 
-def number(text: str) -> float:
-    """``"0.03"`` or ``"8/255"`` as a float."""
-    numerator, slash, denominator = text.partition("/")
-    try:
-        value = float(numerator) / (float(denominator) if slash else 1.0)
-    except (ValueError, ZeroDivisionError):
-        value = math.nan
-    if not math.isfinite(value):
-        raise ValueError(f"must be a number or a fraction such as 8/255, got {text!r}")
-    return value
-
-
-def names(text: str) -> tuple[str, ...]:
-    """``"a,b"`` as names."""
-    found = tuple(part.strip() for part in text.split(","))
-    if not all(found):
-        raise ValueError(f"must be names with commas between them, got {text!r}")
+def read_all(option: str, reader: Callable[[str], tuple[str, Any]], texts: Sequence[str]) -> dict[str, Any]:
+    """Read an option that may be repeated, each time with another name; wrong usage otherwise."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, value = read(option, reader, text)
+        if name in found:
+            raise typer.BadParameter(f"{name!r} is given twice", param_hint=option)
+        found[name] = value
     return found
-
-
-def networks(text: str) -> tuple[str, ...]:
-    """``"a,b"`` as names of networks."""
-    from monai_salm.networks import NETWORKS
-
-    return _all_known("network", names(text), NETWORKS)
-
-
-def countermeasures(text: str) -> tuple[str, ...]:
-    """``"a,b"`` as names of countermeasures."""
-    from monai_salm.countermeasures import COUNTERMEASURES
-
-    return _all_known("countermeasure", names(text), COUNTERMEASURES)
-
-
-def augmentation(text: str) -> str:
-    """The name of an augmentation."""
-    from monai_salm.evaluate import AUGMENTATIONS
-
-    return _all_known("augmentation", (text,), AUGMENTATIONS)[0]
-
-
-def integers(text: str) -> tuple[int, ...]:
-    """``"0,1,2"`` as whole numbers."""
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise ValueError(f"must be whole numbers with commas between them, got {text!r}") from None
-
-
-def bounds(text: str) -> tuple[float, float]:
-    """``"LOW,HIGH"`` as two numbers in order."""
-    parts = [number(part) for part in text.split(",")]
-    if len(parts) != 2 or not parts[0] < parts[1]:
-        raise ValueError(f"must be LOW,HIGH with LOW < HIGH, got {text!r}")
-    return parts[0], parts[1]
 
 
 def shard(index: int, count: int) -> tuple[int, int]:
@@ -152,10 +107,10 @@ def network_settings(
 ) -> dict[str, Any]:
     """Options as arguments of ``precompute`` and ``plan``; read before anything else, so that wrong usage is told at once."""
     return {
-        "surrogate": None if surrogate is None else read("--surrogate", networks, surrogate),
+        "surrogate": None if surrogate is None else read("--surrogate", readers.networks, surrogate),
         "width": width,
-        "patch_size": None if patch_size is None else read("--patch-size", integers, patch_size),
-        "view_size": None if view_size is None else read("--view-size", integers, view_size),
+        "patch_size": None if patch_size is None else read("--patch-size", readers.integers, patch_size),
+        "view_size": None if view_size is None else read("--view-size", readers.integers, view_size),
         "device": device,
     }
 
@@ -212,13 +167,6 @@ def make_method(name: str, texts: dict[str, str | None]) -> Method:
         raise typer.BadParameter(str(error)) from error
 
 
-def _all_known(what: str, found: tuple[str, ...], known: Collection[str]) -> tuple[str, ...]:
-    for name in found:
-        if name not in known:
-            raise ValueError(f"unknown {what} {name!r}; known: {', '.join(known)}")
-    return found
-
-
 def _setting_options() -> list[Any]:
     """One option for every setting of any method, made by typer itself."""
     from monai_salm.methods import METHODS
@@ -260,12 +208,12 @@ def _reader(annotation: Any) -> Callable[[str], Any]:
     if type(None) in parts:
         inner = _reader(next(part for part in parts if part is not type(None)))
         return lambda text: None if text.lower() == "none" else inner(text)
-    readers: dict[Any, Callable[[str], Any]] = {float: number, int: _integer, bool: _boolean, str: str}
-    return readers[annotation]
+    known: dict[Any, Callable[[str], Any]] = {float: readers.number, int: _integer, bool: _boolean, str: str}
+    return known[annotation]
 
 
 def _integer(text: str) -> int:
-    found = integers(text)
+    found = readers.integers(text)
     if len(found) != 1:
         raise ValueError(f"must be one whole number, got {text!r}")
     return found[0]

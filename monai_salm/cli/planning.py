@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from monai_salm.cli import options as opt
+from monai_salm.cli import readers
 from monai_salm.cli.protecting import MethodName, Surrogate
 from monai_salm.cli.running import Outcome
 from monai_salm.progress import ProgressCallback
@@ -35,8 +36,8 @@ def plan(
     """Say what protecting a data set would do, what would be refused and what it would cost; writes nothing."""
     chosen = opt.make_method(method, ctx.obj)
     settings = opt.network_settings(surrogate, width, patch_size, view_size, device)
-    settings["splits"] = opt.read("--splits", opt.names, splits)
-    limits = None if window is None else opt.read("--window", opt.bounds, window)
+    settings["splits"] = opt.read("--splits", readers.names, splits)
+    limits = None if window is None else opt.read("--window", readers.bounds, window)
     from monai_salm.intensity import IntensityWindow
     from monai_salm.publish import plan as plan_
 

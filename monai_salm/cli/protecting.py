@@ -10,6 +10,7 @@ import typer
 
 from monai_salm._files import inside
 from monai_salm.cli import options as opt
+from monai_salm.cli import readers
 from monai_salm.cli.running import Outcome
 from monai_salm.progress import ProgressCallback
 
@@ -56,7 +57,7 @@ def generate(
     settings = opt.network_settings(surrogate, width, patch_size, view_size, device)
     settings.update(seed=seed, overwrite=overwrite)
     chosen = opt.make_method(method, ctx.obj)
-    wanted = opt.read("--splits", opt.names, splits)
+    wanted = opt.read("--splits", readers.names, splits)
     noise, data = _generate(source, store, chosen, layout, wanted, window, settings, progress)
     lines = [_described(data), *_listed("left out", data["skipped"])]
     lines.append(f"Noise store: {noise.path} (keep it private: it undoes the protection)")
@@ -83,7 +84,7 @@ def publish(
     shard = opt.shard(shard_index, num_shards)
     options: dict[str, Any] = {
         "layout": layout,
-        "splits": opt.read("--splits", opt.names, splits),
+        "splits": opt.read("--splits", readers.names, splits),
         "overwrite": overwrite,
     }
     report = publish_(source, output, store, jobs=jobs, shard=shard, sign_key=sign_key, progress=progress, **options)
@@ -118,7 +119,7 @@ def protect(
     settings = opt.network_settings(surrogate, width, patch_size, view_size, device)
     settings.update(seed=seed, overwrite=overwrite)
     chosen = opt.make_method(method, ctx.obj)
-    wanted = opt.read("--splits", opt.names, splits)
+    wanted = opt.read("--splits", readers.names, splits)
     place = store or output.with_name(f"{output.name}.noise.db")
     Staging(output).remove_finished()
     # Before hours of work, not after them. With a store there are none ahead, and what an earlier call published may stand.
@@ -195,7 +196,7 @@ def window_of(data: Layout, text: str | None) -> Any:
     """The window of ``--window``, or the layout's guess."""
     from monai_salm.intensity import IntensityWindow
 
-    return data.window() if text is None else IntensityWindow(*opt.read("--window", opt.bounds, text))
+    return data.window() if text is None else IntensityWindow(*opt.read("--window", readers.bounds, text))
 
 
 def _written(report: PublishReport, what: str, shard: tuple[int, int]) -> Outcome:

@@ -1,0 +1,73 @@
+"""The verbs that show and describe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from monai_salm.cli import options as opt
+from monai_salm.cli.running import Outcome
+from monai_salm.progress import ProgressCallback
+
+
+def demo(
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="A folder for the files.")] = Path("salm_demo"),
+    rank: Annotated[int, typer.Option("--rank", help="2 for images, 3 for volumes.", min=2, max=3)] = 2,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", metavar="NAME", help="A MedMNIST set in place of the embedded one.")
+    ] = None,
+    device: opt.Device = "auto",
+    seed: opt.Seed = 0,
+    *,
+    progress: ProgressCallback,
+) -> Outcome:
+    """Protect, publish, verify and evaluate a small real data set, end to end."""
+    from monai_salm.demo import run_demo
+
+    result = run_demo(output, rank=rank, dataset=dataset, device=device, seed=seed, progress=progress)
+    return Outcome(result, result.pop("text"))
+
+
+def info(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A noise store or a data set.")],
+    layout: opt.LayoutName = None,
+) -> Outcome:
+    """Say what a noise store or a data set holds."""
+    data = _store_info(file) if _is_store(file) else _dataset_info(file, layout)
+    return Outcome(data, "\n".join(f"{key}: {value}" for key, value in data.items()))
+
+
+def _is_store(file: Path) -> bool:
+    if not file.is_file():
+        return False
+    with open(file, "rb") as stream:
+        return stream.read(16) == b"SQLite format 3\0"
+
+
+def _store_info(file: Path) -> dict[str, Any]:
+    from monai_salm.publish import noise_statistics
+    from monai_salm.store import NoiseStore
+
+    store = NoiseStore(file)
+    store.check()
+    return {"kind": "store", **noise_statistics(store), "shapes": store.shapes(), **store.meta}
+
+
+def _dataset_info(file: Path, layout: str | None) -> dict[str, Any]:
+    from monai_salm.layouts import open_layout
+    from monai_salm.publish import read_manifest
+
+    data = open_layout(file, layout)
+    window, first = data.window(), data.dataset()[0]["image"]
+    return {
+        "kind": "data set",
+        "layout": data.name,
+        "splits": {split: len(data.dataset(split)) for split in data.splits},
+        "task": data.task().spec(),
+        "window": [window.low, window.high],
+        "shape": list(first.shape),
+        "dtype": first.dtype.name,
+        "protected": bool(read_manifest(data)),
+    }

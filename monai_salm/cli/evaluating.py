@@ -1,0 +1,217 @@
+"""The verb that measures how unlearnable a protected copy is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from monai_salm.cli import options as opt
+from monai_salm.cli import readers
+from monai_salm.cli.running import Outcome
+from monai_salm.progress import ProgressCallback
+
+if TYPE_CHECKING:
+    from monai_salm.layouts import CaseSequence, Layout
+
+
+def evaluate(
+    source: opt.Input,
+    output: opt.Output,
+    victims: Annotated[
+        str | None,
+        typer.Option(
+            "--victims",
+            metavar="A[,B]",
+            help="Networks to train. [default: resnet18,vgg11,vit; for labels per voxel unet,segresnet]",
+        ),
+    ] = None,
+    countermeasures: Annotated[
+        str,
+        typer.Option(
+            "--countermeasures",
+            metavar="cheap|all|A[,B]",
+            help="What an adversary does: those that cost at most one ordinary training each, all, or some by name "
+            "('none' for ordinary training alone).",
+        ),
+    ] = "cheap",
+    seeds: Annotated[str, typer.Option("--seeds", metavar="N[,N]", help="A victim is trained for each.")] = "0,1,2",
+    fractions: Annotated[
+        str,
+        typer.Option(
+            "--fractions",
+            metavar="X[,X]",
+            help="Shares of protected cases, the others being clean; 1 for all protected alone.",
+        ),
+    ] = "0.2,0.4,0.6,0.8,1",
+    controls: Annotated[
+        str,
+        typer.Option("--controls", metavar="A[,B]|none", help="Training sets that any protection must beat."),
+    ] = "random_noise,random_mask",
+    copy: Annotated[
+        list[str] | None,
+        typer.Option("--copy", metavar="NAME=OUTPUT", help="Another protected copy to compare with. May be repeated."),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", metavar="N", help="Passes over the training set.", min=1)
+    ] = None,
+    all_epochs: Annotated[
+        bool,
+        typer.Option("--all-epochs", help="Train on when the training score is about 1 and nothing is left to learn."),
+    ] = False,
+    augment: Annotated[
+        str, typer.Option("--augment", metavar="none|standard", help="Augmentation of the victims.")
+    ] = "none",
+    recipe: Annotated[
+        str,
+        typer.Option(
+            "--recipe",
+            metavar="default|medmnist",
+            help="How victims are trained; medmnist is the recipe of its published scores (100 epochs, full width).",
+        ),
+    ] = "default",
+    width: Annotated[
+        float | None,
+        typer.Option("--width", metavar="X", help="Channels as a share of the published networks'. [default: 0.25]"),
+    ] = None,
+    held_out: Annotated[
+        float | None,
+        typer.Option(
+            "--held-out",
+            metavar="X",
+            help="Share of the training cases that victims do not see: to stop early on, and an adversary's clean set. "
+            "[default: 0.1]",
+        ),
+    ] = None,
+    epsilon: Annotated[
+        str | None,
+        typer.Option("--epsilon", metavar="X", help="Budget of the random-noise control; the copy's own if not given."),
+    ] = None,
+    window: opt.Window = None,
+    test: Annotated[
+        Path | None,
+        typer.Option(
+            "--test",
+            metavar="DATASET",
+            help="Clean images to test on: its labelled test split, else its training split. "
+            "The test or validation split of INPUT if not given.",
+        ),
+    ] = None,
+    layout: opt.LayoutName = None,
+    patch_size: opt.PatchSize = None,
+    view_size: opt.ViewSize = None,
+    device: opt.Device = "auto",
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs",
+            metavar="N",
+            help="Victims trained at once. As many as cores if not given and memory allows.",
+            min=1,
+        ),
+    ] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            "--store", metavar="FILE", help="The noise store, to name the surrogates and to check the test images."
+        ),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            "--resume",
+            metavar="FILE",
+            help="Keep finished victims in FILE, and do not train again those that it holds: the same call made again "
+            "goes on where it stopped.",
+        ),
+    ] = None,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a report with pictures.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the report as JSON.")] = None,
+    table: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write a line for each victim.")] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option("--predictions", metavar="FOLDER", help="Keep predictions as MedMNIST's evaluator does."),
+    ] = None,
+    *,
+    progress: ProgressCallback,
+) -> Outcome:
+    """Train fresh networks on the original and on the protected copy, and compare them on clean test images."""
+    settings: dict[str, Any] = {
+        "victims": None if victims is None else opt.read("--victims", readers.networks, victims),
+        "countermeasures": opt.read("--countermeasures", readers.countermeasures, countermeasures),
+        "augment": opt.read("--augment", readers.augmentation, augment),
+        "seeds": opt.read("--seeds", readers.integers, seeds),
+        "fractions": opt.read("--fractions", readers.numbers, fractions),
+        "controls": opt.read("--controls", readers.controls, controls),
+        "patch_size": None if patch_size is None else opt.read("--patch-size", readers.integers, patch_size),
+        "view_size": None if view_size is None else opt.read("--view-size", readers.integers, view_size),
+        **_recipe(opt.read("--recipe", readers.recipe, recipe)),
+    }
+    settings |= {"learned": None} if all_epochs else {}
+    given = {"epochs": epochs, "width": width, "held_out": held_out}
+    settings |= {name: value for name, value in given.items() if value is not None}
+    budget = None if epsilon is None else opt.read("--epsilon", readers.number, epsilon)
+    limits = None if window is None else opt.read("--window", readers.bounds, window)
+    others = opt.read_all("--copy", readers.named_path, copy or ())
+    from monai_salm.evaluate import PredictionFolder
+    from monai_salm.evaluate import evaluate as evaluate_
+    from monai_salm.intensity import IntensityWindow
+    from monai_salm.layouts import open_layout
+    from monai_salm.publish import read_manifest
+    from monai_salm.store import NoiseStore
+
+    if store is not None:
+        settings["store"] = NoiseStore(store)
+    if predictions is not None:
+        settings["predictions"] = PredictionFolder(predictions, source.name.split(".")[0])
+    clean = open_layout(source, layout)
+    if read_manifest(clean):
+        raise ValueError(f"{source} is a protected copy, by its manifest: give the original first, then the copy")
+    published = clean.reopen(output)
+    known = read_manifest(published)
+    if limits is None and "window" in known:
+        limits = tuple(known["window"])
+    native = clean.native_unit()
+    if native is not None:
+        settings |= {"native_scale": native[0], "native_unit": native[1]}
+    report = evaluate_(
+        clean=clean.dataset(),
+        protected=published.dataset(),
+        test=clean.dataset(clean.test_split()) if test is None else _test_cases(open_layout(test, layout)),
+        copies={name: clean.reopen(path).dataset() for name, path in others.items()},
+        task=clean.task(),
+        window=clean.window() if limits is None else IntensityWindow(*limits),
+        epsilon=known.get("epsilon", 8 / 255) if budget is None else budget,
+        device=device,
+        jobs=jobs,
+        resume=resume,
+        progress=progress,
+        **settings,
+    )
+    for path, write in ((out, report.to_json), (html, report.to_html), (table, report.to_csv)):
+        if path is not None:
+            write(path)
+    text = "\n".join([report.table(), "", report.verdict(), *report.warnings()])
+    return Outcome(report.to_dict(), text)
+
+
+def _recipe(name: str) -> dict[str, Any]:
+    """Settings of the protocol that a recipe's name stands for."""
+    if name == "default":
+        return {}
+    from monai_salm.recipes import MEDMNIST_RECIPE
+
+    return {"recipe": MEDMNIST_RECIPE, "epochs": 100, "width": 1.0, "learned": None, "held_out": 0.0}
+
+
+def _test_cases(data: Layout) -> CaseSequence:
+    """The clean cases of a data set of its own: its test split if that has labels, else its training split."""
+    from monai_salm.publish import read_manifest
+
+    split = "test" if "test" in data.splits and data.has_labels("test") else "train"
+    if split in read_manifest(data).get("splits", ()):
+        raise ValueError(f"{data.root} is a protected copy, and its {split} split is protected; test on clean images")
+    if not data.has_labels(split):
+        raise ValueError(f"{data.root} has no labelled cases to test on")
+    return data.dataset(split)
