@@ -119,6 +119,7 @@ def evaluate(
         ValueError: for an unknown name, naming the known ones.
         LabelError: for a label that does not fit the task.
         JournalError: if ``resume`` is another evaluation's file.
+        TrainingError: if victims could not be trained; the others are, and ``resume`` keeps them.
         WorkerError: if a process that trained a victim was killed.
     """
     start = time.monotonic()

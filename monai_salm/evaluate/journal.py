@@ -85,7 +85,7 @@ class Journal:
                 lines.append(json.loads(line))
             except ValueError as error:
                 raise JournalError(
-                    f"{self.path}, line {number} is not JSON: it is no evaluation's, or damaged"
+                    f"{self.path}, line {number} is not JSON: it is no evaluation's, or damaged; name a file that does not exist yet"
                 ) from error
         ours = (
             isinstance(lines[0], dict) and "format" in lines[0]
@@ -94,11 +94,15 @@ class Journal:
         )
         if not ours:
             raise JournalError(f"{self.path} is no journal of an evaluation; name a file that does not exist yet")
-        if len(whole) < len(content):
-            os.truncate(self.path, len(whole))
-        for line in lines[1:]:
+        for number, line in enumerate(lines[1:], start=2):
+            if not isinstance(line, dict) or not {"cells", "seconds"} <= set(line):
+                raise JournalError(
+                    f"{self.path}, line {number} holds no cells: the file is damaged; name a file that does not exist yet"
+                )
             self.cells += line["cells"]
             self._earlier = line["seconds"]
+        if len(whole) < len(content):
+            os.truncate(self.path, len(whole))
         return lines[0] if lines else None
 
     def _check(self, header: Mapping[str, Any], own: Mapping[str, Any]) -> None:

@@ -160,9 +160,8 @@ class Runner:
     def _forget_other_than(self, training: Training) -> None:
         """Free the images that this training does not need: a set and its filtered copy are all that memory must hold."""
         needed = (None, (training.data, training.fraction))
-        for _, data, name in list(self._kept):
-            if data not in needed or name not in ("none", training.countermeasure):
-                self._kept = {key: cases for key, cases in self._kept.items() if key[1:] != (data, name)}
+        names = ("none", training.countermeasure)
+        self._kept = {key: cases for key, cases in self._kept.items() if key[1] in needed and key[2] in names}
 
     def _cell(self, training: Training, victim: Victim, epoch: Epoch) -> Cell:
         countermeasure = self._adversaries[training.countermeasure]
