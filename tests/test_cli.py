@@ -216,21 +216,11 @@ def test_evaluate_on_another_test_set(archive: Path) -> None:
 
 
 def test_evaluate_refuses_a_protected_test_split(archive: Path) -> None:
-    whole = archive.with_name("whole.npz")
-    settings = [
-        "--rounds",
-        "1",
-        "--surrogate-steps",
-        "1",
-        "--num-steps",
-        "1",
-        "--surrogate",
-        "resnet10",
-        "--width",
-        "0.05",
-    ]
-    run_json("protect", archive, whole, "--splits", "train,test", "--device", "cpu", *settings)
-    protect(archive)
+    protect(archive, "--splits", "train,test")
+    whole = archive.with_name("out.npz").rename(archive.with_name("whole.npz"))
+    manifest = archive.with_name("out.npz.salm.json")
+    manifest.rename(manifest.with_name("whole.npz.salm.json"))
+    protect(archive, "--store", archive.with_name("other.db"))
     call = ["evaluate", archive, archive.with_name("out.npz"), "--victims", "resnet10", "--test", whole]
     assert "its test split is protected; test on clean images" in run_json(*call, code=1)["error"]
 

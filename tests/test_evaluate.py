@@ -113,6 +113,7 @@ def test_noise_of_zeros_scores_as_clean() -> None:
     assert clean["curve"] == protected["curve"]
     assert clean["train_curve"] == protected["train_curve"]
     assert report.grade() == "learnable"
+    assert (report.utility["agreement"], report.utility["drift"]["accuracy"]) == (1.0, 0.0)
     assert report.noise == {"linf": 0.0, "psnr": None, "support": 0.0, "unchanged": 48}
     assert report.warnings()[0].startswith("THE PROTECTED SET IS IDENTICAL TO THE CLEAN ONE")
     json.loads(report.to_json())
@@ -398,6 +399,25 @@ def test_costly_countermeasures_run() -> None:
     settings = {**QUICK, "epochs": 1, "controls": (), "countermeasures": costly}
     report = evaluate(clean=CLEAN, protected=noisy(CLEAN), test=TEST, **settings)
     assert [c["countermeasure"] for c in report.cells] == ["none"] * 2 + [name for name in costly for _ in range(2)]
+
+
+class Black(Countermeasure):
+    """Leaves nothing to tell images apart by."""
+
+    name = "black"
+
+    def filter(self, image: np.ndarray, window: IntensityWindow) -> np.ndarray:
+        return np.zeros_like(image)
+
+
+def test_test_images_are_filtered_as_training_images_are() -> None:
+    settings = {**QUICK, "epochs": 1, "controls": (), "countermeasures": {"black": Black()}}
+    report = evaluate(clean=CLEAN, protected=noisy(CLEAN), test=TEST, **settings)
+    for cell in report.cells[2:]:
+        assert cell["scores"]["auc"] == cell["last"] == 0.5  # one answer to all, since all test images are black
+        assert len(set(cell["held_out_curve"])) == 1
+        assert cell["unfiltered"] is not None
+    assert report.cells[0]["scores"]["auc"] != 0.5
 
 
 def test_other_copies_and_surrogates_are_marked() -> None:

@@ -233,3 +233,18 @@ def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(optional.importlib, "import_module", missing)
     with pytest.raises(ImportError, match=r"DICOM files need pydicom: pip install 'monai_salm\[dicom\]'"):
         DICOM.read(path)
+
+
+@pytest.mark.parametrize(
+    ("elements", "unit"),
+    [
+        ({"RescaleSlope": "2", "RescaleIntercept": "-1024", "Modality": "CT"}, (2.0, "HU")),
+        ({"RescaleSlope": "1", "RescaleIntercept": "0", "RescaleType": "US"}, (1.0, "US")),
+        ({"RescaleSlope": "3", "RescaleIntercept": "0"}, (3.0, "units of the modality")),
+        ({}, None),
+    ],
+)
+def test_the_native_unit_is_what_the_header_says(
+    tmp_path: Path, elements: dict[str, Any], unit: tuple[float, str] | None
+) -> None:
+    assert DICOM.native_unit(save_dicom(tmp_path, **elements)) == unit

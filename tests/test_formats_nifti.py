@@ -108,3 +108,10 @@ def test_a_bomb_takes_no_memory(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="follow the voxels"):
         NIFTI.read(path)
     assert gzipped.MAX_RATIO == 1032
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_the_native_unit_is_the_scaling(tmp_path: Path, suffix: str) -> None:
+    scaled = save_nifti(tmp_path, scaling=(0.5, -1024.0), suffix=suffix)
+    assert NIFTI.native_unit(scaled) == (0.5, "units of the scaled file")
+    assert NIFTI.native_unit(save_nifti(tmp_path, scaling=(1.0, -1024.0), suffix=suffix)) is None

@@ -10,7 +10,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from conftest import classification_cases
 
+from monai_salm import Classification, IntensityWindow
 from monai_salm.cli import app
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -84,3 +86,28 @@ def test_readme_commands_run(scans: Path) -> None:
         arrays = [np.asarray(nib.load(path).dataobj) for path in restored]
         np.testing.assert_array_equal(arrays[0], arrays[1])
         assert (arrays[2] != arrays[1]).any()
+
+
+def test_the_evaluation_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    shorter = {
+        '("resnet18", "vgg11")': '("resnet10", "resnet18"), epochs=1, width=0.05',
+        "(0, 1)": "(0,)",
+        "jobs=2": "jobs=1",
+    }
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL))
+    for shown, run in shorter.items():
+        assert shown in code
+        code = code.replace(shown, run)
+    clean = classification_cases(cases=24)
+    names: dict[str, object] = {
+        "clean": clean,
+        "published": [{**case, "image": case["image"] ^ 1} for case in clean],
+        "test": classification_cases(cases=8, seed=1),
+        "task": Classification(num_classes=2),
+        "window": IntensityWindow(0, 255),
+    }
+    exec(compile(code, "evaluation.md", "exec"), names)  # noqa: S102
+    assert len(names["frame"]) == len(names["report"].cells)  # type: ignore[arg-type, attr-defined]
+    assert {path.name for path in tmp_path.iterdir()} >= {"report.json", "report.csv", "report.html", "cells.jsonl"}
