@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import os
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -219,3 +221,22 @@ def test_layouts_are_opened_by_name(tmp_path: Path) -> None:
 def test_an_empty_folder_is_refused_by_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(LayoutError, match=str(tmp_path)):
         open_layout(tmp_path, name)
+
+
+def test_the_native_unit_is_that_of_all_training_files(tmp_path: Path) -> None:
+    data = open_layout(build_decathlon(tmp_path / "data"))
+    assert data.native_unit() is None
+    files = [data.root / file for file in data.image_files()]
+    for file in files:
+        _scale(file, 2.0)
+    assert data.native_unit() == (2.0, "units of the scaled file")
+    _scale(files[0], 4.0)
+    assert data.native_unit() is None  # no one unit for all
+    assert open_layout(save_archive(tmp_path / "set.npz", (8, 8))).native_unit() is None
+
+
+def _scale(file: Path, slope: float) -> None:
+    """Set ``scl_slope`` of a gzipped NIfTI file."""
+    content = bytearray(gzip.decompress(file.read_bytes()))
+    content[112:120] = struct.pack("<ff", slope, 0.0)
+    file.write_bytes(gzip.compress(bytes(content)))
