@@ -83,6 +83,15 @@ class Trainer:
             logits: torch.Tensor = (model or self.model)(inputs)
         return logits.float()
 
+    def loss(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The task's loss of the network in training, in evaluation mode, so that its statistics stay as they are."""
+        was = self.model.training
+        self.model.eval()
+        try:
+            return self.task.loss(self.forward(inputs), targets)
+        finally:
+            self.model.train(was)
+
     def step(
         self,
         inputs: torch.Tensor,

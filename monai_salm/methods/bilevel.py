@@ -14,32 +14,33 @@ import numpy as np
 import torch
 from torch import nn
 
-from monai_salm.cases import Slices, shuffled_batches
+from monai_salm.cases import shuffled_batches
 from monai_salm.intensity import Array
 from monai_salm.methods.base import Job, Method, require
+from monai_salm.methods.hooks import Batch, Hooks
 from monai_salm.methods.noise_steps import NoiseStep, NotFiniteError, plan_units, workers
 from monai_salm.methods.starts import class_pattern
 from monai_salm.networks import frozen_copy, seeded
 from monai_salm.progress import Progress
 from monai_salm.tasks import Task
-from monai_salm.training import Trainer
+from monai_salm.training import Trainer, steps_per_epoch
 
 #: Surrogates kept for images that come later (``on_missing="generate"``).
 KEPT_SURROGATES = 3
-_ROUNDS = {2: 22, 3: 8}
 
 
 @dataclass(frozen=True, kw_only=True)
-class BilevelMethod(Method):
-    """Error-minimising noise by the bilevel loop; concrete methods say which elements a step may change.
+class BilevelMethod(Hooks, Method):
+    """Error-minimising noise by the bilevel loop; concrete methods say which elements a step may change, and may use the
+    other ``Hooks``.
 
     Args:
-        step_size: length of a noise step, fraction of the window's width; None is epsilon, so that a step puts every
-            element it may change at the edge of its budget.
+        step_size: length of a noise step, fraction of the window's width; None is the method's own share of epsilon: all
+            of it for SALM, so that a step puts every element it may change at the edge of its budget.
         num_steps: noise steps for every image in a round.
         surrogate_steps: batches the surrogate trains on before the noise steps of a round.
-        rounds: turns of surrogate training and noise steps; None is 22 for images and 8 for volumes,
-            whose rounds cost more. 0 leaves the noise as it begins.
+        rounds: turns of surrogate training and noise steps; None is the method's own number, for SALM 22 for images and 8
+            for volumes, whose rounds cost more. 0 leaves the noise as it begins.
         restart_every: rounds after which the surrogate starts from fresh weights; 0 is never, as EM's published code.
         stop_error: stop once the surrogate's error on the noisy images is at most this; None never does, for a low
             error is no sign of strong noise (docs/design.md, section 2).
@@ -92,8 +93,21 @@ class BilevelMethod(Method):
     def resolved(self, task: Task, spatial_dims: int) -> BilevelMethod:
         if self.start == "class" and getattr(task, "multi_label", False):
             raise ValueError('start "class" needs one label per image or voxel; use "zero"')
-        rounds = _ROUNDS[spatial_dims] if self.rounds is None else self.rounds
-        return replace(self, rounds=rounds, step_size=self.step_size or self.epsilon)
+        rounds = self.default_rounds[spatial_dims] if self.rounds is None else self.rounds
+        return replace(self, rounds=rounds, step_size=self.step)
+
+    @property
+    def step(self) -> float:
+        """Length of a noise step, fraction of the window's width."""
+        return self.step_size or self.epsilon / self.default_steps
+
+    def surrogate_batches(self, per_epoch: int) -> int:
+        """Batches that the surrogate trains on in a round.
+
+        Args:
+            per_epoch: batches in a pass over the data set.
+        """
+        return self.surrogate_steps
 
     @property
     def fixed_mask_ratio(self) -> float | None:
@@ -118,10 +132,9 @@ class _Loop:
         self.method, self.job, self.cases = method, job, job.cases
         self.units = plan_units(job)
         self.quanta_per_step = {
-            g.quantum: (method.step_size or method.epsilon) * job.cases.window.width / g.quantum
-            for g in job.workspace.grids
+            g.quantum: method.step * job.cases.window.width / g.quantum for g in job.workspace.grids
         }
-        self.rounds = _ROUNDS[job.cases.spatial_dims] if method.rounds is None else method.rounds
+        self.rounds = method.default_rounds[job.cases.spatial_dims] if method.rounds is None else method.rounds
         self.state = {"rounds": 0, "errors": [], "precision": job.recipe.precision, **job.workspace.checkpoint()}
         farthest = method.num_steps * min(self.quanta_per_step.values())
         require(
@@ -184,27 +197,32 @@ class _Loop:
         restart = number // every if every else 0
         fresh = number % every == 0 if every else number == 0
         recipe = replace(job.recipe, precision=self.state["precision"])
+        steps = method.surrogate_batches(steps_per_epoch(self.cases, recipe))
         with seeded(job.derive(0, number), job.device):
             trainer = Trainer(
-                job.build_surrogate(restart), self.cases.task, recipe, job.device, self.cases.spatial_dims
+                job.build_surrogate(restart),
+                self.cases.task,
+                recipe,
+                job.device,
+                self.cases.spatial_dims,
+                steps if method.anneals else None,
             )
             if not fresh:
                 _load_trainer(trainer, job.workspace.load_tensors(f"surrogate.{(number - 1) % 2}"))
-            noisy = job.workspace.noisy(self.cases, codes)
+            noisy = job.workspace.noisy(self.cases, codes) if method.trains_on_noise else self.cases
             generator = job.generator(1, number)
             batches = shuffled_batches(len(noisy), recipe.batch_size, generator)
 
-            def regions() -> list[tuple[int, Slices]]:
-                return [(c, noisy.view.random_region(noisy.images[c].shape[1:], generator)) for c in next(batches)]
+            def batch() -> Batch:
+                regions = [(c, noisy.view.random_region(noisy.images[c].shape[1:], generator)) for c in next(batches)]
+                inputs = noisy.window.normalize(noisy.inputs(regions)).to(job.device)
+                return method.train_inputs(trainer.loss, inputs, noisy.targets(regions).to(job.device), generator)
 
-            for step in range(method.surrogate_steps):
-                batch = regions()
-                trainer.step(noisy.window.normalize(noisy.inputs(batch)), noisy.targets(batch))
-                self._report(number, 0.3 * (step + 1) / method.surrogate_steps, "training the surrogate")
+            for step in range(steps):
+                trainer.step(*batch())
+                self._report(number, 0.3 * (step + 1) / steps, "training the surrogate")
             if method.calibration_steps:
-                trainer.recalibrate(
-                    noisy.window.normalize(noisy.inputs(regions())) for _ in range(method.calibration_steps)
-                )
+                trainer.recalibrate(batch()[0] for _ in range(method.calibration_steps))
         return trainer
 
     def _improve_all(

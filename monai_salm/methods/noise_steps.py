@@ -71,13 +71,13 @@ class NoiseStep:
     ) -> tuple[torch.Tensor, float]:
         grid = self.job.workspace.grids[unit.cases[0]]
         images = self._load([self.cases.images[c][(slice(None), *tile)] for c in unit.cases])
-        targets = self.cases.targets([(c, tile) for c in unit.cases]).to(self.job.device)
-        lower, upper = code_bounds(images, self.cases.window, grid)
+        targets = self._aims([(c, tile) for c in unit.cases])
+        lower, upper = self._bounds(unit.cases, tile, images)
         length = self.quanta_per_step[grid.quantum]
         codes = torch.minimum(torch.maximum(codes if fixed is None else codes * fixed, lower), upper)
         error = 0.0
         for _ in range(self.method.num_steps):
-            gradient, wrong = self.gradient(images, codes, grid.quantum, targets)
+            gradient, wrong = self.gradient(images, codes, grid.quantum, targets, generator)
             allowed = fixed if fixed is not None else self.method.choose(gradient, images, generator)
             direction = gradient.sign() if allowed is None else gradient.sign() * allowed
             codes = torch.minimum(torch.maximum(codes - length * direction, lower), upper)
@@ -85,29 +85,71 @@ class NoiseStep:
         return codes, error
 
     def gradient(
-        self, images: torch.Tensor, codes: torch.Tensor, quantum: float, targets: torch.Tensor
+        self,
+        images: torch.Tensor,
+        codes: torch.Tensor,
+        quantum: float,
+        targets: torch.Tensor,
+        generator: torch.Generator,
     ) -> tuple[torch.Tensor, float]:
-        """Gradient of the loss with respect to the codes, and the error of the noisy batch."""
+        """Gradient of the loss with respect to the codes, mean over the method's draws, and the error of the noisy batch."""
         codes = codes.detach().requires_grad_(True)
+        gradients, errors = [], []
+        for _ in range(self.method.noise_draws):  # one at a time, so that memory does not grow with the draws
+            gradient, error = self._drawn_gradient(images, codes, quantum, targets, generator)
+            gradients.append(gradient)
+            errors.append(error)
+        total = gradients[0] if len(gradients) == 1 else torch.stack(gradients).mean(0)
+        window = self.cases.window
+        penalty = self.method.penalty(codes * (quantum / window.width), window.normalize(images))
+        if penalty is not None:
+            total = total + torch.autograd.grad(penalty, codes)[0]
+        if not torch.isfinite(total.sum()):
+            raise NotFiniteError("gradients of a noise step are not finite")
+        return total, float(np.mean(errors))
+
+    def _drawn_gradient(
+        self,
+        images: torch.Tensor,
+        codes: torch.Tensor,
+        quantum: float,
+        targets: torch.Tensor,
+        generator: torch.Generator,
+    ) -> tuple[torch.Tensor, float]:
         inputs = self.cases.view.resize(self.cases.window.normalize(images + codes * quantum))
+        inputs, targets = self.method.noise_inputs(self._loss, inputs, targets, generator)
         logits = self.trainer.forward(inputs, self.frozen)
         (gradient,) = torch.autograd.grad(self.cases.task.loss(logits, targets), codes)
-        if not torch.isfinite(gradient.sum()):
-            raise NotFiniteError("gradients of a noise step are not finite")
         return gradient, float(self.cases.task.error(logits.detach(), targets))
+
+    def _loss(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return self.cases.task.loss(self.trainer.forward(inputs, self.frozen), targets)
+
+    def _aims(self, regions: list[tuple[int, Slices]]) -> torch.Tensor:
+        return self.method.aim(self.cases.task, self.cases.targets(regions).to(self.job.device))
+
+    def _bounds(self, cases: list[int], tile: Slices, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Smallest and largest code of every element: none outside the method's support."""
+        lower, upper = code_bounds(images, self.cases.window, self.job.workspace.grids[cases[0]])
+        supports = [self.method.support(self.cases.labels[c], tile) for c in cases]
+        if any(support is None for support in supports):
+            return lower, upper
+        inside = self._load([support[None] for support in supports if support is not None])
+        return lower * inside, upper * inside
 
     def fix_masks(self, unit: Unit, masks: list[Array]) -> None:
         """Choose the unit's masks for good: the largest elements of the whole image, scored tile by tile."""
         grid = self.job.workspace.grids[unit.cases[0]]
         scores = torch.zeros(len(unit.cases), *self.cases.images[unit.cases[0]].shape)
+        generator = self.job.generator(3, unit.index)
         for tile in unit.tiles:
             region = (slice(None), *tile)
             images = self._load([self.cases.images[c][region] for c in unit.cases])
-            targets = self.cases.targets([(c, tile) for c in unit.cases]).to(self.job.device)
-            gradient, _ = self.gradient(images, torch.zeros_like(images), grid.quantum, targets)
+            targets = self._aims([(c, tile) for c in unit.cases])
+            gradient, _ = self.gradient(images, torch.zeros_like(images), grid.quantum, targets, generator)
             scores[(slice(None), *region)] = gradient.cpu()
         images = torch.from_numpy(np.stack([np.asarray(self.cases.images[c], np.float32) for c in unit.cases]))
-        chosen = self.method.choose(scores, images, self.job.generator(3, unit.index))
+        chosen = self.method.choose(scores, images, generator)
         assert chosen is not None
         for row, case in enumerate(unit.cases):
             masks[case][...] = chosen[row].numpy()
@@ -132,8 +174,8 @@ class NoiseStep:
             images = self._load([self.cases.images[c] for c in batch])
             lower, upper = code_bounds(images, self.cases.window, grid)
             codes = torch.minimum(torch.maximum(shared.expand_as(images), lower), upper)
-            targets = self.cases.targets([(c, whole) for c in batch]).to(self.job.device)
-            gradient, error = self.gradient(images, codes, grid.quantum, targets)
+            targets = self._aims([(c, whole) for c in batch])
+            gradient, error = self.gradient(images, codes, grid.quantum, targets, generator)
             mean = gradient.mean(0, keepdim=True)
             allowed = self.method.choose(mean, images.mean(0, keepdim=True), generator)
             direction = mean.sign() if allowed is None else mean.sign() * allowed

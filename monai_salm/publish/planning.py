@@ -197,7 +197,10 @@ class _Effort:
         batches = sum(len(self.view.tiles(shape[1:])) for shape in self.shapes) / self._batch()
         if device.type == "cpu":
             batches /= threads
-        return method.rounds * (method.surrogate_steps * training + method.num_steps * math.ceil(batches) * noise)
+        trained = method.surrogate_batches(math.ceil(len(self.shapes) / self._batch()))
+        passes = method.passes
+        steps = method.num_steps * math.ceil(batches) * noise * passes[1]
+        return method.rounds * (trained * training * passes[0] + steps)
 
     def _batch(self) -> int:
         return min(self.recipe.batch_size, len(self.shapes))
