@@ -28,7 +28,17 @@ METHODS: dict[str, list[str] | None] = {
     "SALM": [],
     "SALM, random mask": ["--mask-source", "random"],
     "SALM, one mask a sample": ["--mask-scope", "sample"],
-    "EM, same schedule": ["--method", "em"],
+    # SALM's schedule on images, without its mask.
+    "EM, same schedule": [
+        *("--method", "em", "--step-size", "8/255", "--num-steps", "4", "--surrogate-steps", "45"),
+        *("--rounds", "22", "--restart-every", "1", "--stop-error", "none"),
+    ],
+    "EM": ["--method", "em"],
+    "REM": ["--method", "rem"],
+    "SEM": ["--method", "sem"],
+    "TAP": ["--method", "tap"],
+    "LSP": ["--method", "lsp"],
+    "AR": ["--method", "ar"],
 }
 
 

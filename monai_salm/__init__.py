@@ -15,7 +15,7 @@ from monai_salm._version import __version__
 if TYPE_CHECKING:
     from monai_salm.evaluate import Protocol, UnlearnabilityReport, evaluate
     from monai_salm.intensity import IntensityWindow
-    from monai_salm.methods import EM, SALM, RandomNoise
+    from monai_salm.methods import AR, EM, LSP, REM, SALM, SEM, TAP, InterSliceEM, RandomNoise, RoiEM
     from monai_salm.networks import build_network
     from monai_salm.precompute import precompute
     from monai_salm.publish import publish, restore, verify
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     )
 
 _MODULES = {
-    "methods": ("SALM", "EM", "RandomNoise"),
+    "methods": ("SALM", "EM", "REM", "SEM", "TAP", "LSP", "AR", "InterSliceEM", "RoiEM", "RandomNoise"),
     "tasks": ("Classification", "Segmentation"),
     "intensity": ("IntensityWindow",),
     "store": ("NoiseStore",),
@@ -55,13 +55,20 @@ _MODULES = {
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "AR",
     "EM",
+    "LSP",
+    "REM",
     "SALM",
+    "SEM",
+    "TAP",
     "Classification",
     "IntensityWindow",
+    "InterSliceEM",
     "NoiseStore",
     "Protocol",
     "RandomNoise",
+    "RoiEM",
     "SALMProtect",
     "SALMProtectD",
     "SALMProtectDict",

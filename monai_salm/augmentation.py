@@ -40,8 +40,9 @@ def _flip_and_shift(batch: torch.Tensor, flips: torch.Tensor, shifts: torch.Tens
     for axis, flip in enumerate(flips.to(batch.device).unbind(1), start=-flips.shape[1]):
         batch = torch.where(flip.view(-1, *[1] * (batch.ndim - 1)), batch.flip(axis), batch)
     padded = F.pad(batch, [margin] * (2 * rank))
-    out = torch.empty_like(batch)
-    for index, offset in enumerate(shifts.tolist()):
+    moved = []
+    # Stacked, not written into a batch: through that, gradients would be copied whole for every case.
+    for case, offset in zip(padded.unbind(0), shifts.tolist(), strict=True):
         window = tuple(slice(o, o + n) for o, n in zip(offset, size, strict=True))
-        out[index] = padded[index][(slice(None), *window)]
-    return out
+        moved.append(case[(slice(None), *window)])
+    return torch.stack(moved)

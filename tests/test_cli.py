@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import monai_salm
@@ -344,6 +345,39 @@ def test_every_setting_is_an_option(archive: Path) -> None:
         documented = [options._documented(method) for method in METHODS.values()]
         assert any(texts.get(name) for texts in documented), f"{name} is not in any docstring"
     assert "8/255" in shown
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("tap", "--num-steps", 2, "--surrogate-steps", 2, "--step-size", "4/255", "--max-shift", 1),
+        ("sem", "--num-steps", 2, "--surrogate-steps", 1, "--rounds", 1, "--draws", 1, "--attack-radius", "2/255"),
+        ("lsp", "--patches", 2, "--rms", 0.5),
+        ("ar", "--window-size", 2),
+    ],
+)
+def test_peers_by_name(archive: Path, options: tuple[Any, ...]) -> None:
+    store = archive.with_name("noise.db")
+    fast = ("--surrogate", "resnet10", "--width", 0.05, "--device", "cpu")
+    made = run_json("generate", archive, "--store", store, "--method", *options, *fast)
+    assert (made["cases"], made["method"]["name"]) == (12, options[0])
+    assert made["support"] > 0.1
+
+
+def test_methods_that_need_labels_per_voxel_say_so(archive: Path) -> None:
+    for verb in ("generate", "plan"):
+        target = ("--store", archive.with_name("noise.db")) if verb == "generate" else ()
+        failed = run_json(verb, archive, *target, "--method", "roi_em", "--device", "cpu", code=1)
+        assert "needs labels per voxel" in failed["error"]
+
+
+@pytest.mark.parametrize("verb", ["generate", "protect", "plan"])
+def test_no_setting_takes_the_name_of_another_option(verb: str) -> None:
+    command = get_command(app).commands[verb]  # type: ignore[attr-defined]
+    flags = [flag for parameter in command.get_params(command.make_context(verb, ["-"], resilient_parsing=True))
+             for flag in parameter.opts]  # fmt: skip
+    assert "--mask-ratio" in flags
+    assert len(flags) == len(set(flags)), [flag for flag in flags if flags.count(flag) > 1]
 
 
 def test_values_are_read() -> None:

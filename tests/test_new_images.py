@@ -15,7 +15,21 @@ from monai.transforms import Compose, RandFlip
 from monai_salm.digest import content_digest
 from monai_salm.intensity import IntensityWindow
 from monai_salm.masks import mask_size
-from monai_salm.methods import EM, METHODS, SALM, BilevelMethod, Method, RandomNoise
+from monai_salm.methods import (
+    AR,
+    EM,
+    LSP,
+    METHODS,
+    REM,
+    SALM,
+    SEM,
+    TAP,
+    BilevelMethod,
+    InterSliceEM,
+    Method,
+    RandomNoise,
+    RoiEM,
+)
 from monai_salm.methods.base import Job
 from monai_salm.methods.starts import class_pattern
 from monai_salm.networks import build_network
@@ -47,6 +61,11 @@ METHOD_SETTINGS: dict[str, Method] = {
     "salm sample foreground": SALM(mask_ratio=0.2, mask_scope="sample", mask_source="foreground", **QUICK),
     "em": EM(**QUICK),
     "em classwise": EM(perturb_type="classwise", **QUICK),
+    "rem": REM(attack_steps=1, draws=1, **QUICK),
+    "sem": SEM(attack_steps=1, draws=1, **QUICK),
+    "tap": TAP(**QUICK),
+    "lsp": LSP(),
+    "ar": AR(),
     "random": RandomNoise(),
 }
 
@@ -376,4 +395,5 @@ def test_method_that_overshoots_is_held_to_the_budget(
 
 def test_every_method_is_tried_here() -> None:
     tried = {type(method) for method in METHOD_SETTINGS.values()}
-    assert tried == set(METHODS.values()), "add the new method to METHOD_SETTINGS"
+    # Those for segmentation alone are tried in test_peers.py.
+    assert tried | {InterSliceEM, RoiEM} == set(METHODS.values()), "add the new method to METHOD_SETTINGS"

@@ -53,7 +53,8 @@ def test_start_and_rounds_depend_on_the_task_unless_given() -> None:
     assert settled(SALM(mask_source="random"), volume) == ("zero", 8), "a control must not become the pattern"
     assert settled(SALM(), picture) == ("zero", 22)
     assert settled(SALM(start="class"), picture) == ("class", 22)
-    assert settled(EM(), volume) == ("zero", 8)
+    assert settled(EM(), volume) == ("zero", 20)
+    assert settled(EM(rounds=3), volume) == ("zero", 3)
 
 
 def test_settings_that_cannot_be_are_refused() -> None:

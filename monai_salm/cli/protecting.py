@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from monai_salm.publish import PublishReport
     from monai_salm.store import NoiseStore
 
-MethodName = Annotated[str, typer.Option("--method", metavar="NAME", help="Noise method: salm, em or random_noise.")]
+MethodName = Annotated[
+    str,
+    typer.Option(
+        "--method",
+        metavar="NAME",
+        help="Noise method: salm, em, rem, sem, tap, lsp, ar, interslice_em, roi_em or random_noise.",
+    ),
+]
 Surrogate = Annotated[
     str | None,
     typer.Option("--surrogate", metavar="A[,B]", help="Network(s) that make the noise, in turn at each restart."),

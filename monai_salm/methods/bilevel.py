@@ -65,7 +65,8 @@ class BilevelMethod(Hooks, Method):
         super().__post_init__()
         require(self.step_size is None or 0 < self.step_size <= 1, "step_size", "in (0, 1] or None", self.step_size)
         for name in ("num_steps", "surrogate_steps"):
-            require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+            value = getattr(self, name)  # None where a method knows its own number
+            require(value is None or value >= 1, name, "at least 1", value)
         require(self.rounds is None or self.rounds >= 0, "rounds", "at least 0", self.rounds)
         require(self.calibration_steps >= 0, "calibration_steps", "at least 0", self.calibration_steps)
         require(self.restart_every >= 0, "restart_every", "at least 0", self.restart_every)

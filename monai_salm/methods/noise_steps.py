@@ -132,9 +132,10 @@ class NoiseStep:
         """Smallest and largest code of every element: none outside the method's support."""
         lower, upper = code_bounds(images, self.cases.window, self.job.workspace.grids[cases[0]])
         supports = [self.method.support(self.cases.labels[c], tile) for c in cases]
-        if any(support is None for support in supports):
+        if all(support is None for support in supports):
             return lower, upper
-        inside = self._load([support[None] for support in supports if support is not None])
+        everywhere = np.ones(images.shape[2:], bool)
+        inside = self._load([everywhere[None] if support is None else support[None] for support in supports])
         return lower * inside, upper * inside
 
     def fix_masks(self, unit: Unit, masks: list[Array]) -> None:

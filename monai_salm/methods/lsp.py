@@ -1,0 +1,92 @@
+"""LSP: linearly separable patches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from monai_salm.intensity import Array
+from monai_salm.methods.base import require
+from monai_salm.methods.shortcuts import Maker, Shortcut
+
+# Published: normal clusters about the vertices of a cube of half side 10, mixed by a random matrix of entries in [-1, 1];
+# over 48 features (4 x 4 patches of 3 channels) their standard deviation is 4.
+_SPREAD = 0.4
+_CANDIDATES = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class LSP(Shortcut):
+    """Linearly separable perturbations (Yu et al., "Availability Attacks Create Shortcuts", KDD 2022); no network.
+
+    An image is cut into a few patches along each axis, and every patch and channel moves by one value: a point drawn from a
+    cluster of the class, about a vertex of a cube. Takes the settings of ``Shortcut``, and:
+
+    Published and kept: patches of 8x8 on images of 32x32, that is 4 along each axis, and the clusters' shape. Ours: the
+    patches' number stays and their size follows the image, so that images of all sizes agree once resized; the vertices
+    are chosen far apart; and the published L2 norm, 6/255 for every element, is an ``rms`` of 0.75 at 8/255, clipped.
+
+    Args:
+        patches: patches along each axis of an image.
+    """
+
+    patches: int = 4
+    name: ClassVar[str] = "lsp"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.patches >= 1, "patches", "at least 1", self.patches)
+
+    def maker(self, num_classes: int, channels: int, rank: int, seed: int) -> Maker:
+        lattice = (channels, *[self.patches] * rank)
+        features = int(np.prod(lattice))
+        if 2**features < num_classes:
+            raise ValueError(f"patches {self.patches} give {features} feature(s), too few for {num_classes} classes")
+        rng = np.random.default_rng([seed, 0])
+        centres = vertices(num_classes, features, rng)
+        # One matrix a class; their variance makes each feature's spread 1.
+        mixing = [rng.uniform(-1, 1, (features, features)) * np.sqrt(3 / features) for _ in range(num_classes)]
+
+        def make(shape: Sequence[int], label: int, own: np.random.Generator) -> Array:
+            point = centres[label] + _SPREAD * (own.standard_normal(features) @ mixing[label])
+            return upsampled(point.reshape(lattice), shape)
+
+        return make
+
+
+def vertices(count: int, dimensions: int, rng: np.random.Generator) -> Array:
+    """Vertices of the cube {-1, 1}^dimensions, all different, each far from those before it.
+
+    Args:
+        count: vertices, at most ``2**dimensions``.
+        dimensions: of the cube.
+        rng: source of randomness.
+
+    Returns:
+        Array ``(count, dimensions)``.
+    """
+    if dimensions <= 10:  # few enough to weigh all of them
+        every = np.stack(np.meshgrid(*[[-1, 1]] * dimensions, indexing="ij"), -1).reshape(-1, dimensions)
+        rng.shuffle(every)
+    chosen: list[Array] = []
+    for _ in range(count):
+        drawn = every if dimensions <= 10 else rng.integers(0, 2, (_CANDIDATES, dimensions)) * 2 - 1
+        nearest = (drawn[:, None] != np.stack(chosen)).sum(-1).min(1) if chosen else np.zeros(len(drawn))
+        chosen.append(drawn[int(np.argmax(nearest))])
+    return np.stack(chosen)
+
+
+def upsampled(lattice: Array, shape: Sequence[int]) -> Array:
+    """One value for each patch, spread over the patch.
+
+    Args:
+        lattice: ``(channel, *patches)``.
+        shape: ``(channel, *spatial)`` of the result.
+    """
+    result = lattice
+    for axis, (patches, length) in enumerate(zip(lattice.shape[1:], shape[1:], strict=True), start=1):
+        result = result.take(np.arange(length) * patches // length, axis)
+    return result

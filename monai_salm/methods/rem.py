@@ -1,0 +1,145 @@
+"""REM and SEM: error-minimising noise that also holds for networks trained adversarially."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+
+from monai_salm.augmentation import standard_augmentation
+from monai_salm.methods.base import require
+from monai_salm.methods.bilevel import BilevelMethod
+from monai_salm.methods.em import EM
+from monai_salm.methods.hooks import Batch, Loss
+from monai_salm.tasks import Task
+
+# The attack's steps are a fifth of its radius, as published (0.8/255 of 4/255).
+_ATTACK_STEPS_TO_EDGE = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class REM(EM):
+    """Robust error-minimising noise (Fu et al., "Robust Unlearnable Examples", ICLR 2022): min-min-max.
+
+    Surrogates train on transformed noisy images with an adversarial perturbation on top; noise steps lower the loss of just
+    such images, averaged over several draws (expectation over transformation). Takes the settings of ``BilevelMethod``, and:
+
+    Published and kept: 10 noise steps of a fifth of epsilon (1.6/255 at 8/255), 5 draws, attacks of 10 steps from a
+    random start, random flips and crops. Ours: the published code makes the noise of each training batch anew for
+    5,000 batches, and that of all images once at the end; here it persists, over 10 rounds (4 for volumes) of 50 batches
+    each. A noise step costs 55 passes of the network, so this is by far the slowest method.
+
+    Args:
+        attack_radius: adversarial radius, fraction of the window's width; None is half of epsilon (4/255 at 8/255).
+        attack_steps: steps of the adversarial attack, each a fifth of its radius.
+        draws: transformations and attacks over which a noise step's gradient is averaged.
+        max_shift: largest random shift, elements, in training and noise steps; images are flipped at random as well.
+    """
+
+    num_steps: int = 10
+    surrogate_steps: int = 50
+    stop_error: float | None = None
+    attack_radius: float | None = None
+    attack_steps: int = 10
+    draws: int = 5
+    max_shift: int = 4
+    name: ClassVar[str] = "rem"
+    default_rounds: ClassVar[dict[int, int]] = {2: 10, 3: 4}
+    default_steps: ClassVar[int] = 5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        radius = self.attack_radius
+        require(radius is None or 0 < radius <= 1, "attack_radius", "in (0, 1] or None", radius)
+        for name, least in (("attack_steps", 1), ("draws", 1), ("max_shift", 0)):
+            require(getattr(self, name) >= least, name, f"at least {least}", getattr(self, name))
+
+    def resolved(self, task: Task, spatial_dims: int) -> BilevelMethod:
+        return super(REM, replace(self, attack_radius=self._radius)).resolved(task, spatial_dims)
+
+    @property
+    def _radius(self) -> float:
+        return self.attack_radius or self.epsilon / 2
+
+    @property
+    def noise_draws(self) -> int:
+        return self.draws
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        return 1 + self.attack_steps, self.draws * (1 + self.attack_steps)
+
+    def train_inputs(
+        self, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
+    ) -> Batch:
+        inputs, targets = standard_augmentation(inputs, targets, generator, self.max_shift)
+        return inputs + self._attack(loss, inputs, targets, generator), targets
+
+    def noise_inputs(
+        self, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
+    ) -> Batch:
+        inputs, targets = standard_augmentation(inputs, targets, generator, self.max_shift)
+        # The perturbation is a constant: the gradient flows to the noise through the transformation alone.
+        return inputs + self._attack(loss, inputs, targets, generator), targets
+
+    def _attack(
+        self, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
+        return adversarial(loss, inputs, targets, self._radius, self.attack_steps, generator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SEM(REM):
+    """Stable error-minimising noise (Liu et al., "Stable Unlearnable Example", AAAI 2024).
+
+    REM whose noise steps meet one random perturbation of the attack's radius in place of an attack; its surrogates train
+    against the attack all the same, for the paper finds that theirs is the robustness that matters. Takes REM's settings; a
+    noise step costs 5 passes.
+    """
+
+    name: ClassVar[str] = "sem"
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        return 1 + self.attack_steps, self.draws
+
+    def noise_inputs(
+        self, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
+    ) -> Batch:
+        inputs, targets = standard_augmentation(inputs, targets, generator, self.max_shift)
+        return inputs + random_start(inputs, self._radius, generator), targets
+
+
+def random_start(inputs: torch.Tensor, radius: float, generator: torch.Generator) -> torch.Tensor:
+    """A perturbation drawn evenly from the L-infinity ball of this radius, kept inside [0, 1] with its inputs."""
+    drawn = torch.rand(inputs.shape, generator=generator).to(inputs.device) * (2 * radius) - radius
+    clean = inputs.detach()
+    return (clean + drawn).clamp(0, 1) - clean
+
+
+def adversarial(
+    loss: Loss, inputs: torch.Tensor, targets: torch.Tensor, radius: float, steps: int, generator: torch.Generator
+) -> torch.Tensor:
+    """The perturbation of projected gradient ascent (Madry et al., ICLR 2018), L-infinity, from a random start.
+
+    Args:
+        loss: to be raised.
+        inputs: ``(batch, channel, *spatial)``, normalised to [0, 1].
+        targets: labels.
+        radius: largest change, fraction of the window's width.
+        steps: ascent steps, each a fifth of the radius.
+        generator: source of the random start, on the CPU.
+
+    Returns:
+        A constant of the inputs' shape: no gradient flows through it.
+    """
+    clean = inputs.detach()
+    low, high = (clean - radius).clamp(0, 1), (clean + radius).clamp(0, 1)
+    moved = clean + random_start(inputs, radius, generator)
+    for _ in range(steps):
+        moved.requires_grad_(True)
+        (gradient,) = torch.autograd.grad(loss(moved, targets), moved)
+        moved = moved.detach() + radius / _ATTACK_STEPS_TO_EDGE * gradient.sign()
+        moved = torch.minimum(torch.maximum(moved, low), high)
+    return moved - clean

@@ -1,0 +1,133 @@
+"""Error-minimising noise for segmentation: shaped across slices, or kept to the region of interest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from monai_salm.cases import Slices
+from monai_salm.intensity import Array
+from monai_salm.methods.base import require
+from monai_salm.methods.bilevel import BilevelMethod
+from monai_salm.methods.em import EM
+from monai_salm.tasks import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterSliceEM(EM):
+    """EM for volumes with labels per voxel, whose noise changes from slice to slice, in the manner of VoxShield
+    (Liu et al., arXiv 2605.17345).
+
+    3D networks rely on neighbouring slices being alike. Noise steps lower the surrogate's loss and raise the distance of
+    neighbouring slices' amplitude spectra. Of the paper this has the inter-slice term, and takes it of the noise; its
+    generator network and its term on the logits are left out, and the loop, the term's scale and its weight are ours. Takes
+    EM's settings and defaults, and:
+
+    Args:
+        slice_weight: weight of the inter-slice term beside the surrogate's loss.
+        slice_axis: spatial axis across which slices are stacked, 0 to 2.
+    """
+
+    slice_weight: float = 1.0
+    slice_axis: int = 2
+    name: ClassVar[str] = "interslice_em"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.slice_weight >= 0, "slice_weight", "at least 0", self.slice_weight)
+        require(self.slice_axis in (0, 1, 2), "slice_axis", "0, 1 or 2", self.slice_axis)
+
+    def resolved(self, task: Task, spatial_dims: int) -> BilevelMethod:
+        _require_segmentation(self, task)
+        if spatial_dims != 3:
+            raise ValueError(f"{self.name} shapes noise across the slices of volumes, these are images; use em")
+        return super().resolved(task, spatial_dims)
+
+    def penalty(self, noise: torch.Tensor, images: torch.Tensor) -> torch.Tensor | None:
+        return None if self.slice_weight == 0 else -self.slice_weight * slice_distance(noise, self.slice_axis)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoiEM(EM):
+    """EM whose noise stays in and around the region of interest, in the manner of UMed (Lin et al., arXiv 2403.14250).
+
+    All other elements keep the original's bits. Of the paper this has the restriction to the contour and the texture of
+    what is labelled; its two generator networks are left out, and the margin is ours. A map of nothing but background
+    counts as region throughout, lest the image stay as it was. Takes EM's settings and defaults, and:
+
+    Args:
+        margin: elements around the foreground (label above 0), along every axis and diagonal.
+        roi_part: ``"both"`` is the foreground with its margin, ``"texture"`` the foreground alone, and ``"contour"`` the
+            margin on either side of its boundary.
+    """
+
+    margin: int = 3
+    roi_part: str = "both"
+    name: ClassVar[str] = "roi_em"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.margin >= 0, "margin", "at least 0", self.margin)
+        known = ("both", "contour", "texture")
+        require(self.roi_part in known, "roi_part", f"one of {known}", self.roi_part)
+        if self.roi_part == "contour" and self.margin == 0:
+            raise ValueError('roi_part "contour" needs a margin of at least 1, got 0')
+
+    def resolved(self, task: Task, spatial_dims: int) -> BilevelMethod:
+        _require_segmentation(self, task)
+        return super().resolved(task, spatial_dims)
+
+    def support(self, label: Array, tile: Slices) -> Array:
+        if not label.any():
+            return np.ones([s.stop - s.start for s in tile], bool)
+        # With a rim, so that what lies beyond the tile counts.
+        starts = [max(0, s.start - self.margin) for s in tile]
+        wide = tuple(slice(start, s.stop + self.margin) for start, s in zip(starts, tile, strict=True))
+        inside = np.asarray(label[wide]) > 0
+        region = inside if self.roi_part == "texture" else dilated(inside, self.margin)
+        if self.roi_part == "contour":
+            region = region & dilated(~inside, self.margin)
+        return region[tuple(slice(s.start - at, s.stop - at) for s, at in zip(tile, starts, strict=True))]
+
+
+def _require_segmentation(method: EM, task: Task) -> None:
+    if task.kind != "segmentation":
+        raise ValueError(f"{method.name} needs labels per voxel (segmentation), this is {task.kind}; use em")
+
+
+def slice_distance(noise: torch.Tensor, axis: int) -> torch.Tensor:
+    """Mean distance of neighbouring slices' amplitude spectra, a scalar; 0 where there is one slice.
+
+    Args:
+        noise: ``(batch, channel, x, y, z)``.
+        axis: spatial axis across which slices are stacked, from 0.
+    """
+    slices = noise.movedim(2 + axis, 2)
+    if slices.shape[2] < 2:
+        return 0.0 * noise.sum()
+    spectrum = torch.fft.rfft2(slices, norm="ortho")
+    # The amplitude has no gradient at zero, where noise begins; a speck of power gives it one that is 0.
+    amplitude = (spectrum.real.square() + spectrum.imag.square() + 1e-12).sqrt()
+    return torch.abs(amplitude[:, :, 1:] - amplitude[:, :, :-1]).mean()
+
+
+def dilated(mask: Array, margin: int) -> Array:
+    """All elements within ``margin`` of the mask, along every axis and diagonal.
+
+    Args:
+        mask: boolean, any rank.
+        margin: elements.
+    """
+    grown = mask
+    for axis in range(mask.ndim):
+        source = grown
+        grown = source.copy()
+        for shift in range(1, min(margin, mask.shape[axis] - 1) + 1):
+            low = tuple(slice(None, -shift) if a == axis else slice(None) for a in range(mask.ndim))
+            high = tuple(slice(shift, None) if a == axis else slice(None) for a in range(mask.ndim))
+            grown[high] |= source[low]
+            grown[low] |= source[high]
+    return grown

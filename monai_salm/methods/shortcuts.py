@@ -1,0 +1,78 @@
+"""What the methods without a network share: noise that is a function of the class, the image's content and the seed."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from monai_salm.digest import content_digest
+from monai_salm.intensity import Array, effective_codes
+from monai_salm.methods.base import Job, Method, require
+from monai_salm.progress import Progress
+from monai_salm.tasks import Task
+
+#: Noise of any scale: ``(shape (channel, *spatial), class, generator of the image's own) -> floats of that shape``.
+Maker: TypeAlias = Callable[[Sequence[int], int, np.random.Generator], Array]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shortcut(Method):
+    """Noise that tells the class by itself. The papers bound its L2 norm; here it has that norm's root mean square, as a
+    share of the L-infinity budget, and is then clipped to the budget.
+
+    Args:
+        rms: root mean square of the noise before it is clipped, as a share of epsilon, in (0, 1].
+    """
+
+    rms: float = 0.75
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 < self.rms <= 1, "rms", "in (0, 1]", self.rms)
+
+    @abstractmethod
+    def maker(self, num_classes: int, channels: int, rank: int, seed: int) -> Maker:
+        """What makes the noise of single images; equal for equal arguments, so that later images get their class' noise.
+
+        Args:
+            num_classes: classes in the data set.
+            channels: of every image.
+            rank: spatial dimensions.
+            seed: of the classes' parameters.
+        """
+
+    def resolved(self, task: Task, spatial_dims: int) -> Method:
+        if task.kind != "classification" or getattr(task, "multi_label", False):
+            raise ValueError(f"{self.name} needs one label per image; use em, rem, sem, tap or salm")
+        return self
+
+    def run(self, job: Job) -> int:
+        cases, total = job.cases, len(job.cases)
+        make = self.maker(cases.task.num_classes, cases.in_channels, cases.spatial_dims, job.seed)
+        codes = job.workspace.codes(0)
+        for case, image in enumerate(cases.images):
+            grid = job.workspace.grids[case]
+            words = np.frombuffer(content_digest(image), np.uint32).tolist()
+            noise = make(image.shape, int(cases.labels[case]), np.random.default_rng([job.seed, *words]))
+            whole = np.rint(scaled(noise, self.rms, grid.max_code)).astype(np.int32)
+            codes[case][...] = effective_codes(image, whole, cases.window, grid)
+            job.report(Progress("generate", case + 1, total, f"{self.name} noise"))
+        job.workspace.save_checkpoint({**job.workspace.checkpoint(), "rounds": 0, "errors": []})
+        return 0
+
+
+def scaled(noise: Array, rms: float, budget: float) -> Array:
+    """Noise of this root mean square, as a share of the budget, clipped to the budget.
+
+    Args:
+        noise: any shape, not zero everywhere.
+        rms: share of the budget.
+        budget: largest value.
+    """
+    size = float(np.sqrt(np.mean(np.square(noise, dtype=np.float64))))
+    clipped: Array = np.clip(noise * (rms * budget / size), -budget, budget)
+    return clipped
