@@ -108,7 +108,7 @@ def precompute(
         cases = scan(dataset, task, window, method.epsilon, image_key, label_key, skipped)
         workspace.take_in(_counted(cases, dataset, report))
         clean = workspace.cases(task, window, patch_size, view_size)
-        method = method.resolved(task, clean.spatial_dims)
+        method = method.resolved(task, clean.spatial_dims, clean.labels)
         networks = chosen or (default_surrogate(task, clean.spatial_dims),)
         alone = networks[0] if isinstance(networks, tuple) and len(networks) == 1 else None
         recipe = recipe or default_recipe(task, clean.spatial_dims, alone)

@@ -208,7 +208,13 @@ def _reader(annotation: Any) -> Callable[[str], Any]:
     if type(None) in parts:
         inner = _reader(next(part for part in parts if part is not type(None)))
         return lambda text: None if text.lower() == "none" else inner(text)
-    known: dict[Any, Callable[[str], Any]] = {float: readers.number, int: _integer, bool: _boolean, str: str}
+    known: dict[Any, Callable[[str], Any]] = {
+        float: readers.number,
+        int: _integer,
+        bool: _boolean,
+        str: str,
+        tuple[str, ...]: lambda text: tuple(part.strip() for part in text.split(",") if part.strip()),
+    }
     return known[annotation]
 
 

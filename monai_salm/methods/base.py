@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from monai_salm.cases import Cases
+from monai_salm.intensity import Array
 from monai_salm.progress import Progress
 from monai_salm.recipes import Recipe
 from monai_salm.tasks import Task
@@ -70,12 +71,13 @@ class Method(ABC):
         """The settings as plain values, recorded in the store."""
         return {"name": self.name, **asdict(self)}
 
-    def resolved(self, task: Task, spatial_dims: int) -> Method:
+    def resolved(self, task: Task, spatial_dims: int, labels: Sequence[Array] = ()) -> Method:
         """The settings with those that depend on the problem filled in.
 
         Args:
             task: the learning problem.
             spatial_dims: 2 or 3.
+            labels: of all cases, in the task's canonical form; settings that depend on them stay open without.
         """
         return self
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from monai_salm.cases import shuffled_batches
-from monai_salm.intensity import Array
+from monai_salm.intensity import Array, Grid, IntensityWindow
 from monai_salm.methods.base import Job, Method, require
 from monai_salm.methods.hooks import Batch, Hooks
 from monai_salm.methods.noise_steps import NoiseStep, NotFiniteError, plan_units, workers
@@ -91,11 +91,27 @@ class BilevelMethod(Hooks, Method):
             Boolean tensor of that shape, or None for all elements.
         """
 
-    def resolved(self, task: Task, spatial_dims: int) -> BilevelMethod:
+    def resolved(self, task: Task, spatial_dims: int, labels: Sequence[Array] = ()) -> BilevelMethod:
         if self.start == "class" and getattr(task, "multi_label", False):
             raise ValueError('start "class" needs one label per image or voxel; use "zero"')
         rounds = self.default_rounds[spatial_dims] if self.rounds is None else self.rounds
         return replace(self, rounds=rounds, step_size=self.step)
+
+    def first_noise(self, image: Array, label: Array, grid: Grid, window: IntensityWindow, num_classes: int) -> Array:
+        """What noise with ``start="class"`` begins as, in quanta; the budget's edge, whatever the image can carry.
+
+        Args:
+            image: stored array ``(channel, *spatial)``.
+            label: of the image.
+            grid: the stored grid.
+            window: the intensity window.
+            num_classes: classes in the data set.
+
+        Returns:
+            Array that broadcasts to the image's shape.
+        """
+        pattern: Array = class_pattern(label, image.shape[1:], num_classes).astype(np.int32) * grid.max_code
+        return pattern
 
     @property
     def step(self) -> float:
@@ -176,10 +192,10 @@ class _Loop:
         """Write what the noise begins as; a fresh workspace holds zeros."""
         if self.method.start != "class":
             return
+        classes, window = self.cases.task.num_classes, self.cases.window
         for case, code in enumerate(codes):
-            grid, shape = self.job.workspace.grids[case], code.shape[1:]
-            pattern = class_pattern(self.cases.labels[case], shape, self.cases.task.num_classes)
-            code[...] = pattern.astype(code.dtype) * grid.max_code
+            image, label, grid = self.cases.images[case], self.cases.labels[case], self.job.workspace.grids[case]
+            code[...] = self.method.first_noise(image, label, grid, window, classes).astype(code.dtype)
 
     def _stopped(self) -> bool:
         errors = self.state["errors"]

@@ -24,10 +24,16 @@ class Hooks:
     default_rounds: ClassVar[dict[int, int]] = {2: 22, 3: 8}
     #: Steps from no noise to the edge of the budget, where no ``step_size`` is given.
     default_steps: ClassVar[int] = 1
-    #: Whether surrogates train on the noisy images (min-min) or on the clean ones.
-    trains_on_noise: ClassVar[bool] = True
-    #: Whether the learning rate falls over a round's surrogate training, by the recipe's schedule, or stays.
-    anneals: ClassVar[bool] = False
+
+    @property
+    def trains_on_noise(self) -> bool:
+        """Whether surrogates train on the noisy images (min-min) or on the clean ones."""
+        return True
+
+    @property
+    def anneals(self) -> bool:
+        """Whether the learning rate falls over a round's surrogate training, by the recipe's schedule, or stays."""
+        return False
 
     @property
     def noise_draws(self) -> int:
@@ -86,3 +92,12 @@ class Hooks:
             tile: the part of the image in question.
         """
         return None
+
+    def within(self, fixed: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        """Elements of a fixed mask that a noise step may change; by default all.
+
+        Args:
+            fixed: boolean ``(batch, channel, *spatial)``, the mask of each sample.
+            gradient: of the loss with respect to the noise, same shape.
+        """
+        return fixed

@@ -78,7 +78,10 @@ class NoiseStep:
         error = 0.0
         for _ in range(self.method.num_steps):
             gradient, wrong = self.gradient(images, codes, grid.quantum, targets, generator)
-            allowed = fixed if fixed is not None else self.method.choose(gradient, images, generator)
+            if fixed is None:
+                allowed = self.method.choose(gradient, images, generator)
+            else:
+                allowed = self.method.within(fixed, gradient)
             direction = gradient.sign() if allowed is None else gradient.sign() * allowed
             codes = torch.minimum(torch.maximum(codes - length * direction, lower), upper)
             error = wrong

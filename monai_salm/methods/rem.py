@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 
 from monai_salm.augmentation import standard_augmentation
+from monai_salm.intensity import Array
 from monai_salm.methods.base import require
 from monai_salm.methods.bilevel import BilevelMethod
 from monai_salm.methods.em import EM
@@ -55,8 +57,8 @@ class REM(EM):
         for name, least in (("attack_steps", 1), ("draws", 1), ("max_shift", 0)):
             require(getattr(self, name) >= least, name, f"at least {least}", getattr(self, name))
 
-    def resolved(self, task: Task, spatial_dims: int) -> BilevelMethod:
-        return super(REM, replace(self, attack_radius=self._radius)).resolved(task, spatial_dims)
+    def resolved(self, task: Task, spatial_dims: int, labels: Sequence[Array] = ()) -> BilevelMethod:
+        return super(REM, replace(self, attack_radius=self._radius)).resolved(task, spatial_dims, labels)
 
     @property
     def _radius(self) -> float:

@@ -1,16 +1,29 @@
-"""SALM: error-minimising noise on the elements with the largest gradients."""
+"""SALM: noise on the elements with the largest gradients."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
+from monai_salm.augmentation import standard_augmentation
+from monai_salm.intensity import Array, Grid, IntensityWindow
 from monai_salm.masks import foreground_mask, mask_size, random_mask, topk_mask
 from monai_salm.methods.base import require
 from monai_salm.methods.bilevel import BilevelMethod
+from monai_salm.methods.hooks import Batch, Loss
+from monai_salm.methods.starts import class_pattern
+from monai_salm.methods.views import VIEWS, rounds_differently, see
 from monai_salm.tasks import Task
+
+#: Settings where none are given: of noise that aims at the next class on top of a class pattern, and of error-minimising noise.
+_NEXT: dict[str, Any] = {"num_steps": 1, "surrogate_steps": 300, "rounds": 2}
+_LABEL: dict[str, Any] = {"num_steps": 4, "surrogate_steps": 45}
+#: Views that take fine patterns away.
+_SMOOTHING = frozenset({"jpeg", "blur", "median", "resample"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,31 +31,55 @@ class SALM(BilevelMethod):
     """Sparsity-Aware Local Masking (Sun, Liu, Yan, Xu, Sun, arXiv 2403.10573).
 
     Each noise step changes only the ``k = round(mask_ratio * elements)`` elements of a sample (of a patch, where images
-    are cut into patches) whose gradient is largest. Takes the settings of ``BilevelMethod``, and:
+    are cut into patches) whose gradient is largest. What the paper leaves open is ours, and measured
+    (docs/experiments.md). Where images have one label, noise begins as a pattern of the class (``start="class"``; one class
+    stays plain), and steps on the masked elements make surrogates, trained on the clean images, see the next class
+    (``target="next"``): the pattern is what networks learn, and what else they could learn points astray. With
+    ``start="zero", target="label"`` it is error-minimising noise as in the paper.
+
+    Takes the settings of ``BilevelMethod``, of which ``step_size``, ``num_steps``, ``surrogate_steps`` and ``rounds`` are chosen by
+    ``target`` where they are None, and:
 
     Args:
         mask_ratio: share of elements in the mask, in (0, 1].
         mask_scope: ``"step"`` chooses the mask anew at each noise step, so the final support may be larger than k;
             ``"sample"`` chooses one mask per sample, and all other elements keep the original's bits.
         mask_source: ``"gradient"`` (SALM), or the controls ``"random"`` and ``"foreground"``.
-        start: as for ``BilevelMethod``; None is ``"zero"``, but ``"class"`` for segmentation with SALM's own mask. There
-            error-minimising noise that begins at zero is no easier to learn than anatomy, the class pattern is, and noise
-            steps only weakened it in every variant measured (docs/experiments.md); so ``rounds`` is 0 there unless given
-            (1 with one mask per sample, which needs a surrogate's gradient).
+        target: what noise steps make surrogates answer: ``"label"``, the true one (surrogates train on the noisy images, in
+            turns with the noise), or ``"next"``, the class after it (surrogates train on clean images with flips and shifts;
+            compare TAP). None is ``"next"`` for labels per image with ``start="class"`` and SALM's own mask, else ``"label"``.
+        start: as for ``BilevelMethod``; None is ``"class"`` for one label per image or voxel and SALM's own mask, else ``"zero"``.
+            For segmentation the pattern stands alone (``rounds=0``) unless rounds are given: noise steps only weakened it.
+        plain_class: the class without a pattern, for labels per image; None is the rarest.
+        views: what noise is to outlive, names of ``methods.views.VIEWS`` (``"none"``, ``"augment"``, ``"jpeg"``, ``"blur"``, ``"median"``,
+            ``"bit_depth"``, ``"resample"``, ``"gamma"``): surrogates and noise steps see the images through them, and the pattern
+            of a class is coarse where one of them takes fine patterns away.
     """
 
+    step_size: float | None = None
+    num_steps: int | None = None  # type: ignore[assignment]
+    surrogate_steps: int | None = None  # type: ignore[assignment]
     mask_ratio: float = 0.3
     mask_scope: str = "step"
     mask_source: str = "gradient"
+    target: str | None = None
     start: str | None = None  # type: ignore[assignment]
+    plain_class: int | None = None
+    views: tuple[str, ...] = ()
     name: ClassVar[str] = "salm"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "views", tuple(self.views))  # lists and what JSON made of them are as good
         super().__post_init__()
         require(0 < self.mask_ratio <= 1, "mask_ratio", "in (0, 1]", self.mask_ratio)
         scopes, sources = ("step", "sample"), ("gradient", "random", "foreground")
         require(self.mask_scope in scopes, "mask_scope", f"one of {scopes}", self.mask_scope)
         require(self.mask_source in sources, "mask_source", f"one of {sources}", self.mask_source)
+        require(self.target in (None, "label", "next"), "target", 'one of ("label", "next") or None', self.target)
+        unknown = sorted(set(self.views) - set(VIEWS))
+        require(not unknown, "views", f"names of {tuple(VIEWS)}", ", ".join(unknown))
+        plain = self.plain_class
+        require(plain is None or plain >= 0, "plain_class", "a class number or None", plain)
         if self.mask_scope == "sample" and self.rounds == 0:
             raise ValueError(
                 'mask_scope "sample" needs a surrogate\'s gradient to choose the mask: give rounds of at least 1'
@@ -52,17 +89,78 @@ class SALM(BilevelMethod):
                 'mask_scope "sample" is one mask per image and perturb_type "classwise" one noise per class: choose'
             )
 
-    def resolved(self, task: Task, spatial_dims: int) -> BilevelMethod:
+    def resolved(self, task: Task, spatial_dims: int, labels: Sequence[Array] = ()) -> BilevelMethod:
+        per_voxel, several = task.kind == "segmentation", bool(getattr(task, "multi_label", False))
         # A control that differs in its mask alone must not become the same pattern.
-        begins = self.start == "class" or (self.start is None and self.mask_source == "gradient")
-        patterned = task.kind == "segmentation" and begins
-        start = "class" if patterned else self.start or "zero"
-        rounds = int(self.mask_scope == "sample") if patterned and self.rounds is None else self.rounds
-        return super(SALM, replace(self, start=start, rounds=rounds)).resolved(task, spatial_dims)
+        own = self.mask_source == "gradient" and self.perturb_type == "samplewise"
+        start = self.start or ("class" if own and not several else "zero")
+        patterned = start == "class" and not several and self.mask_source == "gradient"
+        target = self.target or ("next" if patterned and not per_voxel and own else "label")
+        settings = {**(_NEXT if target == "next" else _LABEL), "step_size": self._step(target)}
+        if per_voxel and patterned:
+            settings["rounds"] = int(self.mask_scope == "sample")
+        chosen = {name: value for name, value in settings.items() if getattr(self, name) is None}
+        settled = replace(self, start=start, target=target, **chosen)
+        if start == "class" and not per_voxel and settled.rounds != 0:
+            settled = replace(settled, plain_class=self._plain(task, labels))
+        return super(SALM, settled).resolved(task, spatial_dims)
+
+    def _step(self, target: str) -> float:
+        # Towards the next class a masked element changes sides: it leaves the pattern at the other edge of its budget.
+        return min(1.0, 2 * self.epsilon) if target == "next" else self.epsilon
+
+    def _plain(self, task: Task, labels: Sequence[Array]) -> int:
+        """The class without a pattern: the one chosen, or the rarest, so that answering it is right as seldom as can be."""
+        if self.plain_class is not None:
+            require(self.plain_class < task.num_classes, "plain_class", f"below {task.num_classes}", self.plain_class)
+            return self.plain_class
+        counts = np.bincount([int(label) for label in labels], minlength=task.num_classes)
+        return int(np.where(counts > 0, counts, counts.max(initial=0) + 1).argmin())
+
+    def first_noise(self, image: Array, label: Array, grid: Grid, window: IntensityWindow, num_classes: int) -> Array:
+        shape = image.shape[1:]
+        pattern = class_pattern(label, shape, num_classes, self.plain_class, bool(_SMOOTHING & set(self.views)))
+        if "bit_depth" not in self.views:
+            return pattern * grid.max_code
+        # What rounding leaves of the noise are the elements near a threshold: few, so that only a fine pattern shows in them.
+        fine = class_pattern(label, shape, num_classes, self.plain_class)
+        return np.where(rounds_differently(image, window, self.epsilon), fine, pattern) * grid.max_code
+
+    def within(self, fixed: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        if self.target != "next":
+            return fixed
+        # The mask holds the pattern of the class; steps that changed all of it would leave nothing of that.
+        k = mask_size(int(mask_size(gradient[0].numel(), self.mask_ratio)), self.mask_ratio)
+        return topk_mask(gradient.abs() * fixed, k) & fixed
+
+    @property
+    def trains_on_noise(self) -> bool:
+        return self.target != "next"
+
+    @property
+    def anneals(self) -> bool:
+        return self.target == "next"
 
     @property
     def fixed_mask_ratio(self) -> float | None:
         return self.mask_ratio if self.mask_scope == "sample" else None
+
+    def aim(self, task: Task, targets: torch.Tensor) -> torch.Tensor:
+        return task.wrong_target(targets) if self.target == "next" else targets
+
+    def train_inputs(
+        self, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
+    ) -> Batch:
+        if self.target == "next":
+            inputs, targets = standard_augmentation(inputs, targets, generator)
+        if self.views:
+            inputs, targets = see(self.views, inputs, targets, self.epsilon, generator)
+        return inputs, targets
+
+    def noise_inputs(
+        self, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
+    ) -> Batch:
+        return see(self.views, inputs, targets, self.epsilon, generator) if self.views else (inputs, targets)
 
     def choose(self, gradient: torch.Tensor, image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         k = mask_size(gradient[0].numel(), self.mask_ratio)

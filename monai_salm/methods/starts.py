@@ -10,8 +10,14 @@ from numpy.typing import NDArray
 
 from monai_salm.intensity import Array
 
+#: Textures that outlive JPEG at quality 10, blur and half resolution: frequencies (down, across) of the 8-point cosine
+#: transform, each strong enough within 8/255 to move its coefficient by at least half a quantisation step.
+_COARSE = ((4, 0), (3, 0), (0, 3), (3, 1), (2, 2), (2, 0), (0, 2), (1, 3))
 
-def class_pattern(label: Array, shape: Sequence[int], num_classes: int) -> NDArray[np.int8]:
+
+def class_pattern(
+    label: Array, shape: Sequence[int], num_classes: int, plain_class: int | None = None, coarse: bool = False
+) -> NDArray[np.int8]:
     """Plus and minus one in a regular pattern that depends on the class alone.
 
     Every class has its own square waves, of period 2 (longer ones where there are many classes) along some of the axes,
@@ -21,14 +27,23 @@ def class_pattern(label: Array, shape: Sequence[int], num_classes: int) -> NDArr
     The background of a label map (class 0) has zeros: having no pattern tells it from the rest. A map of nothing but
     background has a pattern too, lest the image stay as it was.
 
+    One class of a data set with labels per image may stay plain, too: networks learn that an image without a pattern is of
+    that class, and take every clean image for it.
+
     Args:
         label: a class number, or a map ``(*spatial)`` of class numbers.
         shape: spatial shape.
         num_classes: classes in the data set.
+        plain_class: class of images that get zeros; None for no such class.
+        coarse: textures of 8 x 8 elements in place of fine waves, for labels per image; constant along a third axis.
 
     Returns:
         Array of that shape.
     """
+    if np.ndim(label) == 0 and int(label) == plain_class:
+        return np.zeros(shape, np.int8)
+    if np.ndim(label) == 0 and coarse:
+        return _coarse_pattern(int(label), shape)
     waves = _waves(len(shape), num_classes)
     grid = np.indices(shape, sparse=True)
     if np.ndim(label) == 0:
@@ -61,3 +76,25 @@ def _pattern(wave: tuple[int, ...], grid: Sequence[Array], shape: Sequence[int])
         if power:
             pattern = pattern * (1 - 2 * ((places >> (power - 1)) & 1)).astype(np.int8)
     return pattern
+
+
+def _coarse_pattern(label: int, shape: Sequence[int]) -> NDArray[np.int8]:
+    """Signs of one cosine in each block of 8 x 8, mirrored from block to block so that its wave goes on; beyond eight classes
+    two cosines take turns like the fields of a chessboard."""
+    count = len(_COARSE)
+    first, second = label % count, (label % count + label // count) % count
+    down, across = np.indices(shape[:2], sparse=True)
+    fields = (down // 8 + across // 8) % 2
+    pattern = np.where(fields == 0, _cosine(_COARSE[first], down, across), _cosine(_COARSE[second], down, across))
+    extended: NDArray[np.int8] = np.broadcast_to(pattern.reshape(*shape[:2], *[1] * (len(shape) - 2)), shape)
+    return extended.astype(np.int8)
+
+
+def _cosine(frequency: tuple[int, int], down: Array, across: Array) -> NDArray[np.int8]:
+    signs = [
+        np.sign(np.cos(np.pi * (2 * (axis % 8) + 1) * f / 16))
+        for f, axis in zip(frequency, (down, across), strict=True)
+    ]
+    mirrored = (frequency[0] * (down // 8) + frequency[1] * (across // 8)) % 2
+    result: NDArray[np.int8] = (signs[0] * signs[1] * (1 - 2 * mirrored)).astype(np.int8)
+    return result

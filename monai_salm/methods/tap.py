@@ -40,12 +40,18 @@ class TAP(BilevelMethod):
     name: ClassVar[str] = "tap"
     default_rounds: ClassVar[dict[int, int]] = {2: 1, 3: 1}
     default_steps: ClassVar[int] = 20
-    trains_on_noise: ClassVar[bool] = False
-    anneals: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.max_shift >= 0, "max_shift", "at least 0", self.max_shift)
+
+    @property
+    def trains_on_noise(self) -> bool:
+        return False
+
+    @property
+    def anneals(self) -> bool:
+        return True
 
     def surrogate_batches(self, per_epoch: int) -> int:
         return _EPOCHS * per_epoch if self.surrogate_steps is None else self.surrogate_steps
