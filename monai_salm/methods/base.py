@@ -13,6 +13,9 @@ import torch
 from torch import nn
 
 from monai_salm.cases import Cases
+from monai_salm.distributed import ALONE, World
+from monai_salm.exchange import exchange
+from monai_salm.intensity import Array
 from monai_salm.progress import Progress
 from monai_salm.recipes import Recipe
 from monai_salm.tasks import Task
@@ -32,6 +35,7 @@ class Job:
         device: where to compute.
         seed: of everything random.
         report: called with the progress.
+        world: the ranks that share the work.
     """
 
     cases: Cases
@@ -42,6 +46,16 @@ class Job:
     device: torch.device
     seed: int
     report: Callable[[Progress], None]
+    world: World = ALONE
+
+    def share_out(self, arrays: Sequence[Array], owners: Sequence[int]) -> None:
+        """Make what every rank wrote for its own cases known to all; all ranks call it when all have written.
+
+        Args:
+            arrays: noise or masks, one array a case.
+            owners: the rank that owns each case.
+        """
+        exchange(self.world, arrays, owners)
 
     def generator(self, *purpose: int) -> torch.Generator:
         """A generator of its own for each purpose, so that no draw depends on what ran before (or was resumed)."""

@@ -17,7 +17,15 @@ from torch import nn
 from monai_salm.cases import Slices, shuffled_batches
 from monai_salm.intensity import Array
 from monai_salm.methods.base import Job, Method, require
-from monai_salm.methods.noise_steps import NoiseStep, NotFiniteError, plan_units, workers
+from monai_salm.methods.noise_steps import (
+    NoiseStep,
+    NotFiniteError,
+    class_owners,
+    mean_error,
+    plan_units,
+    unit_owners,
+    workers,
+)
 from monai_salm.methods.starts import class_pattern
 from monai_salm.networks import frozen_copy, seeded
 from monai_salm.progress import Progress
@@ -116,7 +124,9 @@ class _Loop:
 
     def __init__(self, method: BilevelMethod, job: Job) -> None:
         self.method, self.job, self.cases = method, job, job.cases
-        self.units = plan_units(job)
+        units = plan_units(job)
+        self.owners = unit_owners(job, units)
+        self.units = [unit for unit in units if self.owners[unit.cases[0]] == job.world.rank]
         self.quanta_per_step = {
             g.quantum: (method.step_size or method.epsilon) * job.cases.window.width / g.quantum
             for g in job.workspace.grids
@@ -132,18 +142,21 @@ class _Loop:
         )
         if method.perturb_type == "classwise":
             _require_classwise(job)
-            self.units = []
+            self.units, self.owners = [], class_owners(job)
 
     def run(self) -> int:
         method, job = self.method, self.job
-        masks = job.workspace.masks() if method.fixed_mask_ratio is not None else None
-        if self.state["rounds"] == 0:
-            self._begin(job.workspace.codes(0))
+        with job.world.leaders_first():  # who make the files
+            masks = job.workspace.masks() if method.fixed_mask_ratio is not None else None
+            codes = [job.workspace.codes(buffer) for buffer in (0, 1)]
+            if self.state["rounds"] == 0 and job.world.local == 0:
+                self._begin(codes[0])
         while self.state["rounds"] < self.rounds and not self._stopped():
             number = self.state["rounds"]
             source, target = (job.workspace.codes((number + i) % 2) for i in (0, 1))
             trainer = self._train_surrogate(number, source)
             error = self._improve_all(number, trainer, source, target, masks)
+            self._share_out(number, target, masks)
             self._finish_round(number, trainer, error)
         return int(self.state["rounds"] % 2)
 
@@ -194,17 +207,24 @@ class _Loop:
             generator = job.generator(1, number)
             batches = shuffled_batches(len(noisy), recipe.batch_size, generator)
 
-            def regions() -> list[tuple[int, Slices]]:
-                return [(c, noisy.view.random_region(noisy.images[c].shape[1:], generator)) for c in next(batches)]
+            part, weight = job.world.part(min(recipe.batch_size, len(noisy)))
 
+            def regions() -> list[tuple[int, Slices]]:
+                # Every rank draws the whole batch, so that all stay in step, and takes its part.
+                batch = [(c, noisy.view.random_region(noisy.images[c].shape[1:], generator)) for c in next(batches)]
+                return batch[part]
+
+            trainer.network = job.world.data_parallel(trainer.model, job.surrogate_spec(restart) is not None)
             for step in range(method.surrogate_steps):
                 batch = regions()
-                trainer.step(noisy.window.normalize(noisy.inputs(batch)), noisy.targets(batch))
+                with job.world.noticing():
+                    trainer.step(noisy.window.normalize(noisy.inputs(batch)), noisy.targets(batch), weight=weight)
                 self._report(number, 0.3 * (step + 1) / method.surrogate_steps, "training the surrogate")
             if method.calibration_steps:
                 trainer.recalibrate(
                     noisy.window.normalize(noisy.inputs(regions())) for _ in range(method.calibration_steps)
                 )
+            job.world.settle(trainer.model)
         return trainer
 
     def _improve_all(
@@ -213,11 +233,18 @@ class _Loop:
         """Noise steps for every case, from ``source`` into ``target``; returns the error the surrogate is left with."""
         frozen = frozen_copy(trainer.model).to(memory_format=trainer.memory_format)
         step = NoiseStep(self.method, self.job, trainer, frozen, number, self.quanta_per_step)
-        try:
-            return self._in_threads(number, step, source, target, masks)
-        except NotFiniteError as error:
-            trainer.fall_back(str(error))
-            return self._in_threads(number, step, source, target, masks)
+        own, overflow = 0.0, None
+        with self.job.world.step():
+            try:
+                own = self._in_threads(number, step, source, target, masks)
+            except NotFiniteError as error:
+                overflow = str(error)
+        found = self.job.world.gather([own, self.owners.count(self.job.world.rank), overflow])
+        overflows = [text for _, _, text in found if text is not None]
+        if overflows:  # all ranks do the round again, lest their precision differ
+            trainer.fall_back(overflows[0])
+            return self._improve_all(number, trainer, source, target, masks)
+        return own if len(found) == 1 else mean_error([e for e, _, _ in found], [n for _, n, _ in found])
 
     def _in_threads(
         self, number: int, step: NoiseStep, source: list[Array], target: list[Array], masks: list[Array] | None
@@ -232,9 +259,18 @@ class _Loop:
             for done, error in enumerate(pool.map(lambda unit: step.improve(unit, source, target, masks), self.units)):
                 errors.append(error)
                 self._report(number, 0.3 + 0.7 * (done + 1) / len(self.units), "improving the noise")
-        return float(np.average(errors, weights=[len(unit.cases) for unit in self.units]))
+        return mean_error(errors, [len(unit.cases) for unit in self.units])
+
+    def _share_out(self, number: int, target: list[Array], masks: list[Array] | None) -> None:
+        self.job.share_out(target, self.owners)
+        if masks is not None and number == 0:
+            self.job.share_out(masks, self.owners)
 
     def _finish_round(self, number: int, trainer: Trainer, error: float) -> None:
+        with self.job.world.step():
+            self._save_round(number, trainer, error)
+
+    def _save_round(self, number: int, trainer: Trainer, error: float) -> None:
         workspace = self.job.workspace
         if self.method.restart_every != 1:
             workspace.save_tensors(f"surrogate.{number % 2}", _trainer_tensors(trainer))

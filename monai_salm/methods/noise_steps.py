@@ -116,9 +116,11 @@ class NoiseStep:
         """Classwise noise: every step follows the mean gradient over a batch of the class."""
         labels = np.asarray([int(label) for label in self.cases.labels])
         present = [np.flatnonzero(labels == c) for c in np.unique(labels)]
+        owners = class_owners(self.job)
+        present = [members for members in present if owners[members[0]] == self.job.world.rank]
         with workers(self.job.device) as pool:
             errors = list(pool.map(lambda members: self._improve_class(members, source, target), present))
-        return float(np.average(errors, weights=[len(members) for members in present]))
+        return mean_error(errors, [len(members) for members in present])
 
     def _improve_class(self, members: Array, source: list[Array], target: list[Array]) -> float:
         grid = self.job.workspace.grids[0]
@@ -148,6 +150,29 @@ class NoiseStep:
         return torch.from_numpy(np.stack(arrays).astype(np.float32)).to(self.job.device)
 
 
+def mean_error(errors: Sequence[float], cases: Sequence[int]) -> float:
+    """The mean error of units, by their cases; 0 of none, which a rank may have."""
+    return float(np.average(errors, weights=cases)) if errors else 0.0
+
+
+def unit_owners(job: Job, units: Sequence[Unit]) -> list[int]:
+    """The rank that owns each case, by the unit it is in."""
+    owners = [0] * len(job.cases)
+    costs = [len(unit.cases) * float(np.prod(job.workspace.shapes[unit.cases[0]])) for unit in units]
+    for unit, rank in zip(units, job.world.share(costs), strict=True):
+        for case in unit.cases:
+            owners[case] = rank
+    return owners
+
+
+def class_owners(job: Job) -> list[int]:
+    """The rank that owns each case, by its class: classwise noise is one job a class."""
+    labels = [int(label) for label in job.cases.labels]
+    present = sorted(set(labels))
+    owner = dict(zip(present, job.world.share([1.0] * len(present)), strict=True))
+    return [owner[label] for label in labels]
+
+
 def _class_noise(codes: list[Array], members: Array) -> Array:
     """A class' noise, from its images: each holds it clipped to what it can carry, so the extremes are the noise."""
     low = high = codes[members[0]]
@@ -158,16 +183,26 @@ def _class_noise(codes: list[Array], members: Array) -> Array:
 
 
 def plan_units(job: Job) -> list[Unit]:
-    """Batches of cases of one shape and type, each with the tiles that cover its images."""
+    """Batches of cases of one shape and type, each with the tiles that cover its images.
+
+    Where ranks share the work, there are as many batches of one size as give each rank the same.
+    """
     groups: dict[tuple[Any, ...], list[int]] = {}
     for case, (shape, grid) in enumerate(zip(job.workspace.shapes, job.workspace.grids, strict=True)):
         groups.setdefault((shape, grid), []).append(case)
     units: list[Unit] = []
     for (shape, _), cases in groups.items():
         tiles = job.cases.view.tiles(shape[1:])
-        for start in range(0, len(cases), job.recipe.batch_size):
-            units.append(Unit(len(units), cases[start : start + job.recipe.batch_size], tiles))
+        for members in _batches(cases, job.recipe.batch_size, job.world.size):
+            units.append(Unit(len(units), members, tiles))
     return units
+
+
+def _batches(cases: list[int], batch_size: int, ranks: int) -> list[list[int]]:
+    if ranks == 1:
+        return [cases[start : start + batch_size] for start in range(0, len(cases), batch_size)]
+    count = min(len(cases), -(-len(cases) // (batch_size * ranks)) * ranks)
+    return [cases[len(cases) * i // count : len(cases) * (i + 1) // count] for i in range(count)]
 
 
 @contextmanager

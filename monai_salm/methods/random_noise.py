@@ -20,11 +20,18 @@ class RandomNoise(Method):
     name: ClassVar[str] = "random_noise"
 
     def run(self, job: Job) -> int:
-        codes, total = job.workspace.codes(0), len(job.cases)
-        for case, image in enumerate(job.cases.images):
-            codes[case][...] = random_codes(image, job.cases.window, job.workspace.grids[case], job.seed)
-            job.report(Progress("generate", case + 1, total, "random noise"))
-        job.workspace.save_checkpoint({**job.workspace.checkpoint(), "rounds": 0, "errors": []})
+        owners = job.world.share([image.size for image in job.cases.images])
+        with job.world.leaders_first():
+            codes = job.workspace.codes(0)
+        with job.world.step():
+            own = [case for case, owner in enumerate(owners) if owner == job.world.rank]
+            for done, case in enumerate(own):
+                image, grid = job.cases.images[case], job.workspace.grids[case]
+                codes[case][...] = random_codes(image, job.cases.window, grid, job.seed)
+                job.report(Progress("generate", done + 1, len(own), "random noise"))
+        job.share_out(codes, owners)
+        with job.world.step():
+            job.workspace.save_checkpoint({**job.workspace.checkpoint(), "rounds": 0, "errors": []})
         return 0
 
 
