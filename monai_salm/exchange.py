@@ -34,8 +34,10 @@ def mirror(world: World, workspace: Workspace) -> None:
     """
     if not _between_machines(world):
         return
-    files = list(workspace.progress_files()) if world.rank == 0 else []
-    listing = json.dumps([[path.name, path.stat().st_size] for path in files]).encode()
+    listing = b""
+    if world.rank == 0:
+        files = workspace.progress_files()
+        listing = json.dumps([[path.name, path.stat().st_size] for path in files]).encode()
     length = int(_sent(world, torch.tensor([len(listing)]), 0))
     for name, size in json.loads(bytes(_sent(world, _bytes(listing, length), 0).numpy())):
         with open(workspace.folder / name, "rb" if world.rank == 0 else "wb") as file:

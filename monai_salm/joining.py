@@ -79,6 +79,8 @@ def _connected(device: str | torch.device) -> World:
     world = World(dist.get_rank(), tuple(names.index(name) for name in known), links)
     leaders = _group("gloo", world.leaders)
     between_gpus = rank_device(device, world.local).startswith("cuda") and "nccl" in dist.get_backend_config()
+    if between_gpus and ":" in str(device) and world.machines.count(world.node) > 1:
+        raise ValueError(f"device {device} is one GPU for several ranks: give --device cuda, and each takes its own")
     training = _group("nccl" if between_gpus else "gloo")
     return replace(world, links=replace(links, training=training, leaders=leaders))
 
