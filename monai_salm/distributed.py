@@ -242,6 +242,11 @@ class Links:
     leaders: dist.ProcessGroup | None
     pulse: Pulse
 
+    def groups(self) -> list[dist.ProcessGroup]:
+        """All of them."""
+        every = (self.training, self.control, self.leaders, self.pulse.group)
+        return [group for group in every if group is not None]
+
 
 def _of_connection(error: RuntimeError) -> bool:
     # gloo's errors are plain RuntimeErrors.

@@ -41,10 +41,14 @@ def joined(device: str | torch.device) -> Iterator[World]:
         if chosen.type == "cuda":
             torch.cuda.set_device(chosen)  # NCCL binds a rank to its current device
         dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=TIMEOUT)
-    yield ALONE if dist.get_world_size() == 1 else _connected(device)
+    world = ALONE if dist.get_world_size() == 1 else _connected(device)
+    yield world
     # Not after an error: taking down a group that lost a rank may wait for it.
     if own:
         dist.destroy_process_group()
+    elif world.links is not None:
+        for group in world.links.groups():
+            dist.destroy_process_group(group)
 
 
 def rank_device(device: str | torch.device, local: int) -> str:

@@ -195,6 +195,25 @@ class Trainer:
         return list(self.task.predict(logits).cpu().unbind(0))
 
 
+def trainer_tensors(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """What training goes on from: the weights and the optimiser's state, by name."""
+    tensors = {f"model.{k}": v for k, v in trainer.model.state_dict().items()}
+    for index, values in trainer.optimizer.state_dict()["state"].items():
+        tensors.update({f"optimizer.{index}.{k}": v for k, v in values.items() if v is not None})
+    return tensors
+
+
+def load_trainer(trainer: Trainer, tensors: dict[str, torch.Tensor]) -> None:
+    """Put a trainer where ``trainer_tensors`` found it."""
+    trainer.model.load_state_dict({k[len("model.") :]: v for k, v in tensors.items() if k.startswith("model.")})
+    state = trainer.optimizer.state_dict()
+    for key, value in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".")
+            state["state"].setdefault(int(index), {})[name] = value
+    trainer.optimizer.load_state_dict(state)
+
+
 def fit(
     trainer: Trainer,
     cases: Cases,

@@ -352,6 +352,7 @@ def test_torchrun_ends_with_a_killed_rank_and_resumes(tmp_path: Path) -> None:
     arrays["train_labels"] = np.array([[case["label"]] for case in cases])
     np.savez(tmp_path / "set.npz", **arrays)
     settings = ["--surrogate", "resnet10", "--width", "0.05", "--rounds", "4", "--num-steps", "40", "--device", "cpu"]
+    settings += ["--surrogate-steps", "5"]
 
     def start(store: Path) -> subprocess.Popen[str]:
         return torchrun("generate", tmp_path / "set.npz", "--store", store, *settings, "--json")

@@ -30,7 +30,7 @@ from monai_salm.methods.starts import class_pattern
 from monai_salm.networks import frozen_copy, seeded
 from monai_salm.progress import Progress
 from monai_salm.tasks import Task
-from monai_salm.training import Trainer
+from monai_salm.training import Trainer, load_trainer, trainer_tensors
 
 #: Surrogates kept for images that come later (``on_missing="generate"``).
 KEPT_SURROGATES = 3
@@ -202,7 +202,7 @@ class _Loop:
                 job.build_surrogate(restart), self.cases.task, recipe, job.device, self.cases.spatial_dims
             )
             if not fresh:
-                _load_trainer(trainer, job.workspace.load_tensors(f"surrogate.{(number - 1) % 2}"))
+                load_trainer(trainer, job.workspace.load_tensors(f"surrogate.{(number - 1) % 2}"))
             noisy = job.workspace.noisy(self.cases, codes)
             generator = job.generator(1, number)
             batches = shuffled_batches(len(noisy), recipe.batch_size, generator)
@@ -273,7 +273,7 @@ class _Loop:
     def _save_round(self, number: int, trainer: Trainer, error: float) -> None:
         workspace = self.job.workspace
         if self.method.restart_every != 1:
-            workspace.save_tensors(f"surrogate.{number % 2}", _trainer_tensors(trainer))
+            workspace.save_tensors(f"surrogate.{number % 2}", trainer_tensors(trainer))
         if self.job.surrogate_spec(0) is not None:
             workspace.save_tensors(f"network.{number % (KEPT_SURROGATES + 1)}", trainer.model.state_dict())
         precision = "float32" if trainer.precision == "float32" else self.state["precision"]
@@ -288,20 +288,3 @@ def _require_classwise(job: Job) -> None:
         raise ValueError(
             'perturb_type "classwise" needs images of one shape and type, without patches; use "samplewise"'
         )
-
-
-def _trainer_tensors(trainer: Trainer) -> dict[str, torch.Tensor]:
-    tensors = {f"model.{k}": v for k, v in trainer.model.state_dict().items()}
-    for index, values in trainer.optimizer.state_dict()["state"].items():
-        tensors.update({f"optimizer.{index}.{k}": v for k, v in values.items() if v is not None})
-    return tensors
-
-
-def _load_trainer(trainer: Trainer, tensors: dict[str, torch.Tensor]) -> None:
-    trainer.model.load_state_dict({k[len("model.") :]: v for k, v in tensors.items() if k.startswith("model.")})
-    state = trainer.optimizer.state_dict()
-    for key, value in tensors.items():
-        if key.startswith("optimizer."):
-            _, index, name = key.split(".")
-            state["state"].setdefault(int(index), {})[name] = value
-    trainer.optimizer.load_state_dict(state)
