@@ -21,17 +21,19 @@ from monai_salm._version import __version__
 from monai_salm.cases import Cases
 from monai_salm.digest import content_digest
 from monai_salm.intensity import IntensityWindow
+from monai_salm.joining import joined, rank_device
 from monai_salm.methods import Method
 from monai_salm.methods.base import Job
 from monai_salm.networks import SEGMENTATION_NETWORKS, NetworkFactory, build_network, seeded
 from monai_salm.progress import Progress
 from monai_salm.recipes import Recipe, default_recipe
+from monai_salm.resuming import agreed, continue_or_start, open_workspace
 from monai_salm.scan import MapDataset, ScannedCase, scan
 from monai_salm.store import NoiseStore, NoiseStoreError
 from monai_salm.store_writer import write_store
 from monai_salm.tasks import Task
 from monai_salm.training import resolve_device
-from monai_salm.workspace import Workspace, WorkspaceError
+from monai_salm.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
@@ -96,17 +98,25 @@ def precompute(
         NoiseStoreError: if the store exists and was made of other data or with other settings.
         WorkspaceError: if an interrupted run of another job is in the way, or the same job is running.
     """
-    path, report = Path(store), progress or (lambda _: None)
+    path = Path(store)
     if not isinstance(seed, int) or seed < 0:
         raise ValueError(f"seed must be a whole number from 0, got {seed!r}")
     chosen = _surrogate_names(surrogate, task, width)
     resolved = resolve_device(device)
     if overwrite and path.exists():
         _require_store(path)
-    with Workspace(path.with_name(path.name + ".work")) as workspace:
-        skipped: dict[str, str] | None = {} if skip_bad else None
-        cases = scan(dataset, task, window, method.epsilon, image_key, label_key, skipped)
-        workspace.take_in(_counted(cases, dataset, report))
+    with joined(device) as world, open_workspace(path, world) as workspace:
+        report = world.reporting(progress)
+        resolved = resolve_device(rank_device(device, world.local) if world.size > 1 else device)
+        with world.leaders_first():
+            skipped: dict[str, str] | None = {} if skip_bad else None
+            if workspace.role == "guest":
+                skipped = workspace.load_index()
+            else:
+                cases = scan(dataset, task, window, method.epsilon, image_key, label_key, skipped)
+                workspace.take_in(_counted(cases, dataset, report))
+                if world.size > 1:
+                    workspace.save_index(skipped)
         clean = workspace.cases(task, window, patch_size, view_size)
         method = method.resolved(task, clean.spatial_dims, clean.labels)
         networks = chosen or (default_surrogate(task, clean.spatial_dims),)
@@ -125,16 +135,18 @@ def precompute(
             "seed": seed,
             "device": torch.cuda.get_device_name(resolved) if resolved.type == "cuda" else resolved.type,
             "versions": {"monai_salm": __version__, "torch": torch.__version__, "monai": monai.__version__},
-            "data": _data_digest(workspace, clean),
+            "data": None if workspace.role == "guest" else _data_digest(workspace, clean),
             "skipped": [{"name": name, "reason": reason} for name, reason in (skipped or {}).items()],
+            **({} if world.size == 1 else {"ranks": world.size}),
         }
-        meta = json.loads(json.dumps(meta))
-        if path.exists() and not overwrite:
-            return _finished_before(path, meta, workspace)
-        _continue_or_start(workspace, meta, overwrite)
-        job = Job(clean, workspace, pool.build, pool.spec, recipe, resolved, seed, report)
-        with _reproducible(workspace.checkpoint()["threads"]):
-            write_store(path, job, method.run(job), meta)
+        meta = agreed(world, json.loads(json.dumps(meta)))
+        if continue_or_start(world, path, meta, workspace, overwrite):
+            job = Job(clean, workspace, pool.build, pool.spec, recipe, resolved, seed, report, world)
+            with _reproducible(workspace.checkpoint()["threads"]):
+                buffer = method.run(job)
+                with world.step():
+                    if world.rank == 0:
+                        write_store(path, job, buffer, meta)
         workspace.remove()
     return NoiseStore(path)
 
@@ -225,37 +237,6 @@ def _data_digest(workspace: Workspace, clean: Cases) -> str:
     """One digest of all images and labels, in their order."""
     labels = (content_digest(np.asarray(label)) for label in clean.labels)
     return hashlib.sha256(b"".join([*workspace.digests, *labels])).hexdigest()
-
-
-def _finished_before(path: Path, meta: dict[str, Any], workspace: Workspace) -> NoiseStore:
-    existing = NoiseStore(path)
-    known = existing.meta
-    differing = sorted(key for key in meta if known.get(key) != meta[key])
-    if not differing:
-        workspace.remove()
-    else:
-        if not workspace.begun:  # an interrupted run that is to overwrite the store may still go on
-            workspace.remove()
-        raise NoiseStoreError(
-            f"{path} exists and was made with another {', '.join(differing)}: give another path, or overwrite it "
-            "(--overwrite)"
-        )
-    return existing
-
-
-def _continue_or_start(workspace: Workspace, meta: dict[str, Any], overwrite: bool) -> None:
-    if workspace.begun:
-        known = workspace.checkpoint().get("meta", {})
-        differing = sorted(key for key in meta if known.get(key) != meta[key])
-        if not differing:
-            return
-        if not overwrite:
-            raise WorkspaceError(
-                f"{workspace.folder} holds an interrupted run with another {', '.join(differing)}: delete it, "
-                "start anew (--overwrite), or call with the settings of that run"
-            )
-    workspace.restart()
-    workspace.save_checkpoint({"meta": meta, "threads": torch.get_num_threads()})
 
 
 @contextlib.contextmanager

@@ -71,6 +71,8 @@ class Trainer:
     ) -> None:
         self.memory_format = torch.channels_last if spatial_dims == 2 else torch.contiguous_format
         self.model = model.to(device).to(memory_format=self.memory_format).train()
+        #: What a training step calls: the model, or what wraps it where several processes train it together.
+        self.network: nn.Module = self.model
         self.task, self.recipe, self.device = task, recipe, device
         self.precision = choose_precision(recipe.precision, device, spatial_dims)
         self.optimizer = make_optimizer(self.model, recipe)
@@ -80,7 +82,7 @@ class Trainer:
         """Logits in float32 for normalised inputs on this device, of ``model`` or of the network in training."""
         inputs = inputs.contiguous(memory_format=self.memory_format)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            logits: torch.Tensor = (model or self.model)(inputs)
+            logits: torch.Tensor = (model or self.network)(inputs)
         return logits.float()
 
     def loss(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -97,6 +99,7 @@ class Trainer:
         inputs: torch.Tensor,
         targets: torch.Tensor,
         loss: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        weight: float = 1.0,
     ) -> torch.Tensor:
         """Train on one batch and return its error before the step.
 
@@ -106,6 +109,7 @@ class Trainer:
             inputs: ``(batch, channel, *spatial)``, normalised.
             targets: labels, which the error is measured against.
             loss: takes float32 logits on the trainer's device; None is the task's loss against ``targets``.
+            weight: what the loss counts for.
 
         Raises:
             TrainingError: if float32 does not help.
@@ -113,11 +117,12 @@ class Trainer:
         inputs, targets = inputs.to(self.device), targets.to(self.device)
         self.optimizer.zero_grad(set_to_none=True)
         logits = self.forward(inputs)
-        (self.task.loss(logits, targets) if loss is None else loss(logits)).backward()
+        value = self.task.loss(logits, targets) if loss is None else loss(logits)
+        (value if weight == 1 else weight * value).backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         if not torch.isfinite(norm):
             self.fall_back(f"gradients of a training step are {float(norm)}")
-            return self.step(inputs, targets, loss)
+            return self.step(inputs, targets, loss, weight)
         self.optimizer.step()
         if self._schedule is not None:
             self._schedule.step()
@@ -197,6 +202,25 @@ class Trainer:
         else:
             logits = self.forward(inputs)
         return list(self.task.predict(logits).cpu().unbind(0))
+
+
+def trainer_tensors(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """What training goes on from: the weights and the optimiser's state, by name."""
+    tensors = {f"model.{k}": v for k, v in trainer.model.state_dict().items()}
+    for index, values in trainer.optimizer.state_dict()["state"].items():
+        tensors.update({f"optimizer.{index}.{k}": v for k, v in values.items() if v is not None})
+    return tensors
+
+
+def load_trainer(trainer: Trainer, tensors: dict[str, torch.Tensor]) -> None:
+    """Put a trainer where ``trainer_tensors`` found it."""
+    trainer.model.load_state_dict({k[len("model.") :]: v for k, v in tensors.items() if k.startswith("model.")})
+    state = trainer.optimizer.state_dict()
+    for key, value in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".")
+            state["state"].setdefault(int(index), {})[name] = value
+    trainer.optimizer.load_state_dict(state)
 
 
 def fit(

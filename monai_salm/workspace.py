@@ -11,7 +11,7 @@ import os
 import shutil
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from monai_salm.scan import ScannedCase
 from monai_salm.tasks import Task
 
 _ALIGNMENT = 64
+_TAKEN_IN = ("images.bin", "labels.bin", "index.json", "lock")
 
 
 class WorkspaceError(RuntimeError):
@@ -56,16 +57,21 @@ class Workspace:
 
     Args:
         folder: made if it is not there.
+        role: ``"owner"``; or, where several processes work on one job, ``"copy"`` for the folder of another machine, of
+            which nothing is kept at the end, and ``"guest"`` for a process that works in a folder that another one owns: it
+            reads all and writes the noise of its own cases alone, and what else it is told to write or delete is left to
+            the owner.
 
     Raises:
         WorkspaceError: if another process (or another call in this one) is using it.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Called at the end, or when nobody holds the workspace any more.
-        self._unlock = weakref.finalize(self, os.close, _lock(folder))
+    def __init__(self, folder: Path, role: str = "owner") -> None:
+        self.folder, self.role = folder, role
+        if role != "guest":
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Called at the end, or when nobody holds the workspace any more.
+            self._unlock = weakref.finalize(self, os.close, _lock(folder))
         self.names: list[str] = []
         self.digests: list[bytes] = []
         self.grids: list[Grid] = []
@@ -78,8 +84,10 @@ class Workspace:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self.role == "guest":
+            return
         # Before its first checkpoint a job has nothing to go on from, only copies of images that should not lie about.
-        if self.folder.exists() and not self.begun:
+        if self.folder.exists() and (self.role == "copy" or not self.begun):
             self.remove()
         self._unlock()
 
@@ -105,9 +113,53 @@ class Workspace:
                     self._label_spans.append((_append(labels, case.label), case.label.dtype, case.label.shape))
                 else:
                     self._labels.append(case.label)
+        self._place_codes()
+
+    def _place_codes(self) -> None:
         self.code_dtype = max((grid.code_dtype for grid in self.grids), key=lambda dtype: dtype.itemsize)
         sizes = [int(np.prod(shape)) for shape in self.shapes]
         self._code_offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+
+    def save_index(self, skipped: Mapping[str, str] | None) -> None:
+        """Write down what the working files hold, for guests.
+
+        Args:
+            skipped: cases that were left out, with the reasons.
+        """
+        index = {
+            "names": self.names,
+            "digests": [digest.hex() for digest in self.digests],
+            "grids": [asdict(grid) for grid in self.grids],
+            "shapes": self.shapes,
+            "offsets": self._offsets,
+            "labels": [[label.dtype.str, label.tolist()] for label in self._labels],
+            "label_spans": [[offset, dtype.str, shape] for offset, dtype, shape in self._label_spans],
+            "skipped": skipped,
+        }
+        (self.folder / "index.json").write_text(json.dumps(index))
+
+    def load_index(self) -> dict[str, str] | None:
+        """Know the working files as their owner took them in; returns the cases that were left out.
+
+        Raises:
+            WorkspaceError: if they cannot be seen from here.
+        """
+        path = self.folder / "index.json"
+        if not path.exists():
+            raise WorkspaceError(
+                f"{self.folder} is not there for this process, though another on its machine works in it: give a store in a "
+                "folder that all processes of the machine see"
+            )
+        index = json.loads(path.read_text())
+        self.names, self._offsets = index["names"], index["offsets"]
+        self.digests = [bytes.fromhex(digest) for digest in index["digests"]]
+        self.grids = [Grid(**grid) for grid in index["grids"]]
+        self.shapes = [tuple(shape) for shape in index["shapes"]]
+        self._labels = [np.asarray(values, np.dtype(dtype)) for dtype, values in index["labels"]]
+        self._label_spans = [(start, np.dtype(dtype), tuple(shape)) for start, dtype, shape in index["label_spans"]]
+        self._place_codes()
+        skipped: dict[str, str] | None = index["skipped"]
+        return skipped
 
     def cases(
         self, task: Task, window: IntensityWindow, patch_size: Sequence[int] | None, view_size: Sequence[int] | None
@@ -141,9 +193,12 @@ class Workspace:
 
     def restart(self) -> None:
         """Forget all noise and checkpoints, keep the images."""
-        for path in self.folder.iterdir():
-            if path.name not in ("images.bin", "labels.bin", "lock"):
-                path.unlink()
+        for path in self.progress_files():
+            path.unlink()
+
+    def progress_files(self) -> list[Path]:
+        """The files that hold the noise, the networks and the checkpoint."""
+        return sorted(path for path in self.folder.iterdir() if path.name not in _TAKEN_IN)
 
     def checkpoint(self) -> dict[str, Any]:
         """What ``save_checkpoint`` wrote last; empty at the start."""
@@ -152,6 +207,8 @@ class Workspace:
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Make everything written so far durable, then point to it in one atomic step."""
+        if self.role == "guest":
+            return
         for path in self.folder.iterdir():
             if path.suffix in (".bin", ".safetensors") and path.name not in ("images.bin", "labels.bin"):
                 sync(path)
@@ -163,6 +220,8 @@ class Workspace:
 
     def save_tensors(self, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
         """Keep tensors beside the checkpoint, under a name that the last checkpoint does not use."""
+        if self.role == "guest":
+            return
         # Copies, since tied weights share their memory, which safetensors refuses.
         copies = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
         save_file(copies, self.folder / f"{name}.safetensors")
@@ -172,12 +231,14 @@ class Workspace:
 
     def remove(self) -> None:
         """Delete the folder: the job is done."""
+        if self.role == "guest":
+            return
         shutil.rmtree(self.folder)
         self._unlock()
 
     def _array(self, name: str, dtype: np.dtype[Any]) -> Array:
         path, total = self.folder / name, int(self._code_offsets[-1])
-        if not path.exists() or path.stat().st_size != total * dtype.itemsize:
+        if self.role != "guest" and (not path.exists() or path.stat().st_size != total * dtype.itemsize):
             with open(path, "wb") as file:
                 file.truncate(total * dtype.itemsize)
         return np.memmap(path, dtype, "r+", shape=(total,))

@@ -31,7 +31,10 @@ BELOW: dict[str, tuple[str, ...]] = {
     "training": ("digest", "masks", "recipes", "augmentation", "cases"),
     "scan": ("digest", "intensity", "tasks"),
     "workspace": ("scan", "training"),
-    "methods": ("workspace",),
+    "distributed": (),
+    "joining": ("distributed",),
+    "exchange": ("workspace", "distributed"),  # between the working folders of several machines
+    "methods": ("exchange",),
     "noise": ("intensity", "digest"),
     "noise_rows": ("noise",),
     "store_file": ("noise",),
@@ -39,7 +42,8 @@ BELOW: dict[str, tuple[str, ...]] = {
     "store": ("store_records",),
     "not_found": ("store",),
     "store_writer": ("methods", "store"),
-    "precompute": ("store_writer",),
+    "resuming": ("exchange", "store"),
+    "precompute": ("store_writer", "resuming", "joining"),
     "new_images": ("methods", "not_found"),
     "transforms": ("new_images",),  # on_missing="generate" makes noise against the stored surrogates
     "formats": ("intensity", "digest"),

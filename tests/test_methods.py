@@ -20,7 +20,7 @@ from monai_salm.intensity import IntensityWindow, code_bounds, make_grid
 from monai_salm.masks import mask_size, topk_mask
 from monai_salm.methods import EM, METHODS, SALM, BilevelMethod, Method, RandomNoise
 from monai_salm.methods.base import Job
-from monai_salm.methods.bilevel import _Loop
+from monai_salm.methods.loop import Loop
 from monai_salm.methods.starts import class_pattern
 from monai_salm.networks import build_network, frozen_copy, seeded
 from monai_salm.precompute import precompute
@@ -318,7 +318,7 @@ class BackwardsEM(EM):
     """Takes its units in reverse order."""
 
     def run(self, job: Job) -> int:
-        loop = _Loop(self, job)
+        loop = Loop(self, job)
         assert len(loop.units) == 3
         loop.units.reverse()
         return loop.run()

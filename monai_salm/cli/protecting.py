@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from monai_salm._files import inside
+from monai_salm._launch import launch
 from monai_salm.cli import options as opt
 from monai_salm.cli import readers
 from monai_salm.cli.running import Outcome
@@ -66,6 +67,8 @@ def generate(
     chosen = opt.make_method(method, ctx.obj)
     wanted = opt.read("--splits", readers.names, splits)
     noise, data = _generate(source, store, chosen, layout, wanted, window, settings, progress)
+    if launch().rank > 0:  # rank 0 says what came out; other machines need not even see the store
+        return Outcome({}, "")
     lines = [_described(data), *_listed("left out", data["skipped"])]
     lines.append(f"Noise store: {noise.path} (keep it private: it undoes the protection)")
     return Outcome(data, "\n".join(lines), not data["skipped"])
@@ -271,6 +274,8 @@ def _generate(
             noise = make(overwrite=True)
     else:
         noise = make(settings["overwrite"])
+    if launch().rank > 0:
+        return noise, {}
     data = {
         **noise_statistics(noise),
         "rounds": noise.meta.get("rounds", 0),

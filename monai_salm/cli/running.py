@@ -14,6 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
+from monai_salm._launch import launch
+from monai_salm.cli.ranks import begin_as_rank
 from monai_salm.progress import show_progress
 
 # What the package raises on purpose (its own errors derive from these) and what the system raises in daily use.
@@ -60,11 +62,15 @@ def verb(function: Callable[..., Outcome]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(*, as_json: bool, quiet: bool, debug: bool, **options: Any) -> None:
+        place = launch()
+        first = place.rank == 0  # the others do their share in silence
         try:
+            if place.size > 1:
+                begin_as_rank(function.__name__, place)
             # Whatever a library prints must not mix with the object.
             with redirect_stdout(sys.stderr) if as_json else nullcontext():
                 if "progress" in signature.parameters:
-                    with show_progress(silent=quiet) as progress:
+                    with show_progress(silent=quiet or not first) as progress:
                         outcome = function(**options, progress=progress)
                 else:
                     outcome = function(**options)
@@ -72,13 +78,14 @@ def verb(function: Callable[..., Outcome]) -> Callable[..., None]:
             if debug:
                 raise
             message = str(error) or type(error).__name__
-            typer.echo(f"monai-salm: {message}", err=True)
-            if as_json:
+            if first or not getattr(error, "told", False):
+                typer.echo(f"monai-salm: {'' if first else f'rank {place.rank}: '}{message}", err=True)
+            if as_json and first:
                 _print_json({"ok": False, "error": message})
             raise typer.Exit(1) from error
-        if as_json:
+        if as_json and first:
             _print_json(outcome.data)
-        else:
+        elif first:
             typer.echo(outcome.text)
         if not outcome.ok:
             raise typer.Exit(1)

@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 from monai_salm.cases import Cases
+from monai_salm.distributed import ALONE, World
+from monai_salm.exchange import exchange
 from monai_salm.intensity import Array
 from monai_salm.progress import Progress
 from monai_salm.recipes import Recipe
@@ -33,6 +35,7 @@ class Job:
         device: where to compute.
         seed: of everything random.
         report: called with the progress.
+        world: the ranks that share the work.
     """
 
     cases: Cases
@@ -43,6 +46,16 @@ class Job:
     device: torch.device
     seed: int
     report: Callable[[Progress], None]
+    world: World = ALONE
+
+    def share_out(self, arrays: Sequence[Array], owners: Sequence[int]) -> None:
+        """Make what every rank wrote for its own cases known to all; all ranks call it when all have written.
+
+        Args:
+            arrays: noise or masks, one array a case.
+            owners: the rank that owns each case.
+        """
+        exchange(self.world, arrays, owners)
 
     def generator(self, *purpose: int) -> torch.Generator:
         """A generator of its own for each purpose, so that no draw depends on what ran before (or was resumed)."""
@@ -94,3 +107,28 @@ def require(holds: bool, name: str, rule: str, value: object) -> None:
     """Refuse a setting: rule, then value."""
     if not holds or (isinstance(value, float) and math.isnan(value)):
         raise ValueError(f"{name} must be {rule}, got {value}")
+
+
+def run_without_network(job: Job, make: Callable[[int], Array], text: str) -> int:
+    """``Method.run`` of a method that makes the noise of each case by itself; ranks share the cases.
+
+    Args:
+        job: the data set.
+        make: the finished codes of a case.
+        text: shown with the progress.
+
+    Returns:
+        The code buffer that holds the noise.
+    """
+    owners = job.world.share([image.size for image in job.cases.images])
+    with job.world.leaders_first():
+        codes = job.workspace.codes(0)
+    with job.world.step():
+        own = [case for case, owner in enumerate(owners) if owner == job.world.rank]
+        for done, case in enumerate(own):
+            codes[case][...] = make(case)
+            job.report(Progress("generate", done + 1, len(own), text))
+    job.share_out(codes, owners)
+    with job.world.step():
+        job.workspace.save_checkpoint({**job.workspace.checkpoint(), "rounds": 0, "errors": []})
+    return 0

@@ -14,19 +14,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from monai_salm.cases import shuffled_batches
 from monai_salm.intensity import Array, Grid, IntensityWindow
 from monai_salm.methods.base import Job, Method, require
-from monai_salm.methods.hooks import Batch, Hooks
-from monai_salm.methods.noise_steps import NoiseStep, NotFiniteError, plan_units, workers
+from monai_salm.methods.hooks import Hooks
+from monai_salm.methods.loop import Loop
 from monai_salm.methods.starts import class_pattern
-from monai_salm.networks import frozen_copy, seeded
-from monai_salm.progress import Progress
 from monai_salm.tasks import Task
-from monai_salm.training import Trainer, steps_per_epoch
-
-#: Surrogates kept for images that come later (``on_missing="generate"``).
-KEPT_SURROGATES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,175 +125,11 @@ class BilevelMethod(Hooks, Method):
         return None
 
     def run(self, job: Job) -> int:
-        loop = _Loop(self, job)
+        loop = Loop(self, job)
         return loop.run()
 
     def run_frozen(self, job: Job, surrogates: Sequence[nn.Module]) -> int:
         # Random masks must differ from image to image, and a newcomer is alone in its class.
         seed = job.derive(4, *np.frombuffer(b"".join(job.workspace.digests), np.uint32).tolist())
-        loop = _Loop(replace(self, perturb_type="samplewise"), replace(job, seed=seed))
+        loop = Loop(replace(self, perturb_type="samplewise"), replace(job, seed=seed))
         return loop.run_frozen(surrogates)
-
-
-class _Loop:
-    """One run of the bilevel loop."""
-
-    def __init__(self, method: BilevelMethod, job: Job) -> None:
-        self.method, self.job, self.cases = method, job, job.cases
-        self.units = plan_units(job)
-        self.quanta_per_step = {
-            g.quantum: method.step * job.cases.window.width / g.quantum for g in job.workspace.grids
-        }
-        self.rounds = method.default_rounds[job.cases.spatial_dims] if method.rounds is None else method.rounds
-        self.state = {"rounds": 0, "errors": [], "precision": job.recipe.precision, **job.workspace.checkpoint()}
-        farthest = method.num_steps * min(self.quanta_per_step.values())
-        require(
-            farthest > 0.5,
-            "step_size",
-            "large enough that num_steps of them make one step of the grid",
-            method.step_size,
-        )
-        if method.perturb_type == "classwise":
-            _require_classwise(job)
-            self.units = []
-
-    def run(self) -> int:
-        method, job = self.method, self.job
-        masks = job.workspace.masks() if method.fixed_mask_ratio is not None else None
-        if self.state["rounds"] == 0:
-            self._begin(job.workspace.codes(0))
-        while self.state["rounds"] < self.rounds and not self._stopped():
-            number = self.state["rounds"]
-            source, target = (job.workspace.codes((number + i) % 2) for i in (0, 1))
-            trainer = self._train_surrogate(number, source)
-            error = self._improve_all(number, trainer, source, target, masks)
-            self._finish_round(number, trainer, error)
-        return int(self.state["rounds"] % 2)
-
-    def run_frozen(self, surrogates: Sequence[nn.Module]) -> int:
-        """One round of noise steps against each network, from zero noise; nothing is trained."""
-        job = self.job
-        masks = job.workspace.masks() if self.method.fixed_mask_ratio is not None else None
-        self._begin(job.workspace.codes(0))
-        for number, network in enumerate(surrogates):
-            source, target = (job.workspace.codes((number + i) % 2) for i in (0, 1))
-            trainer = Trainer(network, self.cases.task, job.recipe, job.device, self.cases.spatial_dims)
-            self._improve_all(number, trainer, source, target, masks)
-        return len(surrogates) % 2
-
-    def _begin(self, codes: list[Array]) -> None:
-        """Write what the noise begins as; a fresh workspace holds zeros."""
-        if self.method.start != "class":
-            return
-        classes, window = self.cases.task.num_classes, self.cases.window
-        for case, code in enumerate(codes):
-            image, label, grid = self.cases.images[case], self.cases.labels[case], self.job.workspace.grids[case]
-            code[...] = self.method.first_noise(image, label, grid, window, classes).astype(code.dtype)
-
-    def _stopped(self) -> bool:
-        errors = self.state["errors"]
-        return self.method.stop_error is not None and bool(errors) and errors[-1] <= self.method.stop_error
-
-    def _report(self, number: int, share: float, detail: str) -> None:
-        done = int((number + share) * 1000)
-        errors = self.state["errors"]
-        known = f", training error {errors[-1]:.1%}" if errors else ""
-        text = f"round {number + 1}/{self.rounds}, {detail}{known}"
-        self.job.report(Progress("generate", done, self.rounds * 1000, text))
-
-    def _train_surrogate(self, number: int, codes: Sequence[Array]) -> Trainer:
-        method, job = self.method, self.job
-        every = method.restart_every
-        restart = number // every if every else 0
-        fresh = number % every == 0 if every else number == 0
-        recipe = replace(job.recipe, precision=self.state["precision"])
-        steps = method.surrogate_batches(steps_per_epoch(self.cases, recipe))
-        with seeded(job.derive(0, number), job.device):
-            trainer = Trainer(
-                job.build_surrogate(restart),
-                self.cases.task,
-                recipe,
-                job.device,
-                self.cases.spatial_dims,
-                steps if method.anneals else None,
-            )
-            if not fresh:
-                _load_trainer(trainer, job.workspace.load_tensors(f"surrogate.{(number - 1) % 2}"))
-            noisy = job.workspace.noisy(self.cases, codes) if method.trains_on_noise else self.cases
-            generator = job.generator(1, number)
-            batches = shuffled_batches(len(noisy), recipe.batch_size, generator)
-
-            def batch() -> Batch:
-                regions = [(c, noisy.view.random_region(noisy.images[c].shape[1:], generator)) for c in next(batches)]
-                inputs = noisy.window.normalize(noisy.inputs(regions)).to(job.device)
-                return method.train_inputs(trainer.loss, inputs, noisy.targets(regions).to(job.device), generator)
-
-            for step in range(steps):
-                trainer.step(*batch())
-                self._report(number, 0.3 * (step + 1) / steps, "training the surrogate")
-            if method.calibration_steps:
-                trainer.recalibrate(batch()[0] for _ in range(method.calibration_steps))
-        return trainer
-
-    def _improve_all(
-        self, number: int, trainer: Trainer, source: list[Array], target: list[Array], masks: list[Array] | None
-    ) -> float:
-        """Noise steps for every case, from ``source`` into ``target``; returns the error the surrogate is left with."""
-        frozen = frozen_copy(trainer.model).to(memory_format=trainer.memory_format)
-        step = NoiseStep(self.method, self.job, trainer, frozen, number, self.quanta_per_step)
-        try:
-            return self._in_threads(number, step, source, target, masks)
-        except NotFiniteError as error:
-            trainer.fall_back(str(error))
-            return self._in_threads(number, step, source, target, masks)
-
-    def _in_threads(
-        self, number: int, step: NoiseStep, source: list[Array], target: list[Array], masks: list[Array] | None
-    ) -> float:
-        if self.method.perturb_type == "classwise":
-            return step.improve_classes(source, target)
-        if masks is not None and number == 0:
-            with workers(self.job.device) as pool:
-                list(pool.map(lambda unit: step.fix_masks(unit, masks), self.units))
-        errors = []
-        with workers(self.job.device) as pool:
-            for done, error in enumerate(pool.map(lambda unit: step.improve(unit, source, target, masks), self.units)):
-                errors.append(error)
-                self._report(number, 0.3 + 0.7 * (done + 1) / len(self.units), "improving the noise")
-        return float(np.average(errors, weights=[len(unit.cases) for unit in self.units]))
-
-    def _finish_round(self, number: int, trainer: Trainer, error: float) -> None:
-        workspace = self.job.workspace
-        if self.method.restart_every != 1:
-            workspace.save_tensors(f"surrogate.{number % 2}", _trainer_tensors(trainer))
-        if self.job.surrogate_spec(0) is not None:
-            workspace.save_tensors(f"network.{number % (KEPT_SURROGATES + 1)}", trainer.model.state_dict())
-        precision = "float32" if trainer.precision == "float32" else self.state["precision"]
-        self.state = {"rounds": number + 1, "errors": [*self.state["errors"], error], "precision": precision}
-        workspace.save_checkpoint({**workspace.checkpoint(), **self.state})
-
-
-def _require_classwise(job: Job) -> None:
-    if job.cases.task.kind != "classification" or getattr(job.cases.task, "multi_label", False):
-        raise ValueError('perturb_type "classwise" needs one label per image; use "samplewise"')
-    if len(set(job.workspace.shapes)) > 1 or len(set(job.workspace.grids)) > 1 or job.cases.view.kind == "patch":
-        raise ValueError(
-            'perturb_type "classwise" needs images of one shape and type, without patches; use "samplewise"'
-        )
-
-
-def _trainer_tensors(trainer: Trainer) -> dict[str, torch.Tensor]:
-    tensors = {f"model.{k}": v for k, v in trainer.model.state_dict().items()}
-    for index, values in trainer.optimizer.state_dict()["state"].items():
-        tensors.update({f"optimizer.{index}.{k}": v for k, v in values.items() if v is not None})
-    return tensors
-
-
-def _load_trainer(trainer: Trainer, tensors: dict[str, torch.Tensor]) -> None:
-    trainer.model.load_state_dict({k[len("model.") :]: v for k, v in tensors.items() if k.startswith("model.")})
-    state = trainer.optimizer.state_dict()
-    for key, value in tensors.items():
-        if key.startswith("optimizer."):
-            _, index, name = key.split(".")
-            state["state"].setdefault(int(index), {})[name] = value
-    trainer.optimizer.load_state_dict(state)

@@ -101,3 +101,7 @@ class Hooks:
             gradient: of the loss with respect to the noise, same shape.
         """
         return fixed
+
+    def still(self, label: Array) -> bool:
+        """Whether the noise of a case stays as it begins: no noise steps are spent on it."""
+        return False

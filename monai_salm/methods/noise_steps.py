@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,11 +27,12 @@ class NotFiniteError(RuntimeError):
 
 @dataclass(frozen=True)
 class Unit:
-    """Cases of one shape and type whose noise is improved together, tile by tile."""
+    """Cases of one shape and type whose noise is improved together, tile by tile; or stays as it begins (``still``)."""
 
     index: int
     cases: list[int]
     tiles: list[Slices]
+    still: bool = False
 
 
 class NoiseStep:
@@ -76,16 +77,20 @@ class NoiseStep:
         length = self.quanta_per_step[grid.quantum]
         codes = torch.minimum(torch.maximum(codes if fixed is None else codes * fixed, lower), upper)
         error = 0.0
-        for _ in range(self.method.num_steps):
+        for _ in range(0 if unit.still else self.method.num_steps):
             gradient, wrong = self.gradient(images, codes, grid.quantum, targets, generator)
-            if fixed is None:
-                allowed = self.method.choose(gradient, images, generator)
-            else:
-                allowed = self.method.within(fixed, gradient)
+            allowed = self._allowed(gradient, images, fixed, generator)
             direction = gradient.sign() if allowed is None else gradient.sign() * allowed
             codes = torch.minimum(torch.maximum(codes - length * direction, lower), upper)
             error = wrong
         return codes, error
+
+    def _allowed(
+        self, gradient: torch.Tensor, images: torch.Tensor, fixed: torch.Tensor | None, generator: torch.Generator
+    ) -> torch.Tensor | None:
+        if fixed is not None:
+            return self.method.within(fixed, gradient)
+        return self.method.choose(gradient, images, generator)
 
     def gradient(
         self,
@@ -162,9 +167,11 @@ class NoiseStep:
         """Classwise noise: every step follows the mean gradient over a batch of the class."""
         labels = np.asarray([int(label) for label in self.cases.labels])
         present = [np.flatnonzero(labels == c) for c in np.unique(labels)]
+        owners = class_owners(self.job)
+        present = [members for members in present if owners[members[0]] == self.job.world.rank]
         with workers(self.job.device) as pool:
             errors = list(pool.map(lambda members: self._improve_class(members, source, target), present))
-        return float(np.average(errors, weights=[len(members) for members in present]))
+        return mean_error(errors, [len(members) for members in present])
 
     def _improve_class(self, members: Array, source: list[Array], target: list[Array]) -> float:
         grid = self.job.workspace.grids[0]
@@ -194,6 +201,29 @@ class NoiseStep:
         return torch.from_numpy(np.stack(arrays).astype(np.float32)).to(self.job.device)
 
 
+def mean_error(errors: Sequence[float], cases: Sequence[int]) -> float:
+    """The mean error of units, by their cases; 0 of none, which a rank may have."""
+    return float(np.average(errors, weights=cases)) if errors else 0.0
+
+
+def unit_owners(job: Job, units: Sequence[Unit]) -> list[int]:
+    """The rank that owns each case, by the unit it is in."""
+    owners = [0] * len(job.cases)
+    costs = [len(unit.cases) * float(np.prod(job.workspace.shapes[unit.cases[0]])) for unit in units]
+    for unit, rank in zip(units, job.world.share(costs), strict=True):
+        for case in unit.cases:
+            owners[case] = rank
+    return owners
+
+
+def class_owners(job: Job) -> list[int]:
+    """The rank that owns each case, by its class: classwise noise is one job a class."""
+    labels = [int(label) for label in job.cases.labels]
+    present = sorted(set(labels))
+    owner = dict(zip(present, job.world.share([1.0] * len(present)), strict=True))
+    return [owner[label] for label in labels]
+
+
 def _class_noise(codes: list[Array], members: Array) -> Array:
     """A class' noise, from its images: each holds it clipped to what it can carry, so the extremes are the noise."""
     low = high = codes[members[0]]
@@ -203,17 +233,31 @@ def _class_noise(codes: list[Array], members: Array) -> Array:
     return noise
 
 
-def plan_units(job: Job) -> list[Unit]:
-    """Batches of cases of one shape and type, each with the tiles that cover its images."""
+def plan_units(job: Job, still: Callable[[Array], bool]) -> list[Unit]:
+    """Batches of cases of one shape and type, each with the tiles that cover its images.
+
+    Args:
+        job: the data set.
+        still: whether the noise of a case with this label stays as it begins.
+
+    Where ranks share the work, there are as many batches of one size as give each rank the same.
+    """
     groups: dict[tuple[Any, ...], list[int]] = {}
     for case, (shape, grid) in enumerate(zip(job.workspace.shapes, job.workspace.grids, strict=True)):
-        groups.setdefault((shape, grid), []).append(case)
+        groups.setdefault((shape, grid, still(job.cases.labels[case])), []).append(case)
     units: list[Unit] = []
-    for (shape, _), cases in groups.items():
+    for (shape, _, resting), cases in groups.items():
         tiles = job.cases.view.tiles(shape[1:])
-        for start in range(0, len(cases), job.recipe.batch_size):
-            units.append(Unit(len(units), cases[start : start + job.recipe.batch_size], tiles))
+        for members in _batches(cases, job.recipe.batch_size, job.world.size):
+            units.append(Unit(len(units), members, tiles, resting))
     return units
+
+
+def _batches(cases: list[int], batch_size: int, ranks: int) -> list[list[int]]:
+    if ranks == 1:
+        return [cases[start : start + batch_size] for start in range(0, len(cases), batch_size)]
+    count = min(len(cases), -(-len(cases) // (batch_size * ranks)) * ranks)
+    return [cases[len(cases) * i // count : len(cases) * (i + 1) // count] for i in range(count)]
 
 
 @contextmanager

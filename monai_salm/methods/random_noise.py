@@ -9,8 +9,7 @@ import numpy as np
 
 from monai_salm.digest import content_digest
 from monai_salm.intensity import Array, Grid, IntensityWindow, effective_codes
-from monai_salm.methods.base import Job, Method
-from monai_salm.progress import Progress
+from monai_salm.methods.base import Job, Method, run_without_network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +19,12 @@ class RandomNoise(Method):
     name: ClassVar[str] = "random_noise"
 
     def run(self, job: Job) -> int:
-        codes, total = job.workspace.codes(0), len(job.cases)
-        for case, image in enumerate(job.cases.images):
-            codes[case][...] = random_codes(image, job.cases.window, job.workspace.grids[case], job.seed)
-            job.report(Progress("generate", case + 1, total, "random noise"))
-        job.workspace.save_checkpoint({**job.workspace.checkpoint(), "rounds": 0, "errors": []})
-        return 0
+        cases, grids = job.cases, job.workspace.grids
+
+        def make(case: int) -> Array:
+            return random_codes(cases.images[case], cases.window, grids[case], job.seed)
+
+        return run_without_network(job, make, "random noise")
 
 
 def random_codes(image: Array, window: IntensityWindow, grid: Grid, seed: int) -> Array:

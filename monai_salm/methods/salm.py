@@ -51,9 +51,9 @@ class SALM(BilevelMethod):
         start: as for ``BilevelMethod``; None is ``"class"`` for one label per image or voxel and SALM's own mask, else ``"zero"``.
             For segmentation the pattern stands alone (``rounds=0``) unless rounds are given: noise steps only weakened it.
         plain_class: the class without a pattern, for labels per image; None is the rarest.
-        views: what noise is to outlive, names of ``methods.views.VIEWS`` (``"none"``, ``"augment"``, ``"jpeg"``, ``"blur"``, ``"median"``,
-            ``"bit_depth"``, ``"resample"``, ``"gamma"``): surrogates and noise steps see the images through them, and the pattern
-            of a class is coarse where one of them takes fine patterns away.
+        views: what noise is to outlive, names of ``methods.views.VIEWS`` (none, augment, jpeg, blur, median, bit_depth,
+            resample, gamma): surrogates and noise steps see the images through them, and the pattern of a class is coarse
+            where one of them takes fine patterns away; noise steps then change the plain class alone.
     """
 
     step_size: float | None = None
@@ -125,6 +125,11 @@ class SALM(BilevelMethod):
         # What rounding leaves of the noise are the elements near a threshold: few, so that only a fine pattern shows in them.
         fine = class_pattern(label, shape, num_classes, self.plain_class)
         return np.where(rounds_differently(image, window, self.epsilon), fine, pattern) * grid.max_code
+
+    def still(self, label: Array) -> bool:
+        # Steps on top of a coarse pattern weakened it under every view (docs/experiments.md); a plain class needs them.
+        coarse = self.start == "class" and bool(_SMOOTHING & set(self.views))
+        return coarse and self.target == "next" and int(label) != self.plain_class
 
     def within(self, fixed: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
         if self.target != "next":

@@ -11,8 +11,7 @@ import numpy as np
 
 from monai_salm.digest import content_digest
 from monai_salm.intensity import Array, effective_codes
-from monai_salm.methods.base import Job, Method, require
-from monai_salm.progress import Progress
+from monai_salm.methods.base import Job, Method, require, run_without_network
 from monai_salm.tasks import Task
 
 #: Noise of any scale: ``(shape (channel, *spatial), class, generator of the image's own) -> floats of that shape``.
@@ -51,18 +50,17 @@ class Shortcut(Method):
         return self
 
     def run(self, job: Job) -> int:
-        cases, total = job.cases, len(job.cases)
-        make = self.maker(cases.task.num_classes, cases.in_channels, cases.spatial_dims, job.seed)
-        codes = job.workspace.codes(0)
-        for case, image in enumerate(cases.images):
-            grid = job.workspace.grids[case]
+        cases, grids = job.cases, job.workspace.grids
+        draw = self.maker(cases.task.num_classes, cases.in_channels, cases.spatial_dims, job.seed)
+
+        def make(case: int) -> Array:
+            image, grid = cases.images[case], grids[case]
             words = np.frombuffer(content_digest(image), np.uint32).tolist()
-            noise = make(image.shape, int(cases.labels[case]), np.random.default_rng([job.seed, *words]))
+            noise = draw(image.shape, int(cases.labels[case]), np.random.default_rng([job.seed, *words]))
             whole = np.rint(scaled(noise, self.rms, grid.max_code)).astype(np.int32)
-            codes[case][...] = effective_codes(image, whole, cases.window, grid)
-            job.report(Progress("generate", case + 1, total, f"{self.name} noise"))
-        job.workspace.save_checkpoint({**job.workspace.checkpoint(), "rounds": 0, "errors": []})
-        return 0
+            return effective_codes(image, whole, cases.window, grid)
+
+        return run_without_network(job, make, f"{self.name} noise")
 
 
 def scaled(noise: Array, rms: float, budget: float) -> Array:
