@@ -13,7 +13,7 @@ import numpy as np
 
 from monai_salm.intensity import effective_codes
 from monai_salm.methods.base import Job
-from monai_salm.methods.bilevel import KEPT_SURROGATES
+from monai_salm.methods.loop import KEPT_SURROGATES
 from monai_salm.progress import Progress
 from monai_salm.store import Noise, NoiseStore, NoiseStoreError
 from monai_salm.store_records import records

@@ -93,15 +93,6 @@ class Hooks:
         """
         return None
 
-    def within(self, fixed: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-        """Elements of a fixed mask that a noise step may change; by default all.
-
-        Args:
-            fixed: boolean ``(batch, channel, *spatial)``, the mask of each sample.
-            gradient: of the loss with respect to the noise, same shape.
-        """
-        return fixed
-
     def still(self, label: Array) -> bool:
         """Whether the noise of a case stays as it begins: no noise steps are spent on it."""
         return False

@@ -79,18 +79,11 @@ class NoiseStep:
         error = 0.0
         for _ in range(0 if unit.still else self.method.num_steps):
             gradient, wrong = self.gradient(images, codes, grid.quantum, targets, generator)
-            allowed = self._allowed(gradient, images, fixed, generator)
+            allowed = fixed if fixed is not None else self.method.choose(gradient, images, generator)
             direction = gradient.sign() if allowed is None else gradient.sign() * allowed
             codes = torch.minimum(torch.maximum(codes - length * direction, lower), upper)
             error = wrong
         return codes, error
-
-    def _allowed(
-        self, gradient: torch.Tensor, images: torch.Tensor, fixed: torch.Tensor | None, generator: torch.Generator
-    ) -> torch.Tensor | None:
-        if fixed is not None:
-            return self.method.within(fixed, gradient)
-        return self.method.choose(gradient, images, generator)
 
     def gradient(
         self,

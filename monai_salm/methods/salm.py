@@ -127,16 +127,10 @@ class SALM(BilevelMethod):
         return np.where(rounds_differently(image, window, self.epsilon), fine, pattern) * grid.max_code
 
     def still(self, label: Array) -> bool:
-        # Steps on top of a coarse pattern weakened it under every view (docs/experiments.md); a plain class needs them.
-        coarse = self.start == "class" and bool(_SMOOTHING & set(self.views))
-        return coarse and self.target == "next" and int(label) != self.plain_class
-
-    def within(self, fixed: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-        if self.target != "next":
-            return fixed
-        # The mask holds the pattern of the class; steps that changed all of it would leave nothing of that.
-        k = mask_size(int(mask_size(gradient[0].numel(), self.mask_ratio)), self.mask_ratio)
-        return topk_mask(gradient.abs() * fixed, k) & fixed
+        # Steps on top of a coarse pattern, or of one that covers its mask alone, weakened it (docs/experiments.md); images of
+        # the plain class have nothing else.
+        weak = bool(_SMOOTHING & set(self.views)) or self.mask_scope == "sample"
+        return self.start == "class" and self.target == "next" and weak and int(label) != self.plain_class
 
     @property
     def trains_on_noise(self) -> bool:

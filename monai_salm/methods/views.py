@@ -78,7 +78,8 @@ def resample(images: torch.Tensor, epsilon: float, generator: torch.Generator) -
 
 def gamma(images: torch.Tensor, epsilon: float, generator: torch.Generator) -> torch.Tensor:
     """The square root of the intensity; its slope is bounded near 0."""
-    return (images + 1e-4).sqrt()
+    root: torch.Tensor = (images + 1e-4).sqrt()
+    return root
 
 
 def bit_depth(images: torch.Tensor, epsilon: float, generator: torch.Generator, bits: int = 2) -> torch.Tensor:
@@ -86,7 +87,8 @@ def bit_depth(images: torch.Tensor, epsilon: float, generator: torch.Generator, 
     scaled = images * (2**bits - 1)
     reached = ((scaled - scaled.floor() - 0.5).abs() <= epsilon * (2**bits - 1)).detach()
     passing = torch.where(reached, scaled, scaled.detach())
-    return (passing + (scaled.round() - scaled).detach()) / (2**bits - 1)
+    rounded: torch.Tensor = passing + (scaled.round() - scaled).detach()
+    return rounded / (2**bits - 1)
 
 
 def jpeg(images: torch.Tensor, epsilon: float, generator: torch.Generator, quality: int = 10) -> torch.Tensor:
