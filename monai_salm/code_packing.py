@@ -172,9 +172,7 @@ def decompress_bytes(packed: bytes, most: int) -> bytes:
     return _decompressed(packed[1:], size)
 
 
-def _decompress_into(
-    blob: bytes, total: int, start: int, out: Array, spread: Callable[[Array, Array], object]
-) -> None:
+def _decompress_into(blob: bytes, total: int, start: int, out: Array, spread: Callable[[Array, Array], object]) -> None:
     """Unpack ``len(out)`` of ``total`` bytes from ``start`` on, and spread each part of them over its part of ``out``."""
     frames = _frames(blob, total)
     first, last = start // _PART, (start + len(out) - 1) // _PART

@@ -212,16 +212,17 @@ def apply_codes(image: Array, codes: Array, quantum: float, grid: str | None = N
         noise = flat_codes[part].astype(image.dtype if floats else wide)
         if step != 1:
             noise *= step
-        if floats:
-            # Adding a code of 0 would turn -0.0 into 0.0; subtracting it keeps every bit.
-            changed = np.subtract(flat[part], np.subtract(image.dtype.type(0), noise, out=noise), out=noise)
-        else:
-            changed = np.add(noise, flat[part], out=noise)
+        if floats and grid is None:
+            # Adding a code of 0 would turn -0.0 into 0.0; subtracting it keeps every bit. No integer grid holds -0.0.
+            np.subtract(flat[part], np.subtract(image.dtype.type(0), noise, out=noise), out=flat_total[part])
+            return
+        changed = np.add(flat[part], noise, out=flat_total[part] if floats else noise)
         if bounds and not (bounds[0] <= changed.min() and changed.max() <= bounds[1]):
             raise OverflowError(
                 f"image + noise leaves the range of {grid or image.dtype}: the noise was made for another image"
             )
-        flat_total[part] = changed
+        if not floats:
+            flat_total[part] = changed
 
     in_threads(add, blocks(flat.size), flat.size)
     return total

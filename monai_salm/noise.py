@@ -10,7 +10,6 @@ from numpy.typing import DTypeLike
 from monai_salm.digest import content_digest
 from monai_salm.intensity import Array, apply_codes, remove_codes, rounding_residual
 
-
 # Their sums are exact in float32.
 _IN_FLOATS = ("uint8", "int8", "uint16", "int16")
 
@@ -103,9 +102,7 @@ class Noise:
         grid = self._grid(protected, known)
         stored = protected if grid else self._on_grid(protected)
         try:
-            return self._in_type(
-                remove_codes(stored, self.codes, self.quantum, self.residual, grid), protected.dtype
-            )
+            return self._in_type(remove_codes(stored, self.codes, self.quantum, self.residual, grid), protected.dtype)
         except OverflowError as error:
             raise NoiseStoreError(f"case {self.name!r}: {error}") from error
 

@@ -15,8 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from monai_salm.code_packing import PackingError, compress, compress_bytes, decompress, decompress_bytes
-from monai_salm.code_packing import pack_codes, unpack_codes
+from monai_salm.code_packing import (
+    PackingError,
+    compress,
+    compress_bytes,
+    decompress,
+    decompress_bytes,
+    pack_codes,
+    unpack_codes,
+)
 from monai_salm.digest import DIGEST_SIZE
 from monai_salm.intensity import GRIDS, INTEGER_GRIDS
 from monai_salm.noise import Noise

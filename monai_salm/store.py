@@ -187,7 +187,9 @@ class NoiseStore:
             }
         except (RowError, TypeError) as error:
             raise damaged(self.path, f"in a row, {error}") from error
-        return [shape for kind in sorted(kinds) for shape in self._shapes("SELECT shape FROM kind WHERE id = ?", (kind,))]
+        return [
+            shape for kind in sorted(kinds) for shape in self._shapes("SELECT shape FROM kind WHERE id = ?", (kind,))
+        ]
 
     def dtypes(self) -> list[str]:
         """The stored types that the noise was made on."""
@@ -273,7 +275,9 @@ class NoiseStore:
             if digest != (noise.digest if table == "original" else noise.protected):
                 raise RowError("it is filed under another image")
         except RowError as error:
-            raise damaged(self.path, f"noise of shape {str(rows[0][1])[:99]} is not as it was written: {error}") from error
+            raise damaged(
+                self.path, f"noise of shape {str(rows[0][1])[:99]} is not as it was written: {error}"
+            ) from error
         return noise
 
     def _shapes(self, query: str, values: tuple[object, ...] = ()) -> list[tuple[int, ...]]:
