@@ -253,7 +253,8 @@ def _chain(signs: Array) -> Array:
 def _unchain(chained: Array) -> Array:
     """The product of the nonzero signs so far."""
     zero = chained == 0
-    return np.multiply.accumulate(chained | zero, axis=-1, dtype=np.int8) * ~zero
+    signs: Array = np.multiply.accumulate(chained | zero, axis=-1, dtype=np.int8) * ~zero
+    return signs
 
 
 def _pack_exceptions(places: Array, values: Array, total: int) -> bytes:

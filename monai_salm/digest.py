@@ -19,7 +19,6 @@ from monai_salm._blocks import BLOCK, blocks, in_threads
 #: 2**64 hashes to find, and would only share their noise.
 DIGEST_SIZE = 16
 
-_BITS = {2: np.dtype("u2"), 4: np.dtype("u4"), 8: np.dtype("u8")}
 _INTEGERS = ("uint8", "int16", "uint16", "int32")
 _RANGES = [(name, np.iinfo(name).min, np.iinfo(name).max) for name in _INTEGERS]
 # Up to this many values, copying them to compare them is quicker than NumPy's calls.
@@ -84,11 +83,11 @@ def canonical(array: NDArray[np.generic]) -> NDArray[np.generic]:
 
 def _canonical_float(array: NDArray[np.generic]) -> NDArray[np.generic]:
     """Comparing bits tells 0.0 from -0.0, which no integer holds."""
-    if array.dtype.itemsize not in _BITS:  # extended precision, which no image file has
+    if array.dtype.itemsize > 8:  # extended precision, which no image file has
         array = array.astype(np.float64)
     if array.size == 0:
         return array.astype(np.uint8)
-    bits = _BITS[array.dtype.itemsize]
+    bits = f"u{array.dtype.itemsize}"
     with np.errstate(invalid="ignore", over="ignore"):
         for whole in (_INT16, _INT32):
             cast = array.astype(whole)
@@ -120,5 +119,5 @@ def _tag(values: NDArray[np.generic]) -> bytes:
     return f"{values.dtype.kind}{values.dtype.itemsize};".encode()
 
 
-def _little(values: NDArray[np.generic]) -> NDArray[np.generic]:
-    return values.astype(values.dtype.newbyteorder("<"), copy=False)
+def _little(values: NDArray[np.generic]) -> memoryview:
+    return values.astype(values.dtype.newbyteorder("<"), copy=False).data
