@@ -1,4 +1,10 @@
-"""The content digest by which an image is known, wherever it was loaded from and in whatever type."""
+"""The content digest by which an image is known, wherever it was loaded from and in whatever type.
+
+Values are taken in the order of the axes (C order), in blocks of ``BLOCK``. Each block is hashed in the smallest type of a
+fixed list that holds its values exactly, so that neither the type of the array nor the number of threads matters. An image
+of several blocks is known by the hash of its blocks' hashes: its shape, which is hashed first, says how many there are, so
+two images with one digest would be a collision of SHA-256.
+"""
 
 from __future__ import annotations
 
@@ -7,56 +13,111 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-# Tried in this order; the first that holds every value exactly is hashed, so that a uint8 image and the same image
-# loaded as float32 have one digest.
-_CANONICAL = ("uint8", "int16", "uint16", "int32", "float32", "float64")
+from monai_salm._blocks import BLOCK, blocks, in_threads
+
+#: Bytes of a digest: 128 bits of SHA-256. Nobody can find another image for a given digest; two images of one digest take
+#: 2**64 hashes to find, and would only share their noise.
+DIGEST_SIZE = 16
+
+_INTEGERS = ("uint8", "int16", "uint16", "int32")
+_RANGES = [(name, np.iinfo(name).min, np.iinfo(name).max) for name in _INTEGERS]
+# Up to this many values, copying them to compare them is quicker than NumPy's calls.
+_FEW = 2**12
+_INT16, _INT32, _FLOAT32 = np.dtype("i2"), np.dtype("i4"), np.dtype("f4")
 
 
-def canonical(array: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Return the array in the smallest type of a fixed list that holds its values exactly.
+def content_digest(array: NDArray[np.generic]) -> bytes:
+    """Hash of an image's values and shape, independent of the type they are stored in.
 
     Args:
-        array: any shape; integer, boolean or real floating values.
+        array: channel-first image ``(channel, *spatial)``.
+
+    Returns:
+        ``DIGEST_SIZE`` bytes.
 
     Raises:
         TypeError: for values that are not real numbers.
     """
     if array.dtype.kind not in "biuf":
         raise TypeError(f"an image must hold real numbers, got dtype {array.dtype}")
-    if array.size == 0:
-        return array.astype("uint8")
-    low, high = array.min(), array.max()
-    for name in _CANONICAL:
-        dtype = np.dtype(name)
-        if array.dtype == dtype and dtype.kind == "f":
-            return array
-        if dtype.kind in "iu" and not (np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max):
-            continue
-        with np.errstate(invalid="ignore", over="ignore"):
-            cast = array.astype(dtype)
-            same = np.array_equal(cast, array)
-        if same and not (dtype.kind in "iu" and array.dtype.kind == "f" and _has_negative_zero(array)):
-            return cast
-    return array.astype("float64")
+    header = f"{','.join(map(str, array.shape))};".encode()
+    flat = np.ascontiguousarray(array).reshape(-1)
+    if flat.size <= BLOCK:
+        values = canonical(flat)
+        whole = hashlib.sha256(header + _tag(values))
+        whole.update(_little(values))
+        return whole.digest()[:DIGEST_SIZE]
+
+    def leaf(part: slice) -> bytes:
+        values = canonical(flat[part])
+        return _tag(values) + hashlib.sha256(_little(values)).digest()
+
+    leaves = in_threads(leaf, blocks(flat.size), flat.size)
+    return hashlib.sha256(header + b"".join(leaves)).digest()[:DIGEST_SIZE]
 
 
-def _has_negative_zero(array: NDArray[np.generic]) -> bool:
-    zero = array == 0
-    return bool(zero.any() and np.signbit(array[zero]).any())
+def canonical(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Return the array in the smallest type of a fixed list that holds its values exactly.
 
-
-def content_digest(array: NDArray[np.generic]) -> bytes:
-    """SHA-256 of an image's values and shape, independent of the type they are stored in.
+    The list is uint8, int16, uint16, int32, float32, float64. What none of them holds stays as it is.
 
     Args:
-        array: channel-first image ``(channel, *spatial)``.
-
-    Returns:
-        32 bytes.
+        array: any shape; integer, boolean or real floating values.
     """
-    values = np.ascontiguousarray(canonical(array))
-    values = values.astype(values.dtype.newbyteorder("<"), copy=False)
-    header = f"{values.dtype.name}:{','.join(map(str, array.shape))};".encode()
-    digest = hashlib.sha256(header)
-    digest.update(values.reshape(-1).view(np.uint8).data)
-    return digest.digest()
+    if array.dtype.byteorder not in "=|":
+        array = array.astype(array.dtype.newbyteorder("="))
+    if array.dtype.kind == "f":
+        return _canonical_float(array)
+    if array.dtype.kind == "b" or array.size == 0:
+        return array.astype(np.uint8)
+    name = _integer_type(array)
+    if name:
+        return array.astype(name, copy=False)
+    for name in ("float32", "float64"):
+        cast = array.astype(name)
+        with np.errstate(invalid="ignore"):
+            if np.array_equal(cast.astype(array.dtype), array) and cast.max() < 2.0**63:
+                return cast
+    return array
+
+
+def _canonical_float(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Comparing bits tells 0.0 from -0.0, which no integer holds."""
+    if array.dtype.itemsize > 8:  # extended precision, which no image file has
+        array = array.astype(np.float64)
+    if array.size == 0:
+        return array.astype(np.uint8)
+    bits = f"u{array.dtype.itemsize}"
+    with np.errstate(invalid="ignore", over="ignore"):
+        for whole in (_INT16, _INT32):
+            cast = array.astype(whole)
+            back = cast.astype(array.dtype)
+            if _equal(back.view(bits), array.view(bits)):
+                name = _integer_type(cast)
+                # 2.0**31 may become the largest integer, and that 2.0**31 again in float32.
+                if whole is _INT16 or array.dtype.itemsize == 8 or cast.max() < 2**31 - 1:
+                    return cast.astype(name, copy=False)
+        single = array.astype(_FLOAT32, copy=False)
+        if array.dtype.itemsize <= 4 or _equal(single.astype(array.dtype).view(bits), array.view(bits)):
+            return single
+    return array
+
+
+def _integer_type(array: NDArray[np.generic]) -> str:
+    """The first integer type of the list that holds all values of an integer array; empty if none does."""
+    low, high = np.minimum.reduce(array, axis=None), np.maximum.reduce(array, axis=None)
+    return next((name for name, smallest, largest in _RANGES if smallest <= low and high <= largest), "")
+
+
+def _equal(first: NDArray[np.generic], second: NDArray[np.generic]) -> bool:
+    if first.size <= _FEW:
+        return first.tobytes() == second.tobytes()
+    return bool((first == second).all())
+
+
+def _tag(values: NDArray[np.generic]) -> bytes:
+    return f"{values.dtype.kind}{values.dtype.itemsize};".encode()
+
+
+def _little(values: NDArray[np.generic]) -> memoryview:
+    return values.astype(values.dtype.newbyteorder("<"), copy=False).data

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from monai_salm._blocks import blocks, in_threads
 
 #: Any NumPy array; shapes and types are stated where one is taken.
 Array: TypeAlias = NDArray[Any]
@@ -185,26 +188,44 @@ def effective_codes(image: Array, codes: Array, window: IntensityWindow, grid: G
     return np.clip(codes, lower.numpy(), upper.numpy()).astype(grid.code_dtype)
 
 
-def apply_codes(image: Array, codes: Array, quantum: float) -> Array:
+def apply_codes(image: Array, codes: Array, quantum: float, grid: str | None = None) -> Array:
     """Return ``image + codes * quantum`` in the image's own type, exactly as ``apply_codes_tensor`` does.
 
     Args:
         image: stored array, any shape.
         codes: integer codes of the same shape.
         quantum: stored units per code.
+        grid: an integer type that all the image's values are known to be of, if it was loaded as floats that hold them.
 
     Raises:
         OverflowError: if the sum leaves the range of an integer image: the noise belongs to another image.
     """
-    if np.issubdtype(image.dtype, np.floating):
-        # Adding a code of 0 would turn -0.0 into 0.0; subtracting it keeps every bit.
-        shifted: Array = image - (0 - codes.astype(image.dtype) * image.dtype.type(quantum))
-        return shifted
-    total = image.astype(np.int64) + codes.astype(np.int64) * _whole(quantum, image.dtype)
-    info = np.iinfo(image.dtype)
-    if total.size and (total.min() < info.min or total.max() > info.max):
-        raise OverflowError(f"image + noise leaves the range of {image.dtype}: the noise was made for another image")
-    return total.astype(image.dtype)
+    floats = np.issubdtype(image.dtype, np.floating)
+    step = image.dtype.type(quantum) if floats else _whole(quantum, image.dtype)
+    bounds = _range(grid or image.dtype.name) if grid or not floats else None
+    wide = np.int32 if image.dtype.itemsize <= 2 and codes.dtype.itemsize <= 2 and abs(quantum) <= 2**14 else np.int64
+    flat, flat_codes = np.ascontiguousarray(image).reshape(-1), np.ascontiguousarray(codes).reshape(-1)
+    total = np.empty(image.shape, image.dtype)
+    flat_total = total.reshape(-1)
+
+    def add(part: slice) -> None:
+        noise = flat_codes[part].astype(image.dtype if floats else wide)
+        if step != 1:
+            noise *= step
+        if floats and grid is None:
+            # Adding a code of 0 would turn -0.0 into 0.0; subtracting it keeps every bit. No integer grid holds -0.0.
+            np.subtract(flat[part], np.subtract(image.dtype.type(0), noise, out=noise), out=flat_total[part])
+            return
+        changed = np.add(flat[part], noise, out=flat_total[part] if floats else noise)
+        if bounds and not (bounds[0] <= changed.min() and changed.max() <= bounds[1]):
+            raise OverflowError(
+                f"image + noise leaves the range of {grid or image.dtype}: the noise was made for another image"
+            )
+        if not floats:
+            flat_total[part] = changed
+
+    in_threads(add, blocks(flat.size), flat.size)
+    return total
 
 
 def apply_codes_tensor(image: torch.Tensor, codes: torch.Tensor, quantum: float) -> torch.Tensor:
@@ -225,6 +246,12 @@ def apply_codes_tensor(image: torch.Tensor, codes: torch.Tensor, quantum: float)
     if total.numel() and (int(total.min()) < info.min or int(total.max()) > info.max):
         raise OverflowError(f"image + noise leaves the range of {image.dtype}: the noise was made for another image")
     return total.to(image.dtype)
+
+
+@lru_cache
+def _range(dtype: str) -> tuple[float, float]:
+    info = np.iinfo(dtype)
+    return info.min, info.max
 
 
 def _whole(quantum: float, dtype: object) -> int:
@@ -250,12 +277,14 @@ def rounding_residual(image: Array, codes: Array, quantum: float) -> Array | Non
     if not np.issubdtype(image.dtype, np.floating):
         return None
     bits = np.dtype(f"u{image.dtype.itemsize}")
-    back = apply_codes(apply_codes(image, codes, quantum), -codes.astype(np.int64), quantum)
+    back = apply_codes(apply_codes(image, codes, quantum), codes, -quantum)
     residual = np.ascontiguousarray(image).view(bits) ^ np.ascontiguousarray(back).view(bits)
     return residual if residual.any() else None
 
 
-def remove_codes(protected: Array, codes: Array, quantum: float, residual: Array | None = None) -> Array:
+def remove_codes(
+    protected: Array, codes: Array, quantum: float, residual: Array | None = None, grid: str | None = None
+) -> Array:
     """Undo ``apply_codes`` bit for bit.
 
     Args:
@@ -263,11 +292,12 @@ def remove_codes(protected: Array, codes: Array, quantum: float, residual: Array
         codes: the codes that were added.
         quantum: stored units per code.
         residual: what ``rounding_residual`` gave for the original.
+        grid: as for ``apply_codes``.
 
     Returns:
         The original array.
     """
-    back = apply_codes(protected, -codes.astype(np.int64), quantum)
+    back = apply_codes(protected, codes, -quantum, grid)
     if residual is None:
         return back
     return (np.ascontiguousarray(back).view(residual.dtype) ^ residual).view(back.dtype)

@@ -10,6 +10,9 @@ from numpy.typing import DTypeLike
 from monai_salm.digest import content_digest
 from monai_salm.intensity import Array, apply_codes, remove_codes, rounding_residual
 
+# Their sums are exact in float32.
+_IN_FLOATS = ("uint8", "int8", "uint16", "int16")
+
 
 class NoiseStoreError(RuntimeError):
     """The store is missing, damaged, of another format, or does not hold what was asked for."""
@@ -63,11 +66,12 @@ class Noise:
             residual=rounding_residual(image, codes, quantum),
         )
 
-    def apply(self, image: Array) -> Array:
+    def apply(self, image: Array, *, known: bool = False) -> Array:
         """Protect the original image.
 
         Args:
             image: the values that the digest was taken of, in any type that holds the protected values too.
+            known: its digest was compared with this noise's, so that its values need no other check.
 
         Returns:
             A new array of the image's type.
@@ -75,17 +79,19 @@ class Noise:
         Raises:
             NoiseStoreError: if the shape differs (noise is never broadcast), or a type cannot hold the values.
         """
-        stored = self._on_grid(image)
+        grid = self._grid(image, known)
+        stored = image if grid else self._on_grid(image)
         try:
-            return self._in_type(apply_codes(stored, self.codes, self.quantum), image.dtype)
+            return self._in_type(apply_codes(stored, self.codes, self.quantum, grid), image.dtype)
         except OverflowError as error:
             raise NoiseStoreError(f"case {self.name!r}: {error}") from error
 
-    def remove(self, protected: Array) -> Array:
+    def remove(self, protected: Array, *, known: bool = False) -> Array:
         """Give back the original bit for bit.
 
         Args:
             protected: the protected image, in any type that holds both its values and the original's.
+            known: its digest was compared with that of this noise's protected image.
 
         Returns:
             A new array of the protected image's type.
@@ -93,11 +99,17 @@ class Noise:
         Raises:
             NoiseStoreError: as for ``apply``.
         """
-        stored = self._on_grid(protected)
+        grid = self._grid(protected, known)
+        stored = protected if grid else self._on_grid(protected)
         try:
-            return self._in_type(remove_codes(stored, self.codes, self.quantum, self.residual), protected.dtype)
+            return self._in_type(remove_codes(stored, self.codes, self.quantum, self.residual, grid), protected.dtype)
         except OverflowError as error:
             raise NoiseStoreError(f"case {self.name!r}: {error}") from error
+
+    def _grid(self, image: Array, known: bool) -> str | None:
+        """The stored type, where noise can be added to an image of it in the floats that a loader made of it."""
+        same = known and image.shape == self.codes.shape and self.residual is None
+        return self.dtype if same and image.dtype == np.float32 and self.dtype in _IN_FLOATS else None
 
     def _on_grid(self, image: Array) -> Array:
         if image.shape != self.codes.shape:

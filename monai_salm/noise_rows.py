@@ -1,80 +1,145 @@
-"""How noise is packed into a row of the store, and unpacked from a row that may be damaged or hostile."""
+"""How noise is packed into a row of the store, and unpacked from a row that may be damaged or hostile.
+
+A row holds the noise of one large image, or of several small ones of one kind, which share what a row takes beside the noise.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
+import struct
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import zstandard
 
-from monai_salm.intensity import GRIDS, INTEGER_GRIDS, Array
+from monai_salm.code_packing import (
+    PackingError,
+    compress,
+    compress_bytes,
+    decompress,
+    decompress_bytes,
+    pack_codes,
+    unpack_codes,
+)
+from monai_salm.digest import DIGEST_SIZE
+from monai_salm.intensity import GRIDS, INTEGER_GRIDS
 from monai_salm.noise import Noise
 
-#: Columns of a row, in the order of ``pack_row``.
-COLUMNS = ("digest", "protected", "name", "shape", "dtype", "quantum", "code_dtype", "codes", "residual", "checksum")
+#: What images in a row have in common, and the columns of a row, in the order of ``pack_row``.
+KIND = ("shape", "dtype", "quantum", "code_dtype")
+COLUMNS = ("digests", "names", "codes", "residual", "checksum")
+#: Images in a row at most, and their elements, unless it is one image.
+MAX_IMAGES, MAX_ELEMENTS = 256, 2**15
 _CODE_DTYPES = ("int8", "int16", "int32")
 _TYPES: tuple[type | tuple[type, ...], ...] = (
-    bytes,
-    bytes,
-    str,
     str,
     str,
     float,
     str,
     bytes,
+    bytes,
+    bytes,
     (bytes, type(None)),
     bytes,
 )
-# zstd packs at most 128 KiB into a block of 4 bytes; a row that claims more than this times its size is a bomb.
-_MAX_RATIO = 2**15
 # No medical volume comes near this; a row that claims more is damaged or hostile.
-_MAX_ELEMENTS = 2**33
+_LARGEST = 2**33
+_LONGEST_NAME = 2**16
 
 
 class RowError(ValueError):
     """A row that does not hold what ``pack_row`` wrote."""
 
 
-def pack_row(noise: Noise) -> tuple[Any, ...]:
-    """One value for each of ``COLUMNS``.
+def kind_of(noise: Noise) -> tuple[Any, ...]:
+    """One value for each of ``KIND``.
 
     Raises:
         RowError: for noise that ``unpack_row`` would refuse.
     """
-    shape = json.dumps(list(noise.codes.shape))
-    _check_settings(noise.dtype, noise.quantum, noise.codes.dtype.name)
-    codes = _compress(noise.codes)
-    residual = None if noise.residual is None else _compress(noise.residual)
-    row = (noise.digest, noise.protected, noise.name, shape, noise.dtype, float(noise.quantum), noise.codes.dtype.name)
-    return (*row, codes, residual, checksum(*row, codes, residual))
+    code_dtype = noise.codes.dtype.name
+    _check_settings(noise.dtype, noise.quantum, code_dtype)
+    return json.dumps(list(noise.codes.shape)), noise.dtype, float(noise.quantum), code_dtype
 
 
-def unpack_row(row: tuple[Any, ...], shape: tuple[int, ...] | None = None) -> Noise:
-    """The noise in a row.
+def images_in_a_row(elements: int) -> int:
+    """How many images of this many elements share a row."""
+    return min(MAX_IMAGES, max(1, MAX_ELEMENTS // elements))
+
+
+def pack_row(noises: Sequence[Noise]) -> tuple[Any, ...]:
+    """One value for each of ``COLUMNS``.
 
     Args:
-        row: one value for each of ``COLUMNS``.
+        noises: of one kind.
+
+    Raises:
+        RowError: for noise that ``unpack_row`` would refuse.
+    """
+    kind = kind_of(noises[0])
+    digests = b"".join(noise.digest + noise.protected for noise in noises)
+    if len(digests) != 2 * DIGEST_SIZE * len(noises):
+        raise RowError(f"its digests are not of {DIGEST_SIZE} bytes")
+    names = compress_bytes(json.dumps([noise.name for noise in noises], separators=(",", ":")).encode())
+    codes, residual = pack_codes(np.stack([noise.codes for noise in noises])), None
+    if any(noise.residual is not None for noise in noises):
+        nothing = np.zeros(noises[0].codes.shape, f"u{np.dtype(noises[0].dtype).itemsize}")
+        residual = compress(np.stack([nothing if n.residual is None else n.residual for n in noises]))
+    row = (digests, names, codes, residual)
+    return (*row, checksum(*kind, *row))
+
+
+def unpack_row(row: tuple[Any, ...], index: int, shape: tuple[int, ...] | None = None) -> Noise:
+    """The noise of one of the images in a row.
+
+    Args:
+        row: one value for each of ``KIND`` and ``COLUMNS``.
+        index: of the image in the row.
         shape: of the image it was found for, if known: a row that claims another is refused before it takes memory.
 
     Raises:
         RowError: whatever is wrong with the row.
     """
-    if len(row) != len(COLUMNS) or not all(isinstance(v, t) for v, t in zip(row, _TYPES, strict=True)):
+    if len(row) != len(_TYPES) or not all(map(isinstance, row, _TYPES)):
         raise RowError("a value is of the wrong type")
-    digest, protected, name, shape_text, dtype, quantum, code_dtype, codes, residual, stated = row
+    shape_text, dtype, quantum, code_dtype, digests, names, codes, residual, stated = row
     if stated != checksum(*row[:-1]):
         raise RowError("it does not match its checksum")
     _check_settings(dtype, quantum, code_dtype)
     own_shape = parse_shape(shape_text)
     if shape is not None and own_shape != shape:
         raise RowError(f"it claims the shape {own_shape}, the image has {shape}")
-    bits = None if residual is None else _decompress(residual, own_shape, f"u{np.dtype(dtype).itemsize}")
-    return Noise(digest, protected, name, dtype, quantum, _decompress(codes, own_shape, code_dtype), bits)
+    digest, protected, count = _digests(digests, index)
+    try:
+        unpacked = unpack_codes(codes, count, index, own_shape, code_dtype)
+        bits = None
+        if residual is not None:
+            bits = decompress(residual, count, index, own_shape, f"u{np.dtype(dtype).itemsize}")
+            bits = bits if bits.any() else None
+    except (PackingError, MemoryError) as error:
+        raise RowError(str(error)) from error
+    return Noise(digest, protected, unpack_names(names, count)[index], dtype, quantum, unpacked, bits)
 
 
+def unpack_names(packed: bytes, count: int) -> list[str]:
+    """The names of the images in a row.
+
+    Raises:
+        RowError: if they cannot be read.
+    """
+    try:
+        names = json.loads(decompress_bytes(packed, count * _LONGEST_NAME))
+    except (PackingError, ValueError, RecursionError) as error:
+        raise RowError("its names cannot be read") from error
+    if not isinstance(names, list) or len(names) != count or set(map(type, names)) != {str}:
+        raise RowError("its names are not one for each image")
+    return names
+
+
+@lru_cache(maxsize=64)
 def parse_shape(text: object) -> tuple[int, ...]:
     """A shape from its JSON text.
 
@@ -87,19 +152,27 @@ def parse_shape(text: object) -> tuple[int, ...]:
         raise RowError("its shape cannot be read") from error
     if not isinstance(shape, list) or not shape or not all(type(n) is int and n > 0 for n in shape):
         raise RowError("its shape is not a list of positive whole numbers")
-    if len(shape) > 8 or math.prod(shape) > _MAX_ELEMENTS:
+    if len(shape) > 8 or math.prod(shape) > _LARGEST:
         raise RowError("its shape is larger than any image")
     return tuple(shape)
 
 
 def checksum(*parts: object) -> bytes:
-    """SHA-256 over values and their lengths, so that nothing can move from one value to the next unseen."""
-    digest = hashlib.sha256()
-    for part in parts:
-        data = part if isinstance(part, bytes) else repr(part).encode("utf-8", "backslashreplace")
-        digest.update(len(data).to_bytes(8, "little"))
-        digest.update(data)
-    return digest.digest()
+    """Hash of values and their lengths, so that nothing can move from one value to the next unseen."""
+    data = [part if isinstance(part, bytes) else repr(part).encode("utf-8", "backslashreplace") for part in parts]
+    digest = hashlib.sha256(struct.pack(f"<{len(data)}Q", *map(len, data)))
+    for part in data:
+        digest.update(part)
+    return digest.digest()[:16]
+
+
+def _digests(digests: bytes, index: int) -> tuple[bytes, bytes, int]:
+    """Digests of an image's original and protected values, and how many images there are."""
+    count, rest = divmod(len(digests), 2 * DIGEST_SIZE)
+    if rest or not 0 <= index < count:
+        raise RowError("it does not hold the image that it is said to")
+    start, middle, end = (2 * DIGEST_SIZE * index + part * DIGEST_SIZE for part in range(3))
+    return digests[start:middle], digests[middle:end], count
 
 
 def _check_settings(dtype: str, quantum: float, code_dtype: str) -> None:
@@ -108,22 +181,3 @@ def _check_settings(dtype: str, quantum: float, code_dtype: str) -> None:
     fits = whole if dtype in INTEGER_GRIDS else math.isfinite(quantum) and quantum > 0
     if dtype not in GRIDS or code_dtype not in _CODE_DTYPES or not fits:
         raise RowError(f"noise of {code_dtype} codes in steps of {quantum} cannot be on a grid of {dtype}")
-
-
-def _compress(array: Array) -> bytes:
-    little = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
-    return zstandard.ZstdCompressor(level=3).compress(little.tobytes())
-
-
-def _decompress(blob: bytes, shape: tuple[int, ...], dtype: str) -> Array:
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    try:
-        # The frame must announce just this size: a bomb is refused before any memory is taken.
-        if zstandard.frame_content_size(blob) != size:
-            raise RowError("its compressed noise is not of its shape")
-        if size > len(blob) * _MAX_RATIO:
-            raise RowError("its compressed noise is too small for its shape")
-        data = zstandard.ZstdDecompressor().decompress(blob, max_output_size=size)
-        return np.frombuffer(data, np.dtype(dtype).newbyteorder("<")).reshape(shape).astype(dtype)
-    except (zstandard.ZstdError, MemoryError) as error:
-        raise RowError("its compressed noise cannot be unpacked") from error

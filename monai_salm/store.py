@@ -16,15 +16,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from monai_salm.digest import DIGEST_SIZE
 from monai_salm.intensity import IntensityWindow
 from monai_salm.noise import Noise, NoiseStoreError
-from monai_salm.noise_rows import COLUMNS, RowError, checksum, pack_row, parse_shape, unpack_row
+from monai_salm.noise_rows import RowError, checksum, parse_shape, unpack_names, unpack_row
 from monai_salm.store_file import APPLICATION_ID, FORMAT_VERSION, create_file, damaged, open_reader, store_error, write
+from monai_salm.store_places import ROW, RowWriter, digest_at, key_of
 from monai_salm.store_records import check_records
 
 __all__ = ["APPLICATION_ID", "FORMAT_VERSION", "Noise", "NoiseStore", "NoiseStoreError", "StoreSettings"]
 
-_ROW = ", ".join(COLUMNS)
 # Connections inherited through a fork: SQLite forbids using them and closing them, so they are kept for ever.
 _INHERITED: list[sqlite3.Connection] = []
 
@@ -130,15 +131,15 @@ class NoiseStore:
             raise damaged(self.path, "its description has no valid window") from error
 
     def __len__(self) -> int:
-        return int(self.rows("SELECT count(*) FROM noise")[0][0])
+        return int(self.rows("SELECT count(*) FROM original")[0][0])
 
     def __contains__(self, digest: object) -> bool:
-        return bool(self.rows("SELECT 1 FROM noise WHERE digest = ?", (digest,)))
+        return isinstance(digest, bytes) and (digest,) in self.rows(digest_at("original"), (key_of(digest),))
 
     def __iter__(self) -> Iterator[Noise]:
         """All noise, in the order of the digests; one row in memory at a time."""
-        for (digest,) in self.rows("SELECT digest FROM noise ORDER BY digest"):
-            noise = self.get(digest)
+        for (digest,) in self.rows(f"{digest_at('original', all_of_them=True)} ORDER BY key"):
+            noise = self.get(digest) if isinstance(digest, bytes) else None
             if noise is None:
                 raise damaged(self.path, "a row cannot be found again by its key")
             yield noise
@@ -159,7 +160,7 @@ class NoiseStore:
         Raises:
             NoiseStoreError: if the store or the row is damaged.
         """
-        return self._find("digest", digest, shape)
+        return self._find("original", digest, shape)
 
     def get_protected(self, digest: bytes, shape: tuple[int, ...] | None = None) -> Noise | None:
         """Noise that is in the protected image with this content digest, or None.
@@ -171,19 +172,28 @@ class NoiseStore:
 
     def has_shape(self, shape: tuple[int, ...]) -> bool:
         """Whether any stored noise is of this shape (to tell why an image was not found)."""
-        return bool(self.rows("SELECT 1 FROM noise WHERE shape = ? LIMIT 1", (json.dumps(list(shape)),)))
+        return bool(self.rows("SELECT 1 FROM kind WHERE shape = ? LIMIT 1", (json.dumps(list(shape)),)))
 
     def shapes(self, limit: int = 3) -> list[tuple[int, ...]]:
         """A few of the shapes that the store has noise for."""
-        return self._shapes(f"SELECT DISTINCT shape FROM noise LIMIT {int(limit)}", ())
+        return self._shapes(f"SELECT DISTINCT shape FROM kind LIMIT {int(limit)}")
 
     def shapes_of(self, name: str) -> list[tuple[int, ...]]:
         """Shapes of the noise of the cases of this name; names need not be unique."""
-        return self._shapes("SELECT DISTINCT shape FROM noise WHERE name = ?", (name,))
+        query = "SELECT kind, names, length(digests) FROM noise"
+        try:
+            kinds = {
+                kind for kind, names, size in self.rows(query) if name in unpack_names(names, size // (2 * DIGEST_SIZE))
+            }
+        except (RowError, TypeError) as error:
+            raise damaged(self.path, f"in a row, {error}") from error
+        return [
+            shape for kind in sorted(kinds) for shape in self._shapes("SELECT shape FROM kind WHERE id = ?", (kind,))
+        ]
 
     def dtypes(self) -> list[str]:
         """The stored types that the noise was made on."""
-        return sorted(str(dtype) for (dtype,) in self.rows("SELECT DISTINCT dtype FROM noise"))
+        return sorted(str(dtype) for (dtype,) in self.rows("SELECT DISTINCT dtype FROM kind"))
 
     def add(self, noises: Iterable[Noise]) -> None:
         """Add noise in one transaction: all of it or none. An image already there keeps its noise.
@@ -191,13 +201,11 @@ class NoiseStore:
         Raises:
             NoiseStoreError: if the file is no store, is damaged or cannot be written, or the noise is not storable.
         """
-        query = f"INSERT INTO noise ({_ROW}) VALUES ({','.join('?' * len(COLUMNS))}) ON CONFLICT (digest) DO NOTHING"
         with write(self.path) as connection:
+            writer = RowWriter(connection)
             for noise in noises:
-                try:
-                    connection.execute(query, pack_row(noise))
-                except RowError as error:
-                    raise NoiseStoreError(f"case {noise.name!r}: {error}") from error
+                writer.add(noise)
+            writer.finish()
 
     def add_network(self, spec: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> None:
         """Keep a surrogate, for images that come later.
@@ -239,7 +247,11 @@ class NoiseStore:
             raise damaged(self.path, "SQLite's integrity check fails")
         self.networks()
         check_records(self)
-        return sum(1 for _ in self) if self.meta else 0
+        found = 0
+        for found, noise in enumerate(self, 1):  # noqa: B007 - counted
+            if not self.rows("SELECT 1 FROM protected WHERE key = ?", (key_of(noise.protected),)):
+                raise damaged(self.path, f"case {noise.name!r} cannot be found again by its protected image")
+        return found if self.meta else 0
 
     def close(self) -> None:
         """Close this thread's connection; the next use opens another."""
@@ -254,21 +266,21 @@ class NoiseStore:
     def __del__(self) -> None:
         self.close()
 
-    def _find(self, column: str, digest: bytes, shape: tuple[int, ...] | None) -> Noise | None:
-        rows = self.rows(f"SELECT {_ROW} FROM noise WHERE {column} = ?", (digest,))
+    def _find(self, table: str, digest: bytes, shape: tuple[int, ...] | None) -> Noise | None:
+        rows = self.rows(ROW[table], (key_of(digest),))
         if not rows:
             return None
         try:
-            noise = unpack_row(rows[0], shape)
-            if digest != (noise.digest if column == "digest" else noise.protected):
+            noise = unpack_row(rows[0][1:], rows[0][0], shape)
+            if digest != (noise.digest if table == "original" else noise.protected):
                 raise RowError("it is filed under another image")
         except RowError as error:
             raise damaged(
-                self.path, f"the noise of case {str(rows[0][2])[:200]!r} is not as it was written: {error}"
+                self.path, f"noise of shape {str(rows[0][1])[:99]} is not as it was written: {error}"
             ) from error
         return noise
 
-    def _shapes(self, query: str, values: tuple[object, ...]) -> list[tuple[int, ...]]:
+    def _shapes(self, query: str, values: tuple[object, ...] = ()) -> list[tuple[int, ...]]:
         try:
             return [parse_shape(text) for (text,) in self.rows(query, values)]
         except RowError as error:

@@ -12,19 +12,25 @@ from monai_salm.noise import NoiseStoreError
 
 #: SQLite's application_id ("SALM") and user_version: how a store is told from any other database.
 APPLICATION_ID = 0x53414C4D
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 SCHEMA = {
     "meta": "CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 0), json TEXT NOT NULL, checksum BLOB NOT NULL)",
+    "kind": """CREATE TABLE kind (
+    id INTEGER PRIMARY KEY, shape TEXT NOT NULL, dtype TEXT NOT NULL, quantum REAL NOT NULL, code_dtype TEXT NOT NULL
+)""",
     "noise": """CREATE TABLE noise (
-    digest BLOB PRIMARY KEY, protected BLOB NOT NULL, name TEXT NOT NULL, shape TEXT NOT NULL, dtype TEXT NOT NULL,
-    quantum REAL NOT NULL, code_dtype TEXT NOT NULL, codes BLOB NOT NULL, residual BLOB, checksum BLOB NOT NULL
-) WITHOUT ROWID""",
-    "noise_by_protected": "CREATE INDEX noise_by_protected ON noise (protected)",
+    id INTEGER PRIMARY KEY, kind INTEGER NOT NULL, digests BLOB NOT NULL, names BLOB NOT NULL, codes BLOB NOT NULL,
+    residual BLOB, checksum BLOB NOT NULL
+)""",
+    "original": "CREATE TABLE original (key INTEGER PRIMARY KEY, place INTEGER NOT NULL)",
+    "protected": "CREATE TABLE protected (key INTEGER PRIMARY KEY, place INTEGER NOT NULL)",
     "kept": "CREATE TABLE kept (key TEXT PRIMARY KEY, data BLOB NOT NULL, checksum BLOB NOT NULL) WITHOUT ROWID",
     "record": "CREATE TABLE record (id INTEGER PRIMARY KEY, json TEXT NOT NULL, checksum BLOB NOT NULL)",
     "network": "CREATE TABLE network (id INTEGER PRIMARY KEY, spec TEXT NOT NULL, weights BLOB NOT NULL, checksum BLOB NOT NULL)",
 }
 _WAIT_SECONDS = 60
+# Small: rows of small images end anywhere in a page, and what is left of it is lost.
+_PAGE_SIZE = 1024
 
 
 def create_file(path: Path, description: tuple[str, bytes]) -> None:
@@ -39,6 +45,7 @@ def create_file(path: Path, description: tuple[str, bytes]) -> None:
     """
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     try:
+        _set_page_size(path)
         with _transaction(path) as connection:
             for statement in SCHEMA.values():
                 connection.execute(statement)
@@ -106,6 +113,15 @@ def store_error(path: Path, error: Exception) -> NoiseStoreError:
 def damaged(path: Path, what: str) -> NoiseStoreError:
     """The error for a file that is not as it was written."""
     return NoiseStoreError(f"{path} is damaged: {what}. Restore it from a backup or generate it again")
+
+
+def _set_page_size(path: Path) -> None:
+    connection = sqlite3.connect(_uri(path, "rw"), uri=True, timeout=_WAIT_SECONDS, isolation_level=None)
+    try:
+        connection.execute(f"PRAGMA page_size = {_PAGE_SIZE}")
+        connection.execute("VACUUM")  # an empty file takes its page size only when it is written
+    finally:
+        connection.close()
 
 
 @contextmanager

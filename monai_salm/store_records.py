@@ -107,7 +107,7 @@ def copy_without_records(store: Path, target: Path) -> Path:
     reader = open_reader(store)
     try:
         with write(target) as connection:
-            for table in ("meta", "noise", "network", "kept"):
+            for table in ("meta", "kind", "noise", "original", "protected", "network", "kept"):
                 connection.execute(f"DELETE FROM {table}")
                 for row in reader.execute(f"SELECT * FROM {table}"):
                     connection.execute(f"INSERT INTO {table} VALUES ({','.join('?' * len(row))})", row)

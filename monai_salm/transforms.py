@@ -17,6 +17,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 from monai.utils import TransformBackends
 
+from monai_salm._blocks import blocks
 from monai_salm.digest import content_digest
 from monai_salm.intensity import Array
 from monai_salm.noise import Noise, NoiseStoreError
@@ -65,16 +66,18 @@ class SALMProtect(Transform):
             DataError, LabelError: if a new image or its label do not fit the store.
         """
         values = _values(image)
-        lookup = Lookup(self.store, values, name or _file_of(image), _applied(image))
-        noise = lookup.find(values)
+        digest = content_digest(values)
+        noise = self.store.get(digest, values.shape)
         if noise is None:
+            lookup = _lookup(self.store, image, values, name)
             if self.on_missing == "raise":
                 raise not_found(lookup)
             noise = self._generate(lookup, label)
-        protected = noise.apply(values)
+        protected = noise.apply(values, known=noise.digest == digest)
         # Nothing may ever pass unprotected in silence.
-        if np.array_equal(protected, values):
-            raise NoiseStoreError(f"{lookup.where}: its noise in {self.store.path} changes nothing; generate it again")
+        if _same(protected, values):
+            where = _lookup(self.store, image, values, name).where
+            raise NoiseStoreError(f"{where}: its noise in {self.store.path} changes nothing; generate it again")
         return _like(image, protected)
 
     def _generate(self, lookup: Lookup, label: object) -> Noise:
@@ -114,14 +117,14 @@ class SALMRestore(Transform):
             NoiseStoreError: if the store cannot be read or what it gives is not the original.
         """
         values = _values(image)
-        lookup = Lookup(self.store, values, name or _file_of(image), _applied(image), protected=True)
-        noise = lookup.find(values)
+        noise = self.store.get_protected(content_digest(values), values.shape)
         if noise is None:
-            raise not_found(lookup)
-        original = noise.remove(values)
+            raise not_found(_lookup(self.store, image, values, name, protected=True))
+        original = noise.remove(values, known=True)
         if content_digest(original) != noise.digest:
+            where = _lookup(self.store, image, values, name).where
             raise NoiseStoreError(
-                f"{lookup.where}: taking off its noise does not give the original; {self.store.path} is damaged"
+                f"{where}: taking off its noise does not give the original; {self.store.path} is damaged"
             )
         return _like(image, original)
 
@@ -198,6 +201,10 @@ def _name_of(item: Mapping[Hashable, Any]) -> str:
     return str(item["name"]) if "name" in item else ""
 
 
+def _lookup(store: NoiseStore, image: object, values: Array, name: str, protected: bool = False) -> Lookup:
+    return Lookup(store, values, name or _file_of(image), _applied(image), protected)
+
+
 def _file_of(image: object) -> str:
     return str(image.meta.get("filename_or_obj", "")) if isinstance(image, MetaTensor) else ""
 
@@ -210,22 +217,30 @@ def _applied(image: object) -> list[str]:
 def _values(image: object) -> Array:
     """The image's values as an array on the CPU."""
     if isinstance(image, torch.Tensor):
-        plain = image.detach().cpu().as_subclass(torch.Tensor)
-        # NumPy has no bfloat16; float32 holds all its values.
-        return (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
+        with torch._C.DisableTorchFunctionSubclass():  # a MetaTensor would copy its metadata at every step
+            plain = image.detach().cpu()
+            # NumPy has no bfloat16; float32 holds all its values.
+            return (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
     if isinstance(image, np.ndarray):
         return image
     raise TypeError(f"an image must be a NumPy array or a tensor, got {type(image).__name__}: place LoadImaged before")
+
+
+def _same(first: Array, second: Array) -> bool:
+    """Whether all values are the same; says so at the first block that is not."""
+    one, other = first.reshape(-1), second.reshape(-1)
+    return all(np.array_equal(one[part], other[part]) for part in blocks(one.size))
 
 
 def _like(image: Image, values: Array) -> Image:
     """The values as the kind of object that the image is, apart from it in memory."""
     if isinstance(image, np.ndarray):
         return values
-    tensor = torch.from_numpy(np.ascontiguousarray(values)).to(image.device, image.dtype)
+    with torch._C.DisableTorchFunctionSubclass():
+        tensor = torch.from_numpy(np.ascontiguousarray(values)).to(image.device, image.dtype)
     if isinstance(image, MetaTensor):
-        tensor = MetaTensor(tensor)
-        tensor.copy_meta_from(image)
+        tensor = tensor.as_subclass(MetaTensor)
+        tensor.copy_meta_from(image)  # all that its constructor would set
     return tensor
 
 

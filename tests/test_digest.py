@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from monai_salm._blocks import BLOCK
 from monai_salm.digest import canonical, content_digest
 
 quick = settings(max_examples=60, deadline=None)
@@ -91,4 +93,66 @@ def test_what_is_not_a_real_number_is_refused(image: np.ndarray) -> None:
 def test_the_digest_does_not_change_between_versions() -> None:
     # Stores on disk are keyed by it.
     image = np.arange(24, dtype=np.uint8).reshape(1, 4, 6)
-    assert content_digest(image).hex() == "51542b19b0268f8c6b3be578786ec69b0f8e79b47e54d169655199c0344c47e5"
+    assert content_digest(image).hex() == "b780fb827f600412d5c73ede9f179868"
+    assert content_digest(np.resize(image, (1, 300, 300))).hex() == "24a454c036aaf35862e83bcb9db6f43c"
+
+
+def large_image(dtype: str) -> np.ndarray:
+    """Several blocks, each of which fits another type."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 200, (2, 300, 400)).astype(np.float64)
+    image[0, 200:] = rng.integers(-900, 900, (100, 400))
+    image[1, :200] = rng.normal(0, 1, (200, 400)).astype(np.float32)
+    return image.astype(dtype)
+
+
+def test_large_images_are_known_in_any_type_and_layout() -> None:
+    image = large_image("float64")
+    assert image.size > 2 * BLOCK
+    digest = content_digest(image)
+    for same in (large_image("float32"), np.asfortranarray(image), image.astype(">f8"), image[:, ::-1].copy()[:, ::-1]):
+        assert content_digest(same) == digest
+    whole = np.rint(image)
+    assert content_digest(whole.astype(np.int16)) == content_digest(whole + 0.0) != digest
+
+
+def test_every_block_of_a_large_image_counts() -> None:
+    image = large_image("float32")
+    found = {content_digest(image), content_digest(image.reshape(1, 600, 400))}
+    for place in range(0, image.size, BLOCK // 2):
+        changed = image.copy()
+        changed.reshape(-1)[place] += 1
+        found.add(content_digest(changed))
+    swapped = image.reshape(-1).copy()
+    swapped[:BLOCK], swapped[BLOCK : 2 * BLOCK] = swapped[BLOCK : 2 * BLOCK].copy(), swapped[:BLOCK].copy()
+    found.add(content_digest(swapped.reshape(image.shape)))
+    assert len(found) == 3 + len(range(0, image.size, BLOCK // 2))
+
+
+def test_number_of_threads_does_not_matter() -> None:
+    image = np.random.default_rng(0).integers(-900, 900, (1, 128, 128, 128)).astype(np.float32)
+    threads, found = torch.get_num_threads(), set()
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            found.add(content_digest(image))
+    finally:
+        torch.set_num_threads(threads)
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("value", [2.0**31, -(2.0**31), 2.0**31 - 1, 2.0**40, 2.0**15, -1.0, 65535.0, 2.0**63])
+def test_whole_numbers_at_the_ends_of_types(value: float) -> None:
+    image = np.array([[0.0, value]])
+    assert float(canonical(image)[0, 1]) == value
+    digest = content_digest(image)
+    assert content_digest(image.astype(np.longdouble)) == digest
+    if float(np.float32(value)) == value:
+        assert content_digest(image.astype(np.float32)) == digest
+    if value < 2.0**63:
+        assert content_digest(image.astype(np.int64)) == digest
+
+
+def test_integers_that_no_float_holds_differ() -> None:
+    image = np.array([[0, 2**53]])
+    assert len({content_digest(image + n) for n in range(4)}) == 4

@@ -9,6 +9,7 @@ import pickle
 import signal
 import sqlite3
 import stat
+import struct
 import subprocess
 import sys
 import threading
@@ -28,7 +29,7 @@ from hypothesis.extra import numpy as hnp
 from monai_salm import store as store_module
 from monai_salm.digest import content_digest
 from monai_salm.intensity import GRIDS
-from monai_salm.noise_rows import COLUMNS, checksum, pack_row, unpack_row
+from monai_salm.noise_rows import COLUMNS, KIND, checksum, kind_of, pack_row, unpack_row
 from monai_salm.store import Noise, NoiseStore, NoiseStoreError
 
 META = {"method": {"name": "random_noise", "epsilon": 0.03}, "window": [0, 255], "epsilon": 0.03, "seed": 0}
@@ -349,8 +350,8 @@ def test_noise_of_zeros_passes_as_no_bomb(exponent: int) -> None:
     """All zeros is what zstd packs best."""
     for count in (2**exponent, 2**exponent + 1):
         codes = np.zeros((1, count), np.int8)
-        noise = Noise(b"d", b"p", "zeros", "uint8", 1.0, codes)
-        assert np.array_equal(unpack_row(pack_row(noise)).codes, codes)
+        noise = Noise(b"d" * 16, b"p" * 16, "zeros", "uint8", 1.0, codes)
+        assert np.array_equal(unpack_row((*kind_of(noise), *pack_row([noise])), 0).codes, codes)
 
 
 def test_closed_store_opens_again(store: NoiseStore, noise: Noise) -> None:
@@ -358,6 +359,49 @@ def test_closed_store_opens_again(store: NoiseStore, noise: Noise) -> None:
     store.close()
     store.close()
     assert same(store.get(noise.digest), noise)
+
+
+def test_small_images_share_rows_and_are_found_one_by_one(tmp_path: Path, rng: np.random.Generator) -> None:
+    store, noises = NoiseStore.create(tmp_path / "noise.db", META), []
+    for number in range(100):
+        dtype, shape = ("uint8", "float32")[number % 2], ((1, 28, 28), (1, 9, 7, 5))[number % 3 > 0]
+        noises.append(noise_of(image_of(dtype, rng, shape), rng, f"case {number} \u00e9"))
+    store.add(noises)
+    assert store.rows("SELECT count(*) < 10 FROM noise") == [(1,)]
+    for noise in noises:
+        assert same(store.get(noise.digest, noise.codes.shape), noise)
+        assert same(store.get_protected(noise.protected), noise)
+        assert noise.digest in store
+    assert [n.digest for n in store] == sorted(n.digest for n in noises)
+    assert store.check() == len(store) == 100
+    assert store.shapes_of("case 3 \u00e9") == [noises[3].codes.shape]
+    store.add([*noises[::-1], noise_of(image_of("uint8", rng), rng)])
+    assert len(store) == 101
+    assert all(same(store.get(noise.digest), noise) for noise in noises)
+
+
+def test_images_whose_digests_begin_alike_are_not_taken_for_each_other(store: NoiseStore, noise: Noise) -> None:
+    other = replace(noise, digest=noise.digest[:8] + bytes(8), name="other")
+    with pytest.raises(NoiseStoreError, match=r"'other': its digest begins as that of another image"):
+        store.add([other])
+    assert other.digest not in store
+    with pytest.raises(NoiseStoreError, match="filed under another image"):
+        store.get(other.digest)
+    assert same(store.get(noise.digest), noise)
+
+
+def test_originals_that_become_one_protected_image_are_both_kept(store: NoiseStore, noise: Noise) -> None:
+    other = replace(noise, digest=bytes(16))
+    store.add([other])
+    assert same(store.get(other.digest), other)
+    assert same(store.get_protected(noise.protected), noise)
+    assert store.check() == 2
+
+
+def test_check_finds_an_image_that_cannot_be_restored(store: NoiseStore) -> None:
+    change(store.path, "DELETE FROM protected")
+    with pytest.raises(NoiseStoreError, match="case 'case' cannot be found again by its protected image"):
+        store.check()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -470,10 +514,13 @@ def test_folder_is_no_store(tmp_path: Path) -> None:
         len(NoiseStore(tmp_path))
 
 
-def test_later_format_is_refused(store: NoiseStore, noise: Noise) -> None:
-    change(store.path, "PRAGMA user_version = 3")
-    with pytest.raises(NoiseStoreError, match="store format 3, this version of monai_salm reads 2"):
-        store.get(noise.digest)
+def test_other_formats_are_refused(store: NoiseStore, noise: Noise) -> None:
+    for version in (1, 2, 4):
+        change(store.path, f"PRAGMA user_version = {version}")
+        with pytest.raises(
+            NoiseStoreError, match=f"store format {version}, this version of monai_salm reads 3: use the"
+        ):
+            NoiseStore(store.path).get(noise.digest)
 
 
 def change(path: Path, *statements: str, values: tuple[Any, ...] = ()) -> None:
@@ -491,12 +538,12 @@ def change(path: Path, *statements: str, values: tuple[Any, ...] = ()) -> None:
         ("CREATE TRIGGER spy AFTER INSERT ON noise BEGIN DELETE FROM noise; END",),
         ("CREATE VIEW spy AS SELECT * FROM noise",),
         ("CREATE TABLE spy (name TEXT)",),
-        ("CREATE INDEX spy ON noise (name)",),
-        ("DROP INDEX noise_by_protected",),
+        ("CREATE INDEX spy ON noise (names)",),
+        ("DROP TABLE protected",),
         ("DROP TABLE network",),
         ("ALTER TABLE noise RENAME TO other", "CREATE VIEW noise AS SELECT * FROM other"),
         ("ALTER TABLE noise ADD COLUMN spy TEXT",),
-        ("UPDATE sqlite_master SET sql = replace(sql, 'name TEXT NOT NULL', 'name TEXT') WHERE name = 'noise'",),
+        ("UPDATE sqlite_master SET sql = replace(sql, 'names BLOB NOT NULL', 'names BLOB') WHERE name = 'noise'",),
         ("CREATE VIRTUAL TABLE spy USING fts5 (name)",),
     ],
 )
@@ -513,14 +560,12 @@ def test_store_with_anything_added_or_removed_is_refused(
 
 def forge(store: NoiseStore, noise: Noise, **values: Any) -> None:
     """Replace the row by one with other values and a checksum that fits them."""
-    row = dict(zip(COLUMNS, pack_row(noise), strict=True))
-    row |= values
+    row = dict(zip((*KIND, *COLUMNS), (*kind_of(noise), *pack_row([noise])), strict=True)) | values
     if "checksum" not in values:
-        row["checksum"] = checksum(*(row[c] for c in COLUMNS[:-1]))
-    change(store.path, "DELETE FROM noise")
-    change(
-        store.path, f"INSERT INTO noise VALUES ({','.join('?' * len(COLUMNS))})", values=tuple(row[c] for c in COLUMNS)
-    )
+        row["checksum"] = checksum(*(row[c] for c in (*KIND, *COLUMNS[:-1])))
+    for table, columns in (("kind", KIND), ("noise", COLUMNS)):
+        names = ", ".join(f"{c} = ?" for c in columns)
+        change(store.path, f"UPDATE {table} SET {names}", values=tuple(row[c] for c in columns))
 
 
 def frame_of(size: int) -> bytes:
@@ -532,9 +577,27 @@ def frame_of(size: int) -> bytes:
     return b"".join([*parts, compressor.flush()])
 
 
+def plain(*frames: bytes) -> bytes:
+    """Codes that are compressed as they are."""
+    return bytes([0]) + struct.pack(f"<{len(frames)}I", *map(len, frames)) + b"".join(frames)
+
+
+def signs(*frames: bytes, top: int = 8, exceptions: int = 0) -> bytes:
+    """Codes that are packed as symbols of four signs."""
+    return struct.pack("<BiI", 1, top, exceptions) + plain(*frames)[1:]
+
+
+BOMB = b"\x28\xb5\x2f\xfd\xe0" + (2**40).to_bytes(8, "little")
 HOSTILE: dict[str, dict[str, Any]] = {
     "no checksum": {"checksum": b""},
-    "wrong type of name": {"name": b"case"},
+    "wrong type of names": {"names": "case"},
+    "names no list": {"names": b'\x00"case"'},
+    "names nested": {"names": b"\x00" + b"[" * 100_000},
+    "names of other images": {"names": b'\x00["case", "case"]'},
+    "names no text": {"names": b"\x00[5]"},
+    "names a bomb": {"names": b"\x01" + frame_of(2**28)},
+    "digests cut": {"digests": bytes(31)},
+    "digests none": {"digests": b""},
     "wrong type of quantum": {"quantum": "1"},
     "wrong type of codes": {"codes": "text"},
     "wrong type of residual": {"residual": 5},
@@ -555,13 +618,23 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "shape oversized": {"shape": "[1, 1000000, 1000000]"},
     "shape overflowing": {"shape": f"[{2**70}, 1, 1]"},
     "shape digits": {"shape": "[" + "9" * 10_000 + "]"},
+    "codes none": {"codes": b""},
+    "codes packed in no known way": {"codes": bytes([3]) + bytes(20)},
     "codes not compressed": {"codes": bytes(20)},
-    "codes cut": {"codes": frame_of(20)[:-1]},
-    "codes too short": {"codes": frame_of(19)},
-    "codes a bomb": {"codes": frame_of(2**28)},
-    "codes announcing more than there is": {"codes": b"\x28\xb5\x2f\xfd\xe0" + (2**40).to_bytes(8, "little")},
-    "codes and shape a bomb": {"codes": frame_of(2**28), "shape": f"[1, {2**14}, {2**14}]"},
-    "residual of another size": {"residual": frame_of(3)},
+    "codes cut": {"codes": plain(frame_of(20)[:-1])},
+    "codes too short": {"codes": plain(frame_of(19))},
+    "codes a bomb": {"codes": plain(frame_of(2**28))},
+    "codes announcing more than there is": {"codes": plain(BOMB)},
+    "codes and shape a bomb": {"codes": plain(frame_of(2**28)), "shape": f"[1, {2**14}, {2**14}]"},
+    "signs cut": {"codes": signs(frame_of(5))[:4]},
+    "signs too many": {"codes": signs(frame_of(6))},
+    "signs that are none": {"codes": signs(zstandard.ZstdCompressor().compress(b"\x51" * 5))},
+    "signs a bomb": {"codes": signs(frame_of(2**28))},
+    "signs larger than their type": {"codes": signs(frame_of(5), top=128)},
+    "signs below zero": {"codes": signs(frame_of(5), top=-1)},
+    "exceptions cut": {"codes": signs(b"", exceptions=20)},
+    "exceptions more than codes": {"codes": signs(frame_of(5), exceptions=21)},
+    "residual of another size": {"residual": plain(frame_of(3))[1:]},
 }
 
 
@@ -571,17 +644,17 @@ def test_forged_row_is_an_error_and_takes_no_memory(store: NoiseStore, noise: No
     import resource
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(NoiseStoreError, match="is damaged: the noise of case"):
+    with pytest.raises(NoiseStoreError, match=r"is damaged: noise of shape .* is not as it was written"):
         NoiseStore(store.path).get(noise.digest, noise.codes.shape)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB; the bombs hold 2**28 bytes
 
 
 def test_row_that_claims_more_than_it_can_hold_is_an_error(store: NoiseStore, noise: Noise) -> None:
     """Where no image says what shape to expect, as when a whole store is read."""
-    codes = b"\x28\xb5\x2f\xfd\xe0" + (2**32).to_bytes(8, "little")
-    forge(store, noise, codes=codes, shape=f"[1, {2**16}, {2**16}]")
-    with pytest.raises(NoiseStoreError, match="too small for its shape"):
-        NoiseStore(store.path).check()
+    for codes in (signs(*[b""] * 2**12), plain(*[BOMB] * 2**14), plain(*[frame_of(2**18)[:8]] * 2**14)):
+        forge(store, noise, codes=codes, shape=f"[1, {2**16}, {2**16}]")
+        with pytest.raises(NoiseStoreError, match=r"compressed noise is not of its shape|cannot be unpacked"):
+            NoiseStore(store.path).check()
 
 
 def test_honest_forgery_is_found(store: NoiseStore, noise: Noise) -> None:
@@ -592,9 +665,15 @@ def test_honest_forgery_is_found(store: NoiseStore, noise: Noise) -> None:
 
 def test_noise_filed_under_another_image_is_an_error(store: NoiseStore, noise: Noise, rng: np.random.Generator) -> None:
     other = noise_of(image_of("uint8", rng), rng)
-    forge(store, noise, digest=other.digest, checksum=pack_row(noise)[-1])
+    forge(store, noise, digests=other.digest + other.protected, checksum=pack_row([noise])[-1])
     with pytest.raises(NoiseStoreError, match="does not match its checksum"):
-        store.get(other.digest)
+        store.get(noise.digest)
+    assert store.get(other.digest) is None
+    forge(store, noise, digests=other.digest + other.protected)
+    for get, digest in ((store.get, noise.digest), (store.get_protected, noise.protected)):
+        with pytest.raises(NoiseStoreError, match="filed under another image"):
+            get(digest)
+    assert noise.digest not in store
 
 
 @pytest.mark.parametrize(

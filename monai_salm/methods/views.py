@@ -87,8 +87,9 @@ def bit_depth(images: torch.Tensor, epsilon: float, generator: torch.Generator, 
     scaled = images * (2**bits - 1)
     reached = ((scaled - scaled.floor() - 0.5).abs() <= epsilon * (2**bits - 1)).detach()
     passing = torch.where(reached, scaled, scaled.detach())
-    rounded: torch.Tensor = passing + (scaled.round() - scaled).detach()
-    return rounded / (2**bits - 1)
+    rounded = passing + (scaled.round() - scaled).detach()
+    result: torch.Tensor = rounded / (2**bits - 1)
+    return result
 
 
 def jpeg(images: torch.Tensor, epsilon: float, generator: torch.Generator, quality: int = 10) -> torch.Tensor:
@@ -104,7 +105,8 @@ def jpeg(images: torch.Tensor, epsilon: float, generator: torch.Generator, quali
     passing = torch.where(reached(quality, epsilon).to(images.device), coefficients, coefficients.detach())
     rounded = passing + ((coefficients / table).round() * table - coefficients).detach()
     restored = (dct.T @ rounded @ dct).movedim(-2, 3).flatten(4, 5).flatten(2, 3)[..., :height, :width] + 128
-    return (restored + (restored.clamp(0, 255).round() - restored).detach()) / 255
+    pixels: torch.Tensor = restored + (restored.clamp(0, 255).round() - restored).detach()
+    return pixels / 255.0
 
 
 @lru_cache(maxsize=1)

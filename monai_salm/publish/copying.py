@@ -224,6 +224,6 @@ def _check_work(jobs: int, shard: tuple[int, int]) -> None:
 def _identity(store: NoiseStore) -> str:
     """Tells one store's noise from another's."""
     digest = hashlib.sha256(repr(store.meta).encode())
-    for row in store.rows("SELECT checksum FROM noise ORDER BY digest"):
+    for row in store.rows("SELECT checksum FROM noise ORDER BY checksum"):
         digest.update(row[0])
     return digest.hexdigest()
