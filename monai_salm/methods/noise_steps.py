@@ -80,7 +80,7 @@ class NoiseStep:
             gradient, wrong = self.gradient(images, codes, grid.quantum, targets)
             allowed = fixed if fixed is not None else self.method.choose(gradient, images, generator)
             direction = gradient.sign() if allowed is None else gradient.sign() * allowed
-            codes = torch.minimum(torch.maximum(codes - length * direction, lower), upper)
+            codes = codes.sub(direction, alpha=length).clamp_(lower, upper)
             error = wrong
         return codes, error
 
