@@ -158,7 +158,7 @@ class _Loop:
             self._improve_all(number, trainer, source, target, masks)
         return len(surrogates) % 2
 
-    def _begin(self, codes: list[Array]) -> None:
+    def _begin(self, codes: Sequence[Array]) -> None:
         """Write what the noise begins as; a fresh workspace holds zeros."""
         if self.method.start != "class":
             return
@@ -208,7 +208,12 @@ class _Loop:
         return trainer
 
     def _improve_all(
-        self, number: int, trainer: Trainer, source: list[Array], target: list[Array], masks: list[Array] | None
+        self,
+        number: int,
+        trainer: Trainer,
+        source: Sequence[Array],
+        target: Sequence[Array],
+        masks: Sequence[Array] | None,
     ) -> float:
         """Noise steps for every case, from ``source`` into ``target``; returns the error the surrogate is left with."""
         frozen = frozen_copy(trainer.model).to(memory_format=trainer.memory_format)
@@ -220,7 +225,12 @@ class _Loop:
             return self._in_threads(number, step, source, target, masks)
 
     def _in_threads(
-        self, number: int, step: NoiseStep, source: list[Array], target: list[Array], masks: list[Array] | None
+        self,
+        number: int,
+        step: NoiseStep,
+        source: Sequence[Array],
+        target: Sequence[Array],
+        masks: Sequence[Array] | None,
     ) -> float:
         if self.method.perturb_type == "classwise":
             return step.improve_classes(source, target)
