@@ -63,7 +63,7 @@ class Reference:
 def reference_em(
     images: np.ndarray[Any, Any],
     labels: np.ndarray[Any, Any],
-    settings: Reference = Reference(),  # noqa: B008  (frozen)
+    settings: Reference = Reference(),
     say: Callable[[str], None] = _IGNORE,
 ) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
     """Make noise.
