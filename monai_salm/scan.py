@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -73,13 +73,13 @@ def scan(
     if not isinstance(dataset, Sized) or len(dataset) == 0:
         raise DataError("the data set is empty")
     _refuse_random_transforms(dataset)
-    seen: dict[bytes, tuple[str, Array]] = {}
+    seen, names, labels = dict[bytes, bytes](), list[str](), dict[bytes, bytes]()
     first: ScannedCase | None = None
     for index in range(len(dataset)):
         try:
             case = _check_case(dataset[index], index, task, window, epsilon, image_key, label_key)
             _require_alike(case, first or case)
-            repeated = _is_repeated(case, seen)
+            repeated = _is_repeated(case, seen, names)
         except (ValueError, OSError) as error:
             if skipped is None:
                 raise
@@ -95,19 +95,21 @@ def scan(
                     "only the deterministic loading transforms; random ones go after SALMProtectd"
                 )
         if not repeated:
-            seen[case.digest] = (case.name, case.label if case.label.ndim < 2 else _label_key(case.label))
+            key = content_digest(case.label)
+            seen[case.digest] = labels.setdefault(key, key)  # one object for all cases of a label
+            names.append(case.name)
             yield case
     if first is None and skipped:
         name, reason = next(iter(skipped.items()))
         raise DataError(f"none of the {len(skipped)} cases can be protected. {name}: {reason}")
 
 
-def _is_repeated(case: ScannedCase, seen: Mapping[bytes, tuple[str, Array]]) -> bool:
-    """Whether the image was seen before, with the same label."""
+def _is_repeated(case: ScannedCase, seen: Mapping[bytes, bytes], names: Sequence[str]) -> bool:
+    """Whether the image was seen before, with the same label: ``seen`` holds the labels' digests by the images'."""
     if case.digest not in seen:
         return False
-    other, label = seen[case.digest]
-    if not np.array_equal(label, case.label if case.label.ndim < 2 else _label_key(case.label)):
+    if seen[case.digest] != content_digest(case.label):
+        other = names[list(seen).index(case.digest)]
         raise DataError(
             f"cases {other!r} and {case.name!r} are the same image with different labels: one noise cannot serve "
             "both. Remove one of them"
@@ -119,10 +121,6 @@ def _known_name(dataset: object, index: int) -> str:
     """The name of a case that could not be read, if the data set knows it (``layouts.CaseSequence`` does)."""
     names = getattr(dataset, "names", None)
     return str(names[index]) if names is not None else str(index)
-
-
-def _label_key(label: Array) -> Array:
-    return np.frombuffer(content_digest(label), np.uint8)
 
 
 def case_name(item: Mapping[str, Any], image: object, index: int) -> str:

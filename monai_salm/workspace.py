@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import weakref
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
+from monai_salm._arrays import Lazy, Rows, cut
 from monai_salm._files import try_lock
 from monai_salm.cases import Cases, choose_view
 from monai_salm.intensity import Array, Grid, IntensityWindow
@@ -76,9 +78,9 @@ class Workspace:
         self.digests: list[bytes] = []
         self.grids: list[Grid] = []
         self.shapes: list[tuple[int, ...]] = []
-        self._labels: list[Array] = []
+        self._labels: Sequence[Array] = Rows()
         self._label_spans: list[tuple[int, np.dtype[Any], tuple[int, ...]]] = []
-        self._offsets: list[int] = []
+        self._offsets: Sequence[int] = array("q")
 
     def __enter__(self) -> Workspace:
         return self
@@ -102,17 +104,21 @@ class Workspace:
         Args:
             cases: what ``scan`` yields.
         """
+        # A large data set must hold no objects for each case.
+        offsets, rows = array("q"), Rows()
+        alike: dict[Any, Any] = {}
         with open(self.folder / "images.bin", "wb") as images, open(self.folder / "labels.bin", "wb") as labels:
             for case in cases:
                 self.names.append(case.name)
                 self.digests.append(case.digest)
-                self.grids.append(case.grid)
-                self.shapes.append(case.image.shape)
-                self._offsets.append(_append(images, case.image))
+                self.grids.append(alike.setdefault(case.grid, case.grid))
+                self.shapes.append(alike.setdefault(case.image.shape, case.image.shape))
+                offsets.append(_append(images, case.image))
                 if case.label.ndim >= 2:
                     self._label_spans.append((_append(labels, case.label), case.label.dtype, case.label.shape))
                 else:
-                    self._labels.append(case.label)
+                    rows.append(case.label)
+        self._offsets, self._labels = offsets, rows
         self._place_codes()
 
     def _place_codes(self) -> None:
@@ -131,7 +137,7 @@ class Workspace:
             "digests": [digest.hex() for digest in self.digests],
             "grids": [asdict(grid) for grid in self.grids],
             "shapes": self.shapes,
-            "offsets": self._offsets,
+            "offsets": list(self._offsets),
             "labels": [[label.dtype.str, label.tolist()] for label in self._labels],
             "label_spans": [[offset, dtype.str, shape] for offset, dtype, shape in self._label_spans],
             "skipped": skipped,
@@ -151,11 +157,11 @@ class Workspace:
                 "folder that all processes of the machine see"
             )
         index = json.loads(path.read_text())
-        self.names, self._offsets = index["names"], index["offsets"]
+        self.names, self._offsets = index["names"], array("q", index["offsets"])
         self.digests = [bytes.fromhex(digest) for digest in index["digests"]]
         self.grids = [Grid(**grid) for grid in index["grids"]]
         self.shapes = [tuple(shape) for shape in index["shapes"]]
-        self._labels = [np.asarray(values, np.dtype(dtype)) for dtype, values in index["labels"]]
+        self._labels = Rows([np.asarray(values, np.dtype(dtype)) for dtype, values in index["labels"]])
         self._label_spans = [(start, np.dtype(dtype), tuple(shape)) for start, dtype, shape in index["label_spans"]]
         self._place_codes()
         skipped: dict[str, str] | None = index["skipped"]
@@ -167,28 +173,27 @@ class Workspace:
         """The clean data set, over the memory-mapped files."""
         view = choose_view([shape[1:] for shape in self.shapes], task.kind == "segmentation", patch_size, view_size)
         flat = np.memmap(self.folder / "images.bin", np.uint8, "r")
-        images = [
-            _view(flat, offset, np.dtype(grid.dtype), shape)
-            for offset, grid, shape in zip(self._offsets, self.grids, self.shapes, strict=True)
-        ]
+        images = cut(flat, self._offsets, lambda case: (self.grids[case].dtype, self.shapes[case]))
         labels: Sequence[Array] = self._labels
         if self._label_spans:
-            flat_labels = np.memmap(self.folder / "labels.bin", np.uint8, "r")
-            labels = [_view(flat_labels, *span) for span in self._label_spans]
+            flat_labels, spans = np.memmap(self.folder / "labels.bin", np.uint8, "r"), self._label_spans
+            labels = cut(flat_labels, [start for start, _, _ in spans], lambda case: spans[case][1:])
         return Cases(images, labels, self.names, task, window, view)
 
-    def codes(self, buffer: int) -> list[Array]:
+    def codes(self, buffer: int) -> Sequence[Array]:
         """Noise in quanta, one array a case, in buffer 0 or 1; writable, zero at first."""
         flat = self._array(f"codes.{buffer}.bin", self.code_dtype)
         return self._split(flat)
 
-    def masks(self) -> list[Array]:
+    def masks(self) -> Sequence[Array]:
         """The fixed mask of each case (uint8), for ``mask_scope="sample"``; writable, zero at first."""
         return self._split(self._array("masks.bin", np.dtype("uint8")))
 
     def noisy(self, cases: Cases, codes: Sequence[Array]) -> Cases:
         """The data set as it is with this noise."""
-        images: Any = [NoisyImage(i, c, g.quantum) for i, c, g in zip(cases.images, codes, self.grids, strict=True)]
+        images: Any = Lazy(
+            len(cases), lambda case: NoisyImage(cases.images[case], codes[case], self.grids[case].quantum)
+        )
         return replace(cases, images=images)
 
     def restart(self) -> None:
@@ -243,9 +248,9 @@ class Workspace:
                 file.truncate(total * dtype.itemsize)
         return np.memmap(path, dtype, "r+", shape=(total,))
 
-    def _split(self, flat: Array) -> list[Array]:
-        spans = zip(self._code_offsets[:-1].tolist(), self._code_offsets[1:].tolist(), self.shapes, strict=True)
-        return [np.asarray(flat[start:stop]).reshape(shape) for start, stop, shape in spans]
+    def _split(self, flat: Array) -> Sequence[Array]:
+        offsets = self._code_offsets[:-1] * flat.itemsize
+        return cut(flat.view(np.uint8), offsets, lambda case: (flat.dtype, self.shapes[case]))
 
 
 def _append(file: Any, array: Array) -> int:
@@ -253,11 +258,6 @@ def _append(file: Any, array: Array) -> int:
     file.seek(offset)
     file.write(np.ascontiguousarray(array).tobytes())
     return int(offset)
-
-
-def _view(flat: Array, offset: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
-    size = int(np.prod(shape)) * dtype.itemsize
-    return np.asarray(flat[offset : offset + size]).view(dtype).reshape(shape)
 
 
 def sync(path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import os
 import subprocess
@@ -12,23 +12,20 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 from conftest import classification_cases
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
-def load(name: str) -> ModuleType:
-    """A benchmark's script as a module."""
-    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module(request.param)
 
 
-def test_strength_trains_a_victim(tmp_path: Path) -> None:
-    strength = load("strength")
+@pytest.mark.parametrize("script", ["strength"], indirect=True)
+def test_strength_trains_a_victim(script: ModuleType, tmp_path: Path) -> None:
     arrays = {}
     for split, seed in (("train", 0), ("test", 1)):
         cases = classification_cases(cases=16, seed=seed)
@@ -36,7 +33,7 @@ def test_strength_trains_a_victim(tmp_path: Path) -> None:
         arrays[f"{split}_labels"] = np.array([[case["label"]] for case in cases])
     np.savez(tmp_path / "set.npz", **arrays)
     where = {"source": str(tmp_path / "set.npz"), "copy": str(tmp_path / "set.npz"), "row": "none", "patch_size": None}
-    result = strength.train({**where, "victim": "vgg11", "seed": 0, "augment": "none", "threads": 1})
+    result = script.train({**where, "victim": "vgg11", "seed": 0, "augment": "none", "threads": 1})
     assert result["last"] >= 0.9
     assert result["train_score"] >= 0.9
 
@@ -57,7 +54,8 @@ def test_scaling_times_one_rank_against_two(tmp_path: Path) -> None:
 
 
 def test_storage_benchmarks_measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    size, loader = load("store_size"), load("in_loader")
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    size, loader = importlib.import_module("store_size"), importlib.import_module("in_loader")
     monkeypatch.setattr(size, "SHAPES", {(1, 28, 28): 8, (1, 12, 12, 12): 2})
     path = size.drawn_store(tmp_path / "noise.db", "step", (1, 28, 28), 50)
     found = size.measure([path], cases=8)
@@ -70,3 +68,97 @@ def test_storage_benchmarks_measure(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     found = loader.measure((12, 12, 8), volumes=1, repeats=2, images=60)
     assert found["volume"]["runs"] == 2
     assert found["image"]["images"] == 60
+
+
+@pytest.mark.parametrize("script", ["reference_em"], indirect=True)
+def test_reference_em_keeps_its_budget_and_stops(script: ModuleType) -> None:
+    cases = classification_cases(cases=12)
+    images, labels = np.concatenate([c["image"] for c in cases]), np.array([c["label"] for c in cases])
+    settings = script.Reference(rounds=2, num_steps=3, train_steps=2, batch_size=8, width=0.05, stop_error=0.0)
+    noise, facts = script.reference_em(images, labels, settings)
+    assert noise.shape == images.shape
+    assert 0 < np.abs(noise).max() <= 3 * 2 * 0.8 + 1e-4
+    assert np.abs(noise).max() <= 8 + 1e-4
+    assert facts["rounds"] == len(facts["errors"]) <= 2
+    at_once = script.Reference(**{**vars(settings), "stop_error": 1.0})
+    assert script.reference_em(images, labels, at_once)[1]["rounds"] == 1
+    noisy = script.add_noise(np.array([[0, 250, 100]], np.uint8), np.array([[-3.0, 8.0, 1.6]]))
+    assert noisy.tolist() == [[0, 255, 102]]
+    assert noisy.dtype == np.uint8
+
+
+@pytest.mark.parametrize("script", ["speed"], indirect=True)
+def test_speed_makes_noise_of_the_chosen_split_and_compares_medians(script: ModuleType, tmp_path: Path) -> None:
+    arrays = {}
+    for seed, split in enumerate(("train", "val", "test")):
+        cases = classification_cases(cases=8, seed=seed)
+        arrays[f"{split}_images"] = np.concatenate([case["image"] for case in cases])
+        arrays[f"{split}_labels"] = np.array([[case["label"]] for case in cases])
+    np.savez(tmp_path / "set.npz", **arrays)
+    clean = script.with_split(tmp_path / "set.npz", "val", tmp_path)
+    with np.load(clean) as kept:
+        assert np.array_equal(kept["test_images"], arrays["val_images"])
+        assert np.array_equal(kept["train_images"], arrays["train_images"])
+    settings = {"rounds": 1, "num_steps": 1, "surrogate_steps": 1}
+    noise, facts = script.make_with_salm(clean, tmp_path / "noise.db", settings, 0)
+    assert noise.shape == arrays["train_images"].shape
+    assert set(np.abs(noise).max(axis=(1, 2)).tolist()) == {8.0}
+    assert facts["rounds"] == 1
+    made = [
+        {"row": row, "seed": seed, "rounds": 1, "seconds": seconds, "cpu_seconds": seconds / 2}
+        for row, times in ((script.REFERENCE, (10.0, 20.0, 90.0)), ("SALM", (5.0, 4.0, 9.0)))
+        for seed, seconds in enumerate(times)
+    ]
+    runs = [{"row": row, "victim": "vgg11", "last": s} for row in (script.REFERENCE, "SALM") for s in (0.1, 0.3, 0.2)]
+    reference, salm = script.summary(made, runs)
+    assert (reference["times faster"], reference["seconds"], reference["vgg11 accuracy"]) == (1.0, 20.0, 0.2)
+    assert (salm["times faster"], salm["times faster, processor time"], salm["seconds"]) == (5.0, 5.0, 5.0)
+
+
+@pytest.mark.parametrize("script", ["overhead"], indirect=True)
+@pytest.mark.parametrize("shape", [(16, 16), (8, 8, 8)])
+def test_overhead_measures_both(script: ModuleType, shape: tuple[int, ...]) -> None:
+    problem = script.Problem(shape=shape, network="resnet10", batches=1, width=0.02)
+    row = script.measure_problem(problem, 1, torch.device("cpu"))
+    assert row["ratio"] == pytest.approx(row["noise step (ms)"] / row["bare passes (ms)"])
+    assert row["ratio, processor time"] > 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="measures what Linux tells")
+@pytest.mark.parametrize("script", ["memory"], indirect=True)
+def test_memory_sees_what_is_held(script: ModuleType) -> None:
+    before = script.anonymous_bytes()
+    with script.Peak(interval=0.005) as peak:
+        held = np.ones(2**27, np.uint8)  # so large that the allocator asks the system for it
+        script.threading.Event().wait(0.1)
+    assert peak.bytes - before > 2**26
+    assert held.all()
+    made = script.generate(8, 1)
+    assert made["samples"] == 8
+    assert made["peak"] > 0
+
+
+@pytest.mark.parametrize("script", ["results"], indirect=True)
+def test_results_are_kept_and_written_anew(script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("HERE", "FIGURES", "PAGE"):
+        monkeypatch.setattr(
+            script, name, {"HERE": tmp_path, "FIGURES": tmp_path / "results"}.get(name, tmp_path / "R.md")
+        )
+    for name, *_ in script.BENCHMARKS.values():
+        (tmp_path / name).write_text("raise SystemExit(1)")
+    figures = {"aim": "at most 1.15", "runs": [1, 2], "table": [{"size": 2000, "ms a step": 1.23456}, {"more": "a|b"}]}
+    (tmp_path / "memory.py").write_text(f"import json\nprint('words')\nprint(json.dumps({figures!r}))")
+    monkeypatch.setattr(script, "machine", lambda: {"processor": "P", "cores": 2, "gpu": None, "commit": "abc"})
+    assert script.main(["--only", "memory,overhead"]) == 1
+    kept = json.loads((tmp_path / "results" / "memory.json").read_text())
+    assert kept["figures"] == figures
+    assert not (tmp_path / "results" / "overhead.json").exists()
+    page = (tmp_path / "R.md").read_text()
+    assert "| size | ms a step | more |\n|---|---|---|\n| 2000 | 1.23 |  |\n|  |  | a/b |" in page
+    assert "P, 2 cores; commit abc." in page
+    assert "aim: at most 1.15." in page
+    (tmp_path / "R.md").unlink()
+    assert script.main(["--only", ""]) == 0
+    assert (tmp_path / "R.md").read_text() == page
+    with pytest.raises(SystemExit):
+        script.main(["--only", "surprise"])

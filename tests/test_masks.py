@@ -34,6 +34,28 @@ def test_topk_selects_exactly_k_of_each_sample_ties_or_not(shape: torch.Size, k:
             assert sample[chosen].min() >= sample[~chosen].max()
 
 
+@pytest.mark.parametrize("levels", [1, 2, 50, None])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_topk_is_torch_s_topk_but_for_equal_scores(levels: int | None, dtype: torch.dtype) -> None:
+    score = torch.rand((5, 3, 20, 31), generator=generator())
+    score = (score if levels is None else (score * levels).floor()).to(dtype)
+    mask = topk_mask(score, 558)
+    assert sizes(mask) == {558}
+    best = score.flatten(1).topk(558).values
+    for chosen, sample, expected in zip(mask, score, best, strict=True):
+        assert torch.equal(sample[chosen].sort(descending=True).values, expected)
+
+
+@pytest.mark.parametrize("count", [1, 3, 6])
+def test_topk_counts_what_is_not_a_number_as_the_largest(count: int) -> None:
+    score = torch.tensor([1.0, float("inf"), -float("inf"), 2.0, 0.0, -1.0]).repeat(2, 1)
+    score[0, :count] = float("nan")
+    mask = topk_mask(score, 3)
+    assert sizes(mask) == {3}
+    assert mask[1].tolist() == [True, True, False, True, False, False]
+    assert mask[0, :count].sum() == min(count, 3)
+
+
 @quick
 @given(shapes, st.integers(1, 50), st.integers(0, 2**32))
 def test_topk_of_a_batch_is_topk_of_each_sample(shape: torch.Size, k: int, seed: int) -> None:

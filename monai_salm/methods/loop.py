@@ -83,7 +83,7 @@ class Loop:
             self._improve_all(number, trainer, source, target, masks)
         return len(surrogates) % 2
 
-    def _begin(self, codes: list[Array]) -> None:
+    def _begin(self, codes: Sequence[Array]) -> None:
         """Write what the noise begins as; a fresh workspace holds zeros."""
         if self.method.start != "class":
             return
@@ -147,7 +147,12 @@ class Loop:
         return trainer
 
     def _improve_all(
-        self, number: int, trainer: Trainer, source: list[Array], target: list[Array], masks: list[Array] | None
+        self,
+        number: int,
+        trainer: Trainer,
+        source: Sequence[Array],
+        target: Sequence[Array],
+        masks: Sequence[Array] | None,
     ) -> float:
         """Noise steps for every case, from ``source`` into ``target``; returns the error the surrogate is left with."""
         frozen = frozen_copy(trainer.model).to(memory_format=trainer.memory_format)
@@ -166,7 +171,12 @@ class Loop:
         return own if len(found) == 1 else mean_error([e for e, _, _ in found], [n for _, n, _ in found])
 
     def _in_threads(
-        self, number: int, step: NoiseStep, source: list[Array], target: list[Array], masks: list[Array] | None
+        self,
+        number: int,
+        step: NoiseStep,
+        source: Sequence[Array],
+        target: Sequence[Array],
+        masks: Sequence[Array] | None,
     ) -> float:
         if self.method.perturb_type == "classwise":
             return step.improve_classes(source, target)
@@ -180,7 +190,7 @@ class Loop:
                 self._report(number, 0.3 + 0.7 * (done + 1) / len(self.units), "improving the noise")
         return mean_error(errors, [len(unit.cases) for unit in self.units])
 
-    def _share_out(self, number: int, target: list[Array], masks: list[Array] | None) -> None:
+    def _share_out(self, number: int, target: Sequence[Array], masks: Sequence[Array] | None) -> None:
         self.job.share_out(target, self.owners)
         if masks is not None and number == 0:
             self.job.share_out(masks, self.owners)

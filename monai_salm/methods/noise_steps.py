@@ -50,7 +50,9 @@ class NoiseStep:
         self.method, self.job, self.trainer, self.frozen = method, job, trainer, frozen
         self.cases, self.number, self.quanta_per_step = job.cases, number, quanta_per_step
 
-    def improve(self, unit: Unit, source: list[Array], target: list[Array], masks: list[Array] | None) -> float:
+    def improve(
+        self, unit: Unit, source: Sequence[Array], target: Sequence[Array], masks: Sequence[Array] | None
+    ) -> float:
         """Write the unit's improved noise into ``target`` and return its mean error at the last step."""
         generator = self.job.generator(2, self.number, unit.index)
         for case in unit.cases:
@@ -81,7 +83,7 @@ class NoiseStep:
             gradient, wrong = self.gradient(images, codes, grid.quantum, targets, generator)
             allowed = fixed if fixed is not None else self.method.choose(gradient, images, generator)
             direction = gradient.sign() if allowed is None else gradient.sign() * allowed
-            codes = torch.minimum(torch.maximum(codes - length * direction, lower), upper)
+            codes = codes.sub(direction, alpha=length).clamp_(lower, upper)
             error = wrong
         return codes, error
 
@@ -139,7 +141,7 @@ class NoiseStep:
         inside = self._load([everywhere[None] if support is None else support[None] for support in supports])
         return lower * inside, upper * inside
 
-    def fix_masks(self, unit: Unit, masks: list[Array]) -> None:
+    def fix_masks(self, unit: Unit, masks: Sequence[Array]) -> None:
         """Choose the unit's masks for good: the largest elements of the whole image, scored tile by tile."""
         grid = self.job.workspace.grids[unit.cases[0]]
         scores = torch.zeros(len(unit.cases), *self.cases.images[unit.cases[0]].shape)
@@ -156,7 +158,7 @@ class NoiseStep:
         for row, case in enumerate(unit.cases):
             masks[case][...] = chosen[row].numpy()
 
-    def improve_classes(self, source: list[Array], target: list[Array]) -> float:
+    def improve_classes(self, source: Sequence[Array], target: Sequence[Array]) -> float:
         """Classwise noise: every step follows the mean gradient over a batch of the class."""
         labels = np.asarray([int(label) for label in self.cases.labels])
         present = [np.flatnonzero(labels == c) for c in np.unique(labels)]
@@ -166,7 +168,7 @@ class NoiseStep:
             errors = list(pool.map(lambda members: self._improve_class(members, source, target), present))
         return mean_error(errors, [len(members) for members in present])
 
-    def _improve_class(self, members: Array, source: list[Array], target: list[Array]) -> float:
+    def _improve_class(self, members: Array, source: Sequence[Array], target: Sequence[Array]) -> float:
         grid = self.job.workspace.grids[0]
         generator = self.job.generator(2, self.number, int(self.cases.labels[members[0]]))
         batches = shuffled_batches(len(members), self.job.recipe.batch_size, generator)
@@ -217,7 +219,7 @@ def class_owners(job: Job) -> list[int]:
     return [owner[label] for label in labels]
 
 
-def _class_noise(codes: list[Array], members: Array) -> Array:
+def _class_noise(codes: Sequence[Array], members: Array) -> Array:
     """A class' noise, from its images: each holds it clipped to what it can carry, so the extremes are the noise."""
     low = high = codes[members[0]]
     for case in members[1:]:

@@ -96,7 +96,8 @@ def jpeg(images: torch.Tensor, epsilon: float, generator: torch.Generator, quali
     """JPEG with the standard luminance table, channel by channel; volumes slice by slice along their last axis."""
     if images.ndim == 5:
         slices = images.movedim(-1, 1).flatten(0, 1)
-        return jpeg(slices, epsilon, generator, quality).unflatten(0, (len(images), -1)).movedim(1, -1)
+        compressed = jpeg(slices, epsilon, generator, quality)
+        return compressed.reshape(len(images), -1, *slices.shape[1:]).movedim(1, -1)
     height, width = images.shape[2:]
     padded = F.pad(images * 255 - 128, (0, -width % 8, 0, -height % 8), mode="replicate")
     blocks = padded.unfold(2, 8, 8).unfold(3, 8, 8)

@@ -1,0 +1,190 @@
+"""Runs the benchmarks of this folder and writes what they measured to ``RESULTS.md``.
+
+    python benchmarks/results.py --data brain28.npz                       # all of them, which takes hours
+    python benchmarks/results.py --data brain28.npz --only speed,memory   # some; the others' figures are kept
+    python benchmarks/results.py --only ""                                # none: the page is written anew
+
+Each benchmark runs in a process of its own and prints one JSON object; it is kept in ``results/NAME.json`` with the machine,
+the versions, the date and the commit, so that figures of different days stand beside each other honestly. On a machine with
+a GPU the figures go to ``results/NAME.cuda.json`` and a section of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+FIGURES, PAGE = HERE / "results", HERE / "RESULTS.md"
+
+#: Name -> script, its options ({data} is the data set, {work} a folder for files), and the heading of its section.
+BENCHMARKS: dict[str, tuple[str, list[str], str]] = {
+    "strength": ("strength.py", ["{data}", "--out", "{work}", "--json"], "Strength of all methods"),
+    "robustness": ("robustness.py", ["{data}", "--json"], "Strength under countermeasures"),
+    "speed": ("speed.py", ["{data}", "--json"], "Speed beside a plain reference loop of EM"),
+    "overhead": ("overhead.py", ["--json"], "Noise steps beside the network's bare passes"),
+    "memory": ("memory.py", ["--json"], "Memory and time against the number of samples"),
+    "store_size": ("store_size.py", ["--json"], "Size of the store"),
+    "in_loader": ("in_loader.py", ["--json"], "Cost of the transform in a loader"),
+    "scaling": ("scaling.py", ["--json"], "Scaling over ranks"),
+}
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on, and with."""
+    import torch
+
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+    versions = {name: _version(name) for name in ("monai_salm", "torch", "monai", "numpy")}
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "gpu": gpu,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        **versions,
+        "date": datetime.date.today().isoformat(),
+        "commit": _git("rev-parse", "--short", "HEAD") + ("+" if _git("status", "--porcelain", "monai_salm") else ""),
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # run from a checkout
+        return "uninstalled"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(HERE), *arguments], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def run(name: str, data: str | None, more: Sequence[str] = ()) -> Path:
+    """Run a benchmark and keep its figures.
+
+    Args:
+        name: one of ``BENCHMARKS``.
+        data: the data set, for those that take one.
+        more: further options of its script.
+
+    Returns:
+        The file that holds them.
+
+    Raises:
+        SystemExit: if it needs a data set and has none.
+        subprocess.CalledProcessError: if it fails; earlier figures are kept.
+    """
+    script, options, _ = BENCHMARKS[name]
+    if data is None and "{data}" in options:
+        raise SystemExit(f"benchmark {name} needs a data set: give --data")
+    facts = machine()
+    with tempfile.TemporaryDirectory(prefix=f"{name}-") as work:
+        filled = [option.format(data=data, work=work) for option in options]
+        command = [sys.executable, str(HERE / script), *filled, *more]
+        finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    # Whatever a script says before it, its figures are the last line.
+    figures = json.loads(finished.stdout.strip().splitlines()[-1])
+    FIGURES.mkdir(exist_ok=True)
+    target = FIGURES / f"{name}{'.cuda' if facts['gpu'] else ''}.json"
+    call = " ".join([script, *options, *more]).replace(" --json", "")
+    target.write_text(json.dumps({"machine": facts, "call": call, "figures": figures}, indent=1) + "\n")
+    return target
+
+
+def page(folder: Path) -> str:
+    """The page, from the figures that are kept in a folder."""
+    lines = [
+        "# Results",
+        "",
+        "Written by `benchmarks/results.py` from the figures in `benchmarks/results/`; not to be edited. Each section says "
+        "on what machine, with which versions and when it was measured. `benchmarks/README.md` says how to run them.",
+    ]
+    for name, (_, _, heading) in BENCHMARKS.items():
+        for path in (folder / f"{name}.json", folder / f"{name}.cuda.json"):
+            if path.exists():
+                kept = json.loads(path.read_text())
+                lines += ["", f"## {heading}{', on a GPU' if '.cuda' in path.name else ''}", "", *_section(kept)]
+    return "\n".join(lines) + "\n"
+
+
+def _section(kept: Mapping[str, Any]) -> list[str]:
+    facts = dict(kept["machine"])
+    where = f"{facts.pop('processor')}, {facts.pop('cores')} cores" + (f", {facts['gpu']}" if facts["gpu"] else "")
+    facts.pop("gpu")
+    lines = [f"`{kept['call']}`", "", where + "; " + ", ".join(f"{k} {v}" for k, v in facts.items()) + "."]
+    plain = {k: v for k, v in kept["figures"].items() if not isinstance(v, dict | list) and v is not None}
+    if plain:
+        lines += ["", "; ".join(f"{_words(k)}: {_cell(v)}" for k, v in plain.items()) + "."]
+    # Raw runs stay in the JSON file; a table named so is what the page is for.
+    tables = {k: v for k, v in kept["figures"].items() if "table" in k and isinstance(v, list) and v}
+    for name, rows in tables.items():
+        if name != "table":
+            lines += ["", f"{_words(name.replace('table', '').strip('_'))}:"]
+        lines += ["", *table(rows)]
+    return lines
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Markdown lines of a table; columns are the rows' keys, in the order in which they come up."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    lines = ["| " + " | ".join(_words(c) for c in columns) + " |", "|---" * len(columns) + "|"]
+    return lines + ["| " + " | ".join(_cell(row.get(c)) for c in columns) + " |" for row in rows]
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return str(value).replace("|", "/")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="data set of strength, robustness and speed: a MedMNIST-style archive")
+    parser.add_argument("--only", default=",".join(BENCHMARKS), help="which to run, separated by commas")
+    parser.add_argument("--options", default="", help="further options, given to each script that is run")
+    given = parser.parse_args(arguments)
+    wanted = [name.strip() for name in given.only.split(",") if name.strip()]
+    unknown = sorted(set(wanted) - set(BENCHMARKS))
+    if unknown:
+        parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(BENCHMARKS)}")
+    failed = []
+    for name in wanted:
+        try:
+            print(f"{name}: {run(name, given.data, given.options.split())}", flush=True)
+        except (subprocess.CalledProcessError, ValueError, IndexError) as error:  # the others are still worth having
+            failed.append(name)
+            print(f"{name} failed: {error}", file=sys.stderr, flush=True)
+    PAGE.write_text(page(FIGURES))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
