@@ -47,8 +47,7 @@ class Scale:
 
 #: By rank. Each is to take a few minutes on two CPU cores.
 SCALES = {
-    # A round over so few images is cheap, and more of them protect against other families too (docs/experiments.md).
-    2: Scale(counts=COUNTS[2], method=SALM(rounds=40), surrogate="resnet18", victims=("resnet18", "vgg11")),
+    2: Scale(counts=COUNTS[2], method=SALM(), surrogate="resnet18", victims=("resnet18", "vgg11")),
     3: Scale(counts=COUNTS[3], method=SALM(), surrogate="resnet10", victims=("resnet10", "vgg11")),
 }
 

@@ -20,7 +20,7 @@ from monai_salm.methods.views import VIEWS, rounds_differently, see
 from monai_salm.tasks import Task
 
 #: Settings where none are given: of noise that aims at the next class on top of a class pattern, and of error-minimising noise.
-_NEXT: dict[str, Any] = {"num_steps": 1, "surrogate_steps": 300, "rounds": 2}
+_NEXT: dict[str, Any] = {"num_steps": 2, "surrogate_steps": 150, "rounds": 1}
 _LABEL: dict[str, Any] = {"num_steps": 4, "surrogate_steps": 45}
 #: Views that take fine patterns away.
 _SMOOTHING = frozenset({"jpeg", "blur", "median", "resample"})
@@ -32,13 +32,13 @@ class SALM(BilevelMethod):
 
     Each noise step changes only the ``k = round(mask_ratio * elements)`` elements of a sample (of a patch, where images
     are cut into patches) whose gradient is largest. What the paper leaves open is ours, and measured
-    (docs/experiments.md). Where images have one label, noise begins as a pattern of the class (``start="class"``; one class
-    stays plain), and steps on the masked elements make surrogates, trained on the clean images, see the next class
-    (``target="next"``): the pattern is what networks learn, and what else they could learn points astray. With
-    ``start="zero", target="label"`` it is error-minimising noise as in the paper.
+    (docs/experiments.md). With ``start="zero"`` it is error-minimising noise. Where images have one label, noise
+    begins by default as a pattern of the class (``start="class"``), which is what networks then learn; one class stays
+    plain, so that they take clean images for it, and only its images get masked noise steps, towards the next class
+    (``target="next"``): on top of a pattern, steps weakened it in every variant measured.
 
-    Takes the settings of ``BilevelMethod``, of which ``step_size``, ``num_steps``, ``surrogate_steps`` and ``rounds`` are chosen by
-    ``target`` where they are None, and:
+    Takes the settings of ``BilevelMethod``, of which ``num_steps``, ``surrogate_steps`` and ``rounds`` are chosen by ``target``
+    where they are None (2, 150 and 1 for ``"next"``; 4, 45 and 22, for volumes 8, for ``"label"``), and:
 
     Args:
         mask_ratio: share of elements in the mask, in (0, 1].
@@ -53,10 +53,9 @@ class SALM(BilevelMethod):
         plain_class: the class without a pattern, for labels per image; None is the rarest.
         views: what noise is to outlive, names of ``methods.views.VIEWS`` (none, augment, jpeg, blur, median, bit_depth,
             resample, gamma): surrogates and noise steps see the images through them, and the pattern of a class is coarse
-            where one of them takes fine patterns away; noise steps then change the plain class alone.
+            where one of them takes fine patterns away.
     """
 
-    step_size: float | None = None
     num_steps: int | None = None  # type: ignore[assignment]
     surrogate_steps: int | None = None  # type: ignore[assignment]
     mask_ratio: float = 0.3
@@ -96,7 +95,11 @@ class SALM(BilevelMethod):
         start = self.start or ("class" if own and not several else "zero")
         patterned = start == "class" and not several and self.mask_source == "gradient"
         target = self.target or ("next" if patterned and not per_voxel and own else "label")
-        settings = {**(_NEXT if target == "next" else _LABEL), "step_size": self._step(target)}
+        if per_voxel and target == "next":
+            raise ValueError(
+                'target "next" is for labels per image; for segmentation leave target out, or give "label"'
+            )
+        settings = dict(_NEXT if target == "next" else _LABEL)
         if per_voxel and patterned:
             settings["rounds"] = int(self.mask_scope == "sample")
         chosen = {name: value for name, value in settings.items() if getattr(self, name) is None}
@@ -104,10 +107,6 @@ class SALM(BilevelMethod):
         if start == "class" and not per_voxel and settled.rounds != 0:
             settled = replace(settled, plain_class=self._plain(task, labels))
         return super(SALM, settled).resolved(task, spatial_dims)
-
-    def _step(self, target: str) -> float:
-        # Towards the next class a masked element changes sides: it leaves the pattern at the other edge of its budget.
-        return min(1.0, 2 * self.epsilon) if target == "next" else self.epsilon
 
     def _plain(self, task: Task, labels: Sequence[Array]) -> int:
         """The class without a pattern: the one chosen, or the rarest, so that answering it is right as seldom as can be."""
@@ -121,16 +120,14 @@ class SALM(BilevelMethod):
         shape = image.shape[1:]
         pattern = class_pattern(label, shape, num_classes, self.plain_class, bool(_SMOOTHING & set(self.views)))
         if "bit_depth" not in self.views:
-            return pattern * grid.max_code
+            return pattern.astype(np.int32) * grid.max_code
         # What rounding leaves of the noise are the elements near a threshold: few, so that only a fine pattern shows in them.
         fine = class_pattern(label, shape, num_classes, self.plain_class)
-        return np.where(rounds_differently(image, window, self.epsilon), fine, pattern) * grid.max_code
+        return np.where(rounds_differently(image, window, self.epsilon), fine, pattern).astype(np.int32) * grid.max_code
 
     def still(self, label: Array) -> bool:
-        # Steps on top of a coarse pattern, or of one that covers its mask alone, weakened it (docs/experiments.md); images of
-        # the plain class have nothing else.
-        weak = bool(_SMOOTHING & set(self.views)) or self.mask_scope == "sample"
-        return self.start == "class" and self.target == "next" and weak and int(label) != self.plain_class
+        # Steps on top of a pattern only weaken it (docs/experiments.md); images of the plain class have nothing else.
+        return self.start == "class" and self.target == "next" and int(label) != self.plain_class
 
     @property
     def trains_on_noise(self) -> bool:

@@ -82,6 +82,8 @@ def _coarse_pattern(label: int, shape: Sequence[int]) -> NDArray[np.int8]:
     """Signs of one cosine in each block of 8 x 8, mirrored from block to block so that its wave goes on; beyond eight classes
     two cosines take turns like the fields of a chessboard."""
     count = len(_COARSE)
+    if label >= count**2:
+        raise ValueError(f"coarse patterns tell {count**2} classes apart, label {label} is beyond; leave views out")
     first, second = label % count, (label % count + label // count) % count
     down, across = np.indices(shape[:2], sparse=True)
     fields = (down // 8 + across // 8) % 2
