@@ -90,7 +90,9 @@ class BilevelMethod(Hooks, Method):
         rounds = self.default_rounds[spatial_dims] if self.rounds is None else self.rounds
         return replace(self, rounds=rounds, step_size=self.step)
 
-    def first_noise(self, image: Array, label: Array, grid: Grid, window: IntensityWindow, num_classes: int) -> Array:
+    def first_noise(
+        self, image: Array, label: Array, grid: Grid, window: IntensityWindow, num_classes: int, digest: bytes
+    ) -> Array:
         """What noise with ``start="class"`` begins as, in quanta; the budget's edge, whatever the image can carry.
 
         Args:
@@ -99,6 +101,7 @@ class BilevelMethod(Hooks, Method):
             grid: the stored grid.
             window: the intensity window.
             num_classes: classes in the data set.
+            digest: of the image's content, the source of what differs from image to image.
 
         Returns:
             Array that broadcasts to the image's shape.

@@ -89,8 +89,9 @@ class Loop:
             return
         classes, window = self.cases.task.num_classes, self.cases.window
         for case, code in enumerate(codes):
-            image, label, grid = self.cases.images[case], self.cases.labels[case], self.job.workspace.grids[case]
-            code[...] = self.method.first_noise(image, label, grid, window, classes).astype(code.dtype)
+            image, label, space = self.cases.images[case], self.cases.labels[case], self.job.workspace
+            first = self.method.first_noise(image, label, space.grids[case], window, classes, space.digests[case])
+            code[...] = first.astype(code.dtype)
 
     def _stopped(self) -> bool:
         errors = self.state["errors"]

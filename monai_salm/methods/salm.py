@@ -116,13 +116,16 @@ class SALM(BilevelMethod):
         counts = np.bincount([int(label) for label in labels], minlength=task.num_classes)
         return int(np.where(counts > 0, counts, counts.max(initial=0) + 1).argmin())
 
-    def first_noise(self, image: Array, label: Array, grid: Grid, window: IntensityWindow, num_classes: int) -> Array:
-        shape = image.shape[1:]
-        pattern = class_pattern(label, shape, num_classes, self.plain_class, bool(_SMOOTHING & set(self.views)))
+    def first_noise(
+        self, image: Array, label: Array, grid: Grid, window: IntensityWindow, num_classes: int, digest: bytes
+    ) -> Array:
+        shape, phase = image.shape[1:], digest[: image.ndim - 1]
+        coarse = bool(_SMOOTHING & set(self.views))
+        pattern = class_pattern(label, shape, num_classes, self.plain_class, coarse, phase)
         if "bit_depth" not in self.views:
             return pattern.astype(np.int32) * grid.max_code
         # What rounding leaves of the noise are the elements near a threshold: few, so that only a fine pattern shows in them.
-        fine = class_pattern(label, shape, num_classes, self.plain_class)
+        fine = class_pattern(label, shape, num_classes, self.plain_class, phase=phase)
         return np.where(rounds_differently(image, window, self.epsilon), fine, pattern).astype(np.int32) * grid.max_code
 
     def still(self, label: Array) -> bool:

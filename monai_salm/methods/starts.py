@@ -16,7 +16,12 @@ _COARSE = ((4, 0), (3, 0), (0, 3), (3, 1), (2, 2), (2, 0), (0, 2), (1, 3))
 
 
 def class_pattern(
-    label: Array, shape: Sequence[int], num_classes: int, plain_class: int | None = None, coarse: bool = False
+    label: Array,
+    shape: Sequence[int],
+    num_classes: int,
+    plain_class: int | None = None,
+    coarse: bool = False,
+    phase: Sequence[int] = (),
 ) -> NDArray[np.int8]:
     """Plus and minus one in a regular pattern that depends on the class alone.
 
@@ -36,6 +41,9 @@ def class_pattern(
         num_classes: classes in the data set.
         plain_class: class of images that get zeros; None for no such class.
         coarse: textures of 8 x 8 elements in place of fine waves, for labels per image; constant along a third axis.
+        phase: where the waves begin along each axis, elements, for labels per image; for coarse textures, whose place in the
+            blocks of JPEG matters, only their sign. Phases drawn for each image leave no pattern that images of a class share
+            element by element: no average, and no linear model, finds it, and networks that see textures still do.
 
     Returns:
         Array of that shape.
@@ -43,10 +51,11 @@ def class_pattern(
     if np.ndim(label) == 0 and int(label) == plain_class:
         return np.zeros(shape, np.int8)
     if np.ndim(label) == 0 and coarse:
-        return _coarse_pattern(int(label), shape)
+        return _coarse_pattern(int(label), shape) * np.int8(-1 if sum(phase) % 2 else 1)
     waves = _waves(len(shape), num_classes)
-    grid = np.indices(shape, sparse=True)
+    grid: Sequence[Array] = np.indices(shape, sparse=True)
     if np.ndim(label) == 0:
+        grid = [places + start for places, start in zip(grid, phase or [0] * len(shape), strict=True)]
         return _pattern(waves[int(label)], grid, shape)
     if not label.any():
         return _pattern(waves[-1], grid, shape)
