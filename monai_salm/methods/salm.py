@@ -125,7 +125,7 @@ class SALM(BilevelMethod):
         if "bit_depth" not in self.views:
             return pattern.astype(np.int32) * grid.max_code
         # What rounding leaves of the noise are the elements near a threshold: few, so that only a fine pattern shows in them.
-        fine = class_pattern(label, shape, num_classes, self.plain_class, phase=phase)
+        fine = class_pattern(label, shape, num_classes, self.plain_class)
         return np.where(rounds_differently(image, window, self.epsilon), fine, pattern).astype(np.int32) * grid.max_code
 
     def still(self, label: Array) -> bool:
