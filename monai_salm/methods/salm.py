@@ -119,7 +119,9 @@ class SALM(BilevelMethod):
     def first_noise(
         self, image: Array, label: Array, grid: Grid, window: IntensityWindow, num_classes: int, digest: bytes
     ) -> Array:
-        shape, phase = image.shape[1:], digest[: image.ndim - 1]
+        shape = image.shape[1:]
+        # A texture of which few elements are left is not recognised wherever it begins (docs/experiments.md).
+        phase = digest[: image.ndim - 1] if self.mask_scope == "step" else ()
         coarse = bool(_SMOOTHING & set(self.views))
         pattern = class_pattern(label, shape, num_classes, self.plain_class, coarse, phase)
         if "bit_depth" not in self.views:
