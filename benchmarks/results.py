@@ -3,6 +3,7 @@
     python benchmarks/results.py --data brain28.npz                       # all of them, which takes hours
     python benchmarks/results.py --data brain28.npz --only speed,memory   # some; the others' figures are kept
     python benchmarks/results.py --only ""                                # none: the page is written anew
+    python benchmarks/results.py --data brain28.npz --only strength,robustness --work kept   # go on where they stopped
 
 Each benchmark runs in a process of its own and prints one JSON object; it is kept in ``results/NAME.json`` with the machine,
 the versions, the date and the commit, so that figures of different days stand beside each other honestly. On a machine with
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ FIGURES, PAGE = HERE / "results", HERE / "RESULTS.md"
 #: Name -> script, its options ({data} is the data set, {work} a folder for files), and the heading of its section.
 BENCHMARKS: dict[str, tuple[str, list[str], str]] = {
     "strength": ("strength.py", ["{data}", "--out", "{work}", "--json"], "Strength of all methods"),
-    "robustness": ("robustness.py", ["{data}", "--json"], "Strength under countermeasures"),
+    "robustness": ("robustness.py", ["{data}", "--out", "{work}", "--json"], "Strength under countermeasures"),
     "speed": ("speed.py", ["{data}", "--json"], "Speed beside a plain reference loop of EM"),
     "overhead": ("overhead.py", ["--json"], "Noise steps beside the network's bare passes"),
     "memory": ("memory.py", ["--json"], "Memory and time against the number of samples"),
@@ -80,13 +82,14 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def run(name: str, data: str | None, more: Sequence[str] = ()) -> Path:
+def run(name: str, data: str | None, more: Sequence[str] = (), work: str | None = None) -> Path:
     """Run a benchmark and keep its figures.
 
     Args:
         name: one of ``BENCHMARKS``.
         data: the data set, for those that take one.
         more: further options of its script.
+        work: folder that keeps what it can go on from; None is one for this call alone.
 
     Returns:
         The file that holds them.
@@ -99,8 +102,8 @@ def run(name: str, data: str | None, more: Sequence[str] = ()) -> Path:
     if data is None and "{data}" in options:
         raise SystemExit(f"benchmark {name} needs a data set: give --data")
     facts = machine()
-    with tempfile.TemporaryDirectory(prefix=f"{name}-") as work:
-        filled = [option.format(data=data, work=work) for option in options]
+    with nullcontext(work) if work else tempfile.TemporaryDirectory(prefix=f"{name}-") as folder:
+        filled = [option.format(data=data, work=folder) for option in options]
         command = [sys.executable, str(HERE / script), *filled, *more]
         finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     # Whatever a script says before it, its figures are the last line.
@@ -170,6 +173,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", help="data set of strength, robustness and speed: a MedMNIST-style archive")
     parser.add_argument("--only", default=",".join(BENCHMARKS), help="which to run, separated by commas")
     parser.add_argument("--options", default="", help="further options, given to each script that is run")
+    parser.add_argument(
+        "--work", help="folder for copies and victims of strength and robustness, which go on from there"
+    )
     given = parser.parse_args(arguments)
     wanted = [name.strip() for name in given.only.split(",") if name.strip()]
     unknown = sorted(set(wanted) - set(BENCHMARKS))
@@ -178,7 +184,7 @@ def main(arguments: list[str] | None = None) -> int:
     failed = []
     for name in wanted:
         try:
-            print(f"{name}: {run(name, given.data, given.options.split())}", flush=True)
+            print(f"{name}: {run(name, given.data, given.options.split(), given.work)}", flush=True)
         except (subprocess.CalledProcessError, ValueError, IndexError) as error:  # the others are still worth having
             failed.append(name)
             print(f"{name} failed: {error}", file=sys.stderr, flush=True)

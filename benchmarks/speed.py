@@ -17,18 +17,24 @@ import statistics
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from reference_em import Reference, add_noise, reference_em
-from strength import train
 
+from monai_salm.cases import Cases, choose_view
+from monai_salm.countermeasures import Countermeasure
 from monai_salm.digest import content_digest
+from monai_salm.evaluate.sets import read_set
+from monai_salm.evaluate.victims import VICTIM_SEED, Setting, Watched, default_epochs, train_victim
 from monai_salm.layouts import open_layout
 from monai_salm.methods import SALM
 from monai_salm.precompute import precompute
+from monai_salm.recipes import default_recipe
+from monai_salm.training import steps_per_epoch
 
 REFERENCE = "EM, reference loop"
 
@@ -91,6 +97,42 @@ def make_all(clean: Path, schedules: dict[str, dict[str, Any]], repeats: int, fo
     return made
 
 
+def train(job: dict[str, Any]) -> dict[str, Any]:
+    """Train one victim in a process of its own; ``evaluate`` would train on the clean images as well.
+
+    Args:
+        job: paths ``source`` and ``copy``, ``victim``, ``seed`` and ``threads``.
+
+    Returns:
+        The job, its last score on the clean test images, its last training score, and its epochs.
+    """
+    torch.set_num_threads(job["threads"])
+    clean, copy = open_layout(Path(job["source"])), open_layout(Path(job["copy"]))
+    task, window = clean.task(), clean.window()
+    sets = [
+        read_set(role, dataset, task, "image", "label")
+        for role, dataset in (("train", copy.dataset("train")), ("test", clean.dataset("test")))
+    ]
+    view = choose_view([image.shape[1:] for each in sets for image in each.images], per_voxel=False)
+    cases, test = (Cases(each.images, each.labels, each.names, task, window, view) for each in sets)
+    recipe = default_recipe(task, len(view.size), job["victim"])
+    setting = Setting(
+        network=job["victim"],
+        recipe=recipe,
+        epochs=default_epochs(cases, recipe, "none"),
+        epoch_steps=steps_per_epoch(cases, recipe),
+        width=0.25,
+        device=torch.device("cpu"),
+        augment=None,
+        learned=None,
+        patience=1,
+    )
+    nobody = replace(test, images=[], labels=[], names=[])
+    watched, seed = Watched(test, nobody, nobody), VICTIM_SEED + job["seed"]
+    last = train_victim(seed, cases, watched, setting, Countermeasure(), lambda _: None).epochs[-1]
+    return {**job, "last": last.scores[task.metric], "train_score": last.train_score, "epochs": setting.epochs}
+
+
 def summary(made: list[dict[str, Any]], runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A row a method: medians over the repeats, and how many times faster than the reference it was."""
     rows = []
@@ -146,8 +188,8 @@ def measure(
         clean = with_split(source, split, Path(name))
         made = make_all(clean, schedules, repeats, Path(name))
         jobs = [
-            {"row": m["row"], "source": str(clean), "copy": m["copy"], "victim": victim, "augment": "none",
-             "seed": 10 * m["seed"] + seed, "threads": threads, "patch_size": None}
+            {"row": m["row"], "source": str(clean), "copy": m["copy"], "victim": victim,
+             "seed": 10 * m["seed"] + seed, "threads": threads}
             for m in made for victim in victims for seed in range(seeds)
         ]  # fmt: skip
         runs = []

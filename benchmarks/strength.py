@@ -1,161 +1,193 @@
 """How unlearnable does each method make a data set? Protects it, reloads the published files, trains fresh victims.
 
-    python benchmarks/strength.py brain28.npz --out results --jobs 2
+    python benchmarks/strength.py brain28.npz --out strength
+    python benchmarks/strength.py brain28.npz --out strength --rows "SALM;TAP" --seeds 0
 
-Every method runs through the command line with its default settings, at equal epsilon; victims have seeds and
-architectures of their own; scores are of the last epoch on the clean test split. ``results/strength.json`` holds every
-run, ``results/strength.md`` the table of means over seeds.
+Every row is made by ``monai-salm protect`` with the options below, and otherwise its method's defaults. Victims are trained
+by ``evaluate``, plainly and with flips and shifts; scores are of the last epoch on the clean test split, means over seeds.
+``--out`` keeps copies and victims: the same call goes on where an interrupted one stopped.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-import os
-import platform
 import statistics
-import subprocess
 import sys
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
+from evaluating import CLEAN, Folder, Victims, add_options
+
+SALM, SALM_WEAKER, SALM_HALF = "SALM", "SALM, 7/8 of epsilon", "SALM, half of epsilon"
+# As published they take hours on two cores.
+_SHORTENED = ["--draws", "1", "--rounds", "4", "--num-steps", "5", "--attack-steps", "3"]
+
 #: Row of the table -> options of ``monai-salm protect``; None is the data set as it is.
-METHODS: dict[str, list[str] | None] = {
-    "clean": None,
+ROWS: dict[str, list[str] | None] = {
+    CLEAN: None,
     "random noise": ["--method", "random_noise"],
-    "SALM": [],
-    "SALM, random mask": ["--mask-source", "random"],
-    "SALM, one mask a sample": ["--mask-scope", "sample"],
-    # SALM's schedule on images, without its mask.
-    "EM, same schedule": [
-        *("--method", "em", "--step-size", "8/255", "--num-steps", "4", "--surrogate-steps", "45"),
-        *("--rounds", "22", "--restart-every", "1", "--stop-error", "none"),
-    ],
+    SALM: [],
+    SALM_WEAKER: [],
+    SALM_HALF: [],
+    "SALM, one mask a sample": ["--mask-scope", "sample", "--mask-ratio", "0.3"],
+    "SALM, error-minimising": ["--start", "zero", "--target", "label"],
     "EM": ["--method", "em"],
-    "REM": ["--method", "rem"],
-    "SEM": ["--method", "sem"],
+    "REM, shortened": ["--method", "rem", *_SHORTENED],
+    "SEM, shortened": ["--method", "sem", *_SHORTENED],
     "TAP": ["--method", "tap"],
     "LSP": ["--method", "lsp"],
     "AR": ["--method", "ar"],
 }
+#: Rows made only where ``--rows`` names them: error-minimising SALM with another mask, and its schedule without one.
+CONTROLS: dict[str, list[str]] = {
+    "SALM, random mask": ["--mask-source", "random"],
+    "EM, same schedule": [
+        *("--method", "em", "--num-steps", "4", "--surrogate-steps", "45", "--rounds", "22"),
+        *("--restart-every", "1", "--stop-error", "none"),
+    ],
+}
+#: Share of epsilon, where it is not all of it. The first has the peers' PSNR or more, as noise at all edges has not.
+SHARES = {SALM_WEAKER: Fraction(7, 8), SALM_HALF: Fraction(1, 2)}
+PEERS = ("EM", "REM, shortened", "SEM, shortened", "TAP", "LSP", "AR")
+AIM = (
+    "mean over victims at 8/255 at most 0.125 plain and 0.15 augmented, at 4/255 0.20 and 0.40, with one mask a sample 0.25 "
+    "plain; below every peer at equal epsilon and at equal PSNR"
+)
 
 
-def protect(source: Path, out: Path, options: list[str]) -> tuple[Path, dict[str, Any]]:
-    """Protect with the command line; returns the copy and its figures."""
-    folder = out / "-".join(o.lstrip("-") for o in options or ["default"]).replace("/", "_").replace(",", "_")
-    record = folder / "protect.json"
-    target = folder / source.name
-    # Always anew: an earlier record may be of other code or other defaults.
-    folder.mkdir(parents=True, exist_ok=True)
-    target.with_name(f"{target.name}.noise.db").unlink(missing_ok=True)
-    command = [sys.executable, "-m", "monai_salm", "protect", str(source), str(target), "--json", "--overwrite"]
-    finished = subprocess.run([*command, *options], stdout=subprocess.PIPE, check=True, text=True)
-    record.write_text(finished.stdout)
-    return target, json.loads(record.read_text())
+def options_of(row: str, epsilon: Fraction) -> tuple[str, list[str]]:
+    """Budget of a row, and the options of ``monai-salm protect`` that make it."""
+    own = epsilon * SHARES.get(row, 1)
+    budget = f"{own.numerator * 255 / own.denominator:g}/255"
+    options = [*({**ROWS, **CONTROLS}[row] or []), "--epsilon", budget]
+    if row == "EM, same schedule":
+        options += ["--step-size", budget]
+    return budget, options
 
 
-def train(job: dict[str, Any]) -> dict[str, Any]:
-    """Train one victim in a process of its own, on one core."""
-    import torch
+def summary(
+    budgets: Mapping[str, str], made: Mapping[str, Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """A row a training set: how it was made, and mean scores.
 
-    from monai_salm.cases import Cases, choose_view
-    from monai_salm.countermeasures import Countermeasure
-    from monai_salm.evaluate import AUGMENTATIONS
-    from monai_salm.evaluate.sets import read_set
-    from monai_salm.evaluate.victims import VICTIM_SEED, Setting, Watched, default_epochs, train_victim
-    from monai_salm.layouts import open_layout
-    from monai_salm.recipes import default_recipe
-    from monai_salm.training import steps_per_epoch
-
-    torch.set_num_threads(job["threads"])
-    clean, copy = open_layout(Path(job["source"])), open_layout(Path(job["copy"]))
-    task, window = clean.task(), clean.window()
-    sets = [
-        read_set(r, d, task, "image", "label")
-        for r, d in (("train", copy.dataset("train")), ("test", clean.dataset("test")))
-    ]
-    view = choose_view([i.shape[1:] for s in sets for i in s.images], task.kind == "segmentation", job["patch_size"])
-    cases = [Cases(s.images, s.labels, s.names, task, window, view) for s in sets]
-    recipe = default_recipe(task, len(view.size), job["victim"])
-    augment = AUGMENTATIONS[job["augment"]]
-    epochs = default_epochs(cases[0], recipe, job["augment"])
-    setting = Setting(
-        network=job["victim"],
-        recipe=recipe,
-        epochs=epochs,
-        epoch_steps=steps_per_epoch(cases[0], recipe),
-        width=0.25,
-        device=torch.device("cpu"),
-        augment=augment,
-        learned=None,
-        patience=1,
-    )
-    nobody = replace(cases[1], images=[], labels=[], names=[])
-    watched, seed = Watched(cases[1], nobody, nobody), VICTIM_SEED + job["seed"]
-    last = train_victim(seed, cases[0], watched, setting, Countermeasure(), lambda _: None).epochs[-1]
-    return {**job, "last": last.scores[task.metric], "train_score": last.train_score, "epochs": epochs}
+    Args:
+        budgets: epsilon by row, in the order of the table.
+        made: what ``monai-salm protect`` told, by row.
+        runs: a record for each victim.
+    """
+    rows = []
+    for name, budget in budgets.items():
+        facts = made.get(name, {})
+        row = {"noise": name, "epsilon": budget, "made in (s)": facts.get("seconds")}
+        row |= {"PSNR": facts.get("psnr"), "support": facts.get("support")}
+        for augment, word in (("none", "plain"), ("standard", "augmented")):
+            own = [run for run in runs if run["noise"] == name and run["augment"] == augment]
+            means = {
+                victim: statistics.fmean(run["last"] for run in own if run["victim"] == victim)
+                for victim in dict.fromkeys(run["victim"] for run in own)
+            }
+            row |= {f"{victim}, {word}": mean for victim, mean in means.items()}
+            row |= {f"mean, {word}": statistics.fmean(means.values())} if means else {}
+        rows.append(row)
+    return rows
 
 
-def table(runs: list[dict[str, Any]], made: dict[str, dict[str, Any]]) -> str:
-    """Markdown: a row a method, a column a victim and augmentation, mean (standard deviation) over seeds."""
-    columns = list(dict.fromkeys((r["victim"], r["augment"]) for r in runs))
-    heads = " | ".join(f"{v}, {'augmented' if a == 'standard' else 'plain'}" for v, a in columns)
-    lines = [f"| noise | made in | PSNR | support | {heads} |", "|---" * (4 + len(columns)) + "|"]
-    for row in dict.fromkeys(r["row"] for r in runs):
-        facts = made.get(row)
-        cells = (
-            [f"{facts['seconds']:.0f} s", f"{facts['psnr']:.1f}", f"{facts['support']:.2f}"] if facts else ["", "", ""]
-        )
-        for column in columns:
-            scores = [r["last"] for r in runs if r["row"] == row and (r["victim"], r["augment"]) == column]
-            spread = f" ({statistics.stdev(scores):.3f})" if len(scores) > 1 else ""
-            cells.append(f"{statistics.mean(scores):.3f}{spread}")
-        lines.append(f"| {row} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+def beside_peers(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """For each peer: is SALM stronger at equal epsilon, and at 7/8 of it where its PSNR is no lower than the peer's?
+
+    Args:
+        rows: of ``summary``.
+    """
+    found = {row["noise"]: row for row in rows}
+    table = []
+    for peer in (found[name] for name in PEERS if name in found):
+        line = {"peer": peer["noise"], "PSNR": peer["PSNR"]}
+        line |= {f"mean, {word}": peer[f"mean, {word}"] for word in ("plain", "augmented")}
+        for name in (SALM, SALM_WEAKER):
+            if name not in found:
+                continue
+            own = found[name]
+            fair = name == SALM or own["PSNR"] >= peer["PSNR"]
+            line |= {} if name == SALM else {f"PSNR of {name}": own["PSNR"]}
+            for word in ("plain", "augmented"):
+                lower = "yes" if own[f"mean, {word}"] < peer[f"mean, {word}"] else "no"
+                line[f"{name}, lower, {word}"] = lower if fair else "lower PSNR"
+        table.append(line)
+    return table
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path, help="a data set that monai-salm reads, with a clean test split")
-    parser.add_argument("--out", type=Path, default=Path("strength-results"))
-    parser.add_argument("--methods", default=",".join(METHODS).replace(", ", "; "), help="rows, separated by commas")
-    parser.add_argument("--victims", default="resnet18,vgg11")
-    parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--augment", default="none,standard")
-    parser.add_argument("--options", default="", help="more options of protect, for every row")
-    parser.add_argument("--patch-size", default="", help="patches of the victims (segmentation)")
-    parser.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, help="victims trained at a time, one core each"
-    )
-    args = parser.parse_args()
-    rows = [name.strip().replace("; ", ", ") for name in args.methods.split(",")]
-    made: dict[str, dict[str, Any]] = {}
-    jobs = []
+def measure(
+    folder: Folder,
+    rows: Sequence[str],
+    epsilon: Fraction,
+    victims: Victims,
+    more: Sequence[str] = (),
+    fresh: bool = False,
+) -> dict[str, Any]:
+    """Make all copies, train all victims, and put them side by side.
+
+    Args:
+        folder: the data set, and where copies and victims are kept.
+        rows: names in ``ROWS`` and ``CONTROLS``.
+        epsilon: budget, as a fraction of the window.
+        victims: who is trained.
+        more: further options of ``monai-salm protect``, for every row.
+        fresh: make the copies anew.
+    """
+    budgets, made, copies = {}, {}, {}
     for row in rows:
-        options, copy = METHODS[row], args.data
-        if options is not None:
-            copy, made[row] = protect(args.data, args.out, [*options, *args.options.split()])
-            print(f"{row}: {made[row]['seconds']:.0f} s, PSNR {made[row]['psnr']:.1f}", flush=True)
-        for victim in args.victims.split(","):
-            for augment in args.augment.split(","):
-                for seed in map(int, args.seeds.split(",")):
-                    jobs.append({"row": row, "source": str(args.data), "copy": str(copy), "victim": victim, "seed": seed,
-                                 "augment": augment, "threads": 1 if args.jobs > 1 else os.cpu_count() or 1,
-                                 "patch_size": [int(n) for n in args.patch_size.split(",")] if args.patch_size else None})  # fmt: skip
-    runs = []
-    with multiprocessing.get_context("spawn").Pool(args.jobs) as pool:
-        for run in pool.imap_unordered(train, jobs):
-            runs.append(run)
-            print(f"{run['row']}: {run['victim']} {run['augment']} seed {run['seed']}: {run['last']:.3f}", flush=True)
-    runs.sort(key=lambda r: jobs.index({k: r[k] for k in jobs[0]}))
-    machine = {"cores": os.cpu_count(), "python": platform.python_version(), "machine": platform.machine()}
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "strength.json").write_text(json.dumps({"machine": machine, "made": made, "runs": runs}, indent=1))
-    (args.out / "strength.md").write_text(table(runs, made) + "\n")
-    print(table(runs, made))
+        if row == CLEAN:
+            budgets[row] = ""
+            continue
+        budgets[row], options = options_of(row, epsilon)
+        copies[row], made[row] = folder.protect(row, [*options, *more], fresh)
+        print(f"{row}: {made[row]['seconds']:.0f} s", file=sys.stderr, flush=True)
+    runs: list[dict[str, Any]] = []
+    for augment in ("none", "standard"):
+        trained, chance = folder.train(copies, victims, augment)
+        runs += trained
+    table = summary(budgets, made, runs)
+    stopping = "when nothing is left to learn, else after the last epoch" if victims.learned else "after the last epoch"
+    return {
+        "data": folder.data.name,
+        "aim": AIM,
+        "chance": chance,
+        "seeds": len(victims.seeds),
+        "victims stop": stopping,
+        "table": table,
+        "beside_the_peers_table": beside_peers(table),
+        "made": made,
+        "runs": runs,
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(parser, victims="resnet18,densenet121,vgg11")
+    known = "; ".join([*ROWS, *CONTROLS])
+    parser.add_argument(
+        "--rows", default=";".join(ROWS), help=f"separated by semicolons (default: the first {len(ROWS)} of: {known})"
+    )
+    given = parser.parse_args(arguments)
+    rows = list(dict.fromkeys(name.strip() for name in given.rows.split(";")))
+    unknown = [name for name in rows if name not in {**ROWS, **CONTROLS}]
+    if unknown:
+        parser.error(f"unknown rows: {'; '.join(unknown)}; known: {known}")
+    if rows == [CLEAN]:
+        parser.error("give at least one row with noise")
+    epsilon = Fraction(given.epsilon)
+    folder, victims = Folder(given.data, given.out), Victims.of(given, float(epsilon))
+    result = measure(folder, rows, epsilon, victims, given.options.split(), given.fresh)
+    if given.json:
+        print(json.dumps(result))
+    else:
+        for row in (*result["table"], *result["beside_the_peers_table"]):
+            print(", ".join(f"{k}: {v:.3g}" if isinstance(v, float) else f"{k}: {v}" for k, v in row.items()))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
