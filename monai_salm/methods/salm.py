@@ -53,7 +53,9 @@ class SALM(BilevelMethod):
         plain_class: the class without a pattern, for labels per image; None is the rarest.
         views: what noise is to outlive, names of ``methods.views.VIEWS`` (none, augment, jpeg, blur, median, bit_depth,
             resample, gamma): surrogates and noise steps see the images through them, and the pattern of a class is coarse
-            where one of them takes fine patterns away.
+            where one of them takes fine patterns away. With orthogonal_projection the pattern begins at a place of its own
+            in every image (a coarse one has a sign of its own), so that no average and no linear model finds it; that
+            costs strength, above all at small budgets.
     """
 
     num_steps: int | None = None  # type: ignore[assignment]
@@ -120,14 +122,13 @@ class SALM(BilevelMethod):
         self, image: Array, label: Array, grid: Grid, window: IntensityWindow, num_classes: int, digest: bytes
     ) -> Array:
         shape = image.shape[1:]
-        # A texture of which few elements are left is not recognised wherever it begins (docs/experiments.md).
-        phase = digest[: image.ndim - 1] if self.mask_scope == "step" else ()
+        phase = digest[: image.ndim - 1] if "orthogonal_projection" in self.views else ()
         coarse = bool(_SMOOTHING & set(self.views))
         pattern = class_pattern(label, shape, num_classes, self.plain_class, coarse, phase)
         if "bit_depth" not in self.views:
             return pattern.astype(np.int32) * grid.max_code
         # What rounding leaves of the noise are the elements near a threshold: few, so that only a fine pattern shows in them.
-        fine = class_pattern(label, shape, num_classes, self.plain_class)
+        fine = class_pattern(label, shape, num_classes, self.plain_class, phase=phase)
         return np.where(rounds_differently(image, window, self.epsilon), fine, pattern).astype(np.int32) * grid.max_code
 
     def still(self, label: Array) -> bool:

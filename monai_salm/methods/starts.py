@@ -43,7 +43,7 @@ def class_pattern(
         coarse: textures of 8 x 8 elements in place of fine waves, for labels per image; constant along a third axis.
         phase: where fine waves begin along each axis, elements, for labels per image. Phases drawn for each image leave no
             pattern that images of a class share element by element: no average and no linear model finds it, and
-            networks, which see textures, still do. Coarse textures keep their place in the blocks of JPEG.
+            networks, which see textures, still do. Coarse textures keep their place in the blocks of JPEG and change sign.
 
     Returns:
         Array of that shape.
@@ -51,7 +51,7 @@ def class_pattern(
     if np.ndim(label) == 0 and int(label) == plain_class:
         return np.zeros(shape, np.int8)
     if np.ndim(label) == 0 and coarse:
-        return _coarse_pattern(int(label), shape)
+        return _coarse_pattern(int(label), shape) * np.int8(-1 if sum(phase) % 2 else 1)
     waves = _waves(len(shape), num_classes)
     grid: Sequence[Array] = np.indices(shape, sparse=True)
     if np.ndim(label) == 0:

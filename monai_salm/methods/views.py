@@ -155,6 +155,7 @@ VIEWS: dict[str, ImageView] = {
     "bit_depth": bit_depth,
     "resample": resample,
     "gamma": gamma,
+    "orthogonal_projection": identity,  # outlived by what the pattern is, not by what is optimised
 }
 
 
