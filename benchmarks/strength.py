@@ -104,7 +104,7 @@ def beside_peers(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     table = []
     for peer in (found[name] for name in PEERS if name in found):
         line = {"peer": peer["noise"], "PSNR": peer["PSNR"]}
-        line |= {f"mean, {word}": peer[f"mean, {word}"] for word in ("plain", "augmented")}
+        line |= {key: peer[key] for key in ("mean, plain", "mean, augmented") if key in peer}
         for name in (SALM, SALM_WEAKER):
             if name not in found:
                 continue
@@ -112,6 +112,8 @@ def beside_peers(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             fair = name == SALM or own["PSNR"] >= peer["PSNR"]
             line |= {} if name == SALM else {f"PSNR of {name}": own["PSNR"]}
             for word in ("plain", "augmented"):
+                if f"mean, {word}" not in own or f"mean, {word}" not in peer:
+                    continue
                 lower = "yes" if own[f"mean, {word}"] < peer[f"mean, {word}"] else "no"
                 line[f"{name}, lower, {word}"] = lower if fair else "lower PSNR"
         table.append(line)
@@ -125,6 +127,7 @@ def measure(
     victims: Victims,
     more: Sequence[str] = (),
     fresh: bool = False,
+    augments: Sequence[str] = ("none", "standard"),
 ) -> dict[str, Any]:
     """Make all copies, train all victims, and put them side by side.
 
@@ -145,7 +148,7 @@ def measure(
         copies[row], made[row] = folder.protect(row, [*options, *more], fresh)
         print(f"{row}: {made[row]['seconds']:.0f} s", file=sys.stderr, flush=True)
     runs: list[dict[str, Any]] = []
-    for augment in ("none", "standard"):
+    for augment in augments:
         trained, chance = folder.train(copies, victims, augment)
         runs += trained
     table = summary(budgets, made, runs)
@@ -171,6 +174,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--rows", default=";".join(ROWS), help=f"separated by semicolons (default: the first {len(ROWS)} of: {known})"
     )
+    parser.add_argument("--augment", default="none,standard", help="none, standard or both (default both)")
     given = parser.parse_args(arguments)
     rows = list(dict.fromkeys(name.strip() for name in given.rows.split(";")))
     unknown = [name for name in rows if name not in {**ROWS, **CONTROLS}]
@@ -180,7 +184,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("give at least one row with noise")
     epsilon = Fraction(given.epsilon)
     folder, victims = Folder(given.data, given.out), Victims.of(given, float(epsilon))
-    result = measure(folder, rows, epsilon, victims, given.options.split(), given.fresh)
+    result = measure(folder, rows, epsilon, victims, given.options.split(), given.fresh, given.augment.split(","))
     if given.json:
         print(json.dumps(result))
     else:
