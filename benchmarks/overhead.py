@@ -58,14 +58,14 @@ class Problem:
     network: str
     batches: int = 4
     task: Task = field(default_factory=lambda: Classification(num_classes=8))
-    method: BilevelMethod = field(default_factory=SALM)
+    method: BilevelMethod = field(default_factory=lambda: SALM(start="zero"))
     width: float = 0.25
 
 
 PROBLEMS: dict[str, Problem] = {
     "28x28, ResNet-18, SALM": Problem(shape=(28, 28), network="resnet18"),
     "28x28, ResNet-18, EM": Problem(shape=(28, 28), network="resnet18", method=EM()),
-    "28x28, ResNet-18, SALM, 20 steps": Problem(shape=(28, 28), network="resnet18", method=SALM(num_steps=20)),
+    "28x28, ResNet-18, SALM, 20 steps": Problem(shape=(28, 28), network="resnet18", method=SALM(start="zero", num_steps=20)),
     "112x112, ResNet-18, SALM": Problem(shape=(112, 112), network="resnet18", batches=2),
     "28x28x28, ResNet-10, SALM": Problem(shape=(28, 28, 28), network="resnet10"),
     "32x32x32, UNet, SALM": Problem(shape=(32, 32, 32), network="unet", task=Segmentation(num_classes=3)),
@@ -114,7 +114,7 @@ def measure_problem(problem: Problem, repeats: int, device: torch.device) -> dic
         step = NoiseStep(method, job, trainer, frozen, 0, length)
         source, target, times = workspace.codes(0), workspace.codes(1), ([], [])
         for turn in range(repeats + 1):
-            for unit in plan_units(job):
+            for unit in plan_units(job, method.still):
                 regions = [(c, tuple(slice(0, n) for n in problem.shape)) for c in unit.cases]
                 inputs = cases.window.normalize(cases.inputs(regions).to(device))
                 targets = cases.targets(regions).to(device)

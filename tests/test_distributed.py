@@ -38,8 +38,9 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="has no forkserv
 ROOT = Path(__file__).resolve().parents[1]
 SHORT: dict[str, Any] = {"num_steps": 2, "surrogate_steps": 3, "rounds": 3}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "salm": {"method": SALM(**SHORT)},
-    "sample": {"method": SALM(**SHORT, mask_scope="sample", restart_every=2, calibration_steps=1)},
+    "salm": {"method": SALM(**SHORT, start="zero")},
+    "patterned": {"method": SALM(**{**SHORT, "rounds": 1})},
+    "sample": {"method": SALM(**SHORT, start="zero", mask_scope="sample", restart_every=2, calibration_steps=1)},
     "classwise": {"method": EM(**SHORT, perturb_type="classwise"), "classes": 3},
     "random_noise": {"method": RandomNoise()},
     "segmentation": {"method": SALM(**SHORT, start="zero"), "segmentation": True},

@@ -35,7 +35,7 @@ TWO = Classification(num_classes=2)
 BYTES = IntensityWindow(0, 255)
 RECIPE = Recipe(optimizer="adam", lr=1e-2, batch_size=4, precision="float32")
 SHORT: dict[str, Any] = {"epsilon": 8 / 255, "step_size": 2 / 255, "num_steps": 3, "surrogate_steps": 2, "rounds": 1}
-METHOD = SALM(**SHORT)
+METHOD = SALM(**SHORT, start="zero")
 
 
 def tiny(spatial_dims: int, in_channels: int, out_channels: int) -> nn.Module:
@@ -282,10 +282,10 @@ def test_settings_that_do_not_fit_leave_nothing_behind(
 
 
 def test_the_store_records_how_it_was_made(cases: list[Case], store: Path) -> None:
-    method = SALM(**{**SHORT, "rounds": 2}, mask_ratio=0.25)
+    method = SALM(**{**SHORT, "rounds": 2}, mask_ratio=0.25, start="zero")
     make(cases, store, method, surrogate="resnet10", width=0.05, seed=7)
     meta = NoiseStore(store).meta
-    assert meta["method"] == {**method.spec(), "start": "zero"}
+    assert meta["method"] == {**method.spec(), "target": "label"}
     assert meta["epsilon"] == 8 / 255
     assert meta["task"] == {"kind": "classification", "num_classes": 2, "multi_label": False}
     assert meta["window"] == [0, 255]
@@ -435,15 +435,16 @@ def interrupt(*arguments: Any, at: tuple[str, int], **options: Any) -> None:
 
 
 ROUNDS = 4
-SCOPES: list[tuple[str, int]] = [(scope, every) for scope in ("step", "sample") for every in (0, 1, 2)]
+SCOPES: list[tuple[str, str, int]] = [("zero", scope, every) for scope in ("step", "sample") for every in (0, 1, 2)]
+SCOPES += [("class", "step", 2), ("class", "sample", 1)]
 
 
-@pytest.mark.parametrize(("scope", "every"), SCOPES)
+@pytest.mark.parametrize(("start", "scope", "every"), SCOPES)
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_interrupted_in_every_round_it_ends_in_the_same_noise(
-    scope: str, every: int, optimizer: str, cases: list[Case], store: Path, tmp_path: Path
+    start: str, scope: str, every: int, optimizer: str, cases: list[Case], store: Path, tmp_path: Path
 ) -> None:
-    method = SALM(**{**SHORT, "rounds": ROUNDS}, mask_scope=scope, restart_every=every)
+    method = SALM(**{**SHORT, "rounds": ROUNDS}, start=start, mask_scope=scope, restart_every=every)
     options: dict[str, Any] = {"recipe": replace(RECIPE, optimizer=optimizer), "surrogate": "resnet10", "width": 0.05}
     expected = make(cases, tmp_path / "whole.db", method, **options)
     for number in range(ROUNDS):

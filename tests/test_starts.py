@@ -51,8 +51,14 @@ def test_start_and_rounds_depend_on_the_task_unless_given() -> None:
     assert settled(SALM(mask_scope="sample"), volume) == ("class", 1)
     assert settled(SALM(start="zero"), volume) == ("zero", 8)
     assert settled(SALM(mask_source="random"), volume) == ("zero", 8), "a control must not become the pattern"
-    assert settled(SALM(), picture) == ("zero", 22)
-    assert settled(SALM(start="class"), picture) == ("class", 22)
+    assert settled(SALM(), picture) == settled(SALM(start="class"), picture) == ("class", 1)
+    assert settled(SALM(rounds=0), picture) == ("class", 0), "the pattern alone, without a plain class"
+    assert settled(SALM(start="zero"), picture) == settled(SALM(mask_source="random"), picture) == ("zero", 22)
+    assert settled(SALM(start="class", target="label"), picture) == ("class", 22)
+    assert settled(SALM(perturb_type="classwise"), picture) == ("zero", 22)
+    assert settled(SALM(), (Classification(num_classes=3), 3)) == ("class", 1)
+    assert settled(SALM(start="zero"), (Classification(num_classes=3), 3)) == ("zero", 8)
+    assert settled(SALM(), (Classification(num_classes=3, multi_label=True), 2)) == ("zero", 22)
     assert settled(EM(), volume) == ("zero", 20)
     assert settled(EM(rounds=3), volume) == ("zero", 3)
 
@@ -66,5 +72,15 @@ def test_settings_that_cannot_be_are_refused() -> None:
         SALM(start="zero", rounds=0)
     with pytest.raises(ValueError, match="rounds of at least 1"):
         SALM(start="class", mask_scope="sample", rounds=0)
-    with pytest.raises(ValueError, match="would leave no noise"):
-        SALM(rounds=0).resolved(Classification(num_classes=3), 2)
+    with pytest.raises(ValueError, match="would leave the images of plain_class without noise"):
+        SALM(rounds=0, plain_class=1)
+    with pytest.raises(ValueError, match="plain_class must be below 3, got 3"):
+        SALM(plain_class=3).resolved(Classification(num_classes=3), 2)
+    with pytest.raises(ValueError, match="plain_class must be a class number or None, got -1"):
+        SALM(plain_class=-1)
+    with pytest.raises(ValueError, match="views must be names of .*, got fog"):
+        SALM(views=("jpeg", "fog"))
+    with pytest.raises(ValueError, match="target must be one of"):
+        SALM(target="wrong")
+    with pytest.raises(ValueError, match='"next" is for labels per image'):
+        SALM(target="next").resolved(Segmentation(num_classes=3), 2)

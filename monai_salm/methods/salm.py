@@ -81,6 +81,10 @@ class SALM(BilevelMethod):
         require(not unknown, "views", f"names of {tuple(VIEWS)}", ", ".join(unknown))
         plain = self.plain_class
         require(plain is None or plain >= 0, "plain_class", "a class number or None", plain)
+        if plain is not None and self.rounds == 0:
+            raise ValueError(
+                "rounds 0 would leave the images of plain_class without noise: give rounds, or leave it out"
+            )
         if self.mask_scope == "sample" and self.rounds == 0:
             raise ValueError(
                 'mask_scope "sample" needs a surrogate\'s gradient to choose the mask: give rounds of at least 1'
