@@ -520,7 +520,9 @@ def test_a_pool_of_surrogates_takes_turns_at_restarts(
 ) -> None:
     problem = Problem(make_classification((16, 16), 6), Classification(num_classes=2))
     rounds = 4 if every == 1 else 3
-    method = SALM(**{**SHORT, "rounds": rounds, "num_steps": 1, "surrogate_steps": 1}, restart_every=every, start="zero")
+    method = SALM(
+        **{**SHORT, "rounds": rounds, "num_steps": 1, "surrogate_steps": 1}, restart_every=every, start="zero"
+    )
     store = problem.run(tmp_path, method, surrogate=("resnet10", "vgg11"), width=0.05)
     assert store.meta["surrogate"] == ["resnet10", "vgg11"]
     kept = store.networks()
