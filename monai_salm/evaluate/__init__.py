@@ -234,7 +234,9 @@ def _origin(store: NoiseStore | None, surrogate: str | Sequence[str] | None) -> 
     """Where the noise came from, as far as it is known: surrogates, their seed, and whether it is one pattern a class."""
     meta = {} if store is None else store.meta
     method = meta.get("method") or {}
-    pattern = method.get("start") == "class" and method.get("rounds") == 0
+    alone = method.get("rounds") == 0 or method.get("target") == "next"  # noise steps leave the pattern as it is
+    moved = "orthogonal_projection" in method.get("views", ())
+    pattern = method.get("perturb_type") == "classwise" or (method.get("start") == "class" and alone and not moved)
     return {
         "surrogate": meta.get("surrogate") if surrogate is None else surrogate,
         "surrogate_seed": meta.get("seed"),
