@@ -65,7 +65,9 @@ class Problem:
 PROBLEMS: dict[str, Problem] = {
     "28x28, ResNet-18, SALM": Problem(shape=(28, 28), network="resnet18"),
     "28x28, ResNet-18, EM": Problem(shape=(28, 28), network="resnet18", method=EM()),
-    "28x28, ResNet-18, SALM, 20 steps": Problem(shape=(28, 28), network="resnet18", method=SALM(start="zero", num_steps=20)),
+    "28x28, ResNet-18, SALM, 20 steps": Problem(
+        shape=(28, 28), network="resnet18", method=SALM(start="zero", num_steps=20)
+    ),
     "112x112, ResNet-18, SALM": Problem(shape=(112, 112), network="resnet18", batches=2),
     "28x28x28, ResNet-10, SALM": Problem(shape=(28, 28, 28), network="resnet10"),
     "32x32x32, UNet, SALM": Problem(shape=(32, 32, 32), network="unet", task=Segmentation(num_classes=3)),
