@@ -94,7 +94,7 @@ def work(report: Connection, setting: Setting, store: str, die_at: tuple[str, in
     precompute(
         items,
         store,
-        method=SALM(rounds=setting.rounds, **setting.method),
+        method=SALM(**{"start": "zero", "rounds": setting.rounds, **setting.method}),
         task=Classification(num_classes=1 + max(int(item["label"]) for item in items)),
         window=IntensityWindow(0, 255),
         surrogate="resnet10",

@@ -87,7 +87,7 @@ def generate(samples: int, rounds: int) -> dict[str, Any]:
         precompute(
             MadeUpImages(samples),
             Path(folder) / "noise.db",
-            method=SALM(rounds=rounds, num_steps=1, surrogate_steps=2),
+            method=SALM(start="zero", rounds=rounds, num_steps=1, surrogate_steps=2),
             task=Classification(num_classes=2),
             window=IntensityWindow(0, 255),
             surrogate="resnet10",

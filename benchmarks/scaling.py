@@ -1,4 +1,4 @@
-"""How much faster do two ranks on two cores make noise than one rank on one core? The same work, default settings.
+"""How much faster do two ranks on two cores make noise than one rank on one core? The same work: error-minimising noise of SALM.
 
     python benchmarks/scaling.py brain28.npz --images 2000 --rounds 3 --repeats 3
 
@@ -50,7 +50,7 @@ def work(arguments: argparse.Namespace) -> None:
         precompute(
             items,
             arguments.worker / f"{name}.db",
-            method=SALM(rounds=rounds, surrogate_steps=arguments.surrogate_steps if rounds > 1 else 2),
+            method=SALM(start="zero", rounds=rounds, surrogate_steps=arguments.surrogate_steps if rounds > 1 else 2),
             task=Classification(num_classes=int(labels.max()) + 1),
             window=IntensityWindow(0, 255),
             device="cpu",

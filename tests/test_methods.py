@@ -687,3 +687,23 @@ def test_noise_begins_as_the_pattern_of_its_class(kind: str, make_problem: MakeP
         moved = (np.abs(one) > 0) & (pattern != 0)
         assert np.mean(np.sign(one[0])[moved[0]] == pattern[moved[0]]) > 0.85
         assert 0 < np.count_nonzero(masked) <= mask_size(masked.size, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("labels", "plain"), [([0, 0, 1, 1, 1, 1], 0), ([0, 0, 0, 0, 2, 2], 2), ([1, 1, 1], 1), ([0, 39, 39, 17, 17], 0)]
+)
+def test_the_rarest_class_present_is_plain(labels: list[int], plain: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    cases = [{"image": rng.integers(20, 230, (1, 8, 8), "uint8"), "label": label} for label in labels]
+    problem = Problem(cases, Classification(num_classes=40))
+    store = problem.run(tmp_path, SALM(num_steps=2, surrogate_steps=2))
+    assert (store.meta["method"]["plain_class"], store.meta["method"]["target"], store.meta["rounds"]) == (
+        plain,
+        "next",
+        1,
+    )
+    for case in cases:
+        codes = store[content_digest(case["image"])].codes
+        pattern = QUANTA * class_pattern(np.int64(case["label"]), (8, 8), 40)
+        assert codes.any()
+        assert np.array_equal(codes[0], pattern) == (case["label"] != plain)

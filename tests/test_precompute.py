@@ -285,7 +285,7 @@ def test_the_store_records_how_it_was_made(cases: list[Case], store: Path) -> No
     method = SALM(**{**SHORT, "rounds": 2}, mask_ratio=0.25, start="zero")
     make(cases, store, method, surrogate="resnet10", width=0.05, seed=7)
     meta = NoiseStore(store).meta
-    assert meta["method"] == {**method.spec(), "target": "label"}
+    assert meta["method"] == {**method.spec(), "target": "label", "views": []}
     assert meta["epsilon"] == 8 / 255
     assert meta["task"] == {"kind": "classification", "num_classes": 2, "multi_label": False}
     assert meta["window"] == [0, 255]
@@ -562,7 +562,7 @@ def test_the_callers_random_state_is_untouched(
 ) -> None:
     factory = make_classification if task == TWO else make_segmentation
     names = ("resnet10", "vgg11") if task == TWO else ("unet", "segresnet")
-    method = EM(**{**SHORT, "rounds": 2})
+    method = EM(**{**SHORT, "rounds": 2}, stop_error=None)
     made = make(factory((8, 8), 4), store, method, task=task, surrogate=names, width=0.05)
     assert [spec["name"] for spec, _ in made.networks()] == list(names)
 

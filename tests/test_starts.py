@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from monai_salm.methods import EM, SALM, BilevelMethod
 from monai_salm.methods.starts import class_pattern
+from monai_salm.methods.views import cosine_basis, quantisation
 from monai_salm.tasks import Classification, Segmentation, Task
 
 
@@ -84,3 +86,28 @@ def test_settings_that_cannot_be_are_refused() -> None:
         SALM(target="wrong")
     with pytest.raises(ValueError, match='"next" is for labels per image'):
         SALM(target="next").resolved(Segmentation(num_classes=3), 2)
+
+
+def coarse(label: int, shape: tuple[int, ...], plain: int | None = None) -> np.ndarray:
+    return class_pattern(np.int64(label), shape, 64, plain, coarse=True)
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (24, 16, 3)])
+def test_coarse_patterns_tell_64_classes_apart(shape: tuple[int, ...]) -> None:
+    patterns = [coarse(label, shape) for label in range(64)]
+    assert len({pattern.tobytes() for pattern in patterns}) == 64
+    assert all(set(np.unique(pattern)) == {-1, 1} for pattern in patterns)
+    assert not coarse(3, shape, plain=3).any()
+    assert np.array_equal(coarse(4, shape, plain=3), patterns[4])
+    if len(shape) == 3:
+        assert all((pattern == pattern[..., :1]).all() for pattern in patterns)
+    with pytest.raises(ValueError, match="tell 64 classes apart, label 64 is beyond"):
+        coarse(64, shape)
+
+
+@pytest.mark.parametrize("label", range(8))
+def test_every_coarse_texture_survives_jpeg(label: int) -> None:
+    """Within 8/255 of grey it moves a coefficient by a quantisation step or is rounded up to one."""
+    blocks = torch.from_numpy(8.0 * coarse(label, (8, 8))).float()
+    coefficients = cosine_basis() @ blocks @ cosine_basis().T
+    assert (coefficients / quantisation(10)).round().any()

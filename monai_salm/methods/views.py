@@ -83,9 +83,11 @@ def gamma(images: torch.Tensor, epsilon: float, generator: torch.Generator) -> t
 
 
 def bit_depth(images: torch.Tensor, epsilon: float, generator: torch.Generator, bits: int = 2) -> torch.Tensor:
-    """Round to ``2**bits`` evenly spaced levels."""
+    """Round to ``2**bits`` evenly spaced levels; where no voxel of an image can be carried over a threshold, all get gradients,
+    lest an image stay without noise."""
     scaled = images * (2**bits - 1)
     reached = ((scaled - scaled.floor() - 0.5).abs() <= epsilon * (2**bits - 1)).detach()
+    reached = reached | ~reached.flatten(1).any(1).view(-1, *[1] * (images.ndim - 1))
     passing = torch.where(reached, scaled, scaled.detach())
     rounded = passing + (scaled.round() - scaled).detach()
     result: torch.Tensor = rounded / (2**bits - 1)
@@ -172,9 +174,10 @@ def see(
         generator: source of randomness, on the CPU.
     """
     order = torch.randperm(len(names), generator=generator).tolist()
+    parts = min(len(names), len(images))
     seen: list[torch.Tensor] = []
     labels: list[torch.Tensor] = []
-    for index, (part, answers) in enumerate(zip(images.chunk(len(names)), targets.chunk(len(names)), strict=True)):
+    for index, (part, answers) in enumerate(zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True)):
         name = names[order[index]]
         if name == "augment":
             part, answers = standard_augmentation(part, answers, generator)
