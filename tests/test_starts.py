@@ -80,7 +80,7 @@ def test_settings_that_cannot_be_are_refused() -> None:
         SALM(plain_class=3).resolved(Classification(num_classes=3), 2)
     with pytest.raises(ValueError, match="plain_class must be a class number or None, got -1"):
         SALM(plain_class=-1)
-    with pytest.raises(ValueError, match="views must be names of .*, got fog"):
+    with pytest.raises(ValueError, match=r"views must be names of .*, got fog"):
         SALM(views=("jpeg", "fog"))
     with pytest.raises(ValueError, match="target must be one of"):
         SALM(target="wrong")
