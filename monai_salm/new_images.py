@@ -64,7 +64,7 @@ def generate_noise(
 ) -> Noise:
     """Protect an image that the store does not know, as its other images were, and keep the noise.
 
-    Every kept surrogate takes one round of noise steps, from zero noise, with the store's method and settings; networks
+    Every kept surrogate takes one round of noise steps, from what noise begins as, with the store's method and settings; networks
     are not trained. A class-wise method makes noise for the image alone. The same store and image give the same noise,
     so workers that meet the same image at once agree.
 

@@ -32,8 +32,8 @@ class BilevelMethod(Hooks, Method):
             of it for SALM, so that a step puts every element it may change at the edge of its budget.
         num_steps: noise steps for every image in a round.
         surrogate_steps: batches the surrogate trains on before the noise steps of a round.
-        rounds: turns of surrogate training and noise steps; None is the method's own number, for SALM 22 for images and 8
-            for volumes, whose rounds cost more. 0 leaves the noise as it begins.
+        rounds: turns of surrogate training and noise steps; None is the method's own number (for SALM 1 with a class pattern,
+            else 22 for images and 8 for volumes, whose rounds cost more). 0 leaves the noise as it begins.
         restart_every: rounds after which the surrogate starts from fresh weights; 0 is never, as EM's published code.
         stop_error: stop once the surrogate's error on the noisy images is at most this; None never does, for a low
             error is no sign of strong noise (docs/design.md, section 2).

@@ -73,7 +73,7 @@ class Loop:
         return int(self.state["rounds"] % 2)
 
     def run_frozen(self, surrogates: Sequence[nn.Module]) -> int:
-        """One round of noise steps against each network, from zero noise; nothing is trained."""
+        """One round of noise steps against each network, from what noise begins as; nothing is trained."""
         job = self.job
         masks = job.workspace.masks() if self.method.fixed_mask_ratio is not None else None
         self._begin(job.workspace.codes(0))
