@@ -118,8 +118,9 @@ def precompute(
                 if world.size > 1:
                     workspace.save_index(skipped)
         clean = workspace.cases(task, window, patch_size, view_size)
-        method = method.resolved(task, clean.spatial_dims, clean.labels)
         networks = chosen or (default_surrogate(task, clean.spatial_dims),)
+        count = len(networks) if isinstance(networks, tuple) else 1
+        method = method.resolved(task, clean.spatial_dims, clean.labels, count)
         alone = networks[0] if isinstance(networks, tuple) and len(networks) == 1 else None
         recipe = recipe or default_recipe(task, clean.spatial_dims, alone)
         pool = _SurrogatePool(networks, clean, width)

@@ -111,3 +111,29 @@ def test_every_coarse_texture_survives_jpeg(label: int) -> None:
     blocks = torch.from_numpy(8.0 * coarse(label, (8, 8))).float()
     coefficients = cosine_basis() @ blocks @ cosine_basis().T
     assert (coefficients / quantisation(10)).round().any()
+
+
+def test_settings_that_would_do_nothing_are_refused() -> None:
+    images, maps = Classification(num_classes=3), Segmentation(num_classes=3)
+    several = Classification(num_classes=3, multi_label=True)
+    labels = [np.array([0, 1, 1], np.float32)] * 4
+    with pytest.raises(ValueError, match="one label per image or voxel"):
+        SALM(start="class").resolved(several, 2, labels)
+    for method, task, words in (
+        (SALM(views=("jpeg",)), maps, "views choose patterns for labels per image only"),
+        (SALM(target="next"), maps, 'target "next" is for labels per image'),
+        (SALM(plain_class=1), maps, "plain_class is for labels per image"),
+        (SALM(plain_class=1, start="zero"), images, "plain_class is for labels per image"),
+        (SALM(perturb_type="classwise", start="class", views=("jpeg",)), images, "takes no views"),
+        (SALM(views=("blur",)), Classification(num_classes=65), "tell 64 classes apart, not 65"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            method.resolved(task, 2)
+
+
+def test_each_surrogate_has_a_round_and_the_rarest_class_stays_plain() -> None:
+    labels = [np.array(n) for n in (0, 0, 0, 2, 2, 1, 1, 1)]
+    settled = SALM().resolved(Classification(num_classes=4), 2, labels, networks=3)
+    assert isinstance(settled, SALM)
+    assert (settled.rounds, settled.plain_class, settled.target, settled.start) == (3, 2, "next", "class")
+    assert SALM().resolved(Classification(num_classes=4), 2).plain_class is None  # type: ignore[attr-defined]

@@ -292,8 +292,10 @@ def _generate(
 def _described(data: dict[str, Any]) -> str:
     psnr = "infinite" if data["psnr"] is None else f"{data['psnr']:.1f} dB"
     low, high = data["window"]
-    kind = f"{data['rounds']} rounds"
-    if data["method"].get("start") == "class":
+    kind, method = f"{data['rounds']} rounds", data["method"]
+    if method.get("start") == "class" and method.get("target") == "next":
+        kind = f"a pattern of each class but class {method['plain_class']}, whose images had masked noise steps"
+    elif method.get("start") == "class":
         alone = ", a pattern of each class (mask and surrogate settings play no part)"
         kind += " after a pattern of each class" if data["rounds"] else alone
     return (

@@ -235,7 +235,7 @@ def _origin(store: NoiseStore | None, surrogate: str | Sequence[str] | None) -> 
     meta = {} if store is None else store.meta
     method = meta.get("method") or {}
     alone = method.get("rounds") == 0 or method.get("target") == "next"  # noise steps leave the pattern as it is
-    moved = "orthogonal_projection" in method.get("views", ())
+    moved = "orthogonal_projection" in method.get("views", ()) and method.get("plain_class") is not None
     pattern = method.get("perturb_type") == "classwise" or (method.get("start") == "class" and alone and not moved)
     return {
         "surrogate": meta.get("surrogate") if surrogate is None else surrogate,

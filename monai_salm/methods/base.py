@@ -84,13 +84,14 @@ class Method(ABC):
         """The settings as plain values, recorded in the store."""
         return {"name": self.name, **asdict(self)}
 
-    def resolved(self, task: Task, spatial_dims: int, labels: Sequence[Array] = ()) -> Method:
+    def resolved(self, task: Task, spatial_dims: int, labels: Sequence[Array] = (), networks: int = 1) -> Method:
         """The settings with those that depend on the problem filled in.
 
         Args:
             task: the learning problem.
             spatial_dims: 2 or 3.
             labels: of all cases, in the task's canonical form; settings that depend on them stay open without.
+            networks: surrogates that are to be taken in turn.
         """
         return self
 

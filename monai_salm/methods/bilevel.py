@@ -84,7 +84,7 @@ class BilevelMethod(Hooks, Method):
             Boolean tensor of that shape, or None for all elements.
         """
 
-    def resolved(self, task: Task, spatial_dims: int, labels: Sequence[Array] = ()) -> BilevelMethod:
+    def resolved(self, task: Task, spatial_dims: int, labels: Sequence[Array] = (), networks: int = 1) -> BilevelMethod:
         if self.start == "class" and getattr(task, "multi_label", False):
             raise ValueError('start "class" needs one label per image or voxel; use "zero"')
         rounds = self.default_rounds[spatial_dims] if self.rounds is None else self.rounds

@@ -1,4 +1,4 @@
-"""What a bilevel method may change in the one loop; every hook here leaves SALM's and EM's loop as it is."""
+"""What a bilevel method may change in the one loop; every hook here leaves EM's loop as it is."""
 
 from __future__ import annotations
 

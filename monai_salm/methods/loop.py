@@ -91,7 +91,8 @@ class Loop:
         for case, code in enumerate(codes):
             image, label, space = self.cases.images[case], self.cases.labels[case], self.job.workspace
             first = self.method.first_noise(image, label, space.grids[case], window, classes, space.digests[case])
-            code[...] = first.astype(code.dtype)
+            support = self.method.support(label, tuple(slice(0, n) for n in code.shape[1:]))
+            code[...] = (first if support is None else first * support).astype(code.dtype)
 
     def _stopped(self) -> bool:
         errors = self.state["errors"]
@@ -164,7 +165,9 @@ class Loop:
                 own = self._in_threads(number, step, source, target, masks)
             except NotFiniteError as error:
                 overflow = str(error)
-        found = self.job.world.gather([own, self.owners.count(self.job.world.rank), overflow])
+        moving = sum(len(unit.cases) for unit in self.units if not unit.still)
+        cases = self.owners.count(self.job.world.rank) if self.method.perturb_type == "classwise" else moving
+        found = self.job.world.gather([own, cases, overflow])
         overflows = [text for _, _, text in found if text is not None]
         if overflows:  # all ranks do the round again, lest their precision differ
             trainer.fall_back(overflows[0])
@@ -189,7 +192,7 @@ class Loop:
             for done, error in enumerate(pool.map(lambda unit: step.improve(unit, source, target, masks), self.units)):
                 errors.append(error)
                 self._report(number, 0.3 + 0.7 * (done + 1) / len(self.units), "improving the noise")
-        return mean_error(errors, [len(unit.cases) for unit in self.units])
+        return mean_error(errors, [0 if unit.still else len(unit.cases) for unit in self.units])
 
     def _share_out(self, number: int, target: Sequence[Array], masks: Sequence[Array] | None) -> None:
         self.job.share_out(target, self.owners)

@@ -197,8 +197,8 @@ class NoiseStep:
 
 
 def mean_error(errors: Sequence[float], cases: Sequence[int]) -> float:
-    """The mean error of units, by their cases; 0 of none, which a rank may have."""
-    return float(np.average(errors, weights=cases)) if errors else 0.0
+    """The mean error of units, by their cases; 0 of none, which a rank may have. A unit that stays as it begins has 0 cases."""
+    return float(np.average(errors, weights=cases)) if sum(cases) else 0.0
 
 
 def unit_owners(job: Job, units: Sequence[Unit]) -> list[int]:

@@ -57,8 +57,8 @@ class REM(EM):
         for name, least in (("attack_steps", 1), ("draws", 1), ("max_shift", 0)):
             require(getattr(self, name) >= least, name, f"at least {least}", getattr(self, name))
 
-    def resolved(self, task: Task, spatial_dims: int, labels: Sequence[Array] = ()) -> BilevelMethod:
-        return super(REM, replace(self, attack_radius=self._radius)).resolved(task, spatial_dims, labels)
+    def resolved(self, task: Task, spatial_dims: int, labels: Sequence[Array] = (), networks: int = 1) -> BilevelMethod:
+        return super(REM, replace(self, attack_radius=self._radius)).resolved(task, spatial_dims, labels, networks)
 
     @property
     def _radius(self) -> float:

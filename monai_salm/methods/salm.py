@@ -15,7 +15,7 @@ from monai_salm.masks import foreground_mask, mask_size, random_mask, topk_mask
 from monai_salm.methods.base import require
 from monai_salm.methods.bilevel import BilevelMethod
 from monai_salm.methods.hooks import Batch, Loss
-from monai_salm.methods.starts import class_pattern
+from monai_salm.methods.starts import COARSE_CLASSES, class_pattern
 from monai_salm.methods.views import VIEWS, rounds_differently, see
 from monai_salm.tasks import Task
 
@@ -38,9 +38,13 @@ class SALM(BilevelMethod):
     (``target="next"``): on top of a pattern, steps weakened it in every variant measured.
 
     Takes the settings of ``BilevelMethod``, of which ``num_steps``, ``surrogate_steps`` and ``rounds`` are chosen by ``target``
-    where they are None (2, 150 and 1 for ``"next"``; 4, 45 and 22, for volumes 8, for ``"label"``), and:
+    where they are None, and:
 
     Args:
+        num_steps: noise steps for every image in a round that has any; None is 2 for ``target="next"``, else 4.
+        surrogate_steps: batches the surrogate trains on before them; None is 150 for ``target="next"``, else 45.
+        rounds: turns of surrogate training and noise steps; None is one for each surrogate named for ``target="next"``, else 22
+            for images and 8 for volumes; 0 for segmentation that begins as a pattern. 0 leaves the noise as it begins.
         mask_ratio: share of elements in the mask, in (0, 1].
         mask_scope: ``"step"`` chooses the mask anew at each noise step, so the final support may be larger than k;
             ``"sample"`` chooses one mask per sample, and all other elements keep the original's bits.
@@ -49,11 +53,13 @@ class SALM(BilevelMethod):
             turns with the noise), or ``"next"``, the class after it (surrogates train on clean images with flips and shifts;
             compare TAP). None is ``"next"`` for labels per image with ``start="class"`` and SALM's own mask, else ``"label"``.
         start: as for ``BilevelMethod``; None is ``"class"`` for one label per image or voxel and SALM's own mask, else ``"zero"``.
-            For segmentation the pattern stands alone (``rounds=0``) unless rounds are given: noise steps only weakened it.
+            For segmentation the pattern stands alone (``rounds=0``; one round with one mask per sample, to choose it) unless
+            rounds are given: noise steps only weakened it.
         plain_class: the class without a pattern, for labels per image; None is the rarest.
         views: what noise is to outlive, names of ``methods.views.VIEWS`` (none, augment, jpeg, blur, median, bit_depth,
-            resample, gamma): surrogates and noise steps see the images through them, and the pattern of a class is coarse
-            where one of them takes fine patterns away. With orthogonal_projection the pattern begins at a place of its own
+            resample, gamma, orthogonal_projection), for labels per image: surrogates and noise steps see the images
+            through them, one drawn at random for each part of a batch, and the pattern of a class is coarse where one of
+            them takes fine patterns away. With orthogonal_projection the pattern begins at a place of its own
             in every image (a coarse one has a sign of its own), so that no average and no linear model finds it; that
             costs strength, above all at small budgets.
     """
@@ -94,31 +100,53 @@ class SALM(BilevelMethod):
                 'mask_scope "sample" is one mask per image and perturb_type "classwise" one noise per class: choose'
             )
 
-    def resolved(self, task: Task, spatial_dims: int, labels: Sequence[Array] = ()) -> BilevelMethod:
+    def resolved(self, task: Task, spatial_dims: int, labels: Sequence[Array] = (), networks: int = 1) -> BilevelMethod:
         per_voxel, several = task.kind == "segmentation", bool(getattr(task, "multi_label", False))
         # A control that differs in its mask alone must not become the same pattern.
         own = self.mask_source == "gradient" and self.perturb_type == "samplewise"
         start = self.start or ("class" if own and not several else "zero")
         patterned = start == "class" and not several and self.mask_source == "gradient"
         target = self.target or ("next" if patterned and not per_voxel and own else "label")
-        if per_voxel and target == "next":
-            raise ValueError(
-                'target "next" is for labels per image; for segmentation leave target out, or give "label"'
-            )
-        settings = dict(_NEXT if target == "next" else _LABEL)
+        self._require_fit(task, start, target)
+        settings = {**_NEXT, "rounds": networks} if target == "next" else dict(_LABEL)
         if per_voxel and patterned:
             settings["rounds"] = int(self.mask_scope == "sample")
         chosen = {name: value for name, value in settings.items() if getattr(self, name) is None}
         settled = replace(self, start=start, target=target, **chosen)
-        if start == "class" and not per_voxel and settled.rounds != 0:
+        if start == "class" and not per_voxel and not several and settled.rounds != 0:
             settled = replace(settled, plain_class=self._plain(task, labels))
-        return super(SALM, settled).resolved(task, spatial_dims)
+        return super(SALM, settled).resolved(task, spatial_dims, labels, networks)
 
-    def _plain(self, task: Task, labels: Sequence[Array]) -> int:
+    def _require_fit(self, task: Task, start: str, target: str) -> None:
+        """Refuse settings that would do nothing, or something else than they say, for this task."""
+        per_voxel, coarse = task.kind == "segmentation", bool(_SMOOTHING & set(self.views))
+        if per_voxel and target == "next":
+            raise ValueError(
+                'target "next" is for labels per image; for segmentation leave target out, or give "label"'
+            )
+        if per_voxel and start == "class" and self.views:
+            raise ValueError(
+                'views choose patterns for labels per image only; for segmentation leave views out, or give start "zero"'
+            )
+        if self.plain_class is not None and (per_voxel or start != "class"):
+            raise ValueError('plain_class is for labels per image and start "class"; leave it out')
+        if self.perturb_type == "classwise" and start == "class" and (self.views or target == "next"):
+            raise ValueError(
+                'perturb_type "classwise" with start "class" takes no views and no target "next"; use "samplewise"'
+            )
+        if start == "class" and coarse and task.num_classes > COARSE_CLASSES:
+            raise ValueError(
+                f"views that take fine patterns away need coarse ones, which tell {COARSE_CLASSES} classes apart, not "
+                f"{task.num_classes}; leave {', '.join(sorted(_SMOOTHING & set(self.views)))} out of views"
+            )
+
+    def _plain(self, task: Task, labels: Sequence[Array]) -> int | None:
         """The class without a pattern: the one chosen, or the rarest, so that answering it is right as seldom as can be."""
         if self.plain_class is not None:
             require(self.plain_class < task.num_classes, "plain_class", f"below {task.num_classes}", self.plain_class)
             return self.plain_class
+        if not len(labels):
+            return None
         counts = np.bincount([int(label) for label in labels], minlength=task.num_classes)
         return int(np.where(counts > 0, counts, counts.max(initial=0) + 1).argmin())
 

@@ -41,11 +41,11 @@ class InterSliceEM(EM):
         require(self.slice_weight >= 0, "slice_weight", "at least 0", self.slice_weight)
         require(self.slice_axis in (0, 1, 2), "slice_axis", "0, 1 or 2", self.slice_axis)
 
-    def resolved(self, task: Task, spatial_dims: int, labels: Sequence[Array] = ()) -> BilevelMethod:
+    def resolved(self, task: Task, spatial_dims: int, labels: Sequence[Array] = (), networks: int = 1) -> BilevelMethod:
         _require_segmentation(self, task)
         if spatial_dims != 3:
             raise ValueError(f"{self.name} shapes noise across the slices of volumes, these are images; use em")
-        return super().resolved(task, spatial_dims, labels)
+        return super().resolved(task, spatial_dims, labels, networks)
 
     def penalty(self, noise: torch.Tensor, images: torch.Tensor) -> torch.Tensor | None:
         return None if self.slice_weight == 0 else -self.slice_weight * slice_distance(noise, self.slice_axis)
@@ -77,9 +77,9 @@ class RoiEM(EM):
         if self.roi_part == "contour" and self.margin == 0:
             raise ValueError('roi_part "contour" needs a margin of at least 1, got 0')
 
-    def resolved(self, task: Task, spatial_dims: int, labels: Sequence[Array] = ()) -> BilevelMethod:
+    def resolved(self, task: Task, spatial_dims: int, labels: Sequence[Array] = (), networks: int = 1) -> BilevelMethod:
         _require_segmentation(self, task)
-        return super().resolved(task, spatial_dims, labels)
+        return super().resolved(task, spatial_dims, labels, networks)
 
     def support(self, label: Array, tile: Slices) -> Array:
         if not label.any():

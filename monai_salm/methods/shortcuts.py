@@ -44,7 +44,7 @@ class Shortcut(Method):
             seed: of the classes' parameters.
         """
 
-    def resolved(self, task: Task, spatial_dims: int, labels: Sequence[Array] = ()) -> Method:
+    def resolved(self, task: Task, spatial_dims: int, labels: Sequence[Array] = (), networks: int = 1) -> Method:
         if task.kind != "classification" or getattr(task, "multi_label", False):
             raise ValueError(f"{self.name} needs one label per image; use em, rem, sem, tap or salm")
         return self

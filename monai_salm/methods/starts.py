@@ -14,6 +14,9 @@ from monai_salm.intensity import Array
 #: transform, each strong enough within 8/255 to move its coefficient by at least half a quantisation step.
 _COARSE = ((4, 0), (3, 0), (0, 3), (3, 1), (2, 2), (2, 0), (0, 2), (1, 3))
 
+#: As many classes as coarse textures, alone or two in turn, tell apart.
+COARSE_CLASSES = len(_COARSE) ** 2
+
 
 def class_pattern(
     label: Array,

@@ -119,8 +119,8 @@ def plan(
     if shapes and not problems:
         view = choose_view([shape[1:] for shape in shapes], task.kind == "segmentation", patch_size, view_size)
         spatial_dims = len(view.size)
-        settled, recipe = method.resolved(task, spatial_dims), default_recipe(task, spatial_dims)
         networks = tuple(surrogate or (default_surrogate(task, spatial_dims),))
+        settled, recipe = method.resolved(task, spatial_dims, (), len(networks)), default_recipe(task, spatial_dims)
         efforts = [_Effort(task, view, shapes, network, width, recipe) for network in networks]
         seconds = sum(effort.seconds(settled, resolve_device(device)) for effort in efforts) / len(efforts)
     return Plan(
