@@ -562,7 +562,7 @@ def test_the_callers_random_state_is_untouched(
 ) -> None:
     factory = make_classification if task == TWO else make_segmentation
     names = ("resnet10", "vgg11") if task == TWO else ("unet", "segresnet")
-    method = EM(**{**SHORT, "rounds": 2}, stop_error=None)
+    method = EM(**{**SHORT, "rounds": 2}, restart_every=1, stop_error=None)
     made = make(factory((8, 8), 4), store, method, task=task, surrogate=names, width=0.05)
     assert [spec["name"] for spec, _ in made.networks()] == list(names)
 
