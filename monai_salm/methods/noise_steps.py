@@ -228,18 +228,19 @@ def _class_noise(codes: Sequence[Array], members: Array) -> Array:
     return noise
 
 
-def plan_units(job: Job, still: Callable[[Array], bool]) -> list[Unit]:
+def plan_units(job: Job, still: Callable[[Array], bool] | None = None) -> list[Unit]:
     """Batches of cases of one shape and type, each with the tiles that cover its images.
 
     Args:
         job: the data set.
-        still: whether the noise of a case with this label stays as it begins.
+        still: whether the noise of a case with this label stays as it begins; None is no.
 
     Where ranks share the work, there are as many batches of one size as give each rank the same.
     """
     groups: dict[tuple[Any, ...], list[int]] = {}
     for case, (shape, grid) in enumerate(zip(job.workspace.shapes, job.workspace.grids, strict=True)):
-        groups.setdefault((shape, grid, still(job.cases.labels[case])), []).append(case)
+        resting = still is not None and still(job.cases.labels[case])
+        groups.setdefault((shape, grid, resting), []).append(case)
     units: list[Unit] = []
     for (shape, _, resting), cases in groups.items():
         tiles = job.cases.view.tiles(shape[1:])
