@@ -159,7 +159,8 @@ KINDS = [
     ("segmentation2d", "uint16"),
     ("segmentation3d", "float32"),
 ]
-FITTING = [(m, k, d) for m in TABLE for k, d in KINDS if m != "salm_classwise" or k.startswith("classification")]
+PER_IMAGE = ("salm_classwise", "salm_views")
+FITTING = [(m, k, d) for m in TABLE for k, d in KINDS if m not in PER_IMAGE or k.startswith("classification")]
 
 
 @pytest.mark.parametrize(("name", "kind", "dtype"), FITTING)
@@ -193,7 +194,7 @@ def test_budget_window_and_support(name: str, kind: str, dtype: str, make_proble
 def test_one_seed_gives_the_same_bytes_and_another_does_not(
     name: str, kind: str, make_problem: MakeProblem, tmp_path: Path
 ) -> None:
-    if name == "salm_classwise" and kind.startswith("segmentation"):
+    if name in PER_IMAGE and kind.startswith("segmentation"):
         pytest.skip("needs one label per image")
     problem, method = make_problem(kind), TABLE[name]
     first = problem.codes(tmp_path, method, "first")
@@ -288,7 +289,7 @@ def test_sources_of_masks_differ(make_problem: MakeProblem, tmp_path: Path) -> N
 @pytest.mark.parametrize("name", ["salm_step", "salm_sample", "salm_classwise", "em"])
 @pytest.mark.parametrize("kind", ["classification2d", "segmentation2d"])
 def test_noise_lowers_the_surrogates_loss(name: str, kind: str, make_problem: MakeProblem, tmp_path: Path) -> None:
-    if name == "salm_classwise" and kind.startswith("segmentation"):
+    if name in PER_IMAGE and kind.startswith("segmentation"):
         pytest.skip("needs one label per image")
     problem, method = make_problem(kind), replace(TABLE[name], rounds=1, num_steps=6)
     spy = Spy(per_voxel if kind.startswith("segmentation") else per_image)
