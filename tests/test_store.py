@@ -471,7 +471,8 @@ def test_no_flipped_byte_gives_wrong_noise(small_file: Path, noise: Noise, flip:
     print(f"{sum(seen.values())} bytes of a store, each ^ {flip:#x}: {seen}; never wrong noise")
     # Unused bytes of pages change nothing; those of the noise, its key and its tables do.
     assert seen["error"] > 500
-    assert seen["missing"] >= 32
+    # A key is 16 bytes long: a bit flipped in it makes it another case's.
+    assert seen["missing"] >= 16
 
 
 def test_truncated_file_is_an_error(small_file: Path, noise: Noise) -> None:
