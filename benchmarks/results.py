@@ -38,7 +38,7 @@ BENCHMARKS: dict[str, tuple[str, list[str], str]] = {
     "memory": ("memory.py", ["--json"], "Memory and time against the number of samples"),
     "store_size": ("store_size.py", ["--json"], "Size of the store"),
     "in_loader": ("in_loader.py", ["--json"], "Cost of the transform in a loader"),
-    "scaling": ("scaling.py", ["--json"], "Scaling over ranks"),
+    "scaling": ("scaling.py", ["{data}", "--json"], "Scaling over ranks"),
 }
 
 
@@ -170,7 +170,7 @@ def _cell(value: object) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="data set of strength, robustness and speed: a MedMNIST-style archive")
+    parser.add_argument("--data", help="data set of strength, robustness, speed and scaling: a MedMNIST-style archive")
     parser.add_argument("--only", default=",".join(BENCHMARKS), help="which to run, separated by commas")
     parser.add_argument("--options", default="", help="further options, given to each script that is run")
     parser.add_argument(

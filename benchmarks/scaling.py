@@ -92,6 +92,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="rounds of SALM (default 3)")
     parser.add_argument("--surrogate-steps", type=int, default=45, help="batches a round (default 45)")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each kind (default 3)")
+    parser.add_argument("--json", action="store_true", help="one JSON object, which it always prints")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker is not None:
@@ -112,12 +113,15 @@ def main() -> None:
         "ratio": one["seconds"] / two["seconds"],
         "cpu_ratio": one["cpu_s"] / two["cpu_s"],
         "start_s": {"one": one["start_s"], "two": two["start_s"]},
-        "stages": {stage: [one[f"{stage}_s"], two[f"{stage}_s"]] for stage in ("check", "generate", "write")},
+        "stage_table": [
+            {"stage": stage, "one_rank_s": one[f"{stage}_s"], "two_ranks_s": two[f"{stage}_s"]}
+            for stage in ("check", "generate", "write")
+        ],
         "ratios": [a["seconds"] / b["seconds"] for a, b in zip(*runs.values(), strict=True)],
         "work": {"images": arguments.images, "rounds": arguments.rounds, "surrogate_steps": arguments.surrogate_steps},
         "machine": {"cpu": platform.processor() or platform.machine(), "torch": torch.__version__},
     }
-    print(json.dumps(result, indent=2))
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":
