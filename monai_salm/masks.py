@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 
 def mask_size(elements: int, mask_ratio: float) -> int:
@@ -54,6 +55,23 @@ def _above_threshold(flat: torch.Tensor, k: int) -> torch.Tensor:
             equal = np.flatnonzero(scores[row] == threshold[row])
             chosen[equal[len(equal) - surplus :]] = False
     return torch.from_numpy(mask)
+
+
+def local_mean(score: torch.Tensor, edge: int) -> torch.Tensor:
+    """Mean over the cube of neighbours around each element, channel by channel, of those inside the image.
+
+    Args:
+        score: ``(batch, channel, *spatial)``, 2D or 3D.
+        edge: of the cube, elements, odd, or what fits into a shorter axis; 1 gives the score itself.
+
+    Returns:
+        Tensor of the same shape.
+    """
+    if edge == 1:
+        return score
+    pool = F.avg_pool2d if score.ndim == 4 else F.avg_pool3d
+    edges = [min(edge, n - (n + 1) % 2) for n in score.shape[2:]]
+    return pool(score, edges, stride=1, padding=[n // 2 for n in edges], count_include_pad=False)
 
 
 def random_mask(shape: torch.Size, k: int, generator: torch.Generator) -> torch.Tensor:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monai_salm.masks import foreground_mask, mask_size, random_mask, topk_mask
+from monai_salm.masks import foreground_mask, local_mean, mask_size, random_mask, topk_mask
 
 quick = settings(max_examples=60, deadline=None)
 shapes = st.lists(st.integers(1, 4), min_size=2, max_size=5).map(torch.Size)
@@ -109,3 +109,17 @@ def test_foreground_mask_is_random_within_the_foreground() -> None:
 @pytest.mark.parametrize(("elements", "ratio", "k"), [(100, 0.3, 30), (784, 0.1, 78), (10, 0.01, 1), (7, 1.0, 7)])
 def test_mask_size_rounds_and_is_never_zero(elements: int, ratio: float, k: int) -> None:
     assert mask_size(elements, ratio) == k
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 7, 9), (2, 1, 5, 6, 7)])
+def test_local_mean_is_of_the_neighbours_inside_the_image(shape: tuple[int, ...]) -> None:
+    score = torch.rand(shape, generator=generator())
+    found = local_mean(score, 5)
+    spatial = shape[2:]
+    for place in (tuple(0 for _ in spatial), tuple(n // 2 for n in spatial), tuple(n - 1 for n in spatial)):
+        around = tuple(slice(max(0, p - 2), p + 3) for p in place)
+        expected = score[(slice(None), slice(None), *around)].flatten(2).mean(2)
+        assert torch.allclose(found[(slice(None), slice(None), *place)], expected)
+    assert local_mean(score, 1) is score
+    thin = torch.rand((1, 1, 8, 8, 2), generator=generator())
+    assert torch.allclose(local_mean(thin, 5)[..., 0], local_mean(thin[..., 0], 5))

@@ -22,9 +22,23 @@ def test_classes_have_patterns_of_their_own(rank: int, count: int) -> None:
     assert np.abs(correlation - np.eye(count)).max() == 0
 
 
+@pytest.mark.parametrize(("rank", "count"), [(2, 8), (2, 40), (3, 7)])
+@pytest.mark.parametrize("plain", [0, 3])
+def test_a_plain_class_leaves_the_finest_waves_to_the_others(rank: int, count: int, plain: int) -> None:
+    shape = (128 if rank == 2 else 32,) * rank
+    others = [c for c in range(count) if c != plain]
+    patterns = [class_pattern(np.int64(c), shape, count, plain) for c in others]
+    assert not class_pattern(np.int64(plain), shape, count, plain).any()
+    assert len({pattern.tobytes() for pattern in patterns}) == len(others)
+    checkerboard = 1 - 2 * (np.indices(shape).sum(0) % 2)
+    assert np.array_equal(patterns[0], checkerboard)
+    if count < 10:
+        assert all(any((p == -np.roll(p, 1, axis)).all() for axis in range(rank)) for p in patterns), "period 2 in each"
+
+
 def test_a_flip_or_a_shift_keeps_a_wave_of_period_two() -> None:
     for number in range(7):
-        pattern = class_pattern(np.int64(number), (8, 8, 8), 7)
+        pattern = class_pattern(np.full((8, 8, 8), number), (8, 8, 8), 7)
         for axis in range(3):
             for other in (np.flip(pattern, axis), np.roll(pattern, 1, axis)):
                 assert np.array_equal(other, pattern) or np.array_equal(other, -pattern)

@@ -11,7 +11,7 @@ import torch
 
 from monai_salm.augmentation import standard_augmentation
 from monai_salm.intensity import Array, Grid, IntensityWindow
-from monai_salm.masks import foreground_mask, mask_size, random_mask, topk_mask
+from monai_salm.masks import foreground_mask, local_mean, mask_size, random_mask, topk_mask
 from monai_salm.methods.base import require
 from monai_salm.methods.bilevel import BilevelMethod
 from monai_salm.methods.hooks import Batch, Loss
@@ -22,6 +22,8 @@ from monai_salm.tasks import Task
 #: Settings where none are given: of noise that aims at the next class on top of a class pattern, and of error-minimising noise.
 _NEXT: dict[str, Any] = {"num_steps": 2, "surrogate_steps": 150, "rounds": 1}
 _LABEL: dict[str, Any] = {"num_steps": 4, "surrogate_steps": 45}
+#: Smoothing of a mask that a pattern is to be seen in.
+_AREA = 5
 #: Views that take fine patterns away.
 _SMOOTHING = frozenset({"jpeg", "blur", "median", "resample"})
 
@@ -48,6 +50,9 @@ class SALM(BilevelMethod):
         mask_ratio: share of elements in the mask, in (0, 1].
         mask_scope: ``"step"`` chooses the mask anew at each noise step, so the final support may be larger than k;
             ``"sample"`` chooses one mask per sample, and all other elements keep the original's bits.
+        mask_smoothing: edge of the neighbourhood, elements, over which magnitudes of the gradient are averaged before the
+            largest are chosen: masks then are of whole areas, in which a texture can be seen. Odd; 1 is none. None is 5 for
+            one mask per sample under a class pattern of labels per image, else 1.
         mask_source: ``"gradient"`` (SALM), or the controls ``"random"`` and ``"foreground"``.
         target: what noise steps make surrogates answer: ``"label"``, the true one (surrogates train on the noisy images, in
             turns with the noise), or ``"next"``, the class after it (surrogates train on clean images with flips and shifts;
@@ -68,6 +73,7 @@ class SALM(BilevelMethod):
     surrogate_steps: int | None = None  # type: ignore[assignment]
     mask_ratio: float = 0.3
     mask_scope: str = "step"
+    mask_smoothing: int | None = None
     mask_source: str = "gradient"
     target: str | None = None
     start: str | None = None  # type: ignore[assignment]
@@ -79,6 +85,10 @@ class SALM(BilevelMethod):
         object.__setattr__(self, "views", tuple(self.views))  # lists and what JSON made of them are as good
         super().__post_init__()
         require(0 < self.mask_ratio <= 1, "mask_ratio", "in (0, 1]", self.mask_ratio)
+        smooth = self.mask_smoothing
+        require(smooth is None or (smooth > 0 and smooth % 2 == 1), "mask_smoothing", "odd and above 0, or None", smooth)
+        if smooth not in (None, 1) and self.mask_source != "gradient":
+            raise ValueError(f'mask_smoothing is of gradients, not of mask_source "{self.mask_source}"; leave it out')
         scopes, sources = ("step", "sample"), ("gradient", "random", "foreground")
         require(self.mask_scope in scopes, "mask_scope", f"one of {scopes}", self.mask_scope)
         require(self.mask_source in sources, "mask_source", f"one of {sources}", self.mask_source)
@@ -111,6 +121,8 @@ class SALM(BilevelMethod):
         settings = {**_NEXT, "rounds": networks} if target == "next" else dict(_LABEL)
         if per_voxel and patterned:
             settings["rounds"] = int(self.mask_scope == "sample")
+        areas = start == "class" and not per_voxel and self.mask_scope == "sample"
+        settings["mask_smoothing"] = _AREA if areas else 1
         chosen = {name: value for name, value in settings.items() if getattr(self, name) is None}
         settled = replace(self, start=start, target=target, **chosen)
         if start == "class" and not per_voxel and not several and settled.rounds != 0:
@@ -199,7 +211,7 @@ class SALM(BilevelMethod):
     def choose(self, gradient: torch.Tensor, image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         k = mask_size(gradient[0].numel(), self.mask_ratio)
         if self.mask_source == "gradient":
-            return topk_mask(gradient.abs(), k)
+            return topk_mask(local_mean(gradient.abs(), self.mask_smoothing or 1), k)
         if self.mask_source == "random":
             return random_mask(gradient.shape, k, generator).to(gradient.device)
         return foreground_mask(image.cpu(), k, generator).to(gradient.device)

@@ -55,11 +55,12 @@ def class_pattern(
         return np.zeros(shape, np.int8)
     if np.ndim(label) == 0 and coarse:
         return _coarse_pattern(int(label), shape) * np.int8(-1 if sum(phase) % 2 else 1)
-    waves = _waves(len(shape), num_classes)
     grid: Sequence[Array] = np.indices(shape, sparse=True)
     if np.ndim(label) == 0:
         grid = [places + start for places, start in zip(grid, phase or [0] * len(shape), strict=True)]
-        return _pattern(waves[int(label)], grid, shape)
+        number = int(label) - (plain_class is not None and int(label) > plain_class)
+        return _pattern(_finest_waves(len(shape), num_classes - (plain_class is not None))[number], grid, shape)
+    waves = _waves(len(shape), num_classes)
     if not label.any():
         return _pattern(waves[-1], grid, shape)
     result = np.zeros(shape, np.int8)
@@ -71,10 +72,27 @@ def class_pattern(
 
 
 def _waves(rank: int, count: int) -> list[tuple[int, ...]]:
-    """Some waves, each the power of two of its half period along every axis, counted from 1; 0 is no wave there."""
-    kinds = next(n for n in itertools.count(2) if n**rank > count)
-    every = sorted(itertools.product(range(kinds), repeat=rank), key=lambda wave: (max(wave), _rank(wave), wave))
-    return every[1 : count + 1]  # without the one that has no wave and would only change the brightness
+    """Waves of label maps, each the power of two of its half period along every axis, counted from 1; 0 is no wave there."""
+    every = itertools.product(range(_kinds(rank, count)), repeat=rank)
+    ordered = sorted(every, key=lambda wave: (max(wave), _rank(wave), wave))
+    return ordered[1 : count + 1]  # without the one that has no wave and would only change the brightness
+
+
+def _finest_waves(rank: int, count: int) -> list[tuple[int, ...]]:
+    """Waves of labels per image, those of the highest frequencies: there anatomy has least power, so that networks learn them
+    before it (docs/experiments.md)."""
+
+    def frequency(wave: tuple[int, ...]) -> float:
+        return sum(4.0**-power for power in wave if power)  # squared: a wave of power p has period 2**p
+
+    # From twice as many, as long as no period exceeds 8.
+    kinds = min(_kinds(rank, 2 * count), max(4, _kinds(rank, count)))
+    return sorted(itertools.product(range(kinds), repeat=rank), key=lambda wave: (-frequency(wave), wave))[:count]
+
+
+def _kinds(rank: int, count: int) -> int:
+    """Kinds of waves along an axis, with none, of which so many classes can be told apart."""
+    return next(n for n in itertools.count(2) if n**rank > count)
 
 
 def _rank(wave: tuple[int, ...]) -> int:
