@@ -28,9 +28,10 @@ def class_pattern(
 ) -> NDArray[np.int8]:
     """Plus and minus one in a regular pattern that depends on the class alone.
 
-    Every class has its own square waves, of period 2 (longer ones where there are many classes) along some of the axes,
-    multiplied with each other. They are zero on average, so that no brightness changes, and a flip or a shift turns a
-    wave into itself or its negative, so that networks which see flipped or cropped images still find them.
+    Every class has its own square waves, of period 2 and some longer ones (more where there are many classes) along some
+    of the axes, multiplied with each other. They are zero on average, so that no brightness changes, and a texture stays one
+    when it is flipped or shifted (of period 2, it becomes itself or its negative), so that networks which see flipped or
+    cropped images still find it.
 
     The background of a label map (class 0) has zeros: having no pattern tells it from the rest. A map of nothing but
     background has a pattern too, lest the image stay as it was.
