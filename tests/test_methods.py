@@ -684,7 +684,7 @@ def test_noise_begins_as_the_pattern_of_its_class(kind: str, make_problem: MakeP
         if label.ndim == 0 and label == 0:  # the plain class: a step begins from nothing
             assert 0 < np.count_nonzero(one) <= mask_size(one.size, 0.1)
             continue
-        pattern = class_pattern(label, one.shape[1:], problem.task.num_classes)
+        pattern = class_pattern(label, one.shape[1:], problem.task.num_classes, plain_class=0)
         moved = (np.abs(one) > 0) & (pattern != 0)
         assert np.mean(np.sign(one[0])[moved[0]] == pattern[moved[0]]) > 0.85
         assert 0 < np.count_nonzero(masked) <= mask_size(masked.size, 0.1)
@@ -705,6 +705,6 @@ def test_the_rarest_class_present_is_plain(labels: list[int], plain: int, tmp_pa
     )
     for case in cases:
         codes = store[content_digest(case["image"])].codes
-        pattern = QUANTA * class_pattern(np.int64(case["label"]), (8, 8), 40)
+        pattern = QUANTA * class_pattern(np.int64(case["label"]), (8, 8), 40, plain)
         assert codes.any()
         assert np.array_equal(codes[0], pattern) == (case["label"] != plain)

@@ -84,6 +84,11 @@ class Hooks:
         """
         return None
 
+    @property
+    def has_penalty(self) -> bool:
+        """Whether the method has a ``penalty``; a noise step of one that has none spends no time on it."""
+        return type(self).penalty is not Hooks.penalty
+
     def support(self, label: Array, tile: Slices) -> Array | None:
         """Elements of a tile that may ever carry noise, a boolean array of its shape; None for all.
 

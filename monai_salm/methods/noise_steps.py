@@ -35,6 +35,21 @@ class Unit:
     still: bool = False
 
 
+@dataclass(frozen=True)
+class Clean:
+    """A batch of images as noise steps need them.
+
+    Args:
+        images: normalised, ``(batch, channel, *spatial)``.
+        scale: a code's share of the window's width.
+        inside: elements within the window, which may carry noise; None is all.
+    """
+
+    images: torch.Tensor
+    scale: float
+    inside: torch.Tensor | None
+
+
 class NoiseStep:
     """Noise steps against one frozen surrogate; every unit touches only its own cases, so units run in any order."""
 
@@ -76,54 +91,53 @@ class NoiseStep:
         images = self._load([self.cases.images[c][(slice(None), *tile)] for c in unit.cases])
         targets = self._aims([(c, tile) for c in unit.cases])
         lower, upper = self._bounds(unit.cases, tile, images)
+        clean = self._clean(images, grid.quantum)
         length = self.quanta_per_step[grid.quantum]
         codes = torch.minimum(torch.maximum(codes if fixed is None else codes * fixed, lower), upper)
         error = 0.0
         for _ in range(0 if unit.still else self.method.num_steps):
-            gradient, wrong = self.gradient(images, codes, grid.quantum, targets, generator)
+            gradient, error = self.gradient(clean, codes, targets, generator)
             allowed = fixed if fixed is not None else self.method.choose(gradient, images, generator)
-            direction = gradient.sign() if allowed is None else gradient.sign() * allowed
-            codes = codes.sub(direction, alpha=length).clamp_(lower, upper)
-            error = wrong
+            direction = gradient.sign_() if allowed is None else gradient.sign_().mul_(allowed)
+            codes = codes.sub_(direction, alpha=length).clamp_(lower, upper)
         return codes, error
 
     def gradient(
-        self,
-        images: torch.Tensor,
-        codes: torch.Tensor,
-        quantum: float,
-        targets: torch.Tensor,
-        generator: torch.Generator,
+        self, clean: Clean, codes: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, float]:
-        """Gradient of the loss with respect to the codes, mean over the method's draws, and the error of the noisy batch."""
-        codes = codes.detach().requires_grad_(True)
+        """Gradient of the loss with respect to the noise, as a fraction of the window's width, mean over the method's draws;
+        and the error of the noisy batch."""
         gradients, errors = [], []
         for _ in range(self.method.noise_draws):  # one at a time, so that memory does not grow with the draws
-            gradient, error = self._drawn_gradient(images, codes, quantum, targets, generator)
+            gradient, error = self._drawn_gradient(clean, codes, targets, generator)
             gradients.append(gradient)
             errors.append(error)
         total = gradients[0] if len(gradients) == 1 else torch.stack(gradients).mean(0)
-        window = self.cases.window
-        penalty = self.method.penalty(codes * (quantum / window.width), window.normalize(images))
-        if penalty is not None:
-            total = total + torch.autograd.grad(penalty, codes)[0]
+        if self.method.has_penalty:
+            noise = (codes * clean.scale).requires_grad_(True)
+            penalty = self.method.penalty(noise, clean.images)
+            if penalty is not None:
+                total = total + torch.autograd.grad(penalty, noise)[0]
         if not torch.isfinite(total.sum()):
             raise NotFiniteError("gradients of a noise step are not finite")
         return total, float(np.mean(errors))
 
     def _drawn_gradient(
-        self,
-        images: torch.Tensor,
-        codes: torch.Tensor,
-        quantum: float,
-        targets: torch.Tensor,
-        generator: torch.Generator,
+        self, clean: Clean, codes: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, float]:
-        inputs = self.cases.view.resize(self.cases.window.normalize(images + codes * quantum))
-        inputs, targets = self.method.noise_inputs(self._loss, inputs, targets, generator)
+        # Noise never leaves the window, so nothing is to be clipped any more.
+        noisy = torch.add(clean.images, codes, alpha=clean.scale).requires_grad_(True)
+        inputs, targets = self.method.noise_inputs(self._loss, self.cases.view.resize(noisy), targets, generator)
         logits = self.trainer.forward(inputs, self.frozen)
-        (gradient,) = torch.autograd.grad(self.cases.task.loss(logits, targets), codes)
+        (gradient,) = torch.autograd.grad(self.cases.task.loss(logits, targets), noisy)
+        if clean.inside is not None:
+            gradient = gradient * clean.inside
         return gradient, float(self.cases.task.error(logits.detach(), targets))
+
+    def _clean(self, images: torch.Tensor, quantum: float) -> Clean:
+        window = self.cases.window
+        inside = (images >= window.low) & (images <= window.high)
+        return Clean(window.normalize(images), quantum / window.width, None if bool(inside.all()) else inside)
 
     def _loss(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return self.cases.task.loss(self.trainer.forward(inputs, self.frozen), targets)
@@ -150,7 +164,8 @@ class NoiseStep:
             region = (slice(None), *tile)
             images = self._load([self.cases.images[c][region] for c in unit.cases])
             targets = self._aims([(c, tile) for c in unit.cases])
-            gradient, _ = self.gradient(images, torch.zeros_like(images), grid.quantum, targets, generator)
+            clean = self._clean(images, grid.quantum)
+            gradient, _ = self.gradient(clean, torch.zeros_like(images), targets, generator)
             scores[(slice(None), *region)] = gradient.cpu()
         images = torch.from_numpy(np.stack([np.asarray(self.cases.images[c], np.float32) for c in unit.cases]))
         chosen = self.method.choose(scores, images, generator)
@@ -181,7 +196,7 @@ class NoiseStep:
             lower, upper = code_bounds(images, self.cases.window, grid)
             codes = torch.minimum(torch.maximum(shared.expand_as(images), lower), upper)
             targets = self._aims([(c, whole) for c in batch])
-            gradient, error = self.gradient(images, codes, grid.quantum, targets, generator)
+            gradient, error = self.gradient(self._clean(images, grid.quantum), codes, targets, generator)
             mean = gradient.mean(0, keepdim=True)
             allowed = self.method.choose(mean, images.mean(0, keepdim=True), generator)
             direction = mean.sign() if allowed is None else mean.sign() * allowed
