@@ -4,6 +4,7 @@
     python benchmarks/results.py --data brain28.npz --only speed,memory   # some; the others' figures are kept
     python benchmarks/results.py --only ""                                # none: the page is written anew
     python benchmarks/results.py --data brain28.npz --only strength,robustness --work kept   # go on where they stopped
+    python benchmarks/results.py --data brain28.npz --only strength --options "--seeds 0,1,2 --rows SALM" --label "three seeds"
 
 Each benchmark runs in a process of its own and prints one JSON object; it is kept in ``results/NAME.json`` with the machine,
 the versions, the date and the commit, so that figures of different days stand beside each other honestly. On a machine with
@@ -17,6 +18,7 @@ import datetime
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -82,7 +84,7 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def run(name: str, data: str | None, more: Sequence[str] = (), work: str | None = None) -> Path:
+def run(name: str, data: str | None, more: Sequence[str] = (), work: str | None = None, label: str = "") -> Path:
     """Run a benchmark and keep its figures.
 
     Args:
@@ -90,6 +92,7 @@ def run(name: str, data: str | None, more: Sequence[str] = (), work: str | None 
         data: the data set, for those that take one.
         more: further options of its script.
         work: folder that keeps what it can go on from; None is one for this call alone.
+        label: keeps the figures beside those of the same benchmark with other options.
 
     Returns:
         The file that holds them.
@@ -109,9 +112,10 @@ def run(name: str, data: str | None, more: Sequence[str] = (), work: str | None 
     # Whatever a script says before it, its figures are the last line.
     figures = json.loads(finished.stdout.strip().splitlines()[-1])
     FIGURES.mkdir(exist_ok=True)
-    target = FIGURES / f"{name}{'.cuda' if facts['gpu'] else ''}.json"
-    call = " ".join([script, *options, *more]).replace(" --json", "")
-    target.write_text(json.dumps({"machine": facts, "call": call, "figures": figures}, indent=1) + "\n")
+    target = FIGURES / f"{name}{'-' + label.replace(' ', '-') if label else ''}{'.cuda' if facts['gpu'] else ''}.json"
+    call = shlex.join([script, *options, *more]).replace(" --json", "").replace("'{data}'", "DATA")
+    kept = {"machine": facts, "label": label, "call": call.replace("'{work}'", "WORK"), "figures": figures}
+    target.write_text(json.dumps(kept, indent=1) + "\n")
     return target
 
 
@@ -124,10 +128,11 @@ def page(folder: Path) -> str:
         "on what machine, with which versions and when it was measured. `benchmarks/README.md` says how to run them.",
     ]
     for name, (_, _, heading) in BENCHMARKS.items():
-        for path in (folder / f"{name}.json", folder / f"{name}.cuda.json"):
-            if path.exists():
-                kept = json.loads(path.read_text())
-                lines += ["", f"## {heading}{', on a GPU' if '.cuda' in path.name else ''}", "", *_section(kept)]
+        own = [path for path in sorted(folder.glob(f"{name}*.json")) if path.name[len(name)] in ".-"]
+        for path in sorted(own, key=lambda path: (".cuda" in path.name, "-" in path.name)):
+            kept = json.loads(path.read_text())
+            of = "".join(f", {word}" for word in (kept.get("label"), ".cuda" in path.name and "on a GPU") if word)
+            lines += ["", f"## {heading}{of}", "", *_section(kept)]
     return "\n".join(lines) + "\n"
 
 
@@ -173,6 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", help="data set of strength, robustness, speed and scaling: a MedMNIST-style archive")
     parser.add_argument("--only", default=",".join(BENCHMARKS), help="which to run, separated by commas")
     parser.add_argument("--options", default="", help="further options, given to each script that is run")
+    parser.add_argument("--label", default="", help="keep the figures under a name of their own, beside the others")
     parser.add_argument(
         "--work", help="folder for copies and victims of strength and robustness, which go on from there"
     )
@@ -184,7 +190,7 @@ def main(arguments: list[str] | None = None) -> int:
     failed = []
     for name in wanted:
         try:
-            print(f"{name}: {run(name, given.data, given.options.split(), given.work)}", flush=True)
+            print(f"{name}: {run(name, given.data, shlex.split(given.options), given.work, given.label)}", flush=True)
         except (subprocess.CalledProcessError, ValueError, IndexError) as error:  # the others are still worth having
             failed.append(name)
             print(f"{name} failed: {error}", file=sys.stderr, flush=True)

@@ -95,7 +95,7 @@ def summary(
 
 
 def beside_peers(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """For each peer: is SALM stronger at equal epsilon, and at 7/8 of it where its PSNR is no lower than the peer's?
+    """For each peer: is SALM stronger at equal epsilon, and at 7/8 and half of it where its PSNR is no lower than the peer's?
 
     Args:
         rows: of ``summary``.
@@ -105,7 +105,7 @@ def beside_peers(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for peer in (found[name] for name in PEERS if name in found):
         line = {"peer": peer["noise"], "PSNR": peer["PSNR"]}
         line |= {key: peer[key] for key in ("mean, plain", "mean, augmented") if key in peer}
-        for name in (SALM, SALM_WEAKER):
+        for name in (SALM, SALM_WEAKER, SALM_HALF):
             if name not in found:
                 continue
             own = found[name]

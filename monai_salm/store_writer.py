@@ -73,8 +73,8 @@ def _finished_noise(job: Job, buffer: int) -> Iterator[Noise]:
         effective = effective_codes(image, codes[case], job.cases.window, grid)
         if not np.any(effective):
             raise NoiseStoreError(
-                f"case {name!r} got no noise: the method's steps vanish on its {grid.dtype} grid. Use a larger "
-                "step_size or epsilon"
+                f"case {name!r} got no noise: nothing of it is left on its {grid.dtype} grid and inside the window. Use a larger "
+                "step_size or epsilon, or a window that holds the image's values"
             )
         job.report(Progress("write", case + 1, len(job.cases), name))
         yield Noise.of(np.asarray(image), effective, grid.quantum, name)
