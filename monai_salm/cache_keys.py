@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import os
 import re
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Any
 
@@ -67,12 +68,18 @@ def salm_hash_transform(transforms: object) -> bytes:
 
 def _cached_part(chain: Compose) -> list[Any]:
     """What MONAI hashes of a chain: the transforms before the first that is random, or none of MONAI's."""
-    part = []
-    for transform in chain.flatten().transforms:
-        if isinstance(transform, RandomizableTrait) or not isinstance(transform, Transform):
-            break
-        part.append(transform)
-    return part
+    return list(
+        itertools.takewhile(lambda t: isinstance(t, Transform) and not isinstance(t, RandomizableTrait), _flat(chain))
+    )
+
+
+def _flat(chain: Compose) -> Iterator[Any]:
+    # As Compose.flatten does, which also seeds the random transforms of the chain anew.
+    for transform in chain.transforms:
+        if type(transform) is Compose:
+            yield from _flat(transform)
+        else:
+            yield transform
 
 
 def _digest(value: object, above: tuple[object, ...]) -> bytes:
