@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.data import MetaTensor
+from monai.data import ImageReader, MetaTensor
 from monai.transforms import Compose, Transform
 from monai.transforms.traits import RandomizableTrait
 
@@ -28,11 +28,11 @@ from monai_salm.store import NoiseStore
 # What their text says whole. A class is known by its name.
 _PLAIN = (
     *(type(None), bool, int, float, complex, str, bytes, slice, range, re.Pattern),
-    *(np.dtype, torch.dtype, torch.device, torch.Size),
+    *(np.generic, np.dtype, torch.dtype, torch.device, torch.Size),
 )
 # Their state moves with every draw, and says nothing about what is cached.
 _RANDOM = (np.random.RandomState, np.random.Generator, torch.Generator)
-_NAMED = (type, types.ModuleType, types.BuiltinFunctionType, np.ufunc)
+_NAMED = (type, types.ModuleType, np.ufunc)
 
 
 def salm_hash_transform(transforms: object) -> bytes:
@@ -134,6 +134,8 @@ def _of_code(value: Any) -> list[object] | None:
         return [_name(value), value.__code__, value.__defaults__, value.__kwdefaults__, cells]
     if isinstance(value, types.CodeType):
         return [value.co_code, value.co_consts, value.co_names, value.co_varnames]
+    if isinstance(value, types.BuiltinFunctionType):
+        return [value.__name__, value.__self__]
     if isinstance(value, types.MethodType):
         return [value.__self__, value.__func__]
     if isinstance(value, functools.partial):
@@ -149,7 +151,10 @@ def _state(value: Any) -> list[object]:
             f"cannot see what an object of {_name(type(value))} is set to, so a cache could not tell it from another. "
             "Place it after the first random transform, or give hash_transform a function of your own"
         )
-    return [getattr(value, "__dict__", {}), {name: getattr(value, name) for name in slots}]
+    # MONAI's readers note the files they read last.
+    noted = ("filenames", "has_series") if isinstance(value, ImageReader) else ()
+    settings = {name: part for name, part in getattr(value, "__dict__", {}).items() if name not in noted}
+    return [settings, {name: getattr(value, name) for name in slots}]
 
 
 def _identity(store: NoiseStore) -> bytes:
