@@ -20,7 +20,7 @@ import torch
 from monai.data import CacheNTransDataset, LMDBDataset, PersistentDataset
 from monai.data.utils import pickle_hashing
 from monai.transforms import Compose, Lambdad, LoadImaged, RandFlipd, ScaleIntensityRanged, Spacingd, Transform
-from monai_samples import META, Samples, make_samples
+from monai_samples import META, SAME, Samples, make_samples
 
 from monai_salm import NoiseStore, SALMProtectd, SALMRestored, salm_hash_transform
 from monai_salm.intensity import apply_codes
@@ -52,6 +52,7 @@ class Cache:
     remedied: Callable[..., Any]
     remedy: str
     needs: str = ""
+    result: str = f"clean images in silence; with the remedy, protected ones: {SAME}"
 
 
 def _lmdb(items: Any, chain: Any, folder: Path, **settings: Any) -> list[Any]:
