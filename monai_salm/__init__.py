@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from monai_salm._version import __version__
 
 if TYPE_CHECKING:
+    from monai_salm.cache_keys import salm_hash_transform
     from monai_salm.evaluate import Protocol, UnlearnabilityReport, evaluate
     from monai_salm.intensity import IntensityWindow
     from monai_salm.methods import AR, EM, LSP, REM, SALM, SEM, TAP, InterSliceEM, RandomNoise, RoiEM
@@ -47,6 +48,7 @@ _MODULES = {
         "SALMRestoreD",
         "SALMRestoreDict",
     ),
+    "cache_keys": ("salm_hash_transform",),
     "networks": ("build_network",),
     "precompute": ("precompute",),
     "publish": ("publish", "verify", "restore"),
@@ -85,6 +87,7 @@ __all__ = [
     "precompute",
     "publish",
     "restore",
+    "salm_hash_transform",
     "verify",
 ]
 

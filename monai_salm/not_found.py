@@ -15,6 +15,12 @@ from monai_salm.store import NoiseStore
 
 # Each of up to 48 orientations of an image is hashed; for larger ones that would take minutes.
 _MAX_ORIENTED = 2**22
+_REORDERED = "with its spatial axes in another order"
+# These two exchange rows and columns unless told not to; the package takes images as they are stored.
+_READERS = (
+    '. If nothing reordered it, the reader did: LoadImaged(..., reader="PILReader", reverse_indexing=False) for PNG and '
+    'TIFF files, LoadImaged(..., reader="PydicomReader", swap_ij=False) for DICOM'
+)
 
 
 class ImageNotFoundError(NoiseStoreError):
@@ -105,7 +111,9 @@ def _channel(lookup: Lookup) -> str | None:
 def _turned(lookup: Lookup) -> str | None:
     place = _place(lookup, "whatever flips or reorients")
     found = next(_oriented(lookup, other=False), None) or next(_oriented(lookup, other=True), None)
-    return None if found is None else f"{found}. {place}"
+    if found is None:
+        return None
+    return f"{found}. {place}{_READERS if _REORDERED in found else ''}"
 
 
 def _oriented(lookup: Lookup, other: bool) -> Iterator[str]:
@@ -129,7 +137,7 @@ def _oriented(lookup: Lookup, other: bool) -> Iterator[str]:
 def _describe(order: tuple[int, ...], flips: tuple[int, ...]) -> str:
     parts = []
     if order != tuple(sorted(order)):
-        parts.append(f"with its spatial axes in another order (back: {order})")
+        parts.append(f"{_REORDERED} (back: {order})")
     if flips:
         parts.append(f"flipped along spatial {'axes' if len(flips) > 1 else 'axis'} {', '.join(map(str, flips))}")
     return " and ".join(parts)

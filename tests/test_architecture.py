@@ -48,6 +48,7 @@ BELOW: dict[str, tuple[str, ...]] = {
     "precompute": ("store_writer", "resuming", "joining"),
     "new_images": ("methods", "not_found"),
     "transforms": ("new_images",),  # on_missing="generate" makes noise against the stored surrogates
+    "cache_keys": ("store",),  # names for MONAI's caches on disk
     "formats": ("intensity", "digest"),
     "layouts": ("formats", "tasks"),
     "publish": ("layouts", "precompute"),
@@ -63,7 +64,7 @@ BELOW: dict[str, tuple[str, ...]] = {
     "report": ("reporting",),  # reads reports where no network is at hand
     "demo_data": ("layouts",),
     "demo": ("report", "evaluate", "transforms", "demo_data"),
-    "__init__": ("report", "evaluate", "transforms"),  # the public names
+    "__init__": ("report", "evaluate", "transforms", "cache_keys"),  # the public names
     "cli": ("demo", "__init__"),
     "__main__": ("cli",),
 }
