@@ -34,6 +34,33 @@ _PAGE_SIZE = 1024
 _MAGIC, _HEADER_SIZE = b"SQLite format 3\0", 100
 
 
+# Connections inherited through a fork: SQLite forbids using them and closing them, so they are kept for ever.
+_INHERITED: list[sqlite3.Connection] = []
+
+
+class HeldConnection:
+    """A connection that is closed when nobody holds it any more, as when the thread that opened it ends.
+
+    Python 3.13 warns of connections that are left to the garbage collector.
+
+    Args:
+        connection: opened by this process.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection, self.pid = connection, os.getpid()
+
+    def close(self) -> None:
+        """Close the connection; one that came through a fork is put aside."""
+        if self.pid == os.getpid():
+            self.connection.close()
+        elif not any(kept is self.connection for kept in _INHERITED):
+            _INHERITED.append(self.connection)
+
+    def __del__(self) -> None:
+        self.close()
+
+
 def create_file(path: Path, description: tuple[str, bytes]) -> None:
     """Make an empty store file that only its owner can read; it is not left behind unfinished.
 
