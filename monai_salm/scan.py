@@ -202,7 +202,9 @@ def _check_case(
     except ValueError as error:
         raise DataError(f"{where}: {error}") from error
     if image.dtype.kind == "f" and not np.isfinite(image).all():
-        raise DataError(f"{where}: the image holds NaN or infinite values; replace them first")
+        raise DataError(
+            f"{where}: the image holds NaN or infinite values; replace them (np.nan_to_num), in the files as well"
+        )
     if not ((image >= window.low) & (image <= window.high)).any():
         raise DataError(
             f"{where}: no voxel lies inside the window ({window.low:g}, {window.high:g}), values run from {image.min()} "

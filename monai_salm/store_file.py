@@ -31,6 +31,7 @@ SCHEMA = {
 _WAIT_SECONDS = 60
 # Small: rows of small images end anywhere in a page, and what is left of it is lost.
 _PAGE_SIZE = 1024
+_GIVE = "Give the file that precompute() or `monai-salm generate` wrote"
 _MAGIC, _HEADER_SIZE = b"SQLite format 3\0", 100
 
 
@@ -227,11 +228,10 @@ def _inspect(path: Path, connection: sqlite3.Connection) -> None:
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         if isinstance(error, sqlite3.OperationalError):
             raise
-        raise _cut_off(path) or NoiseStoreError(f"{path} is not a noise store: {error}") from error
+        raise _cut_off(path) or NoiseStoreError(f"{path} is not a noise store: {error}. {_GIVE}") from error
     if application != APPLICATION_ID:
         raise _cut_off(path) or NoiseStoreError(
-            f"{path} is not a noise store (application id {application:#x}): give the file that precompute() or "
-            "`monai-salm generate` wrote"
+            f"{path} is not a noise store (application id {application:#x}). {_GIVE}"
         )
     if version != FORMAT_VERSION:
         raise NoiseStoreError(

@@ -258,7 +258,10 @@ def _values(image: object) -> Array:
             return (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
     if isinstance(image, np.ndarray):
         return image
-    raise TypeError(f"an image must be a NumPy array or a tensor, got {type(image).__name__}: place LoadImaged before")
+    shown = f" {image[:80]!r}" if isinstance(image, str) else ""
+    raise TypeError(
+        f"an image must be a NumPy array or a tensor, got {type(image).__name__}{shown}: place LoadImaged before"
+    )
 
 
 def _same(first: Array, second: Array) -> bool:
