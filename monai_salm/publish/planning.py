@@ -14,7 +14,6 @@ import torch
 
 from monai_salm.cases import View, choose_view
 from monai_salm.digest import content_digest
-from monai_salm.formats.base import FormatError
 from monai_salm.intensity import Grid, IntensityWindow
 from monai_salm.layouts import TRAIN, Layout, open_layout
 from monai_salm.methods import Method
@@ -134,7 +133,7 @@ def plan(
         dtypes=_counted([grid.dtype for _, grid in seen]),
         task=task.spec(),
         window=(bounds.low, bounds.high),
-        budget=_budget(data, method.epsilon * bounds.width),
+        budget=_budget(data, method.epsilon * bounds.width, not refused),
         view={} if view is None else asdict(view),
         refused=refused,
         problems=problems,
@@ -164,11 +163,8 @@ def _look(
     return seen, digests, []
 
 
-def _budget(data: Layout, units: float) -> tuple[float, str | None]:
-    try:
-        native = data.native_unit()
-    except (FormatError, OSError):  # the case itself is listed as refused
-        native = None
+def _budget(data: Layout, units: float, readable: bool) -> tuple[float, str | None]:
+    native = data.native_unit() if readable else None
     return units, None if native is None else f"{units * native[0]:.3g} {native[1]}"
 
 
