@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 _CHUNK = 1 << 20
+_LONG_NAME = 200
 
 
 @contextmanager
@@ -24,7 +25,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     Yields:
         The open temporary file beside it.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    temporary = path.with_name(temporary_name(path.name))
     try:
         with open(temporary, "xb") as file:
             yield file
@@ -34,6 +35,12 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def temporary_name(name: str) -> str:
+    """A hidden name beside a file's own, no longer than file systems allow (255 bytes) however long that is."""
+    kept = name if len(os.fsencode(name)) <= _LONG_NAME else name[: _LONG_NAME // 4]  # four bytes a character at most
+    return f".{kept}.{uuid.uuid4().hex[:8]}.partial"
 
 
 @contextmanager

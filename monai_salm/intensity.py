@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from monai_salm._blocks import blocks, in_threads
+from monai_salm.epsilon import require_epsilon
 
 #: Any NumPy array; shapes and types are stated where one is taken.
 Array: TypeAlias = NDArray[Any]
@@ -116,8 +117,7 @@ def make_grid(dtype: str, window: IntensityWindow, epsilon: float, whole_numbers
         if dtype == "bool":
             hint = "A boolean image has no grey levels to hide noise in"
         raise ValueError(f"image dtype must be one of {', '.join(GRIDS)}, got {dtype}. {hint}")
-    if not 0 < epsilon <= 1:
-        raise ValueError(f"epsilon must be in (0, 1], got {epsilon}")
+    require_epsilon(epsilon)
     budget = epsilon * window.width
     quantum = 1.0
     if dtype not in INTEGER_GRIDS and not (whole_numbers and budget >= 1.0):

@@ -101,6 +101,8 @@ def precompute(
     path = Path(store)
     if not isinstance(seed, int) or seed < 0:
         raise ValueError(f"seed must be a whole number from 0, got {seed!r}")
+    if not isinstance(window, IntensityWindow):
+        raise TypeError(f"window must be an IntensityWindow, such as IntensityWindow(0, 255), got {window!r}")
     chosen = _surrogate_names(surrogate, task, width)
     resolved = resolve_device(device)
     if overwrite and path.exists():

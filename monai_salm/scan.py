@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -9,9 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from monai.transforms import Compose, OneOf, Randomizable, RandomOrder, SomeOf
+from torch.utils.data import DataLoader
 
 from monai_salm.digest import content_digest
 from monai_salm.intensity import Array, Grid, IntensityWindow, grid_of
+from monai_salm.suspicions import Suspicions, wrong_axes
 from monai_salm.tasks import Task
 
 
@@ -70,10 +73,10 @@ def scan(
         DataError: naming the first case that cannot be protected.
         LabelError: naming the first case whose label is wrong.
     """
-    if not isinstance(dataset, Sized) or len(dataset) == 0:
-        raise DataError("the data set is empty")
+    _require_map_style(dataset)
     _refuse_random_transforms(dataset)
     seen, names, labels = dict[bytes, bytes](), list[str](), dict[bytes, bytes]()
+    suspicions = Suspicions(task, window, epsilon)
     first: ScannedCase | None = None
     for index in range(len(dataset)):
         try:
@@ -96,12 +99,29 @@ def scan(
                 )
         if not repeated:
             key = content_digest(case.label)
+            suspicions.watch(case.image, case.label)
             seen[case.digest] = labels.setdefault(key, key)  # one object for all cases of a label
             names.append(case.name)
             yield case
+    verdict = suspicions.verdict()
+    if verdict is not None:
+        raise DataError(f"the data set: {verdict}")
     if first is None and skipped:
         name, reason = next(iter(skipped.items()))
         raise DataError(f"none of the {len(skipped)} cases can be protected. {name}: {reason}")
+
+
+def _require_map_style(dataset: object) -> None:
+    """Refuse what is no map-style data set: a loader, which gives batches, or the path of a folder."""
+    if isinstance(dataset, DataLoader):
+        raise DataError("the data set is a DataLoader, which gives batches; give the Dataset that it loads from")
+    if isinstance(dataset, str | os.PathLike):
+        raise DataError(
+            f"the data set is a path, {str(dataset)!r}; give monai_salm.layouts.open_layout(path).dataset('train'), or call "
+            "`monai-salm generate`"
+        )
+    if not isinstance(dataset, Sized) or len(dataset) == 0:
+        raise DataError("the data set is empty")
 
 
 def _is_repeated(case: ScannedCase, seen: Mapping[bytes, bytes], names: Sequence[str]) -> bool:
@@ -165,12 +185,16 @@ def _check_case(
     where = f"case {name!r}"
     assert isinstance(item, Mapping)
     if image.dtype.kind not in "biuf":
-        raise DataError(f"{where}: the image must hold numbers, got dtype {image.dtype}")
+        hint = "; place LoadImaged first" if image.dtype.kind in "US" else ""
+        raise DataError(f"{where}: the image must hold numbers, got dtype {image.dtype}{hint}")
     if image.ndim not in (3, 4):
         raise DataError(
             f"{where}: shape {image.shape} is neither (channel, height, width) nor (channel, x, y, z); "
             "use LoadImaged(..., ensure_channel_first=True)"
         )
+    axes = wrong_axes(image.shape, getattr(item[image_key], "meta", None))
+    if axes is not None:
+        raise DataError(f"{where}: {axes}")
     if image.size == 0:
         raise DataError(f"{where}: the image is empty, shape {image.shape}")
     try:
@@ -178,7 +202,9 @@ def _check_case(
     except ValueError as error:
         raise DataError(f"{where}: {error}") from error
     if image.dtype.kind == "f" and not np.isfinite(image).all():
-        raise DataError(f"{where}: the image holds NaN or infinite values; replace them first")
+        raise DataError(
+            f"{where}: the image holds NaN or infinite values; replace them (np.nan_to_num), in the files as well"
+        )
     if not ((image >= window.low) & (image <= window.high)).any():
         raise DataError(
             f"{where}: no voxel lies inside the window ({window.low:g}, {window.high:g}), values run from {image.min()} "

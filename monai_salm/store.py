@@ -20,14 +20,20 @@ from monai_salm.digest import DIGEST_SIZE
 from monai_salm.intensity import IntensityWindow
 from monai_salm.noise import Noise, NoiseStoreError
 from monai_salm.noise_rows import RowError, checksum, parse_shape, unpack_names, unpack_row
-from monai_salm.store_file import APPLICATION_ID, FORMAT_VERSION, create_file, damaged, open_reader, store_error, write
+from monai_salm.store_file import (
+    APPLICATION_ID,
+    FORMAT_VERSION,
+    HeldConnection,
+    create_file,
+    damaged,
+    open_reader,
+    store_error,
+    write,
+)
 from monai_salm.store_places import ROW, RowWriter, digest_at, key_of
 from monai_salm.store_records import check_records
 
 __all__ = ["APPLICATION_ID", "FORMAT_VERSION", "Noise", "NoiseStore", "NoiseStoreError", "StoreSettings"]
-
-# Connections inherited through a fork: SQLite forbids using them and closing them, so they are kept for ever.
-_INHERITED: list[sqlite3.Connection] = []
 
 
 @dataclass(frozen=True)
@@ -255,16 +261,10 @@ class NoiseStore:
 
     def close(self) -> None:
         """Close this thread's connection; the next use opens another."""
-        connection = getattr(getattr(self, "_local", None), "connection", None)
-        if connection is not None:
-            self._local.connection = None
-            if self._local.pid == os.getpid():
-                connection.close()
-            else:
-                _INHERITED.append(connection)
-
-    def __del__(self) -> None:
-        self.close()
+        held = getattr(self._local, "held", None)
+        if held is not None:
+            self._local.held = None
+            held.close()
 
     def _find(self, table: str, digest: bytes, shape: tuple[int, ...] | None) -> Noise | None:
         rows = self.rows(ROW[table], (key_of(digest),))
@@ -288,13 +288,13 @@ class NoiseStore:
 
     def _connect(self) -> sqlite3.Connection:
         # A connection must not cross a fork, nor threads, nor outlive the file: precompute replaces a store by renaming.
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        held: HeldConnection | None = getattr(self._local, "held", None)
         file = _identity(self.path)
-        if connection is None or self._local.pid != os.getpid() or self._local.file != file:
+        if held is None or held.pid != os.getpid() or self._local.file != file:
             self.close()
-            connection = open_reader(self.path)
-            self._local.connection, self._local.pid, self._local.file = connection, os.getpid(), file
-        return connection
+            held = HeldConnection(open_reader(self.path))
+            self._local.held, self._local.file = held, file
+        return held.connection
 
     def rows(self, query: str, values: tuple[object, ...] = (), again: bool = True) -> list[tuple[Any, ...]]:
         """What a query gives; for the modules of this package that keep more in a store.

@@ -6,7 +6,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from monai_salm.noise import NoiseStoreError
 
@@ -31,6 +31,35 @@ SCHEMA = {
 _WAIT_SECONDS = 60
 # Small: rows of small images end anywhere in a page, and what is left of it is lost.
 _PAGE_SIZE = 1024
+_GIVE = "Give the file that precompute() or `monai-salm generate` wrote"
+_MAGIC, _HEADER_SIZE = b"SQLite format 3\0", 100
+
+
+# Connections inherited through a fork: SQLite forbids using them and closing them, so they are kept for ever.
+_INHERITED: list[sqlite3.Connection] = []
+
+
+class HeldConnection:
+    """A connection that is closed when nobody holds it any more, as when the thread that opened it ends.
+
+    Python 3.13 warns of connections that are left to the garbage collector.
+
+    Args:
+        connection: opened by this process.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection, self.pid = connection, os.getpid()
+
+    def close(self) -> None:
+        """Close the connection; one that came through a fork is put aside."""
+        if self.pid == os.getpid():
+            self.connection.close()
+        elif not any(kept is self.connection for kept in _INHERITED):
+            _INHERITED.append(self.connection)
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def create_file(path: Path, description: tuple[str, bytes]) -> None:
@@ -107,12 +136,27 @@ def store_error(path: Path, error: Exception) -> NoiseStoreError:
         )
     if "unable to open" in text or "full" in text:
         return NoiseStoreError(f"{path} cannot be used ({text}): check its permissions and the free space")
-    return damaged(path, text)
+    return _cut_off(path) or damaged(path, text)
 
 
 def damaged(path: Path, what: str) -> NoiseStoreError:
     """The error for a file that is not as it was written."""
     return NoiseStoreError(f"{path} is damaged: {what}. Restore it from a backup or generate it again")
+
+
+def _cut_off(path: Path) -> NoiseStoreError | None:
+    """The error for a file that is shorter than its own header says, as an interrupted copy is; None if it is not."""
+    with open(path, "rb") as file:
+        header, size = file.read(_HEADER_SIZE), path.stat().st_size
+    if size and not header.startswith(_MAGIC):
+        return None
+    # https://www.sqlite.org/fileformat.html, section 1.3: the size of a page at byte 16, the number of pages at byte 28.
+    page, pages = int.from_bytes(header[16:18], "big"), int.from_bytes(header[28:32], "big")
+    whole = pages * (65_536 if page == 1 else page)
+    if size and size >= whole:
+        return None
+    held = f"holds {size:,} of its {whole:,} bytes" if size else "is empty"
+    return NoiseStoreError(f"{path} is cut off: it {held}. Copy it again from where it is whole, or generate it again")
 
 
 def _set_page_size(path: Path) -> None:
@@ -150,11 +194,23 @@ def _open(path: Path, mode: str) -> sqlite3.Connection:
 
 
 def _uri(path: Path, mode: str) -> str:
-    return f"{path.resolve().as_uri()}?mode={mode}"
+    return f"{file_uri(path.resolve())}?mode={mode}"
+
+
+def file_uri(path: PurePath) -> str:
+    """An absolute path as the URI that SQLite takes.
+
+    SQLite refuses a URI with a host, which is what ``as_uri`` makes of a Windows share (``file://server/share``): the host goes
+    into the path there, after four slashes.
+    """
+    uri = path.as_uri()
+    return uri if uri.startswith("file:///") else "file:////" + uri.removeprefix("file://")
 
 
 def _require_file(path: Path) -> None:
     if not path.is_file():
+        if path.is_dir():
+            raise NoiseStoreError(f"no noise store at {path}: it is a folder; give the path of the store's file")
         raise NoiseStoreError(f"no noise store at {path}: make one with precompute() or `monai-salm generate`")
 
 
@@ -172,9 +228,11 @@ def _inspect(path: Path, connection: sqlite3.Connection) -> None:
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         if isinstance(error, sqlite3.OperationalError):
             raise
-        raise NoiseStoreError(f"{path} is not a noise store: {error}") from error
+        raise _cut_off(path) or NoiseStoreError(f"{path} is not a noise store: {error}. {_GIVE}") from error
     if application != APPLICATION_ID:
-        raise NoiseStoreError(f"{path} is not a noise store (application id {application:#x})")
+        raise _cut_off(path) or NoiseStoreError(
+            f"{path} is not a noise store (application id {application:#x}). {_GIVE}"
+        )
     if version != FORMAT_VERSION:
         raise NoiseStoreError(
             f"{path} has store format {version}, this version of monai_salm reads {FORMAT_VERSION}: use the version that wrote it"

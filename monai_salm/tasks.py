@@ -118,7 +118,8 @@ class Classification(Task):
             return values.reshape(-1).astype(np.float32)
         if values.size != 1:
             raise LabelError(
-                f"{where}: label must be one integer, got shape {values.shape}; is this a multi-label set?"
+                f"{where}: label must be one integer, got shape {values.shape}; is this a multi-label set? "
+                "Of a one-hot vector give the number of the class (argmax)"
             )
         return _class_indices(values.reshape(()), self.num_classes, where)
 
@@ -255,7 +256,7 @@ def task_from_spec(spec: Mapping[str, Any]) -> Task:
 
 def _label_array(label: object, where: str) -> Array:
     if label is None:
-        raise LabelError(f"{where}: the label is missing")
+        raise LabelError(f"{where}: the label is missing; set label_key to the key that the items keep it under")
     try:
         values = label.detach().cpu().numpy() if isinstance(label, torch.Tensor) else np.asarray(label)
     except ValueError:  # a ragged list
@@ -270,8 +271,17 @@ def _label_array(label: object, where: str) -> Array:
 def _class_indices(values: Array, num_classes: int, where: str) -> NDArray[np.int64]:
     indices = values.astype(np.int64)
     if not np.array_equal(indices, values):
-        raise LabelError(f"{where}: label must be whole class numbers, got {np.unique(values)[:5].tolist()}")
+        raise LabelError(
+            f"{where}: label must be whole class numbers, got {np.unique(values)[:5].tolist()}; "
+            "was it interpolated or scaled with the image? Load labels as they are stored"
+        )
     if indices.size and (indices.min() < 0 or indices.max() >= num_classes):
         wrong = indices.min() if indices.min() < 0 else indices.max()
-        raise LabelError(f"{where}: label {wrong} is outside 0 to {num_classes - 1}; check num_classes")
+        masks = num_classes == 2 and set(np.unique(indices)) <= {0, 255}
+        hint = (
+            "a mask of 0 and 255 must be divided by 255"
+            if masks
+            else "check num_classes, and that classes count from 0"
+        )
+        raise LabelError(f"{where}: label {wrong} is outside 0 to {num_classes - 1}; {hint}")
     return indices

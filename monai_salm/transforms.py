@@ -48,6 +48,9 @@ class SALMProtect(Transform):
         self.store = _as_store(store)
         self.on_missing = on_missing
 
+    def __repr__(self) -> str:
+        return _shown(self, self.store)
+
     def __call__(self, image: Image, label: object = None, name: str = "") -> Image:
         """Return a protected copy; the image itself is not changed.
 
@@ -105,6 +108,9 @@ class SALMRestore(Transform):
     def __init__(self, store: NoiseStore | str | os.PathLike[str]) -> None:
         self.store = _as_store(store)
 
+    def __repr__(self) -> str:
+        return _shown(self, self.store)
+
     def __call__(self, image: Image, name: str = "") -> Image:
         """Return the original; the protected image itself is not changed.
 
@@ -159,9 +165,13 @@ class SALMProtectd(MapTransform):
             raise ValueError('on_missing="generate" makes noise for a label: label_key must be given, got None')
         self.label_key = label_key
 
+    def __repr__(self) -> str:
+        return _shown(self, self.protect.store, keys=self.keys)
+
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Protect the images of an item; other keys are passed on."""
         item = dict(data)
+        _require_keys(self, item)
         label = None if self.label_key is None else item.get(self.label_key)
         for key in self.key_iterator(item):
             item[key] = self.protect(item[key], label, _name_of(data))
@@ -185,16 +195,41 @@ class SALMRestored(MapTransform):
         super().__init__(keys, allow_missing_keys)
         self.restore = SALMRestore(store)
 
+    def __repr__(self) -> str:
+        return _shown(self, self.restore.store, keys=self.keys)
+
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Restore the images of an item; other keys are passed on."""
         item = dict(data)
+        _require_keys(self, item)
         for key in self.key_iterator(item):
             item[key] = self.restore(item[key], _name_of(data))
         return item
 
 
 def _as_store(store: NoiseStore | str | os.PathLike[str]) -> NoiseStore:
-    return store if isinstance(store, NoiseStore) else NoiseStore(store)
+    if isinstance(store, NoiseStore):
+        return store
+    if not isinstance(store, str | os.PathLike):
+        raise TypeError(f"store must be a NoiseStore or the path of one, got {store!r}")
+    return NoiseStore(store)
+
+
+def _require_keys(transform: MapTransform, item: Mapping[Hashable, Any]) -> None:
+    """As MONAI's ``key_iterator`` does, but the message names the keys that are there."""
+    missing = [] if transform.allow_missing_keys else [key for key in transform.keys if key not in item]
+    if missing:
+        case = f"case {_name_of(item)!r}" if "name" in item else "an item"
+        raise KeyError(
+            f"{transform}: {case} has no key {missing[0]!r}; its keys are {sorted(map(str, item))}. Correct keys, or set "
+            "allow_missing_keys=True"
+        )
+
+
+def _shown(transform: Transform, store: NoiseStore, **settings: object) -> str:
+    """How a transform looks in MONAI's error messages, which say which one failed."""
+    parts = [f"{name}={value!r}" for name, value in {**settings, "store": str(store.path)}.items()]
+    return f"{type(transform).__name__}({', '.join(parts)})"
 
 
 def _name_of(item: Mapping[Hashable, Any]) -> str:
@@ -223,7 +258,10 @@ def _values(image: object) -> Array:
             return (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
     if isinstance(image, np.ndarray):
         return image
-    raise TypeError(f"an image must be a NumPy array or a tensor, got {type(image).__name__}: place LoadImaged before")
+    shown = f" {image[:80]!r}" if isinstance(image, str) else ""
+    raise TypeError(
+        f"an image must be a NumPy array or a tensor, got {type(image).__name__}{shown}: place LoadImaged before"
+    )
 
 
 def _same(first: Array, second: Array) -> bool:

@@ -20,7 +20,8 @@ README_COMMANDS = ('pip install ".[demo]" && monai-salm demo', 'pip install ".[t
 # import whatever can be reached downwards from it, and its own parts.
 BELOW: dict[str, tuple[str, ...]] = {
     "digest": (),
-    "intensity": (),
+    "epsilon": (),
+    "intensity": ("epsilon",),
     "masks": (),
     "scores": (),
     "tasks": ("scores",),
@@ -29,7 +30,8 @@ BELOW: dict[str, tuple[str, ...]] = {
     "recipes": ("networks", "tasks"),
     "augmentation": (),
     "training": ("digest", "masks", "recipes", "augmentation", "cases"),
-    "scan": ("digest", "intensity", "tasks"),
+    "suspicions": ("intensity", "tasks"),
+    "scan": ("digest", "suspicions"),
     "workspace": ("scan", "training"),
     "distributed": (),
     "joining": ("distributed",),

@@ -26,7 +26,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from monai_salm import store as store_module
+from monai_salm import store_file
 from monai_salm.digest import content_digest
 from monai_salm.intensity import GRIDS
 from monai_salm.noise_rows import COLUMNS, KIND, checksum, kind_of, pack_row, unpack_row
@@ -323,7 +323,7 @@ def test_forked_process_opens_its_own_connection(store: NoiseStore, noise: Noise
     pid = os.fork()
     if pid == 0:
         fine = same(store.get(noise.digest), noise) and store._connect() is not connection
-        fine = fine and connection in store_module._INHERITED  # SQLite forbids closing it here
+        fine = fine and connection in store_file._INHERITED  # SQLite forbids closing it here
         os._exit(0 if fine else 1)
     assert os.waitpid(pid, 0)[1] == 0
     assert same(store.get(noise.digest), noise)

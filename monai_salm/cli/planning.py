@@ -75,9 +75,11 @@ def decrypt(
 def _described(found: Plan) -> str:
     splits = ", ".join(f"{name} {count}" for name, count in found.splits.items())
     low, high = found.window
+    units, native = found.budget
     lines = [
         f"Layout {found.layout}; cases: {splits}",
         f"Task: {found.task['kind']}, {found.task['num_classes']} classes; window {low:g} to {high:g} in stored units",
+        f"Noise: at most {units:.3g} stored units a voxel{f' ({native})' if native else ''}",
         f"To be protected: {found.protected} images",
         *(f"  {count} x {shape}" for shape, count in list(found.shapes.items())[:8]),
         *(f"  {count} x {dtype}" for dtype, count in found.dtypes.items()),

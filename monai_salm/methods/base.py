@@ -14,6 +14,7 @@ from torch import nn
 
 from monai_salm.cases import Cases
 from monai_salm.distributed import ALONE, World
+from monai_salm.epsilon import require_epsilon
 from monai_salm.exchange import exchange
 from monai_salm.intensity import Array
 from monai_salm.progress import Progress
@@ -78,7 +79,7 @@ class Method(ABC):
     name: ClassVar[str]
 
     def __post_init__(self) -> None:
-        require(0 < self.epsilon <= 1, "epsilon", "in (0, 1]", self.epsilon)
+        require_epsilon(self.epsilon)
 
     def spec(self) -> dict[str, Any]:
         """The settings as plain values, recorded in the store."""

@@ -45,6 +45,7 @@ class Plan:
         dtypes: how many have which stored type.
         task: the learning problem.
         window: the intensity window, stored units.
+        budget: largest change of a voxel, stored units, and in the files' native unit if they have one, such as ``"12.5 HU"``.
         view: how networks would see the images.
         refused: images that would be left out, by name, with the reason.
         problems: what would stop everything.
@@ -59,6 +60,7 @@ class Plan:
     dtypes: dict[str, int]
     task: dict[str, Any]
     window: tuple[float, float]
+    budget: tuple[float, str | None]
     view: dict[str, Any]
     refused: dict[str, str]
     problems: list[str]
@@ -131,6 +133,7 @@ def plan(
         dtypes=_counted([grid.dtype for _, grid in seen]),
         task=task.spec(),
         window=(bounds.low, bounds.high),
+        budget=_budget(data, method.epsilon * bounds.width, not refused),
         view={} if view is None else asdict(view),
         refused=refused,
         problems=problems,
@@ -158,6 +161,11 @@ def _look(
     except ValueError as error:
         return seen, digests, [str(error)]
     return seen, digests, []
+
+
+def _budget(data: Layout, units: float, readable: bool) -> tuple[float, str | None]:
+    native = data.native_unit() if readable else None
+    return units, None if native is None else f"{units * native[0]:.3g} {native[1]}"
 
 
 def _counted(names: Sequence[str]) -> dict[str, int]:

@@ -41,7 +41,7 @@ def encrypt_store(store: Path, output: Path, recipients: Sequence[str]) -> None:
     with TemporaryDirectory(prefix="monai_salm-") as folder:
         plain = copy_without_records(store, Path(folder) / "store.db")
         with atomic_file(output) as file, open(plain, "rb") as reader:
-            os.fchmod(file.fileno(), 0o600)
+            _own(file.fileno())
             age.encrypt_io(reader, file, keys)
 
 
@@ -64,7 +64,7 @@ def decrypt_store(encrypted: Path, store: Path, identity: Path) -> None:
     keys = _identities(age, identity)
     try:
         with open(encrypted, "rb") as secret, atomic_file(store) as file:
-            os.fchmod(file.fileno(), 0o600)
+            _own(file.fileno())
             age.decrypt_io(secret, file, keys)
     except (age.DecryptError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
@@ -110,3 +110,9 @@ def _identities(age: Any, path: Path) -> list[Any]:
     if not keys:
         raise ValueError(f"{path} holds no age identity")
     return keys
+
+
+def _own(descriptor: int) -> None:
+    """Let the owner alone read an open file; Windows has no such modes, and the file is as private as its folder."""
+    if hasattr(os, "fchmod"):
+        os.fchmod(descriptor, 0o600)

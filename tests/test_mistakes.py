@@ -1,0 +1,280 @@
+"""Each mistake in docs/mistakes.md gives the message that stands there, word for word."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from conftest import classification_cases, segmentation_cases
+from monai.data import DataLoader, Dataset, MetaTensor
+from monai.transforms import (
+    Compose,
+    LoadImaged,
+    Orientationd,
+    RandFlipd,
+    RandSpatialCropd,
+    ScaleIntensityd,
+    ScaleIntensityRanged,
+    Spacingd,
+    ToNumpyd,
+)
+
+from monai_salm import (
+    Classification,
+    IntensityWindow,
+    NoiseStore,
+    RandomNoise,
+    SALMProtect,
+    SALMProtectd,
+    SALMRestored,
+    Segmentation,
+    precompute,
+)
+from monai_salm.store import NoiseStoreError
+from monai_salm.suspicions import Suspicions, wrong_axes
+
+# What other packages warn of is their affair; our own warnings are asked for by name.
+pytestmark = pytest.mark.filterwarnings("ignore:.*(nvImageCodec|NvImgCodec|nvimgcodec).*:UserWarning")
+GUIDE = (Path(__file__).parents[1] / "docs" / "mistakes.md").read_text(encoding="utf-8")
+ENTRIES = re.findall(r"^### (.+?)\n(.*?)(?=^##|\Z)", GUIDE, flags=re.DOTALL | re.MULTILINE)
+SHOWN = {
+    title: match[1] for title, body in ENTRIES if (match := re.search(r"```text\n(.*?)```", body, flags=re.DOTALL))
+}
+LOAD = LoadImaged("image", ensure_channel_first=True)
+PROTECT = SALMProtectd("image", store="noise.db")
+ABDOMEN = IntensityWindow(-160, 240)
+CASES, MASKS = classification_cases(), segmentation_cases()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four CT volumes, a store with their noise, half of that store, and a text file."""
+    root = tmp_path_factory.mktemp("mistakes")
+    rng = np.random.default_rng(0)
+    for index in range(4):
+        volume = rng.integers(-1000, 1001, (16, 14, 12)).astype(np.int16)
+        nibabel.save(nibabel.Nifti1Image(volume, np.diag([-1.0, -1, 2, 1])), root / f"ct_{index}.nii.gz")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        make(Dataset(scans(), LOAD), window=ABDOMEN, store="noise.db")
+        NoiseStore.create("empty.db", {"window": [0, 255]})
+    whole = (root / "noise.db").read_bytes()
+    (root / "half.db").write_bytes(whole[: len(whole) // 2])
+    (root / "nothing.db").write_bytes(b"")
+    (root / "labels.csv").write_text("name,label\n")
+    return root
+
+
+def scans() -> list[dict[str, Any]]:
+    return [{"image": f"ct_{index}.nii.gz", "label": index % 2, "name": f"ct_{index}"} for index in range(4)]
+
+
+def make(dataset: Any, store: str = "made.db", **settings: Any) -> NoiseStore:
+    chosen = {"window": IntensityWindow(0, 255), "method": RandomNoise(), "task": Classification(num_classes=2)}
+    return precompute(dataset, store, **{**chosen, **settings})
+
+
+def through(*chain: Any, **item: Any) -> Any:
+    return Compose(list(chain))({**scans()[0], **item})
+
+
+def loaded() -> np.ndarray:
+    return np.asarray(LOAD(scans()[0])["image"])
+
+
+def changed(cases: list[dict[str, Any]], **changes: Callable[[Any], Any]) -> list[dict[str, Any]]:
+    return [{**case, **{key: change(case[key]) for key, change in changes.items()}} for case in cases]
+
+
+def with_nan(image: np.ndarray) -> np.ndarray:
+    return np.where(image == image.max(), np.nan, image).astype(np.float32)
+
+
+# Title in the guide -> what the user does.
+MISTAKES: dict[str, Callable[[], Any]] = {
+    "After Spacingd": lambda: through(LOAD, Spacingd("image", (1, 1, 1)), PROTECT),
+    "After ScaleIntensityRanged": lambda: through(LOAD, ScaleIntensityRanged("image", -1000, 1000, 0, 1), PROTECT),
+    "After a crop": lambda: through(LOAD, RandSpatialCropd("image", (8, 8, 8), random_size=False), PROTECT),
+    "After Orientationd": lambda: through(LOAD, Orientationd("image", "RAS", labels=None), PROTECT),
+    "Nothing loads the image": lambda: through(PROTECT),
+    "The image key is missing": lambda: through(LOAD, SALMProtectd("ct", store="noise.db")),
+    "The channel axis is missing": lambda: through(LoadImaged("image"), PROTECT),
+    "The channel axis is last": lambda: PROTECT({"image": np.moveaxis(loaded(), 0, -1), "name": "ct_0"}),
+    "A batch is given": lambda: PROTECT({"image": torch.from_numpy(loaded())[None], "name": "ct_0"}),
+    "Protected twice": lambda: through(LOAD, PROTECT, PROTECT),
+    "Restoring an image that is not protected": lambda: through(LOAD, SALMRestored("image", store="noise.db")),
+    "The store of another data set": lambda: PROTECT({"image": loaded() + 1, "name": "ct_0"}),
+    "The path of the store is wrong": lambda: through(LOAD, SALMProtectd("image", store="nois.db")),
+    "A folder in place of the store": lambda: through(LOAD, SALMProtectd("image", store=".")),
+    "The store was cut off": lambda: through(LOAD, SALMProtectd("image", store="half.db")),
+    "Another file in place of the store": lambda: through(LOAD, SALMProtectd("image", store="labels.csv")),
+    "The store is empty": lambda: through(LOAD, SALMProtectd("image", store="empty.db")),
+    "NaN in an image": lambda: PROTECT({"image": with_nan(loaded()), "name": "ct_0"}),
+    "No label key for new images": lambda: SALMProtectd("image", store="noise.db", on_missing="generate"),
+    "The label key is missing": lambda: make(CASES, label_key="target"),
+    "Labels that count from 1": lambda: make(changed(CASES, label=lambda label: label + 1)),
+    "Labels that are not whole numbers": lambda: make(changed(CASES, label=lambda label: label + 0.5)),
+    "Labels that are words": lambda: make(changed(CASES, label=lambda label: "benign")),
+    "One-hot labels": lambda: make(changed(CASES, label=lambda label: np.eye(2)[label])),
+    "A mask of 0 and 255": lambda: make(
+        changed(MASKS, label=lambda label: label.astype(int) * 255), task=Segmentation(num_classes=2)
+    ),
+    "One class only": lambda: make(changed(CASES, label=lambda label: 0)),
+    "Images with the channel last": lambda: make(
+        changed(CASES, image=lambda image: np.moveaxis(np.repeat(image, 3, axis=0), 0, -1))
+    ),
+    "NaN in a data set": lambda: make(changed(CASES, image=with_nan)),
+    "A window in Hounsfield units for images from 0 to 1": lambda: make(
+        changed(CASES, image=lambda image: (image / 255).astype(np.float32)), window=ABDOMEN
+    ),
+    "A window from 0 to 1 for images as they are stored": lambda: make(
+        Dataset(scans(), LOAD), window=IntensityWindow(0, 1)
+    ),
+    "The window is a tuple": lambda: make(CASES, window=(0, 255)),
+    "Epsilon in grey levels": lambda: RandomNoise(epsilon=8),
+    "Epsilon as text": lambda: RandomNoise(epsilon="8/255"),  # type: ignore[arg-type]
+    "Epsilon below one step": lambda: make(CASES, method=RandomNoise(epsilon=0.5 / 255)),
+    "Random transforms in the data set": lambda: make(
+        Dataset(scans(), Compose([LOAD, RandFlipd("image", prob=0.5)])), window=ABDOMEN
+    ),
+    "A DataLoader in place of the data set": lambda: make(DataLoader(Dataset(scans(), LOAD)), window=ABDOMEN),
+    "A folder in place of the data set": lambda: make("scans"),
+}
+
+
+def message_of(mistake: Callable[[], Any]) -> str:
+    """What the error says; MONAI's Compose wraps it, and the first cause is ours."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - the message is compared as a whole
+        mistake()
+    error: BaseException = caught.value
+    while error.__cause__ is not None and "applying transform" in str(error):
+        error = error.__cause__
+    return str(error.args[0]) if isinstance(error, KeyError) else str(error)
+
+
+def words(text: str) -> str:
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize("title", MISTAKES)
+def test_a_mistake_gives_the_message_of_the_guide(title: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    before = {path.name for path in folder.iterdir()}
+    message = message_of(MISTAKES[title])
+    assert words(message) == words(SHOWN[title])
+    assert {path.name for path in folder.iterdir()} == before, "a refused call left something behind"
+
+
+def test_the_guide_has_these_mistakes_and_no_others() -> None:
+    unheard = {"An 8-bit window for CT", "Volumes without a channel axis", "The metadata are lost"}
+    assert {title for title, _ in ENTRIES} == {*MISTAKES, *unheard}
+    assert len(MISTAKES) >= 20
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Those that warn, and those that are none
+
+
+def test_an_8_bit_window_for_ct_is_warned_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    with pytest.warns(UserWarning, match="the window") as caught:
+        make(Dataset(scans(), LOAD), store="wrong_window.db")
+    assert words(str(caught[0].message)) == words(SHOWN["An 8-bit window for CT"])
+
+
+def test_volumes_without_a_channel_axis_are_warned_of(tmp_path: Path) -> None:
+    volumes = changed(classification_cases((16, 16, 16), cases=4), image=lambda image: image[0])
+    with pytest.warns(UserWarning, match="images of shape") as caught:
+        make(volumes, store=str(tmp_path / "noise.db"))
+    assert words(str(caught[0].message)) == words(SHOWN["Volumes without a channel axis"])
+
+
+def test_lost_metadata_do_no_harm(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    kept, lost = through(LOAD, PROTECT)["image"], through(LOAD, ToNumpyd("image"), PROTECT)["image"]
+    assert isinstance(kept, MetaTensor)
+    assert isinstance(lost, np.ndarray)
+    np.testing.assert_array_equal(kept.numpy(), lost)
+    scaled = [LOAD, ScaleIntensityd("image"), ToNumpyd("image")]
+    item = Compose(scaled)(scans()[0])
+    nameless = {"image": item["image"]}
+    assert message_of(lambda: PROTECT(nameless)).startswith("an image, float32")
+    assert message_of(lambda: PROTECT(item)).startswith("case 'ct_0', float32")
+
+
+def test_monai_says_which_transform_failed() -> None:
+    assert repr(PROTECT) == "SALMProtectd(keys=('image',), store='noise.db')"
+    assert repr(SALMRestored(["a", "b"], store="noise.db")) == "SALMRestored(keys=('a', 'b'), store='noise.db')"
+    assert repr(SALMProtect("noise.db")) == "SALMProtect(store='noise.db')"
+    with pytest.raises(TypeError, match="store must be a NoiseStore or the path of one, got None"):
+        SALMProtect(None)  # type: ignore[arg-type]
+
+
+def test_an_empty_file_is_cut_off(folder: Path) -> None:
+    with pytest.raises(NoiseStoreError, match=r"nothing\.db is cut off: it is empty\. Copy it again"):
+        len(NoiseStore(folder / "nothing.db"))
+
+
+@pytest.mark.parametrize(
+    ("shape", "spatial", "wrong"),
+    [
+        ((1, 16, 16), None, None),
+        ((3, 16, 16), (16, 16), None),
+        ((1, 64, 64, 3), None, None),  # a volume of three slices
+        ((40, 64, 64), None, None),  # forty channels
+        ((64, 64, 3), None, "channel axis last"),
+        ((64, 64, 1), None, "channel axis last"),
+        ((64, 64, 20, 2), None, "channel axis last"),
+        ((16, 16, 12), (16, 16, 12), "no channel axis"),
+        ((16, 16, 12, 6), (16, 16, 12), "channel axis last"),
+        ((12, 16, 16, 12), (16, 16, 12), None),
+        ((64, 128, 128, 4), (128, 128, 4), None),  # the reader says so: 64 directions of four slices
+    ],
+)
+def test_axes_are_judged_by_the_reader_or_by_their_lengths(
+    shape: tuple[int, ...], spatial: tuple[int, ...] | None, wrong: str | None
+) -> None:
+    found = wrong_axes(shape, None if spatial is None else {"spatial_shape": np.array(spatial)})
+    assert found is None if wrong is None else wrong in str(found)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "window", "fine"),
+    [
+        (0, 1, (0, 1), True),
+        (0, 255, (0, 255), True),
+        (-1024, 3071, (-160, 240), True),
+        (0, 40, (0, 255), True),  # dark, but the noise does not drown it
+        (7, 7, (0, 255), True),  # blank
+        (-1, 1, (0, 255), False),
+        (-3, 4, (-160, 240), False),  # normalised
+        (0, 4095, (0, 1), False),
+        (0, 255, (-1, 1), False),
+    ],
+)
+def test_units_are_judged_by_the_whole_data_set(low: int, high: int, window: tuple[int, int], fine: bool) -> None:
+    watch = Suspicions(Classification(num_classes=2), IntensityWindow(*window), 8 / 255)
+    for label in (0, 1):
+        assert watch.verdict() is None, "one image says too little"
+        watch.watch(np.array([[[low, high]]], np.float32), np.array(label))
+    assert (watch.verdict() is None) == fine
+
+
+def test_one_class_is_a_matter_of_the_task() -> None:
+    image, window = np.array([[[0, 200]]], np.uint8), IntensityWindow(0, 255)
+    for task, label, refused in (
+        (Classification(num_classes=2), np.array(1), True),
+        (Classification(num_classes=2, multi_label=True), np.zeros(2), False),
+        (Segmentation(num_classes=2), np.zeros((1, 2), np.uint8), True),
+        (Segmentation(num_classes=2), np.array([[0, 1]], np.uint8), False),
+    ):
+        watch = Suspicions(task, window, 8 / 255)
+        watch.watch(image, label)
+        watch.watch(image, label)
+        assert (watch.verdict() is not None) == refused, task
