@@ -59,6 +59,15 @@ def show_progress(
         yield _Lines(interval, clock)
 
 
+def progress_lines(interval: float = 10.0) -> ProgressCallback:
+    """Shows reports as plain lines on stderr; for config files, which have no ``with``.
+
+    Args:
+        interval: least seconds between two lines of one stage; its first and last are always shown.
+    """
+    return _Lines(interval, time.monotonic)
+
+
 @contextmanager
 def _bars(console: Console) -> Iterator[ProgressCallback]:
     columns = (

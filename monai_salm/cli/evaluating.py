@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -11,9 +11,6 @@ from monai_salm.cli import options as opt
 from monai_salm.cli import readers
 from monai_salm.cli.running import Outcome
 from monai_salm.progress import ProgressCallback
-
-if TYPE_CHECKING:
-    from monai_salm.layouts import CaseSequence, Layout
 
 
 def evaluate(
@@ -157,19 +154,14 @@ def evaluate(
     from monai_salm.evaluate import PredictionFolder
     from monai_salm.evaluate import evaluate as evaluate_
     from monai_salm.intensity import IntensityWindow
-    from monai_salm.layouts import open_layout
-    from monai_salm.publish import read_manifest
+    from monai_salm.publish import clean_test_cases, open_pair
     from monai_salm.store import NoiseStore
 
     if store is not None:
         settings["store"] = NoiseStore(store)
     if predictions is not None:
         settings["predictions"] = PredictionFolder(predictions, source.name.split(".")[0])
-    clean = open_layout(source, layout)
-    if read_manifest(clean):
-        raise ValueError(f"{source} is a protected copy, by its manifest: give the original first, then the copy")
-    published = clean.reopen(output)
-    known = read_manifest(published)
+    clean, published, known = open_pair(source, output, layout)
     if limits is None and "window" in known:
         limits = tuple(known["window"])
     native = clean.native_unit()
@@ -178,7 +170,7 @@ def evaluate(
     report = evaluate_(
         clean=clean.dataset(),
         protected=published.dataset(),
-        test=clean.dataset(clean.test_split()) if test is None else _test_cases(open_layout(test, layout)),
+        test=clean.dataset(clean.test_split()) if test is None else clean_test_cases(test, layout),
         copies={name: clean.reopen(path).dataset() for name, path in others.items()},
         task=clean.task(),
         window=clean.window() if limits is None else IntensityWindow(*limits),
@@ -203,15 +195,3 @@ def _recipe(name: str) -> dict[str, Any]:
     from monai_salm.recipes import MEDMNIST_RECIPE
 
     return {"recipe": MEDMNIST_RECIPE, "epochs": 100, "width": 1.0, "learned": None, "held_out": 0.0}
-
-
-def _test_cases(data: Layout) -> CaseSequence:
-    """The clean cases of a data set of its own: its test split if that has labels, else its training split."""
-    from monai_salm.publish import read_manifest
-
-    split = "test" if "test" in data.splits and data.has_labels("test") else "train"
-    if split in read_manifest(data).get("splits", ()):
-        raise ValueError(f"{data.root} is a protected copy, and its {split} split is protected; test on clean images")
-    if not data.has_labels(split):
-        raise ValueError(f"{data.root} has no labelled cases to test on")
-    return data.dataset(split)
