@@ -12,7 +12,7 @@ from monai_salm.cli import options as opt
 from monai_salm.cli import readers
 from monai_salm.cli.protecting import MethodName, Surrogate
 from monai_salm.cli.running import Outcome
-from monai_salm.progress import ProgressCallback
+from monai_salm.progress import ProgressCallback, duration
 
 if TYPE_CHECKING:
     from monai_salm.publish import Plan
@@ -84,7 +84,7 @@ def _described(found: Plan) -> str:
         "Disk: " + ", ".join(f"{name} {_size(size)}" for name, size in found.bytes.items()),
     ]
     if found.seconds is not None:
-        lines.append(f"Time for the noise: about {_duration(found.seconds)} on this machine")
+        lines.append(f"Time for the noise: about {duration(found.seconds)} on this machine")
     if found.refused:
         lines += [f"{len(found.refused)} would be left out:", *(f"  {n}: {why}" for n, why in found.refused.items())]
     lines += [f"Problem: {problem}" for problem in found.problems]
@@ -97,9 +97,3 @@ def _size(size: float) -> str:
             return f"{size:.0f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

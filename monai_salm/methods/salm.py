@@ -86,7 +86,9 @@ class SALM(BilevelMethod):
         super().__post_init__()
         require(0 < self.mask_ratio <= 1, "mask_ratio", "in (0, 1]", self.mask_ratio)
         smooth = self.mask_smoothing
-        require(smooth is None or (smooth > 0 and smooth % 2 == 1), "mask_smoothing", "odd and above 0, or None", smooth)
+        require(
+            smooth is None or (smooth > 0 and smooth % 2 == 1), "mask_smoothing", "odd and above 0, or None", smooth
+        )
         if smooth not in (None, 1) and self.mask_source != "gradient":
             raise ValueError(f'mask_smoothing is of gradients, not of mask_source "{self.mask_source}"; leave it out')
         scopes, sources = ("step", "sample"), ("gradient", "random", "foreground")
