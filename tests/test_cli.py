@@ -457,6 +457,12 @@ def test_shells_complete(shell: str, line: str, offers: set[str]) -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize("line", ["monai-salm protect sc", "monai-salm verify scans out --store no"])
+def test_shells_complete_files_themselves(shell: str, line: str) -> None:
+    assert completed(line, shell) == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_shells_are_given_their_script(shell: str) -> None:
     shown = RUNNER.invoke(app, [], prog_name="monai-salm", env={"_MONAI_SALM_COMPLETE": f"source_{shell}"})
     assert f"_MONAI_SALM_COMPLETE=complete_{shell}" in shown.stdout
