@@ -43,7 +43,8 @@ def show_progress(
 
     Args:
         silent: show nothing.
-        interval: least seconds between two plain lines of one stage; its first and last are always shown.
+        interval: least seconds between two plain lines of one stage; its first and last are always shown, and one soon
+            after the first, which says how long the stage will take.
         clock: gives seconds.
 
     Yields:
@@ -57,6 +58,15 @@ def show_progress(
             yield callback
     else:
         yield _Lines(interval, clock)
+
+
+def progress_lines(interval: float = 10.0) -> ProgressCallback:
+    """Shows reports as plain lines on stderr; for config files, which have no ``with``.
+
+    Args:
+        interval: least seconds between two lines of one stage; its first and last are always shown.
+    """
+    return _Lines(interval, time.monotonic)
 
 
 @contextmanager
@@ -83,25 +93,34 @@ def _bars(console: Console) -> Iterator[ProgressCallback]:
         yield update
 
 
+def duration(seconds: float) -> str:
+    """Seconds as people say them: ``90 s``, ``5 min``, ``2.5 h``."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
 class _Lines:
-    """One line on stderr now and then, for log files."""
+    """One line on stderr now and then, for log files; the second of a stage comes soon, since it is the first to say how long."""
+
+    soon = 3.0
 
     def __init__(self, interval: float, clock: Callable[[], float]) -> None:
         self.interval, self.clock = interval, clock
         self.started: dict[str, tuple[float, int]] = {}
-        self.shown: dict[str, float] = {}
+        self.due: dict[str, float] = {}
 
     def __call__(self, report: Progress) -> None:
         now = self.clock()
         start, first = self.started.setdefault(report.stage, (now, report.done))
         last = report.total > 0 and report.done >= report.total
-        if not last and now - self.shown.get(report.stage, -float("inf")) < self.interval:
+        if not last and now < self.due.get(report.stage, -float("inf")):
             return
-        self.shown[report.stage] = now
+        self.due[report.stage] = now + (self.interval if report.stage in self.due else min(self.soon, self.interval))
         parts = [f"{report.stage}: {report.done}/{report.total}" if report.total else f"{report.stage}: {report.done}"]
         if report.detail:
             parts.append(report.detail)
         if report.done > first and not last and report.total:
             left = (now - start) / (report.done - first) * (report.total - report.done)
-            parts.append(f"about {left:.0f} s left")
+            parts.append(f"about {duration(left)} left")
         print(", ".join(parts), file=sys.stderr, flush=True)

@@ -298,3 +298,12 @@ def test_results_are_kept_and_written_anew(script: ModuleType, monkeypatch: pyte
     assert (tmp_path / "R.md").read_text() == page
     with pytest.raises(SystemExit):
         script.main(["--only", "surprise"])
+
+
+@pytest.mark.parametrize("script", ["import_time"], indirect=True)
+def test_answers_of_the_command_line_are_timed(script: ModuleType) -> None:
+    for words in script._COMMANDS.values():
+        clock, used = script.command(words)
+        assert clock > 0
+        assert used > 0
+    assert set(script._LIMITS) < {*script._STEPS, *script._COMMANDS}

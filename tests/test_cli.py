@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
+import shlex
 import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
+import typer
 from typer.main import get_command
 from typer.testing import CliRunner
 
 import monai_salm
-from monai_salm.cli import app, options, readers
+from monai_salm.cli import app, method_options, names, readers
+from monai_salm.cli.method_settings import SETTINGS, Setting
+from monai_salm.countermeasures import COUNTERMEASURES, TIERS
+from monai_salm.evaluate import AUGMENTATIONS, CONTROLS
+from monai_salm.layouts import LAYOUTS
 from monai_salm.methods import METHODS
+from monai_salm.methods.views import VIEWS
+from monai_salm.networks import NETWORKS, SEGMENTATION_NETWORKS
 
 RUNNER = CliRunner()
 ROOT = Path(__file__).resolve().parents[1]
@@ -336,15 +345,128 @@ def test_protect_goes_on_where_it_stopped(archive: Path, monkeypatch: pytest.Mon
     assert store.stat().st_ino != made
 
 
-def test_every_setting_is_an_option(archive: Path) -> None:
+def test_every_setting_is_an_option() -> None:
+    """Settings are written out for the manual; here they are held to the methods' dataclasses."""
     shown = run("generate", "--help").stdout
-    settings = {field.name for method in METHODS.values() for field in fields(method)}
-    assert {"epsilon", "mask_ratio", "rounds"} <= settings
-    for name in settings:
-        assert f"--{name.replace('_', '-')} VALUE" in shown
-        documented = [options._documented(method) for method in METHODS.values()]
-        assert any(texts.get(name) for texts in documented), f"{name} is not in any docstring"
-    assert "8/255" in shown
+    owners: dict[str, Any] = {}
+    for method in METHODS.values():
+        for field in fields(method):
+            owners.setdefault(field.name, (method, field))
+    assert {setting.name for setting in SETTINGS} == set(owners)
+    for setting in SETTINGS:
+        method, field = owners[setting.name]
+        assert f"{setting.flag} {setting.metavar}" in shown
+        assert setting.method == method.name
+        if setting.default:
+            read = method_options._reader(get_type_hints(method)[setting.name])
+            assert read(setting.default) == field.default
+        else:
+            assert field.default in (None, ())  # the help text says what is taken
+    assert owners["views"][0](views=tuple(VIEWS)).views == names.VIEWS
+
+
+@pytest.mark.parametrize("setting", [setting for setting in SETTINGS if setting.values], ids=lambda s: s.name)
+def test_the_values_that_are_offered_are_those_that_are_taken(setting: Setting) -> None:
+    method = METHODS[setting.method]
+    for value in setting.values:
+        texts = {setting.name: value}
+        if setting.name == "start" and value == "zero":
+            texts["rounds"] = "1"
+        assert method_options.make_method(setting.method, texts) is not None
+    with pytest.raises(typer.BadParameter) as refused:
+        method_options.make_method(setting.method, {setting.name: "no-such-value"})
+    for value in setting.values:
+        assert value in str(refused.value), method
+
+
+def test_names_are_those_of_the_registries() -> None:
+    assert tuple(METHODS) == names.METHODS
+    assert tuple(LAYOUTS) == names.LAYOUTS
+    assert set(names.VOXEL_NETWORKS) == set(SEGMENTATION_NETWORKS)
+    assert set(names.NETWORKS) == set(NETWORKS)
+    assert tuple(COUNTERMEASURES) == names.COUNTERMEASURES
+    assert set(names.TIERS) == set(TIERS)
+    assert set(names.CONTROLS) == set(CONTROLS)
+    assert set(names.AUGMENTATIONS) == set(AUGMENTATIONS)
+
+
+VERBS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_a_page_of_the_manual(verb: str) -> None:
+    """What it does, every option explained under a heading, and examples that can be called as they stand."""
+    page = run(verb, "--help").stdout
+    command = get_command(app).commands[verb]  # type: ignore[attr-defined]
+    assert command.short_help.endswith(".")
+    assert f"  {verb.ljust(8)}  {command.short_help[:40]}" in run("--help").stdout
+    assert page.index("Arguments:") < page.index("Other options:") < page.index("Examples:")
+    for parameter in command.get_params(command.make_context(verb, ["-"], resilient_parsing=True)):
+        assert getattr(parameter, "help", None), parameter.name
+        assert parameter.help[0].isupper() or parameter.help.split(":")[0].replace(", ", "").islower(), parameter.help
+    lines = [line.strip() for line in page[page.index("Examples:") :].splitlines()[1:] if line.strip()]
+    calls = [re.split(r" {4,}", line)[0] for line in lines]
+    assert calls
+    for call in calls:
+        program, _, arguments = call.partition(f"monai_salm {verb} " if "torchrun" in call else f"monai-salm {verb}")
+        assert program in ("", "torchrun --nproc-per-node 4 -m ")
+        command.make_context(verb, shlex.split(arguments.replace("$SLURM_ARRAY_TASK_ID", "3")))
+
+
+def test_the_programs_page_shows_every_verb_and_calls_that_can_be_made() -> None:
+    page = run("--help").stdout
+    assert len(re.findall(r"^  [a-z]+ +[A-Z]", page, re.MULTILINE)) == len(VERBS)
+    for call in re.findall(r"^ +monai-salm ([a-z]+ .*?)(?: {4,}.*)?$", page, re.MULTILINE):
+        verb, *arguments = shlex.split(call)
+        get_command(app).commands[verb].make_context(verb, arguments)  # type: ignore[attr-defined]
+    assert "Exit codes: 0 done, 1 failed or partly done, 2 wrong usage." in page
+
+
+def completed(line: str, shell: str) -> list[str]:
+    """What a shell offers at the end of a line, asked as the scripts of ``--show-completion`` ask."""
+    words = line.split(" ")
+    asked = {"_MONAI_SALM_COMPLETE": f"complete_{shell}"}
+    if shell == "bash":
+        asked |= {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    else:
+        asked |= {"_TYPER_COMPLETE_ARGS": line, "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    result = RUNNER.invoke(app, [], prog_name="monai-salm", env=asked)
+    if shell == "zsh":  # "name":"help text" of each
+        return re.findall(r'"([^"]+)":"', result.stdout) or re.findall(r'"([^"]+)"', result.stdout)
+    return [offer.split("\t")[0] for offer in result.stdout.splitlines() if offer]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize(
+    ("line", "offers"),
+    [
+        ("monai-salm ver", {"verify"}),
+        ("monai-salm protect scans out --mask-sc", {"--mask-scope"}),
+        ("monai-salm protect scans out --mask-scope s", {"step", "sample"}),
+        ("monai-salm protect scans out --method r", {"rem", "roi_em", "random_noise"}),
+        ("monai-salm protect scans out --views jpeg,b", {"jpeg,blur", "jpeg,bit_depth"}),
+        (
+            "monai-salm evaluate scans out --victims unet,",
+            {f"unet,{name}" for name in names.NETWORKS if name != "unet"},
+        ),
+        ("monai-salm info scans --layout d", {"decathlon", "datalist", "dicom_tree"}),
+    ],
+)
+def test_shells_complete(shell: str, line: str, offers: set[str]) -> None:
+    assert set(completed(line, shell)) == offers
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize("line", ["monai-salm protect sc", "monai-salm verify scans out --store no"])
+def test_shells_complete_files_themselves(shell: str, line: str) -> None:
+    assert completed(line, shell) == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_are_given_their_script(shell: str) -> None:
+    shown = RUNNER.invoke(app, [], prog_name="monai-salm", env={"_MONAI_SALM_COMPLETE": f"source_{shell}"})
+    assert f"_MONAI_SALM_COMPLETE=complete_{shell}" in shown.stdout
+    assert "monai-salm" in shown.stdout
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import nibabel
+import numpy as np
 import pytest
+import torch
+from conftest import classification_cases
 from published_samples import make_archive, make_folder
 
 from monai_salm.intensity import IntensityWindow
 from monai_salm.methods import SALM, RandomNoise
+from monai_salm.precompute import precompute
+from monai_salm.progress import Progress
 from monai_salm.publish import plan
+from monai_salm.recipes import default_recipe
+from monai_salm.tasks import Classification
 
 
 def test_plan_of_a_folder(tmp_path: Path) -> None:
@@ -53,6 +61,32 @@ def test_time_grows_with_the_schedule(tmp_path: Path) -> None:
     assert plan(source, method=RandomNoise(), device="cpu").seconds == 0
 
 
+@pytest.mark.parametrize("rank", [2, 3])
+def test_only_images_that_take_noise_steps_count(tmp_path: Path, rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under SALM's default these are the images of the plain class, under error-minimising noise all; a step takes 1 s here."""
+    monkeypatch.setattr(sys.modules["monai_salm.publish.planning"], "_time", lambda step: 1.0)
+    source = tmp_path / "set.npz"
+    cases = classification_cases((8,) * rank, cases=40, num_classes=4)
+    labels = np.array([[case["label"]] for case in cases])
+    labels[:2] = 3  # class 0 is the rarest: 9 of 40 cases
+    np.savez(source, train_images=np.concatenate([case["image"] for case in cases]), train_labels=labels)
+
+    def seconds(**settings: Any) -> float:
+        found = plan(source, method=SALM(surrogate_steps=5, **settings), width=0.05, device="cpu").seconds
+        assert found is not None
+        return found
+
+    threads, batch = torch.get_num_threads(), default_recipe(Classification(num_classes=4), rank).batch_size
+    batch = min(batch, 40)
+
+    def batches(count: int) -> float:
+        return max(count / batch / threads, min(count / batch, 1))
+
+    assert seconds(num_steps=4) == pytest.approx(5 + 4 * batches(9))
+    assert seconds(num_steps=4, start="zero", rounds=3) == pytest.approx(3 * (5 + 4 * batches(40)))
+    assert seconds(num_steps=4, mask_scope="sample") == pytest.approx(5 + 4 * batches(9) + batches(40))
+
+
 def test_a_repeated_image_with_another_label_is_refused(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "set", "int16")
     image = nibabel.load(root / "training/i0.nii.gz")
@@ -77,3 +111,19 @@ def test_an_unlisted_copy_of_an_image_is_a_problem(tmp_path: Path) -> None:
     shutil.copy(root / "training/i0.nii.gz", root / "backup.nii.gz")
     found = plan(root, method=RandomNoise(), window=IntensityWindow(-500, 500), device="cpu")
     assert "backup.nii.gz is a copy of an image to be protected" in found.problems[0]
+
+
+def test_progress_gives_training_the_share_of_time_that_it_takes(tmp_path: Path) -> None:
+    """So that the time left is right from the first lines on: most of SALM's default is training, since few images take steps."""
+    cases = classification_cases((8, 8), cases=24, num_classes=4)
+
+    def trained(name: str, **settings: Any) -> int:
+        reports: list[Progress] = []
+        method = SALM(surrogate_steps=6, num_steps=2, **settings)
+        precompute(cases, tmp_path / name, method=method, task=Classification(num_classes=4), width=0.05, device="cpu",
+                   window=IntensityWindow(0, 255), surrogate="resnet10", progress=reports.append)  # fmt: skip
+        return max(report.done for report in reports if "training" in report.detail)
+
+    quarter = trained("default.db")
+    assert quarter == int(1000 * 6 / (6 + 2 / 4))
+    assert trained("zero.db", start="zero", rounds=1) == int(1000 * 6 / (6 + 2))

@@ -554,8 +554,9 @@ def test_progress_is_shown_in_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert captured.out == ""
     assert captured.err.splitlines() == [
         "noise: 1/10, case [1]",
-        "noise: 4/10, case [4], about 24 s left",
-        "noise: 7/10, case [7], about 12 s left",
+        "noise: 2/10, case [2], about 32 s left",
+        "noise: 5/10, case [5], about 20 s left",
+        "noise: 8/10, case [8], about 8 s left",
         "noise: 10/10, case [10]",
         "read: 3",
     ]

@@ -13,7 +13,9 @@ from monai_salm.progress import ProgressCallback
 
 
 def demo(
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="A folder for the files.")] = Path("salm_demo"),
+    output: Annotated[
+        Path, typer.Argument(metavar="OUTPUT", help="A folder for the files; made if it is not there.")
+    ] = Path("salm_demo"),
     rank: Annotated[int, typer.Option("--rank", help="2 for images, 3 for volumes.", min=2, max=3)] = 2,
     dataset: Annotated[
         str | None, typer.Option("--dataset", metavar="NAME", help="A MedMNIST set in place of the embedded one.")
@@ -23,7 +25,11 @@ def demo(
     *,
     progress: ProgressCallback,
 ) -> Outcome:
-    """Protect, publish, verify and evaluate a small real data set, end to end."""
+    """Protect, verify and evaluate a small real data set, end to end, in a few minutes.
+
+    The images are cut from a brain template that comes with the demo's packages: pip install "monai_salm[demo]". Originals,
+    protected copy, noise and a report with pictures are left in OUTPUT.
+    """
     from monai_salm.demo import run_demo
 
     result = run_demo(output, rank=rank, dataset=dataset, device=device, seed=seed, progress=progress)
@@ -34,7 +40,11 @@ def info(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A noise store or a data set.")],
     layout: opt.LayoutName = None,
 ) -> Outcome:
-    """Say what a noise store or a data set holds."""
+    """Say what a noise store or a data set holds.
+
+    Of a store: the method and its settings, the images, the strength of the noise. Of a data set: layout, splits, task, the
+    window that would be guessed, and whether it is a protected copy.
+    """
     data = _store_info(file) if _is_store(file) else _dataset_info(file, layout)
     return Outcome(data, "\n".join(f"{key}: {value}" for key, value in data.items()))
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from monai_salm.cli import manual, names, readers
 from monai_salm.cli import options as opt
-from monai_salm.cli import readers
 from monai_salm.cli.running import Outcome
 from monai_salm.progress import ProgressCallback
-
-if TYPE_CHECKING:
-    from monai_salm.layouts import CaseSequence, Layout
 
 
 def evaluate(
@@ -24,7 +21,10 @@ def evaluate(
         typer.Option(
             "--victims",
             metavar="A[,B]",
-            help="Networks to train. [default: resnet18,vgg11,vit; for labels per voxel unet,segresnet]",
+            help=f"Networks to train: {', '.join(names.IMAGE_NETWORKS)}; for labels per voxel "
+            f"{', '.join(names.VOXEL_NETWORKS)}. resnet18,vgg11,vit or unet,segresnet if not given.",
+            autocompletion=names.some_of(names.NETWORKS),
+            rich_help_panel=manual.VICTIMS,
         ),
     ] = None,
     countermeasures: Annotated[
@@ -32,36 +32,77 @@ def evaluate(
         typer.Option(
             "--countermeasures",
             metavar="cheap|all|A[,B]",
-            help="What an adversary does: those that cost at most one ordinary training each, all, or some by name "
-            "('none' for ordinary training alone).",
+            help="What an adversary does to undo the noise. cheap: those that cost at most one ordinary training each. all: the "
+            f"costly ones as well. Or some of {', '.join(names.COUNTERMEASURES)}; ordinary training (none) is always among "
+            "them.",
+            autocompletion=names.some_of(names.TIERS + names.COUNTERMEASURES),
+            rich_help_panel=manual.VICTIMS,
         ),
     ] = "cheap",
-    seeds: Annotated[str, typer.Option("--seeds", metavar="N[,N]", help="A victim is trained for each.")] = "0,1,2",
+    seeds: Annotated[
+        str,
+        typer.Option(
+            "--seeds",
+            metavar="N[,N]",
+            help="A victim is trained for each; three or more show the spread.",
+            rich_help_panel=manual.VICTIMS,
+        ),
+    ] = "0,1,2",
     fractions: Annotated[
         str,
         typer.Option(
             "--fractions",
             metavar="X[,X]",
-            help="Shares of protected cases, the others being clean; 1 for all protected alone.",
+            help="Shares of protected images in the training set, the others being clean; 1 for all protected alone.",
+            rich_help_panel=manual.VICTIMS,
         ),
     ] = "0.2,0.4,0.6,0.8,1",
     controls: Annotated[
         str,
-        typer.Option("--controls", metavar="A[,B]|none", help="Training sets that any protection must beat."),
+        typer.Option(
+            "--controls",
+            metavar="A[,B]|none",
+            help=f"Training sets that any protection must beat: {', '.join(names.CONTROLS)}.",
+            autocompletion=names.some_of((*names.CONTROLS, "none")),
+            rich_help_panel=manual.VICTIMS,
+        ),
     ] = "random_noise,random_mask",
     copy: Annotated[
         list[str] | None,
-        typer.Option("--copy", metavar="NAME=OUTPUT", help="Another protected copy to compare with. May be repeated."),
+        typer.Option(
+            "--copy",
+            metavar="NAME=OUTPUT",
+            help="Another protected copy of the same data to compare with. May be repeated.",
+            rich_help_panel=manual.VICTIMS,
+        ),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option("--epochs", metavar="N", help="Passes over the training set.", min=1)
+        int | None,
+        typer.Option(
+            "--epochs",
+            metavar="N",
+            help="Passes over the training set. Chosen by its size if not given.",
+            min=1,
+            rich_help_panel=manual.VICTIMS,
+        ),
     ] = None,
     all_epochs: Annotated[
         bool,
-        typer.Option("--all-epochs", help="Train on when the training score is about 1 and nothing is left to learn."),
+        typer.Option(
+            "--all-epochs",
+            help="Train on when the training score is about 1 and nothing is left to learn.",
+            rich_help_panel=manual.VICTIMS,
+        ),
     ] = False,
     augment: Annotated[
-        str, typer.Option("--augment", metavar="none|standard", help="Augmentation of the victims.")
+        str,
+        typer.Option(
+            "--augment",
+            metavar="none|standard",
+            help="Augmentation of all victims; standard is flips and shifts.",
+            autocompletion=names.one_of(names.AUGMENTATIONS),
+            rich_help_panel=manual.VICTIMS,
+        ),
     ] = "none",
     recipe: Annotated[
         str,
@@ -69,11 +110,18 @@ def evaluate(
             "--recipe",
             metavar="default|medmnist",
             help="How victims are trained; medmnist is the recipe of its published scores (100 epochs, full width).",
+            autocompletion=names.one_of(names.RECIPES),
+            rich_help_panel=manual.VICTIMS,
         ),
     ] = "default",
     width: Annotated[
         float | None,
-        typer.Option("--width", metavar="X", help="Channels as a share of the published networks'. [default: 0.25]"),
+        typer.Option(
+            "--width",
+            metavar="X",
+            help="Channels of the victims, as a share of the published networks'. [default: 0.25]",
+            rich_help_panel=manual.VICTIMS,
+        ),
     ] = None,
     held_out: Annotated[
         float | None,
@@ -82,11 +130,17 @@ def evaluate(
             metavar="X",
             help="Share of the training cases that victims do not see: to stop early on, and an adversary's clean set. "
             "[default: 0.1]",
+            rich_help_panel=manual.VICTIMS,
         ),
     ] = None,
     epsilon: Annotated[
         str | None,
-        typer.Option("--epsilon", metavar="X", help="Budget of the random-noise control; the copy's own if not given."),
+        typer.Option(
+            "--epsilon",
+            metavar="X",
+            help="Budget of the random-noise control. The copy's own if not given.",
+            rich_help_panel=manual.VICTIMS,
+        ),
     ] = None,
     window: opt.Window = None,
     test: Annotated[
@@ -94,8 +148,9 @@ def evaluate(
         typer.Option(
             "--test",
             metavar="DATASET",
-            help="Clean images to test on: its labelled test split, else its training split. "
-            "The test or validation split of INPUT if not given.",
+            help="Clean images to test on: its labelled test split, else its training split. The test or validation split of "
+            "INPUT if not given.",
+            rich_help_panel=manual.DATA,
         ),
     ] = None,
     layout: opt.LayoutName = None,
@@ -109,12 +164,16 @@ def evaluate(
             metavar="N",
             help="Victims trained at once. As many as cores if not given and memory allows.",
             min=1,
+            rich_help_panel=manual.NETWORKS,
         ),
     ] = None,
     store: Annotated[
         Path | None,
         typer.Option(
-            "--store", metavar="FILE", help="The noise store, to name the surrogates and to check the test images."
+            "--store",
+            metavar="FILE",
+            help="The noise store, to name the surrogates and to check the test images.",
+            rich_help_panel=manual.FILES,
         ),
     ] = None,
     resume: Annotated[
@@ -124,19 +183,39 @@ def evaluate(
             metavar="FILE",
             help="Keep finished victims in FILE, and do not train again those that it holds: the same call made again "
             "goes on where it stopped.",
+            rich_help_panel=manual.FILES,
         ),
     ] = None,
-    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a report with pictures.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the report as JSON.")] = None,
-    table: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write a line for each victim.")] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write a report with pictures.", rich_help_panel=manual.FILES),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Write the report as JSON.", rich_help_panel=manual.FILES),
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option("--csv", metavar="FILE", help="Write a line for each victim.", rich_help_panel=manual.FILES),
+    ] = None,
     predictions: Annotated[
         Path | None,
-        typer.Option("--predictions", metavar="FOLDER", help="Keep predictions as MedMNIST's evaluator does."),
+        typer.Option(
+            "--predictions",
+            metavar="FOLDER",
+            help="Keep predictions as MedMNIST's evaluator does.",
+            rich_help_panel=manual.FILES,
+        ),
     ] = None,
     *,
     progress: ProgressCallback,
 ) -> Outcome:
-    """Train fresh networks on the original and on the protected copy, and compare them on clean test images."""
+    """Train fresh networks on the original and on the protected copy, and compare them on clean test images.
+
+    Prints a table of scores and a verdict, which goes by the best that any adversary reached; docs/evaluation.md says how to read
+    them. The defaults train some hundred networks, which takes hours: begin with one victim, one seed and no countermeasure (see
+    below), and give --resume, so that an interrupted call can go on.
+    """
     settings: dict[str, Any] = {
         "victims": None if victims is None else opt.read("--victims", readers.networks, victims),
         "countermeasures": opt.read("--countermeasures", readers.countermeasures, countermeasures),
@@ -157,19 +236,14 @@ def evaluate(
     from monai_salm.evaluate import PredictionFolder
     from monai_salm.evaluate import evaluate as evaluate_
     from monai_salm.intensity import IntensityWindow
-    from monai_salm.layouts import open_layout
-    from monai_salm.publish import read_manifest
+    from monai_salm.publish import clean_test_cases, open_pair
     from monai_salm.store import NoiseStore
 
     if store is not None:
         settings["store"] = NoiseStore(store)
     if predictions is not None:
         settings["predictions"] = PredictionFolder(predictions, source.name.split(".")[0])
-    clean = open_layout(source, layout)
-    if read_manifest(clean):
-        raise ValueError(f"{source} is a protected copy, by its manifest: give the original first, then the copy")
-    published = clean.reopen(output)
-    known = read_manifest(published)
+    clean, published, known = open_pair(source, output, layout)
     if limits is None and "window" in known:
         limits = tuple(known["window"])
     native = clean.native_unit()
@@ -178,7 +252,7 @@ def evaluate(
     report = evaluate_(
         clean=clean.dataset(),
         protected=published.dataset(),
-        test=clean.dataset(clean.test_split()) if test is None else _test_cases(open_layout(test, layout)),
+        test=clean.dataset(clean.test_split()) if test is None else clean_test_cases(test, layout),
         copies={name: clean.reopen(path).dataset() for name, path in others.items()},
         task=clean.task(),
         window=clean.window() if limits is None else IntensityWindow(*limits),
@@ -203,15 +277,3 @@ def _recipe(name: str) -> dict[str, Any]:
     from monai_salm.recipes import MEDMNIST_RECIPE
 
     return {"recipe": MEDMNIST_RECIPE, "epochs": 100, "width": 1.0, "learned": None, "held_out": 0.0}
-
-
-def _test_cases(data: Layout) -> CaseSequence:
-    """The clean cases of a data set of its own: its test split if that has labels, else its training split."""
-    from monai_salm.publish import read_manifest
-
-    split = "test" if "test" in data.splits and data.has_labels("test") else "train"
-    if split in read_manifest(data).get("splits", ()):
-        raise ValueError(f"{data.root} is a protected copy, and its {split} split is protected; test on clean images")
-    if not data.has_labels(split):
-        raise ValueError(f"{data.root} has no labelled cases to test on")
-    return data.dataset(split)

@@ -1,31 +1,22 @@
-"""Options: how their text is read, and those that come from the settings of the noise methods."""
+"""Options that several verbs share, and how their text is read."""
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import typer
-from typer.core import TyperCommand
 
-from monai_salm.cli import readers
-
-if TYPE_CHECKING:
-    from monai_salm.methods import Method
+from monai_salm.cli import manual, names, readers
 
 T = TypeVar("T")
 
 
 def _known_layout(name: str | None) -> str | None:
-    if name is not None:
-        from monai_salm.layouts import LAYOUTS
-
-        if name not in LAYOUTS:
-            raise typer.BadParameter(f"unknown layout {name!r}; known: {', '.join(LAYOUTS)}")
+    if name is not None and name not in names.LAYOUTS:
+        raise typer.BadParameter(f"unknown layout {name!r}; known: {', '.join(names.LAYOUTS)}")
     return name
 
 
@@ -35,45 +26,174 @@ def _known_device(name: str) -> str:
     return name
 
 
-Input: TypeAlias = Annotated[Path, typer.Argument(metavar="INPUT", help="The data set: a folder or a file.")]
-Output: TypeAlias = Annotated[Path, typer.Argument(metavar="OUTPUT", help="The protected copy.")]
-Store: TypeAlias = Annotated[Path, typer.Option("--store", metavar="FILE", help="The noise store; keep it private.")]
+Input: TypeAlias = Annotated[
+    Path, typer.Argument(metavar="INPUT", help="The original data set: a folder or an archive (.npz).")
+]
+Output: TypeAlias = Annotated[
+    Path, typer.Argument(metavar="OUTPUT", help="The protected copy: same layout, names, types and headers.")
+]
+Store: TypeAlias = Annotated[
+    Path,
+    typer.Option(
+        "--store",
+        metavar="FILE",
+        help="The noise store. Keep it private: it undoes the protection.",
+        rich_help_panel=manual.FILES,
+    ),
+]
 LayoutName: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        "--layout", metavar="NAME", help="Layout of the data set; found out if not given.", callback=_known_layout
+        "--layout",
+        metavar="NAME",
+        help=f"Layout of the data set: {', '.join(names.LAYOUTS)}. Found out if not given.",
+        callback=_known_layout,
+        autocompletion=names.one_of(names.LAYOUTS),
+        rich_help_panel=manual.DATA,
     ),
 ]
 Window: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        "--window", metavar="LOW,HIGH", help="Intensity window in stored units; guessed from the images if not given."
+        "--window",
+        metavar="LOW,HIGH",
+        help="The intensities that a network would see, in the units the files store (HU for most CT): noise is measured "
+        "against its width and stays inside. Guessed from the images if not given; plan says the guess.",
+        rich_help_panel=manual.DATA,
     ),
 ]
 Width: TypeAlias = Annotated[
-    float, typer.Option("--width", metavar="SHARE", help="Channels of the networks, as a share of the published ones.")
+    float,
+    typer.Option(
+        "--width",
+        metavar="SHARE",
+        help="Channels of the surrogates, as a share of the published networks'.",
+        rich_help_panel=manual.NETWORKS,
+    ),
 ]
 PatchSize: TypeAlias = Annotated[
-    str | None, typer.Option("--patch-size", metavar="N,N[,N]", help="Cut images into patches of this size.")
+    str | None,
+    typer.Option(
+        "--patch-size",
+        metavar="N,N[,N]",
+        help="Show networks patches of this size, for images too large for memory. Chosen by the data if not given.",
+        rich_help_panel=manual.NETWORKS,
+    ),
 ]
 ViewSize: TypeAlias = Annotated[
-    str | None, typer.Option("--view-size", metavar="N,N[,N]", help="Resize images to this size for the networks.")
+    str | None,
+    typer.Option(
+        "--view-size",
+        metavar="N,N[,N]",
+        help="Show networks the images resized to this size; files keep theirs.",
+        rich_help_panel=manual.NETWORKS,
+    ),
 ]
 Device: TypeAlias = Annotated[
-    str, typer.Option("--device", metavar="auto|cpu|cuda:N", help="Where to compute.", callback=_known_device)
+    str,
+    typer.Option(
+        "--device",
+        metavar="auto|cpu|cuda:N",
+        help="Where to compute; auto takes a GPU if there is one.",
+        callback=_known_device,
+        autocompletion=names.one_of(names.DEVICES),
+        rich_help_panel=manual.NETWORKS,
+    ),
 ]
-Seed: TypeAlias = Annotated[int, typer.Option("--seed", metavar="N", help="Of everything random.", min=0)]
+Seed: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        "--seed",
+        metavar="N",
+        help="Of everything random: same seed, versions and device, same bytes.",
+        min=0,
+        rich_help_panel=manual.NOISE,
+    ),
+]
 Splits: TypeAlias = Annotated[
-    str, typer.Option("--splits", metavar="A[,B]", help="Splits whose images are protected; all others are copied.")
+    str,
+    typer.Option(
+        "--splits",
+        metavar="A[,B]",
+        help="Splits whose images are protected; all other files are copied as they are.",
+        autocompletion=names.some_of(names.SPLITS),
+        rich_help_panel=manual.DATA,
+    ),
 ]
-Jobs: TypeAlias = Annotated[int, typer.Option("--jobs", metavar="N", help="Files worked on at a time.", min=1)]
+Jobs: TypeAlias = Annotated[
+    int,
+    typer.Option("--jobs", metavar="N", help="Files worked on at a time.", min=1, rich_help_panel=manual.FILES),
+]
 NumShards: TypeAlias = Annotated[
-    int, typer.Option("--num-shards", metavar="N", help="Calls that share the files, as in a cluster array.", min=1)
+    int,
+    typer.Option(
+        "--num-shards",
+        metavar="N",
+        help="Calls that share the files, as in a cluster's array job.",
+        min=1,
+        rich_help_panel=manual.FILES,
+    ),
 ]
 ShardIndex: TypeAlias = Annotated[
-    int, typer.Option("--shard-index", metavar="I", help="Which of these calls this is, from 0.", min=0)
+    int,
+    typer.Option(
+        "--shard-index",
+        metavar="I",
+        help="Which of these calls this is, from 0.",
+        min=0,
+        rich_help_panel=manual.FILES,
+    ),
 ]
-Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier call wrote.")]
+Overwrite: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Replace what an earlier call wrote; nothing else is ever replaced.",
+        rich_help_panel=manual.FILES,
+    ),
+]
+
+
+MethodName: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--method",
+        metavar="NAME",
+        help=f"How the noise is made: {', '.join(names.METHODS)} (docs/methods.md compares them).",
+        autocompletion=names.one_of(names.METHODS),
+        rich_help_panel=manual.NOISE,
+    ),
+]
+Surrogate: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--surrogate",
+        metavar="A[,B]",
+        help=f"The network that makes the noise, or several to take in turn: {', '.join(names.IMAGE_NETWORKS)}; for labels per "
+        f"voxel {', '.join(names.VOXEL_NETWORKS)}. resnet18 for images, resnet10 for volumes, unet for labels per voxel if not "
+        "given.",
+        autocompletion=names.some_of(names.NETWORKS),
+        rich_help_panel=manual.NETWORKS,
+    ),
+]
+SignKey: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--sign-key",
+        metavar="FILE",
+        help="Ed25519 private key (PEM) to sign the public manifest with.",
+        rich_help_panel=manual.FILES,
+    ),
+]
+OwnStore: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--store",
+        metavar="FILE",
+        help="The noise store. Keep it private: it undoes the protection. OUTPUT.noise.db if not given.",
+        rich_help_panel=manual.FILES,
+    ),
+]
 
 
 def read(option: str, reader: Callable[[str], T], text: str) -> T:
@@ -113,130 +233,3 @@ def network_settings(
         "view_size": None if view_size is None else read("--view-size", readers.integers, view_size),
         "device": device,
     }
-
-
-class MethodCommand(TyperCommand):
-    """A command with an option for every setting of every noise method.
-
-    The options are made of the methods' dataclasses, so that the two cannot drift apart; and only when the command is used
-    or its help is shown, for that imports torch. The command finds their texts in ``context.obj``.
-    """
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        found: list[Any] = list(super().get_params(ctx))
-        if not hasattr(self, "_settings"):
-            self._settings = _setting_options()
-        # The help option stays last.
-        return [*found[:-1], *self._settings, found[-1]]
-
-    def invoke(self, ctx: Any) -> Any:
-        self.get_params(ctx)
-        ctx.obj = {option.name: ctx.params.pop(option.name, None) for option in self._settings}
-        return super().invoke(ctx)
-
-
-def make_method(name: str, texts: dict[str, str | None]) -> Method:
-    """The noise method of a name with the settings that were given.
-
-    Args:
-        name: one of ``METHODS``.
-        texts: setting to the text on the command line, or None.
-
-    Raises:
-        typer.BadParameter: for an unknown name, a setting the method does not have, or a value that does not fit.
-    """
-    from monai_salm.methods import METHODS
-
-    if name not in METHODS:
-        raise typer.BadParameter(f"unknown method {name!r}; known: {', '.join(METHODS)}", param_hint="--method")
-    method = METHODS[name]
-    types = get_type_hints(method)
-    own = {field.name for field in fields(method)}
-    settings = {}
-    for setting, text in texts.items():
-        if text is None:
-            continue
-        if setting not in own:
-            raise typer.BadParameter(
-                f"{name} has no such setting; it has {', '.join(sorted(own))}", param_hint=_flag(setting)
-            )
-        settings[setting] = read(_flag(setting), _reader(types[setting]), text)
-    try:
-        return method(**settings)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
-
-
-def _setting_options() -> list[Any]:
-    """One option for every setting of any method, made by typer itself."""
-    from monai_salm.methods import METHODS
-
-    parameters: dict[str, inspect.Parameter] = {}
-    for method in METHODS.values():
-        help_texts = _documented(method)
-        for field in fields(method):
-            if field.name in parameters:
-                continue
-            default = "" if field.default is MISSING else f" [default of {method.name}: {_shown(field.default)}]"
-            option = typer.Option(_flag(field.name), help=help_texts.get(field.name, "") + default, metavar="VALUE")
-            parameters[field.name] = inspect.Parameter(
-                field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
-            )
-
-    def stub(**settings: Any) -> None: ...
-
-    stub.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
-    app = typer.Typer(add_completion=False)
-    app.command()(stub)
-    command = typer.main.get_command(app)
-    return [parameter for parameter in command.params if parameter.name in parameters]
-
-
-def _documented(method: type[Any]) -> dict[str, str]:
-    """The ``Args`` of the docstrings of a class and its bases."""
-    found: dict[str, str] = {}
-    for base in reversed(method.__mro__):
-        _, _, section = (inspect.cleandoc(base.__doc__ or "")).partition("Args:\n")
-        for match in re.finditer(r"^    (\w+): (.*(?:\n {5,}.*)*)", section, re.MULTILINE):
-            found[match[1]] = " ".join(match[2].split()).replace("``", "")
-    return found
-
-
-def _reader(annotation: Any) -> Callable[[str], Any]:
-    """Reads a setting by its declared type; a value that may be None is none for ``none``."""
-    parts = getattr(annotation, "__args__", (annotation,))
-    if type(None) in parts:
-        inner = _reader(next(part for part in parts if part is not type(None)))
-        return lambda text: None if text.lower() == "none" else inner(text)
-    known: dict[Any, Callable[[str], Any]] = {
-        float: readers.number,
-        int: _integer,
-        bool: _boolean,
-        str: str,
-        tuple[str, ...]: lambda text: tuple(part.strip() for part in text.split(",") if part.strip()),
-    }
-    return known[annotation]
-
-
-def _integer(text: str) -> int:
-    found = readers.integers(text)
-    if len(found) != 1:
-        raise ValueError(f"must be one whole number, got {text!r}")
-    return found[0]
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise ValueError(f"must be true or false, got {text!r}")
-    return text.lower() == "true"
-
-
-def _flag(setting: str) -> str:
-    return f"--{setting.replace('_', '-')}"
-
-
-def _shown(value: object) -> str:
-    """Budgets are said in 255ths, as in every paper on the matter."""
-    if isinstance(value, float) and value > 0 and (value * 255).is_integer() and value < 1:
-        return f"{value * 255:.0f}/255"
-    return str(value).lower() if value is None else str(value)

@@ -10,9 +10,9 @@ import typer
 
 from monai_salm.cli import options as opt
 from monai_salm.cli import readers
-from monai_salm.cli.protecting import MethodName, Surrogate
+from monai_salm.cli.method_options import make_method
 from monai_salm.cli.running import Outcome
-from monai_salm.progress import ProgressCallback
+from monai_salm.progress import ProgressCallback, duration
 
 if TYPE_CHECKING:
     from monai_salm.publish import Plan
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 def plan(
     ctx: typer.Context,
     source: opt.Input,
-    method: MethodName = "salm",
+    method: opt.MethodName = "salm",
     layout: opt.LayoutName = None,
     splits: opt.Splits = "train",
     window: opt.Window = None,
-    surrogate: Surrogate = None,
+    surrogate: opt.Surrogate = None,
     width: opt.Width = 0.25,
     patch_size: opt.PatchSize = None,
     view_size: opt.ViewSize = None,
@@ -33,8 +33,12 @@ def plan(
     *,
     progress: ProgressCallback,
 ) -> Outcome:
-    """Say what protecting a data set would do, what would be refused and what it would cost; writes nothing."""
-    chosen = opt.make_method(method, ctx.obj)
+    """Say what protect would do, what it would refuse, and about how long it would take; writes nothing.
+
+    Reads every image once and times a few steps of the networks on this machine. Takes the options that protect takes. The exit
+    code is 1 if anything would be left out or refused.
+    """
+    chosen = make_method(method, ctx.obj)
     settings = opt.network_settings(surrogate, width, patch_size, view_size, device)
     settings["splits"] = opt.read("--splits", readers.names, splits)
     limits = None if window is None else opt.read("--window", readers.bounds, window)
@@ -53,7 +57,10 @@ def encrypt(
         list[str], typer.Option("--recipient", metavar="KEY", help="age or ssh public key; may be given several times.")
     ],
 ) -> Outcome:
-    """Encrypt a noise store (age) for those who may have the originals back."""
+    """Encrypt a noise store (age) for those who may have the originals back.
+
+    Whoever has one of the private keys can decrypt it, and then restore the originals. Needs: pip install "monai_salm[crypto]".
+    """
     from monai_salm.publish.sharing import encrypt_store
 
     encrypt_store(store, output, recipient)
@@ -65,7 +72,10 @@ def decrypt(
     store: Annotated[Path, typer.Argument(metavar="STORE", help="Where the noise store goes.")],
     identity: Annotated[Path, typer.Option("--identity", metavar="FILE", help="age identity or ssh private key.")],
 ) -> Outcome:
-    """Decrypt a noise store that was encrypted for you."""
+    """Decrypt a noise store that was encrypted for you.
+
+    Needs: pip install "monai_salm[crypto]".
+    """
     from monai_salm.publish.sharing import decrypt_store
 
     decrypt_store(encrypted, store, identity)
@@ -86,7 +96,7 @@ def _described(found: Plan) -> str:
         "Disk: " + ", ".join(f"{name} {_size(size)}" for name, size in found.bytes.items()),
     ]
     if found.seconds is not None:
-        lines.append(f"Time for the noise: about {_duration(found.seconds)} on this machine")
+        lines.append(f"Time for the noise: about {duration(found.seconds)} on this machine")
     if found.refused:
         lines += [f"{len(found.refused)} would be left out:", *(f"  {n}: {why}" for n, why in found.refused.items())]
     lines += [f"Problem: {problem}" for problem in found.problems]
@@ -99,9 +109,3 @@ def _size(size: float) -> str:
             return f"{size:.0f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

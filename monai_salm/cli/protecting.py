@@ -10,8 +10,9 @@ import typer
 
 from monai_salm._files import inside
 from monai_salm._launch import launch
+from monai_salm.cli import manual, readers
 from monai_salm.cli import options as opt
-from monai_salm.cli import readers
+from monai_salm.cli.method_options import make_method
 from monai_salm.cli.running import Outcome
 from monai_salm.progress import ProgressCallback
 
@@ -21,37 +22,16 @@ if TYPE_CHECKING:
     from monai_salm.publish import PublishReport
     from monai_salm.store import NoiseStore
 
-MethodName = Annotated[
-    str,
-    typer.Option(
-        "--method",
-        metavar="NAME",
-        help="Noise method: salm, em, rem, sem, tap, lsp, ar, interslice_em, roi_em or random_noise.",
-    ),
-]
-Surrogate = Annotated[
-    str | None,
-    typer.Option("--surrogate", metavar="A[,B]", help="Network(s) that make the noise, in turn at each restart."),
-]
-SignKey = Annotated[
-    Path | None,
-    typer.Option("--sign-key", metavar="FILE", help="Ed25519 private key (PEM) to sign the public manifest with."),
-]
-OwnStore = Annotated[
-    Path | None,
-    typer.Option("--store", metavar="FILE", help="The noise store; keep it private. <OUTPUT>.noise.db if not given."),
-]
-
 
 def generate(
     ctx: typer.Context,
     source: opt.Input,
     store: opt.Store,
-    method: MethodName = "salm",
+    method: opt.MethodName = "salm",
     layout: opt.LayoutName = None,
     splits: opt.Splits = "train",
     window: opt.Window = None,
-    surrogate: Surrogate = None,
+    surrogate: opt.Surrogate = None,
     width: opt.Width = 0.25,
     patch_size: opt.PatchSize = None,
     view_size: opt.ViewSize = None,
@@ -61,10 +41,14 @@ def generate(
     *,
     progress: ProgressCallback,
 ) -> Outcome:
-    """Make the noise of a data set and keep it in a store; goes on where an interrupted call stopped."""
+    """Make the noise of a data set and keep it in a store.
+
+    The first of the three steps of protect. The same call, made again after an interruption, goes on where it stopped and ends
+    in the same bytes. "torchrun -m monai_salm generate ..." shares the work among several GPUs or machines.
+    """
     settings = opt.network_settings(surrogate, width, patch_size, view_size, device)
     settings.update(seed=seed, overwrite=overwrite)
-    chosen = opt.make_method(method, ctx.obj)
+    chosen = make_method(method, ctx.obj)
     wanted = opt.read("--splits", readers.names, splits)
     noise, data = _generate(source, store, chosen, layout, wanted, window, settings, progress)
     if launch().rank > 0:  # rank 0 says what came out; other machines need not even see the store
@@ -84,11 +68,15 @@ def publish(
     jobs: opt.Jobs = 1,
     num_shards: opt.NumShards = 1,
     shard_index: opt.ShardIndex = 0,
-    sign_key: SignKey = None,
+    sign_key: opt.SignKey = None,
     *,
     progress: ProgressCallback,
 ) -> Outcome:
-    """Write a protected copy of a data set with the noise of a store; goes on where an interrupted call stopped."""
+    """Write a protected copy of a data set with the noise of a store.
+
+    The second of the three steps of protect. The copy appears under its name only when it is whole; the same call, made again
+    after an interruption, goes on where it stopped. Several calls can share the files (--num-shards).
+    """
     from monai_salm.publish import publish as publish_
 
     shard = opt.shard(shard_index, num_shards)
@@ -105,12 +93,12 @@ def protect(
     ctx: typer.Context,
     source: opt.Input,
     output: opt.Output,
-    store: OwnStore = None,
-    method: MethodName = "salm",
+    store: opt.OwnStore = None,
+    method: opt.MethodName = "salm",
     layout: opt.LayoutName = None,
     splits: opt.Splits = "train",
     window: opt.Window = None,
-    surrogate: Surrogate = None,
+    surrogate: opt.Surrogate = None,
     width: opt.Width = 0.25,
     patch_size: opt.PatchSize = None,
     view_size: opt.ViewSize = None,
@@ -118,17 +106,22 @@ def protect(
     seed: opt.Seed = 0,
     overwrite: opt.Overwrite = False,
     jobs: opt.Jobs = 1,
-    sign_key: SignKey = None,
+    sign_key: opt.SignKey = None,
     *,
     progress: ProgressCallback,
 ) -> Outcome:
-    """Generate the noise, publish the protected copy, and verify it; goes on where an interrupted call stopped."""
+    """Make the noise of a data set, write its protected copy, and prove that the copy is what it should be.
+
+    These are generate, publish and verify in one call. Publish OUTPUT, and keep INPUT and the noise store to yourself. A call
+    that was interrupted, made again, goes on where it stopped. An image that cannot be read or protected is left out and listed,
+    and the exit code is then 1. "monai-salm plan INPUT" says beforehand what would be refused, and about how long it will take.
+    """
     from monai_salm.publish import check_publishable
     from monai_salm.publish.staging import Staging
 
     settings = opt.network_settings(surrogate, width, patch_size, view_size, device)
     settings.update(seed=seed, overwrite=overwrite)
-    chosen = opt.make_method(method, ctx.obj)
+    chosen = make_method(method, ctx.obj)
     wanted = opt.read("--splits", readers.names, splits)
     place = store or output.with_name(f"{output.name}.noise.db")
     Staging(output).remove_finished()
@@ -165,12 +158,21 @@ def verify(
     shard_index: opt.ShardIndex = 0,
     signer: Annotated[
         Path | None,
-        typer.Option("--signer", metavar="FILE", help="Public key (PEM) that must have signed the manifest."),
+        typer.Option(
+            "--signer",
+            metavar="FILE",
+            help="Public key (PEM) that must have signed the manifest.",
+            rich_help_panel=manual.FILES,
+        ),
     ] = None,
     *,
     progress: ProgressCallback,
 ) -> Outcome:
-    """Prove that a protected copy is what it should be: budget, mask, geometry, labels, digests."""
+    """Prove that a protected copy is what it should be: noise, budget, headers, labels, files.
+
+    Original, copy and store are read again from disk: original plus noise must be the copy, bit for bit, within the budget;
+    labels, headers and all other files must be the original's. Problems are listed, and the exit code is then 1.
+    """
     from monai_salm.publish import verify as verify_
 
     shard = opt.shard(shard_index, num_shards)
@@ -194,7 +196,10 @@ def restore(
     *,
     progress: ProgressCallback,
 ) -> Outcome:
-    """Take the noise off a protected copy: the exact originals, for those who have the store."""
+    """Take the noise off a protected copy: the exact originals, for those who have the store.
+
+    Every value comes back bit for bit, and is checked against the digest that the store keeps of the original.
+    """
     from monai_salm.publish import restore as restore_
 
     shard = opt.shard(shard_index, num_shards)

@@ -43,6 +43,7 @@ class Loop:
         self.quanta_per_step = {
             g.quantum: method.step * job.cases.window.width / g.quantum for g in job.workspace.grids
         }
+        self.training_share = 0.0  # of a round's time; set where a surrogate is trained
         self.rounds = method.default_rounds[job.cases.spatial_dims] if method.rounds is None else method.rounds
         self.state = {"rounds": 0, "errors": [], "precision": job.recipe.precision, **job.workspace.checkpoint()}
         farthest = method.num_steps * min(self.quanta_per_step.values())
@@ -105,6 +106,17 @@ class Loop:
         text = f"round {number + 1}/{self.rounds}, {detail}{known}"
         self.job.report(Progress("generate", done, self.rounds * 1000, text))
 
+    def _share_of(self, steps: int) -> float:
+        """Share of a round's time that so many training steps take, by the batches that go through a network."""
+        method, job = self.method, self.job
+        if method.perturb_type == "classwise":
+            batches = float(len({int(label) for label in self.cases.labels}))
+        else:
+            moving = [len(unit.cases) * len(unit.tiles) for unit in self.units if not unit.still]
+            batches = sum(moving) * job.world.size / min(job.recipe.batch_size, len(self.cases))
+        training, noise = steps * method.passes[0], (method.num_steps or 1) * batches * method.passes[1]
+        return training / (training + max(noise, 0.02 * training))  # images that take no steps are written all the same
+
     def _train_surrogate(self, number: int, codes: Sequence[Array]) -> Trainer:
         method, job = self.method, self.job
         every = method.restart_every
@@ -112,6 +124,7 @@ class Loop:
         fresh = number % every == 0 if every else number == 0
         recipe = replace(job.recipe, precision=self.state["precision"])
         steps = method.surrogate_batches(steps_per_epoch(self.cases, recipe))
+        self.training_share = self._share_of(steps)
         with seeded(job.derive(0, number), job.device):
             trainer = Trainer(
                 job.build_surrogate(restart),
@@ -142,7 +155,7 @@ class Loop:
                 inputs, targets = batch()
                 with job.world.noticing():
                     trainer.step(inputs, targets, weight=weight)
-                self._report(number, 0.3 * (step + 1) / steps, "training the surrogate")
+                self._report(number, self.training_share * (step + 1) / steps, "training the surrogate")
             if method.calibration_steps:
                 trainer.recalibrate(batch()[0] for _ in range(method.calibration_steps))
             job.world.settle(trainer.model)
@@ -191,7 +204,8 @@ class Loop:
         with workers(self.job.device) as pool:
             for done, error in enumerate(pool.map(lambda unit: step.improve(unit, source, target, masks), self.units)):
                 errors.append(error)
-                self._report(number, 0.3 + 0.7 * (done + 1) / len(self.units), "improving the noise")
+                share = self.training_share + (1 - self.training_share) * (done + 1) / len(self.units)
+                self._report(number, share, "improving the noise")
         return mean_error(errors, [0 if unit.still else len(unit.cases) for unit in self.units])
 
     def _share_out(self, number: int, target: Sequence[Array], masks: Sequence[Array] | None) -> None:

@@ -3,6 +3,7 @@
 from monai_salm.publish.checks import PublishError, check_publishable, require_outside_copies
 from monai_salm.publish.copying import publish, restore
 from monai_salm.publish.manifest import read_manifest
+from monai_salm.publish.pairs import clean_test_cases, open_pair
 from monai_salm.publish.planning import Plan, plan
 from monai_salm.publish.statistics import noise_statistics
 from monai_salm.publish.verifying import VerifyReport, verify
@@ -14,7 +15,9 @@ __all__ = [
     "PublishReport",
     "VerifyReport",
     "check_publishable",
+    "clean_test_cases",
     "noise_statistics",
+    "open_pair",
     "plan",
     "publish",
     "read_manifest",

@@ -14,7 +14,7 @@ import torch
 
 from monai_salm.cases import View, choose_view
 from monai_salm.digest import content_digest
-from monai_salm.intensity import Grid, IntensityWindow
+from monai_salm.intensity import Array, Grid, IntensityWindow
 from monai_salm.layouts import TRAIN, Layout, open_layout
 from monai_salm.methods import Method
 from monai_salm.methods.bilevel import BilevelMethod
@@ -28,7 +28,8 @@ from monai_salm.scan import scan
 from monai_salm.tasks import Task
 from monai_salm.training import Trainer, resolve_device
 
-_Seen: TypeAlias = tuple[tuple[int, ...], Grid]
+# Shape, grid, and where labels are per image the label: label maps are too large to keep.
+_Seen: TypeAlias = tuple[tuple[int, ...], Grid, Array | None]
 # Codes compress to about this share in a store (measured on brain images, 2 bits a voxel).
 _CODE_RATIO = 0.3
 
@@ -116,21 +117,23 @@ def plan(
     ]
     if read_manifest(data):
         problems.append(f"{data.root} is a protected copy already, by its manifest")
-    shapes = [shape for shape, _ in seen]
+    shapes = [shape for shape, _, _ in seen]
     view, seconds = None, None
     if shapes and not problems:
         view = choose_view([shape[1:] for shape in shapes], task.kind == "segmentation", patch_size, view_size)
         spatial_dims = len(view.size)
         networks = tuple(surrogate or (default_surrogate(task, spatial_dims),))
-        settled, recipe = method.resolved(task, spatial_dims, (), len(networks)), default_recipe(task, spatial_dims)
-        efforts = [_Effort(task, view, shapes, network, width, recipe) for network in networks]
+        labels = [label for _, _, label in seen if label is not None]
+        settled = method.resolved(task, spatial_dims, labels, len(networks))
+        recipe, moving = default_recipe(task, spatial_dims), _moving(settled, seen)
+        efforts = [_Effort(task, view, shapes, moving, network, width, recipe) for network in networks]
         seconds = sum(effort.seconds(settled, resolve_device(device)) for effort in efforts) / len(efforts)
     return Plan(
         layout=data.name,
         splits={split: len(data.dataset(split)) for split in data.splits},
         protected=len(shapes),
         shapes=_counted([str(shape) for shape in shapes]),
-        dtypes=_counted([grid.dtype for _, grid in seen]),
+        dtypes=_counted([grid.dtype for _, grid, _ in seen]),
         task=task.spec(),
         window=(bounds.low, bounds.high),
         budget=_budget(data, method.epsilon * bounds.width, not refused),
@@ -155,7 +158,7 @@ def _look(
     cases, seen, digests = data.cases(splits), [], set()
     try:
         for case in scan(cases, task, window, epsilon, "image", "label", refused):
-            seen.append((case.image.shape, case.grid))
+            seen.append((case.image.shape, case.grid, None if task.kind == "segmentation" else case.label))
             digests.add(case.digest)
             report(Progress("plan", len(seen), len(cases), case.name))
     except ValueError as error:
@@ -168,13 +171,19 @@ def _budget(data: Layout, units: float, readable: bool) -> tuple[float, str | No
     return units, None if native is None else f"{units * native[0]:.3g} {native[1]}"
 
 
+def _moving(method: Method, seen: Sequence[_Seen]) -> list[tuple[int, ...]]:
+    """Shapes of the images that take noise steps; the others' noise stays as it begins."""
+    still = getattr(method, "still", None)
+    return [shape for shape, _, label in seen if still is None or label is None or not still(label)]
+
+
 def _counted(names: Sequence[str]) -> dict[str, int]:
     return dict(Counter(names).most_common())
 
 
 def _bytes(data: Layout, seen: Sequence[_Seen]) -> dict[str, int]:
-    codes = sum(math.prod(shape) * grid.code_dtype.itemsize for shape, grid in seen)
-    images = sum(math.prod(shape) * np.dtype(grid.dtype).itemsize for shape, grid in seen)
+    codes = sum(math.prod(shape) * grid.code_dtype.itemsize for shape, grid, _ in seen)
+    images = sum(math.prod(shape) * np.dtype(grid.dtype).itemsize for shape, grid, _ in seen)
     copy = sum(file_path(data, file).stat().st_size for file in data.all_files())
     return {"copy": copy, "store": round(codes * _CODE_RATIO), "working": images + 2 * codes}
 
@@ -186,6 +195,7 @@ class _Effort:
     task: Task
     view: View
     shapes: Sequence[tuple[int, ...]]
+    moving: Sequence[tuple[int, ...]]
     network: str
     width: float
     recipe: Recipe
@@ -202,13 +212,17 @@ class _Effort:
                 noise = self._noise_step(device)
             finally:
                 torch.set_num_threads(threads)
-        batches = sum(len(self.view.tiles(shape[1:])) for shape in self.shapes) / self._batch()
-        if device.type == "cpu":
-            batches /= threads
+        lanes = threads if device.type == "cpu" else 1
         trained = method.surrogate_batches(math.ceil(len(self.shapes) / self._batch()))
-        passes = method.passes
-        steps = method.num_steps * math.ceil(batches) * noise * passes[1]
-        return method.rounds * (trained * training * passes[0] + steps)
+        steps = method.num_steps * self._batches(self.moving, lanes) * method.passes[1]
+        found = method.rounds * (trained * training * method.passes[0] + steps * noise)
+        # One mask a sample is chosen once, for the images that take no steps as well.
+        return found + (0 if method.fixed_mask_ratio is None else self._batches(self.shapes, lanes) * noise)
+
+    def _batches(self, shapes: Sequence[tuple[int, ...]], lanes: int) -> float:
+        """Batches, one after the other, that hold every tile of such images once, where ``lanes`` are worked on at a time."""
+        batches = sum(len(self.view.tiles(shape[1:])) for shape in shapes) / self._batch()
+        return max(batches / lanes, min(batches, 1.0))  # what is in one batch is not shared out
 
     def _batch(self) -> int:
         return min(self.recipe.batch_size, len(self.shapes))

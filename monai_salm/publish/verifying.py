@@ -16,7 +16,7 @@ from monai_salm.layouts import TRAIN, ArchiveLayout, Case, FolderLayout, Layout,
 from monai_salm.layouts.units import ImageUnit
 from monai_salm.masks import mask_size
 from monai_salm.progress import Progress, ProgressCallback
-from monai_salm.publish.checks import PathLike
+from monai_salm.publish.checks import PathLike, PublishError
 from monai_salm.publish.folders import in_threads
 from monai_salm.publish.manifest import manifest_path, manifest_problems, read_manifest, signature_path
 from monai_salm.publish.records import copy_key, record_of, record_problems
@@ -50,6 +50,19 @@ class VerifyReport:
     def ok(self) -> bool:
         """Whether the copy is sound and nothing was left out of it."""
         return self.sound and not self.left_out
+
+    def require(self) -> None:
+        """Go on only with a copy that is as it should be, and whole.
+
+        Raises:
+            PublishError: for any other, with what is wrong, a line each.
+        """
+        if self.ok:
+            return
+        found = self.problems or [f"{name} was left out: {why}" for name, why in self.left_out.items()]
+        raise PublishError(
+            "\n".join(["the protected copy is not what it should be:", *(found or ["nothing was checked"])])
+        )
 
 
 def verify(

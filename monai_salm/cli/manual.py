@@ -1,0 +1,77 @@
+"""How ``--help`` is laid out: options in sections, the most used first, and verbs in the order of their use."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Iterable
+from typing import Any
+
+from typer.core import TyperCommand, TyperGroup
+
+DATA, NOISE, VICTIMS, NETWORKS = "Data", "Noise", "Victims and adversaries", "Networks and device"
+STEPS, OTHERS = "Noise steps and surrogate training", "Settings of other methods than salm"
+FILES, REST = "Files", "Other options"
+#: Sections of a verb's options, in their order; those without a section stand under the last.
+SECTIONS = ("Arguments", DATA, NOISE, VICTIMS, NETWORKS, FILES, STEPS, OTHERS, REST)
+
+
+def examples(text: str) -> str:
+    """An epilog whose lines stay as they are (``\\b`` says so), under the heading "Examples"."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in inspect.cleandoc(text).splitlines())
+
+
+def _briefly(items: list[Any]) -> list[Any]:
+    """What a shell offers, each with one short line: fish takes every further line for one more offer."""
+    for item in items:
+        if item.help:
+            item.help = textwrap.shorten(item.help.split(". ")[0], 60, placeholder=" ...")
+    return items
+
+
+class ManualCommand(TyperCommand):
+    """A verb whose options are shown in sections."""
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """Options and values that a shell offers."""
+        return _briefly(super().shell_complete(ctx, incomplete))
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write arguments and options."""
+        _write_sections(formatter, _records(self.get_params(ctx), ctx))
+
+
+class ManualGroup(TyperGroup):
+    """The program: its verbs in sections, each with its whole sentence."""
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """Verbs and options that a shell offers."""
+        return _briefly(super().shell_complete(ctx, incomplete))
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the verbs, then the program's own options."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for name in self.list_commands(ctx):
+            command = self.get_command(ctx, name)
+            section = str(getattr(command, "rich_help_panel", None) or "Commands")
+            sections.setdefault(section, []).append((name, getattr(command, "short_help", "") or ""))
+        # One column for all, so that sections stand under each other.
+        _write_sections(formatter, sections, widest=max(len(name) for name in self.list_commands(ctx)))
+        _write_sections(formatter, _records(self.get_params(ctx), ctx))
+
+
+def _records(parameters: Iterable[Any], ctx: Any) -> dict[str, list[tuple[str, str]]]:
+    """Name and text of what is shown, by section."""
+    found: dict[str, list[tuple[str, str]]] = {section: [] for section in SECTIONS}
+    for parameter in parameters:
+        record = parameter.get_help_record(ctx)
+        if record is not None:
+            section = getattr(parameter, "rich_help_panel", None) or REST
+            found["Arguments" if parameter.param_type_name == "argument" else section].append(record)
+    return {name: records for name, records in found.items() if records}
+
+
+def _write_sections(formatter: Any, sections: dict[str, list[tuple[str, str]]], widest: int = 0) -> None:
+    for name, records in sections.items():
+        with formatter.section(name):
+            formatter.write_dl([(record[0].ljust(widest), record[1]) for record in records])
