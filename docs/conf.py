@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import posixpath
 import re
 import shutil
@@ -9,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
+from sphinx.util import logging
 
 import monai_salm
 
+logger = logging.getLogger(__name__)
 ROOT = Path(__file__).parents[1]
 
 project = "monai_salm"
@@ -54,13 +58,21 @@ html_show_sourcelink = False
 html_math_renderer = "mathml"
 
 
+def _mathml(node: nodes.math | nodes.math_block, block: bool) -> str:
+    try:
+        return str(tex2mathml(node.astext(), as_block=block))
+    except MathError as error:
+        logger.warning("formula not understood: %s", error, location=node)
+        return f"<code>{html.escape(node.astext())}</code>"
+
+
 def _inline_math(translator: Any, node: nodes.math) -> None:
-    translator.body.append(tex2mathml(node.astext(), as_block=False))
+    translator.body.append(_mathml(node, block=False))
     raise nodes.SkipNode
 
 
 def _block_math(translator: Any, node: nodes.math_block) -> None:
-    translator.body.append(f'<div class="math">{tex2mathml(node.astext(), as_block=True)}</div>\n')
+    translator.body.append(f'<div class="math">{_mathml(node, block=True)}</div>\n')
     raise nodes.SkipNode
 
 
