@@ -45,9 +45,9 @@ autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"
 autodoc_default_options = {"exclude-members": "__init__,__new__"}
-python_maximum_signature_line_length = 80
 
 html_theme = "furo"
+pygments_dark_style = "monokai"
 html_title = f"monai_salm {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
@@ -127,7 +127,24 @@ def _site_links(text: str, file: str, docname: str) -> str:
     return re.sub(r"(?<!!)\[(?P<words>[^\]\[]+)\]\((?P<target>[^()#\s\"\\]*)(?P<anchor>#[^()\s]*)?\)", replaced, text)
 
 
+def _readable_signature(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    return signature and signature.replace(repr(8 / 255), "8 / 255"), returns
+
+
+def _linked_docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Pages that docstrings name by their file, ``docs/design.md``, become links."""
+
+    def linked(match: re.Match[str]) -> str:
+        return f":doc:`/{match[1]}`" if (ROOT / f"docs/{match[1]}.md").exists() else match[0]
+
+    lines[:] = [re.sub(r"(?<![`\w/])docs/(\w+)\.md", linked, line) for line in lines]
+
+
 def setup(app: Sphinx) -> None:
     app.add_html_math_renderer("mathml", inline_renderers=(_inline_math, None), block_renderers=(_block_math, None))
     app.connect("builder-inited", _take_tutorials_in)
     app.connect("source-read", _ready)
+    app.connect("autodoc-process-signature", _readable_signature)
+    app.connect("autodoc-process-docstring", _linked_docstring)

@@ -110,7 +110,9 @@ def shortened(arguments: list[str]) -> list[str]:
     """A call with a schedule of seconds: options that come later win."""
     if arguments[0] == "evaluate":
         named = arguments[arguments.index("--countermeasures") + 1] if "--countermeasures" in arguments else "none"
-        short = "--victims resnet18 --seeds 0 --epochs 1 --width 0.05 --jobs 1 --fractions 1 --controls none".split()
+        short = shlex.split(
+            "--victims resnet18 --seeds 0 --epochs 1 --width 0.05 --jobs 1 --fractions 1 --controls none"
+        )
         return [*arguments, *short, "--countermeasures", "none" if named in ("cheap", "all") else named]
     if arguments[0] in ("generate", "protect", "plan"):
         return [*arguments, "--width", "0.05"]
