@@ -19,6 +19,7 @@ import monai_salm
 
 logger = logging.getLogger(__name__)
 ROOT = Path(__file__).parents[1]
+TUTORIALS = ROOT / "tutorials"
 
 project = "monai_salm"
 author = "The monai_salm contributors"
@@ -27,7 +28,7 @@ version = release = monai_salm.__version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build", "images/*.py", "**.ipynb_checkpoints"]
-# Pages that index.md may name before they are written.
+# Pages that others may name before they are written.
 LATER = ("monai", "recipes", "epsilon", "mistakes", "supported_versions")
 # Files of the repository that are a page of another name on the site.
 ELSEWHERE = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "benchmarks/RESULTS.md": "benchmarks.md"}
@@ -77,13 +78,12 @@ def _block_math(translator: Any, node: nodes.math_block) -> None:
 
 
 def _take_tutorials_in(app: Sphinx) -> None:
-    """Copy the notebooks of the repository's tutorials folder, since Sphinx reads below its own folder only."""
+    """Copy the repository's tutorials, since Sphinx reads below its own folder only."""
     place = Path(app.srcdir) / "tutorials"
     shutil.rmtree(place, ignore_errors=True)
-    notebooks = sorted((ROOT / "tutorials").glob("*.ipynb"))
-    for notebook in notebooks:
+    for page in sorted([*TUTORIALS.glob("*.ipynb"), *TUTORIALS.glob("*.md")]):
         place.mkdir(exist_ok=True)
-        shutil.copy(notebook, place)
+        shutil.copy(page, place)
 
 
 def _ready(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -93,13 +93,22 @@ def _ready(app: Sphinx, docname: str, source: list[str]) -> None:
         readme = (ROOT / "README.md").read_text(encoding="utf-8")
         results = readme.split("## Results\n", 1)[1].split("\n## ", 1)[0]
         source[0] = source[0].replace("RESULTS_OF_THE_README", _site_links(results, "README.md", docname))
-    elif docname == "index":
-        missing = {name for name in LATER if not (ROOT / f"docs/{name}.md").exists()}
-        if not any((ROOT / "tutorials").glob("*.ipynb")):
-            missing.add("tutorials/*")
-        source[0] = "".join(line for line in source[0].splitlines(True) if line.strip() not in missing)
-    else:
-        source[0] = _site_links(source[0], f"{home}{docname}", docname)
+        return
+    missing = _missing()
+    absent = [f"]({name}.md)" for name in missing]
+    kept = (line for line in source[0].splitlines(True) if line.strip() not in missing)
+    source[0] = "".join(line for line in kept if not any(link in line for link in absent))
+    source[0] = _site_links(source[0], f"{home}{docname}", docname)
+
+
+def _missing() -> set[str]:
+    """Pages that are not written yet: lines that name them, alone or by a link, are left out."""
+    missing = {name for name in LATER if not (ROOT / f"docs/{name}.md").exists()}
+    if not any(TUTORIALS.glob("*.ipynb")):
+        missing.add("tutorials/*")
+    if not (TUTORIALS / "README.md").exists():
+        missing.add("tutorials/README")
+    return missing
 
 
 def _site_links(text: str, file: str, docname: str) -> str:
@@ -118,7 +127,7 @@ def _site_links(text: str, file: str, docname: str) -> str:
             return match[0]
         place = posixpath.normpath(posixpath.join(posixpath.dirname(file), target))
         place = f"docs/{ELSEWHERE[place]}" if place in ELSEWHERE else place
-        if re.fullmatch(r"tutorials/[^/]+\.ipynb", place):
+        if re.fullmatch(r"tutorials/[^/]+\.(ipynb|md)", place):
             place = f"docs/{place}"
         if place.startswith("docs/"):
             return f"[{words}]({posixpath.relpath(place, here)}{anchor})"

@@ -48,6 +48,8 @@ BLOCKS_NOT_RUN = {
     ("design", "monai-salm demo"): "a listing of verbs with placeholders; verbs and options are checked",
     ("evaluation", "from monai_salm import Protocol"): "on data sets at hand; tests/test_readme.py runs it",
 }
+#: Packages that are in no extra and that a page's code needs: without them the page is skipped.
+NEEDS: dict[str, tuple[str, ...]] = {}
 #: What a page takes for granted.
 BEFORE = {"evaluation": "monai-salm protect scans scans_public --store scans.db"}
 #: The partner is elsewhere, and has the copy and the encrypted store, but not these.
@@ -174,6 +176,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("page", [pytest.param(p, marks=[pytest.mark.slow] if p in SLOW else []) for p in RUN_PAGES])
 def test_page_runs(page: str, place: Path) -> None:
+    for package in NEEDS.get(page, ()):
+        pytest.importorskip(package)
     blocks = [block for block in CODE if block.page == page and block.reason is None]
     text = "\n".join(block.text for block in blocks)
     for name, build in docs_samples.BUILDERS.items():
