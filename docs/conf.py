@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 TUTORIALS = ROOT / "tutorials"
 
 project = "monai_salm"
+language = "en"
 author = "The monai_salm contributors"
 copyright = "The monai_salm contributors"  # noqa: A001 - Sphinx's name
 version = release = monai_salm.__version__

@@ -6,6 +6,7 @@ import ast
 import inspect
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -216,6 +217,28 @@ def test_figures_are_not_invented(page: str) -> None:
     prose = re.sub(r"^```.*?^```", "", PAGES[page], flags=re.DOTALL | re.MULTILINE)
     for figure in sorted(set(re.findall(r"(?<![\d.])\d+\.\d+(?: dB)?", prose))):
         assert re.search(rf"(?<![\d.]){re.escape(figure)}(?![\d])", known), f"docs/{page}.md: where is {figure} from?"
+
+
+@pytest.mark.parametrize(
+    ("page", "link", "on_the_site"),
+    [
+        ("faq", "[a](how_it_works.md#b)", "[a](how_it_works.md#b)"),
+        ("guides/png", "[a](../layouts.md)", "[a](../layouts.md)"),
+        ("experiments", "[a](../benchmarks/RESULTS.md)", "[a](benchmarks.md)"),
+        ("guides/png", "[a](../../CHANGELOG.md)", "[a](../changelog.md)"),
+        ("methods", "[a](../monai_salm/augmentation.py)", "a"),
+        ("faq", "[a](../tutorials/1_b.ipynb)", "[a](tutorials/1_b.ipynb)"),
+        ("tutorials/1_b", "[a](../docs/faq.md#b)", "[a](../faq.md#b)"),
+        ("tutorials/README", "[a](1_b.ipynb)", "[a](1_b.ipynb)"),
+        ("faq", "[a](https://monai.io) ![b](images/example.png) [c](#d)", None),
+    ],
+)
+def test_links_between_files_become_links_of_the_site(page: str, link: str, on_the_site: str | None) -> None:
+    for package in ("sphinx", "docutils"):
+        pytest.importorskip(package)
+    site_links = runpy.run_path(str(DOCS / "conf.py"))["_site_links"]
+    file = page if page.startswith("tutorials/") else f"docs/{page}"
+    assert site_links(link, file, page) == (on_the_site or link)
 
 
 @pytest.mark.slow
