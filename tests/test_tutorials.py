@@ -38,6 +38,10 @@ def name(path: Path) -> str:
     return path.stem
 
 
+def test_all_tutorials_are_there() -> None:
+    assert [path.stem[0] for path in TUTORIALS] == list("1234567")
+
+
 def test_the_overview_names_every_tutorial() -> None:
     text = (FOLDER / "README.md").read_text("utf-8")
     assert re.findall(r"\((\w+\.ipynb)\)", text) == [path.name for path in TUTORIALS]
