@@ -29,8 +29,6 @@ version = release = monai_salm.__version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build", "images/*.py", "**.ipynb_checkpoints"]
-# Pages that others may name before they are written.
-LATER = ("monai", "recipes", "epsilon", "mistakes", "supported_versions")
 # Files of the repository that are a page of another name on the site.
 ELSEWHERE = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "benchmarks/RESULTS.md": "benchmarks.md"}
 
@@ -95,21 +93,7 @@ def _ready(app: Sphinx, docname: str, source: list[str]) -> None:
         results = readme.split("## Results\n", 1)[1].split("\n## ", 1)[0]
         source[0] = source[0].replace("RESULTS_OF_THE_README", _site_links(results, "README.md", docname))
         return
-    missing = _missing()
-    absent = [f"]({name}.md)" for name in missing]
-    kept = (line for line in source[0].splitlines(True) if line.strip() not in missing)
-    source[0] = "".join(line for line in kept if not any(link in line for link in absent))
     source[0] = _site_links(source[0], f"{home}{docname}", docname)
-
-
-def _missing() -> set[str]:
-    """Pages that are not written yet: lines that name them, alone or by a link, are left out."""
-    missing = {name for name in LATER if not (ROOT / f"docs/{name}.md").exists()}
-    if not any(TUTORIALS.glob("*.ipynb")):
-        missing.add("tutorials/*")
-    if not (TUTORIALS / "README.md").exists():
-        missing.add("tutorials/README")
-    return missing
 
 
 def _site_links(text: str, file: str, docname: str) -> str:

@@ -41,6 +41,7 @@ COMMANDS_NOT_RUN = {
     "torchrun": "several processes, and machines; tests/test_distributed.py runs ranks",
     "sbatch": "needs a cluster; tests/test_publish.py runs shards",
     "openssl": "another program; docs_samples.signing_keys makes the same keys",
+    "nnUNetv2_": "another program; tests/test_recipes_training.py runs it",
     "monai-salm demo": "takes minutes; .ci/run runs it",
 }
 #: Blocks that are not run, by page and how they begin, and why.
@@ -48,6 +49,9 @@ BLOCKS_NOT_RUN = {
     ("design", "from monai_salm import (SALM"): "a listing of public names; names and arguments are checked",
     ("design", "monai-salm demo"): "a listing of verbs with placeholders; verbs and options are checked",
     ("evaluation", "from monai_salm import Protocol"): "on data sets at hand; tests/test_readme.py runs it",
+    ("monai", ""): "tests/test_monai_page.py runs them",
+    ("recipes", ""): "tests/test_recipes_training.py runs them, with the packages they are for",
+    ("epsilon", ""): "tests/test_epsilon_guide.py runs them",
 }
 #: Packages that are in no extra and that a page's code needs: without them the page is skipped.
 NEEDS: dict[str, tuple[str, ...]] = {}
