@@ -285,7 +285,7 @@ def test_the_store_records_how_it_was_made(cases: list[Case], store: Path) -> No
     method = SALM(**{**SHORT, "rounds": 2}, mask_ratio=0.25, start="zero")
     make(cases, store, method, surrogate="resnet10", width=0.05, seed=7)
     meta = NoiseStore(store).meta
-    assert meta["method"] == {**method.spec(), "target": "label", "views": []}
+    assert meta["method"] == {**method.spec(), "target": "label", "views": [], "mask_smoothing": 1}
     assert meta["epsilon"] == 8 / 255
     assert meta["task"] == {"kind": "classification", "num_classes": 2, "multi_label": False}
     assert meta["window"] == [0, 255]
