@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import docs_samples
 import pytest
 import typer
@@ -145,13 +144,13 @@ def test_every_exception_is_needed() -> None:
 @pytest.mark.parametrize("block", [b for b in CODE if b.language == "console"], ids=lambda block: block.where)
 def test_verbs_and_options_exist(block: Block) -> None:
     verbs = typer.main.get_command(app)
-    assert isinstance(verbs, click.Group) or hasattr(verbs, "commands")
+    assert hasattr(verbs, "commands")
     for command in block.commands:
         calls = list(monai_salm_calls(command))
         assert calls or not_run(command), f"{block.where}: {command} is neither run nor named in COMMANDS_NOT_RUN"
         for arguments in calls:
             verb = verbs.commands[arguments[0]]  # type: ignore[attr-defined]
-            known = {name for parameter in verb.get_params(click.Context(verb)) for name in parameter.opts}
+            known = {name for parameter in verb.get_params(typer.Context(verb)) for name in parameter.opts}
             for word in arguments[1:]:
                 assert not word.startswith("--") or word in known, f"{block.where}: {arguments[0]} has no {word}"
 
