@@ -155,7 +155,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     found = measure(given.shape, given.volumes, given.repeats)
     if given.json:
-        print(json.dumps(found))
+        tables = {f"{kind}_table": [found[kind]] for kind in ("volume", "image")}
+        print(json.dumps({"threads": found["threads"], **tables}))
         return 0
     volume, image = found["volume"], found["image"]
     print(f"{'x'.join(map(str, volume['shape']))} int16 .nii.gz, {volume['runs']} runs, {found['threads']} threads")

@@ -122,7 +122,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     given = parser.parse_args(arguments)
     found = measure(given.stores, given.cases)
-    print(json.dumps(found) if given.json else "\n".join(table(found)))
+    tables = {f"{kind}_table": rows for kind, rows in found.items()}
+    print(json.dumps(tables) if given.json else "\n".join(table(found)))
     return 0
 
 
