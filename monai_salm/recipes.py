@@ -25,6 +25,9 @@ class Recipe:
         clip: largest gradient norm; infinite for none.
         precision: ``"auto"``, ``"bfloat16"`` or ``"float32"``. ``"auto"`` is bfloat16 where the hardware has it,
             but float32 for 3D on the CPU, where bfloat16 gave infinite gradients (torch 2.14, MONAI resnet10).
+        compile: whether networks run through ``torch.compile``, on a GPU with CUDA graphs. Compiling takes a minute or more for
+            each network, every fresh surrogate anew, so only long rounds gain; on the CPU it needs a C++ compiler.
+            Results differ in the last bits.
     """
 
     optimizer: str = "sgd"
@@ -33,6 +36,7 @@ class Recipe:
     batch_size: int = 128
     clip: float = 5.0
     precision: str = "auto"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if self.optimizer not in ("sgd", "adam"):

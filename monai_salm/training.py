@@ -48,6 +48,18 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return resolved
 
 
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Bring a batch from the CPU to where it is computed with; to a GPU from pinned memory, without waiting for the copy.
+
+    Args:
+        tensor: any shape, on the CPU.
+        device: where to.
+    """
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 class Trainer:
     """One network in training.
 
@@ -74,6 +86,7 @@ class Trainer:
         #: What a training step calls: the model, or what wraps it where several processes train it together.
         self.network: nn.Module = self.model
         self.task, self.recipe, self.device = task, recipe, device
+        self._compilations: dict[int, tuple[nn.Module, Callable[[torch.Tensor], torch.Tensor]]] = {}
         self.precision = choose_precision(recipe.precision, device, spatial_dims)
         self.optimizer = make_optimizer(self.model, recipe)
         self._schedule = None if total_steps is None else make_schedule(self.optimizer, recipe, max(1, total_steps))
@@ -81,9 +94,20 @@ class Trainer:
     def forward(self, inputs: torch.Tensor, model: nn.Module | None = None) -> torch.Tensor:
         """Logits in float32 for normalised inputs on this device, of ``model`` or of the network in training."""
         inputs = inputs.contiguous(memory_format=self.memory_format)
+        network = self._compiled(model or self.network) if self.recipe.compile else model or self.network
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            logits: torch.Tensor = (model or self.network)(inputs)
+            logits: torch.Tensor = network(inputs)
         return logits.float()
+
+    def _compiled(self, network: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+        """The network compiled once; on a GPU its kernels are replayed as CUDA graphs."""
+        if self.device.type == "cuda":
+            torch.compiler.cudagraph_mark_step_begin()  # what the last call returned is no longer needed
+        if id(network) not in self._compilations:
+            mode = "reduce-overhead" if self.device.type == "cuda" else "default"
+            # With the network itself, so that no other one takes its place in memory.
+            self._compilations[id(network)] = (network, torch.compile(network, mode=mode, dynamic=False))
+        return self._compilations[id(network)][1]
 
     def loss(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The task's loss of the network in training, in evaluation mode, so that its statistics stay as they are."""
@@ -195,7 +219,7 @@ class Trainer:
 
     def _predict_batch(self, cases: Cases, members: Sequence[int], whole: bool) -> list[torch.Tensor]:
         regions = [(c, tuple(slice(0, n) for n in cases.images[c].shape[1:])) for c in members]
-        inputs = cases.window.normalize(cases.inputs(regions).to(self.device))
+        inputs = cases.window.normalize(to_device(cases.inputs(regions), self.device))
         if whole:
             logits = sliding_window_inference(inputs, cases.view.size, 4, self.forward, overlap=0.5)
             assert isinstance(logits, torch.Tensor)

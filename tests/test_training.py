@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -309,3 +310,36 @@ def test_a_loss_of_ones_own_and_a_step_of_ones_own(classification_2d: list[Any])
     cases = as_cases(classification_2d, TWO)
     assert list(fit(trainer, cases, 2, 0, step=step, epoch_steps=3)) == [0.75, 0.75]
     assert len(seen) == 6
+
+
+def forward_and_gradient(recipe: Recipe) -> tuple[torch.Tensor, torch.Tensor, Trainer]:
+    with seeded(0, CPU):
+        trainer = Trainer(Tiny(), TWO, recipe, CPU, 2)
+    inputs = torch.rand((4, 1, 8, 8), generator=torch.Generator().manual_seed(0)).requires_grad_(True)
+    logits = trainer.forward(inputs)
+    return logits.detach(), torch.autograd.grad(logits.sum(), inputs)[0], trainer
+
+
+def test_a_network_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def compiled(network: nn.Module, **settings: Any) -> nn.Module:
+        asked.append(settings)
+        return network
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    logits, gradient, trainer = forward_and_gradient(replace(FLOAT32, compile=True))
+    expected, slope, _ = forward_and_gradient(FLOAT32)
+    assert torch.equal(logits, expected)
+    assert torch.equal(gradient, slope)
+    trainer.forward(torch.rand((4, 1, 8, 8)))
+    trainer.forward(torch.rand((4, 1, 8, 8)), Tiny())
+    assert asked == [{"mode": "default", "dynamic": False}] * 2, "its own network and another"
+
+
+@pytest.mark.slow
+def test_a_compiled_network_computes_the_same() -> None:
+    logits, gradient, _ = forward_and_gradient(replace(FLOAT32, compile=True))
+    expected, slope, _ = forward_and_gradient(FLOAT32)
+    assert torch.allclose(logits, expected, atol=1e-5)
+    assert torch.allclose(gradient, slope, atol=1e-5)

@@ -23,7 +23,7 @@ from monai_salm.methods.noise_steps import (
 )
 from monai_salm.networks import frozen_copy, seeded
 from monai_salm.progress import Progress
-from monai_salm.training import Trainer, load_trainer, steps_per_epoch, trainer_tensors
+from monai_salm.training import Trainer, load_trainer, steps_per_epoch, to_device, trainer_tensors
 
 if TYPE_CHECKING:
     from monai_salm.methods.bilevel import BilevelMethod
@@ -133,8 +133,8 @@ class Loop:
             def batch() -> Batch:
                 # Every rank draws the whole batch, so that all stay in step, and takes its part.
                 whole = [(c, noisy.view.random_region(noisy.images[c].shape[1:], generator)) for c in next(batches)]
-                inputs = noisy.window.normalize(noisy.inputs(whole[part])).to(job.device)
-                targets = noisy.targets(whole[part]).to(job.device)
+                inputs = to_device(noisy.window.normalize(noisy.inputs(whole[part])), job.device)
+                targets = to_device(noisy.targets(whole[part]), job.device)
                 return method.train_inputs(trainer.loss, inputs, targets, draws)
 
             trainer.network = job.world.data_parallel(trainer.model, job.surrogate_spec(restart) is not None)

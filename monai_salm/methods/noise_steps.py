@@ -15,7 +15,7 @@ from torch import nn
 from monai_salm.cases import Slices, shuffled_batches
 from monai_salm.intensity import Array, code_bounds
 from monai_salm.methods.base import Job
-from monai_salm.training import Trainer
+from monai_salm.training import Trainer, to_device
 
 if TYPE_CHECKING:
     from monai_salm.methods.bilevel import BilevelMethod
@@ -143,7 +143,7 @@ class NoiseStep:
         return self.cases.task.loss(self.trainer.forward(inputs, self.frozen), targets)
 
     def _aims(self, regions: list[tuple[int, Slices]]) -> torch.Tensor:
-        return self.method.aim(self.cases.task, self.cases.targets(regions).to(self.job.device))
+        return self.method.aim(self.cases.task, to_device(self.cases.targets(regions), self.job.device))
 
     def _bounds(self, cases: list[int], tile: Slices, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Smallest and largest code of every element: none outside the method's support."""
@@ -208,7 +208,7 @@ class NoiseStep:
         return error
 
     def _load(self, arrays: Sequence[Array]) -> torch.Tensor:
-        return torch.from_numpy(np.stack(arrays).astype(np.float32)).to(self.job.device)
+        return to_device(torch.from_numpy(np.stack(arrays).astype(np.float32)), self.job.device)
 
 
 def mean_error(errors: Sequence[float], cases: Sequence[int]) -> float:
