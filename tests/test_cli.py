@@ -195,6 +195,7 @@ def test_evaluate_by_medmnists_recipe(archive: Path) -> None:
         "batch_size": 128,
         "clip": None,
         "precision": "float32",
+        "compile": False,
     }
     assert (trained["epochs"], report["protocol"]["held_out"], report["protocol"]["learned"]) == (2, 0.0, None)
 

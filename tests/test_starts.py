@@ -151,3 +151,17 @@ def test_each_surrogate_has_a_round_and_the_rarest_class_stays_plain() -> None:
     assert isinstance(settled, SALM)
     assert (settled.rounds, settled.plain_class, settled.target, settled.start) == (3, 2, "next", "class")
     assert SALM().resolved(Classification(num_classes=4), 2).plain_class is None  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("shape", [(64, 64, 2), (28, 28, 1), (1, 28, 28), (28, 28), (16, 16, 16)])
+def test_eight_classes_differ_in_thin_volumes_too(shape: tuple[int, ...]) -> None:
+    patterns = [class_pattern(np.int64(c), shape, 8, 0).astype(int) for c in range(1, 8)]
+    for index, pattern in enumerate(patterns):
+        assert len(np.unique(pattern)) == 2, "no mere shift of brightness"
+        assert not any(np.array_equal(pattern, sign * other) for other in patterns[:index] for sign in (1, -1))
+
+
+@pytest.mark.parametrize("source", ["random", "foreground"])
+def test_controls_take_one_mask_a_sample(source: str) -> None:
+    method = SALM(mask_source=source, start="class", mask_scope="sample")
+    assert method.resolved(Classification(num_classes=3), 2, [np.int64(c) for c in (0, 1, 2)]).mask_smoothing == 1

@@ -125,11 +125,12 @@ class NoiseStep:
     def _drawn_gradient(
         self, clean: Clean, codes: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, float]:
+        noise = (codes * clean.scale).requires_grad_(True)
         # Noise never leaves the window, so nothing is to be clipped any more.
-        noisy = torch.add(clean.images, codes, alpha=clean.scale).requires_grad_(True)
-        inputs, targets = self.method.noise_inputs(self._loss, self.cases.view.resize(noisy), targets, generator)
+        inputs = self.cases.view.resize(clean.images + noise)
+        inputs, targets = self.method.noise_inputs(self._loss, inputs, targets, generator)
         logits = self.trainer.forward(inputs, self.frozen)
-        (gradient,) = torch.autograd.grad(self.cases.task.loss(logits, targets), noisy)
+        (gradient,) = torch.autograd.grad(self.cases.task.loss(logits, targets), noise)
         if clean.inside is not None:
             gradient = gradient * clean.inside
         return gradient, float(self.cases.task.error(logits.detach(), targets))
@@ -271,14 +272,23 @@ def _batches(cases: list[int], batch_size: int, ranks: int) -> list[list[int]]:
     return [cases[len(cases) * i // count : len(cases) * (i + 1) // count] for i in range(count)]
 
 
+class InOrder:
+    """Work done one piece after the other by who asks for it."""
+
+    map = staticmethod(map)
+
+
 @contextmanager
-def workers(device: torch.device) -> Iterator[ThreadPoolExecutor]:
-    """One worker a core, each computing on its own: faster than sharing a batch, and equal bytes on any core count."""
+def workers(device: torch.device) -> Iterator[ThreadPoolExecutor | InOrder]:
+    """One worker a core, each computing on its own: faster than sharing a batch, and equal bytes on any core count.
+
+    A GPU has one queue of work, and CUDA graphs want to be replayed by the thread that recorded them."""
+    if device.type != "cpu":
+        yield InOrder()
+        return
     threads = torch.get_num_threads()
-    count = threads if device.type == "cpu" else 1
-    initializer = torch.set_num_threads if device.type == "cpu" else (lambda _: None)
     try:
-        with ThreadPoolExecutor(count, initializer=initializer, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             yield pool
     finally:
         torch.set_num_threads(threads)

@@ -123,7 +123,7 @@ class SALM(BilevelMethod):
         settings = {**_NEXT, "rounds": networks} if target == "next" else dict(_LABEL)
         if per_voxel and patterned:
             settings["rounds"] = int(self.mask_scope == "sample")
-        areas = start == "class" and not per_voxel and self.mask_scope == "sample"
+        areas = patterned and not per_voxel and self.mask_scope == "sample"
         settings["mask_smoothing"] = _AREA if areas else 1
         chosen = {name: value for name, value in settings.items() if getattr(self, name) is None}
         settled = replace(self, start=start, target=target, **chosen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 
@@ -60,7 +61,7 @@ def class_pattern(
     if np.ndim(label) == 0:
         grid = [places + start for places, start in zip(grid, phase or [0] * len(shape), strict=True)]
         number = int(label) - (plain_class is not None and int(label) > plain_class)
-        return _pattern(_finest_waves(len(shape), num_classes - (plain_class is not None))[number], grid, shape)
+        return _pattern(_finest_waves(tuple(shape), num_classes - (plain_class is not None))[number], grid, shape)
     waves = _waves(len(shape), num_classes)
     if not label.any():
         return _pattern(waves[-1], grid, shape)
@@ -79,16 +80,24 @@ def _waves(rank: int, count: int) -> list[tuple[int, ...]]:
     return ordered[1 : count + 1]  # without the one that has no wave and would only change the brightness
 
 
-def _finest_waves(rank: int, count: int) -> list[tuple[int, ...]]:
+@functools.lru_cache(maxsize=256)
+def _finest_waves(shape: tuple[int, ...], count: int) -> list[tuple[int, ...]]:
     """Waves of labels per image, those of the highest frequencies: there anatomy has least power, so that networks learn them
-    before it (docs/experiments.md)."""
+    before it (docs/experiments.md). Of periods up to 8, longer ones only for many classes."""
 
     def frequency(wave: tuple[int, ...]) -> float:
         return sum(4.0**-power for power in wave if power)  # squared: a wave of power p has period 2**p
 
-    # From twice as many, as long as no period exceeds 8.
-    kinds = min(_kinds(rank, 2 * count), max(4, _kinds(rank, count)))
-    return sorted(itertools.product(range(kinds), repeat=rank), key=lambda wave: (-frequency(wave), wave))[:count]
+    waves: list[tuple[int, ...]] = []
+    for kinds in range(2, 3 + max(shape).bit_length()):
+        every = itertools.product(range(kinds), repeat=len(shape))
+        # A wave that does not turn along an axis, of one slice say, would be another class's, or a shift of brightness.
+        waves = [w for w in every if any(w) and all(not p or 2 ** (p - 1) < n for p, n in zip(w, shape, strict=True))]
+        if len(waves) >= 2 * count or (kinds >= 4 and len(waves) >= count):
+            break
+    if len(waves) < count:  # an image too small to tell so many classes apart
+        waves = [w for w in itertools.product(range(_kinds(len(shape), count)), repeat=len(shape)) if any(w)]
+    return sorted(waves, key=lambda wave: (-frequency(wave), wave))[:count]
 
 
 def _kinds(rank: int, count: int) -> int:
