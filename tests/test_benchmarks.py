@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -298,3 +299,8 @@ def test_results_are_kept_and_written_anew(script: ModuleType, monkeypatch: pyte
     assert (tmp_path / "R.md").read_text() == page
     with pytest.raises(SystemExit):
         script.main(["--only", "surprise"])
+
+
+def test_published_figures_name_no_place_of_a_machine() -> None:
+    for path in (*(BENCHMARKS / "results").glob("*.json"), BENCHMARKS / "RESULTS.md"):
+        assert not re.search(r"(?<![\w.])/(home|work|root|tmp|opt|Users|mnt)/", path.read_text()), path.name
