@@ -161,6 +161,19 @@ def test_eight_classes_differ_in_thin_volumes_too(shape: tuple[int, ...]) -> Non
         assert not any(np.array_equal(pattern, sign * other) for other in patterns[:index] for sign in (1, -1))
 
 
+def test_too_many_classes_for_small_images_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    class_pattern(np.int64(3), (9, 7), 90)
+    assert "images of shape (9, 7) tell" in caplog.text
+    assert "some classes share one" in caplog.text
+
+
+def test_smoothing_without_masks_is_refused() -> None:
+    with pytest.raises(ValueError, match="rounds 0 chooses none"):
+        SALM(rounds=0, mask_smoothing=5)
+    with pytest.raises(ValueError, match="rounds 0 chooses none"):
+        SALM(mask_smoothing=5).resolved(Segmentation(num_classes=3), 3)
+
+
 @pytest.mark.parametrize("source", ["random", "foreground"])
 def test_controls_take_one_mask_a_sample(source: str) -> None:
     method = SALM(mask_source=source, start="class", mask_scope="sample")
