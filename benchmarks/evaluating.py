@@ -151,11 +151,12 @@ class Folder:
         if not fresh and record.exists() and target.exists():
             kept = json.loads(record.read_text())
             if kept["asked"] == asked:
-                return target, kept["facts"]
+                return target, _without_places(kept["facts"])
         # From the beginning, not from a part that an interrupted call left: the time it takes is a figure of the table.
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        facts = json.loads(run_protect([str(self.data), str(target), *options]).strip().splitlines()[-1])
+        told = json.loads(run_protect([str(self.data), str(target), *options]).strip().splitlines()[-1])
+        facts = _without_places(told)
         _write(record, json.dumps({"asked": asked, "facts": facts}, indent=1) + "\n")
         return target, facts
 
@@ -202,6 +203,11 @@ class Folder:
 
     def _digest(self, dataset: Any) -> str:
         return set_digest(read_set("training set", dataset, self.layout.task(), "image", "label"))
+
+
+def _without_places(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures are published; where files lay on the machine that made them is nobody's business."""
+    return {key: value for key, value in told.items() if key not in ("store", "output", "manifest")}
 
 
 def run_protect(arguments: Sequence[str]) -> str:

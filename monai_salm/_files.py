@@ -65,17 +65,27 @@ def try_lock(path: Path, *, shared: bool = False) -> int | None:
     Returns:
         The descriptor, or None if somebody else holds the lock. Where there are no advisory locks (Windows), always one.
     """
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    while True:
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            import fcntl
+        except ImportError:
+            return descriptor
+        try:
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        if _is_at(descriptor, path):
+            return descriptor
+        os.close(descriptor)  # whoever held it has removed the file: a lock on it would keep nobody out
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
     try:
-        import fcntl
-    except ImportError:
-        return descriptor
-    try:
-        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def sync_folder(path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -44,8 +44,14 @@ class _Settings:
         meta = store.meta
         try:
             method: dict[str, Any] = dict(meta["method"])
+            kind = METHODS[method.pop("name")]
+            # A setting that the record lacks came later, and with it, maybe, another meaning of the others: the newcomer's
+            # noise could be that of another class.
+            unknown = sorted({field.name for field in fields(kind)} - set(method))
+            if unknown:
+                raise KeyError(f"no {', '.join(unknown)}")
             return cls(
-                method=METHODS[method.pop("name")](**method),
+                method=kind(**method),
                 task=task_from_spec(meta["task"]),
                 window=store.window,
                 view=View(str(meta["view"]["kind"]), tuple(int(n) for n in meta["view"]["size"])),

@@ -134,7 +134,8 @@ def precompute(
             "view": asdict(clean.view),
             "surrogate": list(networks) if isinstance(networks, tuple) else _factory_name(networks),
             "width": width,
-            "recipe": asdict(recipe),
+            # A setting that came later is recorded only where it is used, so that earlier stores are still known.
+            "recipe": {key: value for key, value in asdict(recipe).items() if key != "compile" or value},
             "seed": seed,
             "device": torch.cuda.get_device_name(resolved) if resolved.type == "cuda" else resolved.type,
             "versions": {"monai_salm": __version__, "torch": torch.__version__, "monai": monai.__version__},

@@ -97,7 +97,8 @@ class Trainer:
         network = self._compiled(model or self.network) if self.recipe.compile else model or self.network
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             logits: torch.Tensor = network(inputs)
-        return logits.float()
+        # What a CUDA graph returns is overwritten when it is replayed.
+        return logits.float().clone() if self.recipe.compile else logits.float()
 
     def _compiled(self, network: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
         """The network compiled once; on a GPU its kernels are replayed as CUDA graphs."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -307,3 +308,8 @@ def test_answers_of_the_command_line_are_timed(script: ModuleType) -> None:
         assert clock > 0
         assert used > 0
     assert set(script._LIMITS) < {*script._STEPS, *script._COMMANDS}
+
+
+def test_published_figures_name_no_place_of_a_machine() -> None:
+    for path in (*(BENCHMARKS / "results").glob("*.json"), BENCHMARKS / "RESULTS.md"):
+        assert not re.search(r"(?<![\w.])/(home|work|root|tmp|opt|Users|mnt)/", path.read_text()), path.name

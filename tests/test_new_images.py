@@ -338,6 +338,7 @@ def test_store_of_a_custom_factory_says_what_to_do(make_classification: Any, tmp
         {"method": {"name": "from the future"}},
         {"method": {"name": "em", "epsilon": 7}},
         {"method": {"name": "em", "power": 9}},
+        {"method": {k: v for k, v in SALM(num_steps=1).spec().items() if k != "mask_smoothing"}},
         {"method": None},
         {"task": {"kind": "poetry"}},
         {"view": {"kind": "full"}},

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import json
 import multiprocessing
+import os
 import resource
 import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -110,7 +112,7 @@ def test_two_calls_on_one_output(folder: Path) -> None:
 def racing(source: str, output: str, store: str, queue: Any) -> None:
     try:
         queue.put(publish(source, output, store).ok)
-    except (StagingBusyError, FileExistsError) as error:
+    except Exception as error:  # whatever it is, the test must not wait for an answer
         queue.put(type(error).__name__)
 
 
@@ -128,6 +130,101 @@ def test_two_processes_on_one_output(folder: Path) -> None:
     assert set(answers) <= {True, "StagingBusyError", "FileExistsError"}
     assert verify(folder / "set", folder / "out/set", folder / "noise.db").ok
     assert [path.name for path in (folder / "out").iterdir()] == ["set"]
+
+
+def test_a_second_process_looks_at_every_moment_of_a_removal(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder is known for ours until it is gone; a process that begins in it meanwhile is waited for, not robbed."""
+    output, looks = folder / "out/set", []
+    unlink = Path.unlink
+
+    def looking(path: Path, missing_ok: bool = False) -> None:
+        unlink(path, missing_ok=missing_ok)
+        if path.parent == staging.folder:
+            looks.append(path.name)
+            Staging(output).remove_finished()
+            staging._require_own()
+            with staging.finishing() as mine:
+                assert not mine
+            with suppress(FileNotFoundError):
+                unlink(staging.folder / "finish.lock")
+
+    with Staging.hold(output, {"verb": "publish"}) as staging:
+        staging.copy.mkdir()
+        monkeypatch.setattr(Path, "unlink", looking)
+        staging.move_into_place()
+    assert looks[0] == "job.json"
+    assert looks[-1] == "lock"
+    assert output.is_dir()
+    assert not staging.folder.exists()
+
+
+def test_a_process_that_begins_in_a_folder_being_removed_keeps_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = folder / "out/set"
+    rmdir = os.rmdir
+    others = []
+
+    def beginning(path: Any, **options: Any) -> None:
+        if str(path) == str(Staging(output).folder) and not others:
+            others.append(Staging.hold(output, {"verb": "other"}))
+            others[0].__enter__()
+        rmdir(path, **options)
+
+    monkeypatch.setattr(os, "rmdir", beginning)
+    with Staging.hold(output, {"verb": "publish"}) as staging:
+        staging.copy.mkdir()
+        staging.move_into_place()
+    assert output.is_dir()
+    assert (staging.folder / "job.json").is_file()
+    others[0].__exit__(None, None, None)
+    assert not staging.folder.exists()
+
+
+def contending(output: str, queue: Any) -> None:
+    answers = set()
+    for turn in range(100):
+        try:
+            Staging(Path(output)).remove_finished()
+            with Staging.hold(Path(output), {"job": turn % 2}) as staging:
+                staging.copy.mkdir(exist_ok=True)
+                with staging.finishing() as mine:
+                    if mine:
+                        staging.move_into_place()
+            answers.add("done")
+        except Exception as error:
+            answers.add(type(error).__name__)
+    queue.put(answers)
+
+
+def test_processes_that_contend_for_one_output_are_told_so_and_nothing_else(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    processes = [context.Process(target=contending, args=(str(tmp_path / "set"), queue)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    answers = [queue.get(timeout=240) for _ in processes]
+    for process in processes:
+        process.join()
+    assert set().union(*answers) <= {"done", "StagingBusyError"}
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_a_lock_on_a_file_that_was_removed_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody removed the file between its opening and the lock: the lock must be on the file that is there now."""
+    fcntl = pytest.importorskip("fcntl")
+    flock, path = fcntl.flock, tmp_path / "lock"
+
+    def removed_first(descriptor: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        path.unlink()
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", removed_first)
+    held = try_lock(path)
+    assert held is not None
+    assert try_lock(path) is None
+    os.close(held)
 
 
 def test_shards_and_threads_give_the_same_copy(folder: Path) -> None:

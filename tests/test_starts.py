@@ -161,7 +161,35 @@ def test_eight_classes_differ_in_thin_volumes_too(shape: tuple[int, ...]) -> Non
         assert not any(np.array_equal(pattern, sign * other) for other in patterns[:index] for sign in (1, -1))
 
 
+def test_too_many_classes_for_small_images_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    class_pattern(np.int64(3), (9, 7), 90)
+    assert "images of shape (9, 7) tell" in caplog.text
+    assert "some classes share one" in caplog.text
+
+
+def test_smoothing_without_masks_is_refused() -> None:
+    with pytest.raises(ValueError, match="rounds 0 chooses none"):
+        SALM(rounds=0, mask_smoothing=5)
+    with pytest.raises(ValueError, match="rounds 0 chooses none"):
+        SALM(mask_smoothing=5).resolved(Segmentation(num_classes=3), 3)
+
+
 @pytest.mark.parametrize("source", ["random", "foreground"])
 def test_controls_take_one_mask_a_sample(source: str) -> None:
     method = SALM(mask_source=source, start="class", mask_scope="sample")
     assert method.resolved(Classification(num_classes=3), 2, [np.int64(c) for c in (0, 1, 2)]).mask_smoothing == 1
+
+
+def test_smoothed_masks_are_whole_areas() -> None:
+    gradient = torch.randn((2, 1, 28, 28), generator=torch.Generator().manual_seed(0))
+    labels = [np.int64(c) for c in (0, 1, 2)]
+
+    def neighbours(method: SALM) -> float:
+        settled = method.resolved(Classification(num_classes=3), 2, labels)
+        mask = settled.choose(gradient, gradient, torch.Generator())
+        assert mask is not None
+        assert set(mask.flatten(1).sum(1).tolist()) == {round(0.3 * 784)}
+        return float((mask[..., 1:] & mask[..., :-1]).sum() / mask.sum())
+
+    areas, scattered = neighbours(SALM(mask_scope="sample")), neighbours(SALM(mask_scope="sample", mask_smoothing=1))
+    assert areas > 0.6 > 0.4 > scattered

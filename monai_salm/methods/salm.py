@@ -91,6 +91,8 @@ class SALM(BilevelMethod):
         )
         if smooth not in (None, 1) and self.mask_source != "gradient":
             raise ValueError(f'mask_smoothing is of gradients, not of mask_source "{self.mask_source}"; leave it out')
+        if smooth not in (None, 1) and self.rounds == 0:
+            raise ValueError("mask_smoothing is of masks, and rounds 0 chooses none: give rounds, or leave it out")
         scopes, sources = ("step", "sample"), ("gradient", "random", "foreground")
         require(self.mask_scope in scopes, "mask_scope", f"one of {scopes}", self.mask_scope)
         require(self.mask_source in sources, "mask_source", f"one of {sources}", self.mask_source)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import itertools
+import logging
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monai_salm.intensity import Array
+
+logger = logging.getLogger(__name__)
 
 #: Textures that outlive JPEG at quality 10, blur and half resolution: frequencies (down, across) of the 8-point cosine
 #: transform, each strong enough within 8/255 to move its coefficient by at least half a quantisation step.
@@ -95,7 +98,14 @@ def _finest_waves(shape: tuple[int, ...], count: int) -> list[tuple[int, ...]]:
         waves = [w for w in every if any(w) and all(not p or 2 ** (p - 1) < n for p, n in zip(w, shape, strict=True))]
         if len(waves) >= 2 * count or (kinds >= 4 and len(waves) >= count):
             break
-    if len(waves) < count:  # an image too small to tell so many classes apart
+    if len(waves) < count:
+        logger.warning(
+            "images of shape %s tell %d classes apart by a wave, not %d: some classes share one and are protected less; use "
+            'larger images, or SALM(start="zero")',
+            shape,
+            len(waves),
+            count,
+        )
         waves = [w for w in itertools.product(range(_kinds(len(shape), count)), repeat=len(shape)) if any(w)]
     return sorted(waves, key=lambda wave: (-frequency(wave), wave))[:count]
 

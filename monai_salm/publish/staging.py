@@ -11,8 +11,9 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from monai_salm._files import atomic_file, sync_folder, try_lock
 _OWN = re.compile(
     r"copy|failed|job\.json|lock|finish\.lock|shard-\d+-of-\d+\.lock|replaced\..+|\.job\.json\.[0-9a-f]{8}\.partial"
 )
+_LOCK = re.compile(r"lock|finish\.lock|shard-\d+-of-\d+\.lock")
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
+_BEGUN = re.compile(f"{_LOCK.pattern}|{_TEMPORARY.pattern}")
 
 
 class StagingBusyError(RuntimeError):
@@ -62,11 +65,11 @@ class Staging:
                 try:
                     staging._begin(job, shard, held)
                     break
-                except FileNotFoundError:  # another process has just finished, and removed the folder
+                except (FileNotFoundError, FileExistsError) as error:  # another process has just removed the folder
                     while held:
                         os.close(held.pop())
                     if last:
-                        raise
+                        raise staging._busy("copies") from error
             yield staging
         finally:
             begun = bool(held)
@@ -100,21 +103,30 @@ class Staging:
     def _require_own(self) -> None:
         """Nothing of anybody else's is ever emptied, whatever its name."""
         folder = self.folder
-        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-            raise ValueError(f"{folder} is in the way: it is no folder of monai_salm's. Move it away")
-        if not folder.exists():
+        try:
+            status = folder.lstat()
+        except FileNotFoundError:
             return
-        foreign = [path.name for path in folder.iterdir() if not _OWN.fullmatch(path.name)]
-        begun = (path.name == "lock" or _TEMPORARY.fullmatch(path.name) for path in folder.iterdir())
-        known = (folder / "job.json").is_file() or all(begun)
-        if foreign or not known or (hasattr(os, "getuid") and folder.stat().st_uid != os.getuid()):
+        if not stat.S_ISDIR(status.st_mode):
+            raise ValueError(f"{folder} is in the way: it is no folder of monai_salm's. Move it away")
+        # In this order: another process may be removing the folder right now, the job's file after all but the locks.
+        known = (folder / "job.json").is_file()
+        names = [path.name for path in folder.iterdir()]
+        known = known or "job.json" in names or all(map(_BEGUN.fullmatch, names))
+        foreign = [name for name in names if not _OWN.fullmatch(name)]
+        if foreign or not known or (hasattr(os, "getuid") and status.st_uid != os.getuid()):
             raise ValueError(f"{folder} is in the way: it is no interrupted copy of yours. Move it away")
 
     def remove_finished(self) -> None:
         """Remove what a call has left that was killed after the copy got its name."""
         if not self.target.exists() or self.copy.exists() or not (self.folder / "job.json").is_file():
             return
-        self._require_own()
+        with suppress(FileNotFoundError):  # another process was first
+            self._require_own()
+            self._remove_alone()
+
+    def _remove_alone(self) -> None:
+        """Remove the staging folder unless another process works in it."""
         alone = try_lock(self.folder / "lock")
         if alone is not None:
             try:
@@ -135,11 +147,11 @@ class Staging:
 
     def _discard(self) -> None:
         self._settle_replaced()
-        for path in self.folder.iterdir():
+        for path in sorted(self.folder.iterdir(), key=_removal_order):
             if path.is_dir():
                 shutil.rmtree(path)
             elif path.name != "lock":
-                path.unlink()
+                path.unlink(missing_ok=True)
 
     def _settle_replaced(self) -> None:
         """An earlier copy that was moved out of the way goes back if nothing took its place, and else goes for good."""
@@ -181,7 +193,10 @@ class Staging:
     @contextmanager
     def finishing(self) -> Iterator[bool]:
         """Whether this process is the one that puts the copy in its place; others need not wait."""
-        descriptor = try_lock(self.folder / "finish.lock") if self.folder.is_dir() else None
+        try:
+            descriptor = try_lock(self.folder / "finish.lock")
+        except FileNotFoundError:  # another process has finished, and removed the folder
+            descriptor = None
         try:
             yield descriptor is not None and self.copy.exists()
         finally:
@@ -216,15 +231,28 @@ class Staging:
         self.remove()
 
     def remove(self) -> None:
-        """Remove the staging folder and all that is in it, but never an earlier copy that has no other place."""
+        """Remove the staging folder and all that is in it, but never an earlier copy that has no other place.
+
+        What tells that the folder is ours goes last: another process that looks at it meanwhile, or finds what a killed
+        one left of it, still knows it for ours. If another process begins in it, it stays, and is that one's.
+        """
         self._settle_replaced()
-        shutil.rmtree(self.folder)
+        for path in sorted(self.folder.iterdir(), key=_removal_order):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.folder.rmdir()
 
     def _remove_if_empty(self) -> None:
         """Leave nothing behind of a job that has written nothing."""
         if self.folder.is_dir() and not self.copy.exists() and not any(self._failed.glob("*")):
-            alone = try_lock(self.folder / "lock")
-            if alone is not None:
-                self._settle_replaced()
-                shutil.rmtree(self.folder, ignore_errors=True)
-                os.close(alone)
+            with suppress(FileNotFoundError):  # another process was first
+                self._remove_alone()
+
+
+def _removal_order(path: Path) -> tuple[bool, bool, bool]:
+    """All else, then the job's file, then the locks, and of them the one that every process needs last."""
+    name = path.name
+    return (name == "lock", _LOCK.fullmatch(name) is not None, name == "job.json")
