@@ -10,11 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from monai.transforms import Compose, OneOf, Randomizable, RandomOrder, SomeOf
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from monai_salm.digest import content_digest
 from monai_salm.intensity import Array, Grid, IntensityWindow, grid_of
-from monai_salm.suspicions import Suspicions, wrong_axes
+from monai_salm.suspicions import Suspicions, warn_of_axes, wrong_axes
 from monai_salm.tasks import Task
 
 
@@ -80,7 +80,8 @@ def scan(
     first: ScannedCase | None = None
     for index in range(len(dataset)):
         try:
-            case = _check_case(dataset[index], index, task, window, epsilon, image_key, label_key)
+            item = dataset[index]
+            case = _check_case(item, index, task, window, epsilon, image_key, label_key)
             _require_alike(case, first or case)
             repeated = _is_repeated(case, seen, names)
         except (ValueError, OSError) as error:
@@ -90,6 +91,8 @@ def scan(
             continue
         if first is None:
             first = case
+            if len(dataset) > 1:
+                warn_of_axes(case.image.shape, getattr(item[image_key], "meta", None))
         if index in (0, len(dataset) // 2, len(dataset) - 1):  # a chain that is random now and then may pass one
             again = image_of(dataset[index], index, image_key)[1]
             if content_digest(again) != case.digest:
@@ -120,7 +123,12 @@ def _require_map_style(dataset: object) -> None:
             f"the data set is a path, {str(dataset)!r}; give monai_salm.layouts.open_layout(path).dataset('train'), or call "
             "`monai-salm generate`"
         )
-    if not isinstance(dataset, Sized) or len(dataset) == 0:
+    if not isinstance(dataset, Sized) or isinstance(dataset, IterableDataset):
+        raise DataError(
+            f"the data set is a {type(dataset).__name__}, which has no length or gives its cases in one order only; give "
+            "one whose cases can be asked for by number (a list, monai.data.Dataset)"
+        )
+    if len(dataset) == 0:
         raise DataError("the data set is empty")
 
 

@@ -19,6 +19,8 @@ _FIRST = "use LoadImaged(..., ensure_channel_first=True) or EnsureChannelFirstd"
 _COLOURS = 4
 # No surrogate is needed for fewer voxels a side, so an axis of fewer may be one of channels.
 _SIDE = 8
+# A window whose voxels are fewer than these shares of the data set is in the wrong units, or may be.
+_WRONG, _DOUBTFUL = 0.05, 0.5
 
 
 def wrong_axes(shape: Sequence[int], meta: Mapping[str, object] | None) -> str | None:
@@ -28,24 +30,71 @@ def wrong_axes(shape: Sequence[int], meta: Mapping[str, object] | None) -> str |
         shape: of the image, three or four axes.
         meta: of a ``MetaTensor``; MONAI's readers note the spatial shape there.
     """
-    shape = tuple(shape)
+    shape, meta = tuple(shape), meta or {}
     spatial = _spatial_shape(meta)
-    if spatial == shape:
-        return f"shape {shape} is its spatial shape, it has no channel axis; {_FIRST}"
+    if spatial == shape and not _channel_is_named(meta):
+        if not _is_array_file(meta):
+            return f"shape {shape} is its spatial shape, it has no channel axis; {_FIRST}"
+        if shape[0] > _COLOURS:  # NumpyReader takes all axes for those of space
+            return (
+                f"shape {shape} is all that is known of its axes: name the one of channels, LoadImaged(..., "
+                'reader="NumpyReader", channel_dim=0) for the first, or EnsureChannelFirstd(channel_dim="no_channel") if there is none'
+            )
+        return None
     if spatial == shape[:-1] != shape[1:]:
         return f"shape {shape} has the channel axis last; {_FIRST}"
-    if spatial != shape[1:] and shape[-1] <= _COLOURS and shape[0] >= _SIDE:
-        return (
-            f"shape {shape} seems to have the channel axis last: as (channel, *spatial) it has {shape[0]} channels and "
-            f"{shape[-1]} voxels along its last axis; move that axis to the front (np.moveaxis(image, -1, 0), "
-            "EnsureChannelFirstd), or pad it to more than 4 if it is one of space"
-        )
+    if len(shape) == 3 and _seems_last(shape, spatial):
+        return f"{_last(shape)}; move that axis to the front (np.moveaxis(image, -1, 0), EnsureChannelFirstd)"
     return None
+
+
+def warn_of_axes(shape: Sequence[int], meta: Mapping[str, object] | None) -> None:
+    """Warn of axes that are rarely meant so, though nothing is wrong with them for certain.
+
+    Args:
+        shape: of the image, three or four axes.
+        meta: of a ``MetaTensor``; what a reader says is believed.
+    """
+    shape = tuple(shape)
+    spatial = _spatial_shape(meta)
+    if len(shape) == 4 and _seems_last(shape, spatial):
+        _warn(f"{_last(shape)}. If so, move that axis to the front (np.moveaxis(image, -1, 0), EnsureChannelFirstd)")
+    # A stack of slices, where a 2D image of as many channels would be as good.
+    if len(shape) == 3 and spatial != shape[1:] and shape[0] >= 2 * _SIDE and 4 * shape[0] >= min(shape[1:]):
+        _warn(
+            f"images of shape {shape} are taken for 2D images of {shape[0]} channels. If they are volumes, they lack "
+            f"the channel axis, and should be {(1, *shape)}: {_FIRST}"
+        )
+
+
+def _seems_last(shape: tuple[int, ...], spatial: tuple[int, ...] | None) -> bool:
+    return spatial != shape[1:] and shape[-1] <= _COLOURS and shape[0] >= _SIDE
+
+
+def _last(shape: tuple[int, ...]) -> str:
+    return (
+        f"shape {shape} seems to have the channel axis last: as (channel, *spatial) it has {shape[0]} channels and "
+        f"{shape[-1]} {'voxel' if shape[-1] == 1 else 'voxels'} along its last axis"
+    )
 
 
 def _spatial_shape(meta: Mapping[str, object] | None) -> tuple[int, ...] | None:
     found = (meta or {}).get("spatial_shape")
     return None if found is None else tuple(int(n) for n in np.asarray(found).reshape(-1))
+
+
+def _channel_is_named(meta: Mapping[str, object]) -> bool:
+    """Whether somebody said which axis is that of channels; MONAI notes NaN where nobody did, "no_channel" for none."""
+    axis = meta.get("original_channel_dim")
+    return isinstance(axis, int | float | np.number) and math.isfinite(axis)
+
+
+def _is_array_file(meta: Mapping[str, object]) -> bool:
+    return str(meta.get("filename_or_obj", "")).lower().endswith((".npy", ".npz"))
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, stacklevel=3)
 
 
 class Suspicions:
@@ -60,6 +109,7 @@ class Suspicions:
     def __init__(self, task: Task, window: IntensityWindow, epsilon: float) -> None:
         self.task, self.window, self.epsilon = task, window, epsilon
         self.cases, self.low, self.high = 0, math.inf, -math.inf
+        self.inside, self.outside = 0, 0
         self.uint8 = True
         self.labels = set[int]()
 
@@ -74,67 +124,80 @@ class Suspicions:
         self.low, self.high = min(self.low, float(image.min())), max(self.high, float(image.max()))
         self.uint8 &= image.dtype == np.uint8
         if len(self.labels) < 2:
-            self.labels.update(np.unique(label).astype(int).tolist())
-        if self.cases == 1:
-            self._volume_without_channel(image.shape)
+            self.labels |= {int(label.min()), int(label.max())}
+        if self.window.width <= 2:
+            # Zero and the bounds are mostly empty background, and say nothing.
+            low, high = self.window.low, self.window.high
+            self.inside += int(np.count_nonzero((image > low) & (image < high) & (image != 0)))
+            self.outside += int(np.count_nonzero(((image < low) | (image > high)) & (image != 0)))
 
     def verdict(self) -> str | None:
         """Why the data set must not be protected as it is, and what to do; None if nothing speaks against it.
 
-        One image says too little: it may be blank, and it has but one label.
+        Warns of what may be meant. One image says too little: it may be blank, and it has but one label.
         """
         if self.cases < 2:
             return None
-        self._window_of_8_bits()
-        return self._wrong_units() or self._one_class()
+        wrong = self._drowned() or self._outside()
+        if wrong is None:
+            self._window_of_8_bits()
+            self._one_class()
+        return wrong
 
-    def _wrong_units(self) -> str | None:
-        window, span = self.window, self.high - self.low
-        values = f"the images' values run from {self.low:g} to {self.high:g}, the window is {window.low:g} to {window.high:g}"
-        budget = self.epsilon * window.width
+    @property
+    def _values(self) -> str:
+        return (
+            f"the images' values run from {self.low:g} to {self.high:g}, the window is {self.window.low:g} to "
+            f"{self.window.high:g}"
+        )
+
+    def _drowned(self) -> str | None:
+        span, budget = self.high - self.low, self.epsilon * self.window.width
         # Images of one value each are blank, and their own affair.
-        if 0 < span <= min(2 * budget, window.width / 10):
-            return (
-                f"{values}: noise of up to {budget:.3g} would drown them. Give the window in the images' units; if they "
-                "were rescaled while loading, take that out: noise is made for images as their files hold them"
-            )
-        if window.width <= 2 and span > 50 * window.width:
-            return (
-                f"{values}: nearly all lie outside and would stay unprotected. Give the window in stored units, such as "
-                "IntensityWindow(0, 255) for 8 bits or IntensityWindow(-160, 240) for CT, not in those after scaling"
-            )
-        return None
-
-    def _one_class(self) -> str | None:
-        if len(self.labels) != 1:
+        if not 0 < span <= min(2 * budget, self.window.width / 10):
             return None
-        if self.task.kind == "segmentation":
-            return (
-                f"all label maps hold class {min(self.labels)} alone: there is nothing to learn, and nothing to protect"
+        if span > budget:
+            _warn(
+                f"{self._values}: noise of up to {budget:.3g} is seen, for it is not small beside all that they show. Give a "
+                "window no wider than the images' values, or a smaller epsilon"
             )
-        if getattr(self.task, "multi_label", False):
             return None
         return (
-            f"all {self.cases} images have label {min(self.labels)}: with one class there is nothing to learn, and noise cannot "
-            "stand for the class. Is label_key the right one? Protect all classes in one call"
+            f"{self._values}: noise of up to {budget:.3g} would drown them. Give the window in the images' units; if they "
+            "were rescaled while loading, take that out: noise is made for images as their files hold them"
+        )
+
+    def _outside(self) -> str | None:
+        counted = self.inside + self.outside
+        if self.window.width > 2 or self.high - self.low <= 50 * self.window.width or not counted:
+            return None
+        share = self.inside / counted
+        remedy = (
+            "Give the window in stored units, such as IntensityWindow(0, 255) for 8 bits or IntensityWindow(-160, 240) for CT, "
+            "not in those after scaling"
+        )
+        if share < _WRONG:
+            return f"{self._values}: nearly all lie outside and would stay unprotected. {remedy}"
+        if share < _DOUBTFUL:
+            _warn(f"{self._values}: {1 - share:.0%} lie outside and stay unprotected. {remedy}")
+        return None
+
+    def _one_class(self) -> None:
+        if len(self.labels) != 1 or getattr(self.task, "multi_label", False):
+            return
+        (only,) = self.labels
+        what = "label maps hold class" if self.task.kind == "segmentation" else f"{self.cases} images have label"
+        alone = " alone" if self.task.kind == "segmentation" else ""
+        _warn(
+            f"all {what} {only}{alone}: with one class there is nothing to learn, and noise cannot stand for the class. Is "
+            "label_key the right one? Protect all classes in one call"
         )
 
     def _window_of_8_bits(self) -> None:
         window = self.window
         if (window.low, window.high) == (0, 255) and not self.uint8 and (self.low < -64 or self.high > 1020):
-            warnings.warn(
+            _warn(
                 f"the window 0 to 255 is that of 8-bit images, but values run from {self.low:g} to {self.high:g}: what lies "
                 "outside gets no noise. For CT take the range that networks are trained on, such as "
-                "IntensityWindow(-160, 240); docs/epsilon.md has windows for other modalities",
-                stacklevel=2,
-            )
-
-    @staticmethod
-    def _volume_without_channel(shape: tuple[int, ...]) -> None:
-        # A stack of slices, where a 2D image of as many channels would be as good.
-        if len(shape) == 3 and shape[0] >= 2 * _SIDE and 4 * shape[0] >= min(shape[1:]):
-            warnings.warn(
-                f"images of shape {shape} are taken for 2D images of {shape[0]} channels. If they are volumes, they lack "
-                f"the channel axis, and should be {(1, *shape)}: {_FIRST}",
-                stacklevel=2,
+                "IntensityWindow(-160, 240); docs/epsilon.md has windows for other modalities"
             )

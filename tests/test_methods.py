@@ -690,6 +690,7 @@ def test_noise_begins_as_the_pattern_of_its_class(kind: str, make_problem: MakeP
         assert 0 < np.count_nonzero(masked) <= mask_size(masked.size, 0.1)
 
 
+@pytest.mark.filterwarnings("ignore:all 3 images have label 1:UserWarning")
 @pytest.mark.parametrize(
     ("labels", "plain"), [([0, 0, 1, 1, 1, 1], 0), ([0, 0, 0, 0, 2, 2], 2), ([1, 1, 1], 1), ([0, 39, 39, 17, 17], 0)]
 )

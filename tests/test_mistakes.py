@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import classification_cases, segmentation_cases
-from monai.data import DataLoader, Dataset, MetaTensor
+from monai.data import DataLoader, Dataset, IterableDataset, MetaTensor
 from monai.transforms import (
     Compose,
+    EnsureChannelFirstd,
     LoadImaged,
     Orientationd,
     RandFlipd,
@@ -36,8 +39,9 @@ from monai_salm import (
     Segmentation,
     precompute,
 )
+from monai_salm.scan import DataError
 from monai_salm.store import NoiseStoreError
-from monai_salm.suspicions import Suspicions, wrong_axes
+from monai_salm.suspicions import Suspicions, warn_of_axes, wrong_axes
 
 # What other packages warn of is their affair; our own warnings are asked for by name.
 pytestmark = pytest.mark.filterwarnings("ignore:.*(nvImageCodec|NvImgCodec|nvimgcodec).*:UserWarning")
@@ -67,6 +71,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     whole = (root / "noise.db").read_bytes()
     (root / "half.db").write_bytes(whole[: len(whole) // 2])
     (root / "nothing.db").write_bytes(b"")
+    np.save(root / "channels.npy", rng.integers(0, 256, (6, 16, 14)).astype(np.uint8))
     (root / "labels.csv").write_text("name,label\n")
     return root
 
@@ -125,10 +130,13 @@ MISTAKES: dict[str, Callable[[], Any]] = {
     "A mask of 0 and 255": lambda: make(
         changed(MASKS, label=lambda label: label.astype(int) * 255), task=Segmentation(num_classes=2)
     ),
-    "One class only": lambda: make(changed(CASES, label=lambda label: 0)),
     "Images with the channel last": lambda: make(
         changed(CASES, image=lambda image: np.moveaxis(np.repeat(image, 3, axis=0), 0, -1))
     ),
+    "A NumPy file of more than four channels": lambda: make(
+        Dataset([{"image": "channels.npy", "label": 0, "name": "scan"}], LoadImaged("image"))
+    ),
+    "A data set without a length": lambda: make(IterableDataset(CASES)),
     "NaN in a data set": lambda: make(changed(CASES, image=with_nan)),
     "A window in Hounsfield units for images from 0 to 1": lambda: make(
         changed(CASES, image=lambda image: (image / 255).astype(np.float32)), window=ABDOMEN
@@ -172,7 +180,12 @@ def test_a_mistake_gives_the_message_of_the_guide(title: str, folder: Path, monk
 
 
 def test_the_guide_has_these_mistakes_and_no_others() -> None:
-    unheard = {"An 8-bit window for CT", "Volumes without a channel axis", "The metadata are lost"}
+    unheard = {
+        "An 8-bit window for CT",
+        "One class only",
+        "Volumes without a channel axis",
+        "The metadata are lost",
+    }
     assert {title for title, _ in ENTRIES} == {*MISTAKES, *unheard}
     assert len(MISTAKES) >= 20
 
@@ -193,6 +206,13 @@ def test_volumes_without_a_channel_axis_are_warned_of(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="images of shape") as caught:
         make(volumes, store=str(tmp_path / "noise.db"))
     assert words(str(caught[0].message)) == words(SHOWN["Volumes without a channel axis"])
+
+
+def test_one_class_is_warned_of(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="one class") as caught:
+        made = make(changed(CASES, label=lambda label: 0), store=str(tmp_path / "noise.db"))
+    assert words(str(caught[0].message)) == words(SHOWN["One class only"])
+    assert len(made) == len(CASES)
 
 
 def test_lost_metadata_do_no_harm(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,8 +249,8 @@ def test_an_empty_file_is_cut_off(folder: Path) -> None:
         ((1, 64, 64, 3), None, None),  # a volume of three slices
         ((40, 64, 64), None, None),  # forty channels
         ((64, 64, 3), None, "channel axis last"),
-        ((64, 64, 1), None, "channel axis last"),
-        ((64, 64, 20, 2), None, "channel axis last"),
+        ((64, 64, 1), None, "1 voxel along"),
+        ((64, 64, 20, 2), None, None),  # sixty-four channels of two slices, or two of twenty
         ((16, 16, 12), (16, 16, 12), "no channel axis"),
         ((16, 16, 12, 6), (16, 16, 12), "channel axis last"),
         ((12, 16, 16, 12), (16, 16, 12), None),
@@ -245,12 +265,59 @@ def test_axes_are_judged_by_the_reader_or_by_their_lengths(
 
 
 @pytest.mark.parametrize(
+    ("shape", "spatial", "warned"),
+    [
+        ((64, 64, 20, 2), None, "64 channels and 2 voxels along its last axis. If so"),
+        ((64, 128, 128, 4), (128, 128, 4), None),
+        ((4, 64, 64, 3), None, None),
+        ((40, 64, 64), None, "are taken for 2D images of 40 channels"),
+        ((40, 64, 64), (64, 64), None),
+    ],
+)
+def test_axes_that_are_rarely_meant_are_warned_of(
+    shape: tuple[int, ...], spatial: tuple[int, ...] | None, warned: str | None
+) -> None:
+    meta = None if spatial is None else {"spatial_shape": np.array(spatial)}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_of_axes(shape, meta)
+    assert [warned in str(warning.message) for warning in caught if warned] == [True] * (warned is not None)
+
+
+@pytest.mark.parametrize("ending", ["npy", "npz"])
+@pytest.mark.parametrize(
+    ("shape", "chain", "refused"),
+    [
+        ((3, 16, 14), [LoadImaged("image")], False),
+        ((6, 16, 14), [LoadImaged("image")], True),
+        ((6, 16, 14), [LoadImaged("image", reader="NumpyReader", channel_dim=0)], False),
+        ((6, 16, 14), [LoadImaged("image"), EnsureChannelFirstd("image", channel_dim=0)], False),
+        ((16, 14, 6), [LoadImaged("image"), EnsureChannelFirstd("image", channel_dim=-1)], False),
+        ((16, 14, 6), [LoadImaged("image", reader="NumpyReader", channel_dim=-1)], True),  # named, and not moved
+        ((16, 14, 6), [LoadImaged("image", ensure_channel_first=True)], False),
+    ],
+)
+def test_files_of_arrays_are_read_as_their_chain_says(
+    ending: str, shape: tuple[int, ...], chain: list[Any], refused: bool, tmp_path: Path
+) -> None:
+    items = []
+    for index in range(3):
+        array = np.random.default_rng(index).integers(0, 256, shape).astype(np.uint8)
+        (np.save if ending == "npy" else np.savez)(tmp_path / f"{index}.{ending}", array)
+        items.append({"image": str(tmp_path / f"{index}.{ending}"), "label": index % 2})
+    dataset = Dataset(items, Compose(chain))
+    with pytest.raises(DataError, match=r"ax[ei]s") if refused else contextlib.nullcontext():
+        assert len(make(dataset, store=str(tmp_path / "noise.db"))) == 3
+
+
+@pytest.mark.parametrize(
     ("low", "high", "window", "fine"),
     [
         (0, 1, (0, 1), True),
         (0, 255, (0, 255), True),
         (-1024, 3071, (-160, 240), True),
         (0, 40, (0, 255), True),  # dark, but the noise does not drown it
+        (100, 110, (0, 255), True),  # of little contrast: a warning
         (7, 7, (0, 255), True),  # blank
         (-1, 1, (0, 255), False),
         (-3, 4, (-160, 240), False),  # normalised
@@ -258,6 +325,7 @@ def test_axes_are_judged_by_the_reader_or_by_their_lengths(
         (0, 255, (-1, 1), False),
     ],
 )
+@pytest.mark.filterwarnings("ignore:the images' values:UserWarning")
 def test_units_are_judged_by_the_whole_data_set(low: int, high: int, window: tuple[int, int], fine: bool) -> None:
     watch = Suspicions(Classification(num_classes=2), IntensityWindow(*window), 8 / 255)
     for label in (0, 1):
@@ -266,15 +334,27 @@ def test_units_are_judged_by_the_whole_data_set(low: int, high: int, window: tup
     assert (watch.verdict() is None) == fine
 
 
+@pytest.mark.parametrize(("inside", "warned", "refused"), [(4, False, True), (30, True, False), (99, False, False)])
+def test_a_few_odd_voxels_condemn_no_window(inside: int, warned: bool, refused: bool) -> None:
+    """Of 100 voxels that are no background so many lie in the window, and the others far outside."""
+    image = np.concatenate([np.zeros(900), np.full(inside, 0.5), np.full(100 - inside, 4000.0)])[None, None]
+    watch = Suspicions(Classification(num_classes=2), IntensityWindow(0, 1), 8 / 255)
+    for label in (0, 1):
+        watch.watch(image, np.array(label))
+    with pytest.warns(UserWarning, match="stay unprotected") if warned else contextlib.nullcontext():
+        assert (watch.verdict() is not None) == refused
+
+
 def test_one_class_is_a_matter_of_the_task() -> None:
     image, window = np.array([[[0, 200]]], np.uint8), IntensityWindow(0, 255)
-    for task, label, refused in (
-        (Classification(num_classes=2), np.array(1), True),
-        (Classification(num_classes=2, multi_label=True), np.zeros(2), False),
-        (Segmentation(num_classes=2), np.zeros((1, 2), np.uint8), True),
-        (Segmentation(num_classes=2), np.array([[0, 1]], np.uint8), False),
+    for task, label, warned in (
+        (Classification(num_classes=2), np.array(1), "all 2 images have label 1: with"),
+        (Classification(num_classes=2, multi_label=True), np.zeros(2), None),
+        (Segmentation(num_classes=2), np.zeros((1, 2), np.uint8), "all label maps hold class 0 alone: with"),
+        (Segmentation(num_classes=2), np.array([[0, 1]], np.uint8), None),
     ):
         watch = Suspicions(task, window, 8 / 255)
         watch.watch(image, label)
         watch.watch(image, label)
-        assert (watch.verdict() is not None) == refused, task
+        with pytest.warns(UserWarning, match=warned) if warned else contextlib.nullcontext():
+            assert watch.verdict() is None, task

@@ -14,7 +14,7 @@ import torch
 from monai.data import CacheDataset, Dataset, MetaTensor
 from monai.transforms import Compose, EnsureTyped, Flipd, OneOf, RandFlipd, RandGaussianNoised
 from torch import nn
-from torch.utils.data import ConcatDataset, Subset
+from torch.utils.data import ConcatDataset, IterableDataset, Subset
 
 from monai_salm._version import __version__
 from monai_salm.digest import content_digest
@@ -151,9 +151,21 @@ class Stream:
         return {"image": GOOD, "label": 0}
 
 
-@pytest.mark.parametrize("dataset", [[], Stream()])
-def test_empty_data_sets_are_refused(dataset: Any, store: Path) -> None:
-    with pytest.raises(DataError, match="the data set is empty"):
+class Sequel(IterableDataset[Case]):
+    """Has a length, but no case by number."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[Case]:
+        yield {"image": GOOD, "label": 0}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "wrong"), [([], "is empty"), (Stream(), "is a Stream, which"), (Sequel(), "is a Sequel, which")]
+)
+def test_empty_data_sets_and_streams_are_refused(dataset: Any, wrong: str, store: Path) -> None:
+    with pytest.raises(DataError, match=f"the data set {wrong}"):
         make(dataset, store, surrogate=never)
     assert not folder_of(store).exists()
 
