@@ -222,6 +222,7 @@ def test_figures_are_not_invented(page: str) -> None:
         assert re.search(rf"(?<![\d.]){re.escape(figure)}(?![\d])", known), f"docs/{page}.md: where is {figure} from?"
 
 
+@pytest.mark.slow  # the packages of the site are at hand there
 @pytest.mark.parametrize(
     ("page", "link", "on_the_site"),
     [
