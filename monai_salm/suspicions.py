@@ -19,6 +19,13 @@ _FIRST = "use LoadImaged(..., ensure_channel_first=True) or EnsureChannelFirstd"
 _COLOURS = 4
 # No surrogate is needed for fewer voxels a side, so an axis of fewer may be one of channels.
 _SIDE = 8
+# What to do about a window from 0 to 1, or -1 to 1.
+_STORED = (
+    "Give the window in stored units, such as IntensityWindow(0, 255) for 8 bits or IntensityWindow(-160, 240) for CT, not in "
+    "those after scaling"
+)
+# Cases after which a wrong window is told of.
+_EARLY = 16
 # A window whose voxels are fewer than these shares of the data set is in the wrong units, or may be.
 _WRONG, _DOUBTFUL = 0.05, 0.5
 
@@ -138,49 +145,57 @@ class Suspicions:
         """
         if self.cases < 2:
             return None
-        wrong = self._drowned() or self._outside()
+        wrong = self._wrong_units()
         if wrong is None:
+            self._doubtful_units()
             self._window_of_8_bits()
             self._one_class()
         return wrong
 
+    def warn_early(self) -> None:
+        """Say after a few cases what the verdict would be: all have to be read, and that may take long."""
+        if self.cases == _EARLY and (wrong := self._wrong_units()) is not None:
+            _warn(f"the first {_EARLY} cases: {wrong}. If the others are like them, this ends with an error")
+
+    def _wrong_units(self) -> str | None:
+        span, budget = self._span, self._budget
+        # Images of one value each are blank, and their own affair.
+        if 0 < span <= min(budget, self.window.width / 10):
+            return (
+                f"{self._values}: noise of up to {budget:.3g} would drown them. Give the window in the images' units; if "
+                "they were rescaled while loading, take that out: noise is made for images as their files hold them"
+            )
+        if self._outside > 1 - _WRONG:
+            return f"{self._values}: nearly all lie outside and would stay unprotected. {_STORED}"
+        return None
+
+    def _doubtful_units(self) -> None:
+        if 0 < self._span <= min(2 * self._budget, self.window.width / 10):
+            _warn(
+                f"{self._values}: noise of up to {self._budget:.3g} is seen, for it is not small beside all that they show. "
+                "Give a window no wider than the images' values, or a smaller epsilon"
+            )
+        if self._outside > 1 - _DOUBTFUL:
+            _warn(f"{self._values}: {self._outside:.0%} lie outside and stay unprotected. {_STORED}")
+
     @property
     def _values(self) -> str:
-        return (
-            f"the images' values run from {self.low:g} to {self.high:g}, the window is {self.window.low:g} to "
-            f"{self.window.high:g}"
-        )
+        window = self.window
+        return f"the images' values run from {self.low:g} to {self.high:g}, the window is {window.low:g} to {window.high:g}"
 
-    def _drowned(self) -> str | None:
-        span, budget = self.high - self.low, self.epsilon * self.window.width
-        # Images of one value each are blank, and their own affair.
-        if not 0 < span <= min(2 * budget, self.window.width / 10):
-            return None
-        if span > budget:
-            _warn(
-                f"{self._values}: noise of up to {budget:.3g} is seen, for it is not small beside all that they show. Give a "
-                "window no wider than the images' values, or a smaller epsilon"
-            )
-            return None
-        return (
-            f"{self._values}: noise of up to {budget:.3g} would drown them. Give the window in the images' units; if they "
-            "were rescaled while loading, take that out: noise is made for images as their files hold them"
-        )
+    @property
+    def _span(self) -> float:
+        return self.high - self.low
 
-    def _outside(self) -> str | None:
+    @property
+    def _budget(self) -> float:
+        return self.epsilon * self.window.width
+
+    @property
+    def _outside(self) -> float:
+        """Share of the voxels outside a window that is that of scaled images, where the images are not."""
         counted = self.inside + self.outside
-        if self.window.width > 2 or self.high - self.low <= 50 * self.window.width or not counted:
-            return None
-        share = self.inside / counted
-        remedy = (
-            "Give the window in stored units, such as IntensityWindow(0, 255) for 8 bits or IntensityWindow(-160, 240) for CT, "
-            "not in those after scaling"
-        )
-        if share < _WRONG:
-            return f"{self._values}: nearly all lie outside and would stay unprotected. {remedy}"
-        if share < _DOUBTFUL:
-            _warn(f"{self._values}: {1 - share:.0%} lie outside and stay unprotected. {remedy}")
-        return None
+        return self.outside / counted if counted and self._span > 50 * self.window.width else 0.0
 
     def _one_class(self) -> None:
         if len(self.labels) != 1 or getattr(self.task, "multi_label", False):

@@ -139,7 +139,7 @@ MISTAKES: dict[str, Callable[[], Any]] = {
     "A data set without a length": lambda: make(IterableDataset(CASES)),
     "NaN in a data set": lambda: make(changed(CASES, image=with_nan)),
     "A window in Hounsfield units for images from 0 to 1": lambda: make(
-        changed(CASES, image=lambda image: (image / 255).astype(np.float32)), window=ABDOMEN
+        changed(CASES[:8], image=lambda image: (image / 255).astype(np.float32)), window=ABDOMEN
     ),
     "A window from 0 to 1 for images as they are stored": lambda: make(
         Dataset(scans(), LOAD), window=IntensityWindow(0, 1)
@@ -343,6 +343,13 @@ def test_a_few_odd_voxels_condemn_no_window(inside: int, warned: bool, refused: 
         watch.watch(image, np.array(label))
     with pytest.warns(UserWarning, match="stay unprotected") if warned else contextlib.nullcontext():
         assert (watch.verdict() is not None) == refused
+
+
+def test_a_wrong_window_is_told_of_before_all_is_read(tmp_path: Path) -> None:
+    scaled = changed(classification_cases(cases=40), image=lambda image: (image / 255).astype(np.float32))
+    with pytest.warns(UserWarning, match="the first 16 cases: .* drown them") as caught, pytest.raises(DataError):
+        make(scaled, window=ABDOMEN, store=str(tmp_path / "noise.db"))
+    assert len(caught) == 1
 
 
 def test_one_class_is_a_matter_of_the_task() -> None:
