@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -149,7 +150,8 @@ def _other_shape(lookup: Lookup) -> str | None:
     if shape in named or (not named and store.has_shape(shape)):
         return None
     known = f"its noise there is {named[0]}" if named else f"noise there is of shape {_listed(store)}"
-    return f"{known}. {_place(lookup, 'whatever crops, pads or resamples (RandSpatialCropd, Resized, Spacingd)')}"
+    place = _place(lookup, "whatever crops, pads or resamples (RandSpatialCropd, Resized, Spacingd)")
+    return f"{known}. {place}{_if_new(lookup)}"
 
 
 def _values(lookup: Lookup) -> str:
@@ -172,8 +174,36 @@ def _values(lookup: Lookup) -> str:
         )
     return (
         f"images of this shape are there, but none with these values ({span}): was it changed, compressed with loss or "
-        f"loaded by another reader, or is this the store of another data set? {place}"
+        f"loaded by another reader, or is this the store of another data set? {place}{_if_new(lookup)}"
     )
+
+
+def _if_new(lookup: Lookup) -> str:
+    """What to do about an image that is right as it is and came after the store was made; empty where that cannot be."""
+    changed = any(name.startswith("Rand") for name in lookup.applied)
+    if lookup.protected or changed or (lookup.name and lookup.store.shapes_of(lookup.name)):
+        return ""
+    if _could_join(lookup):
+        return '. If it is new, on_missing="generate" makes its noise (and needs its label)'
+    return ". If it is new, run precompute() with it in the data set"
+
+
+def _could_join(lookup: Lookup) -> bool:
+    """Whether the store has what noise for an image of this shape takes (``new_images``)."""
+    meta, shape = lookup.store.meta, lookup.image.shape
+    try:
+        kind, size = meta["view"]["kind"], tuple(meta["view"]["size"])
+        if len(shape) != len(size) + 1:
+            return False
+        if meta["method"].get("rounds", 0) > 0:  # else no network is needed
+            specs = lookup.store.rows("SELECT spec FROM network LIMIT 1")
+            if not specs or json.loads(specs[0][0])["in_channels"] != shape[0]:
+                return False
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        return False
+    if kind == "full":
+        return shape[1:] == size
+    return kind == "resize" or all(side >= least for side, least in zip(shape[1:], size, strict=True))
 
 
 def rescaled(image: Array, window: IntensityWindow) -> str | None:

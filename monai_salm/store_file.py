@@ -146,8 +146,11 @@ def damaged(path: Path, what: str) -> NoiseStoreError:
 
 def _cut_off(path: Path) -> NoiseStoreError | None:
     """The error for a file that is shorter than its own header says, as an interrupted copy is; None if it is not."""
-    with open(path, "rb") as file:
-        header, size = file.read(_HEADER_SIZE), path.stat().st_size
+    try:
+        with open(path, "rb") as file:
+            header, size = file.read(_HEADER_SIZE), path.stat().st_size
+    except OSError:  # asked while another error is told, which must not be hidden
+        return None
     if size and not header.startswith(_MAGIC):
         return None
     # https://www.sqlite.org/fileformat.html, section 1.3: the size of a page at byte 16, the number of pages at byte 28.

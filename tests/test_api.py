@@ -20,9 +20,12 @@ from typer.main import get_command
 
 import monai_salm
 from monai_salm.cli import app
+from monai_salm.recipes import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 LIST = Path(__file__).with_name("public_api.txt")
+#: Settings that public functions take, and that are imported from their own module.
+ARGUMENTS = (Recipe,)
 
 
 def signature(function: object) -> str:
@@ -57,6 +60,8 @@ def interface() -> Iterator[str]:
         # The hooks of methods and tasks are for those who write new ones (CONTRIBUTING.md), and may change.
         if inspect.isclass(value) and not hasattr(value, "spec"):
             yield from _members(value)
+    for value in ARGUMENTS:
+        yield f"{value.__module__}.{value.__name__}{signature(value)}"
     commands = get_command(app).commands  # type: ignore[attr-defined]
     for verb, command in sorted(commands.items()):
         parameters = command.get_params(command.make_context(verb, ["-"], resilient_parsing=True))
@@ -91,11 +96,13 @@ def test_config_files_find_every_name(name: str) -> None:
 
 
 def test_every_public_name_has_a_docstring_with_its_arguments() -> None:
-    for name in sorted(set(monai_salm.__all__) - {"__version__"}):
-        value = getattr(monai_salm, name)
+    values = [getattr(monai_salm, name) for name in sorted(set(monai_salm.__all__) - {"__version__"})]
+    for value in (*values, *ARGUMENTS):
         documented = "\n".join(inspect.getdoc(base) or "" for base in getattr(value, "__mro__", (value,)))
         for parameter in inspect.signature(value).parameters:
-            assert re.search(rf"^ *{parameter}: ", documented, re.MULTILINE), f"{name} does not say what {parameter} is"
+            assert re.search(rf"^ *{parameter}: ", documented, re.MULTILINE), (
+                f"{value.__name__} does not say what {parameter} is"
+            )
 
 
 def test_unknown_names_are_refused() -> None:

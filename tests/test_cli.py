@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import json
 import re
 import shlex
@@ -19,14 +20,15 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import monai_salm
-from monai_salm.cli import app, method_options, names, readers
-from monai_salm.cli.method_settings import SETTINGS, Setting
+from monai_salm.cli import app, manual, method_options, names, readers
+from monai_salm.cli.method_settings import SETTINGS, SURROGATES, Setting
 from monai_salm.countermeasures import COUNTERMEASURES, TIERS
 from monai_salm.evaluate import AUGMENTATIONS, CONTROLS
 from monai_salm.layouts import LAYOUTS
-from monai_salm.methods import METHODS
+from monai_salm.methods import METHODS, SALM
 from monai_salm.methods.views import VIEWS
 from monai_salm.networks import NETWORKS, SEGMENTATION_NETWORKS
+from monai_salm.tasks import Classification, Segmentation, Task
 
 RUNNER = CliRunner()
 ROOT = Path(__file__).resolve().parents[1]
@@ -349,33 +351,132 @@ def test_protect_goes_on_where_it_stopped(archive: Path, monkeypatch: pytest.Mon
 def test_every_setting_is_an_option() -> None:
     """Settings are written out for the manual; here they are held to the methods' dataclasses."""
     shown = run("generate", "--help").stdout
-    owners: dict[str, Any] = {}
-    for method in METHODS.values():
+    owners: dict[str, set[str]] = {}
+    for name, method in METHODS.items():
         for field in fields(method):
-            owners.setdefault(field.name, (method, field))
-    assert {setting.name for setting in SETTINGS} == set(owners)
+            owners.setdefault(field.name, set()).add(name)
+    assert {setting.name: set(setting.methods) for setting in SETTINGS} == owners
     for setting in SETTINGS:
-        method, field = owners[setting.name]
         assert f"{setting.flag} {setting.metavar}" in shown
-        assert setting.method == method.name
-        if setting.default:
-            read = method_options._reader(get_type_hints(method)[setting.name])
-            assert read(setting.default) == field.default
-        else:
-            assert field.default in (None, ())  # the help text says what is taken
-    assert owners["views"][0](views=tuple(VIEWS)).views == names.VIEWS
+        assert set(itertools.chain(*setting.others.values())) < set(setting.methods)
+        assert setting.methods[0] not in itertools.chain(*setting.others.values())
+    assert SALM(views=tuple(VIEWS)).views == names.VIEWS
+
+
+DEFAULTS = [(setting, name) for setting in SETTINGS for name in setting.methods]
+
+
+@pytest.mark.parametrize(("setting", "name"), DEFAULTS, ids=[f"{name}-{setting.name}" for setting, name in DEFAULTS])
+def test_the_default_that_is_shown_is_the_one_that_is_taken(setting: Setting, name: str) -> None:
+    """That of every method; where it depends on more than the method, words say on what."""
+    method, shown = METHODS[name], setting.default_of(name)
+    default = next(field.default for field in fields(method) if field.name == setting.name)
+    if default in (None, ()) and shown != "none":
+        assert " " in shown
+    else:
+        assert method_options._reader(get_type_hints(method)[setting.name])(shown) == default
+    # And it is shown as this method's.
+    whole = setting.text[setting.text.rindex("[default") :]
+    if not setting.others:
+        assert whole == f"[default: {shown}]"
+    else:
+        groups = dict(reversed(group.split(": ")) for group in re.split(r"[;t] of ", whole.removesuffix("]"))[1:])
+        assert name in groups[shown].split(", ")
+        assert len(groups) == len(setting.others) + 1
+
+
+IMAGES, VOXELS = Classification(num_classes=3), Segmentation(num_classes=3)
+SHARES = {1: "all", 5: "a fifth", 10: "a tenth", 20: "a twentieth"}
+
+
+def settled(name: str, task: Task, rank: int, networks: int = 1, **settings: Any) -> Any:
+    """A method with what it takes for a data set of three classes, the last of which is the rarest."""
+    labels = [np.array(label) for label in (0, 0, 0, 1, 1, 2)] if task is IMAGES else []
+    return METHODS[name](**settings).resolved(task, rank, labels, networks)
+
+
+@pytest.mark.parametrize("name", SURROGATES)
+def test_defaults_that_are_shown_in_words_are_true(name: str) -> None:
+    shown = {setting.name: setting.default_of(name) for setting in SETTINGS if name in setting.methods}
+    task = VOXELS if name in ("interslice_em", "roi_em") else IMAGES
+    zero = {"start": "zero"} if name == "salm" else {}
+    method, volumes = (settled(name, task, 2 if name != "interslice_em" else 3, **zero), settled(name, task, 3, **zero))
+    assert shown["step_size"] == f"{SHARES[round(method.epsilon / method.step_size)]} of epsilon"
+    if name != "tap":
+        images = METHODS[name].default_rounds[2]
+        assert f"{images} for images and {volumes.rounds} for volumes" in shown["rounds"]
+        assert name == "interslice_em" or method.rounds == images
+    if name == "tap":
+        assert shown["surrogate_steps"] == f"{method.surrogate_batches(per_epoch=1)} passes over the data"
+    if name in ("rem", "sem"):
+        assert (shown["attack_radius"], method.attack_radius) == ("half of epsilon", method.epsilon / 2)
+
+
+def test_defaults_of_salm_that_are_shown_in_words_are_true() -> None:
+    shown = {setting.name: setting.default for setting in SETTINGS if "salm" in setting.methods}
+    following, label = settled("salm", IMAGES, 2, networks=3), settled("salm", IMAGES, 2, start="zero")
+    for name in ("num_steps", "surrogate_steps"):
+        assert shown[name] == f"{getattr(following, name)} with target next, else {getattr(label, name)}"
+    assert shown["rounds"].startswith(
+        "one for each surrogate with target next; 0 for labels per voxel with start class"
+    )
+    assert following.rounds == 3
+    assert [settled("salm", VOXELS, 3, mask_scope=scope).rounds for scope in ("step", "sample")] == [0, 1]
+    assert settled("salm", VOXELS, 3, start="class", mask_source="random").rounds == 8
+    # Beginning and target.
+    several = Classification(num_classes=3, multi_label=True)
+    controls: list[dict[str, Any]] = [
+        {"mask_source": "random"},
+        {"mask_source": "foreground"},
+        {"perturb_type": "classwise"},
+    ]
+    assert [settled("salm", task, 2).start for task in (IMAGES, VOXELS, several)] == ["class", "class", "zero"]
+    assert {settled("salm", IMAGES, 2, **control).start for control in controls} == {"zero"}
+    assert [settled("salm", task, 2).target for task in (IMAGES, VOXELS, several)] == ["next", "label", "label"]
+    assert {settled("salm", IMAGES, 2, start="class", **control).target for control in controls} == {"label"}
+    # Masks and the class without a pattern.
+    smoothing = [settled("salm", IMAGES, 2, mask_scope=scope).mask_smoothing for scope in ("sample", "step")]
+    smoothing += [settled("salm", VOXELS, 2, mask_scope="sample").mask_smoothing, label.mask_smoothing]
+    assert smoothing == [5, 1, 1, 1]
+    assert shown["mask_smoothing"].startswith("5 for labels per image with start class and mask scope sample, else 1")
+    assert (shown["plain_class"], following.plain_class) == ("the rarest class", 2)
+    assert (shown["views"], following.views) == ("no views", ())
+
+
+def test_sections_of_the_manual_say_whose_settings_they_hold() -> None:
+    for setting in SETTINGS:
+        assert (setting.panel == manual.SALM) == (setting.methods == ("salm",))
+        assert (setting.panel == manual.STEPS) == (setting.methods == SURROGATES)
+        assert (setting.panel == manual.NOISE) == (setting.methods == names.METHODS)
+        assert (setting.panel == manual.OTHERS) == setting.text.startswith(f"{', '.join(setting.methods)}: ")
+    without = re.search(r"all methods but (.*)\)", manual.STEPS)
+    assert without
+    assert set(re.split(", | and ", without[1])) == set(METHODS) - set(SURROGATES)
+
+
+def test_plan_says_which_options_of_protect_it_takes() -> None:
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    protecting, planning = (
+        {option for parameter in commands[verb].params for option in parameter.opts if option.startswith("--")}
+        for verb in ("protect", "plan")
+    )
+    assert planning < protecting
+    text = " ".join(commands["plan"].help.split())
+    said = re.search(r"the options of protect, but not .*? looked at\.", text)
+    assert said
+    assert set(re.findall(r"--[a-z-]+", said[0])) == protecting - planning
 
 
 @pytest.mark.parametrize("setting", [setting for setting in SETTINGS if setting.values], ids=lambda s: s.name)
 def test_the_values_that_are_offered_are_those_that_are_taken(setting: Setting) -> None:
-    method = METHODS[setting.method]
+    method = setting.methods[0]
     for value in setting.values:
         texts = {setting.name: value}
         if setting.name == "start" and value == "zero":
             texts["rounds"] = "1"
-        assert method_options.make_method(setting.method, texts) is not None
+        assert method_options.make_method(method, texts) is not None
     with pytest.raises(typer.BadParameter) as refused:
-        method_options.make_method(setting.method, {setting.name: "no-such-value"})
+        method_options.make_method(method, {setting.name: "no-such-value"})
     for value in setting.values:
         assert value in str(refused.value), method
 

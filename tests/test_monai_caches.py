@@ -5,9 +5,14 @@ Without it MONAI hands it on in silence; that is shown too, so that the page say
 
 from __future__ import annotations
 
+import copy
+import itertools
+import logging
+import multiprocessing
 import os
 import pickle
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +27,7 @@ from monai.data.utils import pickle_hashing
 from monai.transforms import Compose, Lambdad, LoadImaged, RandFlipd, ScaleIntensityRanged, Spacingd, Transform
 from monai_samples import META, SAME, Samples, make_samples
 
+import monai_salm._object_digest
 from monai_salm import NoiseStore, SALMProtectd, SALMRestored, salm_hash_transform
 from monai_salm.intensity import apply_codes
 from monai_salm.noise import Noise, NoiseStoreError
@@ -222,9 +228,177 @@ def test_a_value_that_holds_itself_has_a_hash() -> None:
     assert salm_hash_transform(loop) == salm_hash_transform(loop) != salm_hash_transform([1, [1]])
 
 
-def test_what_cannot_be_seen_into_is_an_error_that_says_so() -> None:
-    with pytest.raises(TypeError, match=r"cannot see what an object of .* is set to.*after the first random transform"):
-        salm_hash_transform([iter([1])])
+class Holding(Transform):
+    """A transform that holds anything."""
+
+    def __init__(self, **held: Any) -> None:
+        vars(self).update(held)
+
+    def __call__(self, data: Any) -> Any:
+        return data
+
+
+class Stateful(Holding):
+    """One that says what its state is."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "handle"}
+
+
+class Unpicklable(Holding):
+    """One that refuses to be pickled, and can be seen into all the same."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        raise TypeError("cannot be pickled")
+
+
+class Slotted:
+    """An object without a dictionary that can be referred to weakly."""
+
+    __slots__ = ("__weakref__", "value")
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+LOCKS: list[Callable[[], Any]] = [
+    *(threading.Lock, threading.RLock, threading.Condition, threading.Event, threading.BoundedSemaphore, threading.local),
+    *(multiprocessing.Lock, multiprocessing.RLock, multiprocessing.Condition, multiprocessing.Event),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: f"{getattr(lock, '__module__', '')}.{lock.__name__}")
+def test_locks_say_nothing_of_what_is_cached(lock: Callable[[], Any]) -> None:
+    held = lock()
+    first = salm_hash_transform([Holding(lock=held, factor=1)])
+    if hasattr(held, "acquire"):
+        held.acquire()
+    assert salm_hash_transform([Holding(lock=held, factor=1)]) == first
+    assert salm_hash_transform([Holding(lock=lock(), factor=1)]) == first
+    assert salm_hash_transform([Holding(lock=lock(), factor=2)]) != first
+
+
+def test_a_logger_counts_with_its_name() -> None:
+    logger = logging.getLogger("monai_salm.first")
+    first = salm_hash_transform([Holding(logger=logger)])
+    logger.addHandler(logging.NullHandler())
+    assert salm_hash_transform([Holding(logger=logging.getLogger("monai_salm.first"))]) == first
+    assert salm_hash_transform([Holding(logger=logging.getLogger("monai_salm.second"))]) != first
+    assert salm_hash_transform([Holding(logger=logging.getLogger())]) != first
+
+
+def test_an_object_counts_with_what_its_class_says_its_state_is() -> None:
+    first = salm_hash_transform([Stateful(factor=1, handle=iter([1]))])
+    assert salm_hash_transform([Stateful(factor=1)]) == first
+    assert salm_hash_transform([Stateful(factor=2)]) != first
+    assert salm_hash_transform([Unpicklable(factor=1)]) != salm_hash_transform([Unpicklable(factor=2)])
+    assert salm_hash_transform([Slotted(1)]) != salm_hash_transform([Slotted(2)])
+
+
+def test_a_function_with_an_empty_cell_has_a_hash() -> None:
+    def with_cells(*, full: bool, empty: bool) -> Callable[[], Any]:
+        one = late = 1
+
+        def function() -> Any:
+            return one, late
+
+        if not full:
+            del one
+        if empty:
+            del late
+        return function
+
+    cells = [{"full": full, "empty": empty} for full, empty in itertools.product((False, True), repeat=2)]
+    hashes = [salm_hash_transform([Lambdad("image", with_cells(**which))]) for which in cells]
+    assert len(set(hashes)) == len(cells)
+    assert [salm_hash_transform([Lambdad("image", with_cells(**which))]) for which in cells] == hashes
+
+
+UNSEEN = r"cannot see what an object of .*iterator is set to"
+HIDDEN: dict[str, tuple[Any, str]] = {
+    "list": ([LOAD, Holding(model=iter([1]))], r"^transforms\[1\]\.model: " + UNSEEN),
+    "chain": (Compose([LOAD, Holding(model=iter([1]))]), r"^Compose\.transforms\[1\]\.model: "),
+    "nested chain": (
+        Compose([Compose([LOAD, Nothing()]), Holding(model=iter([1]))]),
+        r"^Compose\.flatten\(\)\.transforms\[2\]\.model: ",
+    ),
+    "dictionary": ({"first": [0, Holding(models={"a": 1, "b": [iter([1])]})]}, r"^dict\['first'\]\[1\]\.models\['b'\]\[0\]: "),
+    "function": ([Lambdad("image", partial(print, iter([1])))], r"^transforms\[0\]\..*\.args\[0\]: "),
+    "state": ([Stateful(inner=iter([1]))], r"^transforms\[0\]\.__getstate__\(\)\['inner'\]: "),
+    "alone": (iter([1]), r"^list_iterator: " + UNSEEN),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", HIDDEN)
+def test_what_cannot_be_seen_into_is_an_error_that_says_where_it_is(what: str) -> None:
+    value, message = HIDDEN[what]
+    with pytest.raises(TypeError, match=message) as caught:
+        salm_hash_transform(value)
+    for remedy in ("__getstate__", "after the first random transform", "hash_transform a function of your own"):
+        assert remedy in str(caught.value)
+
+
+def test_parts_that_never_end_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless:
+        def __getstate__(self) -> list[Any]:
+            return [Endless()]
+
+    monkeypatch.setattr(monai_salm._object_digest, "_MOST_HOLDERS", 100)
+    with pytest.raises(TypeError, match=r"^transforms\[0\]\..*: more than 100 lists and objects .*__getstate__"):
+        salm_hash_transform([Endless()])
+
+
+class Node:
+    """Part of a net."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+        self.others: list[Node] = []
+
+
+def all_with_all(size: int, odd: int = 0) -> list[Node]:
+    nodes = [Node(odd if index == size - 1 else 0) for index in range(size)]
+    for node in nodes:
+        node.others = nodes
+    return nodes
+
+
+def test_every_object_is_looked_at_once() -> None:
+    """Otherwise each of these would take longer than the universe is old."""
+    shared: Any = [1]
+    for _ in range(200):
+        shared = [shared, {"a": shared, "b": (shared,)}]
+    assert salm_hash_transform(shared) == salm_hash_transform(shared)
+    assert salm_hash_transform(all_with_all(60)) == salm_hash_transform(all_with_all(60))
+    assert salm_hash_transform(all_with_all(60)) != salm_hash_transform(all_with_all(60, odd=1))
+    deep: Any = 1
+    for _ in range(5_000):  # more than Python recurses
+        deep = [deep]
+    assert salm_hash_transform(deep) != salm_hash_transform([deep])
+
+
+def test_a_hash_does_not_say_what_is_shared() -> None:
+    part = {"a": [1, 2]}
+    assert salm_hash_transform([part, part]) == salm_hash_transform([part, copy.deepcopy(part)])
+    loop: list[Any] = [1]
+    loop.append(loop)
+    longer: list[Any] = [1, [1]]
+    longer[1].append(longer)
+    assert salm_hash_transform(loop) == salm_hash_transform(longer) == salm_hash_transform([1, loop])
+    assert salm_hash_transform({"x": loop}) == salm_hash_transform({"x": longer})
+
+
+def test_circles_that_differ_have_different_hashes() -> None:
+    def circle(*values: int) -> list[Any]:
+        links: list[list[Any]] = [[value] for value in values]
+        for link, after in zip(links, [*links[1:], links[0]], strict=True):
+            link.append(after)
+        return links[0]
+
+    circles = [circle(1), circle(2), circle(1, 2), circle(2, 1), circle(1, 1, 2), circle(1, 2, 2), circle(1, 2, 3)]
+    different = [*circles, [circle(1), 1], [2, circle(1, 2), 3], {1: circle(1)}, {2: circle(1)}]
+    assert len({salm_hash_transform(value) for value in different}) == len(different)
+    assert salm_hash_transform(circle(1, 2, 1, 2)) == salm_hash_transform(circle(1, 2))
 
 
 def test_a_store_that_is_not_there_is_an_error(samples: Samples, tmp_path: Path) -> None:

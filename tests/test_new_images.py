@@ -40,7 +40,7 @@ from monai_salm.recipes import Recipe
 from monai_salm.scan import DataError
 from monai_salm.store import NoiseStore, NoiseStoreError
 from monai_salm.tasks import Classification, LabelError, Segmentation, Task
-from monai_salm.transforms import SALMProtect, SALMProtectd
+from monai_salm.transforms import SALMProtect, SALMProtectd, SALMRestored
 
 WINDOW = IntensityWindow(0, 255)
 BUDGET = 8  # stored units: epsilon 8/255 of the window
@@ -306,6 +306,56 @@ def test_image_that_does_not_fit_the_store_is_an_error(image: np.ndarray, messag
     assert len(store) == 8
 
 
+def not_found_of(store: NoiseStore, image: Any, **item: Any) -> str:
+    with pytest.raises(ImageNotFoundError) as caught:
+        SALMProtectd("image", store)({"image": image, **item})
+    return str(caught.value)
+
+
+JOINING = 'If it is new, on_missing="generate" makes its noise (and needs its label)'
+ANEW = "If it is new, run precompute() with it in the data set"
+
+
+@pytest.mark.parametrize("name", METHOD_SETTINGS)
+def test_error_for_an_image_that_is_not_there_says_how_a_new_one_joins(
+    name: str, store_of: Any, new: dict[str, Any]
+) -> None:
+    store = store_of(name)
+    assert not_found_of(store, new["image"]).endswith(JOINING)
+    assert not_found_of(store, new["image"], name=new["name"]).endswith(JOINING)
+    SALMProtectd("image", store, label_key="label", on_missing="generate")(new)  # and so it does
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 17), (2, 16, 16), (1, 16, 16, 16), (16,), ()])
+def test_error_for_an_image_that_cannot_join_does_not_say_that_it_can(shape: tuple[int, ...], store_of: Any) -> None:
+    """Those of ``test_image_that_does_not_fit_the_store_is_an_error``."""
+    assert not_found_of(store_of("em"), np.full(shape, 9, np.uint8)).endswith(ANEW)
+
+
+def test_error_for_an_image_that_is_not_new_does_not_speak_of_new_ones(store_of: Any, make_classification: Any) -> None:
+    store, known = store_of("em"), make_classification(cases=8)[0]
+    for image in (known["image"] + 1, known["image"][:, 1:], known["image"][:, ::-1]):
+        assert "new" not in not_found_of(store, image, name=known["name"])
+    drawn = RandFlip(prob=1.0, spatial_axis=0)(MetaTensor(torch.from_numpy(known["image"] + 1)))
+    assert "new" not in not_found_of(store, drawn)
+    with pytest.raises(ImageNotFoundError) as caught:
+        SALMRestored("image", store)({"image": known["image"] + 1})
+    assert "new" not in str(caught.value)
+
+
+def test_error_says_how_a_new_image_of_another_shape_joins_where_views_allow_it(
+    make_segmentation: Any, make_classification: Any, tmp_path: Path
+) -> None:
+    task = Segmentation(num_classes=2)
+    patches = make_store(tmp_path / "a.db", make_segmentation(cases=2), SALM(), task, patch_size=(8, 16))
+    assert not_found_of(patches, np.full((1, 9, 17), 9, np.uint8)).endswith(JOINING)
+    assert not_found_of(patches, np.full((1, 9, 15), 9, np.uint8)).endswith(ANEW)
+    cases = make_classification(cases=4)
+    resized = make_store(tmp_path / "b.db", cases, EM(**QUICK), Classification(num_classes=2), view_size=(8, 8))
+    assert not_found_of(resized, np.full((1, 13, 21), 9, np.uint8)).endswith(JOINING)
+    assert not_found_of(resized, np.full((3, 13, 21), 9, np.uint8)).endswith(ANEW)
+
+
 def test_image_changed_at_random_before_is_refused_or_the_store_would_fill_up(store_of: Any, new: Any) -> None:
     store = store_of("em")
     image = RandFlip(prob=1.0, spatial_axis=0)(MetaTensor(torch.from_numpy(new["image"])))
@@ -328,6 +378,7 @@ def test_store_of_a_custom_factory_says_what_to_do(make_classification: Any, tmp
 
     task = Classification(num_classes=2)
     store = make_store(tmp_path / "noise.db", make_classification(cases=4), EM(**QUICK), task, surrogate=factory)
+    assert not_found_of(store, new["image"]).endswith(ANEW)
     with pytest.raises(NoiseStoreError, match=r"keeps no surrogates.*or with surrogates by name"):
         generate_noise(store, new["image"], new["label"], "new")
 

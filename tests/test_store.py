@@ -705,6 +705,12 @@ def test_forged_surrogate_is_an_error(store: NoiseStore, weights: Any) -> None:
         store.networks()
 
 
+def test_an_error_is_not_hidden_by_a_file_that_is_gone(tmp_path: Path) -> None:
+    """Whether the file was cut off is asked while SQLite's own error is told."""
+    error = store_file.store_error(tmp_path / "gone.db", sqlite3.DatabaseError("database disk image is malformed"))
+    assert "gone.db is damaged: database disk image is malformed. Restore it" in str(error)
+
+
 def test_store_in_use_says_so_and_is_not_called_damaged(
     store: NoiseStore, noise: Noise, monkeypatch: pytest.MonkeyPatch
 ) -> None:

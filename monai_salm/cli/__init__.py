@@ -31,6 +31,7 @@ app = typer.Typer(
     )
     + "\n\nExit codes: 0 done, 1 failed or partly done, 2 wrong usage.",
     no_args_is_help=True,
+    context_settings={"max_content_width": 100},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

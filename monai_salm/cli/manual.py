@@ -10,10 +10,11 @@ from typing import Any
 from typer.core import TyperCommand, TyperGroup
 
 DATA, NOISE, VICTIMS, NETWORKS = "Data", "Noise", "Victims and adversaries", "Networks and device"
-STEPS, OTHERS = "Noise steps and surrogate training", "Settings of other methods than salm"
+SALM, OTHERS = "Settings of salm", "Settings of other methods than salm"
+STEPS = "Noise steps and surrogate training (all methods but lsp, ar and random_noise)"
 FILES, REST = "Files", "Other options"
 #: Sections of a verb's options, in their order; those without a section stand under the last.
-SECTIONS = ("Arguments", DATA, NOISE, VICTIMS, NETWORKS, FILES, STEPS, OTHERS, REST)
+SECTIONS = ("Arguments", DATA, NOISE, SALM, VICTIMS, NETWORKS, FILES, STEPS, OTHERS, REST)
 
 
 def examples(text: str) -> str:

@@ -35,8 +35,9 @@ def plan(
 ) -> Outcome:
     """Say what protect would do, what it would refuse, and about how long it would take; writes nothing.
 
-    Reads every image once and times a few steps of the networks on this machine. Takes the options that protect takes. The exit
-    code is 1 if anything would be left out or refused.
+    Reads every image once and times a few steps of the networks on this machine. Takes INPUT and the options of protect, but
+    not --seed, on which nothing here depends, nor OUTPUT, --store, --overwrite, --jobs and --sign-key: what they name is not
+    looked at. The exit code is 1 if anything would be left out or refused.
     """
     chosen = make_method(method, ctx.obj)
     settings = opt.network_settings(surrogate, width, patch_size, view_size, device)

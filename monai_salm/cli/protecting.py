@@ -114,7 +114,7 @@ def protect(
 
     These are generate, publish and verify in one call. Publish OUTPUT, and keep INPUT and the noise store to yourself. A call
     that was interrupted, made again, goes on where it stopped. An image that cannot be read or protected is left out and listed,
-    and the exit code is then 1. "monai-salm plan INPUT" says beforehand what would be refused, and about how long it will take.
+    and the exit code is then 1. The verb plan says beforehand what would be refused, and about how long it will take.
     """
     from monai_salm.publish import check_publishable
     from monai_salm.publish.staging import Staging
