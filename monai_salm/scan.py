@@ -12,6 +12,7 @@ import torch
 from monai.transforms import Compose, OneOf, Randomizable, RandomOrder, SomeOf
 from torch.utils.data import DataLoader, IterableDataset
 
+from monai_salm._warn import DataWarning as DataWarning
 from monai_salm.digest import content_digest
 from monai_salm.intensity import Array, Grid, IntensityWindow, grid_of
 from monai_salm.suspicions import Suspicions, warn_of_axes, wrong_axes

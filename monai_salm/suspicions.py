@@ -6,11 +6,11 @@ Each image by itself may be as it is; that all of them are is what gives the mis
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from monai_salm._warn import warn
 from monai_salm.intensity import Array, IntensityWindow
 from monai_salm.tasks import Task
 
@@ -65,10 +65,10 @@ def warn_of_axes(shape: Sequence[int], meta: Mapping[str, object] | None) -> Non
     shape = tuple(shape)
     spatial = _spatial_shape(meta)
     if len(shape) == 4 and _seems_last(shape, spatial):
-        _warn(f"{_last(shape)}. If so, move that axis to the front (np.moveaxis(image, -1, 0), EnsureChannelFirstd)")
+        warn(f"{_last(shape)}. If so, move that axis to the front (np.moveaxis(image, -1, 0), EnsureChannelFirstd)")
     # A stack of slices, where a 2D image of as many channels would be as good.
     if len(shape) == 3 and spatial != shape[1:] and shape[0] >= 2 * _SIDE and 4 * shape[0] >= min(shape[1:]):
-        _warn(
+        warn(
             f"images of shape {shape} are taken for 2D images of {shape[0]} channels. If they are volumes, they lack "
             f"the channel axis, and should be {(1, *shape)}: {_FIRST}"
         )
@@ -98,10 +98,6 @@ def _channel_is_named(meta: Mapping[str, object]) -> bool:
 
 def _is_array_file(meta: Mapping[str, object]) -> bool:
     return str(meta.get("filename_or_obj", "")).lower().endswith((".npy", ".npz"))
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, stacklevel=3)
 
 
 class Suspicions:
@@ -155,7 +151,7 @@ class Suspicions:
     def warn_early(self) -> None:
         """Say after a few cases what the verdict would be: all have to be read, and that may take long."""
         if self.cases == _EARLY and (wrong := self._wrong_units()) is not None:
-            _warn(f"the first {_EARLY} cases: {wrong}. If the others are like them, this ends with an error")
+            warn(f"the first {_EARLY} cases: {wrong}. If the others are like them, this ends with an error")
 
     def _wrong_units(self) -> str | None:
         span, budget = self._span, self._budget
@@ -171,12 +167,12 @@ class Suspicions:
 
     def _doubtful_units(self) -> None:
         if 0 < self._span <= min(2 * self._budget, self.window.width / 10):
-            _warn(
+            warn(
                 f"{self._values}: noise of up to {self._budget:.3g} is seen, for it is not small beside all that they show. "
                 "Give a window no wider than the images' values, or a smaller epsilon"
             )
         if self._outside > 1 - _DOUBTFUL:
-            _warn(f"{self._values}: {self._outside:.0%} lie outside and stay unprotected. {_STORED}")
+            warn(f"{self._values}: {self._outside:.0%} lie outside and stay unprotected. {_STORED}")
 
     @property
     def _values(self) -> str:
@@ -203,7 +199,7 @@ class Suspicions:
         (only,) = self.labels
         what = "label maps hold class" if self.task.kind == "segmentation" else f"{self.cases} images have label"
         alone = " alone" if self.task.kind == "segmentation" else ""
-        _warn(
+        warn(
             f"all {what} {only}{alone}: with one class there is nothing to learn, and noise cannot stand for the class. Is "
             "label_key the right one? Protect all classes in one call"
         )
@@ -211,7 +207,7 @@ class Suspicions:
     def _window_of_8_bits(self) -> None:
         window = self.window
         if (window.low, window.high) == (0, 255) and not self.uint8 and (self.low < -64 or self.high > 1020):
-            _warn(
+            warn(
                 f"the window 0 to 255 is that of 8-bit images, but values run from {self.low:g} to {self.high:g}: what lies "
                 "outside gets no noise. For CT take the range that networks are trained on, such as "
                 "IntensityWindow(-160, 240); docs/epsilon.md has windows for other modalities"

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from published_samples import make_folder
 from typer.testing import CliRunner
 
@@ -52,6 +54,21 @@ def test_one_bad_file_is_listed_and_the_exit_code_is_1(folder: Path) -> None:
     )
     assert result.exit_code == 1
     assert "1 left out:\n  training/i1.nii.gz: " in result.stdout
+
+
+@pytest.mark.filterwarnings("default")
+def test_warnings_are_said_like_errors(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    for index in range(3):
+        values = np.random.default_rng(index).integers(20, 230, (16, 16)).astype(np.uint8)
+        Image.fromarray(values).save(tmp_path / f"set/{index}.png")
+    (tmp_path / "set/labels.csv").write_text("image,label\n0.png,1\n1.png,1\n2.png,1\n")
+    result = CliRunner().invoke(
+        app, ["protect", str(tmp_path / "set"), str(tmp_path / "out"), "--method", "random_noise"]
+    )
+    assert result.exit_code == 0
+    assert "monai-salm: warning: all 3 images have label 1: with one class" in result.stderr
+    assert "suspicions.py" not in result.stderr
 
 
 def test_splits_are_protected_together(folder: Path) -> None:

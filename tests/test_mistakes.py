@@ -39,7 +39,7 @@ from monai_salm import (
     Segmentation,
     precompute,
 )
-from monai_salm.scan import DataError
+from monai_salm.scan import DataError, DataWarning
 from monai_salm.store import NoiseStoreError
 from monai_salm.suspicions import Suspicions, warn_of_axes, wrong_axes
 
@@ -213,6 +213,8 @@ def test_one_class_is_warned_of(tmp_path: Path) -> None:
         made = make(changed(CASES, label=lambda label: 0), store=str(tmp_path / "noise.db"))
     assert words(str(caught[0].message)) == words(SHOWN["One class only"])
     assert len(made) == len(CASES)
+    assert caught[0].category is DataWarning
+    assert caught[0].filename == __file__, "a warning names the line that called the package"
 
 
 def test_lost_metadata_do_no_harm(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,14 +7,16 @@ import inspect
 import json
 import math
 import sys
-from collections.abc import Callable
-from contextlib import nullcontext, redirect_stdout
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 
 from monai_salm._launch import launch
+from monai_salm._warn import DataWarning
 from monai_salm.cli.ranks import begin_as_rank
 from monai_salm.progress import show_progress
 
@@ -68,7 +70,7 @@ def verb(function: Callable[..., Outcome]) -> Callable[..., None]:
             if place.size > 1:
                 begin_as_rank(function.__name__, place)
             # Whatever a library prints must not mix with the object.
-            with redirect_stdout(sys.stderr) if as_json else nullcontext():
+            with redirect_stdout(sys.stderr) if as_json else nullcontext(), _own_warnings(first):
                 if "progress" in signature.parameters:
                     with show_progress(silent=quiet or not first) as progress:
                         outcome = function(**options, progress=progress)
@@ -93,6 +95,23 @@ def verb(function: Callable[..., Outcome]) -> Callable[..., None]:
     keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
     run.__signature__ = inspect.Signature([*keyword_only, *common])  # type: ignore[attr-defined]
     return run
+
+
+@contextmanager
+def _own_warnings(first: bool) -> Iterator[None]:
+    """What the package warns of is said like its errors, without a place in the code; others' warnings stay as they are."""
+    with warnings.catch_warnings():
+        other = warnings.showwarning
+        warnings.simplefilter("always" if first else "ignore", DataWarning)
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+            if issubclass(category, DataWarning):
+                typer.echo(f"monai-salm: warning: {message}", err=True)
+            else:
+                other(message, category, *place, **options)
+
+        warnings.showwarning = show
+        yield
 
 
 def _print_json(data: dict[str, Any]) -> None:
