@@ -102,6 +102,16 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
+class _Named(ModuleType):
+    """A module that is called as the public function of its name.
+
+    Python 3.13's ``pydoc.locate``, by which MONAI looks up ``_target_: monai_salm.publish``, finds the module.
+    """
+
+    def __call__(self, *args: Any, **settings: Any) -> Any:
+        return getattr(self, self.__name__.rpartition(".")[2])(*args, **settings)
+
+
 class _Package(ModuleType):
     """Keeps ``monai_salm.publish`` and its like the functions.
 
@@ -109,7 +119,9 @@ class _Package(ModuleType):
     """
 
     def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOME and isinstance(value, ModuleType)):
+        if name in _HOME and isinstance(value, ModuleType):
+            value.__class__ = _Named
+        else:
             super().__setattr__(name, value)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
@@ -40,7 +42,7 @@ _INHERITED: list[sqlite3.Connection] = []
 
 
 class HeldConnection:
-    """A connection that is closed when nobody holds it any more, as when the thread that opened it ends.
+    """A connection that is closed when nobody holds this object any more, as when the thread that opened it ends.
 
     Python 3.13 warns of connections that are left to the garbage collector.
 
@@ -50,16 +52,22 @@ class HeldConnection:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection, self.pid = connection, os.getpid()
+        # Not __del__: of a cycle (a store that an exception's frames hold) the garbage collector finalizes the oldest first,
+        # and that is the connection. What a weak reference calls is called before them all.
+        self._finalizer = weakref.finalize(self, _close, connection, self.pid)
+        # A daemon thread may be within a query when Python exits.
+        self._finalizer.atexit = not threading.current_thread().daemon
 
     def close(self) -> None:
         """Close the connection; one that came through a fork is put aside."""
-        if self.pid == os.getpid():
-            self.connection.close()
-        elif not any(kept is self.connection for kept in _INHERITED):
-            _INHERITED.append(self.connection)
+        self._finalizer()
 
-    def __del__(self) -> None:
-        self.close()
+
+def _close(connection: sqlite3.Connection, pid: int) -> None:
+    if pid == os.getpid():
+        connection.close()
+    else:
+        _INHERITED.append(connection)
 
 
 def create_file(path: Path, description: tuple[str, bytes]) -> None:

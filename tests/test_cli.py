@@ -631,7 +631,7 @@ def test_help_is_quick_and_module_runs() -> None:
 
 def test_public_functions_are_never_hidden_by_their_modules() -> None:
     names = ("publish", "precompute", "evaluate")
-    lines = ["import importlib, monai_salm"]
+    lines = ["import importlib, inspect, monai_salm"]
     for name in names:
         lines += [
             f"import monai_salm.{name} as first",
@@ -640,10 +640,10 @@ def test_public_functions_are_never_hidden_by_their_modules() -> None:
             f"third = monai_salm.{name}",
             "importlib.reload(importlib.import_module('monai_salm'))",
             f"from monai_salm import {name} as fourth",
-            "print([callable(f) for f in (first, second, third, fourth)], callable(module))",
+            "print([inspect.isfunction(f) for f in (first, second, third, fourth)], inspect.ismodule(module))",
         ]
     result = python("-W", "error", "-c", "\n".join(lines))
-    assert result.stdout == "[True, True, True, True] False\n" * len(names), result.stderr
+    assert result.stdout == "[True, True, True, True] True\n" * len(names), result.stderr
 
 
 def test_public_names_exist() -> None:

@@ -82,7 +82,7 @@ def test_a_noise_step_follows_the_mean_gradient_over_the_draws(make_problem: Mak
 
 
 def _seed(*purpose: int) -> int:
-    return int(np.random.SeedSequence(list(purpose)).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence(list(purpose)).generate_state(1, np.uint64)[0]) >> 1
 
 
 class Clean(EM):

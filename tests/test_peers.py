@@ -191,7 +191,7 @@ def perturbation(name: str, network: Any, task: Task, inputs: torch.Tensor, labe
 
 
 def job_generator(*purpose: int) -> torch.Generator:
-    seed = np.random.SeedSequence([0, *purpose]).generate_state(1, np.uint64)[0] >> 1
+    seed = int(np.random.SeedSequence([0, *purpose]).generate_state(1, np.uint64)[0]) >> 1
     return torch.Generator().manual_seed(int(seed))
 
 

@@ -162,16 +162,16 @@ def test_a_process_that_begins_in_a_folder_being_removed_keeps_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = folder / "out/set"
-    rmdir = os.rmdir
+    rmdir = Path.rmdir
     others = []
 
-    def beginning(path: Any, **options: Any) -> None:
-        if str(path) == str(Staging(output).folder) and not others:
+    def beginning(path: Path) -> None:
+        if path == Staging(output).folder and not others:
             others.append(Staging.hold(output, {"verb": "other"}))
             others[0].__enter__()
-        rmdir(path, **options)
+        rmdir(path)
 
-    monkeypatch.setattr(os, "rmdir", beginning)
+    monkeypatch.setattr(Path, "rmdir", beginning)  # Python 3.10's holds its own os.rmdir
     with Staging.hold(output, {"verb": "publish"}) as staging:
         staging.copy.mkdir()
         staging.move_into_place()

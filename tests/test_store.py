@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -13,6 +14,7 @@ import struct
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -328,6 +330,44 @@ def test_forked_process_opens_its_own_connection(store: NoiseStore, noise: Noise
     assert os.waitpid(pid, 0)[1] == 0
     assert same(store.get(noise.digest), noise)
     assert store._connect() is connection
+
+
+def closed(connection: sqlite3.Connection) -> bool:
+    try:
+        connection.execute("SELECT 1")
+    except sqlite3.ProgrammingError as error:
+        return "closed" in str(error)
+    return False
+
+
+def test_a_connection_is_closed_with_the_store_that_opened_it(store: NoiseStore) -> None:
+    holder = NoiseStore(store.path)
+    connection = holder._connect()
+    del holder
+    assert closed(connection)
+
+
+def test_a_connection_is_closed_with_the_thread_that_opened_it(store: NoiseStore) -> None:
+    found: list[sqlite3.Connection] = []
+    thread = threading.Thread(target=lambda: found.append(store._connect()))
+    thread.start()
+    thread.join()
+    assert closed(found[0])
+    assert not closed(store._connect())
+
+
+def test_a_store_in_a_cycle_leaves_no_connection_to_the_garbage_collector(store: NoiseStore) -> None:
+    """The frames of an exception make such cycles. Python 3.13 warns if the collector meets a connection that is open."""
+    ignored: list[sys.UnraisableHookArgs] = []
+    cycle: list[object] = [NoiseStore(store.path)]
+    cycle.append(cycle)
+    cycle[0]._connect()  # type: ignore[attr-defined]
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patched:
+        warnings.simplefilter("error")
+        patched.setattr(sys, "unraisablehook", ignored.append)
+        del cycle
+        gc.collect()
+    assert not ignored
 
 
 def test_replaced_store_is_read_anew(store: NoiseStore, noise: Noise, tmp_path: Path, rng: np.random.Generator) -> None:

@@ -64,7 +64,7 @@ class Job:
 
     def derive(self, *purpose: int) -> int:
         """A seed for a purpose, from the job's."""
-        return int(np.random.SeedSequence([self.seed, *purpose]).generate_state(1, np.uint64)[0] >> 1)
+        return int(np.random.SeedSequence([self.seed, *purpose]).generate_state(1, np.uint64)[0]) >> 1
 
 
 @dataclass(frozen=True, kw_only=True)
