@@ -692,7 +692,7 @@ def test_noise_begins_as_the_pattern_of_its_class(kind: str, make_problem: MakeP
 
 @pytest.mark.filterwarnings("ignore:all 3 images have label 1:UserWarning")
 @pytest.mark.parametrize(
-    ("labels", "plain"), [([0, 0, 1, 1, 1, 1], 0), ([0, 0, 0, 0, 2, 2], 2), ([0, 39, 39, 17, 17], 0)]
+    ("labels", "plain"), [([0, 0, 1, 1, 1, 1], 0), ([0, 0, 0, 0, 2, 2], 2), ([1, 1, 1], 1), ([0, 39, 39, 17, 17], 0)]
 )
 def test_the_rarest_class_present_is_plain(labels: list[int], plain: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)

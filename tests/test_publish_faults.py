@@ -183,7 +183,7 @@ def test_a_process_that_begins_in_a_folder_being_removed_keeps_it(
 
 def contending(output: str, queue: Any) -> None:
     answers = set()
-    for turn in range(100):
+    for turn in range(40):
         try:
             Staging(Path(output)).remove_finished()
             with Staging.hold(Path(output), {"job": turn % 2}) as staging:
