@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import shutil
 import uuid
@@ -13,6 +14,7 @@ from typing import BinaryIO
 
 _CHUNK = 1 << 20
 _LONG_NAME = 200
+_LOCK_ATTEMPTS = 100
 
 
 @contextmanager
@@ -65,7 +67,7 @@ def try_lock(path: Path, *, shared: bool = False) -> int | None:
     Returns:
         The descriptor, or None if somebody else holds the lock. Where there are no advisory locks (Windows), always one.
     """
-    while True:
+    for attempt in itertools.count():
         descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
         try:
             import fcntl
@@ -76,9 +78,11 @@ def try_lock(path: Path, *, shared: bool = False) -> int | None:
         except BlockingIOError:
             os.close(descriptor)
             return None
-        if _is_at(descriptor, path):
+        # A file system that never tells the same of both is believed in the end.
+        if attempt >= _LOCK_ATTEMPTS or _is_at(descriptor, path):
             return descriptor
         os.close(descriptor)  # whoever held it has removed the file: a lock on it would keep nobody out
+    raise AssertionError  # never reached
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

@@ -104,7 +104,8 @@ def scan(
         if not repeated:
             key = content_digest(case.label)
             suspicions.watch(case.image, case.label)
-            suspicions.warn_early()
+            if index + 1 < len(dataset):
+                suspicions.warn_early()
             seen[case.digest] = labels.setdefault(key, key)  # one object for all cases of a label
             names.append(case.name)
             yield case

@@ -69,6 +69,8 @@ def test_warnings_are_said_like_errors(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert "monai-salm: warning: all 3 images have label 1: with one class" in result.stderr
     assert "suspicions.py" not in result.stderr
+    (warning,) = run("plan", tmp_path / "set", "--method", "random_noise")["warnings"]
+    assert warning.startswith("all 3 images have label 1: with one class")
 
 
 def test_splits_are_protected_together(folder: Path) -> None:

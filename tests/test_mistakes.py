@@ -347,11 +347,16 @@ def test_a_few_odd_voxels_condemn_no_window(inside: int, warned: bool, refused: 
         assert (watch.verdict() is not None) == refused
 
 
-def test_a_wrong_window_is_told_of_before_all_is_read(tmp_path: Path) -> None:
-    scaled = changed(classification_cases(cases=40), image=lambda image: (image / 255).astype(np.float32))
-    with pytest.warns(UserWarning, match="the first 16 cases: .* drown them") as caught, pytest.raises(DataError):
-        make(scaled, window=ABDOMEN, store=str(tmp_path / "noise.db"))
-    assert len(caught) == 1
+@pytest.mark.parametrize(("cases", "warned"), [(16, 0), (17, 1), (40, 1)])
+def test_a_wrong_window_is_told_of_before_all_is_read(cases: int, warned: int, tmp_path: Path) -> None:
+    scaled = changed(classification_cases(cases=cases), image=lambda image: (image / 255).astype(np.float32))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DataWarning)
+        with pytest.raises(DataError, match="drown them"):
+            make(scaled, window=ABDOMEN, store=str(tmp_path / "noise.db"))
+    messages = [str(warning.message) for warning in caught if warning.category is DataWarning]
+    assert len(messages) == warned
+    assert all(message.startswith("the first 16 cases: ") for message in messages)
 
 
 def test_one_class_is_a_matter_of_the_task() -> None:

@@ -139,10 +139,10 @@ def test_a_second_process_looks_at_every_moment_of_a_removal(folder: Path, monke
 
     def looking(path: Path, missing_ok: bool = False) -> None:
         unlink(path, missing_ok=missing_ok)
-        if path.parent == staging.folder:
+        if path.parent == staging.folder and path.name not in looks:
             looks.append(path.name)
-            Staging(output).remove_finished()
             staging._require_own()
+            Staging(output).remove_finished()
             with staging.finishing() as mine:
                 assert not mine
             with suppress(FileNotFoundError):
@@ -179,6 +179,16 @@ def test_a_process_that_begins_in_a_folder_being_removed_keeps_it(
     assert (staging.folder / "job.json").is_file()
     others[0].__exit__(None, None, None)
     assert not staging.folder.exists()
+
+
+def test_locks_that_a_killed_process_left_are_removed_with_their_folder(folder: Path) -> None:
+    """It died within the removal, after all but the locks."""
+    assert publish(folder / "set", folder / "out/set", folder / "noise.db").ok
+    (folder / "out/.set.partial").mkdir()
+    for name in ("lock", "shard-0-of-1.lock"):
+        (folder / "out/.set.partial" / name).touch()
+    Staging(folder / "out/set").remove_finished()
+    assert [path.name for path in (folder / "out").iterdir()] == ["set"]
 
 
 def contending(output: str, queue: Any) -> None:

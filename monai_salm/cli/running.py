@@ -70,7 +70,7 @@ def verb(function: Callable[..., Outcome]) -> Callable[..., None]:
             if place.size > 1:
                 begin_as_rank(function.__name__, place)
             # Whatever a library prints must not mix with the object.
-            with redirect_stdout(sys.stderr) if as_json else nullcontext(), _own_warnings(first):
+            with redirect_stdout(sys.stderr) if as_json else nullcontext(), _own_warnings(first) as warned:
                 if "progress" in signature.parameters:
                     with show_progress(silent=quiet or not first) as progress:
                         outcome = function(**options, progress=progress)
@@ -86,7 +86,8 @@ def verb(function: Callable[..., Outcome]) -> Callable[..., None]:
                 _print_json({"ok": False, "error": message})
             raise typer.Exit(1) from error
         if as_json and first:
-            _print_json(outcome.data)
+            told = {"warnings": [*warned, *outcome.data.get("warnings", ())]} if warned else {}
+            _print_json({**outcome.data, **told})
         elif first:
             typer.echo(outcome.text)
         if not outcome.ok:
@@ -98,20 +99,22 @@ def verb(function: Callable[..., Outcome]) -> Callable[..., None]:
 
 
 @contextmanager
-def _own_warnings(first: bool) -> Iterator[None]:
-    """What the package warns of is said like its errors, without a place in the code; others' warnings stay as they are."""
+def _own_warnings(first: bool) -> Iterator[list[str]]:
+    """What the package warns of is said like its errors, without a place in the code, and kept; others' stay as they are."""
+    told = list[str]()
     with warnings.catch_warnings():
         other = warnings.showwarning
         warnings.simplefilter("always" if first else "ignore", DataWarning)
 
         def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
             if issubclass(category, DataWarning):
+                told.append(str(message))
                 typer.echo(f"monai-salm: warning: {message}", err=True)
             else:
                 other(message, category, *place, **options)
 
         warnings.showwarning = show
-        yield
+        yield told
 
 
 def _print_json(data: dict[str, Any]) -> None:

@@ -119,7 +119,7 @@ class Staging:
 
     def remove_finished(self) -> None:
         """Remove what a call has left that was killed after the copy got its name."""
-        if not self.target.exists() or self.copy.exists() or not (self.folder / "job.json").is_file():
+        if not self.target.exists() or self.copy.exists() or not self.folder.exists():
             return
         with suppress(FileNotFoundError):  # another process was first
             self._require_own()
