@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import inspect
 import posixpath
 import re
 import shutil
@@ -124,6 +125,9 @@ def _site_links(text: str, file: str, docname: str) -> str:
 def _readable_signature(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
+    if what == "class" and signature and "*args" in signature:  # MONAI's transforms hide theirs behind __new__
+        parameters = list(inspect.signature(obj.__init__).parameters.values())[1:]
+        signature = str(inspect.Signature([one.replace(annotation=one.empty) for one in parameters]))
     return signature and signature.replace(repr(8 / 255), "8 / 255"), returns
 
 

@@ -45,6 +45,9 @@ class IntensityWindow:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise ValueError(f"window must be finite with low < high, got ({self.low}, {self.high})")
+        # Whatever number was given, what is written of it is the same.
+        object.__setattr__(self, "low", float(self.low))
+        object.__setattr__(self, "high", float(self.high))
 
     @property
     def width(self) -> float:

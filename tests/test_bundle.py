@@ -104,10 +104,11 @@ def test_a_folder_of_volumes_with_another_method(tmp_path: Path, monkeypatch: py
     (tmp_path / "other.yaml").write_text("method:\n  _target_: monai_salm.RandomNoise\n  epsilon: $12 / 255\n")
     files = [str(CONFIGS / "protect.yaml"), str(tmp_path / "other.yaml")]
     with own_search_path():  # the ids' own defaults: scans, scans_public
-        bundle.run(run_id="protect", config_file=files, device="cpu")
-    command("protect", "scans", "theirs", "--method", "random_noise", "--epsilon", "12/255", "--device", "cpu")
-    names = sorted(path.name for path in (tmp_path / "scans").iterdir())
-    assert len(names) == 7
+        bundle.run(run_id="protect", config_file=files, device="cpu", window=[-300, 500])
+    options = ["--method", "random_noise", "--epsilon", "12/255", "--window", "-300,500", "--device", "cpu"]
+    command("protect", "scans", "theirs", *options)
+    names = sorted(path.name for path in (tmp_path / "theirs").iterdir())
+    assert len(names) == 8, "the set's seven and the manifest"
     for name in names:
         assert (tmp_path / "scans_public" / name).read_bytes() == (tmp_path / "theirs" / name).read_bytes()
 

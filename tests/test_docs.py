@@ -258,6 +258,8 @@ def test_the_site_builds(tmp_path: Path) -> None:
         # Who reads the documentation is nobody else's business: scripts, styles and pictures come from the site itself.
         assert not re.search(r'<(?:script|img|iframe)[^>]+src="(?:https?:)?//', html), page
         assert not re.search(r'<link[^>]+rel="(?:stylesheet|preload)"[^>]+href="(?:https?:)?//', html), page
+    for page in (tmp_path / "site" / "api").rglob("*.html"):
+        assert ">args<" not in page.read_text(encoding="utf-8"), f"{page.name}: a hidden signature"
     formulas = (tmp_path / "site" / "how_it_works.html").read_text(encoding="utf-8")
     assert formulas.count('display="block"') >= 8
     for name in monai_salm.__all__:

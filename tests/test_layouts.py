@@ -209,7 +209,7 @@ def test_layouts_are_opened_by_name(tmp_path: Path) -> None:
         open_layout(tmp_path / "gone", "datalist")
     with pytest.raises(FileNotFoundError, match="gone does not exist"):
         detect(tmp_path / "gone")
-    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "folder").mkdir(parents=True)
     with pytest.raises(LayoutError, match=r"medmnist: .*; datalist: .*--layout"):
         detect(tmp_path / "empty")
     assert set(LAYOUTS) == {layout.name for layout in LAYOUTS.values()}

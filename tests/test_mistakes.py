@@ -27,6 +27,7 @@ from monai.transforms import (
     Spacingd,
     ToNumpyd,
 )
+from PIL import Image
 
 from monai_salm import (
     Classification,
@@ -39,6 +40,7 @@ from monai_salm import (
     Segmentation,
     precompute,
 )
+from monai_salm.layouts import open_layout
 from monai_salm.scan import DataError, DataWarning
 from monai_salm.store import NoiseStoreError
 from monai_salm.suspicions import Suspicions, warn_of_axes, wrong_axes
@@ -72,6 +74,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "half.db").write_bytes(whole[: len(whole) // 2])
     (root / "nothing.db").write_bytes(b"")
     np.save(root / "channels.npy", rng.integers(0, 256, (6, 16, 14)).astype(np.uint8))
+    (root / "nothing_yet").mkdir()
+    for file in ("flat/1.png", "photographs/benign/1.jpg", "photographs/malignant/2.jpg"):
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (16, 14)).astype(np.uint8)).save(root / file)
     (root / "labels.csv").write_text("name,label\n")
     return root
 
@@ -153,6 +159,9 @@ MISTAKES: dict[str, Callable[[], Any]] = {
     ),
     "A DataLoader in place of the data set": lambda: make(DataLoader(Dataset(scans(), LOAD)), window=ABDOMEN),
     "A folder in place of the data set": lambda: make("scans"),
+    "An empty folder": lambda: open_layout("nothing_yet"),
+    "Images without labels": lambda: open_layout("flat"),
+    "JPEG files": lambda: open_layout("photographs").window(),
 }
 
 

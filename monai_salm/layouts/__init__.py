@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from monai_salm.formats import find_format
+from monai_salm.formats.lossy import why_lossy
 from monai_salm.layouts.base import TRAIN, ArchiveLayout, Case, CaseSequence, Edit, Layout, LayoutError
 from monai_salm.layouts.bids import Bids
 from monai_salm.layouts.csv_labels import CsvLabels
 from monai_salm.layouts.datalist import Datalist
 from monai_salm.layouts.decathlon import Decathlon
 from monai_salm.layouts.dicom_tree import DicomTree
-from monai_salm.layouts.folder import FolderCase, FolderLayout
+from monai_salm.layouts.folder import FolderCase, FolderLayout, is_hidden
 from monai_salm.layouts.image_folder import ImageFolder
 from monai_salm.layouts.medmnist import MedMNIST
 from monai_salm.layouts.nnunet import NnUNet
@@ -44,10 +46,23 @@ def detect(path: str | os.PathLike[str]) -> Layout:
     if candidates:
         what = "; ".join(f"{layout.name}: {layout.description}" for layout in candidates)
         raise LayoutError(f"{place} looks like several layouts ({what}). Say which it is with --layout")
+    raise LayoutError(f"{place} {_what_is_lacking(place)}")
+
+
+def _what_is_lacking(place: Path) -> str:
+    """Why a place has no layout: what a beginner's folder lacks, or else all layouts there are."""
+    if place.is_dir():
+        inside = [path for path in place.iterdir() if not is_hidden(path.name)]
+        if not inside:
+            return "is an empty folder"
+        if any(path.is_file() and (find_format(path) or why_lossy(path)) for path in inside):
+            return (
+                "holds images, but nothing says what class they are of: put them into a folder for each class, or beside them "
+                "a CSV with a column of file names and one of labels. If it has another layout (docs/layouts.md), name it "
+                "with --layout"
+            )
     known = "; ".join(f"{name}: {layout.description}" for name, layout in LAYOUTS.items())
-    raise LayoutError(
-        f"{place} has no layout this version knows ({known}). Name it with --layout if it is one of these"
-    )
+    return f"has no layout this version knows ({known}). Name it with --layout if it is one of these"
 
 
 def open_layout(path: str | os.PathLike[str], layout: str | None = None) -> Layout:

@@ -176,15 +176,16 @@ class Layout(ABC):
         whole units would more than double the range).
 
         Raises:
-            LayoutError: if all images are constant.
+            LayoutError: if no image can be read, with the reason for the first, or all images are constant.
         """
         dataset = self.dataset(TRAIN)
         rng = np.random.default_rng(0)
-        samples, byte_images = [], True
+        samples, byte_images, reason = [], True, ""
         for index in range(len(dataset)):
             try:
                 values = dataset[index]["image"].reshape(-1)
-            except (FormatError, OSError):
+            except (FormatError, OSError) as error:
+                reason = reason or f" ({error})"
                 continue  # whoever protects the image will say so
             byte_images &= values.dtype == np.uint8
             # Random places: a regular stride can fall on one column of every image.
@@ -192,7 +193,7 @@ class Layout(ABC):
             picked = values if values.size <= count else values[rng.integers(0, values.size, count)]
             samples.append(picked[np.isfinite(picked)].astype(np.float64))
         if not samples:
-            raise LayoutError(f"{self.root}: no training image can be read, so no window can be guessed")
+            raise LayoutError(f"{self.root}: no training image can be read, so no window can be guessed{reason}")
         if byte_images:
             return IntensityWindow(0.0, 255.0)
         return _percentile_window(np.concatenate(samples), self.root)
