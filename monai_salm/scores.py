@@ -88,7 +88,9 @@ def mean_surface_distance(predictions: Sequence[torch.Tensor], targets: Sequence
 
 
 def _one_hot_pair(prediction: torch.Tensor, target: Array, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
-    first, second = (one_hot(torch.as_tensor(v).long().cpu()[None, None], num_classes) for v in (prediction, target))
+    # A copy: label maps that were read from disk may be read-only, of which torch warns.
+    maps = prediction.long().cpu(), torch.from_numpy(np.array(target)).long()
+    first, second = (one_hot(values[None, None], num_classes) for values in maps)
     return first, second
 
 

@@ -117,6 +117,11 @@ class Classification(Task):
                 )
             return values.reshape(-1).astype(np.float32)
         if values.size != 1:
+            if values.shape[values.ndim - len(spatial_shape) :] == tuple(spatial_shape):
+                raise LabelError(
+                    f"{where}: label must be one integer, got a label map of shape {values.shape}: for labels per voxel "
+                    "give task=Segmentation(num_classes=...)"
+                )
             raise LabelError(
                 f"{where}: label must be one integer, got shape {values.shape}; is this a multi-label set? "
                 "Of a one-hot vector give the number of the class (argmax)"

@@ -133,6 +133,7 @@ MISTAKES: dict[str, Callable[[], Any]] = {
     "Labels that are not whole numbers": lambda: make(changed(CASES, label=lambda label: label + 0.5)),
     "Labels that are words": lambda: make(changed(CASES, label=lambda label: "benign")),
     "One-hot labels": lambda: make(changed(CASES, label=lambda label: np.eye(2)[label])),
+    "Label maps for a classification": lambda: make(MASKS),
     "A mask of 0 and 255": lambda: make(
         changed(MASKS, label=lambda label: label.astype(int) * 255), task=Segmentation(num_classes=2)
     ),

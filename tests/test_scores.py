@@ -89,3 +89,10 @@ def test_bootstrap_leaves_out_what_is_no_number() -> None:
     assert bootstrap_interval(table) == (pytest.approx(0.75), pytest.approx(1.0))  # a draw without the second column
     assert all(np.isnan(end) for end in bootstrap_interval(np.full((3, 1), np.nan)))
     assert bootstrap_interval(np.array([[0.25]])) == (0.25, 0.25)
+
+
+def test_label_maps_may_be_read_only() -> None:
+    """As arrays that were read from disk are; torch would warn, and a warning is an error here."""
+    target = np.array([[0, 1], [1, 2]], np.uint8)
+    target.setflags(write=False)
+    assert dice_table([torch.from_numpy(target.copy())], [target], 3).tolist() == [[1.0, 1.0]]
