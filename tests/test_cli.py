@@ -112,6 +112,10 @@ def test_generate_then_publish(archive: Path) -> None:
     assert (described["task"]["num_classes"], described["protected"]) == (2, False)
     assert run_json("info", output)["protected"] is True
     assert "layout: medmnist" in run("info", archive).stdout
+    told = run("info", store).stdout
+    assert "\nepsilon: 8/255\n" in told
+    assert "\nwindow: 0, 255\n" in told
+    assert not set(told) & set("{}[]"), "said in words"
 
 
 def test_salm_settings_reach_the_method(archive: Path) -> None:

@@ -46,7 +46,35 @@ def info(
     window that would be guessed, and whether it is a protected copy.
     """
     data = _store_info(file) if _is_store(file) else _dataset_info(file, layout)
-    return Outcome(data, "\n".join(f"{key}: {value}" for key, value in data.items()))
+    return Outcome(data, "\n".join(f"{_WORDS.get(key, key)}: {_plain(value)}" for key, value in data.items()))
+
+
+# What --json calls by a word that says little to a reader.
+_WORDS = {
+    "psnr": "mean PSNR, dB",
+    "support": "share of the voxels with noise",
+    "data": "digest of the images and labels",
+    "errors": "training error of the surrogates, by round",
+    "view": "what networks see",
+    "width": "width of the surrogates, as a share of the published networks'",
+    "skipped": "left out",
+}
+
+
+def _plain(value: Any) -> str:
+    """A value as a reader takes it in: few digits, no brackets."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        levels = value * 255
+        return f"{round(levels)}/255" if 0 < value < 1 and abs(levels - round(levels)) < 1e-9 else f"{value:.4g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items()) or "none"
+    if isinstance(value, tuple):  # a shape
+        return " x ".join(map(str, value))
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value)) or "none"
+    return "not given" if value is None else str(value)
 
 
 def _is_store(file: Path) -> bool:
