@@ -40,13 +40,13 @@ def content_of_tensor(name: bytes, value: torch.Tensor) -> Content:
     Raises:
         TypeError: if its values cannot be seen, as those of quantized, nested and meta tensors.
     """
-    head = {"dtype": str(value.dtype), "shape": tuple(value.shape), "layout": str(value.layout)}
     try:
+        head = {"dtype": str(value.dtype), "shape": tuple(value.shape), "layout": str(value.layout)}
         plain = _bytes(value)
     except Exception as error:
         raise TypeError(
             f"cannot see the values of a tensor of {value.dtype} on {value.device.type!r} with layout {value.layout} "
-            f"({str(error).splitlines()[0]}). Hold an ordinary tensor instead, or make this one from settings when it is "
+            f"({str(error).partition(chr(10))[0]}). Hold an ordinary tensor instead, or make this one from settings when it is "
             "needed, and leave it out of what __getstate__ of the class that holds it returns"
         ) from error
     # MetaTensors keep their metadata there.
@@ -59,5 +59,7 @@ def _bytes(value: torch.Tensor) -> bytes:
             raise TypeError("it is quantized or nested")
         plain = value.detach()
         plain = plain if plain.layout == torch.strided else plain.to_dense()
-        plain = plain.resolve_conj().resolve_neg().cpu().contiguous()
+        plain = plain.resolve_conj().resolve_neg().cpu()
+        # contiguous() leaves a single element its stride, and view() minds it.
+        plain = plain.clone(memory_format=torch.contiguous_format)
         return plain.reshape(-1).view(torch.uint8).numpy().tobytes()
