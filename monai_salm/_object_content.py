@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copyreg
+import functools
 import logging
 import os
 import pathlib
@@ -74,6 +75,8 @@ def content_of(value: Any, unless: tuple[str, ...] = ()) -> Content:
     name = f"{full_name(type(value))};".encode()
     if isinstance(value, _Seen):
         return value.content
+    if not type(value).__dictoffset__ and (see := _HOLDING.get(type(value))):  # by far the most
+        return see(name, value)
     if isinstance(value, torch.Tensor):
         return content_of_tensor(name, value)
     if isinstance(value, Enum):  # a combination of flags may have no name; a mark may be any object
@@ -117,7 +120,7 @@ def _derived(name: bytes, value: Any, base: type, see: Callable[[bytes, Any], Co
     """What a class holds, and what those derived from it add."""
     if base in (np.ndarray, np.generic):  # whose classes keep their own attributes, and are seen with them
         return see(name, value)
-    if _hides(type(value), base):
+    if _hides(type(value), base):  # type: ignore[arg-type]  # classes are hashable
         return _reduced(name, value)
     added = _attributes(value, base)
     if not added:
@@ -137,7 +140,7 @@ def _state(name: bytes, value: Any, unless: tuple[str, ...]) -> Content:
     kind = type(value)
     if isinstance(value, threading.local):  # its attributes are this thread's
         return Content.of_attributes(name, vars(value))
-    if kind is object or _hides(kind):
+    if kind is object or _hides(kind):  # type: ignore[arg-type]
         return _reduced(name, value)
     own = getattr(kind, "__getstate__", None)
     if own not in (None, getattr(object, "__getstate__", None)):
@@ -166,6 +169,7 @@ def _slots(value: object, kinds: list[type]) -> dict[str, Any]:
     return found
 
 
+@functools.lru_cache(1024)
 def _hides(kind: type, base: type = object) -> bool:
     """Whether objects of a class have room in memory for more than ``base`` and attributes need."""
 

@@ -21,11 +21,19 @@ from monai_salm.store import NoiseStore
 def salm_hash_transform(transforms: object) -> bytes:
     """Hash what transforms do, by their settings and the noise of their stores: for MONAI's ``hash_transform``.
 
-    Two chains get one hash if their classes and settings are the same, in whatever process and however often they were
-    used. A store is known by its description and the noise it began with, not by its path: one made anew at the same
-    place changes the hash, moving it does not, nor do images that join it. Functions count with their code, defaults
-    and closure, not with the functions that they call. An object counts with what its class' own ``__getstate__`` returns, else
-    with its attributes; loggers with their names, and locks not at all.
+    Two chains get one hash if their classes and settings are the same, in whatever process they are. A store is known by its
+    description and the noise it began with, not by its path: one made anew at the same place changes the hash, moving it
+    does not, nor do images that join it. An object counts with what its class' own ``__getstate__`` returns, else with its
+    attributes, or with what ``copy.copy`` would make it of if it has more than these; loggers with their names; locks and the
+    state of random generators not at all.
+
+    Classes are known by their names, as are the functions of Python and of installed packages. Functions of yours count with
+    their code, defaults and closure, and with the globals that they read, other functions of yours and attributes of your
+    modules and classes among them. Not seen are code that you change in a class, classes of one name made by a function,
+    what a function imports when it is called, and files and the environment that it reads.
+
+    Take the hash before the chain is used, as MONAI does: ``SavitzkyGolaySmoothd``, ``ImageFilterd``, ``SaveImaged`` and what has a
+    ``functools.cached_property`` keep what they found when called, and have another hash afterwards.
 
     MONAI calls it, and puts the hash into the names of the files::
 
@@ -35,17 +43,22 @@ def salm_hash_transform(transforms: object) -> bytes:
 
         LMDBDataset(items, chain, "cache", db_name=salm_hash_transform(chain).decode())
 
+    MONAI hands on the list of transforms alone. Where ``lazy``, ``overrides`` or ``map_items`` of the ``Compose`` may change, give
+    ``hash_transform=lambda _: salm_hash_transform(chain)``, which counts them.
+
     Args:
         transforms: a list of transforms, as MONAI hands it on; or a ``Compose``, of which everything before the first
-            random transform counts, as it does for MONAI; or anything else made of plain values, arrays and tensors
-            (``hash_func=salm_hash_transform`` for ``GridPatchDataset(cache=True)``, whose own keys are addresses).
+            random transform counts, as it does for MONAI, and what is set of the ``Compose`` itself; or anything else made of
+            plain values, arrays and tensors (``hash_func=salm_hash_transform`` for ``GridPatchDataset(cache=True)``, whose
+            own keys are addresses).
 
     Returns:
         64 hexadecimal digits.
 
     Raises:
         NoiseStoreError: if a store cannot be read; it must be there before the cache is.
-        TypeError: for an object whose settings cannot be seen; the message says where it is.
+        TypeError: for an object whose settings cannot be seen, such as an open file or a quantized tensor; the message says
+            where it is and what to do.
     """
     if not isinstance(transforms, Compose):
         name = "transforms" if isinstance(transforms, list | tuple) else type(transforms).__name__
