@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # Far more than settings have; a value that makes its parts as it is asked could go on for ever.
 _MOST_HOLDERS = 2_000_000
@@ -16,27 +16,33 @@ class Content(NamedTuple):
     Args:
         plain: what it says of itself, beside its parts; the name of its class, at least.
         parts: values that it holds.
-        group: 0 if the parts have an order; else how many in turn belong together, such as 2 for key and value, while the
-            groups have no order.
+        group: how many parts in turn belong together: 2 for key and value.
+        ordered: whether the groups have an order.
         attributes: whether the groups are names and values of attributes.
     """
 
     plain: bytes
     parts: Sequence[object] = ()
-    group: int = 0
+    group: int = 1
+    ordered: bool = True
     attributes: bool = False
 
     @classmethod
     def of_attributes(cls, plain: bytes, attributes: Mapping[str, object]) -> Content:
         """Attributes, in no order."""
-        return cls(plain, [one for pair in attributes.items() for one in pair], 2, True)
+        return cls(plain, [one for pair in attributes.items() for one in pair], 2, ordered=False, attributes=True)
+
+    @classmethod
+    def of_pairs(cls, plain: bytes, pairs: dict[Any, object]) -> Content:
+        """Keys and values, in their order: a loop over a dictionary runs in it."""
+        return cls(plain, [one for pair in dict.items(pairs) for one in pair], 2)
 
     def step(self, index: int) -> str:
         """How Python code gets from the value to a part."""
         if self.group != 2:
-            return f"[{index}]" if self.group == 0 else ""
+            return f"[{index}]" if self.ordered else ""
         key = self.parts[index - index % 2]
-        return f".{key}" if self.attributes else f"[{repr(key)[:60]}]"
+        return f".{key}" if self.attributes else f"[{_short(key)}]"
 
 
 class _Holder:
@@ -55,8 +61,8 @@ class _Holder:
     def combined(self) -> bytes:
         """The digest, as far as those of the parts are known."""
         parts = [part if isinstance(part, bytes) else part.digest or part.draft for part in self.found]
-        size = self.content.group
-        if size:
+        if not self.content.ordered:
+            size = self.content.group
             parts = sorted(b"".join(parts[start : start + size]) for start in range(0, len(parts), size))
         return _hashed(self.content.plain, *parts)
 
@@ -98,8 +104,9 @@ def object_digest(root: object, name: str, look: Callable[[object], Content]) ->
             return _hashed(content.plain)
         if len(holders) == _MOST_HOLDERS:
             raise TypeError(
-                f"{_path(name, way)}: more than {_MOST_HOLDERS:,} lists and objects were found up to here. If they are made as "
-                "they are asked for, leave them out of what __getstate__ of the class that holds them returns"
+                f"{_path(name, way)}: more than {_MOST_HOLDERS:,} lists and objects were found up to here. Keep "
+                "many small values in one array or tensor. If they are made as they are asked for, leave them out of what "
+                "__getstate__ of the class that holds them returns"
             )
         holder = holders[id(value)] = _Holder(value, content)
         way.append(holder)
@@ -141,6 +148,13 @@ def _path(name: str, way: list[_Holder]) -> str:
     # The holders before the last have taken up the one after them already.
     indices = [len(holder.found) - (holder is not way[-1]) for holder in way]
     return name + "".join(holder.content.step(index) for holder, index in zip(way, indices, strict=True))
+
+
+def _short(key: object) -> str:
+    try:
+        return repr(key)[:60]
+    except Exception:  # whatever a class of the user's raises; Python's own for numbers of very many digits
+        return type(key).__name__
 
 
 def _hashed(plain: bytes, *parts: bytes) -> bytes:

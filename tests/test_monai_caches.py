@@ -218,7 +218,10 @@ VALUES: list[Any] = [
 
 def test_different_values_have_different_hashes() -> None:
     assert len({salm_hash_transform(value) for value in VALUES}) == len(VALUES)
-    assert salm_hash_transform({"a": 1, "b": {2, 3}}) == salm_hash_transform({"b": {3, 2}, "a": 1})
+    assert salm_hash_transform({"a": 1, "b": {2, 3}}) == salm_hash_transform({"a": 1, "b": {3, 2}})
+    assert salm_hash_transform({"a": 1, "b": 2}) != salm_hash_transform({"b": 2, "a": 1}), (
+        "a loop over it runs in order"
+    )
     assert salm_hash_transform(np.random.default_rng(0)) == salm_hash_transform(np.random.default_rng(1))
 
 
