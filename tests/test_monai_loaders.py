@@ -83,7 +83,11 @@ def in_workers(make: Any, start: str) -> Any:
             folder = source.folder / name
             folder.mkdir()
             halves.append(make(Source(source.samples, name, True, folder)))
-        settings = {"num_workers": 2, "multiprocessing_context": start, "persistent_workers": True}
+        settings: dict[str, Any] = {
+            "num_workers": 2,
+            "multiprocessing_context": start,
+            "persistent_workers": True,
+        }
         loader = DataLoader(ConcatDataset(halves), batch_size=2, **settings)
         for _ in range(2):
             for batch in loader:
