@@ -116,7 +116,7 @@ def protect(
     that was interrupted, made again, goes on where it stopped. An image that cannot be read or protected is left out and listed,
     and the exit code is then 1. The verb plan says beforehand what would be refused, and about how long it will take.
     """
-    from monai_salm.publish import check_publishable
+    from monai_salm.publish import check_publishable, require_no_strays
     from monai_salm.publish.staging import Staging
 
     settings = opt.network_settings(surrogate, width, patch_size, view_size, device)
@@ -127,9 +127,11 @@ def protect(
     Staging(output).remove_finished()
     # Before hours of work, not after them. With a store there are none ahead, and what an earlier call published may stand.
     resumed = place.exists() and output.exists() and not overwrite
-    check_publishable(
+    data_set = check_publishable(
         source, output, place, layout=layout, splits=wanted, overwrite=overwrite or resumed, sign_key=sign_key
     )
+    if overwrite or not place.exists():
+        require_no_strays(data_set, wanted)
     noise, data = _generate(source, place, chosen, layout, wanted, window, settings, progress, reuse=True)
     lines = [_described(data), *_listed("left out", data["skipped"])]
     if resumed and output.exists():
