@@ -14,6 +14,7 @@ from published_samples import make_folder
 from typer.testing import CliRunner
 
 from monai_salm.cli import app
+from monai_salm.cli.listing import briefly
 from monai_salm.publish.staging import Staging
 
 FAST = ("--method", "random_noise", "--window", "-500,500", "--device", "cpu")
@@ -91,6 +92,44 @@ def test_splits_are_protected_together(folder: Path) -> None:
             "error"
         ]
     )
+
+
+def test_verify_shows_a_few_problems_of_each_kind(folder: Path) -> None:
+    """And all in --json."""
+    for index in range(3, 12):
+        image = np.random.default_rng(index).normal(0, 400, (7, 6, 5)).astype("int16")
+        nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), folder / f"set/training/i{index}.nii.gz")
+        (folder / f"set/training/l{index}.nii.gz").write_bytes((folder / "set/training/l0.nii.gz").read_bytes())
+    listing = json.loads((folder / "set/dataset.json").read_text())
+    listing["training"] = [{key: f"training/{key[0]}{i}.nii.gz" for key in ("image", "label")} for i in range(12)]
+    (folder / "set/dataset.json").write_text(json.dumps(listing))
+    run("protect", folder / "set", folder / "out", *FAST)
+    store = ("--store", folder / "out.noise.db")
+    for path in (folder / "out/training").glob("i*"):
+        path.unlink()
+    found = run("verify", folder / "set", folder / "out", *store, code=1)
+    assert sum("missing from the copy" in problem for problem in found["problems"]) == 12
+    text = CliRunner().invoke(app, ["verify", *map(str, (folder / "set", folder / "out", *store))]).stdout
+    assert text.count("missing from the copy") == 3
+    assert "... and 9 more of this kind (--json has all)" in text
+    gone = run("verify", folder / "set", folder / "none", *store, code=1)
+    assert gone["problems"] == [f"{folder / 'none'} does not exist; check the path, or publish it first"]
+
+
+@pytest.mark.parametrize(
+    ("problem", "other", "alike"),
+    [
+        ("case 'a.png': a.png: missing from the copy", "case 'b c/d.png': b c/d.png: missing from the copy", True),
+        ("case 'a': noise of 9 stored units exceeds", 'case "b\'c": noise of 1e+03 stored units exceeds', True),
+        ("a.txt: missing from the copy", "b/c.txt: missing from the copy", True),
+        ("m.json: lacks file a.png", "m.json: lacks file b/c.png", True),
+        ("case 'a.png': its label differs", "case 'a.png': is unprotected", False),
+        ("a.txt: missing from the copy", "a.txt: not in the original data set", False),
+    ],
+)
+def test_problems_that_differ_in_names_and_numbers_are_of_a_kind(problem: str, other: str, alike: bool) -> None:
+    assert len(briefly([problem, other])) == 2
+    assert len(briefly([problem, other] * 3)) == (4 if alike else 6)
 
 
 def test_shards(folder: Path) -> None:

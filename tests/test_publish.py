@@ -277,11 +277,23 @@ def test_verify_finds_a_changed_header(example: Callable[[str], Example]) -> Non
     assert any("header" in p for p in verify(ex.source, ex.output, ex.store).problems)
 
 
-def test_verify_says_what_is_missing(example: Callable[[str], Example]) -> None:
-    ex = example("medmnist")
+@pytest.mark.parametrize("kind", ["medmnist", "int16"])
+def test_verify_says_what_is_missing(example: Callable[[str], Example], kind: str) -> None:
+    ex = example(kind)
     result = verify(ex.source, ex.output, ex.store)
     assert (result.ok, result.checked) == (False, 0)
-    assert "missing" in result.problems[0]
+    assert result.problems == [f"{ex.output} does not exist; check the path, or publish it first"]
+
+
+@pytest.mark.parametrize("kind", ["medmnist", "int16"])
+def test_verify_knows_the_store_of_another_data_set(example: Callable[[str], Example], kind: str) -> None:
+    ex = example(kind)
+    publish(ex.source, ex.output, ex.store)
+    other = NoiseStore.create(ex.store.path.with_name("other.db"), ex.store.meta)
+    result = verify(ex.source, ex.output, other)
+    assert f"none of the {result.checked} images' noise is in {other.path}" in result.problems[0]
+    other.add(list(ex.store)[:1])
+    assert not any("none of the" in problem for problem in verify(ex.source, ex.output, other).problems)
 
 
 def test_verify_holds_a_sample_mask_to_its_size(example: Callable[[str], Example]) -> None:
