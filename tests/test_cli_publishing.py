@@ -45,6 +45,20 @@ def test_plan(folder: Path) -> None:
     assert "Disk: copy" in text
 
 
+def test_two_bounds_without_a_comma_are_told_of_it(folder: Path) -> None:
+    for window in (("--window", "-160", "240"), ("--window=-160", "240"), ("--window", "-160,", "240")):
+        result = CliRunner().invoke(app, ["plan", str(folder / "set"), *window])
+        assert result.exit_code == 2
+        assert "--window -160,240" in " ".join(result.stderr.split())
+
+
+def test_plan_gives_the_noise_in_whole_steps(folder: Path) -> None:
+    """Of 0.0121 x 500 = 6.05 stored units an int16 voxel can change by 6."""
+    options = ("--method", "random_noise", "--device", "cpu", "--window", "-250,250", "--epsilon", "0.0121")
+    assert run("plan", folder / "set", *options)["budget"][0] == 6
+    assert "at most 6 stored units" in CliRunner().invoke(app, ["plan", str(folder / "set"), *options]).stdout
+
+
 def test_one_bad_file_is_listed_and_the_exit_code_is_1(folder: Path) -> None:
     (folder / "set/training/i1.nii.gz").write_text("x")
     found = run("protect", folder / "set", folder / "out", *FAST, code=1)
