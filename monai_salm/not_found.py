@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from monai_salm._readers import KEEP_AXES
 from monai_salm.digest import content_digest
 from monai_salm.intensity import INTEGER_GRIDS, Array, IntensityWindow
 from monai_salm.noise import Noise, NoiseStoreError
@@ -17,11 +18,7 @@ from monai_salm.store import NoiseStore
 # Each of up to 48 orientations of an image is hashed; for larger ones that would take minutes.
 _MAX_ORIENTED = 2**22
 _REORDERED = "with its spatial axes in another order"
-# These two exchange rows and columns unless told not to; the package takes images as they are stored.
-_READERS = (
-    '. If nothing reordered it, the reader did: LoadImaged(..., reader="PILReader", reverse_indexing=False) for PNG and '
-    'TIFF files, LoadImaged(..., reader="PydicomReader", swap_ij=False) for DICOM'
-)
+_READERS = f". If nothing reordered it, the reader did: {KEEP_AXES}"
 
 
 class ImageNotFoundError(NoiseStoreError):

@@ -62,8 +62,8 @@ def _require_same_store(path: Path, meta: dict[str, Any], workspace: Workspace) 
         if not workspace.begun:  # an interrupted run that is to overwrite the store may still go on
             workspace.remove()
         raise NoiseStoreError(
-            f"{path} exists and was made with another {', '.join(differing)}: give another path, or overwrite it "
-            "(--overwrite)"
+            f"{path} exists and was made with another {', '.join(differing)}: give another path, or overwrite it: "
+            "overwrite=True (--overwrite)"
         )
 
 
@@ -76,7 +76,7 @@ def _require_same_run(meta: dict[str, Any], workspace: Workspace, overwrite: boo
         if not overwrite:
             raise WorkspaceError(
                 f"{workspace.folder} holds an interrupted run with another {', '.join(differing)}: delete it, "
-                "start anew (--overwrite), or call with the settings of that run"
+                "start anew with overwrite=True (--overwrite), or call with the settings of that run"
             )
     workspace.restart()
     workspace.save_checkpoint({"meta": meta, "threads": torch.get_num_threads()})

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,6 +14,7 @@ from published_samples import make_folder
 from typer.testing import CliRunner
 
 from monai_salm.cli import app
+from monai_salm.cli.listing import briefly
 from monai_salm.publish.staging import Staging
 
 FAST = ("--method", "random_noise", "--window", "-500,500", "--device", "cpu")
@@ -41,6 +43,20 @@ def test_plan(folder: Path) -> None:
     text = CliRunner().invoke(app, ["plan", str(folder / "set"), *FAST]).stdout
     assert "1 would be left out:" in text
     assert "Disk: copy" in text
+
+
+def test_two_bounds_without_a_comma_are_told_of_it(folder: Path) -> None:
+    for window in (("--window", "-160", "240"), ("--window=-160", "240"), ("--window", "-160,", "240")):
+        result = CliRunner().invoke(app, ["plan", str(folder / "set"), *window])
+        assert result.exit_code == 2
+        assert "--window -160,240" in " ".join(result.stderr.split())
+
+
+def test_plan_gives_the_noise_in_whole_steps(folder: Path) -> None:
+    """Of 0.0121 x 500 = 6.05 stored units an int16 voxel can change by 6."""
+    options = ("--method", "random_noise", "--device", "cpu", "--window", "-250,250", "--epsilon", "0.0121")
+    assert run("plan", folder / "set", *options)["budget"][0] == 6
+    assert "at most 6 stored units" in CliRunner().invoke(app, ["plan", str(folder / "set"), *options]).stdout
 
 
 def test_one_bad_file_is_listed_and_the_exit_code_is_1(folder: Path) -> None:
@@ -92,6 +108,44 @@ def test_splits_are_protected_together(folder: Path) -> None:
     )
 
 
+def test_verify_shows_a_few_problems_of_each_kind(folder: Path) -> None:
+    """And all in --json."""
+    for index in range(3, 12):
+        image = np.random.default_rng(index).normal(0, 400, (7, 6, 5)).astype("int16")
+        nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), folder / f"set/training/i{index}.nii.gz")
+        (folder / f"set/training/l{index}.nii.gz").write_bytes((folder / "set/training/l0.nii.gz").read_bytes())
+    listing = json.loads((folder / "set/dataset.json").read_text())
+    listing["training"] = [{key: f"training/{key[0]}{i}.nii.gz" for key in ("image", "label")} for i in range(12)]
+    (folder / "set/dataset.json").write_text(json.dumps(listing))
+    run("protect", folder / "set", folder / "out", *FAST)
+    store = ("--store", folder / "out.noise.db")
+    for path in (folder / "out/training").glob("i*"):
+        path.unlink()
+    found = run("verify", folder / "set", folder / "out", *store, code=1)
+    assert sum("missing from the copy" in problem for problem in found["problems"]) == 12
+    text = CliRunner().invoke(app, ["verify", *map(str, (folder / "set", folder / "out", *store))]).stdout
+    assert text.count("missing from the copy") == 3
+    assert "... and 9 more of this kind (--json has all)" in text
+    gone = run("verify", folder / "set", folder / "none", *store, code=1)
+    assert gone["problems"] == [f"{folder / 'none'} does not exist; check the path, or publish it first"]
+
+
+@pytest.mark.parametrize(
+    ("problem", "other", "alike"),
+    [
+        ("case 'a.png': a.png: missing from the copy", "case 'b c/d.png': b c/d.png: missing from the copy", True),
+        ("case 'a': noise of 9 stored units exceeds", 'case "b\'c": noise of 1e+03 stored units exceeds', True),
+        ("a.txt: missing from the copy", "b/c.txt: missing from the copy", True),
+        ("m.json: lacks file a.png", "m.json: lacks file b/c.png", True),
+        ("case 'a.png': its label differs", "case 'a.png': is unprotected", False),
+        ("a.txt: missing from the copy", "a.txt: not in the original data set", False),
+    ],
+)
+def test_problems_that_differ_in_names_and_numbers_are_of_a_kind(problem: str, other: str, alike: bool) -> None:
+    assert len(briefly([problem, other])) == 2
+    assert len(briefly([problem, other] * 3)) == (4 if alike else 6)
+
+
 def test_shards(folder: Path) -> None:
     run("generate", folder / "set", "--store", folder / "n.db", *FAST)
     call = ("publish", folder / "set", folder / "out", "--store", folder / "n.db", "--num-shards", 2, "--jobs", 2)
@@ -123,6 +177,19 @@ def test_a_wrong_key_is_refused_before_there_is_any_noise(folder: Path) -> None:
     failed = run("protect", folder / "set", folder / "out", *FAST, "--sign-key", folder / "key.pem", code=1)
     assert "no private key in PEM" in failed["error"]
     assert sorted(path.name for path in folder.iterdir()) == ["key.pem", "set"]
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_an_unlisted_copy_of_an_image_is_refused_before_there_is_any_noise(folder: Path, same: bool) -> None:
+    """By its voxels: another affine, another file."""
+    image = nibabel.load(folder / "set/training/i1.nii.gz")
+    voxels = np.asanyarray(image.dataobj)
+    nibabel.save(nibabel.Nifti1Image(voxels if same else voxels + 1, np.eye(4)), folder / "set/stray.nii.gz")
+    found = run("protect", folder / "set", folder / "out", *FAST, code=1 if same else 0)
+    if same:
+        assert "stray.nii.gz is a copy of an image to be protected that no split lists" in found["error"]
+        assert found["error"] in run("plan", folder / "set", *FAST, code=1)["problems"]
+    assert sorted(path.name for path in folder.iterdir()) == (["set"] if same else ["out", "out.noise.db", "set"])
 
 
 @pytest.mark.parametrize("arguments", [(), ("--overwrite",)])

@@ -24,7 +24,7 @@ from monai_salm.intensity import IntensityWindow
 from monai_salm.layouts import detect
 from monai_salm.methods import RandomNoise
 from monai_salm.precompute import precompute
-from monai_salm.publish import publish, restore
+from monai_salm.publish import publish, restore, verify
 
 
 def cut(path: Path, size: int) -> None:
@@ -42,10 +42,14 @@ def spoiled_images(root: Path) -> set[str]:
 
 
 def spoiled_table(root: Path) -> set[str]:
-    build_csv(root, ["image,label", "gone,1", "photo.jpg,0", "a,0", "b,1", "images/c.png,0"])
+    build_csv(
+        root,
+        ["image,label", "gone,1", "photo.jpg,0", "a,0", "b,1", "images/c.png,0", "images/d.png,", "images/e.png,n/a"],
+        images="abcde",
+    )
     Image.new("L", (8, 7)).save(root / "photo.jpg")
     cut(root / "images/c.png", 60)
-    return {"gone", "photo.jpg", "images/c.png"}
+    return {"gone", "photo.jpg", "images/c.png", "images/d.png", "images/e.png"}
 
 
 def spoiled_nnunet(root: Path) -> set[str]:
@@ -87,6 +91,9 @@ def test_the_others_are_published_and_restored(tmp_path: Path, spoiled: Callable
     } - left
     names = [unit.name for unit in data.units() if unit.name not in bad]
     assert [unit.name for unit in detect(copy).units() if unit.name in names] == names
+    checked = verify(source, copy, store)
+    assert checked.sound, checked.problems
+    assert set(checked.left_out) == bad
     restored = restore(copy, back, store)
     assert set(restored.failed) <= bad
     for unit in data.units():

@@ -46,11 +46,9 @@ def test_columns_are_found_by_their_names(tmp_path: Path, lines: list[str]) -> N
 
 
 def test_text_classes_are_numbered_in_sorted_order(tmp_path: Path) -> None:
-    build_csv(tmp_path, ["image,label", "a,melanoma", "b,benign", "c,melanoma", "d,n/a"])
-    assert labels(tmp_path) == {"images/a.png": 1, "images/b.png": 0, "images/c.png": 1, "images/d.png": None}
+    build_csv(tmp_path, ["image,label", "a,melanoma", "b,benign", "c,melanoma"])
+    assert labels(tmp_path) == {"images/a.png": 1, "images/b.png": 0, "images/c.png": 1}
     assert detect(tmp_path).class_names == ("benign", "melanoma")
-    with pytest.raises(LayoutError, match=r"images/d\.png has no label"):
-        detect(tmp_path).task()
 
 
 def test_columns_of_zeros_and_ones(tmp_path: Path) -> None:
@@ -198,12 +196,42 @@ def test_a_line_without_a_usable_image_keeps_its_place(tmp_path: Path, text: str
     assert data.task() == Classification(num_classes=2)
 
 
+@pytest.mark.parametrize(
+    ("lines", "column"),
+    [
+        (["image,label", "a,0", "b,1", "c,"], "label"),
+        (["image,label,split", "a,0,train", "b,1,train", "c,n/a,train", "d,,test"], "label"),
+        (["image,diagnosis", "a,ill", "b,well", "c,NaN"], "diagnosis"),
+        (["image,p,q", "a,0,1", "b,1,0", "c,,"], "p"),
+        (["image,age,p,q", "a,33,0,1", "b,,1,1", "c,34,,"], "p"),
+    ],
+)
+def test_a_training_line_without_a_label_keeps_its_place(tmp_path: Path, lines: list[str], column: str) -> None:
+    """It cannot be used, so that its image is not published; a test image needs no label."""
+    build_csv(tmp_path, lines)
+    data = detect(tmp_path)
+    assert isinstance(data.task(), Classification)
+    assert [case["label"] is not None for case in data.dataset()[:2]] == [True, True]
+    with pytest.raises(FormatError, match=rf"case 'images/c.png': .*line 4, column '{column}': the label is missing"):
+        data.dataset()[2]
+    assert data.has_labels("train")
+    assert "images/c.png" in data.image_files()
+    if "test" in data.splits:
+        assert data.dataset("test")[0]["label"] is None
+
+
+def test_a_table_without_any_label_says_so(tmp_path: Path) -> None:
+    build_csv(tmp_path, ["image,label", "a,", "b,n/a"])
+    with pytest.raises(LayoutError, match=r"images/a\.png has no label \(and 1 more: images/b\.png\)"):
+        detect(tmp_path).task()
+
+
 def test_a_missing_label_map_is_an_error_of_its_case(tmp_path: Path) -> None:
     build_csv(tmp_path, ["image,mask", "a,images/c.png", "b,gone.png"])
     data = detect(tmp_path)
     assert data.task() == Segmentation(num_classes=int(data.dataset()[0]["label"].max()) + 1)
     assert data.dataset()[0]["label"].shape == (1, 8, 7)
-    with pytest.raises(FileNotFoundError, match=r"gone\.png"):
+    with pytest.raises(FormatError, match=r"case 'images/b\.png': its label map is missing: .*gone\.png"):
         data.dataset()[1]
 
 

@@ -24,7 +24,7 @@ from monai_salm.layouts import ArchiveLayout, FolderLayout, detect
 from monai_salm.methods import RandomNoise
 from monai_salm.precompute import precompute
 from monai_salm.progress import Progress, show_progress
-from monai_salm.publish import PublishError, noise_statistics, publish, restore, verify
+from monai_salm.publish import PublishError, check_publishable, noise_statistics, publish, restore, verify
 from monai_salm.store import Noise, NoiseStore, NoiseStoreError
 
 EPSILON = 0.05
@@ -277,11 +277,23 @@ def test_verify_finds_a_changed_header(example: Callable[[str], Example]) -> Non
     assert any("header" in p for p in verify(ex.source, ex.output, ex.store).problems)
 
 
-def test_verify_says_what_is_missing(example: Callable[[str], Example]) -> None:
-    ex = example("medmnist")
+@pytest.mark.parametrize("kind", ["medmnist", "int16"])
+def test_verify_says_what_is_missing(example: Callable[[str], Example], kind: str) -> None:
+    ex = example(kind)
     result = verify(ex.source, ex.output, ex.store)
     assert (result.ok, result.checked) == (False, 0)
-    assert "missing" in result.problems[0]
+    assert result.problems == [f"{ex.output} does not exist; check the path, or publish it first"]
+
+
+@pytest.mark.parametrize("kind", ["medmnist", "int16"])
+def test_verify_knows_the_store_of_another_data_set(example: Callable[[str], Example], kind: str) -> None:
+    ex = example(kind)
+    publish(ex.source, ex.output, ex.store)
+    other = NoiseStore.create(ex.store.path.with_name("other.db"), ex.store.meta)
+    result = verify(ex.source, ex.output, other)
+    assert f"none of the {result.checked} images' noise is in {other.path}" in result.problems[0]
+    other.add(list(ex.store)[:1])
+    assert not any("none of the" in problem for problem in verify(ex.source, ex.output, other).problems)
 
 
 def test_verify_holds_a_sample_mask_to_its_size(example: Callable[[str], Example]) -> None:
@@ -376,6 +388,35 @@ def test_unsafe_places_are_refused(example: Callable[[str], Example], tmp_path: 
     assert not inner.exists()
 
 
+def test_nothing_is_written_into_a_protected_copy(example: Callable[[str], Example]) -> None:
+    ex = example("int16")
+    publish(ex.source, ex.output, ex.store)
+    for place in (ex.output / "inner", ex.output / "training" / "inner"):
+        with pytest.raises(PublishError, match=r"output .*inner lies inside the protected copy"):
+            publish(ex.source, place, ex.store)
+    publish(ex.source, ex.output.with_name("second"), ex.store)
+    with pytest.raises(PublishError, match="lies inside the protected copy"):
+        restore(ex.output, ex.output.with_name("second") / "back", ex.store)
+    assert verify(ex.source, ex.output, ex.store).ok
+
+
+def test_an_output_without_a_place_is_refused_before_there_is_any_noise(
+    example: Callable[[str], Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ex = example("int16")
+    store = ex.output.with_name("later.db")
+    file = ex.output.with_name("notes.txt")
+    file.write_text("a file")
+    with pytest.raises(PublishError, match=r"notes\.txt is a file"):
+        check_publishable(ex.source, file / "deep" / "out", store)
+    ex.output.with_name(f".{ex.output.name}.partial").write_text("somebody's")
+    with pytest.raises(ValueError, match="is in the way"):
+        check_publishable(ex.source, ex.output, store)
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(PublishError, match="not writable"):
+        check_publishable(ex.source, ex.output.with_name("new") / "out", store)
+
+
 @pytest.mark.parametrize("kind", ["medmnist", "int16"])
 def test_existing_output_is_kept_unless_overwritten(example: Callable[[str], Example], kind: str) -> None:
     ex = example(kind)
@@ -414,7 +455,7 @@ def test_unlisted_original_is_an_error_and_other_images_a_warning(example: Calla
     named = "extra.nii.gz, licence.txt, scan.dcm and 1 more"
     assert report.warnings == [f"4 files that no split lists were copied unprotected: {named}"]
     shutil.copy(ex.source / "training/i0.nii.gz", ex.source / "backup.nii.gz")
-    with pytest.raises(PublishError, match=r"backup\.nii\.gz is a copy of a training image"):
+    with pytest.raises(PublishError, match=r"backup\.nii\.gz is a copy of an image to be protected"):
         publish(ex.source, ex.output.with_name("second"), ex.store)
     assert not ex.output.with_name("second").exists()
 

@@ -141,7 +141,7 @@ def test_a_second_process_looks_at_every_moment_of_a_removal(folder: Path, monke
         unlink(path, missing_ok=missing_ok)
         if path.parent == staging.folder and path.name not in looks:
             looks.append(path.name)
-            staging._require_own()
+            staging.require_own()
             Staging(output).remove_finished()
             with staging.finishing() as mine:
                 assert not mine

@@ -6,15 +6,21 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import layout_samples as samples
+import numpy as np
 import pytest
+from monai.data import Dataset
+from monai.transforms import LoadImaged
+from PIL import Image
 
 from monai_salm.formats import find_format
+from monai_salm.intensity import IntensityWindow
 from monai_salm.layouts import FolderLayout, detect
 from monai_salm.methods import RandomNoise
 from monai_salm.precompute import precompute
-from monai_salm.publish import publish, restore, verify
+from monai_salm.publish import PublishError, publish, restore, verify
 from monai_salm.store import NoiseStore
 
 BUILDERS: dict[str, Callable[[Path], Path]] = {
@@ -112,6 +118,33 @@ def test_two_copies_of_one_store_give_back_their_own_headers(kind: str, tmp_path
         for path in (tmp_path / name).rglob("*"):
             if path.is_file():
                 require_same(path, tmp_path / f"{name}_back" / path.relative_to(tmp_path / name))
+
+
+@pytest.mark.parametrize("shape", [(12, 12), (12, 9)])
+def test_noise_of_images_whose_axes_the_reader_exchanged(shape: tuple[int, int], tmp_path: Path) -> None:
+    """The remedy is named, and is one."""
+    rng = np.random.default_rng(0)
+    for index in range(4):
+        file = tmp_path / "set" / "ab"[index % 2] / f"{index}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, shape, "uint8")).save(file)
+    data = detect(tmp_path / "set")
+    files = [{"image": str(tmp_path / "set" / c["name"]), "label": c["label"]} for c in data.dataset()]
+    settings: dict[str, Any] = {
+        "method": RandomNoise(epsilon=0.05),
+        "task": data.task(),
+        "window": IntensityWindow(0, 255),
+    }
+
+    def made(store: str, **reading: Any) -> NoiseStore:
+        load = LoadImaged("image", reader="PILReader", ensure_channel_first=True, **reading)
+        return precompute(Dataset(files, load), tmp_path / store, device="cpu", **settings)
+
+    with pytest.raises(PublishError, match=r'reader="PILReader", reverse_indexing=False'):
+        publish(tmp_path / "set", tmp_path / "out", made("turned.db"))
+    store = made("noise.db", reverse_indexing=False)
+    assert publish(tmp_path / "set", tmp_path / "out", store).ok
+    assert verify(tmp_path / "set", tmp_path / "out", store).ok
 
 
 def test_a_store_copied_before_publishing_cannot_undo_and_verify_says_so(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import re
 import textwrap
 from collections.abc import Iterable
 from typing import Any
 
+import typer
 from typer.core import TyperCommand, TyperGroup
 
 DATA, NOISE, VICTIMS, NETWORKS = "Data", "Noise", "Victims and adversaries", "Networks and device"
@@ -15,6 +17,9 @@ STEPS = "Noise steps and surrogate training (all methods but lsp, ar and random_
 FILES, REST = "Files", "Other options"
 #: Sections of a verb's options, in their order; those without a section stand under the last.
 SECTIONS = ("Arguments", DATA, NOISE, SALM, VICTIMS, NETWORKS, FILES, STEPS, OTHERS, REST)
+
+
+_TWO_BOUNDS = re.compile(r"--window[ =](-?[\d.]+),? +(-?[\d.]+)(?= |$)")
 
 
 def examples(text: str) -> str:
@@ -32,6 +37,16 @@ def _briefly(items: list[Any]) -> list[Any]:
 
 class ManualCommand(TyperCommand):
     """A verb whose options are shown in sections."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the words of the command line; two bounds without a comma would be taken for one and an argument too many."""
+        found = _TWO_BOUNDS.search(" ".join(args))
+        if found is not None and any("--window" in parameter.opts for parameter in self.params):
+            low, high = found.groups()
+            raise typer.BadParameter(
+                f"must be LOW,HIGH with a comma between them: --window {low},{high}", param_hint="--window"
+            )
+        return super().parse_args(ctx, args)
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
         """Options and values that a shell offers."""

@@ -12,6 +12,7 @@ from monai_salm._files import inside
 from monai_salm._launch import launch
 from monai_salm.cli import manual, readers
 from monai_salm.cli import options as opt
+from monai_salm.cli.listing import briefly, listed
 from monai_salm.cli.method_options import make_method
 from monai_salm.cli.running import Outcome
 from monai_salm.progress import ProgressCallback
@@ -53,7 +54,7 @@ def generate(
     noise, data = _generate(source, store, chosen, layout, wanted, window, settings, progress)
     if launch().rank > 0:  # rank 0 says what came out; other machines need not even see the store
         return Outcome({}, "")
-    lines = [_described(data), *_listed("left out", data["skipped"])]
+    lines = [_described(data), *listed("left out", data["skipped"])]
     lines.append(f"Noise store: {noise.path} (keep it private: it undoes the protection)")
     return Outcome(data, "\n".join(lines), not data["skipped"])
 
@@ -116,7 +117,7 @@ def protect(
     that was interrupted, made again, goes on where it stopped. An image that cannot be read or protected is left out and listed,
     and the exit code is then 1. The verb plan says beforehand what would be refused, and about how long it will take.
     """
-    from monai_salm.publish import check_publishable
+    from monai_salm.publish import check_publishable, require_no_strays
     from monai_salm.publish.staging import Staging
 
     settings = opt.network_settings(surrogate, width, patch_size, view_size, device)
@@ -127,11 +128,13 @@ def protect(
     Staging(output).remove_finished()
     # Before hours of work, not after them. With a store there are none ahead, and what an earlier call published may stand.
     resumed = place.exists() and output.exists() and not overwrite
-    check_publishable(
+    data_set = check_publishable(
         source, output, place, layout=layout, splits=wanted, overwrite=overwrite or resumed, sign_key=sign_key
     )
+    if overwrite or not place.exists():
+        require_no_strays(data_set, wanted)
     noise, data = _generate(source, place, chosen, layout, wanted, window, settings, progress, reuse=True)
-    lines = [_described(data), *_listed("left out", data["skipped"])]
+    lines = [_described(data), *listed("left out", data["skipped"])]
     if resumed and output.exists():
         verified = verify(source, output, noise.path, layout, jobs, progress=progress)
         if verified.data["problems"]:
@@ -179,8 +182,8 @@ def verify(
     report = verify_(source, output, store, layout=layout, jobs=jobs, shard=shard, signer=signer, progress=progress)
     data = {"ok": report.ok, "checked": report.checked, "problems": report.problems, "left_out": report.left_out}
     lines = [f"{report.checked} cases {'checked, problems:' if report.problems else 'verified'}"]
-    lines += [f"  {problem}" for problem in report.problems]
-    lines += _listed("left out", [{"name": name, "reason": reason} for name, reason in report.left_out.items()])
+    lines += briefly(report.problems)
+    lines += listed("left out", [{"name": name, "reason": reason} for name, reason in report.left_out.items()])
     return Outcome(data, "\n".join(lines), report.ok)
 
 
@@ -228,14 +231,8 @@ def _written(report: PublishReport, what: str, shard: tuple[int, int]) -> Outcom
         text = f"shard {shard[0]} of {shard[1]} done; {report.output} appears when all are"
         return Outcome(data, text, report.ok)
     lines = [f"{report.images} images {what}, {report.copied} other files copied: {report.output}"]
-    lines += _listed("left out", [{"name": name, "reason": reason} for name, reason in report.failed.items()])
+    lines += listed("left out", [{"name": name, "reason": reason} for name, reason in report.failed.items()])
     return Outcome(data, "\n".join([*lines, *(f"Warning: {warning}" for warning in report.warnings)]), report.ok)
-
-
-def _listed(what: str, cases: list[dict[str, str]]) -> list[str]:
-    if not cases:
-        return []
-    return [f"{len(cases)} {what}:", *(f"  {case['name']}: {case['reason']}" for case in cases)]
 
 
 def _generate(

@@ -45,7 +45,7 @@ def detect(path: str | os.PathLike[str]) -> Layout:
         return candidates[0].open(place)
     if candidates:
         what = "; ".join(f"{layout.name}: {layout.description}" for layout in candidates)
-        raise LayoutError(f"{place} looks like several layouts ({what}). Say which it is with --layout")
+        raise LayoutError(f"{place} looks like several layouts ({what}). Say which it is with layout= (--layout)")
     raise LayoutError(f"{place} {_what_is_lacking(place)}")
 
 
@@ -59,10 +59,10 @@ def _what_is_lacking(place: Path) -> str:
             return (
                 "holds images, but nothing says what class they are of: put them into a folder for each class, or beside them "
                 "a CSV with a column of file names and one of labels. If it has another layout (docs/layouts.md), name it "
-                "with --layout"
+                "with layout= (--layout)"
             )
     known = "; ".join(f"{name}: {layout.description}" for name, layout in LAYOUTS.items())
-    return f"has no layout this version knows ({known}). Name it with --layout if it is one of these"
+    return f"has no layout this version knows ({known}). Name it with layout= (--layout) if it is one of these"
 
 
 def open_layout(path: str | os.PathLike[str], layout: str | None = None) -> Layout:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from monai_salm.layouts.base import TRAIN, LayoutError
@@ -38,7 +38,8 @@ class CsvLabels(FolderLayout):
     """Images and a CSV beside or above them: a column of paths or names, and columns of labels.
 
     An image is named by its path from the CSV's folder, or by the end of its path, with or without suffix, if only one
-    image in the folder fits; a line whose image is not there is a case that cannot be used. Several tables are read together
+    image in the folder fits; a line whose image is not there, and a training image without a label where others have one, is
+    a case that cannot be used. Several tables are read together
     if their names say the split: ``train.csv``, ``test.csv``.
 
     Args:
@@ -55,6 +56,7 @@ class CsvLabels(FolderLayout):
         entries = [entry for path in tables for entry in self._entries(read_table(path), root, len(tables) > 1)]
         _refuse_repeated(entries)
         numbers = self._labels(entries, root)
+        entries = list(self._usable(entries, numbers))
         cases: dict[str, list[FolderCase]] = {TRAIN: [], "val": [], "test": []}
         for entry, label in zip(entries, numbers, strict=True):
             cases[entry.split].append(FolderCase(entry.unit, label))
@@ -119,11 +121,22 @@ class CsvLabels(FolderLayout):
         if not entries:
             raise LayoutError(f"{self.tables[0]} has no rows below its header")
         names = label_columns(entries, self.columns.labels, (self.columns.image, self.columns.split))
+        self._columns = names
         if len(names) == 1 and self._holds_masks(entries, names[0], root):
             return [self._mask(entry, names[0], root) for entry in entries]
         found = labels_of(entries, names)
         self._names = found.names
         return list(found.labels)
+
+    def _usable(self, entries: Sequence[_Entry], labels: Sequence[object]) -> Iterator[_Entry]:
+        """The rows; a training image without a label, where others have one, is a case that cannot be used."""
+        labelled = any(label is not None for entry, label in zip(entries, labels, strict=True) if entry.split == TRAIN)
+        for entry, label in zip(entries, labels, strict=True):
+            if label is None and labelled and entry.split == TRAIN and not isinstance(entry.unit, BrokenUnit):
+                where = entry.table.where(entry.row, self._columns[0])
+                reason = f"{where}: the label is missing, and noise is made against labels; fill it in, or take the image out"
+                entry = replace(entry, unit=BrokenUnit(entry.unit.name, entry.unit.files, reason))
+            yield entry
 
     def _holds_masks(self, entries: Sequence[_Entry], column: str, root: Path) -> bool:
         """Whether a column is named for label maps, or what it says first is a file."""

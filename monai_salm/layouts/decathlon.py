@@ -25,7 +25,7 @@ class Decathlon(Datalist):
         super().__init__(listing)
         if not isinstance(self.content.get("modality"), dict):
             raise LayoutError(
-                f'{listing} has no "modality" of {{"0": name, ...}}; open it as a datalist (--layout datalist)'
+                f'{listing} has no "modality" of {{"0": name, ...}}; open it as a datalist (layout="datalist", --layout datalist)'
             )
         for case in self._cases[TRAIN]:
             if not isinstance(case.label, str):

@@ -105,6 +105,8 @@ class FolderLayout(Layout):
             case = cases[index]
             image, label = case.unit.read(self.root), cast(Any, case.label)
             if isinstance(label, str):
+                if not is_file(self.root / label):
+                    raise FormatError(f"case {case.unit.name!r}: its label map is missing: {self.root / label}")
                 label = format_of(self.root / label).read(self.root / label)
             elif isinstance(label, list):
                 label = np.array(label)
@@ -160,9 +162,12 @@ class FolderLayout(Layout):
     def _check_training(self) -> None:
         """Every training case has a label, and there is one."""
         sound = self._sound(TRAIN)
-        for case in sound:
-            if case.label is None:
-                raise LayoutError(f"{self.root}: {case.unit.name} has no label; noise is made against labels")
+        bare = [case.unit.name for case in sound if case.label is None]
+        if bare:
+            more = (
+                f" (and {len(bare) - 1} more: {', '.join(bare[1:4])}{', ...' if bare[4:] else ''})" if bare[1:] else ""
+            )
+            raise LayoutError(f"{self.root}: {bare[0]} has no label{more}; noise is made against labels")
         for case in self._cases[TRAIN]:
             if isinstance(case.unit, BrokenUnit) and not sound:
                 raise LayoutError(f"{self.root}: no training case can be used. {case.unit.name}: {case.unit.reason}")

@@ -50,7 +50,7 @@ class ImageFolder(FolderLayout):
         dicom = next((file for file, _ in found if is_dicom(root / file)), None)
         if dicom is not None:
             raise LayoutError(
-                f"{root / dicom} is DICOM, where a series makes up an image; open it with --layout dicom_tree"
+                f'{root / dicom} is DICOM, where a series makes up an image; open it with layout="dicom_tree" (--layout dicom_tree)'
             )
         places = places_of(found)
         if TRAIN not in {split for split, _ in places.values()}:

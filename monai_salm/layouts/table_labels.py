@@ -89,13 +89,22 @@ def label_columns(rows: Sequence[LabelledRow], asked: Sequence[str], aside: Sequ
     if single is not None:
         return (single,)
     others = [name for name in table.columns if name not in aside and find_column([name], _ASIDE) is None]
-    answers = [name for name in others if all(yes_or_no(row.cell(name).text) is not None for row in training)]
+    candidates = [name for name in others if _may_answer([row.cell(name).text for row in training])]
+    # A row that answers nothing is an image without labels, not a reason to take the columns for something else.
+    told = [row for row in training if not all(is_nothing(row.cell(name).text) for name in candidates)]
+    answers = [name for name in candidates if all(yes_or_no(row.cell(name).text) is not None for row in told)]
     if not answers:
         raise LayoutError(
             f"{table.path} has no column of labels ({', '.join(LABEL_COLUMNS[:5])}, ...) and none of zeros and ones only; its "
             f"columns are {', '.join(table.columns)}. Name the column of classes 'label'"
         )
     return tuple(answers)
+
+
+def _may_answer(texts: Sequence[str]) -> bool:
+    """Whether a column holds zeros and ones, and nothing else but empty cells."""
+    known = [yes_or_no(text) for text in texts if not is_nothing(text)]
+    return bool(known) and None not in known
 
 
 def labels_of(rows: Sequence[LabelledRow], columns: Sequence[str]) -> ClassNumbers:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from monai_salm._files import copy_file
+from monai_salm._readers import KEEP_AXES
 from monai_salm.digest import content_digest
 from monai_salm.formats.base import Array
 from monai_salm.layouts.units import ImageUnit
@@ -117,9 +119,21 @@ def _require_type(noise: Noise, image: Array, name: str) -> None:
         )
 
 
+def _is_reordered(store: NoiseStore, image: Array) -> bool:
+    """Whether the store has the image with its spatial axes in another order."""
+    orders = list(itertools.permutations(range(1, image.ndim)))[1:]  # the first is the image's own
+    turned = (image.transpose(0, *order) for order in orders)
+    return any(store.has_shape(other.shape) and content_digest(other) in store for other in turned)
+
+
 def _why_missing(store: NoiseStore, image: Array) -> str:
     if store.get_protected(content_digest(image)) is not None:
         return ", but a protected image of it is the same: the input is a protected copy already. Publish the original"
+    if _is_reordered(store, image):
+        return (
+            ", but with its spatial axes in another order it is: the reader that loaded it for the noise exchanged them. Generate "
+            f"the noise again with {KEEP_AXES}, or from open_layout(path).dataset('train'), as images are stored"
+        )
     if store.has_shape(image.shape):
         return ": its voxels are not those the noise was made for. Generate the noise again from this data set"
     return f": it has shape {image.shape}, the store has {store.shapes()}. Is this the data set the noise was made for?"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -14,6 +15,7 @@ from monai_salm.layouts import LAYOUTS, TRAIN, ArchiveLayout, FolderLayout, Layo
 from monai_salm.publish.manifest import file_path, manifest_path, read_manifest, signature_path
 from monai_salm.publish.records import was_restored
 from monai_salm.publish.signing import require_key
+from monai_salm.publish.staging import Staging
 from monai_salm.store import APPLICATION_ID, NoiseStore
 
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -73,6 +75,7 @@ def check_publishable(
         if inside(Path(sign_key), data.root):
             raise PublishError(f"the private key {sign_key} lies inside the input and would be published; move it out")
         require_key(Path(sign_key))
+    _require_room(target)
     _require_no_store(data)
     if Path(store).exists():
         NoiseStore(store).settings  # noqa: B018 - raises for what is no store, or an incomplete one
@@ -109,12 +112,16 @@ def require_outside_copies(path: Path) -> None:
     Raises:
         PublishError: if a folder above has a public manifest.
     """
-    for folder in path.resolve().parents:
-        for manifest in {layout.manifest for layout in LAYOUTS.values() if issubclass(layout, FolderLayout)}:
-            if (folder / manifest).is_file():
-                raise PublishError(
-                    f"{path} lies in the protected copy {folder} and would go public; give another place"
-                )
+    folder = _copy_around(path)
+    if folder is not None:
+        raise PublishError(f"{path} lies in the protected copy {folder} and would go public; give another place")
+
+
+def _copy_around(path: Path) -> Path | None:
+    """The protected copy that a path lies in, by a public manifest in a folder above."""
+    manifests = {layout.manifest for layout in LAYOUTS.values() if issubclass(layout, FolderLayout)}
+    folders = path.resolve().parents
+    return next((folder for folder in folders if any((folder / name).is_file() for name in manifests)), None)
 
 
 def check_places(data: Layout, target: Path, store: Path, overwrite: bool) -> None:
@@ -123,6 +130,12 @@ def check_places(data: Layout, target: Path, store: Path, overwrite: bool) -> No
         raise PublishError(f"the output {target} lies inside the input {data.root}; give a place outside it")
     if inside(data.root, target):
         raise PublishError(f"the input {data.root} lies inside the output {target}; give another output")
+    around = _copy_around(target)
+    if around is not None:
+        raise PublishError(
+            f"the output {target} lies inside the protected copy {around}, which would not be that copy any more; give a place "
+            "outside it"
+        )
     if inside(store, target):
         raise PublishError(
             f"the noise store {store} lies inside the output {target}: who has it can undo the protection"
@@ -136,13 +149,24 @@ def check_places(data: Layout, target: Path, store: Path, overwrite: bool) -> No
     if not in_the_way(target):
         return
     if not overwrite:
-        raise FileExistsError(f"{target} exists; give another output or overwrite it (--overwrite)")
+        raise FileExistsError(f"{target} exists; give another output or overwrite it: overwrite=True (--overwrite)")
     _require_own(target, data)
 
 
 def in_the_way(target: Path) -> bool:
     """Whether there is something that a copy would replace."""
     return target.exists() and not (target.is_dir() and not any(target.iterdir()))
+
+
+def _require_room(target: Path) -> None:
+    """The copy, and the hidden folder that it grows in, can be written beside the place that it is to have."""
+    above = next(folder for folder in target.resolve().parents if folder.exists())
+    if not above.is_dir():
+        raise PublishError(f"the output {target} cannot be written: {above} is a file; give another output")
+    if not os.access(above, os.W_OK):
+        raise PublishError(f"the output {target} cannot be written: {above} is not writable; give another output")
+    with suppress(FileNotFoundError):  # another process is removing it
+        Staging(target).require_own()
 
 
 def _require_own(target: Path, data: Layout) -> None:
@@ -213,13 +237,40 @@ def repeated_warnings(data: Layout, store: NoiseStore, splits: Sequence[str]) ->
     return [f"{len(found)} training images are in another split too, unprotected: {', '.join(found[:3])}{more}"]
 
 
+def require_no_strays(data: Layout, splits: Sequence[str]) -> None:
+    """Refuse copies of images to be protected that no split lists, before there is noise; ``publish`` asks the store.
+
+    Costs nothing where no image is unlisted; else the images of the splits are read once.
+
+    Args:
+        data: the data set.
+        splits: whose images are to be protected.
+
+    Raises:
+        PublishError: for the first such file.
+    """
+    strays = {content_digest(image): (file, image.shape) for file, image in data.unlisted_images()}
+    shapes = {shape for _, shape in strays.values()}
+    cases = data.cases(splits) if strays else ()
+    for index in range(len(cases)):
+        try:
+            image = cases[index]["image"]
+        except (FormatError, OSError):
+            continue  # it is listed when the noise is made
+        if image.shape in shapes and (found := strays.get(content_digest(image))) is not None:
+            raise PublishError(stray_copy(found[0]))
+
+
+def stray_copy(file: str) -> str:
+    """What is wrong with a file that no split lists, when its image is one to be protected."""
+    return f"{file} is a copy of an image to be protected that no split lists, and would be published unprotected; remove it"
+
+
 def unlisted_warnings(data: Layout, store: NoiseStore) -> list[str]:
     """What no split lists is copied as it is: an error if it is an original, else a warning, whatever it may hold."""
     for file, image in data.unlisted_images():
         if content_digest(image) in store:
-            raise PublishError(
-                f"{file} is a copy of a training image that no split lists, and would be published unprotected; remove it"
-            )
+            raise PublishError(stray_copy(file))
     names = data.unlisted()
     if not names:
         return []

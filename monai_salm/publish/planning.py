@@ -21,7 +21,7 @@ from monai_salm.methods.bilevel import BilevelMethod
 from monai_salm.networks import build_network, frozen_copy, seeded
 from monai_salm.precompute import default_surrogate
 from monai_salm.progress import Progress, ProgressCallback
-from monai_salm.publish.checks import PathLike
+from monai_salm.publish.checks import PathLike, stray_copy
 from monai_salm.publish.manifest import file_path, read_manifest
 from monai_salm.recipes import Recipe, default_recipe
 from monai_salm.scan import scan
@@ -110,11 +110,7 @@ def plan(
     task, bounds = data.task(), window or data.window()
     refused: dict[str, str] = {}
     seen, digests, problems = _look(data, splits, task, bounds, method.epsilon, refused, progress or (lambda _: None))
-    problems += [
-        f"{file} is a copy of an image to be protected that no split lists, and would be published unprotected; remove it"
-        for file, image in data.unlisted_images()
-        if content_digest(image) in digests
-    ]
+    problems += [stray_copy(file) for file, image in data.unlisted_images() if content_digest(image) in digests]
     if read_manifest(data):
         problems.append(f"{data.root} is a protected copy already, by its manifest")
     shapes = [shape for shape, _, _ in seen]
@@ -136,7 +132,7 @@ def plan(
         dtypes=_counted([grid.dtype for _, grid, _ in seen]),
         task=task.spec(),
         window=(bounds.low, bounds.high),
-        budget=_budget(data, method.epsilon * bounds.width, not refused),
+        budget=_budget(data, _largest_step(seen, method.epsilon * bounds.width), not refused),
         view={} if view is None else asdict(view),
         refused=refused,
         problems=problems,
@@ -164,6 +160,11 @@ def _look(
     except ValueError as error:
         return seen, digests, [str(error)]
     return seen, digests, []
+
+
+def _largest_step(seen: Sequence[_Seen], budget: float) -> float:
+    """The largest change of a voxel: whole steps of the stored types, within the budget."""
+    return max((grid.max_code * grid.quantum for _, grid, _ in seen), default=budget)
 
 
 def _budget(data: Layout, units: float, readable: bool) -> tuple[float, str | None]:

@@ -79,7 +79,7 @@ class Staging:
                 staging._remove_if_empty()
 
     def _begin(self, job: dict[str, Any], shard: tuple[int, int], held: list[int]) -> None:
-        self._require_own()
+        self.require_own()
         self.folder.mkdir(mode=0o700, exist_ok=True)
         text = json.dumps(job, sort_keys=True)
         place = self.folder / "job.json"
@@ -100,7 +100,7 @@ class Staging:
         self.copy.parent.mkdir(exist_ok=True)
         self._failed.mkdir(exist_ok=True)
 
-    def _require_own(self) -> None:
+    def require_own(self) -> None:
         """Nothing of anybody else's is ever emptied, whatever its name."""
         folder = self.folder
         try:
@@ -122,7 +122,7 @@ class Staging:
         if not self.target.exists() or self.copy.exists() or not self.folder.exists():
             return
         with suppress(FileNotFoundError):  # another process was first
-            self._require_own()
+            self.require_own()
             self._remove_alone()
 
     def _remove_alone(self) -> None:

@@ -99,9 +99,10 @@ def verify(
     noises = store if isinstance(store, NoiseStore) else NoiseStore(store)
     rules = _Rules(noises)
     data, target = open_layout(source, layout), Path(output)
+    if not target.exists():
+        return VerifyReport(0, [f"{target} does not exist; check the path, or publish it first"])
     if data.root.is_file() != target.is_file():
-        what = "missing" if not target.exists() else "of another kind than the original"
-        return VerifyReport(0, [f"{target} is {what}"])
+        return VerifyReport(0, [f"{target} is of another kind than the original"])
     splits: tuple[str, ...] = (TRAIN,)
     with suppress(OSError, ValueError):  # said below; what else is wrong must be told too
         splits = tuple(read_manifest(data, target).get("splits", [TRAIN]))
@@ -112,6 +113,9 @@ def verify(
     known = {} if record is None else record["failed"]
     comparison = _Comparison(data, target, splits, rules, known, jobs, shard, progress or (lambda _: None))
     checked, problems = comparison.run()
+    if rules.is_stranger():
+        strange = f"none of the {checked} images' noise is in {noises.path}: it is the store of another data set, or this is not"
+        problems.insert(0, f"{strange} the original that the noise was made for")
     problems += said
     if shard[0] == 0:
         problems += manifest_problems(data, target, noises, splits, comparison.missing())
@@ -251,6 +255,11 @@ class _Rules:
         settings = store.settings
         self.store, self.window, self.mask_ratio = store, settings.window, settings.sample_mask_ratio
         self.budget = settings.epsilon * settings.window.width
+        self._known = self._unknown = False
+
+    def is_stranger(self) -> bool:
+        """Whether images were looked for in the store and none was there."""
+        return self._unknown and not self._known
 
     def problems(self, before: Array, after: Array) -> Iterator[str]:
         """What is wrong with one image, a line each."""
@@ -258,6 +267,7 @@ class _Rules:
             yield f"is {after.dtype.name} {after.shape}, the original {before.dtype.name} {before.shape}"
             return
         noise = self.store.get(content_digest(before), before.shape)
+        self._known, self._unknown = self._known or noise is not None, self._unknown or noise is None
         if noise is None:
             yield "the original is not in the store"
         elif noise.apply(before).tobytes() != after.tobytes():
