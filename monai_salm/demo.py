@@ -20,6 +20,7 @@ from monai_salm.precompute import precompute
 from monai_salm.progress import Progress
 from monai_salm.publish import publish, verify
 from monai_salm.report import write_report
+from monai_salm.reporting.terminal import terminal_text
 from monai_salm.store import NoiseStore, NoiseStoreError
 from monai_salm.workspace import WorkspaceError
 
@@ -128,17 +129,16 @@ def run_demo(
         report = replace(report, notes=NOTES[: rank - 1])
     files = {**write_report(report, folder), "store": store.path, "original": source, "protected": published.root}
     clock.lap("evaluate", f"report in {files['html']}")
+    values = report.to_dict()
     return {
-        **report.to_dict(),
+        **values,
         "seconds": round(sum(clock.stages.values()), 3),
         "stages": {name: round(seconds, 3) for name, seconds in clock.stages.items()},
         "psnr": report.noise["psnr"],
         "support": report.noise["support"],
         "verified": True,
         "files": {name: str(path) for name, path in files.items()},
-        "text": "\n".join(
-            [report.table(), "", report.verdict(), *report.warnings(), *report.notes, f"Report: {files['html']}"]
-        ),
+        "text": f"{terminal_text(values)}\n\nReport: {files['html']}",
     }
 
 

@@ -24,6 +24,7 @@ from monai_salm.report import ReportError, UnlearnabilityReport, read_report, wr
 from monai_salm.reporting.blocks import nested
 from monai_salm.reporting.curves import mean_curve
 from monai_salm.reporting.heatmap import heat_colour
+from monai_salm.reporting.terminal import terminal_text
 
 HOSTILE = '<script>alert("x")</script><img src="https://example.org/a.png">'
 
@@ -509,6 +510,37 @@ def test_undertrained_victims_are_told_in_groups() -> None:
     assert "a on clean (training score 0.100), a on protected (training score 0.100); guessing gives 0.125" in found[0]
 
 
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [
+        ("dice", "(training voxel accuracy 0.574); guessing gives 0.959 (voxel accuracy, not Dice). A poor"),
+        ("accuracy", "(training score 0.574); guessing gives 0.959. A poor"),
+    ],
+)
+def test_the_training_score_of_a_segmentation_has_its_name(metric: str, told: str) -> None:
+    cells = [{**c, "metric": metric, "train_score": 0.574} for c in pair(0.1)]
+    report = make_report(cells=cells, metric=metric, guessing=0.959)
+    assert told in next(w for w in report.warnings() if w.startswith("undertrained"))
+
+
+def test_the_terminal_has_the_headings_of_the_page(tmp_path: Path) -> None:
+    findings = ["a linear probe finds nothing", "one pattern for each class?"]
+    report = make_report(detection={"findings": findings}, notes=["a teaching example"])
+    text, page = terminal_text(report.to_dict()), html_of(report, tmp_path)
+    parts = dict(part.split("\n", 1) for part in text.removeprefix(report.table()).strip().split("\n\n"))
+    assert text.startswith(report.table())
+    assert list(parts) == ["Verdict", "Before you believe the scores", "Detection", "Limitations"]
+    assert all(f"<h2>{heading}</h2>" in page for heading in list(parts)[1:])
+    assert parts["Verdict"] == report.verdict()
+    assert parts["Detection"] == "- A linear probe finds nothing.\n- One pattern for each class?"
+    assert parts["Limitations"] == "- a teaching example"
+    warnings = parts["Before you believe the scores"].splitlines()
+    assert len(warnings) == len(report.warnings()) - len(findings) > 0
+    assert all(line.startswith("- ") for line in warnings)
+    bare = {**report.to_dict(), "warnings": [], "detection": {}, "notes": []}
+    assert terminal_text(bare).endswith(report.verdict())  # no heading without a line below it
+
+
 def test_the_surrogates_own_architecture_is_marked() -> None:
     own = pair(0.14, is_surrogate=True)
     assert any("every victim has the architecture" in w for w in make_report(cells=own).warnings())
@@ -536,6 +568,26 @@ def test_training_that_ran_out_of_epochs_is_told() -> None:
     cells = [*pair(0.14, stopped="epochs"), *pair(0.14, "mixup", stopped="epochs")]
     assert any(w.startswith("2 of 2 victims without countermeasure") for w in make_report(cells=cells).warnings())
     assert not any("ran out" in w for w in make_report(cells=pair(0.14)).warnings())
+
+
+@pytest.mark.parametrize(
+    ("learned", "train", "told"), [(None, 1.0, False), (None, 0.99, True), (0.995, 0.996, False), (0.9, 0.95, False)]
+)
+def test_all_epochs_are_no_failure_where_the_training_images_are_known(
+    learned: float | None, train: float, told: bool
+) -> None:
+    protocol = {**make_report().protocol, "learned": learned}
+    report = make_report(cells=pair(0.14, stopped="epochs", train_score=train), protocol=protocol)
+    assert any("ran out of epochs" in warning for warning in report.warnings()) == told
+    assert ("on protected images ran out of them" in report.verdict()) == told
+
+
+@pytest.mark.parametrize(("stopped", "told"), [("learned", True), ("epochs", False), (None, False)])
+def test_clean_images_that_gave_nothing_point_to_all_epochs(stopped: str | None, told: bool) -> None:
+    report = make_report(cells=pair(0.13, clean=0.13, stopped=stopped))
+    assert report.grade() == "inconclusive"
+    assert "too small a score on clean images (0.130, guessing gives 0.130" in report.verdict()
+    assert ("stopped early: --all-epochs trains on" in report.verdict()) == told
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -237,6 +237,7 @@ def evaluate(
     from monai_salm.evaluate import evaluate as evaluate_
     from monai_salm.intensity import IntensityWindow
     from monai_salm.publish import clean_test_cases, open_pair
+    from monai_salm.reporting.terminal import terminal_text
     from monai_salm.store import NoiseStore
 
     if store is not None:
@@ -266,8 +267,8 @@ def evaluate(
     for path, write in ((out, report.to_json), (html, report.to_html), (table, report.to_csv)):
         if path is not None:
             write(path)
-    text = "\n".join([report.table(), "", report.verdict(), *report.warnings()])
-    return Outcome(report.to_dict(), text)
+    values = report.to_dict()
+    return Outcome(values, terminal_text(values))
 
 
 def _recipe(name: str) -> dict[str, Any]:

@@ -266,6 +266,7 @@ def _fixed_values(runner: Runner, sets: Mapping[str, ImageSet]) -> dict[str, Any
                 "network": victim_name(setting.network),
                 "epochs": setting.epochs,
                 "epoch_steps": setting.epoch_steps,
+                "patience": setting.patience,
                 "recipe": asdict(setting.recipe),
             }
             for name, setting in runner.settings.items()

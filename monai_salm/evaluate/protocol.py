@@ -45,7 +45,7 @@ class Protocol:
         epochs: passes over the training set; None chooses by its size. A smaller set gets as many steps.
         learned: a victim whose training score was at least this for ``patience`` epochs in a row stops: there is nothing left
             to learn. None trains all epochs.
-        patience: see ``learned``.
+        patience: see ``learned``. Where epochs are shorter than 30 steps, as many more as make 60 steps; shorter than 16: 200.
         held_out: share of the training cases that no victim trains on: as published, to stop early on; as they were, clean,
             the small clean set of an adversary who has one. 0 holds none out.
         width: channels of the victims, as a share of the published architectures'.

@@ -27,6 +27,7 @@ from monai_salm.evaluate.victims import (
     adversary_means,
     default_epochs,
     guessing_score,
+    settled_epochs,
     train_victim,
 )
 from monai_salm.recipes import default_recipe
@@ -126,18 +127,18 @@ class Runner:
     def _setting(self, network: Any) -> Setting:
         protocol = self.protocol
         recipe = protocol.recipe or default_recipe(self.sets.task, self._clean.spatial_dims, network)
-        learned = protocol.learned
+        learned, epoch_steps = protocol.learned, steps_per_epoch(self._clean, recipe)
         return Setting(
             network=network,
             recipe=recipe,
             epochs=protocol.epochs or default_epochs(self._clean, recipe, protocol.augment),
-            epoch_steps=steps_per_epoch(self._clean, recipe),
+            epoch_steps=epoch_steps,
             width=protocol.width,
             device=self.device,
             augment=AUGMENTATIONS[protocol.augment],
             # Of the way from guessing: where nearly all voxels are background, a high share of hits says nothing.
             learned=None if learned is None else self.guessing + learned * (1 - self.guessing),
-            patience=protocol.patience,
+            patience=settled_epochs(protocol.patience, epoch_steps),
         )
 
     def _filtered(self, role: tuple[str, _Data | None], name: str, make: Callable[[], Cases]) -> Cases:

@@ -73,7 +73,11 @@ def _lead(rows: Sequence[Mapping[str, Any]], row: Mapping[str, Any], guess: floa
         return math.nan, "the victim of clean images is undertrained"
     lead = reference["last"] - guess
     if not lead > LEAST_LEAD * (1 - guess):
-        return math.nan, f"too small a score on clean images ({reference['last']:.3f}, guessing gives {guess:.3f})"
+        early = ", where training stopped early: --all-epochs trains on" if reference["stopped"]["learned"] else ""
+        return (
+            math.nan,
+            f"too small a score on clean images ({reference['last']:.3f}, guessing gives {guess:.3f}{early})",
+        )
     return lead, ""
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from monai_salm.reporting.cells import names, whole
+from monai_salm.reporting.cells import names, ran_out, whole
 
 # A noise on fewer voxels than this has mostly been rounded away: even the sparsest method changes some in a hundred.
 _LEAST_SUPPORT = 0.001
 _ENOUGH_SEEDS = 3
+#: Headings, the same on the page and in the terminal.
+BEFORE, DETECTION, LIMITATIONS = "Before you believe the scores", "Detection", "Limitations"
 # Shown one by one; the rest is counted.
 _LISTED = 5
 
@@ -18,17 +20,36 @@ def cautions(values: Mapping[str, Any]) -> list[str]:
     """All warnings of a report.
 
     Args:
-        values: ``cells``, ``summary``, ``noise``, ``protocol``, ``detection``, ``not_evaluated`` and ``guessing`` of a report.
+        values: ``cells``, ``summary``, ``noise``, ``protocol``, ``detection``, ``not_evaluated``, ``guessing`` and ``metric`` of
+            a report.
     """
     return [
         *_noise(values["noise"], values["protocol"]),
         *_class_wise(values["detection"], values["protocol"]),
-        *_undertrained(values["summary"], values["guessing"]),
+        *_undertrained(values["summary"], values["guessing"], values["metric"]),
         *_victims(values["summary"], values["protocol"].get("surrogate")),
         *_missing(values["summary"], values["not_evaluated"]),
-        *_stopped(values["cells"]),
+        *_stopped(values["cells"], values["guessing"], values["protocol"].get("learned")),
         *(str(finding) for finding in values["detection"].get("findings") or ()),
     ]
+
+
+def told_apart(values: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Warnings and findings of the noise's detection as sentences.
+
+    Findings include what was *not* found: among the warnings they would hide the others.
+
+    Args:
+        values: ``warnings`` and ``detection`` of a report.
+    """
+    findings = [str(finding) for finding in values["detection"].get("findings") or ()]
+    warnings = [warning for warning in values["warnings"] if warning not in findings]
+    return [_sentence(warning) for warning in warnings], [_sentence(finding) for finding in findings]
+
+
+def _sentence(text: str) -> str:
+    end = "" if text.endswith((".", "?")) else "."
+    return text[:1].upper() + text[1:] + end
 
 
 def plural(count: int, noun: str) -> str:
@@ -65,16 +86,20 @@ def _class_wise(detection: Mapping[str, Any], protocol: Mapping[str, Any]) -> It
         )
 
 
-def _undertrained(rows: Sequence[Mapping[str, Any]], guessing: float) -> Iterator[str]:
+def _undertrained(rows: Sequence[Mapping[str, Any]], guessing: float, metric: str) -> Iterator[str]:
     """One warning for each victim, data and countermeasure; those that failed in the same way on a countermeasure together."""
     flagged = [row for row in rows if row["undertrained"]]
+    # Labels per voxel are counted in training, background and all: far from the Dice that the tables show.
+    score, unit = "training score", ""
+    if metric == "dice":
+        score, unit = "training voxel accuracy", " (voxel accuracy, not Dice)"
     for countermeasure in names(flagged, "countermeasure"):
         same = [row for row in flagged if row["countermeasure"] == countermeasure]
-        who = [f"{row['victim']} on {_data(row)} (training score {row['train_score']:.3f})" for row in same]
+        who = [f"{row['victim']} on {_data(row)} ({score} {row['train_score']:.3f})" for row in same]
         way = "" if countermeasure == "none" else f" under {countermeasure}"
         yield (
-            f"undertrained{way}: {_listed(who)}; guessing gives {guessing:.3f}. A poor test score of such a victim is no sign of "
-            "protection: raise epochs or change the recipe"
+            f"undertrained{way}: {_listed(who)}; guessing gives {guessing:.3f}{unit}. A poor test score of such a victim is no sign "
+            "of protection: raise epochs or change the recipe"
         )
 
 
@@ -126,10 +151,10 @@ def _missing(rows: Sequence[Mapping[str, Any]], not_evaluated: Sequence[Mapping[
         yield "countermeasures left out: " + "; ".join(f"{', '.join(who)} ({why})" for why, who in by_reason.items())
 
 
-def _stopped(cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _stopped(cells: Sequence[Mapping[str, Any]], guessing: float, learned: float | None) -> Iterator[str]:
     """Countermeasures keep training scores low by design, so only ordinary training tells whether the epochs sufficed."""
     known = [c for c in cells if c["countermeasure"] == "none" and c["stopped"] is not None]
-    early = sum(cell["stopped"] == "epochs" for cell in known)
+    early = sum(ran_out(cell, guessing, learned) for cell in known)
     if early > len(known) / 2:
         yield (
             f"{early} of {plural(len(known), 'victim')} without countermeasure ran out of epochs before they knew their training "

@@ -20,6 +20,9 @@ _LEARNED = 0.25
 # peers on clean images less the slack; otherwise it was stopped halfway, and nobody knows where it would have ended.
 _HALFWAY = 0.5
 _SLACK = 0.1
+# A victim whose training score covered this share of the way knows its training images, where the protocol sets no share of
+# its own.
+_KNOWN = 0.995
 # Under countermeasures that keep every training score low, a victim must at least be this far above guessing.
 _STIRRED = 0.05
 
@@ -106,6 +109,20 @@ def _has_learned(cell: Cell, clean: Sequence[Cell], guessing: float, guess: floa
         return False
     lead = statistics.fmean(peer["train_score"] for peer in clean) - guessing
     return score >= guessing + max(_LEARNED * lead, _STIRRED * (1 - guessing))
+
+
+def ran_out(cell: Mapping[str, Any], guessing: float, learned: float | None) -> bool:
+    """Whether a victim's epochs were over before it knew its training images.
+
+    A victim that is made to train all epochs ends with them however early it knew the images: the training score tells.
+
+    Args:
+        cell: the victim.
+        guessing: training score of guessing.
+        learned: the protocol's; None is 0.995.
+    """
+    known = guessing + (learned or _KNOWN) * (1 - guessing)
+    return bool(cell["stopped"] == "epochs" and not cell["train_score"] >= known)
 
 
 def summarise(cells: Sequence[Cell]) -> list[Cell]:

@@ -18,6 +18,7 @@ from monai_salm.reporting.blocks import (
     table,
     words,
 )
+from monai_salm.reporting.cautions import BEFORE, DETECTION, LIMITATIONS, told_apart
 from monai_salm.reporting.curves import partly_protected, training_curves
 from monai_salm.reporting.figures import Picture, histograms, pictures
 from monai_salm.reporting.heatmap import heat_map
@@ -87,11 +88,11 @@ def report_page(values: Mapping[str, Any], shown: Sequence[Picture], window: tup
         section(
             "Images", pictures(shown, window, values["noise"].get("linf")) + histograms(shown, window) if shown else ""
         ),
-        section("Detection", nested(values["detection"])),
+        section(DETECTION, nested(values["detection"])),
         section("What the noise costs the images", nested(values["cost"])),
         section("Use of protected images", _utility(values["utility"])),
         section("Protocol", _protocol(values)),
-        section("Limitations", bullets((*_LIMITATIONS, *values.get("notes", ())))),
+        section(LIMITATIONS, bullets((*_LIMITATIONS, *values.get("notes", ())))),
         section("All numbers", _all_numbers(values)),
     ]
     head = (
@@ -109,18 +110,11 @@ def _verdict(values: Mapping[str, Any]) -> str:
     small_print = f'<span class="conditions">{escape("Conditions: " + conditions)}</span>' if mark else ""
     kind = f'<strong class="grade">{escape(grade)}</strong>'
     text = f'<p class="verdict {escape(grade.split()[0])}">{kind}{escape(claim)}{small_print}</p>'
-    # Findings have a section of their own and include what was *not* found: among the warnings they would hide the others.
-    findings = {str(finding) for finding in values["detection"].get("findings") or ()}
-    warnings = [warning for warning in values["warnings"] if warning not in findings]
+    warnings, _ = told_apart(values)  # findings have a section of their own
     if not warnings:
         return text
-    lines = "".join(f"<li>{escape(_sentence(warning))}</li>" for warning in warnings)
-    return text + f'<h2>Before you believe the scores</h2><ul class="warnings">{lines}</ul>'
-
-
-def _sentence(text: str) -> str:
-    end = "" if text.endswith((".", "?")) else "."
-    return text[:1].upper() + text[1:] + end
+    lines = "".join(f"<li>{escape(warning)}</li>" for warning in warnings)
+    return text + f'<h2>{BEFORE}</h2><ul class="warnings">{lines}</ul>'
 
 
 def _utility(utility: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from monai_salm.reporting.adversaries import CHOICES, Reached, clean_set_alone, highest, reached
-from monai_salm.reporting.cells import names, whole
+from monai_salm.reporting.cells import names, ran_out, whole
 
 #: Share of the clean set's lead over guessing that victims may keep for "unlearnable" and for "hard to learn".
 GRADES = ((0.15, "unlearnable"), (0.5, "hard to learn"), (math.inf, "learnable"))
@@ -37,7 +37,7 @@ def verdict_of(values: Mapping[str, Any]) -> str:
     """One sentence that says what was measured, with its conditions.
 
     Args:
-        values: ``metric``, ``chance``, ``majority``, ``protocol``, ``cells``, ``summary`` and ``grade`` of a report.
+        values: ``metric``, ``chance``, ``majority``, ``guessing``, ``protocol``, ``cells``, ``summary`` and ``grade`` of a report.
     """
     guess = max(values["chance"], values["majority"])
     every = reached(values["summary"], guess)
@@ -113,7 +113,7 @@ def _conditions(values: Mapping[str, Any], every: Sequence[Reached]) -> str:
     counts = _span(seeds)
     return (
         f"{', '.join(names(cells, 'victim'))} trained from scratch{_width(protocol)}, {upto}{_epochs(cells, protocol)} epochs"
-        f"{_ran_out(cells)}, {counts} {'seed' if counts == '1' else 'seeds'}, augmentation {protocol.get('augment', '?')}, "
+        f"{_ran_out(values)}, {counts} {'seed' if counts == '1' else 'seeds'}, augmentation {protocol.get('augment', '?')}, "
         f"{means}{f', and with a small clean set {clean}' if clean else ''}"
         + (
             f", not counting {', '.join(sorted(moot))}, under which clean images were not learned either"
@@ -128,12 +128,13 @@ def _width(protocol: Mapping[str, Any]) -> str:
     return "" if not isinstance(width, int | float) or width == 1 else f" at {width:g} of the published width"
 
 
-def _ran_out(cells: Sequence[Mapping[str, Any]]) -> str:
+def _ran_out(values: Mapping[str, Any]) -> str:
     """How many ordinary trainings on protected images ended before the images were learned."""
+    cells = values["cells"]
     plain = [
         c for c in cells if c["countermeasure"] == "none" and c["data"] == "protected" and c["stopped"] is not None
     ]
-    count = sum(cell["stopped"] == "epochs" for cell in plain)
+    count = sum(ran_out(cell, values["guessing"], values["protocol"].get("learned")) for cell in plain)
     return f" ({count} of {len(plain)} on protected images ran out of them)" if count else ""
 
 

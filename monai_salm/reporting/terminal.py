@@ -1,0 +1,35 @@
+"""A report as plain text for the terminal, under the headings of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from monai_salm.reporting.cautions import BEFORE, DETECTION, LIMITATIONS, told_apart
+from monai_salm.reporting.tables import text_table
+
+
+def terminal_text(values: Mapping[str, Any]) -> str:
+    """Lay out a report: the table, the verdict, warnings, findings and notes, each under its heading.
+
+    Args:
+        values: ``UnlearnabilityReport.to_dict()``.
+
+    Returns:
+        Lines of text; each warning, finding and note is a line that begins with ``"- "``.
+    """
+    warnings, findings = told_apart(values)
+    parts = [
+        text_table(values),
+        f"Verdict\n{values['verdict']}",
+        *_listed(BEFORE, warnings),
+        *_listed(DETECTION, findings),
+        *_listed(LIMITATIONS, values["notes"]),
+    ]
+    return "\n\n".join(parts)
+
+
+def _listed(heading: str, lines: Iterable[str]) -> list[str]:
+    """One part, or none where there is nothing to say."""
+    shown = [f"- {line}" for line in lines]
+    return ["\n".join([heading, *shown])] if shown else []
