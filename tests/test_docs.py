@@ -245,6 +245,14 @@ def test_links_between_files_become_links_of_the_site(page: str, link: str, on_t
     assert site_links(link, file, page) == (on_the_site or link)
 
 
+def test_the_reference_has_every_public_name() -> None:
+    """Names in D and Dict mean the same as those in d."""
+    pages = "".join(text for page, text in PAGES.items() if page.startswith("api/"))
+    for name in monai_salm.__all__:
+        if not name.startswith("__") and not name.endswith(("D", "Dict")):
+            assert re.search(rf":: monai_salm\.{name}$", pages, flags=re.MULTILINE), f"the API reference lacks {name}"
+
+
 @pytest.mark.slow
 def test_the_site_builds(tmp_path: Path) -> None:
     for package in ("sphinx", "myst_nb", "furo"):
