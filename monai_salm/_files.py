@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
 import shutil
 import uuid
@@ -67,22 +66,27 @@ def try_lock(path: Path, *, shared: bool = False) -> int | None:
     Returns:
         The descriptor, or None if somebody else holds the lock. Where there are no advisory locks (Windows), always one.
     """
-    for attempt in itertools.count():
-        descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-        try:
-            import fcntl
-        except ImportError:
-            return descriptor
-        try:
-            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
+    attempts = 0
+    while True:
+        descriptor, attempts = _locked(path, shared), attempts + 1
         # A file system that never tells the same of both is believed in the end.
-        if attempt >= _LOCK_ATTEMPTS or _is_at(descriptor, path):
+        if descriptor is None or attempts > _LOCK_ATTEMPTS or _is_at(descriptor, path):
             return descriptor
         os.close(descriptor)  # whoever held it has removed the file: a lock on it would keep nobody out
-    raise AssertionError  # never reached
+
+
+def _locked(path: Path, shared: bool) -> int | None:
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        import fcntl
+    except ImportError:
+        return descriptor
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
