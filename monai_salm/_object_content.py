@@ -84,7 +84,7 @@ def content_of(value: Any, unless: tuple[str, ...] = ()) -> Content:
         return Content.of_attributes(name, {"name": value.name, "value": held})
     if isinstance(value, (type, types.ModuleType)) or _is_known_ufunc(value):
         return Content(name + full_name(value).encode())
-    if isinstance(value, logging.Logger):  # known by its name, as pickle does
+    if isinstance(value, logging.Logger):  # its handlers are this process's, and change no image
         return Content(name + value.name.encode())
     if isinstance(value, _BY_REPR):
         return Content(name + repr(value).encode())
