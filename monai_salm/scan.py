@@ -95,12 +95,7 @@ def scan(
             if len(dataset) > 1:
                 warn_of_axes(case.image.shape, getattr(item[image_key], "meta", None))
         if index in (0, len(dataset) // 2, len(dataset) - 1):  # a chain that is random now and then may pass one
-            again = image_of(dataset[index], index, image_key)[1]
-            if content_digest(again) != case.digest:
-                raise DataError(
-                    f"case {case.name!r} differs between two reads: the data set's chain is random. Give precompute() "
-                    "only the deterministic loading transforms; random ones go after SALMProtectd"
-                )
+            _require_same_again(case, image_of(dataset[index], index, image_key)[1])
         if not repeated:
             key = content_digest(case.label)
             suspicions.watch(case.image, case.label)
@@ -236,6 +231,14 @@ def _require_alike(case: ScannedCase, first: ScannedCase) -> None:
         raise DataError(
             f"case {case.name!r} has {case.image.shape[0]} channels, case {first.name!r} has {first.image.shape[0]}: "
             "all must have the same. Is an image channel-last?"
+        )
+
+
+def _require_same_again(case: ScannedCase, again: Array) -> None:
+    if content_digest(again) != case.digest:
+        raise DataError(
+            f"case {case.name!r} differs between two reads: the data set's chain is random. Give precompute() "
+            "only the deterministic loading transforms; random ones go after SALMProtectd"
         )
 
 
