@@ -30,6 +30,7 @@ from format_samples import (
     set_element,
     with_chunk,
 )
+from generated_pages import page_between
 
 from monai_salm.formats import FormatError, format_of
 
@@ -406,8 +407,7 @@ def _refused_table(folder: Path) -> Iterator[str]:
 
 def page_with(tables: str) -> str:
     """The page with these tables."""
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    return f"{before}{BEGIN}\n\n{tables}\n\n{END}{rest.partition(END)[2]}"
+    return page_between(PAGE, BEGIN, END, tables)
 
 
 if __name__ == "__main__":

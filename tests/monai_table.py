@@ -17,6 +17,7 @@ import test_monai_datasets
 import test_monai_files
 import test_monai_inverse
 import test_monai_loaders
+from generated_pages import page_between
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "monai.md"
 BEGIN, END = "<!-- tables: python tests/monai_table.py -->", "<!-- end of tables -->"
@@ -50,8 +51,7 @@ def _section(title: str, rows: list[tuple[str, str, str]]) -> Iterator[str]:
 
 def page_with(tables: str) -> str:
     """The page with these tables."""
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    return f"{before}{BEGIN}\n\n{tables}\n{END}{rest.partition(END)[2]}"
+    return page_between(PAGE, BEGIN, END, tables)
 
 
 if __name__ == "__main__":
