@@ -111,6 +111,11 @@ def test_a_folder_of_volumes_with_another_method(tmp_path: Path, monkeypatch: py
     assert len(names) == 8, "the set's seven and the manifest"
     for name in names:
         assert (tmp_path / "scans_public" / name).read_bytes() == (tmp_path / "theirs" / name).read_bytes()
+    for name in (name for name in names if name.startswith("training_")):
+        original, protected = (
+            np.asarray(nibabel.load(tmp_path / root / name).dataobj) for root in ("scans", "scans_public")
+        )
+        assert 0 < np.abs(protected.astype(float) - original).max() <= 12 / 255 * 800, "both could be without noise"
 
 
 def test_evaluate_gives_the_cells_of_the_command_line(archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
