@@ -25,9 +25,9 @@ import monai
 import torch
 
 import monai_salm
-from monai_salm.evaluate import Protocol, evaluate
-from monai_salm.evaluate.cells import cell_key
-from monai_salm.evaluate.sets import read_set, set_digest
+from monai_salm.evaluation import Protocol, evaluate
+from monai_salm.evaluation.cells import cell_key
+from monai_salm.evaluation.sets import read_set, set_digest
 from monai_salm.layouts import Layout, open_layout
 from monai_salm.progress import show_progress
 from monai_salm.training import resolve_device

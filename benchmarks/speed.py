@@ -28,8 +28,8 @@ from reference_em import Reference, add_noise, reference_em
 from monai_salm.cases import Cases, choose_view
 from monai_salm.countermeasures import Countermeasure
 from monai_salm.digest import content_digest
-from monai_salm.evaluate.sets import read_set
-from monai_salm.evaluate.victims import VICTIM_SEED, Setting, Watched, default_epochs, train_victim
+from monai_salm.evaluation.sets import read_set
+from monai_salm.evaluation.victims import VICTIM_SEED, Setting, Watched, default_epochs, train_victim
 from monai_salm.layouts import open_layout
 from monai_salm.methods import SALM
 from monai_salm.precompute import precompute

@@ -14,7 +14,7 @@ from monai_salm._version import __version__
 
 if TYPE_CHECKING:
     from monai_salm.cache_keys import salm_hash_transform
-    from monai_salm.evaluate import Protocol, UnlearnabilityReport, evaluate
+    from monai_salm.evaluation import Protocol, UnlearnabilityReport, evaluate
     from monai_salm.intensity import IntensityWindow
     from monai_salm.methods import AR, EM, LSP, REM, SALM, SEM, TAP, InterSliceEM, RandomNoise, RoiEM
     from monai_salm.networks import build_network
@@ -52,7 +52,7 @@ _MODULES = {
     "networks": ("build_network",),
     "precompute": ("precompute",),
     "publish": ("publish", "verify", "restore"),
-    "evaluate": ("evaluate", "Protocol", "UnlearnabilityReport"),
+    "evaluation": ("evaluate", "Protocol", "UnlearnabilityReport"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

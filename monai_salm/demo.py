@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from monai_salm.demo_data import COUNTS, NOTES, brain_crops, medmnist_archive
-from monai_salm.evaluate import evaluate
+from monai_salm.evaluation import evaluate
 from monai_salm.layouts import TRAIN, Layout, open_layout
 from monai_salm.methods import SALM, Method
 from monai_salm.precompute import precompute

@@ -98,7 +98,7 @@ def test_config_files_find_every_name(name: str) -> None:
     assert name in dir(monai_salm)
 
 
-@pytest.mark.parametrize("name", ["evaluate", "precompute", "publish"])
+@pytest.mark.parametrize("name", ["precompute", "publish"])
 def test_a_module_is_called_as_the_function_of_its_name(name: str) -> None:
     module = importlib.import_module(f"monai_salm.{name}")
     with pytest.raises(TypeError, match=rf"^{name}\(\) missing"):
@@ -164,9 +164,19 @@ def test_what_an_import_brings_in() -> None:
     assert package == {"monai_salm", "monai_salm._version"}
     assert "monai_salm.transforms" in transform
     parts = {module.split(".")[1] for module in transform if module.startswith("monai_salm.")}
-    not_needed = {"evaluate", "publish", "layouts", "formats", "countermeasures", "reporting", "cli", "demo", "methods"}
+    not_needed = {
+        "evaluation",
+        "publish",
+        "layouts",
+        "formats",
+        "countermeasures",
+        "reporting",
+        "cli",
+        "demo",
+        "methods",
+    }
     assert not parts & not_needed
-    assert "monai_salm.evaluate" in everything
+    assert "monai_salm.evaluation" in everything
     assert not roots(package | transform | everything) & optional_packages()
     assert {"yaml", "pydicom", "tifffile", "pandas", "nilearn", "pyrage", "fire"} <= optional_packages()
 

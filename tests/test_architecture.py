@@ -55,8 +55,8 @@ BELOW: dict[str, tuple[str, ...]] = {
     "layouts": ("formats", "tasks"),
     "publish": ("layouts", "precompute"),
     "countermeasures": ("training",),
-    "reporting": (),  # plain values: evaluate returns what it shows
-    "evaluate": (
+    "reporting": (),  # plain values: evaluation returns what it shows
+    "evaluation": (
         "training",
         "countermeasures",
         "methods",
@@ -65,8 +65,8 @@ BELOW: dict[str, tuple[str, ...]] = {
     ),  # random noise; protected files from disk
     "report": ("reporting",),  # reads reports where no network is at hand
     "demo_data": ("layouts",),
-    "demo": ("report", "evaluate", "transforms", "demo_data"),
-    "__init__": ("report", "evaluate", "transforms", "cache_keys"),  # the public names
+    "demo": ("report", "evaluation", "transforms", "demo_data"),
+    "__init__": ("report", "evaluation", "transforms", "cache_keys"),  # the public names
     "cli": ("demo", "__init__"),
     "__main__": ("cli",),
 }
@@ -295,7 +295,7 @@ def test_the_order_has_no_cycle_and_names_only_layers() -> None:
         ("intensity", "from . import training", "training"),
         ("store", "import monai_salm.methods.salm", "methods"),
         ("methods.salm", "from ..precompute import precompute", "precompute"),
-        ("methods.__init__", "from ..evaluate import evaluate", "evaluate"),
+        ("methods.__init__", "from ..evaluation import evaluate", "evaluation"),
         ("training", "def f():\n    from monai_salm.methods import SALM", "methods"),
         ("networks", "import importlib\nimportlib.import_module('monai_salm.tasks')", "tasks"),
         ("layouts.bids", "from monai_salm.publish import publish", "publish"),
@@ -376,7 +376,7 @@ def test_danger_is_found(source: str) -> None:
         "def f(model):\n    return model.eval()",
         "import numpy as np\nnp.load('x')\nnp.load('x', allow_pickle=False)\nnp.load('x', None, False)",
         "import nibabel\nnibabel.load('x')",
-        "from monai_salm.evaluate import evaluate\nevaluate()",
+        "from monai_salm.evaluation import evaluate\nevaluate()",
         "from safetensors.torch import load, save\nload(b'')",
         "text = 'import pickle; eval(1)'",
     ],

@@ -100,7 +100,7 @@ def test_strength_goes_on_with_kept_copies_and_victims(
     assert [row["peer"] for row in found["beside_the_peers_table"]] == ["LSP"]
     assert len(found["runs"]) == 4 * 2
     # The same call finds everything; one with other rows makes and trains what is new, whatever role the rest has now.
-    monkeypatch.setattr(importlib.import_module("monai_salm.evaluate.running"), "train_victim", never)
+    monkeypatch.setattr(importlib.import_module("monai_salm.evaluation.running"), "train_victim", never)
     with monkeypatch.context() as patch:
         patch.setattr(evaluating, "run_protect", never)
         assert script.main([*call, "--rows", "none;SALM;SALM, 7/8 of epsilon;LSP"]) == 0
@@ -138,7 +138,7 @@ def test_robustness_trains_clean_victims_once(
     script = importlib.import_module("robustness")
     for noise, options in script.NOISES.items():
         monkeypatch.setitem(script.NOISES, noise, [*options, "--rounds", "0"])
-    running = importlib.import_module("monai_salm.evaluate.running")
+    running = importlib.import_module("monai_salm.evaluation.running")
     trained, train = [], running.train_victim
     monkeypatch.setattr(running, "train_victim", lambda *given: trained.append(given) or train(*given))
     call = [str(archive(tmp_path / "set.npz", ("train", "test"))), "--out", str(tmp_path / "out"), *TINY]

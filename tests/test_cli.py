@@ -23,7 +23,7 @@ import monai_salm
 from monai_salm.cli import app, manual, method_options, names, readers
 from monai_salm.cli.method_settings import SETTINGS, SURROGATES, Setting
 from monai_salm.countermeasures import COUNTERMEASURES, TIERS
-from monai_salm.evaluate import AUGMENTATIONS, CONTROLS
+from monai_salm.evaluation import AUGMENTATIONS, CONTROLS
 from monai_salm.layouts import LAYOUTS
 from monai_salm.methods import METHODS, SALM
 from monai_salm.methods.views import VIEWS
@@ -634,7 +634,7 @@ def test_help_is_quick_and_module_runs() -> None:
 
 
 def test_public_functions_are_never_hidden_by_their_modules() -> None:
-    names = ("publish", "precompute", "evaluate")
+    names = ("publish", "precompute")
     lines = ["import importlib, inspect, monai_salm"]
     for name in names:
         lines += [

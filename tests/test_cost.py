@@ -11,9 +11,9 @@ from conftest import classification_cases, segmentation_cases
 from scipy.ndimage import correlate1d
 from scipy.stats import entropy, skew
 
-from monai_salm.evaluate.cost import image_cost, ssim
-from monai_salm.evaluate.radiomics import FEATURES, features, radiomics_drift
-from monai_salm.evaluate.sets import ImageSet, noise_size
+from monai_salm.evaluation.cost import image_cost, ssim
+from monai_salm.evaluation.radiomics import FEATURES, features, radiomics_drift
+from monai_salm.evaluation.sets import ImageSet, noise_size
 from monai_salm.intensity import Array, IntensityWindow
 from monai_salm.tasks import Classification, Segmentation
 

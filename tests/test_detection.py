@@ -11,11 +11,11 @@ import pytest
 import torch
 from conftest import classification_cases, segmentation_cases
 
-from monai_salm.evaluate import probes
-from monai_salm.evaluate.detection import detect
-from monai_salm.evaluate.diversity import Rows, diversity, is_class_wise
-from monai_salm.evaluate.probes import group_numbers, sample_image, second_half, stratified
-from monai_salm.evaluate.sets import ImageSet
+from monai_salm.evaluation import probes
+from monai_salm.evaluation.detection import detect
+from monai_salm.evaluation.diversity import Rows, diversity, is_class_wise
+from monai_salm.evaluation.probes import group_numbers, sample_image, second_half, stratified
+from monai_salm.evaluation.sets import ImageSet
 from monai_salm.intensity import IntensityWindow
 from monai_salm.tasks import Classification, Segmentation, Task
 

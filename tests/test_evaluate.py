@@ -14,7 +14,7 @@ from conftest import classification_cases, segmentation_cases
 
 from monai_salm.cases import Cases, View
 from monai_salm.countermeasures import COUNTERMEASURES, Blur, Countermeasure
-from monai_salm.evaluate import (
+from monai_salm.evaluation import (
     EvaluationError,
     JournalError,
     PredictionFolder,
@@ -23,10 +23,10 @@ from monai_salm.evaluate import (
     evaluate,
     running,
 )
-from monai_salm.evaluate.controls import random_noise
-from monai_salm.evaluate.predictions import predictions_name
-from monai_salm.evaluate.sets import ImageSet, noise_size
-from monai_salm.evaluate.victims import (
+from monai_salm.evaluation.controls import random_noise
+from monai_salm.evaluation.predictions import predictions_name
+from monai_salm.evaluation.sets import ImageSet, noise_size
+from monai_salm.evaluation.victims import (
     VICTIM_SEED,
     Setting,
     Watched,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from conftest import classification_cases, segmentation_cases
 
-from monai_salm.evaluate.controls import random_mask, random_noise
-from monai_salm.evaluate.sets import ImageSet
-from monai_salm.evaluate.training_sets import TrainingSets, make_training_sets, stratified_ranks
+from monai_salm.evaluation.controls import random_mask, random_noise
+from monai_salm.evaluation.sets import ImageSet
+from monai_salm.evaluation.training_sets import TrainingSets, make_training_sets, stratified_ranks
 from monai_salm.intensity import Array, IntensityWindow
 from monai_salm.tasks import Classification, Segmentation, Task
 

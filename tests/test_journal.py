@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from monai_salm.evaluate.journal import Journal, JournalError
+from monai_salm.evaluation.journal import Journal, JournalError
 
 IDENTITY: dict[str, Any] = {"task": {"kind": "classification"}, "digests": {"clean": "ab"}}
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from monai_salm.evaluate.utility import mean_utility, utility
+from monai_salm.evaluation.utility import mean_utility, utility
 from monai_salm.tasks import Classification, Segmentation
 
 

@@ -12,8 +12,8 @@ import torch
 from conftest import classification_cases
 from torch import nn
 
-from monai_salm.evaluate import Protocol, WorkerError, evaluate
-from monai_salm.evaluate.workers import StoredImages
+from monai_salm.evaluation import Protocol, WorkerError, evaluate
+from monai_salm.evaluation.workers import StoredImages
 from monai_salm.intensity import IntensityWindow
 from monai_salm.recipes import Recipe
 from monai_salm.tasks import Classification

@@ -233,8 +233,8 @@ def evaluate(
     budget = None if epsilon is None else opt.read("--epsilon", readers.number, epsilon)
     limits = None if window is None else opt.read("--window", readers.bounds, window)
     others = opt.read_all("--copy", readers.named_path, copy or ())
-    from monai_salm.evaluate import PredictionFolder
-    from monai_salm.evaluate import evaluate as evaluate_
+    from monai_salm.evaluation import PredictionFolder
+    from monai_salm.evaluation import evaluate as evaluate_
     from monai_salm.intensity import IntensityWindow
     from monai_salm.publish import clean_test_cases, open_pair
     from monai_salm.reporting.terminal import terminal_text

@@ -45,7 +45,7 @@ def countermeasures(text: str) -> str | tuple[str, ...]:
 
 def augmentation(text: str) -> str:
     """The name of an augmentation."""
-    from monai_salm.evaluate import AUGMENTATIONS
+    from monai_salm.evaluation import AUGMENTATIONS
 
     return all_known("augmentation", (text,), AUGMENTATIONS)[0]
 
@@ -73,7 +73,7 @@ def named_path(text: str) -> tuple[str, Path]:
 
 def controls(text: str) -> tuple[str, ...]:
     """``"a,b"`` as names of controls, ``"none"`` as none."""
-    from monai_salm.evaluate import CONTROLS
+    from monai_salm.evaluation import CONTROLS
 
     return () if text == "none" else all_known("control", names(text), CONTROLS)
 

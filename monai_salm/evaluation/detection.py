@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_salm.evaluate.diversity import diversity, rows_of_images, rows_of_regions
-from monai_salm.evaluate.probes import (
+from monai_salm.evaluation.diversity import diversity, rows_of_images, rows_of_regions
+from monai_salm.evaluation.probes import (
     Samples,
     bias_shift_scores,
     group_numbers,
@@ -17,7 +17,7 @@ from monai_salm.evaluate.probes import (
     probe_score,
     stratified,
 )
-from monai_salm.evaluate.sets import ImageSet
+from monai_salm.evaluation.sets import ImageSet
 from monai_salm.intensity import IntensityWindow
 from monai_salm.tasks import Task
 

@@ -13,7 +13,7 @@ from monai.networks.layers import Conv, Norm
 from numpy.typing import NDArray
 from torch import nn
 
-from monai_salm.evaluate.sets import ImageSet
+from monai_salm.evaluation.sets import ImageSet
 from monai_salm.intensity import Array
 from monai_salm.networks import seeded
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from monai_salm.countermeasures import COUNTERMEASURES, Countermeasure, FlipsShifts
-from monai_salm.evaluate.cells import Key, Training
-from monai_salm.evaluate.protocol import Protocol
-from monai_salm.evaluate.training_sets import TrainingSets
+from monai_salm.evaluation.cells import Key, Training
+from monai_salm.evaluation.protocol import Protocol
+from monai_salm.evaluation.training_sets import TrainingSets
 
 # Batch normalisation needs two cases.
 _LEAST_CASES = 2

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_salm.evaluate.sets import ImageSet
+from monai_salm.evaluation.sets import ImageSet
 from monai_salm.intensity import Array, IntensityWindow
 
 _BINS = 64

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_salm.cases import Cases, View, choose_view
-from monai_salm.evaluate.controls import CONTROLS
-from monai_salm.evaluate.sets import ImageSet
+from monai_salm.evaluation.controls import CONTROLS
+from monai_salm.evaluation.sets import ImageSet
 from monai_salm.intensity import Array, IntensityWindow
 from monai_salm.tasks import Task
 

@@ -13,16 +13,16 @@ import monai
 import torch
 
 from monai_salm._version import __version__
-from monai_salm.evaluate.collecting import collect_cells
-from monai_salm.evaluate.controls import CONTROLS
-from monai_salm.evaluate.cost import image_cost
-from monai_salm.evaluate.detection import detect
-from monai_salm.evaluate.journal import JournalError
-from monai_salm.evaluate.predictions import PredictionFolder
-from monai_salm.evaluate.protocol import AUGMENTATIONS, Protocol, victim_name
-from monai_salm.evaluate.radiomics import radiomics_drift
-from monai_salm.evaluate.running import Runner
-from monai_salm.evaluate.sets import (
+from monai_salm.evaluation.collecting import collect_cells
+from monai_salm.evaluation.controls import CONTROLS
+from monai_salm.evaluation.cost import image_cost
+from monai_salm.evaluation.detection import detect
+from monai_salm.evaluation.journal import JournalError
+from monai_salm.evaluation.predictions import PredictionFolder
+from monai_salm.evaluation.protocol import AUGMENTATIONS, Protocol, victim_name
+from monai_salm.evaluation.radiomics import radiomics_drift
+from monai_salm.evaluation.running import Runner
+from monai_salm.evaluation.sets import (
     EvaluationError,
     ImageSet,
     check_pairs,
@@ -31,9 +31,9 @@ from monai_salm.evaluate.sets import (
     read_set,
     set_digest,
 )
-from monai_salm.evaluate.training_sets import make_training_sets
-from monai_salm.evaluate.utility import mean_utility
-from monai_salm.evaluate.workers import WorkerError, default_jobs
+from monai_salm.evaluation.training_sets import make_training_sets
+from monai_salm.evaluation.utility import mean_utility
+from monai_salm.evaluation.workers import WorkerError, default_jobs
 from monai_salm.intensity import Array, IntensityWindow
 from monai_salm.progress import Progress
 from monai_salm.reporting import UnlearnabilityReport

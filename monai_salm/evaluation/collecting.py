@@ -10,11 +10,11 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from monai_salm.evaluate.cells import Cell, Key, Training, cell_key
-from monai_salm.evaluate.journal import Journal
-from monai_salm.evaluate.protocol import is_importable, victim_name
-from monai_salm.evaluate.running import Runner
-from monai_salm.evaluate.workers import run_trainings
+from monai_salm.evaluation.cells import Cell, Key, Training, cell_key
+from monai_salm.evaluation.journal import Journal
+from monai_salm.evaluation.protocol import is_importable, victim_name
+from monai_salm.evaluation.running import Runner
+from monai_salm.evaluation.workers import run_trainings
 from monai_salm.progress import Progress
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_salm.evaluate.probes import SIDE, Samples, group_numbers
-from monai_salm.evaluate.sets import ImageSet
+from monai_salm.evaluation.probes import SIDE, Samples, group_numbers
+from monai_salm.evaluation.sets import ImageSet
 from monai_salm.intensity import Array, IntensityWindow
 
 # Chosen by measurement (docs/report.md, "Detection").

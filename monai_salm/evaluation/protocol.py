@@ -11,7 +11,7 @@ import numpy as np
 
 from monai_salm.augmentation import standard_augmentation
 from monai_salm.countermeasures import COUNTERMEASURES, TIERS, Countermeasure
-from monai_salm.evaluate.controls import CONTROLS
+from monai_salm.evaluation.controls import CONTROLS
 from monai_salm.networks import NETWORKS, SEGMENTATION_NETWORKS, NetworkFactory
 from monai_salm.recipes import Recipe
 from monai_salm.tasks import Task

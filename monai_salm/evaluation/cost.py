@@ -13,7 +13,7 @@ import torch
 from monai.metrics import compute_ssim_and_cs
 from numpy.typing import NDArray
 
-from monai_salm.evaluate.sets import ImageSet, difference
+from monai_salm.evaluation.sets import ImageSet, difference
 from monai_salm.intensity import Array, IntensityWindow
 from monai_salm.tasks import Task
 

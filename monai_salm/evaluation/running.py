@@ -12,13 +12,13 @@ import torch
 
 from monai_salm.cases import Cases
 from monai_salm.countermeasures import Countermeasure, Means
-from monai_salm.evaluate.cells import Cell, Training, make_cell
-from monai_salm.evaluate.predictions import PredictionFolder
-from monai_salm.evaluate.protocol import AUGMENTATIONS, Protocol
-from monai_salm.evaluate.schedule import Schedule
-from monai_salm.evaluate.training_sets import TrainingSets
-from monai_salm.evaluate.utility import utility
-from monai_salm.evaluate.victims import (
+from monai_salm.evaluation.cells import Cell, Training, make_cell
+from monai_salm.evaluation.predictions import PredictionFolder
+from monai_salm.evaluation.protocol import AUGMENTATIONS, Protocol
+from monai_salm.evaluation.schedule import Schedule
+from monai_salm.evaluation.training_sets import TrainingSets
+from monai_salm.evaluation.utility import utility
+from monai_salm.evaluation.victims import (
     VICTIM_SEED,
     Epoch,
     Setting,

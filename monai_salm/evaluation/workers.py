@@ -18,10 +18,10 @@ from typing import Any, overload
 import numpy as np
 import torch
 
-from monai_salm.evaluate.cells import Cell, Training
-from monai_salm.evaluate.protocol import is_importable, victim_name
-from monai_salm.evaluate.running import Runner
-from monai_salm.evaluate.victims import Epoch
+from monai_salm.evaluation.cells import Cell, Training
+from monai_salm.evaluation.protocol import is_importable, victim_name
+from monai_salm.evaluation.running import Runner
+from monai_salm.evaluation.victims import Epoch
 from monai_salm.intensity import Array
 from monai_salm.training import TrainingError
 
