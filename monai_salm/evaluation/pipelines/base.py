@@ -1,0 +1,77 @@
+"""What every pipeline is: how an ordinary trainer, who knows nothing of protection, prepares and augments images."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from monai_salm.cases import Cases
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pipeline:
+    """Ordinary training; a subclass adds settings and overrides the hooks that differ.
+
+    A pipeline holds no state: one instance serves every victim.
+    """
+
+    #: Name on the command line; variants of one family add a number to it.
+    family: ClassVar[str]
+    #: Where the numbers come from.
+    source: ClassVar[str]
+    #: Ranks of the images it is for.
+    ranks: ClassVar[tuple[int, ...]] = (2, 3)
+
+    @property
+    def name(self) -> str:
+        """Name in reports and on the command line."""
+        return self.family
+
+    @property
+    def augments(self) -> bool:
+        """Whether batches are changed at random, so that training takes longer."""
+        return type(self).augment is not Pipeline.augment
+
+    def spec(self) -> dict[str, Any]:
+        """Name, settings and source as plain values, for the report."""
+        return {"name": self.name, **asdict(self), "source": self.source}
+
+    def prepare(self, cases: Cases) -> Cases:
+        """The deterministic part, done once to the images trained on.
+
+        Args:
+            cases: stored units; left as they are.
+
+        Returns:
+            Cases at the resolution that networks see. Resampled images are float32 in [0, 1], with a window of 0 to 1; label
+            maps are moved along by their nearest neighbours.
+        """
+        return cases
+
+    def prepare_test(self, cases: Cases) -> Cases:
+        """The deterministic part for images that are scored, test and held-out ones; by default that of training.
+
+        Args:
+            cases: stored units; left as they are.
+
+        Returns:
+            As for ``prepare``. Label maps are scored at this resolution.
+        """
+        return self.prepare(cases)
+
+    def augment(
+        self, images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The random part, done to each batch of training.
+
+        Args:
+            images: ``(batch, channel, *spatial)``, float32, in [0, 1], on the CPU; left as they are.
+            targets: labels ``(batch,)``, ``(batch, label)`` or ``(batch, *spatial)``.
+            generator: source of randomness, on the CPU.
+
+        Returns:
+            Images in [0, 1] and targets of the same shapes; label maps are moved along with their images.
+        """
+        return images, targets
