@@ -62,6 +62,7 @@ def read_report(path: str | os.PathLike[str]) -> UnlearnabilityReport:
             noise=values["noise"],
             protocol=values["protocol"],
             notes=tuple(values.get("notes", ())),
+            constant=values.get("constant"),
             cells=values["cells"],
             **{name: values[name] for name in _PARTS},
             **{name: value for name, value in _numbers(values, _NUMBERS).items() if name in _NUMBERS},

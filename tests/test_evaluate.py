@@ -52,6 +52,7 @@ QUICK: dict[str, Any] = {
     "task": TWO,
     "window": WINDOW,
     "victims": ("resnet10",),
+    "pipelines": ("plain",),
     "countermeasures": ("none",),
     "fractions": (1.0,),
     "controls": ("random_noise",),

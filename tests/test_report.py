@@ -529,8 +529,8 @@ def test_the_terminal_has_the_headings_of_the_page(tmp_path: Path) -> None:
     text, page = terminal_text(report.to_dict()), html_of(report, tmp_path)
     parts = dict(part.split("\n", 1) for part in text.removeprefix(report.table()).strip().split("\n\n"))
     assert text.startswith(report.table())
-    assert list(parts) == ["Verdict", "Before you believe the scores", "Detection", "Limitations"]
-    assert all(f"<h2>{heading}</h2>" in page for heading in list(parts)[1:])
+    assert list(parts) == ["Ordinary pipelines", "Verdict", "Before you believe the scores", "Detection", "Limitations"]
+    assert all(f"<h2>{heading}</h2>" in page for heading in parts if heading != "Verdict")
     assert parts["Verdict"] == report.verdict()
     assert parts["Detection"] == "- A linear probe finds nothing.\n- One pattern for each class?"
     assert parts["Limitations"] == "- a teaching example"
@@ -711,6 +711,7 @@ def test_page_goes_from_the_verdict_to_the_numbers(tmp_path: Path) -> None:
     titles = re.findall("<h2>(.*?)</h2>", html_of(report, tmp_path))
     assert titles == [
         "Before you believe the scores",
+        "Ordinary pipelines",
         "Scores on clean test images",
         "Partly protected training sets",
         "Training",
@@ -824,3 +825,108 @@ def test_an_unknown_surrogate_is_told_of() -> None:
     assert any("not known which architecture" in warning for warning in make_report().warnings())
     known = make_report(protocol={**make_report().protocol, "surrogate": "resnet18"})
     assert not any("not known which architecture" in warning for warning in known.warnings())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Ordinary pipelines
+
+
+def by_pipeline(shares: dict[str, float], **changes: Any) -> list[dict[str, Any]]:
+    """One victim in several pipelines, by its balanced accuracy on protected images (clean 0.9, of two classes)."""
+    found = []
+    for pipeline, score in shares.items():
+        for data, last in (("clean", 0.9), ("protected", score)):
+            scores = {"accuracy": last, "balanced_accuracy": last}
+            found.append({**full("a", data, last, **changes), "pipeline": pipeline, "scores": scores})
+    return found
+
+
+def ordinary_report(shares: dict[str, float], more: tuple[dict[str, Any], ...] = (), **changes: Any) -> Any:
+    cells = [*by_pipeline(shares, **changes), *more]
+    return make_report(cells=cells, chance=0.5, majority=0.5, guessing=0.5)
+
+
+def test_the_verdict_names_the_worst_pipeline_before_the_worst_adversary() -> None:
+    adversary = tuple(
+        {**full("a", data, last, countermeasure="jpeg"), "scores": {"accuracy": last, "balanced_accuracy": last}}
+        for data, last in (("clean", 0.88), ("protected", 0.6))
+    )
+    report = ordinary_report({"plain": 0.5, "nnunet": 0.54, "resized 0.5": 0.66}, adversary)
+    verdict = report.verdict()
+    assert (
+        "the worst of 3 ordinary pipelines was resized 0.5, which recovered 40 % (a: balanced accuracy 0.660"
+        in verdict.replace("%", " %")
+    )
+    assert "0.900 after clean ones, chance 0.500)" in verdict
+    assert verdict.index("resized 0.5") < verdict.index("a with jpeg")
+    assert report.grade() == "hard to learn"  # by the pipeline; the adversary kept a quarter
+    assert report.to_dict()["worst_pipeline"]["pipeline"] == "resized 0.5"
+
+
+@pytest.mark.parametrize(
+    ("resized", "grade"), [(0.5, "unlearnable"), (0.55, "unlearnable"), (0.6, "hard to learn"), (0.8, "learnable")]
+)
+def test_a_pipeline_that_recovers_the_images_decides_the_grade(resized: float, grade: str) -> None:
+    assert ordinary_report({"plain": 0.5, "resized 0.5": resized}).grade() == grade
+
+
+def test_the_table_of_pipelines_is_everywhere(tmp_path: Path) -> None:
+    report = ordinary_report({"plain": 0.5, "resized 0.5": 0.66})
+    rows = report.to_dict()["pipelines"]
+    assert [(row["pipeline"], row["data"]) for row in rows] == [
+        ("plain", "clean"),
+        ("plain", "protected"),
+        ("resized 0.5", "clean"),
+        ("resized 0.5", "protected"),
+    ]
+    assert rows[-1]["recovered"] == pytest.approx(0.4)
+    assert (rows[-1]["last"], rows[-1]["peak"], rows[-1]["counted"]) == pytest.approx((0.66, 0.71, 0.66))
+    assert report.to_dict()["recovered_by"] == {"score": "balanced_accuracy", "guess": 0.5, "guess_by": "chance"}
+    text = terminal_text(report.to_dict())
+    line = next(line for line in text.splitlines() if line.startswith("a       resized 0.5  protected"))
+    assert line.split()[-2:] == ["0.660", "0.40"]
+    assert '<th scope="row">a</th><td>resized 0.5</td><td>protected</td>' in html_of(report, tmp_path)
+    assert read_report(write_report(report, tmp_path)["json"]).to_dict() == report.to_dict()
+    assert [row["pipeline"] for row in csv.DictReader(io.StringIO(report.to_csv()))][-1] == "resized 0.5"
+
+
+def test_cells_without_a_pipeline_were_trained_plainly() -> None:
+    report = make_report()
+    assert {cell["pipeline"] for cell in report.cells} == {"plain"}
+    assert {row["pipeline"] for row in report.pipelines()} == {"plain"}
+    assert "the only ordinary pipeline tried was plain" in report.verdict()
+
+
+def test_other_pipelines_are_no_adversaries_and_change_no_other_table() -> None:
+    alone, both = ordinary_report({"plain": 0.5}), ordinary_report({"plain": 0.5, "resized 0.5": 0.8})
+    assert both.table() == alone.table()
+    assert both.worst_case() == alone.worst_case()
+    assert both["a", "none"] == alone["a", "none"]
+
+
+def test_a_pipeline_in_which_clean_images_teach_nothing_is_not_counted() -> None:
+    report = ordinary_report({"plain": 0.5, "torchvision": 0.5})
+    cells = [{**c, "last": 0.5, "train_score": 0.5} if c["pipeline"] == "torchvision" else c for c in report.cells]
+    report = make_report(cells=cells, chance=0.5, majority=0.5, guessing=0.5)
+    assert report.grade() == "unlearnable"
+    assert "not counting torchvision" in report.verdict()
+    assert report.pipelines()[-1]["recovered"] is None
+
+
+def test_a_victim_that_did_not_learn_in_a_pipeline_proves_nothing() -> None:
+    cells = ordinary_report({"plain": 0.5, "resized 0.5": 0.5}).cells
+    cells[-1]["train_score"] = 0.5
+    report = make_report(cells=cells, chance=0.5, majority=0.5, guessing=0.5)
+    assert report.grade() == "inconclusive"
+    assert "a in the pipeline resized 0.5: the victim is undertrained" in report.verdict()
+
+
+def test_label_maps_are_counted_from_the_best_constant_map() -> None:
+    cells = [
+        {**full("unet", d, s), "metric": "dice", "scores": {"dice": s}}
+        for d, s in (("clean", 0.8), ("protected", 0.41))
+    ]
+    report = make_report(metric="dice", cells=cells, chance=0.1, majority=0.0, constant=0.4)
+    assert report.pipelines()[-1]["recovered"] == pytest.approx(0.025)
+    assert "best constant map 0.400" in report.verdict()
+    assert report.grade() == "unlearnable"

@@ -14,6 +14,7 @@ import torch
 
 from monai_salm._version import __version__
 from monai_salm.evaluation.collecting import collect_cells
+from monai_salm.evaluation.constant_map import constant_score
 from monai_salm.evaluation.controls import CONTROLS
 from monai_salm.evaluation.cost import image_cost
 from monai_salm.evaluation.detection import detect
@@ -90,7 +91,7 @@ def evaluate(
         test: clean images that are in neither.
         task: the learning problem.
         window: the intensity window, stored units.
-        protocol: victims, seeds, countermeasures, fractions and how victims are trained.
+        protocol: victims, seeds, pipelines, countermeasures, fractions and how victims are trained.
         copies: further protected copies of the same cases by name, to compare with: another method's at the same epsilon, or one
             made with ``mask_source="random"``.
         patch_size: train on patches of this size (labels per voxel only).
@@ -148,6 +149,7 @@ def evaluate(
         metric=task.metric,
         chance=baselines["chance"],
         majority=baselines["majority"],
+        constant=_constant(task, sets),
         guessing=runner.guessing,
         seconds=before + seconds,
         noise=noise_size(*pair, window),
@@ -155,6 +157,7 @@ def evaluate(
             **protocol.spec(),
             **fixed,
             **origin,
+            "pipelines": _pipelines(runner),
             "device": str(runner.device),
             "jobs": jobs,
             "threads": torch.get_num_threads(),
@@ -242,6 +245,21 @@ def _origin(store: NoiseStore | None, surrogate: str | Sequence[str] | None) -> 
         "surrogate_seed": meta.get("seed"),
         "noise_kind": None if not method else ("class-wise" if pattern else "sample-wise"),
     }
+
+
+def _constant(task: Task, sets: Mapping[str, ImageSet]) -> float | None:
+    """For labels per voxel, what knowing positions by heart gives; else None."""
+    if task.kind != "segmentation":
+        return None
+    return constant_score(task, sets["clean"].labels, sets["test"].labels)
+
+
+def _pipelines(runner: Runner) -> dict[str, Any]:
+    """The pipelines' settings and sources, and the epochs of each victim, by name."""
+    given = {name: pipeline.spec() for name, pipeline in runner.schedule.pipelines.items()}
+    for training in runner.schedule.trainings():
+        given[training.pipeline].setdefault("epochs", {})[training.victim] = runner.setting(training).epochs
+    return given
 
 
 def _names(given: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -15,8 +15,8 @@ from monai_salm.scores import bootstrap_interval
 
 #: One cell of the report (docs/report.md).
 Cell: TypeAlias = dict[str, Any]
-#: Victim, seed, data, fraction and countermeasure: what a cell is known by.
-Key: TypeAlias = tuple[str, int, str, float, str]
+#: Victim, seed, data, fraction, countermeasure and pipeline: what a cell is known by.
+Key: TypeAlias = tuple[str, int, str, float, str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,15 +28,22 @@ class Training:
     data: str
     fraction: float
     countermeasure: str
+    pipeline: str = "plain"
 
     def key(self, countermeasure: str | None = None) -> Key:
         """What the cell of this training, or of a countermeasure that starts from it, is known by."""
-        return self.victim, self.seed, self.data, self.fraction, countermeasure or self.countermeasure
+        way = countermeasure or self.countermeasure
+        return self.victim, self.seed, self.data, self.fraction, way, self.pipeline
+
+    def way(self) -> str:
+        """What is done to the images: the countermeasure or the pipeline."""
+        return self.countermeasure if self.pipeline == "plain" else self.pipeline
 
 
 def cell_key(cell: Mapping[str, Any]) -> Key:
-    """What a cell is known by."""
-    return cell["victim"], cell["seed"], cell["data"], cell["fraction"], cell["countermeasure"]
+    """What a cell is known by; one without a pipeline was trained plainly."""
+    pipeline = cell.get("pipeline", "plain")
+    return cell["victim"], cell["seed"], cell["data"], cell["fraction"], cell["countermeasure"], pipeline
 
 
 def make_cell(

@@ -92,7 +92,7 @@ class _Telling:
         missing: Sequence[Training],
         progress: Callable[[Progress], None] | None,
     ) -> None:
-        self._epochs = {training.key(): runner.settings[training.victim].epochs for training in trainings}
+        self._epochs = {training.key(): runner.setting(training).epochs for training in trainings}
         self._metric = runner.sets.task.metric
         self._total = sum(self._epochs.values())
         self._finished = self._total - sum(self._epochs[training.key()] for training in missing)
@@ -119,4 +119,4 @@ class _Telling:
 
 def _described(training: Training) -> str:
     share = "" if training.fraction == 1 else f" {training.fraction:.0%}"
-    return training.data + share + ("" if training.countermeasure == "none" else f" + {training.countermeasure}")
+    return training.data + share + ("" if training.way() == "none" else f" + {training.way()}")

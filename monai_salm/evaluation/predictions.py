@@ -53,7 +53,15 @@ def predictions_name(cell: Mapping[str, Any], flag: str) -> str:
         cell: a cell of the report.
         flag: name of the data set.
     """
-    parts = (cell["victim"], cell["data"], f"{cell['fraction']:.0%}", cell["countermeasure"], f"seed{cell['seed']}")
+    parts: tuple[str, ...] = (
+        cell["victim"],
+        cell["data"],
+        f"{cell['fraction']:.0%}",
+        cell["countermeasure"],
+        f"seed{cell['seed']}",
+    )
+    if cell.get("pipeline", "plain") != "plain":
+        parts = (*parts, cell["pipeline"])
     # The evaluator splits names at underscores and ends the run at the first full stop.
     run = "-".join(re.sub(r"[^A-Za-z0-9]+", "", str(part)) for part in parts)
     flag = re.sub(r"[^A-Za-z0-9-]+", "-", flag)

@@ -12,6 +12,7 @@ import numpy as np
 from monai_salm.augmentation import standard_augmentation
 from monai_salm.countermeasures import COUNTERMEASURES, TIERS, Countermeasure
 from monai_salm.evaluation.controls import CONTROLS
+from monai_salm.evaluation.pipelines import Pipeline, check_pipelines, find_pipelines
 from monai_salm.networks import NETWORKS, SEGMENTATION_NETWORKS, NetworkFactory
 from monai_salm.recipes import Recipe
 from monai_salm.tasks import Task
@@ -28,12 +29,15 @@ DEFAULT_VICTIMS = {"classification": ("resnet18", "vgg11", "vit"), "segmentation
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """Victims x seeds x countermeasures x protected fractions, and how each victim is trained.
+    """Victims x seeds x pipelines, countermeasures and protected fractions, and how each victim is trained.
 
     Args:
         victims: architectures, or a mapping of names to architectures or factories (called with ``spatial_dims``,
             ``in_channels`` and ``out_channels``); None is resnet18, vgg11 and vit, or unet and segresnet for segmentation.
         seeds: one victim is trained for each; never a seed that a surrogate started from.
+        pipelines: names in ``pipelines.FAMILIES`` or ``pipelines.PIPELINES``: how ordinary trainers prepare and augment images.
+            Each is trained on clean and protected images, and on copies; controls, fractions and countermeasures are for
+            ``"plain"`` alone, which is always among them. None is plain, resized and nnunet, for volumes spacing too.
         countermeasures: names in ``COUNTERMEASURES``, or one of ``TIERS``: ``"cheap"`` (each costs at most one ordinary
             training) or ``"all"``; or a mapping, for other settings: ``{"blur 0.5": Blur(sigma=0.5)}``. They are applied to clean
             and protected images alike; ``"none"`` is always among them.
@@ -58,6 +62,7 @@ class Protocol:
 
     victims: Victims | None = None
     seeds: Sequence[int] = (0, 1, 2)
+    pipelines: Sequence[str] | None = None
     countermeasures: Countermeasures = "cheap"
     fractions: Sequence[float] = (0.2, 0.4, 0.6, 0.8, 1.0)
     controls: Sequence[str] = ("random_noise", "random_mask")
@@ -72,12 +77,15 @@ class Protocol:
     resamples: int = 1000
 
     def __post_init__(self) -> None:
-        for name in ("victims", "countermeasures", "seeds", "fractions", "controls"):
+        for name in ("victims", "pipelines", "countermeasures", "seeds", "fractions", "controls"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str | Mapping):
                 object.__setattr__(self, name, tuple(value))
         if isinstance(self.victims, str):
             raise ValueError(f"victims must be a sequence of names, or a mapping, got {self.victims!r}")
+        if isinstance(self.pipelines, str):
+            raise ValueError(f"pipelines must be a sequence of names, got {self.pipelines!r}")
+        check_pipelines(self.pipelines or ())
         if isinstance(self.countermeasures, str) and self.countermeasures not in TIERS:
             raise ValueError(
                 f"countermeasures must be names, a mapping, or one of {', '.join(TIERS)}, got {self.countermeasures!r}"
@@ -131,6 +139,17 @@ class Protocol:
         """The countermeasures by name, ``"none"``, which the others are compared with, first."""
         given = {"none": COUNTERMEASURES["none"], **self._given_countermeasures()}
         return {name: COUNTERMEASURES[item] if isinstance(item, str) else item for name, item in given.items()}
+
+    def ordinary(self, spatial_dims: int) -> dict[str, Pipeline]:
+        """The pipelines by name, ``"plain"`` first.
+
+        Args:
+            spatial_dims: 2 or 3.
+
+        Raises:
+            ValueError: for a pipeline that is not for images of this rank.
+        """
+        return find_pipelines(self.pipelines, spatial_dims)
 
     def architectures(self, task: Task) -> dict[str, str | NetworkFactory]:
         """The victims by name.

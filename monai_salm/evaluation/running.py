@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+from monai_salm.augmentation import Augmentation
 from monai_salm.cases import Cases
 from monai_salm.countermeasures import Countermeasure, Means
 from monai_salm.evaluation.cells import Cell, Training, make_cell
@@ -34,6 +35,8 @@ from monai_salm.recipes import default_recipe
 from monai_salm.training import steps_per_epoch
 
 _Data: TypeAlias = tuple[str, float]
+#: Role, training set (None for what belongs to none), and what was done to the images.
+_Kept: TypeAlias = tuple[str, _Data | None, str]
 
 
 @dataclass
@@ -63,7 +66,7 @@ class Runner:
         self.settings = {
             name: self._setting(network) for name, network in self.protocol.architectures(self.sets.task).items()
         }
-        self._kept: dict[tuple[str, _Data | None, str], Cases] = {}
+        self._kept: dict[_Kept, Cases] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}  # no images that others can be made of
@@ -83,19 +86,20 @@ class Runner:
             One cell for each of ``schedule.keys(training)``.
         """
         start = time.monotonic()
-        countermeasure, setting = self._adversaries[training.countermeasure], self.settings[training.victim]
+        countermeasure, setting = self._adversaries[training.countermeasure], self.setting(training)
         seed = training.seed + VICTIM_SEED
         means = adversary_means(self.known, setting, seed)
         train, watched = self._prepared(training, means)
         victim = train_victim(seed, train, watched, setting, countermeasure, after_epoch)
         predictions = victim.trainer.predict(watched.test)
         cell = self._cell(training, victim, victim.epochs[-1])
-        cell["scores"] = self.sets.task.final_scores(predictions, self.sets.test.labels)
+        # A pipeline may have label maps of its own resolution.
+        cell["scores"] = self.sets.task.final_scores(predictions, watched.test.labels)
         cell["seconds"] = round(time.monotonic() - start, 3)
         if type(countermeasure).filter is not Countermeasure.filter:
             unfiltered = victim.trainer.predict(self.sets.test)
             cell["unfiltered"] = self.sets.task.scores(unfiltered, self.sets.test.labels)[self.sets.task.metric]
-        if training.data == "clean" and training.countermeasure == "none" and len(self.known):
+        if training.data == "clean" and training.way() == "none" and len(self.known):
             cell["utility"] = self._utility(victim)
         if self.predictions is not None:
             self.predictions.write(cell, predictions)
@@ -111,6 +115,8 @@ class Runner:
         self._forget_other_than(training)
         name, sets = training.countermeasure, self.sets
         data = (training.data, training.fraction)
+        if training.pipeline != "plain":
+            return self._by_pipeline(training.pipeline, data)
         known = self._filtered(("known", None), name, lambda: self.known)
         watched = Watched(
             test=self._filtered(("test", None), name, lambda: sets.test),
@@ -123,6 +129,29 @@ class Runner:
             return self._filtered(("trained on", data), name, lambda: sets.training(*data)), watched
         published = self._filtered(("trained on", data), "none", lambda: sets.training(*data))
         return self._adversaries[name].prepare(published, means), watched
+
+    def _by_pipeline(self, name: str, data: _Data) -> tuple[Cases, Watched]:
+        """What the victim trains on and is scored on, each with the deterministic part of a pipeline."""
+        pipeline, sets = self.schedule.pipelines[name], self.sets
+        known = self._keep(("known", None, name), lambda: pipeline.prepare_test(self.known))
+        held_out = known
+        if data[0] not in ("clean", "clean_part") and len(known):
+            held_out = self._keep(("held out", data, name), lambda: pipeline.prepare_test(sets.held_out_cases(*data)))
+        test = self._keep(("test", None, name), lambda: pipeline.prepare_test(sets.test))
+        train = self._keep(("trained on", data, name), lambda: pipeline.prepare(sets.training(*data)))
+        return train, Watched(test=test, held_out=held_out, known=known)
+
+    def setting(self, training: Training) -> Setting:
+        """How a victim is trained: by its architecture's setting, with the augmentation of the pipeline.
+
+        Args:
+            training: the victim.
+        """
+        setting, pipeline = self.settings[training.victim], self.schedule.pipelines[training.pipeline]
+        if not pipeline.augments:
+            return setting
+        epochs = self.protocol.epochs or default_epochs(self._clean, setting.recipe, "standard")
+        return replace(setting, augment=_in_turn(pipeline.augment, setting.augment), epochs=epochs)
 
     def _setting(self, network: Any) -> Setting:
         protocol = self.protocol
@@ -149,24 +178,30 @@ class Runner:
             name: the countermeasure.
             make: gives the cases.
         """
-        countermeasure, key = self._adversaries[name], (*role, name)
-        if key not in self._kept:
+        countermeasure = self._adversaries[name]
+
+        def filtered() -> Cases:
             cases = make()
-            if type(countermeasure).filter is not Countermeasure.filter:
-                images = [countermeasure.filter(image, cases.window) for image in cases.images]
-                cases = replace(cases, images=images)
-            self._kept[key] = cases
+            if type(countermeasure).filter is Countermeasure.filter:
+                return cases
+            return replace(cases, images=[countermeasure.filter(image, cases.window) for image in cases.images])
+
+        return self._keep((*role, name), filtered)
+
+    def _keep(self, key: _Kept, make: Callable[[], Cases]) -> Cases:
+        if key not in self._kept:
+            self._kept[key] = make()
         return self._kept[key]
 
     def _forget_other_than(self, training: Training) -> None:
         """Free the images that this training does not need: a set and its filtered copy are all that memory must hold."""
         needed = (None, (training.data, training.fraction))
-        names = ("none", training.countermeasure)
+        names = ("none", training.way())
         self._kept = {key: cases for key, cases in self._kept.items() if key[1] in needed and key[2] in names}
 
     def _cell(self, training: Training, victim: Victim, epoch: Epoch) -> Cell:
         countermeasure = self._adversaries[training.countermeasure]
-        return make_cell(training, victim, epoch, self.protocol, self.settings[training.victim], countermeasure)
+        return make_cell(training, victim, epoch, self.protocol, self.setting(training), countermeasure)
 
     def _after(self, name: str, training: Training, victim: Victim, watched: Watched) -> Cell:
         """The cell of a countermeasure that starts from a trained victim, which is left as it was."""
@@ -199,3 +234,10 @@ class Runner:
         protected = self.sets.held_out_cases("protected")
         clean, noisy = (victim.trainer.predict(cases) for cases in (self.known, protected))
         return utility(self.sets.task, clean, noisy, self.known.labels)
+
+
+def _in_turn(first: Augmentation, second: Augmentation | None) -> Augmentation:
+    """Two augmentations, one after the other."""
+    if second is None:
+        return first
+    return lambda images, targets, generator: second(*first(images, targets, generator), generator)

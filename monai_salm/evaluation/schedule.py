@@ -1,4 +1,4 @@
-"""What there is to train: every victim, seed, training set and countermeasure of a protocol that fits the images."""
+"""What there is to train: every victim, seed, training set, pipeline and countermeasure of a protocol that fits the images."""
 
 from __future__ import annotations
 
@@ -27,28 +27,31 @@ class Schedule:
         self.adversaries = protocol.adversaries()
         self._protocol, self._sets, self._copies = protocol, sets, copies
         self._clean = sets.training("clean")
+        self.pipelines = protocol.ordinary(self._clean.spatial_dims)
         self._known = len(sets.held_out_cases("clean"))
 
     def trainings(self) -> list[Training]:
         """Every training there is to do, in the order it is done in: those on one training set together."""
-        kinds = [(data, 1.0, "none") for data in ("clean", "protected", *self._protocol.controls, *self._copies)]
+        whole = ("clean", "protected", *self._copies)
+        kinds = [(data, 1.0, "none", "plain") for data in (*whole[:2], *self._protocol.controls, *self._copies)]
+        kinds += [(data, 1.0, "none", name) for name in self.pipelines if name != "plain" for data in whole]
         for fraction in sorted(set(self._protocol.fractions)):
             if min(self._sets.mixture(fraction)) >= _LEAST_CASES:
-                kinds += [(data, fraction, "none") for data in ("protected", "clean_part")]
+                kinds += [(data, fraction, "none", "plain") for data in ("protected", "clean_part")]
         for name in self._applied():
             if name != "none" and not self.adversaries[name].after_training:
                 sets = ("clean", "protected") if self.adversaries[name].uses_published else ("clean",)
-                kinds += [(data, 1.0, name) for data in sets]
+                kinds += [(data, 1.0, name, "plain") for data in sets]
         return [
-            Training(victim=victim, seed=seed, data=data, fraction=fraction, countermeasure=name)
-            for data, fraction, name in kinds
+            Training(victim=victim, seed=seed, data=data, fraction=fraction, countermeasure=name, pipeline=pipeline)
+            for data, fraction, name, pipeline in kinds
             for victim in self._protocol.architectures(self._sets.task)
             for seed in dict.fromkeys(self._protocol.seeds)
         ]
 
     def afterwards(self, training: Training) -> list[str]:
         """Countermeasures that start from what this training gives."""
-        if training.countermeasure != "none" or training.fraction < 1 or training.data not in ("clean", "protected"):
+        if training.way() != "none" or training.fraction < 1 or training.data not in ("clean", "protected"):
             return []
         return [name for name in self._applied() if self.adversaries[name].after_training]
 

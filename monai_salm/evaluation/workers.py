@@ -61,7 +61,7 @@ def run_trainings(
             try:
                 cells = result()
             except TrainingError as error:
-                what = f"{training.victim} seed {training.seed} on {training.data} ({training.countermeasure})"
+                what = f"{training.victim} seed {training.seed} on {training.data} ({training.way()})"
                 failed.append(f"{what}: {error}")
                 continue
             yield cells

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from monai_salm.reporting.cells import names, ran_out, whole
+from monai_salm.reporting.cells import names, plain, ran_out, whole
 
 # A noise on fewer voxels than this has mostly been rounded away: even the sparsest method changes some in a hundred.
 _LEAST_SUPPORT = 0.001
@@ -105,6 +105,7 @@ def _undertrained(rows: Sequence[Mapping[str, Any]], guessing: float, metric: st
 
 def _data(row: Mapping[str, Any]) -> str:
     data = str(row["data"]).replace("_", " ")
+    data += "" if row["pipeline"] == "plain" else f", {row['pipeline']}"
     return data if row["fraction"] == 1.0 else f"{data}, {row['fraction']:.0%}"
 
 
@@ -153,7 +154,7 @@ def _missing(rows: Sequence[Mapping[str, Any]], not_evaluated: Sequence[Mapping[
 
 def _stopped(cells: Sequence[Mapping[str, Any]], guessing: float, learned: float | None) -> Iterator[str]:
     """Countermeasures keep training scores low by design, so only ordinary training tells whether the epochs sufficed."""
-    known = [c for c in cells if c["countermeasure"] == "none" and c["stopped"] is not None]
+    known = [c for c in plain(cells) if c["countermeasure"] == "none" and c["stopped"] is not None]
     early = sum(ran_out(cell, guessing, learned) for cell in known)
     if early > len(known) / 2:
         yield (

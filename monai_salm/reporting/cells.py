@@ -29,6 +29,7 @@ _STIRRED = 0.05
 # What cells of an earlier or hand-made report may lack.
 _OPTIONAL: Cell = {
     "fraction": 1.0,
+    "pipeline": "plain",
     "is_surrogate": False,
     "needs_clean": False,
     **dict.fromkeys(
@@ -58,22 +59,26 @@ def complete(cells: Sequence[Mapping[str, Any]], guessing: float, guess: float) 
         numbers = {name: math.nan if cell[name] is None else float(cell[name]) for name in ("last", "train_score")}
         names = {name: str(cell[name]) for name in ("victim", "data", "countermeasure")}
         filled.append({"seed": cell["seed"], **_OPTIONAL, **cell, **numbers, **names})
-    clean: dict[tuple[str, str], list[Cell]] = {}
+    clean: dict[tuple[str, str, str], list[Cell]] = {}
     for cell in filled:
         if cell["data"] == "clean":
-            clean.setdefault((cell["victim"], cell["countermeasure"]), []).append(cell)
+            clean.setdefault(_peers_key(cell), []).append(cell)
     ordinary = {_seed_key(cell): cell for cell in filled if cell["countermeasure"] == "none"}
     for cell in filled:
         # What starts from a trained network may keep an early epoch: whether there was training is told by that network.
         afterwards = cell["stopped"] is None and not cell.get("curve")
         trained = ordinary.get(_seed_key(cell), cell) if afterwards else cell
-        peers = clean.get((trained["victim"], trained["countermeasure"]), [])
+        peers = clean.get(_peers_key(trained), [])
         cell["undertrained"] = not _has_learned(trained, peers, guessing, guess)
     return filled
 
 
 def _seed_key(cell: Cell) -> tuple[object, ...]:
-    return cell["victim"], cell["seed"], cell["data"], cell["fraction"]
+    return cell["victim"], cell["seed"], cell["data"], cell["fraction"], cell["pipeline"]
+
+
+def _peers_key(cell: Cell) -> tuple[str, str, str]:
+    return cell["victim"], cell["countermeasure"], cell["pipeline"]
 
 
 def _has_learned(cell: Cell, clean: Sequence[Cell], guessing: float, guess: float) -> bool:
@@ -81,9 +86,10 @@ def _has_learned(cell: Cell, clean: Sequence[Cell], guessing: float, guess: floa
 
     After ordinary training it must have gone half of the way to a perfect training score, and on other than clean images as far
     as on those.
-    Mixing images, strong augmentation and adversarial training keep training scores low by design. Under such a countermeasure
-    a victim has also learned if its peers trained on *clean* images under the same countermeasure do well on the test set, and
-    it got a quarter as far above guessing in training as they did. Without peers, or where they fail too, nobody can tell.
+    Mixing images, augmentation of a pipeline and adversarial training keep training scores low by design. Under such a
+    countermeasure or pipeline a victim has also learned if its peers trained on *clean* images in the same way do well on the
+    test set, and it got a quarter as far above guessing in training as they did. Without peers, or where they fail too, nobody
+    can tell.
 
     Args:
         cell: the victim.
@@ -92,7 +98,7 @@ def _has_learned(cell: Cell, clean: Sequence[Cell], guessing: float, guess: floa
         guess: test score of guessing.
     """
     score: float = cell["train_score"]
-    if cell["countermeasure"] == "none":
+    if cell["countermeasure"] == "none" and cell["pipeline"] == "plain":
         least = guessing + _HALFWAY * (1 - guessing)
         if cell["data"] != "clean" and clean:
             peers = statistics.fmean(peer["train_score"] for peer in clean)
@@ -126,21 +132,22 @@ def ran_out(cell: Mapping[str, Any], guessing: float, learned: float | None) -> 
 
 
 def summarise(cells: Sequence[Cell]) -> list[Cell]:
-    """One row of means for each victim, data, countermeasure and fraction, in the order of the cells."""
-    groups: dict[Key, list[Cell]] = {}
+    """One row of means for each victim, data, countermeasure, fraction and pipeline, in the order of the cells."""
+    groups: dict[tuple[str, str, str, float, str], list[Cell]] = {}
     for cell in cells:
-        key = (cell["victim"], cell["data"], cell["countermeasure"], float(cell["fraction"]))
+        way = cell["countermeasure"], float(cell["fraction"]), cell["pipeline"]
+        key = (cell["victim"], cell["data"], *way)
         groups.setdefault(key, []).append(cell)
     return [_mean_row(key, group) for key, group in groups.items()]
 
 
-def _mean_row(key: Key, cells: Sequence[Cell]) -> Cell:
+def _mean_row(key: tuple[str, str, str, float, str], cells: Sequence[Cell]) -> Cell:
     """Means and standard deviations of cells that differ only in their seeds.
 
     ``interval`` is the mean of the seeds' bootstrap intervals. It is wider than an interval for the mean would be, since
     averaging over seeds removes none of its width.
     """
-    row: Cell = dict(zip(("victim", "data", "countermeasure", "fraction"), key, strict=True))
+    row: Cell = dict(zip(("victim", "data", "countermeasure", "fraction", "pipeline"), key, strict=True))
     row |= {name: any(cell[name] for cell in cells) for name in ("is_surrogate", "needs_clean", "undertrained")}
     row["seeds"] = len(cells)
     further = dict.fromkeys(name for cell in cells for name in cell.get("scores", {}))
@@ -163,13 +170,27 @@ def _put(row: Cell, name: str, numbers: Sequence[float]) -> None:
 
 
 def by_key(rows: Sequence[Mapping[str, Any]]) -> dict[Key, Mapping[str, Any]]:
-    """Rows of means by victim, data, countermeasure and fraction."""
-    return {(row["victim"], row["data"], row["countermeasure"], float(row["fraction"])): row for row in rows}
+    """Rows of plain training by victim, data, countermeasure and fraction."""
+    return {(row["victim"], row["data"], row["countermeasure"], float(row["fraction"])): row for row in plain(rows)}
+
+
+def guess_of(values: Mapping[str, Any]) -> float:
+    """Test score of guessing: the best of chance, majority and, for labels per voxel, the best constant map.
+
+    Args:
+        values: of a report.
+    """
+    return max(values.get(name) or 0.0 for name in ("chance", "majority", "constant"))
+
+
+def plain(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The cells or rows of plain training; other pipelines are compared among themselves (``pipelines.py``)."""
+    return [row for row in rows if row.get("pipeline", "plain") == "plain"]
 
 
 def whole(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The rows of whole training sets: no mixtures, no parts of one."""
-    return [row for row in rows if row["fraction"] == 1.0 and row["data"] != "clean_part"]
+    """The rows of plain training on whole training sets: no mixtures, no parts of one."""
+    return [row for row in plain(rows) if row["fraction"] == 1.0 and row["data"] != "clean_part"]
 
 
 def names(rows: Sequence[Mapping[str, Any]], what: str) -> list[Any]:

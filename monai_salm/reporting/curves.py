@@ -23,7 +23,9 @@ def training_curves(values: Mapping[str, Any]) -> str:
     cells = [c for c in values["cells"] if c["fraction"] == 1.0 and c["data"] != "clean_part" and c.get("curve")]
     groups: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
     for cell in cells:
-        groups.setdefault(cell["countermeasure"], {}).setdefault(cell["victim"], []).append(cell)
+        pipeline = cell.get("pipeline", "plain")
+        way = cell["countermeasure"] if pipeline == "plain" else pipeline
+        groups.setdefault(way, {}).setdefault(cell["victim"], []).append(cell)
     if not groups:
         return ""
     kinds = {data: position for position, data in enumerate(dict.fromkeys(cell["data"] for cell in cells))}
@@ -34,7 +36,7 @@ def training_curves(values: Mapping[str, Any]) -> str:
     )
     first = grids.pop("none", "")
     more = "".join(f"<h3>{escape(words(way))}</h3>{grid}" for way, grid in grids.items())
-    return _legend(kinds) + small(note) + first + fold("Training under each countermeasure", more)
+    return _legend(kinds) + small(note) + first + fold("Training in each pipeline and under each countermeasure", more)
 
 
 def _grid(figures: Sequence[str]) -> str:

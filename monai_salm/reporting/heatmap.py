@@ -9,7 +9,7 @@ from typing import Any
 
 from monai_salm.reporting.adversaries import useless
 from monai_salm.reporting.blocks import escape, small, table_box, words
-from monai_salm.reporting.cells import Key, by_key, whole
+from monai_salm.reporting.cells import Key, by_key, guess_of, whole
 from monai_salm.reporting.tables import SURROGATE, UNDERTRAINED, marked, row_label, victims_of, who_reached
 from monai_salm.reporting.verdict import GRADES
 
@@ -45,7 +45,7 @@ def heat_map(values: Mapping[str, Any]) -> str:
     Args:
         values: ``UnlearnabilityReport.to_dict()``.
     """
-    guess = max(values["chance"] or 0.0, values["majority"] or 0.0)
+    guess = guess_of(values)
     scores = _Scores(by_key(values["summary"]), victims_of(values), guess)
     if not scores.victims:
         return "<p>Nothing was trained.</p>"

@@ -22,6 +22,7 @@ from monai_salm.reporting.cautions import BEFORE, DETECTION, LIMITATIONS, told_a
 from monai_salm.reporting.curves import partly_protected, training_curves
 from monai_salm.reporting.figures import Picture, histograms, pictures
 from monai_salm.reporting.heatmap import heat_map
+from monai_salm.reporting.pipelines import COLUMNS, PIPELINES, pipeline_note, pipeline_rows
 from monai_salm.reporting.style import STYLE
 from monai_salm.reporting.tables import further_scores, mean_and_sd, score_title
 
@@ -32,9 +33,9 @@ _LIMITATIONS = (
     "This is a measurement of the victims, countermeasures and training settings named above, not a proof. Whoever trains "
     "otherwise (longer, other architectures, pretrained weights, a countermeasure that is not in the table) may learn more than "
     "shown here.",
-    "The grade goes by the largest share of the clean lead over guessing that any adversary without clean images kept, mean over "
-    "seeds: up to 15 % is unlearnable, up to 50 % hard to learn. What an adversary with clean images reaches is shown, but is in "
-    "part what those images give by themselves.",
+    "The grade goes by the largest share of the clean lead over guessing that any adversary without clean images kept or any "
+    "ordinary pipeline recovered, mean over seeds: up to 15 % is unlearnable, up to 50 % hard to learn. What an adversary with "
+    "clean images reaches is shown, but is in part what those images give by themselves.",
     "Protection is a deterrent. It does not encrypt or anonymise: a person, and most software, sees the images as before.",
     "A published image cannot be taken back, and later countermeasures will meet the noise of today.",
     "Spread is over victim seeds only; the noise was made once. Small test sets add their own uncertainty.",
@@ -48,12 +49,13 @@ _GROUPS = {
     "Data": ("task", "window", "cases", "image_shape", "dtype", "view", "held_out", "digests"),
     "Noise": ("epsilon", "noise_kind", "surrogate", "method"),
     "Victims": ("victims", "seeds", "width", "augment", "epochs", "learned", "patience", "recipe", "trained"),
+    "Pipelines": ("pipelines",),
     "Adversaries": ("countermeasures", "fractions", "controls", "settings"),
     "Machine": ("device", "jobs", "threads", "versions"),
 }
-_MEANS = ("victim", "data", "fraction", "countermeasure", "seeds")
+_MEANS = ("victim", "data", "fraction", "countermeasure", "pipeline", "seeds")
 _MEAN_SCORES = ("last", "early", "early_clean", "unfiltered", "peak", "train_score")
-_CELL_TEXTS = ("victim", "seed", "data", "fraction", "countermeasure")
+_CELL_TEXTS = ("victim", "seed", "data", "fraction", "countermeasure", "pipeline")
 _CELL_NUMBERS = (
     "last",
     "interval",
@@ -82,6 +84,7 @@ def report_page(values: Mapping[str, Any], shown: Sequence[Picture], window: tup
     body = [
         "<h1>Unlearnability report</h1>",
         _verdict(values),
+        section(PIPELINES, _pipelines(values)),
         section("Scores on clean test images", heat_map(values)),
         section("Partly protected training sets", partly_protected(values)),
         section("Training", training_curves(values)),
@@ -117,6 +120,11 @@ def _verdict(values: Mapping[str, Any]) -> str:
     return text + f'<h2>{BEFORE}</h2><ul class="warnings">{lines}</ul>'
 
 
+def _pipelines(values: Mapping[str, Any]) -> str:
+    rows = pipeline_rows(values)
+    return small(pipeline_note(values)) + table(COLUMNS, rows, PIPELINES) if rows else ""
+
+
 def _utility(utility: Mapping[str, Any]) -> str:
     if not utility:
         return ""
@@ -132,6 +140,7 @@ def _protocol(values: Mapping[str, Any]) -> str:
         "noise, voxels changed": number(noise.get("support"), " of all"),
         "noise, cases without any": number(noise.get("unchanged")),
         "chance, majority": f"{number(values['chance'])}, {number(values['majority'])}",
+        **({} if values.get("constant") is None else {"best constant map": number(values["constant"])}),
         "evaluation took": number(values["seconds"], " s"),
     }
     known = [name for group in _GROUPS.values() for name in group]

@@ -19,6 +19,7 @@ from monai_salm.reporting.adversaries import add_kept, reached, worst_cases
 from monai_salm.reporting.cautions import cautions
 from monai_salm.reporting.cells import Cell, complete, summarise, whole
 from monai_salm.reporting.page import report_page
+from monai_salm.reporting.pipelines import by_pipeline, recovered_by, worst_pipeline
 from monai_salm.reporting.tables import further_scores, text_table
 from monai_salm.reporting.verdict import grade_of, verdict_of
 
@@ -28,7 +29,18 @@ Array: TypeAlias = NDArray[np.generic]
 SCHEMA = 2
 
 _CELL_COLUMNS = (
-    *("victim", "seed", "is_surrogate", "data", "fraction", "countermeasure", "needs_clean", "augment", "metric"),
+    *(
+        "victim",
+        "seed",
+        "is_surrogate",
+        "data",
+        "fraction",
+        "countermeasure",
+        "pipeline",
+        "needs_clean",
+        "augment",
+        "metric",
+    ),
     *("last", "interval_low", "interval_high", "peak", "early", "early_clean", "unfiltered"),
     *("train_score", "undertrained", "stopped", "epochs", "seconds"),
 )
@@ -55,6 +67,7 @@ class UnlearnabilityReport:
         not_evaluated: countermeasures that were left out: ``countermeasure`` and ``reason`` each.
         pictures: name, clean and protected image ``(channel, *spatial)`` of a few cases.
         window: intensities shown as black and white.
+        constant: for labels per voxel, headline score of the best label map that is the same for every image; else None.
         notes: what else a reader must know of the data, shown with the limitations.
     """
 
@@ -73,6 +86,7 @@ class UnlearnabilityReport:
     pictures: Sequence[tuple[str, Array, Array]] = field(default=(), repr=False)
     window: tuple[float, float] = (0.0, 255.0)
     notes: Sequence[str] = ()
+    constant: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cells", complete(self.cells, self.guessing, self._guess))
@@ -94,10 +108,10 @@ class UnlearnabilityReport:
 
     @property
     def _guess(self) -> float:
-        return max(self.chance, self.majority)
+        return max(self.chance, self.majority, *(() if self.constant is None else (self.constant,)))
 
     def summary(self) -> list[Cell]:
-        """One row for each victim, data, countermeasure and fraction: means and standard deviations over seeds.
+        """One row for each victim, data, countermeasure, fraction and pipeline: means and standard deviations over seeds.
 
         ``interval`` is the mean of the seeds' bootstrap intervals, which is conservative; ``kept`` the share of the victim's
         clean lead over guessing that ``last`` keeps; ``stopped`` counts how the seeds' training ended.
@@ -114,23 +128,37 @@ class UnlearnabilityReport:
         """
         return worst_cases(self.summary(), self._guess)
 
+    def pipelines(self) -> list[dict[str, Any]]:
+        """A row for each victim, ordinary pipeline and training set: last and best epoch, and what was recovered.
+
+        ``recovered`` is the share of the way from guessing to the clean score of the same pipeline, by balanced accuracy where
+        each image has a label, else by the headline score; of labels per voxel from the best constant map on.
+        """
+        return by_pipeline(self.summary(), vars(self))
+
     def grade(self) -> str:
         """``"unlearnable"``, ``"hard to learn"``, ``"learnable"``, or ``"inconclusive"``, by the worst case measured.
 
         The worst case is the largest share of the clean set's lead over guessing that a victim's mean keeps on protected
         images, over all victims and adversaries without clean images, each against the same victim on clean images without
-        countermeasure: up to 15 % is unlearnable, up to 50 % hard to learn. One adversary that keeps more is enough for
+        countermeasure: up to 15 % is unlearnable, up to 50 % hard to learn. What an ordinary pipeline
+        recovered counts as much. One adversary or pipeline that keeps more is enough for
         learnable; else any victim that proves nothing, being undertrained or too poor on clean images, is inconclusive.
         """
-        return grade_of(reached(self.summary(), self._guess))
+        return grade_of(reached(self.summary(), self._guess), self.pipelines())
 
     def verdict(self) -> str:
         """One sentence that says what was measured, with its conditions."""
-        return verdict_of({**vars(self), "summary": self.summary(), "grade": self.grade()})
+        return verdict_of({**vars(self), **self._ordinary(), "summary": self.summary(), "grade": self.grade()})
 
     def warnings(self) -> list[str]:
         """What a reader must know before believing the scores, the gravest first."""
         return cautions({**vars(self), "summary": self.summary()})
+
+    def _ordinary(self) -> dict[str, Any]:
+        rows = self.pipelines()
+        by = recovered_by(self.summary(), vars(self))
+        return {"recovered_by": by, "worst_pipeline": worst_pipeline(rows), "pipelines": rows}
 
     def to_dict(self) -> dict[str, Any]:
         """The whole report but the pictures, as JSON values (numbers that are not finite are None)."""
@@ -142,9 +170,11 @@ class UnlearnabilityReport:
                 "grade": self.grade(),
                 "verdict": self.verdict(),
                 **{name: getattr(self, name) for name in plain},
+                "constant": self.constant,
                 "seconds": round(self.seconds, 3),
                 "warnings": self.warnings(),
                 **{name: getattr(self, name) for name in given},
+                **self._ordinary(),
                 "worst_case": self.worst_case(),
                 "summary": self.summary(),
                 "cells": self.cells,

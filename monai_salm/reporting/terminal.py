@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from monai_salm.reporting.cautions import BEFORE, DETECTION, LIMITATIONS, told_apart
+from monai_salm.reporting.pipelines import COLUMNS, PIPELINES, pipeline_note, pipeline_rows
 from monai_salm.reporting.tables import text_table
 
 
 def terminal_text(values: Mapping[str, Any]) -> str:
-    """Lay out a report: the table, the verdict, warnings, findings and notes, each under its heading.
+    """Lay out a report: the tables, the verdict, warnings, findings and notes, each under its heading.
 
     Args:
         values: ``UnlearnabilityReport.to_dict()``.
@@ -21,12 +22,30 @@ def terminal_text(values: Mapping[str, Any]) -> str:
     warnings, findings = told_apart(values)
     parts = [
         text_table(values),
+        *pipeline_text(values),
         f"Verdict\n{values['verdict']}",
         *_listed(BEFORE, warnings),
         *_listed(DETECTION, findings),
         *_listed(LIMITATIONS, values["notes"]),
     ]
     return "\n\n".join(parts)
+
+
+def pipeline_text(values: Mapping[str, Any]) -> list[str]:
+    """The table of ordinary pipelines, none where nothing was trained without countermeasure.
+
+    Args:
+        values: ``UnlearnabilityReport.to_dict()``.
+    """
+    rows = pipeline_rows(values)
+    if not rows:
+        return []
+    widths = [max(map(len, column)) for column in zip(COLUMNS, *rows, strict=True)]
+    lines = [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in (COLUMNS, *rows)
+    ]
+    return ["\n".join([PIPELINES, *lines, pipeline_note(values)])]
 
 
 def _listed(heading: str, lines: Iterable[str]) -> list[str]:
