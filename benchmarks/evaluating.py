@@ -36,13 +36,14 @@ from monai_salm.training import resolve_device
 CLEAN = "none"
 
 
-def add_options(parser: argparse.ArgumentParser, victims: str) -> None:
+def add_options(parser: argparse.ArgumentParser, victims: str, pipelines: str = "plain") -> None:
     """The options that both benchmarks take."""
     parser.add_argument("data", type=Path, help="a data set that monai-salm reads, with a clean test split")
     parser.add_argument("--out", type=Path, required=True, help="folder that keeps copies and victims, to go on from")
     parser.add_argument("--epsilon", default="8/255", help="budget, as a share of the window (default 8/255)")
     parser.add_argument("--victims", default=victims, help=f"architectures, separated by commas (default {victims})")
     parser.add_argument("--seeds", default="0,1,2", help="a victim is trained for each (default 0,1,2)")
+    parser.add_argument("--pipelines", default=pipelines, help=f"of ordinary trainers (default {pipelines})")
     parser.add_argument("--jobs", type=int, default=None, help="victims trained at once (default: as many as cores)")
     parser.add_argument("--epochs", type=int, help="passes of the victims over the training set; chosen if not given")
     parser.add_argument("--all-epochs", action="store_true", help="train on when nothing is left to learn")
@@ -60,6 +61,7 @@ class Victims:
     Args:
         names: architectures.
         seeds: a victim is trained for each.
+        pipelines: how ordinary trainers prepare and augment images.
         epsilon: budget of the noise, as a fraction of the window.
         epochs: passes over the training set; None chooses.
         learned: training score at which a victim stops; None trains all epochs.
@@ -71,6 +73,7 @@ class Victims:
     names: tuple[str, ...]
     seeds: tuple[int, ...]
     epsilon: float
+    pipelines: tuple[str, ...] = ("plain",)
     epochs: int | None = None
     learned: float | None = Protocol.learned
     width: float = Protocol.width
@@ -84,6 +87,7 @@ class Victims:
             names=tuple(given.victims.split(",")),
             seeds=tuple(int(seed) for seed in given.seeds.split(",")),
             epsilon=epsilon,
+            pipelines=tuple(name.strip() for name in given.pipelines.split(",")),
             epochs=given.epochs,
             learned=None if given.all_epochs else Protocol.learned,
             width=given.width,
@@ -96,6 +100,7 @@ class Victims:
         return Protocol(
             victims=self.names,
             seeds=self.seeds,
+            pipelines=self.pipelines,
             countermeasures=countermeasures,
             fractions=(1.0,),
             controls=(),
@@ -196,13 +201,32 @@ class Folder:
                 resume=journal,
                 progress=progress,
             )
-        told = ("victim", "seed", "countermeasure", "augment", "last", "train_score", "stopped", "epochs", "seconds")
+        told = (
+            "victim",
+            "seed",
+            "countermeasure",
+            "pipeline",
+            "augment",
+            "last",
+            "train_score",
+            "stopped",
+            "epochs",
+            "seconds",
+        )
         named = {"clean": CLEAN, **rows}
         runs = [{"noise": named[cell["data"]], **{key: cell[key] for key in told}} for cell in report.cells]
+        for run, cell in zip(runs, report.cells, strict=True):
+            run |= {key: cell["scores"][key] for key in ("balanced_accuracy",) if key in cell["scores"]}
         return runs, report.chance
 
     def _digest(self, dataset: Any) -> str:
         return set_digest(read_set("training set", dataset, self.layout.task(), "image", "label"))
+
+
+def way_of(run: Mapping[str, Any]) -> str:
+    """What a victim's images went through: the countermeasure, or the pipeline of an ordinary trainer."""
+    pipeline = str(run.get("pipeline", "plain"))
+    return str(run["countermeasure"]) if pipeline == "plain" else pipeline
 
 
 def _without_places(told: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
     python benchmarks/robustness.py brain28.npz --out robustness
 
-Victims are trained by ``evaluate`` on clean and on protected images under each countermeasure, which filters the images met
-later as well. What is recovered is ``(protected - chance) / (clean - chance)`` of a victim's last-epoch score on the clean
-test split, means over seeds, and its mean over victims. ``--out`` keeps copies and victims: the same call goes on where an
-interrupted one stopped, and the clean victims are trained once for all noises.
+Victims are trained by ``evaluate`` on clean and on protected images in each ordinary pipeline and under each countermeasure,
+which filters the images met later as well. What is recovered is ``(protected - chance) / (clean - chance)`` of a victim's
+last-epoch score on the clean test split, means over seeds, and its mean over victims. ``--out`` keeps copies and victims: the
+same call goes on where an interrupted one stopped, and the clean victims are trained once for all noises.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from evaluating import CLEAN, Folder, Victims, add_options
+from evaluating import CLEAN, Folder, Victims, add_options, way_of
 
 VIEWS = ("augment", "jpeg", "blur", "median", "bit_depth", "resample")
 #: Noise -> options of ``monai-salm protect``.
@@ -43,14 +43,14 @@ def recovered(clean: Mapping[str, float], protected: Mapping[str, float], chance
 
 
 def summary(runs: Sequence[Mapping[str, Any]], chance: float) -> list[dict[str, Any]]:
-    """A row a countermeasure: means over victims of clean and protected scores, and of what is recovered.
+    """A row a countermeasure or pipeline: means over victims of clean and protected scores, and of what is recovered.
 
     Args:
         runs: a record for each victim.
         chance: score of guessing.
     """
     rows = []
-    for countermeasure in dict.fromkeys(run["countermeasure"] for run in runs):
+    for countermeasure in dict.fromkeys(map(way_of, runs)):
         scores = {noise: _means(runs, noise, countermeasure) for noise in dict.fromkeys(run["noise"] for run in runs)}
         clean = scores.pop(CLEAN)
         row: dict[str, Any] = {"countermeasure": countermeasure, "clean": statistics.fmean(clean.values())}
@@ -62,7 +62,7 @@ def summary(runs: Sequence[Mapping[str, Any]], chance: float) -> list[dict[str, 
 
 def _means(runs: Sequence[Mapping[str, Any]], noise: str, countermeasure: str) -> dict[str, float]:
     """Mean over seeds by victim."""
-    own = [run for run in runs if (run["noise"], run["countermeasure"]) == (noise, countermeasure)]
+    own = [run for run in runs if (run["noise"], way_of(run)) == (noise, countermeasure)]
     return {
         victim: statistics.fmean(run["last"] for run in own if run["victim"] == victim)
         for victim in dict.fromkeys(run["victim"] for run in own)
@@ -130,7 +130,7 @@ def measure(
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_options(parser, victims="resnet18,densenet121,vgg11")
+    add_options(parser, victims="resnet18,densenet121,vgg11", pipelines="plain,resized,nnunet")
     every = ",".join(("none", *VIEWS))
     parser.add_argument("--countermeasures", default=every, help=f"names, separated by commas (default {every})")
     parser.add_argument("--noises", default=";".join(NOISES), help=f"separated by semicolons: {'; '.join(NOISES)}")

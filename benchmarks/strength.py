@@ -82,8 +82,11 @@ def summary(
         facts = made.get(name, {})
         row = {"noise": name, "epsilon": budget, "made in (s)": facts.get("seconds")}
         row |= {"PSNR": facts.get("psnr"), "support": facts.get("support")}
-        for augment, word in (("none", "plain"), ("standard", "augmented")):
-            own = [run for run in runs if run["noise"] == name and run["augment"] == augment]
+        ways = {"plain": ("none", "plain"), "augmented": ("standard", "plain")}
+        pipelines = dict.fromkeys(str(run.get("pipeline", "plain")) for run in runs)
+        ways |= {pipeline: ("none", pipeline) for pipeline in pipelines if pipeline != "plain"}
+        for word, way in ways.items():
+            own = [r for r in runs if r["noise"] == name and (r["augment"], r.get("pipeline", "plain")) == way]
             means = {
                 victim: statistics.fmean(run["last"] for run in own if run["victim"] == victim)
                 for victim in dict.fromkeys(run["victim"] for run in own)

@@ -113,6 +113,7 @@ def run_demo(
         task=layout.task(),
         window=store.window,
         victims=scale.victims,
+        pipelines=("plain",),
         countermeasures=("none", "early_stopping"),  # what is free; evaluate's own default takes an hour
         fractions=(1.0,),
         controls=("random_noise",),

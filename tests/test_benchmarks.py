@@ -68,6 +68,8 @@ TINY = [
     "1",
     "--width",
     "0.05",
+    "--pipelines",
+    "plain",
     "--jobs",
     "1",
     "--device",

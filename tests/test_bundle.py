@@ -29,8 +29,26 @@ CONFIGS = BUNDLE / "configs"
 # A short schedule, so that the tests take seconds.
 SHORT = {"epsilon": "12/255", "width": 0.05, "device": "cpu", "method#surrogate_steps": 2}
 SHORT_OPTIONS = ["--epsilon", "12/255", "--width", "0.05", "--device", "cpu", "--surrogate-steps", "2"]
-EVALUATED = {"victims": ["resnet10"], "countermeasures": ["none"], "seeds": [0], "fractions": [1.0], "epochs": 1}
-EVALUATED_OPTIONS = ["--victims", "resnet10", "--countermeasures", "none", "--seeds", "0", "--fractions", "1"]
+EVALUATED = {
+    "victims": ["resnet10"],
+    "pipelines": ["resized 0.5"],
+    "countermeasures": ["none"],
+    "seeds": [0],
+    "fractions": [1.0],
+    "epochs": 1,
+}
+EVALUATED_OPTIONS = [
+    "--victims",
+    "resnet10",
+    "--pipelines",
+    "resized 0.5",
+    "--countermeasures",
+    "none",
+    "--seeds",
+    "0",
+    "--fractions",
+    "1",
+]
 
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")  # MONAI says so at every run
 

@@ -24,6 +24,7 @@ from monai_salm.cli import app, manual, method_options, names, readers
 from monai_salm.cli.method_settings import SETTINGS, SURROGATES, Setting
 from monai_salm.countermeasures import COUNTERMEASURES, TIERS
 from monai_salm.evaluation import AUGMENTATIONS, CONTROLS
+from monai_salm.evaluation.pipelines import FAMILIES
 from monai_salm.layouts import LAYOUTS
 from monai_salm.methods import METHODS, SALM
 from monai_salm.methods.views import VIEWS
@@ -162,12 +163,13 @@ def test_evaluate(archive: Path) -> None:
         "--jobs",
         "1",
     ]
-    small += ["--countermeasures", "none", "--fractions", "1"]
+    small += ["--countermeasures", "none", "--fractions", "1", "--pipelines", "plain,resized 0.5"]
     report = run_json("evaluate", archive, output, *small, "--html", page, "--out", values)
     assert report["noise"]["linf"] > 0
     assert {"chance", "majority", "seconds", "cells"} <= set(report)
     assert {cell["data"] for cell in report["cells"]} == {"clean", "protected", "random_noise", "random_mask"}
     assert {cell["seed"] for cell in report["cells"]} == {5}
+    assert [cell["pipeline"] for cell in report["cells"]].count("resized 0.5") == 2
     assert report["protocol"]["epsilon"] == pytest.approx(8 / 255)
     assert "<html" in page.read_text()
     assert json.loads(values.read_text())["cells"] == report["cells"]
@@ -183,6 +185,7 @@ def test_evaluate_everything_it_can(archive: Path) -> None:
     predictions = archive.with_name("predictions")
     call = ["evaluate", archive, output, "--victims", "vgg11", "--seeds", "0", "--epochs", "1", "--width", "0.05"]
     call += ["--device", "cpu", "--jobs", "1", "--fractions", "0.5", "--countermeasures", "cutout,early_stopping_clean"]
+    call += ["--pipelines", "plain"]
     call += ["--copy", f"second={output}", "--held-out", "0.2", "--all-epochs"]
     report = run_json(*call, "--resume", journal, "--csv", table, "--predictions", predictions)
     kinds = {(cell["data"], cell["countermeasure"], cell["fraction"]) for cell in report["cells"]}
@@ -200,7 +203,7 @@ def test_evaluate_by_medmnists_recipe(archive: Path) -> None:
     protect(archive)
     output = archive.with_name("out.npz")
     call = ["evaluate", archive, output, "--victims", "resnet18", "--seeds", "0", "--recipe", "medmnist"]
-    call += ["--device", "cpu", "--jobs", "1", "--fractions", "1", "--countermeasures", "none"]
+    call += ["--device", "cpu", "--jobs", "1", "--fractions", "1", "--countermeasures", "none", "--pipelines", "plain"]
     report = run_json(*call, "--epochs", "2", "--width", "0.05")
     trained = report["protocol"]["trained"]["resnet18"]
     assert trained["recipe"] == {
@@ -223,7 +226,7 @@ def test_evaluate_on_another_test_set(archive: Path) -> None:
     np.savez(tests, train_images=parts["test_images"], train_labels=parts["test_labels"])
     protect(archive)
     call = ["evaluate", archive, output, "--victims", "resnet10", "--seeds", "0", "--epochs", "1", "--width", "0.05"]
-    call += ["--jobs", "1", "--countermeasures", "none", "--fractions", "1"]
+    call += ["--jobs", "1", "--countermeasures", "none", "--fractions", "1", "--pipelines", "plain"]
     assert "--test DATASET" in run_json(*call, "--device", "cpu", code=1)["error"]
     report = run_json(*call, "--device", "cpu", "--test", tests)
     assert report["protocol"]["cases"]["test"] == len(parts["test_images"])
@@ -265,6 +268,7 @@ def test_evaluate_refuses_a_protected_test_split(archive: Path) -> None:
         ["evaluate", "IN", "OUT", "--seeds", "x"],
         ["evaluate", "IN", "OUT", "--victims", "nope"],
         ["evaluate", "IN", "OUT", "--countermeasures", "none,nope"],
+        ["evaluate", "IN", "OUT", "--pipelines", "plain,nope"],
         ["evaluate", "IN", "OUT", "--augment", "nope"],
         ["evaluate", "IN", "OUT", "--recipe", "nope"],
         ["evaluate", "IN", "OUT", "--fractions", "half"],
@@ -493,6 +497,7 @@ def test_names_are_those_of_the_registries() -> None:
     assert tuple(COUNTERMEASURES) == names.COUNTERMEASURES
     assert set(names.TIERS) == set(TIERS)
     assert set(names.CONTROLS) == set(CONTROLS)
+    assert tuple(FAMILIES) == names.PIPELINES
     assert set(names.AUGMENTATIONS) == set(AUGMENTATIONS)
 
 

@@ -117,7 +117,7 @@ def shortened(arguments: list[str]) -> list[str]:
     if arguments[0] == "evaluate":
         named = arguments[arguments.index("--countermeasures") + 1] if "--countermeasures" in arguments else "none"
         short = shlex.split(
-            "--victims resnet18 --seeds 0 --epochs 1 --width 0.05 --jobs 1 --fractions 1 --controls none"
+            "--victims resnet18 --seeds 0 --epochs 1 --width 0.05 --jobs 1 --fractions 1 --controls none --pipelines plain"
         )
         return [*arguments, *short, "--countermeasures", "none" if named in ("cheap", "all") else named]
     if arguments[0] in ("generate", "protect", "plan"):

@@ -23,7 +23,7 @@ SHORTER = {
     'victims=("resnet18", "vgg11"),': 'victims=("resnet10", "vgg11"), epochs=1,',
     "seeds=(0, 1, 2)": "seeds=(0,)",
     "--mask-ratio 0.3": "--mask-ratio 0.3 --rounds 1 --surrogate-steps 2 --num-steps 2 --surrogate resnet10",
-    "--victims resnet18,vgg11": "--victims resnet10,vgg11 --epochs 1",
+    "--victims resnet18,vgg11": "--victims resnet10,vgg11 --epochs 1 --pipelines plain",
     "--seeds 0,1,2": "--seeds 0",
 }
 

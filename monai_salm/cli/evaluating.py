@@ -27,6 +27,17 @@ def evaluate(
             rich_help_panel=manual.VICTIMS,
         ),
     ] = None,
+    pipelines: Annotated[
+        str | None,
+        typer.Option(
+            "--pipelines",
+            metavar="A[,B]",
+            help=f"How ordinary trainers prepare and augment images: {', '.join(names.PIPELINES)}, or one variant such as 'resized "
+            "0.5'. Plain training is always among them. plain,resized,nnunet if not given, for volumes spacing too.",
+            autocompletion=names.some_of(names.PIPELINES),
+            rich_help_panel=manual.VICTIMS,
+        ),
+    ] = None,
     countermeasures: Annotated[
         str,
         typer.Option(
@@ -212,12 +223,13 @@ def evaluate(
 ) -> Outcome:
     """Train fresh networks on the original and on the protected copy, and compare them on clean test images.
 
-    Prints a table of scores and a verdict, which goes by the best that any adversary reached; docs/evaluation.md says how to read
-    them. The defaults train some hundred networks, which takes hours: begin with one victim, one seed and no countermeasure (see
-    below), and give --resume, so that an interrupted call can go on.
+    Prints tables of scores and a verdict, which names the worst ordinary pipeline and the best that any adversary reached;
+    docs/evaluation.md says how to read them. The defaults train some hundred networks, which takes hours: begin with one victim,
+    one seed and no countermeasure (see below), and give --resume, so that an interrupted call can go on.
     """
     settings: dict[str, Any] = {
         "victims": None if victims is None else opt.read("--victims", readers.networks, victims),
+        "pipelines": None if pipelines is None else opt.read("--pipelines", readers.pipelines, pipelines),
         "countermeasures": opt.read("--countermeasures", readers.countermeasures, countermeasures),
         "augment": opt.read("--augment", readers.augmentation, augment),
         "seeds": opt.read("--seeds", readers.integers, seeds),

@@ -28,6 +28,7 @@ COUNTERMEASURES = (
     ),
     *("early_stopping_clean", "clean_subset", "last_layer", "self_training"),
 )
+PIPELINES = ("plain", "monai", "resized", "nnunet", "torchvision", "spacing")
 CONTROLS = ("random_noise", "random_mask")
 AUGMENTATIONS = ("none", "standard")
 RECIPES = ("default", "medmnist")

@@ -43,6 +43,15 @@ def countermeasures(text: str) -> str | tuple[str, ...]:
     return all_known("countermeasure", names(text), COUNTERMEASURES)
 
 
+def pipelines(text: str) -> tuple[str, ...]:
+    """``"a,b"`` as names of pipelines."""
+    from monai_salm.evaluation.pipelines import check_pipelines
+
+    found = names(text)
+    check_pipelines(found)
+    return found
+
+
 def augmentation(text: str) -> str:
     """The name of an augmentation."""
     from monai_salm.evaluation import AUGMENTATIONS
