@@ -85,10 +85,16 @@ def test_each_pipeline_is_trained_on_clean_and_protected_images() -> None:
     assert [row["pipeline"] for row in report.pipelines()] == [p for p in ("plain", *asked) for _ in range(2)]
 
 
-def test_batches_of_augmenting_pipelines_get_more_epochs() -> None:
+def test_held_out_images_can_be_had_by_none() -> None:
+    names = ("resized 0.5", "torchvision")
+    report = evaluate(**sets(cases=12), **settings(pipelines=names, epochs=1, held_out=0.0))
+    assert {cell["early"] for cell in report.cells} == {None}
+
+
+def test_batches_of_augmenting_pipelines_get_more_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "collect_cells", lambda *given: ([], 0.0))
     recipe = Recipe(optimizer="adam", lr=1e-2, batch_size=1, precision="float32")
-    given = settings(pipelines=("nnunet", "resized 0.5"), epochs=None, recipe=recipe, learned=0.01, patience=1)
-    report = evaluate(**sets(cases=24), **given)
+    report = evaluate(**sets(), **settings(pipelines=("nnunet", "resized 0.5"), epochs=None, recipe=recipe))
     epochs = {name: spec["epochs"]["small"] for name, spec in report.protocol["pipelines"].items()}
     assert epochs == {"plain": 15, "nnunet": 20, "resized 0.5": 15}
 

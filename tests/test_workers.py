@@ -23,7 +23,7 @@ SETTINGS: dict[str, Any] = {
     "window": IntensityWindow(0, 255),
     "protocol": Protocol(
         victims=("resnet10",),
-        pipelines=("plain",),
+        pipelines=("nnunet",),
         seeds=(0, 1),
         countermeasures=("none", "blur", "cutout"),
         fractions=(0.5,),

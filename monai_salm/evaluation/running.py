@@ -133,11 +133,16 @@ class Runner:
     def _by_pipeline(self, name: str, data: _Data) -> tuple[Cases, Watched]:
         """What the victim trains on and is scored on, each with the deterministic part of a pipeline."""
         pipeline, sets = self.schedule.pipelines[name], self.sets
-        known = self._keep(("known", None, name), lambda: pipeline.prepare_test(self.known))
-        held_out = known
-        if data[0] not in ("clean", "clean_part") and len(known):
-            held_out = self._keep(("held out", data, name), lambda: pipeline.prepare_test(sets.held_out_cases(*data)))
-        test = self._keep(("test", None, name), lambda: pipeline.prepare_test(sets.test))
+
+        def scored(role: str, of: _Data | None, make: Callable[[], Cases]) -> Cases:
+            return self._keep((role, of, name), lambda: pipeline.prepare_test(make()))
+
+        known = held_out = self.known
+        if len(known):
+            known = held_out = scored("known", None, lambda: self.known)
+            if data[0] not in ("clean", "clean_part"):
+                held_out = scored("held out", data, lambda: sets.held_out_cases(*data))
+        test = scored("test", None, lambda: sets.test)
         train = self._keep(("trained on", data, name), lambda: pipeline.prepare(sets.training(*data)))
         return train, Watched(test=test, held_out=held_out, known=known)
 

@@ -22,7 +22,7 @@ from monai_salm.reporting.cautions import BEFORE, DETECTION, LIMITATIONS, told_a
 from monai_salm.reporting.curves import partly_protected, training_curves
 from monai_salm.reporting.figures import Picture, histograms, pictures
 from monai_salm.reporting.heatmap import heat_map
-from monai_salm.reporting.pipelines import COLUMNS, PIPELINES, pipeline_note, pipeline_rows
+from monai_salm.reporting.pipelines import PIPELINES, pipeline_note, pipeline_table
 from monai_salm.reporting.style import STYLE
 from monai_salm.reporting.tables import further_scores, mean_and_sd, score_title
 
@@ -121,8 +121,8 @@ def _verdict(values: Mapping[str, Any]) -> str:
 
 
 def _pipelines(values: Mapping[str, Any]) -> str:
-    rows = pipeline_rows(values)
-    return small(pipeline_note(values)) + table(COLUMNS, rows, PIPELINES) if rows else ""
+    header, rows = pipeline_table(values)
+    return small(pipeline_note(values)) + table(header, rows, PIPELINES) if rows else ""
 
 
 def _utility(utility: Mapping[str, Any]) -> str:

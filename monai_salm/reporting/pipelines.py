@@ -11,8 +11,6 @@ from monai_salm.reporting.cells import LEAST_LEAD, names
 _BALANCED = "balanced_accuracy"
 #: Heading, the same on the page and in the terminal.
 PIPELINES = "Ordinary pipelines"
-#: Titles of the table's columns.
-COLUMNS = ("victim", "pipeline", "data", "last", "best epoch", "counted", "recovered")
 
 
 def by_pipeline(rows: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -125,28 +123,32 @@ def _told(values: Mapping[str, Any]) -> tuple[str, str]:
     return str(by["score"]).replace("_", " "), f"{by['guess_by'].replace('_', ' ')} {guess}"
 
 
-def pipeline_rows(values: Mapping[str, Any]) -> list[list[str]]:
-    """The table of pipelines as texts, under ``COLUMNS``.
+def pipeline_table(values: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """The table of pipelines as texts: titles of the columns, and the rows.
 
     Args:
         values: ``UnlearnabilityReport.to_dict()``.
     """
-    return [
+    numbers = {"last epoch": "last", "best epoch": "peak"}
+    if values["recovered_by"]["score"] != values["metric"]:
+        numbers[_told(values)[0]] = "counted"
+    rows = [
         [
             *(str(row[name]).replace("_", " ") for name in ("victim", "pipeline", "data")),
-            *(_number(row, name) for name in ("last", "peak", "counted")),
+            *(_number(row, name) for name in numbers.values()),
             "" if row["data"] == "clean" else "-" if row["recovered"] is None else f"{row['recovered']:.2f}",
         ]
         for row in values["pipelines"]
     ]
+    return ["victim", "pipeline", "data", *numbers, "recovered"], rows
 
 
 def pipeline_note(values: Mapping[str, Any]) -> str:
     """What the table's columns are."""
     score, guess = _told(values)
     return (
-        f"Last and best epoch: {values['metric']} on clean test images, the best chosen with the test labels. Counted: {score} of "
-        f"the last epoch. Recovered: its share of the way from {guess} to the clean score of the same pipeline."
+        f"Epochs: {values['metric']} on clean test images, the best chosen with the test labels. Recovered: share of the way from "
+        f"{guess} to the clean score of the same pipeline, by {score} of the last epoch."
     )
 
 

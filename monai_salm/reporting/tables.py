@@ -105,7 +105,9 @@ def mixtures(values: Mapping[str, Any]) -> list[tuple[str, list[tuple[float, Any
 
 def _parts(values: Mapping[str, Any]) -> list[Part]:
     victims, rows = victims_of(values), by_key(values["summary"])
-    guess = [[name, *[_fixed(values[name])] * len(victims)] for name in ("chance", "majority")]
+    guesses = {"chance": "chance", "majority": "majority", "constant": "best constant map"}
+    known = {title: values[name] for name, title in guesses.items() if name != "constant" or values[name] is not None}
+    guess = [[title, *[_fixed(value)] * len(victims)] for title, value in known.items()]
     shown = dict.fromkeys((row["data"], row["countermeasure"]) for row in whole(values["summary"]))
     ordered = sorted(shown, key=lambda pair: bool(pair[1] != "none"))  # ordinary training first
     return [

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from monai_salm.reporting.cautions import BEFORE, DETECTION, LIMITATIONS, told_apart
-from monai_salm.reporting.pipelines import COLUMNS, PIPELINES, pipeline_note, pipeline_rows
+from monai_salm.reporting.pipelines import PIPELINES, pipeline_note, pipeline_table
 from monai_salm.reporting.tables import text_table
 
 
@@ -37,13 +37,13 @@ def pipeline_text(values: Mapping[str, Any]) -> list[str]:
     Args:
         values: ``UnlearnabilityReport.to_dict()``.
     """
-    rows = pipeline_rows(values)
+    header, rows = pipeline_table(values)
     if not rows:
         return []
-    widths = [max(map(len, column)) for column in zip(COLUMNS, *rows, strict=True)]
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = [
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        for row in (COLUMNS, *rows)
+        for row in (header, *rows)
     ]
     return ["\n".join([PIPELINES, *lines, pipeline_note(values)])]
 
