@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from monai_salm.intensity import Array, IntensityWindow
+from monai_salm.noise.window import Array, IntensityWindow
 from monai_salm.tasks import Task
 
 Slices: TypeAlias = tuple[slice, ...]
@@ -78,6 +78,7 @@ def choose_view(
     per_voxel: bool,
     patch_size: Sequence[int] | None = None,
     view_size: Sequence[int] | None = None,
+    whole_side: int | None = None,
 ) -> View:
     """Decide how networks see a data set: whole if all images are alike and small, else resized or in patches.
 
@@ -86,6 +87,7 @@ def choose_view(
         per_voxel: labels are per voxel, so that resizing is no option.
         patch_size: cut patches of this size.
         view_size: resize to this size (per-image labels only).
+        whole_side: images with a longer side are resized, or cut into patches; None is 224 in 2D and 64 in 3D.
 
     Raises:
         ValueError: for sizes that do not fit the images or each other.
@@ -106,9 +108,10 @@ def choose_view(
         if per_voxel:
             raise ValueError("view_size resizes images, which labels per voxel do not allow; give patch_size")
         return View("resize", tuple(view_size))
-    if alike and max(smallest) <= _WHOLE_SIDE[rank]:
+    longest = whole_side or _WHOLE_SIDE[rank]
+    if alike and max(smallest) <= longest:
         return View("full", smallest)
-    size = tuple(min(n, _WHOLE_SIDE[rank]) for n in smallest)
+    size = tuple(min(n, longest) for n in smallest)
     if per_voxel:  # networks halve the patch three times and join the halves again
         return View("patch", tuple(max(8, n // 16 * 16) if n >= 16 else n for n in size))
     return View("resize", size)
@@ -123,7 +126,7 @@ class Cases:
         labels: one label a case, in the task's canonical form.
         names: one name a case, for messages.
         task: the learning problem.
-        window: the intensity window.
+        windows: the intensity window of each case.
         view: how networks see a case.
     """
 
@@ -131,7 +134,7 @@ class Cases:
     labels: Sequence[Array]
     names: Sequence[str]
     task: Task
-    window: IntensityWindow
+    windows: Sequence[IntensityWindow]
     view: View
 
     def __len__(self) -> int:
@@ -156,12 +159,14 @@ class Cases:
         return target if target.dtype == torch.float32 else target.long()
 
     def inputs(self, regions: Sequence[tuple[int, Slices]]) -> torch.Tensor:
-        """A batch of regions in stored units, as networks see them: float32 ``(batch, channel, *view.size)``."""
+        """A batch of regions as networks see them: float32 ``(batch, channel, *view.size)`` in [0, 1]."""
         # Each is brought to size on its own: a stack of large images would not fit in memory.
-        return torch.cat([self.view.resize(self._stored(case, region)[None]) for case, region in regions])
+        return torch.cat([self.view.resize(self.normalized(case, region)[None]) for case, region in regions])
 
-    def _stored(self, case: int, region: Slices) -> torch.Tensor:
-        return torch.from_numpy(np.asarray(self.images[case][(slice(None), *region)]).astype(np.float32))
+    def normalized(self, case: int, region: Slices) -> torch.Tensor:
+        """A region of an image in [0, 1] by its own window, float32 ``(channel, *region)``."""
+        stored = torch.from_numpy(np.asarray(self.images[case][(slice(None), *region)]).astype(np.float32))
+        return self.windows[case].normalize(stored)
 
 
 def shuffled_batches(count: int, batch_size: int, generator: torch.Generator) -> Iterator[list[int]]:

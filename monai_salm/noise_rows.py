@@ -24,13 +24,14 @@ from monai_salm.code_packing import (
     pack_codes,
     unpack_codes,
 )
-from monai_salm.digest import DIGEST_SIZE
-from monai_salm.intensity import GRIDS, INTEGER_GRIDS
-from monai_salm.noise import Noise
+from monai_salm.noise.digest import DIGEST_SIZE
+from monai_salm.noise.grid import GRIDS, INTEGER_GRIDS
+from monai_salm.noise.noise import Noise
+from monai_salm.noise.window import IntensityWindow
 
 #: What images in a row have in common, and the columns of a row, in the order of ``pack_row``.
 KIND = ("shape", "dtype", "quantum", "code_dtype")
-COLUMNS = ("digests", "names", "codes", "residual", "checksum")
+COLUMNS = ("digests", "names", "windows", "codes", "residual", "checksum")
 #: Images in a row at most, and their elements, unless it is one image.
 MAX_IMAGES, MAX_ELEMENTS = 256, 2**15
 _CODE_DTYPES = ("int8", "int16", "int32")
@@ -39,6 +40,7 @@ _TYPES: tuple[type | tuple[type, ...], ...] = (
     str,
     float,
     str,
+    bytes,
     bytes,
     bytes,
     bytes,
@@ -88,7 +90,7 @@ def pack_row(noises: Sequence[Noise]) -> tuple[Any, ...]:
     if any(noise.residual is not None for noise in noises):
         nothing = np.zeros(noises[0].codes.shape, f"u{np.dtype(noises[0].dtype).itemsize}")
         residual = compress(np.stack([nothing if n.residual is None else n.residual for n in noises]))
-    row = (digests, names, codes, residual)
+    row = (digests, names, _pack_windows(noises), codes, residual)
     return (*row, checksum(*kind, *row))
 
 
@@ -105,7 +107,7 @@ def unpack_row(row: tuple[Any, ...], index: int, shape: tuple[int, ...] | None =
     """
     if len(row) != len(_TYPES) or not all(map(isinstance, row, _TYPES)):
         raise RowError("a value is of the wrong type")
-    shape_text, dtype, quantum, code_dtype, digests, names, codes, residual, stated = row
+    shape_text, dtype, quantum, code_dtype, digests, names, windows, codes, residual, stated = row
     if stated != checksum(*row[:-1]):
         raise RowError("it does not match its checksum")
     _check_settings(dtype, quantum, code_dtype)
@@ -121,7 +123,26 @@ def unpack_row(row: tuple[Any, ...], index: int, shape: tuple[int, ...] | None =
             bits = bits if bits.any() else None
     except (PackingError, MemoryError) as error:
         raise RowError(str(error)) from error
-    return Noise(digest, protected, unpack_names(names, count)[index], dtype, quantum, unpacked, bits)
+    window = _unpack_window(windows, count, index, own_shape[0])
+    return Noise(digest, protected, unpack_names(names, count)[index], dtype, window, quantum, unpacked, bits)
+
+
+def _pack_windows(noises: Sequence[Noise]) -> bytes:
+    """The windows of the images in a row, ``(image, channel, 2)`` of float64; images of one window take next to nothing."""
+    channels = len(noises[0].codes)
+    return compress_bytes(np.asarray([noise.window.channels(channels) for noise in noises], "<f8").tobytes())
+
+
+def _unpack_window(packed: bytes, count: int, index: int, channels: int) -> IntensityWindow:
+    size = count * channels * 16
+    try:
+        content = decompress_bytes(packed, size)
+        if len(content) != size:
+            raise ValueError("length")
+        pairs = np.frombuffer(content, "<f8").reshape(count, channels, 2)[index].tolist()
+        return IntensityWindow(tuple(low for low, _ in pairs), tuple(high for _, high in pairs))
+    except (PackingError, ValueError) as error:
+        raise RowError("its window cannot be read") from error
 
 
 def unpack_names(packed: bytes, count: int) -> list[str]:

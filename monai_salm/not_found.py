@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from monai_salm._readers import KEEP_AXES
-from monai_salm.digest import content_digest
-from monai_salm.intensity import INTEGER_GRIDS, Array, IntensityWindow
-from monai_salm.noise import Noise, NoiseStoreError
+from monai_salm.noise.digest import content_digest
+from monai_salm.noise.grid import INTEGER_GRIDS
+from monai_salm.noise.noise import Noise, NoiseStoreError
+from monai_salm.noise.units import Array
+from monai_salm.noise.window import AutomaticWindow, FixedWindow, IntensityWindow
 from monai_salm.store import NoiseStore
 
 # Each of up to 48 orientations of an image is hashed; for larger ones that would take minutes.
@@ -153,15 +155,17 @@ def _other_shape(lookup: Lookup) -> str | None:
 
 def _values(lookup: Lookup) -> str:
     """The shape is right and the values are not."""
-    image, window = lookup.image, lookup.store.window
+    image, window = lookup.image, usual_window(lookup.store)
     place = _place(lookup, "whatever changes intensities (ScaleIntensityRanged, NormalizeIntensityd)")
     if image.dtype.kind == "f" and not np.isfinite(image).all():
-        return f"it holds NaN or infinite values, which no stored image does. {place}"
+        return f"it holds NaN or infinite values, as a division by zero leaves them. {place}"
     low, high = float(image.min()), float(image.max())
-    span = f"its values run from {low:g} to {high:g}, the store's window is {window.low:g} to {window.high:g}"
-    unscaled = np.rint(window.low + image.astype(np.float64) * window.width)
-    if low >= 0 and high <= 1 and lookup.find(unscaled) is not None:
-        return f"it was rescaled to [0, 1] ({span}). {place}"
+    span = f"its values run from {low:g} to {high:g}"
+    if window is not None:
+        span += f", the store's window is {window.low:g} to {window.high:g}"
+        unscaled = np.rint(window.low + image.astype(np.float64) * window.width)
+        if low >= 0 and high <= 1 and lookup.find(unscaled) is not None:
+            return f"it was rescaled to [0, 1] ({span}). {place}"
     guess = rescaled(image, window)
     if guess is not None:
         return f"it seems to be {guess} ({span}). {place}"
@@ -192,7 +196,7 @@ def _could_join(lookup: Lookup) -> bool:
         kind, size = meta["view"]["kind"], tuple(meta["view"]["size"])
         if len(shape) != len(size) + 1:
             return False
-        if meta["method"].get("rounds", 0) > 0:  # else no network is needed
+        if meta["rounds"] > 0:  # else no network is needed
             specs = lookup.store.rows("SELECT spec FROM network LIMIT 1")
             if not specs or json.loads(specs[0][0])["in_channels"] != shape[0]:
                 return False
@@ -203,20 +207,36 @@ def _could_join(lookup: Lookup) -> bool:
     return kind == "resize" or all(side >= least for side, least in zip(shape[1:], size, strict=True))
 
 
-def rescaled(image: Array, window: IntensityWindow) -> str | None:
+def usual_window(store: NoiseStore) -> IntensityWindow | None:
+    """The window of all images of a store, stored units; None if each has its own.
+
+    Args:
+        store: the store.
+    """
+    rule = store.window
+    if isinstance(rule, IntensityWindow):
+        return rule if isinstance(rule.low, float) else None
+    if isinstance(rule, FixedWindow):
+        return IntensityWindow(rule.low, rule.high)
+    pictures = isinstance(rule, AutomaticWindow) and store.dtypes() == ["uint8"] and len(store.shapes(1)[0]) == 3
+    return IntensityWindow(0, 255) if pictures else None
+
+
+def rescaled(image: Array, window: IntensityWindow | None) -> str | None:
     """Which common change of scale an image's values give away, or None.
 
     Args:
         image: any shape.
-        window: of the store, in its stored units.
+        window: of the store's images, stored units; None if each has its own.
     """
     # A window as narrow as the ranges below says nothing, and fractions come from arithmetic.
-    if window.width <= 4 or image.dtype.kind != "f" or image.size == 0 or not (np.rint(image) != image).any():
+    narrow = window is not None and window.width <= 4
+    if narrow or image.dtype.kind != "f" or image.size == 0 or not (np.rint(image) != image).any():
         return None
     low, high = float(image.min()), float(image.max())
     with np.errstate(invalid="ignore"):  # infinite values are another's business
         mean, std = float(image.mean(dtype=np.float64)), float(image.std(dtype=np.float64))
-    if low >= -1 and high <= 1:
+    if window is not None and low >= -1 and high <= 1:
         return f"rescaled to [{0 if low >= 0 else -1}, 1]"
     return "normalised to mean 0 and deviation 1" if abs(mean) < 0.01 and abs(std - 1) < 0.01 else None
 

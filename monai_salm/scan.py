@@ -13,10 +13,15 @@ from monai.transforms import Compose, OneOf, Randomizable, RandomOrder, SomeOf
 from torch.utils.data import DataLoader, IterableDataset
 
 from monai_salm._warn import DataWarning as DataWarning
-from monai_salm.digest import content_digest
-from monai_salm.intensity import Array, Grid, IntensityWindow, grid_of
-from monai_salm.suspicions import Suspicions, warn_of_axes, wrong_axes
+from monai_salm.noise.budget import Budget, budget_of
+from monai_salm.noise.digest import content_digest
+from monai_salm.noise.units import Array, Units
+from monai_salm.noise.window import IntensityWindow, WindowRule
+from monai_salm.suspicions import Suspicions, share_inside, warn_of_axes, wrong_axes
 from monai_salm.tasks import Task
+
+# Noise on a smaller share of an image protects nothing.
+_LEAST_INSIDE = 0.01
 
 
 class DataError(ValueError):
@@ -40,20 +45,20 @@ class ScannedCase:
         image: ``(channel, *spatial)`` in its stored type.
         label: in the task's canonical form.
         digest: content digest of the image.
-        grid: its stored grid.
+        budget: what its noise keeps to.
     """
 
     name: str
     image: Array
     label: Array
     digest: bytes
-    grid: Grid
+    budget: Budget
 
 
 def scan(
     dataset: MapDataset,
     task: Task,
-    window: IntensityWindow,
+    window: WindowRule,
     epsilon: float,
     image_key: str,
     label_key: str,
@@ -64,7 +69,7 @@ def scan(
     Args:
         dataset: dictionaries with an image ``(channel, *spatial)`` and a label.
         task: checks the labels.
-        window: the intensity window, stored units.
+        window: chooses the window of each image.
         epsilon: budget, fraction of the window's width.
         image_key: key of the image.
         label_key: key of the label.
@@ -77,7 +82,7 @@ def scan(
     _require_map_style(dataset)
     _refuse_random_transforms(dataset)
     seen, names, labels = dict[bytes, bytes](), list[str](), dict[bytes, bytes]()
-    suspicions = Suspicions(task, window, epsilon)
+    suspicions = Suspicions(task)
     first: ScannedCase | None = None
     for index in range(len(dataset)):
         try:
@@ -98,9 +103,7 @@ def scan(
             _require_same_again(case, image_of(dataset[index], index, image_key)[1])
         if not repeated:
             key = content_digest(case.label)
-            suspicions.watch(case.image, case.label)
-            if index + 1 < len(dataset):
-                suspicions.warn_early()
+            suspicions.watch(case.name, case.image, case.label, case.budget)
             seen[case.digest] = labels.setdefault(key, key)  # one object for all cases of a label
             names.append(case.name)
             yield case
@@ -185,7 +188,7 @@ def image_of(item: object, index: int, image_key: str) -> tuple[str, Array]:
 
 
 def _check_case(
-    item: object, index: int, task: Task, window: IntensityWindow, epsilon: float, image_key: str, label_key: str
+    item: object, index: int, task: Task, window: WindowRule, epsilon: float, image_key: str, label_key: str
 ) -> ScannedCase:
     name, image = image_of(item, index, image_key)
     where = f"case {name!r}"
@@ -203,23 +206,56 @@ def _check_case(
         raise DataError(f"{where}: {axes}")
     if image.size == 0:
         raise DataError(f"{where}: the image is empty, shape {image.shape}")
+    if not np.isfinite(image).any():
+        raise DataError(f"{where}: the image holds NaN or infinite values only")
+    units = item.get("units") or units_of(image, item[image_key])
     try:
-        grid = grid_of(image, window, epsilon)
+        budget = budget_of(image, window, units, epsilon)
     except ValueError as error:
         raise DataError(f"{where}: {error}") from error
-    if image.dtype.kind == "f" and not np.isfinite(image).all():
+    inside = share_inside(image, budget)
+    if inside < _LEAST_INSIDE or not any(part.any() for part in budget.code_bounds(image)):
         raise DataError(
-            f"{where}: the image holds NaN or infinite values; replace them (np.nan_to_num), in the files as well"
-        )
-    if not ((image >= window.low) & (image <= window.high)).any():
-        raise DataError(
-            f"{where}: no voxel lies inside the window ({window.low:g}, {window.high:g}), values run from {image.min()} "
-            f"to {image.max()}, so it would stay unprotected; check the window's units"
+            f"{where}: {inside:.1%} of its voxels lie inside its window {_shown(budget.window)}, values run from "
+            f"{np.nanmin(image):g} to {np.nanmax(image):g}: it would stay as good as unprotected. Give the window in real units of "
+            "the images, or percentiles of each image (--window percentile:0.5,99.5)"
         )
     if label_key not in item:
         raise DataError(f"{where}: no key {label_key!r}; its keys are {sorted(map(str, item))}. Set label_key")
     label = task.check_label(item[label_key], image.shape[1:], where)
-    return ScannedCase(name, np.ascontiguousarray(image), label, content_digest(image), grid)
+    return ScannedCase(name, np.ascontiguousarray(image), label, content_digest(image), budget)
+
+
+def units_of(image: Array, loaded: object) -> Units:
+    """What an image's numbers mean, by what MONAI's readers note of it and by its values.
+
+    A 2D image of whole numbers from 0 to 255 is a picture of 8 bits, whatever type a reader made of it.
+
+    Args:
+        image: ``(channel, *spatial)``.
+        loaded: the same as it was loaded, a ``MetaTensor`` or a plain array.
+    """
+    meta = getattr(loaded, "meta", None) or {}
+    affine, spacing = meta.get("affine"), tuple[float, ...]()
+    if affine is not None and image.ndim == 4 and np.shape(affine) == (4, 4):
+        sides = np.linalg.norm(np.asarray(affine, np.float64)[:3, :3], axis=0)
+        spacing = tuple(float(side) for side in sides) if np.isfinite(sides).all() and sides.min() > 0 else ()
+    modality = meta.get("00080060", {})  # PydicomReader notes DICOM's elements by their tags
+    named = modality.get("Value", [""]) if isinstance(modality, Mapping) else [""]
+    picture = image.ndim == 3 and (image.dtype == np.uint8 or _holds_bytes(image))
+    return Units(spacing=spacing, modality=str(named[0]) if named else "", picture=picture)
+
+
+def _holds_bytes(image: Array) -> bool:
+    """Whether a float image holds whole numbers from 0 to 255, and more than 0 and 1."""
+    if image.dtype.kind != "f" or not image.size:
+        return False
+    with np.errstate(invalid="ignore"):
+        return bool(image.min() >= 0 and 1 < image.max() <= 255 and np.array_equal(np.rint(image), image))
+
+
+def _shown(window: IntensityWindow) -> str:
+    return f"({window.low}, {window.high})"
 
 
 def _require_alike(case: ScannedCase, first: ScannedCase) -> None:

@@ -16,9 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from monai_salm.digest import DIGEST_SIZE
-from monai_salm.intensity import IntensityWindow
-from monai_salm.noise import Noise, NoiseStoreError
+from monai_salm.noise.digest import DIGEST_SIZE
+from monai_salm.noise.noise import Noise, NoiseStoreError
+from monai_salm.noise.window import WindowRule, rule_from_spec
 from monai_salm.noise_rows import RowError, checksum, parse_shape, unpack_names, unpack_row
 from monai_salm.store_file import (
     APPLICATION_ID,
@@ -41,25 +41,25 @@ class StoreSettings:
     """What the noise of a store keeps to, by its description.
 
     Args:
-        window: the intensity window.
+        window: the rule that chose each image's window.
         epsilon: budget, as a fraction of the window's width.
-        method: the settings of the noise method.
-        sample_mask_ratio: share of an image's elements that its noise may touch; None if it may touch all.
+        method: the settings of the noise method, as plain values.
+        mask_share: largest share of an image's elements that its noise may touch.
     """
 
-    window: IntensityWindow
+    window: WindowRule
     epsilon: float
     method: dict[str, Any]
-    sample_mask_ratio: float | None
+    mask_share: float
 
     @classmethod
     def read(cls, meta: Mapping[str, Any]) -> StoreSettings:
         """Take the settings out of a description; KeyError, TypeError or ValueError if one is missing or wrong."""
-        window, epsilon, method = IntensityWindow(*meta["window"]), float(meta["epsilon"]), dict(meta["method"])
-        ratio = float(method["mask_ratio"]) if method.get("mask_scope") == "sample" else None
-        if not 0 < epsilon <= 1 or (ratio is not None and not 0 < ratio <= 1):
-            raise ValueError(f"epsilon {epsilon}, mask_ratio {ratio}")
-        return cls(window, epsilon, method, ratio)
+        rule, epsilon, method = rule_from_spec(meta["window"]), float(meta["epsilon"]), dict(meta["method"])
+        share = float(meta["mask_share"])
+        if not 0 < epsilon <= 1 or not 0 < share <= 1:
+            raise ValueError(f"epsilon {epsilon}, mask_share {share}")
+        return cls(rule, epsilon, method, share)
 
 
 class NoiseStore:
@@ -129,12 +129,9 @@ class NoiseStore:
             raise damaged(self.path, f"its description is not complete ({error!r})") from error
 
     @property
-    def window(self) -> IntensityWindow:
-        """The intensity window the noise was made in."""
-        try:
-            return IntensityWindow(*self.meta["window"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise damaged(self.path, "its description has no valid window") from error
+    def window(self) -> WindowRule:
+        """The rule that chose each image's window."""
+        return self.settings.window
 
     def __len__(self) -> int:
         return int(self.rows("SELECT count(*) FROM original")[0][0])

@@ -10,19 +10,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 
-from monai_salm.noise import NoiseStoreError
+from monai_salm.noise.noise import NoiseStoreError
 
 #: SQLite's application_id ("SALM") and user_version: how a store is told from any other database.
 APPLICATION_ID = 0x53414C4D
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 SCHEMA = {
     "meta": "CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 0), json TEXT NOT NULL, checksum BLOB NOT NULL)",
     "kind": """CREATE TABLE kind (
     id INTEGER PRIMARY KEY, shape TEXT NOT NULL, dtype TEXT NOT NULL, quantum REAL NOT NULL, code_dtype TEXT NOT NULL
 )""",
     "noise": """CREATE TABLE noise (
-    id INTEGER PRIMARY KEY, kind INTEGER NOT NULL, digests BLOB NOT NULL, names BLOB NOT NULL, codes BLOB NOT NULL,
-    residual BLOB, checksum BLOB NOT NULL
+    id INTEGER PRIMARY KEY, kind INTEGER NOT NULL, digests BLOB NOT NULL, names BLOB NOT NULL, windows BLOB NOT NULL,
+    codes BLOB NOT NULL, residual BLOB, checksum BLOB NOT NULL
 )""",
     "original": "CREATE TABLE original (key INTEGER PRIMARY KEY, place INTEGER NOT NULL)",
     "protected": "CREATE TABLE protected (key INTEGER PRIMARY KEY, place INTEGER NOT NULL)",
@@ -246,7 +246,8 @@ def _inspect(path: Path, connection: sqlite3.Connection) -> None:
         )
     if version != FORMAT_VERSION:
         raise NoiseStoreError(
-            f"{path} has store format {version}, this version of monai_salm reads {FORMAT_VERSION}: use the version that wrote it"
+            f"{path} has store format {version}, this version of monai_salm reads {FORMAT_VERSION}: use the version that wrote it, "
+            "or make the noise again"
         )
     if sorted(objects, key=repr) != sorted(SCHEMA.items(), key=repr):
         foreign = [str(name)[:80] for name, sql in objects if SCHEMA.get(name) != sql]

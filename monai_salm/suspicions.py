@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from monai_salm._warn import warn
-from monai_salm.intensity import Array, IntensityWindow
+from monai_salm.noise.budget import Budget
+from monai_salm.noise.units import Array, padding_of
 from monai_salm.tasks import Task
 
 _FIRST = "use LoadImaged(..., ensure_channel_first=True) or EnsureChannelFirstd"
@@ -19,15 +20,9 @@ _FIRST = "use LoadImaged(..., ensure_channel_first=True) or EnsureChannelFirstd"
 _COLOURS = 4
 # No surrogate is needed for fewer voxels a side, so an axis of fewer may be one of channels.
 _SIDE = 8
-# What to do about a window from 0 to 1, or -1 to 1.
-_STORED = (
-    "Give the window in stored units, such as IntensityWindow(0, 255) for 8 bits or IntensityWindow(-160, 240) for CT, not in "
-    "those after scaling"
-)
-# Cases after which a wrong window is told of.
-_EARLY = 16
-# A window whose voxels are fewer than these shares of the data set is in the wrong units, or may be.
-_WRONG, _DOUBTFUL = 0.05, 0.5
+# A window that holds less than this share of an image is in the wrong units, or may be.
+_DOUBTFUL = 0.5
+_UNITS = "Is the window in the real units of the images, such as --window=-160,240 for CT? docs/epsilon.md has windows"
 
 
 def wrong_axes(shape: Sequence[int], meta: Mapping[str, object] | None) -> str | None:
@@ -105,93 +100,46 @@ class Suspicions:
 
     Args:
         task: the learning problem.
-        window: the intensity window, stored units.
-        epsilon: budget, fraction of the window's width.
     """
 
-    def __init__(self, task: Task, window: IntensityWindow, epsilon: float) -> None:
-        self.task, self.window, self.epsilon = task, window, epsilon
-        self.cases, self.low, self.high = 0, math.inf, -math.inf
-        self.inside, self.outside = 0, 0
-        self.uint8 = True
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.cases, self.narrow = 0, 0
+        self.least, self.least_name = 1.0, ""
         self.labels = set[int]()
 
-    def watch(self, image: Array, label: Array) -> None:
+    def watch(self, name: str, image: Array, label: Array, budget: Budget) -> None:
         """Take note of a case.
 
         Args:
-            image: ``(channel, *spatial)``, finite.
+            name: of the case.
+            image: ``(channel, *spatial)``, stored units.
             label: in the task's canonical form.
+            budget: what the image's noise keeps to.
         """
         self.cases += 1
-        self.low, self.high = min(self.low, float(image.min())), max(self.high, float(image.max()))
-        self.uint8 &= image.dtype == np.uint8
         if len(self.labels) < 2:
             self.labels |= {int(label.min()), int(label.max())}
-        if self.window.width <= 2:
-            # Zero and the bounds are mostly empty background, and say nothing.
-            low, high = self.window.low, self.window.high
-            self.inside += int(np.count_nonzero((image > low) & (image < high) & (image != 0)))
-            self.outside += int(np.count_nonzero(((image < low) | (image > high)) & (image != 0)))
+        share = share_inside(image, budget)
+        self.narrow += share < _DOUBTFUL
+        if share < self.least:
+            self.least, self.least_name = share, name
 
     def verdict(self) -> str | None:
         """Why the data set must not be protected as it is, and what to do; None if nothing speaks against it.
 
         Warns of what may be meant. One image says too little: it may be blank, and it has but one label.
         """
+        if self.narrow:
+            more = f"{self.narrow} of {self.cases} images lie" if self.narrow > 1 else "1 image lies"
+            warn(
+                f"{more} for more than half outside the window; what lies outside gets no noise. The least is inside in case "
+                f"{self.least_name!r}: {self.least:.0%}. {_UNITS}"
+            )
         if self.cases < 2:
             return None
-        wrong = self._wrong_units()
-        if wrong is None:
-            self._doubtful_units()
-            self._window_of_8_bits()
-            self._one_class()
-        return wrong
-
-    def warn_early(self) -> None:
-        """Say after a few cases what the verdict would be: all have to be read, and that may take long."""
-        if self.cases == _EARLY and (wrong := self._wrong_units()) is not None:
-            warn(f"the first {_EARLY} cases: {wrong}. If the others are like them, this ends with an error")
-
-    def _wrong_units(self) -> str | None:
-        span, budget = self._span, self._budget
-        # Images of one value each are blank, and their own affair.
-        if 0 < span <= min(budget, self.window.width / 10):
-            return (
-                f"{self._values}: noise of up to {budget:.3g} would drown them. Give the window in the images' units; if "
-                "they were rescaled while loading, take that out: noise is made for images as their files hold them"
-            )
-        if self._outside > 1 - _WRONG:
-            return f"{self._values}: nearly all lie outside and would stay unprotected. {_STORED}"
+        self._one_class()
         return None
-
-    def _doubtful_units(self) -> None:
-        if 0 < self._span <= min(2 * self._budget, self.window.width / 10):
-            warn(
-                f"{self._values}: noise of up to {self._budget:.3g} is seen, for it is not small beside all that they show. "
-                "Give a window no wider than the images' values, or a smaller epsilon"
-            )
-        if self._outside > 1 - _DOUBTFUL:
-            warn(f"{self._values}: {self._outside:.0%} lie outside and stay unprotected. {_STORED}")
-
-    @property
-    def _values(self) -> str:
-        window = self.window
-        return f"the images' values run from {self.low:g} to {self.high:g}, the window is {window.low:g} to {window.high:g}"
-
-    @property
-    def _span(self) -> float:
-        return self.high - self.low
-
-    @property
-    def _budget(self) -> float:
-        return self.epsilon * self.window.width
-
-    @property
-    def _outside(self) -> float:
-        """Share of the voxels outside a window that is that of scaled images, where the images are not."""
-        counted = self.inside + self.outside
-        return self.outside / counted if counted and self._span > 50 * self.window.width else 0.0
 
     def _one_class(self) -> None:
         if len(self.labels) != 1 or getattr(self.task, "multi_label", False):
@@ -204,11 +152,19 @@ class Suspicions:
             "label_key the right one? Protect all classes in one call"
         )
 
-    def _window_of_8_bits(self) -> None:
-        window = self.window
-        if (window.low, window.high) == (0, 255) and not self.uint8 and (self.low < -64 or self.high > 1020):
-            warn(
-                f"the window 0 to 255 is that of 8-bit images, but values run from {self.low:g} to {self.high:g}: what lies "
-                "outside gets no noise. For CT take the range that networks are trained on, such as "
-                "IntensityWindow(-160, 240); docs/epsilon.md has windows for other modalities"
-            )
+
+def share_inside(image: Array, budget: Budget) -> float:
+    """Share of an image's elements, padding left out, that lie inside its window.
+
+    Args:
+        image: ``(channel, *spatial)``, stored units.
+        budget: what the image's noise keeps to.
+    """
+    low, high = budget.window.bounds(len(image), image.ndim - 1)
+    padding = padding_of(image, budget.units)
+    with np.errstate(invalid="ignore"):
+        inside = (image >= low) & (image <= high)
+    if padding is None:
+        return float(inside.mean())
+    counted = int(np.count_nonzero(~padding))
+    return float(np.count_nonzero(inside & ~padding) / counted) if counted else 0.0

@@ -10,6 +10,8 @@ from typing import ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_salm.noise.units import Units
+
 Array: TypeAlias = NDArray[np.generic]
 
 
@@ -25,6 +27,8 @@ class ImageFormat(ABC):
 
     name: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]]
+    #: Whether images of 8 bits with two axes are pictures, which are seen from 0 to 255.
+    pictures: ClassVar[bool] = False
 
     def matches(self, path: Path) -> bool:
         """Whether a file is of this format, by its name."""
@@ -61,6 +65,10 @@ class ImageFormat(ABC):
     def native_unit(self, path: Path) -> tuple[float, str] | None:
         """How the file itself scales its numbers: native units in one stored unit, and their name; None if it says nothing."""
         return None
+
+    def units(self, path: Path) -> Units:
+        """What the stored numbers mean, as far as the file says it."""
+        return Units()
 
     @abstractmethod
     def frame(self, path: Path) -> bytes:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Set
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import zstandard
 
@@ -15,9 +17,27 @@ from monai_salm.formats.base import Array, FormatError, ImageFormat, require_lik
 from monai_salm.formats.dicom_elements import Encoding, tag_name, walk
 from monai_salm.formats.dicom_file import DicomFile, load, packed, renamed_uid
 from monai_salm.formats.optional import require
+from monai_salm.noise.units import Units
 
 _NOBODY: frozenset[str] = frozenset()
 _LEVEL = 9
+
+# What files of many frames say of all frames, and of each; within these, of values and of sizes.
+_FRAMES = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+_MACROS = ("PixelValueTransformationSequence", "PixelMeasuresSequence")
+_UNITS = (
+    "Modality",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "PixelPaddingValue",
+    "PixelSpacing",
+    "SpacingBetweenSlices",
+    "SliceThickness",
+    "BitsAllocated",
+    "BitsStored",
+    *_FRAMES,
+    "PixelRepresentation",  # without it pydicom takes negative padding for a large number
+)
 
 
 class Dicom(ImageFormat):
@@ -38,6 +58,7 @@ class Dicom(ImageFormat):
 
     name = "dicom"
     suffixes = (".dcm", ".dicom", ".ima")
+    pictures = True
 
     def matches(self, path: Path) -> bool:
         return super().matches(path) or _marked(path)
@@ -60,6 +81,18 @@ class Dicom(ImageFormat):
             return None
         unit = str(header.get("RescaleType") or ("HU" if header.get("Modality") == "CT" else "units of the modality"))
         return float(header.RescaleSlope), unit
+
+    def units(self, path: Path) -> Units:
+        pydicom = require("pydicom", "dicom", "DICOM")
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_UNITS))
+        return Units(
+            slope=_number(header, "RescaleSlope") or 1.0,
+            intercept=_number(header, "RescaleIntercept") or 0.0,
+            spacing=_spacing(header),
+            padding=_number(header, "PixelPaddingValue"),
+            modality=str(header.get("Modality") or ""),
+            limits=_limits(header),
+        )
 
     def frame(self, path: Path) -> bytes:
         file = load(path)
@@ -85,6 +118,41 @@ class Dicom(ImageFormat):
         file = replace(file, layout=replace(file.layout, extended=extended))
         with atomic_file(target) as written:
             written.write(packed(kept[:before] + _cells(file, image, protected) + kept[before:], syntax))
+
+
+def _number(header: Any, name: str) -> float | None:
+    """The value of an element; None if it is missing, empty or no number."""
+    try:
+        value = float(_element(header, name))
+    except (TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _element(header: Any, name: str) -> Any:
+    """An element of the header; where it has none, what it says of all frames, or else of the first."""
+    groups = [group for frames in _FRAMES for group in list(header.get(frames) or ())[:1]]
+    macros = [part for group in groups for macro in _MACROS for part in list(group.get(macro) or ())[:1]]
+    return next((part.get(name) for part in (header, *macros) if name in part), None)
+
+
+def _limits(header: Any) -> tuple[float, float] | None:
+    """Least and largest number of the stored bits, where they are fewer than the allocated; else None."""
+    stored, allocated = (int(_number(header, f"Bits{name}") or 0) for name in ("Stored", "Allocated"))
+    if not 0 < stored < allocated:
+        return None
+    lowest = -(2 ** (stored - 1)) if _number(header, "PixelRepresentation") else 0
+    return float(lowest), float(lowest + 2**stored - 1)
+
+
+def _spacing(header: Any) -> tuple[float, ...]:
+    """Millimetres between rows, columns and slices; empty if the file does not say."""
+    plane = _element(header, "PixelSpacing")
+    between = _number(header, "SpacingBetweenSlices") or _number(header, "SliceThickness")
+    if plane is None or len(plane) != 2:
+        return ()
+    found = [float(plane[0]), float(plane[1]), *([between] if between else [])]
+    return tuple(found) if min(found) > 0 else ()
 
 
 def write_dicom(source: Path, target: Path, image: Array, protected_uids: Set[str] = _NOBODY) -> None:

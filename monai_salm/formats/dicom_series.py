@@ -6,7 +6,7 @@ import io
 import json
 import warnings
 from collections.abc import Iterable, Iterator, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ import numpy as np
 from monai_salm.formats.base import Array, FormatError, require_like
 from monai_salm.formats.dicom import Dicom, dicom_differences, write_dicom
 from monai_salm.formats.optional import require
+from monai_salm.noise.units import Units
 
 _DICOM = Dicom()
 _KIND = ["SamplesPerPixel", "BitsAllocated", "PixelRepresentation", "PhotometricInterpretation"]
@@ -61,6 +62,11 @@ class DicomSeries:
                     f"{slices[0].dtype.name} {slices[0].shape}; put series that differ into folders of their own"
                 )
         return np.stack(slices, axis=-1)
+
+    def units(self, root: Path, image: Array) -> Units:
+        """What the stored numbers of the image mean, by the first file."""
+        found = _DICOM.units(root / self.files[0])
+        return replace(found, picture=image.dtype == np.uint8 and image.ndim == 3)
 
     def bounds(self, root: Path) -> tuple[int, int] | None:
         """The least and largest number that every file can hold; None for the whole range of the type."""

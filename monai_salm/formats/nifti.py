@@ -17,6 +17,7 @@ from nibabel.spatialimages import HeaderDataError
 from monai_salm._files import atomic_file
 from monai_salm.formats.base import Array, FormatError, ImageFormat, require_like
 from monai_salm.formats.gzipped import MAX_RATIO, GzipReader, pack
+from monai_salm.noise.units import Units
 
 # What may follow the voxels; more is no NIfTI writer's doing.
 _MAX_TRAILING = 1 << 24
@@ -72,6 +73,13 @@ class Nifti(ImageFormat):
         image: Any = nibabel.load(path)  # reads no voxels
         slope = float(image.dataobj.slope)
         return None if slope == 1 else (slope, "units of the scaled file")
+
+    def units(self, path: Path) -> Units:
+        image: Any = nibabel.load(path)  # reads no voxels
+        slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
+        zooms = tuple(float(size) for size in image.header.get_zooms()[:3])
+        known = len(zooms) == 3 and all(math.isfinite(size) and size > 0 for size in zooms)
+        return Units(slope=slope or 1.0, intercept=intercept, spacing=zooms if known else ())
 
     def frame(self, path: Path) -> bytes:
         content, voxels = _load(path)

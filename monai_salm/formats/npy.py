@@ -95,6 +95,7 @@ class Npy(NumpyImage):
 
     name = "npy"
     suffixes = (".npy",)
+    pictures = True
 
     def write(self, source: Path, target: Path, image: Array) -> None:
         content = self._edited(source, image)

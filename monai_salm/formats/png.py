@@ -58,6 +58,7 @@ class Png(ImageFormat):
 
     name = "png"
     suffixes = (".png",)
+    pictures = True
 
     def read(self, path: Path) -> Array:
         return _image(_load(path))

@@ -74,6 +74,7 @@ class Tiff(ImageFormat):
 
     name = "tiff"
     suffixes = (".tif", ".tiff")
+    pictures = True
 
     def read(self, path: Path) -> Array:
         return _image(_load(path))

@@ -13,7 +13,8 @@ from monai_salm.layouts.csv_labels import CsvLabels
 from monai_salm.layouts.datalist import Datalist
 from monai_salm.layouts.decathlon import Decathlon
 from monai_salm.layouts.dicom_tree import DicomTree
-from monai_salm.layouts.folder import FolderCase, FolderLayout, is_hidden
+from monai_salm.layouts.files import is_hidden
+from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.image_folder import ImageFolder
 from monai_salm.layouts.medmnist import MedMNIST
 from monai_salm.layouts.nnunet import NnUNet

@@ -8,19 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias, TypedDict, overload
 
-import numpy as np
-
 from monai_salm.formats import format_of
 from monai_salm.formats.base import Array, FormatError
-from monai_salm.intensity import IntensityWindow
+from monai_salm.noise.units import Units
 from monai_salm.tasks import Task
 
 #: ``edit(name, image) -> image``: gets a case's stored image ``(channel, *spatial)``, returns another of the same kind.
 Edit: TypeAlias = Callable[[str, Array], Array]
 
 TRAIN = "train"
-# Voxels looked at to guess a window: enough for percentiles, little enough for any data set.
-_SAMPLE = 1 << 22
 # Headers looked at for the unit of a data set.
 _HEADERS = 500
 
@@ -33,12 +29,13 @@ class Case(TypedDict):
     """One image with its label.
 
     ``image`` is ``(channel, *spatial)`` in its stored type; ``label`` an int, a vector of 0/1, a label map
-    ``(1, *spatial)``, or None; ``name`` is unique in its split.
+    ``(1, *spatial)``, or None; ``name`` is unique in its split; ``units`` says what the stored numbers mean.
     """
 
     image: Array
     label: Any
     name: str
+    units: Units
 
 
 class CaseSequence(Sequence[Case]):
@@ -120,6 +117,20 @@ class Layout(ABC):
             LayoutError: if there is no such split.
         """
 
+    def spatial_dims(self) -> int:
+        """Spatial axes of the first training image that can be read.
+
+        Raises:
+            LayoutError: if none can, with the reason for the first.
+        """
+        reason, dataset = "", self.dataset(TRAIN)
+        for index in range(len(dataset)):
+            try:
+                return dataset[index]["image"].ndim - 1
+            except (FormatError, OSError) as error:
+                reason = reason or f" ({error})"
+        raise LayoutError(f"{self.root}: no training image can be read{reason}")
+
     def cases(self, splits: Sequence[str]) -> CaseSequence:
         """The cases of several splits, one after the other.
 
@@ -169,35 +180,6 @@ class Layout(ABC):
             "another, clean data set as test= (--test DATASET)"
         )
 
-    def window(self) -> IntensityWindow:
-        """Guess the intensity window from the training images.
-
-        uint8 images get (0, 255); others the 0.5th and 99.5th percentile, rounded outward to whole units (finer where
-        whole units would more than double the range).
-
-        Raises:
-            LayoutError: if no image can be read, with the reason for the first, or all images are constant.
-        """
-        dataset = self.dataset(TRAIN)
-        rng = np.random.default_rng(0)
-        samples, byte_images, reason = [], True, ""
-        for index in range(len(dataset)):
-            try:
-                values = dataset[index]["image"].reshape(-1)
-            except (FormatError, OSError) as error:
-                reason = reason or f" ({error})"
-                continue  # whoever protects the image will say so
-            byte_images &= values.dtype == np.uint8
-            # Random places: a regular stride can fall on one column of every image.
-            count = max(1024, _SAMPLE // len(dataset))
-            picked = values if values.size <= count else values[rng.integers(0, values.size, count)]
-            samples.append(picked[np.isfinite(picked)].astype(np.float64))
-        if not samples:
-            raise LayoutError(f"{self.root}: no training image can be read, so no window can be guessed{reason}")
-        if byte_images:
-            return IntensityWindow(0.0, 255.0)
-        return _percentile_window(np.concatenate(samples), self.root)
-
     def native_unit(self) -> tuple[float, str] | None:
         """Native units in one stored unit, such as Hounsfield units, and their name, if all training files agree."""
         if not self.root.is_dir():
@@ -241,19 +223,3 @@ class ArchiveLayout(Layout):
         Yields:
             One line a difference.
         """
-
-
-def _percentile_window(values: np.ndarray[Any, np.dtype[np.float64]], where: Path) -> IntensityWindow:
-    if not values.size or values.min() == values.max():
-        raise LayoutError(
-            f"{where}: the training images are constant, so no window can be guessed; give window= (--window LOW,HIGH)"
-        )
-    low, high = np.percentile(values, [0.5, 99.5])
-    if low == high:  # nearly all background
-        low, high = values.min(), values.max()
-    unit = 1.0
-    while (np.ceil(high / unit) - np.floor(low / unit)) * unit > max(2 * (high - low), 1e-30):
-        if unit == 1.0 and high - low >= 1:
-            break
-        unit /= 10
-    return IntensityWindow(float(np.floor(low / unit) * unit), float(np.ceil(high / unit) * unit))

@@ -18,7 +18,8 @@ from monai_salm.layouts.classes import (
     find_column,
     is_nothing,
 )
-from monai_salm.layouts.folder import FolderCase, FolderLayout, channel_files, is_file, walk
+from monai_salm.layouts.files import is_file, walk
+from monai_salm.layouts.folder import FolderCase, FolderLayout, channel_files
 from monai_salm.layouts.reading import Row, Table, read_json, read_table
 from monai_salm.layouts.table_labels import split_of
 

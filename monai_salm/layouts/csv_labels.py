@@ -10,7 +10,8 @@ from pathlib import Path
 
 from monai_salm.layouts.base import TRAIN, LayoutError
 from monai_salm.layouts.classes import IMAGE_COLUMNS, MASK_COLUMNS, SPLIT_COLUMNS, find_column, is_nothing, split_named
-from monai_salm.layouts.folder import FolderCase, FolderLayout, channel_files, confine, is_file, relative_path, walk
+from monai_salm.layouts.files import confine, is_file, relative_path, walk
+from monai_salm.layouts.folder import FolderCase, FolderLayout, channel_files
 from monai_salm.layouts.images import ImageIndex, has_image_name, is_dicom, is_image, some_files
 from monai_salm.layouts.reading import Table, read_header, read_table
 from monai_salm.layouts.table_labels import LabelledRow, label_columns, labels_of, require_column, split_of

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from monai_salm.layouts.base import TRAIN, LayoutError
-from monai_salm.layouts.folder import FolderCase, FolderLayout, channel_files, confine
+from monai_salm.layouts.files import confine
+from monai_salm.layouts.folder import FolderCase, FolderLayout, channel_files
 from monai_salm.layouts.reading import read_json
 
 #: Split -> the keys under which datalists have it.
@@ -34,7 +36,8 @@ class Datalist(FolderLayout):
         cases = {split: list(self._read_split(split)) for split in _SPLIT_KEYS}
         if not cases[TRAIN]:
             raise LayoutError(f'{listing} has no "training" list with cases; its keys are {", ".join(self.content)}')
-        super().__init__(listing.parent, cases, [listing.name], self._named_classes())
+        named = modalities_of(self.content, "modality")
+        super().__init__(listing.parent, cases, [listing.name], self._named_classes(), modalities=named)
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -95,6 +98,14 @@ class Datalist(FolderLayout):
         if not all(str(number).isdecimal() for number in numbers):
             return None
         return max(int(number) for number in numbers) + 1
+
+
+def modalities_of(content: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """The modality of each channel by the JSON's ``{"0": "CT", ...}``; empty if it has none of that form."""
+    named = content.get(key)
+    if not isinstance(named, Mapping) or not all(str(number).isdecimal() for number in named):
+        return ()
+    return tuple(str(named[number]).upper() for number in sorted(named, key=lambda number: int(str(number))))
 
 
 def _candidates(folder: Path) -> list[Path]:

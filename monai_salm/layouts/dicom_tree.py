@@ -11,7 +11,8 @@ from monai_salm.formats.dicom_series import DicomSeries, SkippedSeries, group_se
 from monai_salm.layouts.base import TRAIN, LayoutError
 from monai_salm.layouts.classes import IMAGE_COLUMNS, SPLIT_COLUMNS, find_column
 from monai_salm.layouts.dicom_headers import DicomHeader, RenamedReferences, lacks_preamble, read_header
-from monai_salm.layouts.folder import FolderCase, FolderLayout, is_hidden, relative_path, walk
+from monai_salm.layouts.files import is_hidden, relative_path, walk
+from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.image_folder import class_folders, places_of
 from monai_salm.layouts.images import is_dicom, some_files
 from monai_salm.layouts.reading import Table, read_table

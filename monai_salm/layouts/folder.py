@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -14,11 +13,10 @@ from monai_salm.formats import find_format, format_of
 from monai_salm.formats.base import Array, FormatError
 from monai_salm.layouts.base import TRAIN, Case, CaseSequence, Layout, LayoutError
 from monai_salm.layouts.classes import MAX_CLASS
+from monai_salm.layouts.files import is_file, is_hidden, walk, walk_folders
 from monai_salm.layouts.units import BrokenUnit, ChannelFiles, ImageUnit
+from monai_salm.noise.units import Units
 from monai_salm.tasks import Classification, Segmentation, Task
-
-# Longer than any system takes, whose own error would not name the entry.
-_MAX_PATH, _MAX_NAME = 4096, 255
 
 
 @dataclass(frozen=True)
@@ -43,6 +41,7 @@ class FolderLayout(Layout):
         listing: the files that list or describe the cases, relative to the root.
         num_classes: classes that the data set names; None if it names none.
         class_names: what class numbers mean, in their order; empty if the data set has numbers only.
+        modalities: of each channel, as the data set names them; empty if it names none.
 
     Raises:
         LayoutError: for a folder that cannot be read; a file that is part of two images, or an image and a label; or a label
@@ -60,9 +59,10 @@ class FolderLayout(Layout):
         listing: Sequence[str],
         num_classes: int | None,
         class_names: Sequence[str] = (),
+        modalities: Sequence[str] = (),
     ) -> None:
         self.root, self.listing, self.num_classes = root, tuple(listing), num_classes
-        self.class_names = tuple(class_names)
+        self.class_names, self.modalities = tuple(class_names), tuple(modalities)
         self._cases = {split: tuple(found) for split, found in cases.items() if found}
         self.folders()
         self._check_units()
@@ -110,9 +110,16 @@ class FolderLayout(Layout):
                 label = format_of(self.root / label).read(self.root / label)
             elif isinstance(label, list):
                 label = np.array(label)
-            return {"image": image, "label": label, "name": case.unit.name}
+            return {"image": image, "label": label, "name": case.unit.name, "units": self._units(case.unit, image)}
 
         return CaseSequence([case.unit.name for case in cases], load)
+
+    def _units(self, unit: ImageUnit, image: Array) -> Units:
+        """What an image's numbers mean: what its files say, and the modalities that the data set names."""
+        found = unit.units(self.root, image)
+        if not self.modalities or found.modality:
+            return found
+        return replace(found, modality=self.modalities if len(self.modalities) == len(image) else self.modalities[0])
 
     def units(self, splits: Sequence[str] = (TRAIN,)) -> tuple[ImageUnit, ...]:
         """The images of some splits, each once."""
@@ -208,107 +215,3 @@ class FolderLayout(Layout):
 def channel_files(files: Sequence[str]) -> ImageUnit:
     """The image in some files, one for each channel, named for the first."""
     return ChannelFiles(files[0], tuple(files))
-
-
-def relative_path(root: Path, text: object, where: str) -> str:
-    """Check that a path that a data set's own file names cannot lead out of it, whether there is such a file or not.
-
-    Args:
-        root: the folder it must stay in.
-        text: the path as the file has it.
-        where: the entry, for messages.
-
-    Returns:
-        A relative path with ``/``, without ``.`` parts.
-
-    Raises:
-        LayoutError: if it is no text, absolute or goes up.
-    """
-    if not isinstance(text, str) or not text or "\0" in text:
-        raise LayoutError(f"{where}: a path must be text, got {text!r}")
-    if len(text) > _MAX_PATH:
-        raise LayoutError(f"{where}: a path of {len(text)} characters is none ({text[:40]!r}...)")
-    parts = PurePosixPath(text.replace("\\", "/"))
-    if any(len(part.encode("utf-8", "surrogatepass")) > _MAX_NAME for part in parts.parts):
-        raise LayoutError(f"{where}: no file has a name as long as in {text[:40]!r}...")
-    drive = len(text) > 1 and text[1] == ":"
-    if parts.is_absolute() or drive or ".." in parts.parts:
-        raise LayoutError(
-            f"{where}: path {text!r} must be relative and stay inside {root}; move the file into the data set"
-        )
-    return parts.as_posix()
-
-
-def confine(root: Path, text: object, where: str) -> str:
-    """Check the path of a file that a data set's own file names.
-
-    A file that is not there is an error of its case alone, found when it is read: it must not stop the others.
-
-    Args:
-        root, text, where: as for ``relative_path``.
-
-    Returns:
-        A relative path with ``/``, without ``.`` parts.
-
-    Raises:
-        LayoutError: if it is absolute, goes up, leads out through a link, or names a folder.
-    """
-    relative = relative_path(root, text, where)
-    path = root / relative
-    if path.is_dir():
-        raise LayoutError(f"{where}: {path} is a folder; name a file")
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise LayoutError(f"{where}: {path} is a link that leads out of {root}; put the file itself there")
-    return relative
-
-
-def is_file(path: Path) -> bool:
-    """Whether there is a file; False too for a name that the system cannot have."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
-
-
-def is_hidden(file: str) -> bool:
-    """What systems leave in folders; the "._" files of macOS bear an image's name and hold none."""
-    name = PurePosixPath(file).name
-    return name in (".DS_Store", "Thumbs.db", "desktop.ini") or name.startswith("._")
-
-
-def walk_folders(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """``os.walk``, which passes over what it cannot read, without doing so.
-
-    Raises:
-        LayoutError: naming a folder that cannot be read.
-    """
-
-    def refuse(error: OSError) -> None:
-        raise LayoutError(
-            f"{error.filename}: this folder cannot be read ({error.strerror}); make it readable or take it out of the data set"
-        ) from error
-
-    yield from os.walk(root, onerror=refuse)
-
-
-def walk(root: Path) -> Iterator[str]:
-    """Every file under a folder; links must stay inside and lead to files.
-
-    Raises:
-        LayoutError: for a link that does not, a device, or a folder that cannot be read.
-    """
-    for folder, folders, files in walk_folders(root):
-        for name in (*folders, *files):
-            path = Path(folder, name)
-            if path.is_symlink():
-                if not path.resolve().is_relative_to(root.resolve()):
-                    raise LayoutError(
-                        f"{path} is a link that leads out of the data set; put the file itself there or remove it"
-                    )
-                if path.is_dir():
-                    raise LayoutError(f"{path} is a link to a folder; put the folder itself there or remove it")
-        for name in files:
-            path = Path(folder, name)
-            if not path.is_file():
-                raise LayoutError(f"{path} is neither file nor folder; remove it")
-            yield path.relative_to(root).as_posix()

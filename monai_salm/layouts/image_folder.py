@@ -9,7 +9,8 @@ from typing import TypeAlias
 
 from monai_salm.layouts.base import TRAIN, LayoutError
 from monai_salm.layouts.classes import split_named
-from monai_salm.layouts.folder import FolderCase, FolderLayout, channel_files, is_file, is_hidden, walk
+from monai_salm.layouts.files import is_file, is_hidden, walk
+from monai_salm.layouts.folder import FolderCase, FolderLayout, channel_files
 from monai_salm.layouts.images import has_image_name, is_dicom, is_image, some_files
 
 #: A file's split, and its path below the folder of the split: class folder and the rest.

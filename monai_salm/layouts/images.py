@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from monai_salm.formats import FORMATS, find_format
 from monai_salm.formats.lossy import why_lossy
 from monai_salm.layouts.base import LayoutError
-from monai_salm.layouts.folder import is_hidden
+from monai_salm.layouts.files import is_hidden
 
 # Enough to tell a layout; a data set may have any number of files.
 _FILES_A_FOLDER = 20

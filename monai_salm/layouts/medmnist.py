@@ -10,6 +10,7 @@ import numpy as np
 from monai_salm.formats import NpzArchive
 from monai_salm.formats.base import Array, FormatError
 from monai_salm.layouts.base import TRAIN, ArchiveLayout, Case, CaseSequence, Edit, Layout, LayoutError
+from monai_salm.noise.units import Units
 from monai_salm.tasks import Classification, Task
 
 _SPLITS = ("train", "val", "test")
@@ -80,11 +81,9 @@ class MedMNIST(ArchiveLayout):
             label = self._labels(split)[index] if labelled else None
             if label is not None and len(label) == 1:
                 label = int(label[0])
-            return {
-                "image": _channel_first(self._array(f"{split}_images")[index]),
-                "label": label,
-                "name": names[index],
-            }
+            image = _channel_first(self._array(f"{split}_images")[index])
+            units = Units(picture=image.dtype == np.uint8 and image.ndim == 3)
+            return {"image": image, "label": label, "name": names[index], "units": units}
 
         return CaseSequence(names, load)
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from monai_salm.formats import FormatError, format_of
 from monai_salm.layouts.base import TRAIN, LayoutError
-from monai_salm.layouts.folder import FolderCase, FolderLayout, confine, is_file, is_hidden, walk
+from monai_salm.layouts.datalist import modalities_of
+from monai_salm.layouts.files import confine, is_file, is_hidden, walk
+from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.reading import entry_of, read_json
 from monai_salm.layouts.units import BrokenUnit, ChannelFiles, ImageUnit
 
@@ -39,7 +41,8 @@ class NnUNet(FolderLayout):
             raise LayoutError(f"{self.json}: file_ending {self.ending!r} with {self.channels} channels makes no sense")
         cases = {TRAIN: list(self._training()), "test": list(self._in_folders("Ts", required=False))}
         self._check_count(cases[TRAIN])
-        super().__init__(root, cases, [_JSON], _largest_label(self.content, self.json) + 1)
+        classes = _largest_label(self.content, self.json) + 1
+        super().__init__(root, cases, [_JSON], classes, modalities=modalities_of(self.content, "channel_names"))
 
     @classmethod
     def recognises(cls, path: Path) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from monai_salm.formats import format_of
 from monai_salm.formats.base import Array, FormatError
+from monai_salm.noise.units import Units, joined
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,15 @@ class ImageUnit(ABC):
 
         Args:
             root: folder of the data set.
+        """
+
+    @abstractmethod
+    def units(self, root: Path, image: Array) -> Units:
+        """What the stored numbers of the image mean.
+
+        Args:
+            root: folder of the data set.
+            image: as ``read`` gave it.
         """
 
     @abstractmethod
@@ -84,6 +94,15 @@ class ChannelFiles(ImageUnit):
     def read(self, root: Path) -> Array:
         parts = self._parts(root)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def units(self, root: Path, image: Array) -> Units:
+        formats = [format_of(root / file) for file in self.files]
+        parts = [format_.units(root / file) for format_, file in zip(formats, self.files, strict=True)]
+        if len(image) != len(parts) > 1:  # files of several channels each
+            parts = [own for own, part in zip(parts, self._parts(root), strict=True) for _ in part]
+        found = joined(parts)
+        picture = formats[0].pictures and image.dtype == np.uint8 and image.ndim == 3
+        return replace(found, picture=picture)
 
     def write(self, root: Path, output: Path, image: Array) -> None:
         for file, part in self._split(root, image):
@@ -145,6 +164,9 @@ class BrokenUnit(ImageUnit):
     reason: str
 
     def read(self, root: Path) -> Array:
+        self._fail()
+
+    def units(self, root: Path, image: Array) -> Units:
         self._fail()
 
     def write(self, root: Path, output: Path, image: Array) -> None:

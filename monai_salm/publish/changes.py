@@ -10,9 +10,9 @@ import numpy as np
 
 from monai_salm._files import copy_file
 from monai_salm._readers import KEEP_AXES
-from monai_salm.digest import content_digest
 from monai_salm.formats.base import Array
 from monai_salm.layouts.units import ImageUnit
+from monai_salm.noise.digest import content_digest
 from monai_salm.publish.folders import LeftOutError
 from monai_salm.publish.records import copy_key
 from monai_salm.store import Noise, NoiseStore

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 from monai_salm._files import inside
-from monai_salm.digest import content_digest
 from monai_salm.formats.base import FormatError
 from monai_salm.layouts import LAYOUTS, TRAIN, ArchiveLayout, FolderLayout, Layout, LayoutError, open_layout
+from monai_salm.noise.digest import content_digest
 from monai_salm.publish.manifest import file_path, manifest_path, read_manifest, signature_path
 from monai_salm.publish.records import was_restored
 from monai_salm.publish.signing import require_key

@@ -14,6 +14,7 @@ from typing import Any
 from monai_salm._files import atomic_file, file_sha256
 from monai_salm._version import __version__
 from monai_salm.layouts import TRAIN, FolderLayout, Layout
+from monai_salm.noise.window import rule_from_spec
 from monai_salm.store import NoiseStore
 
 _FORMAT_VERSION = 1
@@ -87,9 +88,8 @@ def read_manifest(layout: Layout, root: Path | None = None) -> dict[str, Any]:
         splits = content.get("splits", [TRAIN])
         if not isinstance(splits, list) or not all(isinstance(split, str) for split in splits):
             raise TypeError("splits")
-        low, high = content["window"]
-        bounds = [float(low), float(high)]
-        return {**content, "splits": splits, "epsilon": float(content["epsilon"]), "window": bounds}
+        window = rule_from_spec(content["window"]).spec()
+        return {**content, "splits": splits, "epsilon": float(content["epsilon"]), "window": window}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is no manifest of a protected copy ({error!r}); publish again") from error
 
@@ -138,4 +138,4 @@ def _text(content: dict[str, Any]) -> bytes:
 
 def _settings(store: NoiseStore) -> dict[str, Any]:
     settings = store.settings
-    return {"epsilon": settings.epsilon, "window": [settings.window.low, settings.window.high]}
+    return {"epsilon": settings.epsilon, "window": json.loads(json.dumps(settings.window.spec()))}

@@ -7,29 +7,43 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 
 from monai_salm.cases import View, choose_view
-from monai_salm.digest import content_digest
-from monai_salm.intensity import Array, Grid, IntensityWindow
+from monai_salm.generate.precompute import default_surrogate, plain_class, window_rule
 from monai_salm.layouts import TRAIN, Layout, open_layout
-from monai_salm.methods import Method
-from monai_salm.methods.bilevel import BilevelMethod
+from monai_salm.methods import Method, loop_of
 from monai_salm.networks import build_network, frozen_copy, seeded
-from monai_salm.precompute import default_surrogate
+from monai_salm.networks.devices import resolve_device
+from monai_salm.noise.budget import Budget
+from monai_salm.noise.digest import content_digest
+from monai_salm.noise.units import Array
+from monai_salm.noise.window import WindowRule
 from monai_salm.progress import Progress, ProgressCallback
 from monai_salm.publish.checks import PathLike, stray_copy
 from monai_salm.publish.manifest import file_path, read_manifest
 from monai_salm.recipes import Recipe, default_recipe
 from monai_salm.scan import scan
 from monai_salm.tasks import Task
-from monai_salm.training import Trainer, resolve_device
+from monai_salm.training import Trainer
 
-# Shape, grid, and where labels are per image the label: label maps are too large to keep.
-_Seen: TypeAlias = tuple[tuple[int, ...], Grid, Array | None]
+# Images whose noise is shown in real units.
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What is kept of an image that was looked at: label maps and voxels are too large."""
+
+    name: str
+    shape: tuple[int, ...]
+    budget: Budget
+    label: Array | None
+
+
 # Codes compress to about this share in a store (measured on brain images, 2 bits a voxel).
 _CODE_RATIO = 0.3
 
@@ -45,8 +59,9 @@ class Plan:
         shapes: how many of them have which shape ``(channel, *spatial)``, the commonest first.
         dtypes: how many have which stored type.
         task: the learning problem.
-        window: the intensity window, stored units.
-        budget: largest change of a voxel, stored units, and in the files' native unit if they have one, such as ``"12.5 HU"``.
+        window: the rule that chooses each image's window.
+        noise: of a few images: ``name``, ``window`` (low and high of each channel, real units), ``noise`` (largest change of a
+            voxel of each channel, real units), ``stored`` (the same in stored units).
         view: how networks would see the images.
         refused: images that would be left out, by name, with the reason.
         problems: what would stop everything.
@@ -60,8 +75,8 @@ class Plan:
     shapes: dict[str, int]
     dtypes: dict[str, int]
     task: dict[str, Any]
-    window: tuple[float, float]
-    budget: tuple[float, str | None]
+    window: dict[str, Any]
+    noise: list[dict[str, Any]]
     view: dict[str, Any]
     refused: dict[str, str]
     problems: list[str]
@@ -80,7 +95,7 @@ def plan(
     method: Method,
     layout: str | None = None,
     splits: Sequence[str] = (TRAIN,),
-    window: IntensityWindow | None = None,
+    window: WindowRule | None = None,
     surrogate: Sequence[str] | None = None,
     width: float = 0.25,
     patch_size: Sequence[int] | None = None,
@@ -95,7 +110,7 @@ def plan(
         method: a noise method with its settings.
         layout: a name of ``layouts.LAYOUTS``; None finds it out.
         splits: whose images would be protected.
-        window: intensity window, stored units; None guesses it, as ``protect`` does.
+        window: chooses each image's window; None as ``precompute`` does.
         surrogate: networks that make the noise, in turn; None is the one ``precompute`` takes.
         width: channels of the network as a share of the published architecture's.
         patch_size: as for ``precompute``.
@@ -107,32 +122,33 @@ def plan(
         LayoutError, ValueError, OSError: if the data set as a whole cannot be read.
     """
     data = open_layout(source, layout)
-    task, bounds = data.task(), window or data.window()
+    task, rule = data.task(), window_rule(window)
     refused: dict[str, str] = {}
-    seen, digests, problems = _look(data, splits, task, bounds, method.epsilon, refused, progress or (lambda _: None))
+    seen, digests, problems = _look(data, splits, task, rule, method.epsilon, refused, progress or (lambda _: None))
     problems += [stray_copy(file) for file, image in data.unlisted_images() if content_digest(image) in digests]
     if read_manifest(data):
         problems.append(f"{data.root} is a protected copy already, by its manifest")
-    shapes = [shape for shape, _, _ in seen]
+    shapes = [one.shape for one in seen]
     view, seconds = None, None
     if shapes and not problems:
-        view = choose_view([shape[1:] for shape in shapes], task.kind == "segmentation", patch_size, view_size)
-        spatial_dims = len(view.size)
+        spatial_dims, loop = len(shapes[0]) - 1, loop_of(method)
+        whole = loop.whole_side(task, spatial_dims) if loop else None
+        spatial = [shape[1:] for shape in shapes]
+        view = choose_view(spatial, task.kind == "segmentation", patch_size, view_size, whole)
         networks = tuple(surrogate or (default_surrogate(task, spatial_dims),))
-        labels = [label for _, _, label in seen if label is not None]
-        settled = method.resolved(task, spatial_dims, labels, len(networks))
-        recipe, moving = default_recipe(task, spatial_dims), _moving(settled, seen)
+        method.require_fit(task, spatial_dims)
+        recipe, moving = default_recipe(task, spatial_dims), _moving(method, task, seen)
         efforts = [_Effort(task, view, shapes, moving, network, width, recipe) for network in networks]
-        seconds = sum(effort.seconds(settled, resolve_device(device)) for effort in efforts) / len(efforts)
+        seconds = sum(effort.seconds(method, resolve_device(device)) for effort in efforts) / len(efforts)
     return Plan(
         layout=data.name,
         splits={split: len(data.dataset(split)) for split in data.splits},
         protected=len(shapes),
         shapes=_counted([str(shape) for shape in shapes]),
-        dtypes=_counted([grid.dtype for _, grid, _ in seen]),
+        dtypes=_counted([one.budget.grid.dtype for one in seen]),
         task=task.spec(),
-        window=(bounds.low, bounds.high),
-        budget=_budget(data, _largest_step(seen, method.epsilon * bounds.width), not refused),
+        window=rule.spec(),
+        noise=[_real_noise(one) for one in seen[:: max(1, len(seen) // _SHOWN)][:_SHOWN]],
         view={} if view is None else asdict(view),
         refused=refused,
         problems=problems,
@@ -145,16 +161,17 @@ def _look(
     data: Layout,
     splits: Sequence[str],
     task: Task,
-    window: IntensityWindow,
+    window: WindowRule,
     epsilon: float,
     refused: dict[str, str],
     report: Callable[[Progress], None],
 ) -> tuple[list[_Seen], set[bytes], list[str]]:
-    """Shape and grid of every image that can be protected, their digests, and what would stop everything."""
+    """Shape and budget of every image that can be protected, their digests, and what would stop everything."""
     cases, seen, digests = data.cases(splits), [], set()
     try:
         for case in scan(cases, task, window, epsilon, "image", "label", refused):
-            seen.append((case.image.shape, case.grid, None if task.kind == "segmentation" else case.label))
+            label = None if task.kind == "segmentation" else case.label
+            seen.append(_Seen(case.name, case.image.shape, case.budget, label))
             digests.add(case.digest)
             report(Progress("plan", len(seen), len(cases), case.name))
     except ValueError as error:
@@ -162,20 +179,29 @@ def _look(
     return seen, digests, []
 
 
-def _largest_step(seen: Sequence[_Seen], budget: float) -> float:
-    """The largest change of a voxel: whole steps of the stored types, within the budget."""
-    return max((grid.max_code * grid.quantum for _, grid, _ in seen), default=budget)
+def _real_noise(seen: _Seen) -> dict[str, Any]:
+    """An image's window and the largest change of a voxel, in real units, by channel."""
+    units, grid, channels = seen.budget.units, seen.budget.grid, seen.budget.window.channels(seen.shape[0])
+    steps = [code * grid.quantum for code in grid.max_codes]
+    return {
+        "name": seen.name,
+        "window": [
+            sorted((units.real(low, number), units.real(high, number))) for number, (low, high) in enumerate(channels)
+        ],
+        "noise": [abs(units.real(step, number) - units.real(0, number)) for number, step in enumerate(steps)],
+        "stored": steps,
+    }
 
 
-def _budget(data: Layout, units: float, readable: bool) -> tuple[float, str | None]:
-    native = data.native_unit() if readable else None
-    return units, None if native is None else f"{units * native[0]:.3g} {native[1]}"
-
-
-def _moving(method: Method, seen: Sequence[_Seen]) -> list[tuple[int, ...]]:
+def _moving(method: Method, task: Task, seen: Sequence[_Seen]) -> list[tuple[int, ...]]:
     """Shapes of the images that take noise steps; the others' noise stays as it begins."""
-    still = getattr(method, "still", None)
-    return [shape for shape, _, label in seen if still is None or label is None or not still(label)]
+    loop = loop_of(method)
+    if loop is None:
+        return []
+    labels = [one.label for one in seen if one.label is not None]
+    plain = plain_class(method, task, labels)
+    per_voxel = np.zeros(1)  # stands for a label map, which is not kept
+    return [one.shape for one in seen if not loop.still(per_voxel if one.label is None else one.label, plain)]
 
 
 def _counted(names: Sequence[str]) -> dict[str, int]:
@@ -183,8 +209,8 @@ def _counted(names: Sequence[str]) -> dict[str, int]:
 
 
 def _bytes(data: Layout, seen: Sequence[_Seen]) -> dict[str, int]:
-    codes = sum(math.prod(shape) * grid.code_dtype.itemsize for shape, grid, _ in seen)
-    images = sum(math.prod(shape) * np.dtype(grid.dtype).itemsize for shape, grid, _ in seen)
+    codes = sum(math.prod(one.shape) * one.budget.grid.code_dtype.itemsize for one in seen)
+    images = sum(math.prod(one.shape) * np.dtype(one.budget.grid.dtype).itemsize for one in seen)
     copy = sum(file_path(data, file).stat().st_size for file in data.all_files())
     return {"copy": copy, "store": round(codes * _CODE_RATIO), "working": images + 2 * codes}
 
@@ -203,7 +229,8 @@ class _Effort:
 
     def seconds(self, method: Method, device: torch.device) -> float:
         """About how long the noise takes, for networks by name."""
-        if not isinstance(method, BilevelMethod) or not method.rounds:
+        loop = loop_of(method)
+        if loop is None:
             return 0.0
         threads = torch.get_num_threads()
         with seeded(0, device):
@@ -214,11 +241,10 @@ class _Effort:
             finally:
                 torch.set_num_threads(threads)
         lanes = threads if device.type == "cpu" else 1
-        trained = method.surrogate_batches(math.ceil(len(self.shapes) / self._batch()))
-        steps = method.num_steps * self._batches(self.moving, lanes) * method.passes[1]
-        found = method.rounds * (trained * training * method.passes[0] + steps * noise)
-        # One mask a sample is chosen once, for the images that take no steps as well.
-        return found + (0 if method.fixed_mask_ratio is None else self._batches(self.shapes, lanes) * noise)
+        steps = loop.num_steps * self._batches(self.moving, lanes) * loop.passes[1]
+        found = loop.rounds * (loop.surrogate_steps * training * loop.passes[0] + steps * noise)
+        # A mask that is kept is chosen once, for the images that take no steps as well.
+        return found + (self._batches(self.shapes, lanes) * noise if loop.mask.fixed else 0)
 
     def _batches(self, shapes: Sequence[tuple[int, ...]], lanes: int) -> float:
         """Batches, one after the other, that hold every tile of such images once, where ``lanes`` are worked on at a time."""

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from monai_salm._files import atomic_file, sync_folder, try_lock
+from monai_salm._files import atomic_file, partial_beside, sync_folder, try_lock
 
 _OWN = re.compile(
     r"copy|failed|job\.json|lock|finish\.lock|shard-\d+-of-\d+\.lock|replaced\..+|\.job\.json\.[0-9a-f]{8}\.partial"
@@ -40,7 +40,7 @@ class Staging:
 
     def __init__(self, target: Path) -> None:
         self.target = target
-        self.folder = target.with_name(f".{target.name}.partial")
+        self.folder = partial_beside(target)
         self.copy = self.folder / "copy" / target.name
         self._failed = self.folder / "failed"
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from monai_salm._files import same_bytes
-from monai_salm.digest import content_digest
 from monai_salm.formats.base import Array, FormatError
 from monai_salm.layouts import TRAIN, ArchiveLayout, Case, FolderLayout, Layout, LayoutError, open_layout
 from monai_salm.layouts.units import ImageUnit
-from monai_salm.masks import mask_size
+from monai_salm.methods.masks import mask_size
+from monai_salm.noise.digest import content_digest
+from monai_salm.noise.window import IntensityWindow
 from monai_salm.progress import Progress, ProgressCallback
 from monai_salm.publish.checks import PathLike, PublishError
 from monai_salm.publish.folders import in_threads
@@ -249,12 +250,11 @@ class _Comparison:
 
 
 class _Rules:
-    """What must hold for every protected image, by the settings the store records."""
+    """What must hold for every protected image, by the settings and the window that the store records."""
 
     def __init__(self, store: NoiseStore) -> None:
         settings = store.settings
-        self.store, self.window, self.mask_ratio = store, settings.window, settings.sample_mask_ratio
-        self.budget = settings.epsilon * settings.window.width
+        self.store, self.epsilon, self.mask_share = store, settings.epsilon, settings.mask_share
         self._known = self._unknown = False
 
     def is_stranger(self) -> bool:
@@ -274,26 +274,30 @@ class _Rules:
             yield "is not the original plus its noise in the store"
         elif noise.remove(after).tobytes() != before.tobytes():
             yield "taking its noise off does not give back the original"
-        yield from self._noise_problems(before, after)
+        yield from self._noise_problems(before, after, None if noise is None else noise.window)
 
-    def _noise_problems(self, before: Array, after: Array) -> Iterator[str]:
-        """Measured on the two images alone, whatever the store says."""
-        original = before.astype(np.float64)
-        difference = after.astype(np.float64) - original
+    def _noise_problems(self, before: Array, after: Array, window: IntensityWindow | None) -> Iterator[str]:
+        """Measured on the two images alone, by the window that the store records."""
+        with np.errstate(invalid="ignore"):  # NaN stays NaN
+            original = before.astype(np.float64)
+            difference = np.nan_to_num(after.astype(np.float64) - original)
         if not difference.any():
             yield "is unprotected: it equals the original"
-        # Adding to a float rounds to its neighbours; integers are exact.
-        slack = float(np.spacing(np.abs(after).max())) if after.dtype.kind == "f" else 0.0
-        largest = float(np.abs(difference).max())
-        if largest > self.budget * (1 + 1e-9) + slack:
-            yield f"noise of {largest:g} stored units exceeds the budget of {self.budget:g}"
+        support = int(np.count_nonzero(difference))
+        if support > mask_size(before.size, self.mask_share):
+            yield f"noise on {support} elements, more than the mask's {mask_size(before.size, self.mask_share)}"
+        if window is None:
+            return
+        slack = float(np.spacing(np.nanmax(np.abs(after)))) if after.dtype.kind == "f" else 0.0
+        low, high = window.bounds(len(before), before.ndim - 1)
+        largest = np.abs(difference).max(axis=tuple(range(1, before.ndim)), keepdims=True)
+        budget = self.epsilon * (high - low)
+        for channel in np.flatnonzero(largest > budget * (1 + 1e-9) + slack):
+            share = largest.flat[channel] / (high - low).flat[channel]
+            yield f"noise of {share:.4g} of the window in channel {channel} exceeds epsilon {self.epsilon:.4g}"
         # A float image holds the window's bounds as its type rounds them: float32(0.3) is more than 0.3, and inside.
-        low, high = self.window.low, self.window.high
         if before.dtype.kind == "f":
-            low, high = float(before.dtype.type(low)), float(before.dtype.type(high))
+            low, high = (ends.astype(before.dtype).astype(np.float64) for ends in (low, high))
         outside = (original < low) | (original > high)
         if difference[outside].any():
-            yield f"noise outside the window ({self.window.low:g}, {self.window.high:g})"
-        support = int(np.count_nonzero(difference))
-        if self.mask_ratio is not None and support > mask_size(before.size, self.mask_ratio):
-            yield f"noise on {support} elements, more than the mask's {mask_size(before.size, self.mask_ratio)}"
+            yield f"noise outside the window ({window.low}, {window.high})"

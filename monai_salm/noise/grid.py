@@ -1,78 +1,27 @@
-"""Intensity windows, stored grids, and the arithmetic that adds noise to an image and takes it off again.
+"""Stored grids, and the arithmetic that adds noise to an image and takes it off again.
 
 A *grid* is what a file can hold: uint8 pixels, int16 Hounsfield units, float32. Noise is a whole number (a *code*) of
-grid steps (*quanta*), so that saving, reloading, checking and undoing are exact (docs/design.md, section 3).
+grid steps (*quanta*), so that saving, reloading, checking and undoing are exact (docs/design.md).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeAlias
+from numbers import Real
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from monai_salm._blocks import blocks, in_threads
-from monai_salm.epsilon import require_epsilon
-
-#: Any NumPy array; shapes and types are stated where one is taken.
-Array: TypeAlias = NDArray[Any]
+from monai_salm.noise.units import Array
 
 INTEGER_GRIDS = ("uint8", "int8", "uint16", "int16", "int32")
 GRIDS = (*INTEGER_GRIDS, "float32")
 # Integers up to 2**24 are exact in float32, the type in which noise is optimised.
 _EXACT_FLOAT32 = 2**24
-
-
-@dataclass(frozen=True)
-class IntensityWindow:
-    """The intensity range, in stored units, that networks see as [0, 1] and inside which noise may live.
-
-    Args:
-        low: intensity shown as 0.
-        high: intensity shown as 1.
-
-    Raises:
-        ValueError: if the bounds are not finite or not in order.
-    """
-
-    low: float
-    high: float
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
-            raise ValueError(f"window must be finite with low < high, got ({self.low}, {self.high})")
-        # Whatever number was given, what is written of it is the same.
-        object.__setattr__(self, "low", float(self.low))
-        object.__setattr__(self, "high", float(self.high))
-
-    @property
-    def width(self) -> float:
-        """``high - low``, in stored units."""
-        return self.high - self.low
-
-    def normalize(self, image: torch.Tensor) -> torch.Tensor:
-        """Map stored units to [0, 1], clipping what lies outside; differentiable in the closed window.
-
-        Args:
-            image: any shape, stored units.
-
-        Returns:
-            A tensor of the same shape.
-        """
-        scaled = (image - self.low) / self.width
-        if (
-            image.device.type == "cpu" and image.numel()
-        ):  # mostly all is inside, and one look is cheaper than what follows
-            low, high = torch.aminmax(image.detach())
-            if self.low <= float(low) and float(high) <= self.high:
-                return scaled
-        inside = (image >= self.low) & (image <= self.high)
-        # clamp alone has no gradient at 0 and 1 (torch 2.14), where black and saturated voxels lie: they would get no noise.
-        return torch.where(inside, scaled, scaled.detach().clamp(0.0, 1.0))
 
 
 @dataclass(frozen=True)
@@ -82,35 +31,67 @@ class Grid:
     Args:
         dtype: name of the stored type, one of ``GRIDS``.
         quantum: size of one noise step in stored units; 1 for integers, a power of two for floats.
-        max_code: largest noise, in quanta.
+        max_codes: largest noise of each channel, in quanta; 0 for a constant channel, which carries none.
     """
 
     dtype: str
     quantum: float
-    max_code: int
+    max_codes: tuple[int, ...]
 
     @property
     def code_dtype(self) -> np.dtype[np.generic]:
         """Smallest signed integer type that holds every code of the budget."""
+        largest = max(self.max_codes)
         for name in ("int8", "int16", "int32"):
-            if self.max_code <= np.iinfo(name).max:
+            if largest <= np.iinfo(name).max:
                 return np.dtype(name)
-        raise ValueError(f"max_code must be below 2**31, got {self.max_code}")
+        raise ValueError(f"max_codes must be below 2**31, got {largest}")
+
+    def limits(self, rank: int) -> Array:
+        """``max_codes`` as float64 ``(channel, 1, ...)``, for an image of ``rank`` spatial axes."""
+        return np.asarray(self.max_codes, np.float64).reshape(-1, *[1] * rank)
 
 
-def make_grid(dtype: str, window: IntensityWindow, epsilon: float, whole_numbers: bool = False) -> Grid:
+def require_epsilon(epsilon: object) -> None:
+    """Refuse what is no budget, and say what was probably meant.
+
+    Args:
+        epsilon: budget as a fraction of the window's width.
+
+    Raises:
+        TypeError: if it is no number.
+        ValueError: if it is not in (0, 1].
+    """
+    if not isinstance(epsilon, Real):
+        raise TypeError(f"epsilon must be a number, such as 8 / 255, got {epsilon!r}")
+    value = float(epsilon)
+    if 0 < value <= 1:
+        return
+    hint = ""
+    if value > 1:
+        hint = (
+            f". It is a fraction of the window's width: {value:g} grey levels of an 8-bit image are {value:g} / 255, "
+            f"{value:g} HU of a window 400 HU wide {value:g} / 400"
+        )
+    raise ValueError(f"epsilon must be in (0, 1], got {epsilon}{hint}")
+
+
+def make_grid(
+    dtype: str, widths: Sequence[float], epsilon: float, whole_numbers: bool = False, largest: float = 0
+) -> Grid:
     """Choose the noise step for a stored type and express the budget in it.
 
-    For floats the quantum is the smallest power of two for which the budget still fits in a signed byte, so that
-    ``code * quantum`` is exact and codes stay small; it is no finer than float32 at the window's ends, where a smaller
-    step would be rounded away. A float image of whole numbers only, which is what loaders make of integer files, gets
-    the integers' step wherever the budget holds one, so that its noise fits the file as well.
+    For floats the quantum is the smallest power of two for which the narrowest channel's budget still fits in a signed byte,
+    so that ``code * quantum`` is exact and codes stay small; it is no finer than float32 at the largest value, where a
+    smaller step would be rounded away. A float image of whole numbers only, which is what loaders make of integer files,
+    gets the integers' step wherever the budget holds one, so that its noise fits the file as well.
 
     Args:
         dtype: stored type, one of ``GRIDS``.
-        window: the intensity window, stored units.
-        epsilon: budget as a fraction of the window width, in (0, 1].
+        widths: of each channel's window, stored units; 0 for a constant channel.
+        epsilon: budget as a fraction of a window's width, in (0, 1].
         whole_numbers: a float image holds whole numbers only.
+        largest: largest absolute value inside the windows.
 
     Raises:
         ValueError: for a type that cannot carry noise, or a budget below one step, which would vanish on saving.
@@ -121,80 +102,32 @@ def make_grid(dtype: str, window: IntensityWindow, epsilon: float, whole_numbers
             hint = "A boolean image has no grey levels to hide noise in"
         raise ValueError(f"image dtype must be one of {', '.join(GRIDS)}, got {dtype}. {hint}")
     require_epsilon(epsilon)
-    budget = epsilon * window.width
+    carrying = [width for width in widths if width > 0]
+    if not carrying:
+        raise ValueError("the image is constant: it has no grey levels to hide noise in")
+    budget = epsilon * min(carrying)
     quantum = 1.0
     if dtype not in INTEGER_GRIDS and not (whole_numbers and budget >= 1.0):
-        finest = float(np.spacing(np.float32(max(abs(window.low), abs(window.high)))))
-        quantum = max(2.0 ** math.ceil(math.log2(budget / 127.0)), finest)
-    max_code = math.floor(budget / quantum * (1 + 1e-9))
-    if max_code < 1:
+        quantum = max(2.0 ** math.ceil(math.log2(budget / 127.0)), float(np.spacing(np.float32(largest))))
+    max_codes = tuple(math.floor(epsilon * width / quantum * (1 + 1e-9)) for width in widths)
+    if min(code for code, width in zip(max_codes, widths, strict=True) if width > 0) < 1:
         raise ValueError(
-            f"epsilon {epsilon:.6g} of the window ({window.low:g}, {window.high:g}) is {budget:.3g} stored units, below "
-            f"one step of {dtype}: the noise would vanish on saving. Use epsilon >= {quantum / window.width:.3g} or check "
-            "the window's units"
+            f"epsilon {epsilon:.6g} of its window, {min(carrying):g} wide, is {budget:.3g} stored units, below one step of "
+            f"{dtype}: the noise would vanish on saving. {_larger(quantum / min(carrying))}"
         )
-    if max_code >= _EXACT_FLOAT32:
+    if max(max_codes) >= _EXACT_FLOAT32:
         raise ValueError(
-            f"epsilon {epsilon:g} is {max_code} steps of {dtype}; at most {_EXACT_FLOAT32} can be optimised"
+            f"epsilon {epsilon:g} is {max(max_codes)} steps of {dtype}; at most {_EXACT_FLOAT32} can be optimised. "
+            "Are the window's units those of the image?"
         )
-    return Grid(dtype=dtype, quantum=quantum, max_code=max_code)
+    return Grid(dtype=dtype, quantum=quantum, max_codes=max_codes)
 
 
-def grid_of(image: Array, window: IntensityWindow, epsilon: float) -> Grid:
-    """The grid of an image: that of its type, or of whole numbers if a float image holds nothing else.
-
-    Args:
-        image: stored array, any shape.
-        window: the intensity window, stored units.
-        epsilon: budget as a fraction of the window width.
-
-    Raises:
-        ValueError: as for ``make_grid``.
-    """
-    with np.errstate(invalid="ignore"):
-        whole = image.dtype.kind == "f" and bool(np.array_equal(np.rint(image), image))
-    return make_grid(image.dtype.name, window, epsilon, whole)
-
-
-def code_bounds(image: torch.Tensor, window: IntensityWindow, grid: Grid) -> tuple[torch.Tensor, torch.Tensor]:
-    """Smallest and largest code each voxel may carry: the budget, kept inside the window and the stored type.
-
-    Voxels outside the window may carry none.
-
-    Args:
-        image: any shape, stored units, float32 or float64.
-        window: the intensity window.
-        grid: the stored grid.
-
-    Returns:
-        Two tensors of whole numbers of the image's shape and type, lower (<= 0) and upper (>= 0) bound, in quanta.
-    """
-    low, high = window.low, window.high
-    if grid.dtype in INTEGER_GRIDS:
-        info = np.iinfo(grid.dtype)
-        low, high = max(low, float(info.min)), min(high, float(info.max))
-    else:  # a bound between two float32 values must mean the same here as where float32 images are compared with it
-        low, high = float(np.float32(low)), float(np.float32(high))
-    inside = (image >= low) & (image <= high)
-    lower = torch.ceil((low - image) / grid.quantum).clamp(-grid.max_code, 0)
-    upper = torch.floor((high - image) / grid.quantum).clamp(0, grid.max_code)
-    return torch.where(inside, lower, 0.0), torch.where(inside, upper, 0.0)
-
-
-def effective_codes(image: Array, codes: Array, window: IntensityWindow, grid: Grid) -> Array:
-    """Enforce the budget, the window and the stored type on finished noise (the exit check of every method).
-
-    Args:
-        image: stored array, any shape.
-        codes: noise in quanta, same shape.
-        window: the intensity window.
-        grid: the stored grid.
-
-    Returns:
-        Codes of ``grid.code_dtype`` that ``apply_codes`` can add without clipping.
-    """
-    lower, upper = code_bounds(torch.from_numpy(np.asarray(image, dtype=np.float64)), window, grid)
-    return np.clip(codes, lower.numpy(), upper.numpy()).astype(grid.code_dtype)
+def _larger(epsilon: float) -> str:
+    """What helps an image whose budget is below one step."""
+    if epsilon <= 1:
+        return f"It needs epsilon of at least {epsilon:.3g}, or a wider window"
+    return "Its window is narrower than one step: give a wider window, or store the image with more bits"
 
 
 def apply_codes(image: Array, codes: Array, quantum: float, grid: str | None = None) -> Array:

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import DTypeLike
 
-from monai_salm.digest import content_digest
-from monai_salm.intensity import Array, apply_codes, remove_codes, rounding_residual
+from monai_salm.noise.budget import Budget
+from monai_salm.noise.digest import content_digest
+from monai_salm.noise.grid import apply_codes, remove_codes, rounding_residual
+from monai_salm.noise.units import Array
+from monai_salm.noise.window import IntensityWindow
 
 # Their sums are exact in float32.
 _IN_FLOATS = ("uint8", "int8", "uint16", "int16")
@@ -27,27 +30,29 @@ class Noise:
         protected: content digest of the protected image.
         name: the case, for messages.
         dtype: stored type the noise was made on.
+        window: intensity window of the image, stored units.
         quantum: stored units per code.
         codes: signed integers of the image's shape ``(channel, *spatial)``.
-        residual: see ``intensity.rounding_residual``.
+        residual: see ``grid.rounding_residual``.
     """
 
     digest: bytes
     protected: bytes
     name: str
     dtype: str
+    window: IntensityWindow
     quantum: float
     codes: Array
     residual: Array | None = None
 
     @classmethod
-    def of(cls, image: Array, codes: Array, quantum: float, name: str) -> Noise:
+    def of(cls, image: Array, codes: Array, budget: Budget, name: str) -> Noise:
         """Record finished codes for an image on its stored grid.
 
         Args:
             image: original ``(channel, *spatial)`` in its stored type.
             codes: effective codes, same shape.
-            quantum: stored units per code.
+            budget: what the noise keeps to.
             name: the case.
 
         Raises:
@@ -55,12 +60,14 @@ class Noise:
         """
         if image.shape != codes.shape:
             raise NoiseStoreError(f"case {name!r} is {image.shape}, its noise {codes.shape}: they must be the same")
+        quantum = budget.grid.quantum
         image = image.astype(image.dtype.newbyteorder("="), copy=False)  # bits are compared below, in one byte order
         return cls(
             digest=content_digest(image),
             protected=content_digest(apply_codes(image, codes, quantum)),
             name=name,
             dtype=image.dtype.name,
+            window=budget.window,
             quantum=quantum,
             codes=codes,
             residual=rounding_residual(image, codes, quantum),

@@ -1,0 +1,1 @@
+"""Noise on stored images: windows, grids, digests, and what is kept of finished noise."""

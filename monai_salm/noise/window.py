@@ -1,0 +1,275 @@
+"""Intensity windows: what one image shows as [0, 1], channel by channel, and the rules that choose it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, cast
+
+import numpy as np
+import torch
+
+from monai_salm.noise.units import Array as Array
+from monai_salm.noise.units import Units
+
+#: What resampling programs write where nothing was measured (the lowest float32 is -3.4e38).
+_NOTHING = 1e30
+# A border value is padding if it covers this share of the border, and this share of the image.
+_BORDER_SHARE, _IMAGE_SHARE = 0.25, 0.02
+# Values looked at for percentiles; larger channels are sampled at fixed random places.
+_SAMPLE = 1 << 23
+#: Hounsfield units of soft tissue, the range to which networks for the abdomen clip CT. Lungs and bone lie outside of it.
+CT_WINDOW = (-160.0, 240.0)
+
+
+@dataclass(frozen=True)
+class IntensityWindow:
+    """The range of one image that networks see as [0, 1] and inside which noise may live, in stored units.
+
+    As a rule for ``precompute``, it is the window of every image.
+
+    Args:
+        low: intensity shown as 0, one number or one for each channel.
+        high: intensity shown as 1, one number or one for each channel.
+
+    Raises:
+        ValueError: if the bounds are not finite or not in order.
+    """
+
+    low: float | tuple[float, ...]
+    high: float | tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        lows, highs = _numbers(self.low), _numbers(self.high)
+        if len(lows) != len(highs) or not all(_in_order(*bounds) for bounds in zip(lows, highs, strict=True)):
+            raise ValueError(f"window must be finite with low < high, got ({self.low}, {self.high})")
+        # One pair of numbers for channels that are all alike, so that equal windows compare as equal.
+        alike = len(set(zip(lows, highs, strict=True))) == 1
+        object.__setattr__(self, "low", lows[0] if alike else lows)
+        object.__setattr__(self, "high", highs[0] if alike else highs)
+
+    @property
+    def width(self) -> float:
+        """``high - low`` of the widest channel, in stored units."""
+        return max(high - low for low, high in self.channels(1))
+
+    def channels(self, count: int) -> list[tuple[float, float]]:
+        """The bounds of each channel.
+
+        Args:
+            count: channels of the image.
+
+        Raises:
+            ValueError: if the window is of another number of channels.
+        """
+        lows, highs = _numbers(self.low), _numbers(self.high)
+        if len(lows) == 1:
+            return [(lows[0], highs[0])] * max(1, count)
+        if count not in (1, len(lows)):
+            raise ValueError(f"the window has {len(lows)} channels, the image has {count}")
+        return list(zip(lows, highs, strict=True))
+
+    def bounds(self, count: int, rank: int) -> tuple[Array, Array]:
+        """Low and high as float64 arrays ``(channel, 1, ...)``, for an image of ``rank`` spatial axes."""
+        pairs = np.asarray(self.channels(count), np.float64).reshape(-1, 2, *[1] * rank)
+        return pairs[:, 0], pairs[:, 1]
+
+    def normalize(self, image: torch.Tensor) -> torch.Tensor:
+        """Map stored units to [0, 1], clipping what lies outside; NaN becomes 0. Differentiable in the closed window.
+
+        Args:
+            image: ``(..., channel, *spatial)`` where channels differ, else any shape; stored units.
+
+        Returns:
+            A tensor of the same shape.
+        """
+        low, width = self._tensors(image)
+        scaled = (image - low) / width
+        if image.device.type == "cpu" and image.numel():  # mostly all is inside, and one look is cheaper
+            least, largest = torch.aminmax(scaled.detach())
+            if float(least) >= 0 and float(largest) <= 1:
+                return cast(torch.Tensor, scaled)
+        inside = (scaled >= 0) & (scaled <= 1)
+        # clamp alone has no gradient at 0 and 1 (torch 2.14), where black and saturated voxels lie: they would get no noise.
+        clipped: torch.Tensor = torch.where(inside, scaled, scaled.detach().nan_to_num(0.0).clamp(0.0, 1.0))
+        return clipped
+
+    def _tensors(self, image: torch.Tensor) -> tuple[Any, Any]:
+        if isinstance(self.low, float) and isinstance(self.high, float):
+            return self.low, self.high - self.low
+        axis = next(axis for axis, size in enumerate(image.shape) if size == len(_numbers(self.low)))
+        shape = [-1 if place == axis else 1 for place in range(image.ndim)]
+        low, high = (torch.tensor(_numbers(ends), dtype=image.dtype).view(shape) for ends in (self.low, self.high))
+        return low.to(image.device), (high - low).to(image.device)
+
+    def of(self, image: Array, units: Units, padding: Array | None = None) -> IntensityWindow:
+        """The window itself, whatever the image."""
+        return self
+
+    def spec(self) -> dict[str, Any]:
+        """The rule as plain values."""
+        return {"kind": "stored", "low": self.low, "high": self.high}
+
+
+class WindowRule(Protocol):
+    """Chooses the window of one image."""
+
+    def of(self, image: Array, units: Units, padding: Array | None = None) -> IntensityWindow:
+        """The window of an image in stored units.
+
+        Args:
+            image: ``(channel, *spatial)``, stored numbers.
+            units: what they mean.
+            padding: elements that take no part, of the image's shape; None is none.
+
+        Raises:
+            ValueError: if the image has no window by this rule.
+        """
+
+    def spec(self) -> dict[str, Any]:
+        """The rule as plain values."""
+
+
+@dataclass(frozen=True)
+class FixedWindow:
+    """The same real values for every image: Hounsfield units for CT, 0 to 255 for pictures of 8 bits.
+
+    Args:
+        low: real value shown as 0.
+        high: real value shown as 1.
+
+    Raises:
+        ValueError: if the bounds are not finite or not in order.
+    """
+
+    low: float
+    high: float
+    kind: ClassVar[str] = "fixed"
+
+    def __post_init__(self) -> None:
+        if not _in_order(self.low, self.high):
+            raise ValueError(f"window must be finite with low < high, got ({self.low}, {self.high})")
+
+    def of(self, image: Array, units: Units, padding: Array | None = None) -> IntensityWindow:
+        pairs = [
+            sorted((units.stored(self.low, channel), units.stored(self.high, channel))) for channel in range(len(image))
+        ]
+        return IntensityWindow(tuple(low for low, _ in pairs), tuple(high for _, high in pairs))
+
+    def spec(self) -> dict[str, Any]:
+        return {"kind": self.kind, "low": float(self.low), "high": float(self.high)}
+
+
+@dataclass(frozen=True)
+class PercentileWindow:
+    """Percentiles of each image and channel, padding left out.
+
+    Args:
+        low: percentile shown as 0.
+        high: percentile shown as 1.
+
+    Raises:
+        ValueError: if the percentiles are not in [0, 100] or not in order.
+    """
+
+    low: float = 0.5
+    high: float = 99.5
+    kind: ClassVar[str] = "percentile"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low < self.high <= 100:
+            raise ValueError(f"percentiles must be in 0 to 100 with low < high, got ({self.low}, {self.high})")
+
+    def of(self, image: Array, units: Units, padding: Array | None = None) -> IntensityWindow:
+        pairs = [
+            self._channel(channel, None if padding is None else padding[number]) for number, channel in enumerate(image)
+        ]
+        return IntensityWindow(tuple(low for low, _ in pairs), tuple(high for _, high in pairs))
+
+    def _channel(self, channel: Array, padding: Array | None) -> tuple[float, float]:
+        values = (channel if padding is None else channel[~padding]).reshape(-1)
+        if values.size > _SAMPLE:
+            values = values[np.random.default_rng(0).integers(0, values.size, _SAMPLE)]
+        if not values.size:
+            return 0.0, 1.0
+        low, high = (float(value) for value in np.percentile(values.astype(np.float64), [self.low, self.high]))
+        if low == high:  # nearly all voxels are alike: a few structures on a flat background
+            low, high = float(values.min()), float(values.max())
+        return (low, high) if low < high else (low, low + max(1.0, abs(low)))
+
+    def spec(self) -> dict[str, Any]:
+        return {"kind": self.kind, "low": float(self.low), "high": float(self.high)}
+
+
+@dataclass(frozen=True)
+class AutomaticWindow:
+    """The rule by kind of image: pictures of 8 bits 0 to 255, CT a fixed window in Hounsfield units, else percentiles."""
+
+    kind: ClassVar[str] = "automatic"
+
+    def of(self, image: Array, units: Units, padding: Array | None = None) -> IntensityWindow:
+        rules = [chosen_rule(units, channel) for channel in range(len(image))]
+        return (rules[0] if len(set(rules)) == 1 else ChannelWindows(tuple(rules))).of(image, units, padding)
+
+    def spec(self) -> dict[str, Any]:
+        return {"kind": self.kind}
+
+
+@dataclass(frozen=True)
+class ChannelWindows:
+    """A rule of its own for each channel, such as CT beside PET.
+
+    Args:
+        rules: one for each channel, in order.
+    """
+
+    rules: tuple[WindowRule, ...]
+
+    def of(self, image: Array, units: Units, padding: Array | None = None) -> IntensityWindow:
+        if len(image) != len(self.rules):
+            raise ValueError(
+                f"the image has {len(image)} channels, the window rule has {len(self.rules)}: give one rule each"
+            )
+        whole = [rule.of(image, units, padding).channels(len(image)) for rule in self.rules]
+        pairs = [channels[number] for number, channels in enumerate(whole)]
+        return IntensityWindow(tuple(low for low, _ in pairs), tuple(high for _, high in pairs))
+
+    def spec(self) -> dict[str, Any]:
+        return {"kind": "channels", "rules": [rule.spec() for rule in self.rules]}
+
+
+def chosen_rule(units: Units, channel: int = 0) -> FixedWindow | PercentileWindow:
+    """The rule that fits a channel of an image by its modality and type."""
+    if units.modality_of(channel) == "CT":
+        return FixedWindow(*CT_WINDOW)
+    return FixedWindow(0, 255) if units.picture else PercentileWindow()
+
+
+def rule_from_spec(spec: Mapping[str, Any]) -> WindowRule:
+    """The rule that ``spec`` describes.
+
+    Raises:
+        KeyError, TypeError, ValueError: if it describes none.
+    """
+    kind = spec["kind"]
+    if kind == "channels":
+        return ChannelWindows(tuple(rule_from_spec(rule) for rule in spec["rules"]))
+    if kind == "automatic":
+        return AutomaticWindow()
+    if kind == "stored":
+        low, high = (tuple(ends) if isinstance(ends, list) else ends for ends in (spec["low"], spec["high"]))
+        return IntensityWindow(low, high)
+    if kind == "percentile":
+        return PercentileWindow(spec["low"], spec["high"])
+    if kind != "fixed":
+        raise ValueError(f"unknown kind of window {kind!r}")
+    return FixedWindow(spec["low"], spec["high"])
+
+
+def _numbers(value: float | Sequence[float]) -> tuple[float, ...]:
+    return tuple(float(v) for v in value) if isinstance(value, Sequence) else (float(value),)
+
+
+def _in_order(low: float, high: float) -> bool:
+    return math.isfinite(low) and math.isfinite(high) and low < high
