@@ -15,10 +15,9 @@ from monai_salm._version import __version__
 if TYPE_CHECKING:
     from monai_salm.cache_keys import salm_hash_transform
     from monai_salm.evaluation import Protocol, UnlearnabilityReport, evaluate
-    from monai_salm.intensity import IntensityWindow
     from monai_salm.methods import AR, EM, LSP, REM, SALM, SEM, TAP, InterSliceEM, RandomNoise, RoiEM
     from monai_salm.networks import build_network
-    from monai_salm.precompute import precompute
+    from monai_salm.noise.window import IntensityWindow
     from monai_salm.publish import publish, restore, verify
     from monai_salm.store import NoiseStore
     from monai_salm.tasks import Classification, Segmentation
@@ -34,9 +33,13 @@ if TYPE_CHECKING:
     )
 
 _MODULES = {
-    "methods": ("SALM", "EM", "REM", "SEM", "TAP", "LSP", "AR", "InterSliceEM", "RoiEM", "RandomNoise"),
+    "methods": (
+        *("SALM", "ClassTexture", "ErrorMinimizing", "recommended"),
+        *("TopK", "Everything", "Random", "Foreground", "Region"),
+        *("EM", "REM", "SEM", "TAP", "LSP", "AR", "InterSliceEM", "RoiEM", "RandomNoise"),
+    ),
     "tasks": ("Classification", "Segmentation"),
-    "intensity": ("IntensityWindow",),
+    "noise.window": ("FixedWindow", "PercentileWindow", "ChannelWindows", "IntensityWindow"),
     "store": ("NoiseStore",),
     "transforms": (
         "SALMProtect",
@@ -50,7 +53,7 @@ _MODULES = {
     ),
     "cache_keys": ("salm_hash_transform",),
     "networks": ("build_network",),
-    "precompute": ("precompute",),
+    "generate.precompute": ("precompute",),
     "publish": ("publish", "verify", "restore"),
     "evaluation": ("evaluate", "Protocol", "UnlearnabilityReport"),
 }
@@ -64,12 +67,21 @@ __all__ = [
     "SALM",
     "SEM",
     "TAP",
+    "ChannelWindows",
+    "ClassTexture",
     "Classification",
+    "ErrorMinimizing",
+    "Everything",
+    "FixedWindow",
+    "Foreground",
     "IntensityWindow",
     "InterSliceEM",
     "NoiseStore",
+    "PercentileWindow",
     "Protocol",
+    "Random",
     "RandomNoise",
+    "Region",
     "RoiEM",
     "SALMProtect",
     "SALMProtectD",
@@ -80,12 +92,14 @@ __all__ = [
     "SALMRestoreDict",
     "SALMRestored",
     "Segmentation",
+    "TopK",
     "UnlearnabilityReport",
     "__version__",
     "build_network",
     "evaluate",
     "precompute",
     "publish",
+    "recommended",
     "restore",
     "salm_hash_transform",
     "verify",

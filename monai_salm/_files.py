@@ -16,6 +16,16 @@ _LONG_NAME = 200
 _LOCK_ATTEMPTS = 100
 
 
+def work_beside(store: Path) -> Path:
+    """The folder in which the noise of a store grows until it is whole."""
+    return store.with_name(f"{store.name}.work")
+
+
+def partial_beside(target: Path) -> Path:
+    """The hidden folder in which a copy grows until it is whole."""
+    return target.with_name(f".{target.name}.partial")
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Write a file that appears under its name only when the block has ended well.

@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from monai_salm._files import work_beside
 from monai_salm.distributed import World
-from monai_salm.intensity import Array
+from monai_salm.noise.window import Array
 from monai_salm.workspace import Workspace
 
 _CHUNK = 1 << 24  # bytes sent at once
@@ -22,7 +23,8 @@ _CHUNK = 1 << 24  # bytes sent at once
 
 def working_folder(store: Path, world: World) -> Path:
     """``<store>.work``, on other machines than rank 0's ``<store>.work.node1``, ...: they may share a disk."""
-    return store.with_name(store.name + (".work" if world.node == 0 else f".work.node{world.node}"))
+    first = work_beside(store)
+    return first if world.node == 0 else first.with_name(f"{first.name}.node{world.node}")
 
 
 def mirror(world: World, workspace: Workspace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -15,6 +16,7 @@ from torch import nn
 
 from monai_salm.augmentation import Augmentation
 from monai_salm.cases import Cases, shuffled_batches
+from monai_salm.networks.devices import memory_format, to_device
 from monai_salm.recipes import Recipe, choose_precision, make_optimizer, make_schedule
 from monai_salm.tasks import Task
 
@@ -30,34 +32,6 @@ Step: TypeAlias = Callable[["Trainer", torch.Tensor, torch.Tensor, torch.Generat
 
 class TrainingError(RuntimeError):
     """Training broke down: gradients are not finite even in float32."""
-
-
-def resolve_device(device: str | torch.device) -> torch.device:
-    """``"auto"`` is the first CUDA device, else the CPU; anything else is torch's own name.
-
-    Raises:
-        ValueError: for a CUDA device that is not there.
-    """
-    if device == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    resolved = torch.device(device)
-    if resolved.type == "cuda":
-        if not torch.cuda.is_available():
-            raise ValueError(f"device {device} asked for, but torch finds no CUDA device; use --device cpu or auto")
-        resolved = torch.device("cuda", resolved.index or 0)
-    return resolved
-
-
-def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Bring a batch from the CPU to where it is computed with; to a GPU from pinned memory, without waiting for the copy.
-
-    Args:
-        tensor: any shape, on the CPU.
-        device: where to.
-    """
-    if device.type != "cuda":
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 class Trainer:
@@ -81,7 +55,7 @@ class Trainer:
         spatial_dims: int,
         total_steps: int | None = None,
     ) -> None:
-        self.memory_format = torch.channels_last if spatial_dims == 2 else torch.contiguous_format
+        self.memory_format = memory_format(model, device, spatial_dims)
         self.model = model.to(device).to(memory_format=self.memory_format).train()
         #: What a training step calls: the model, or what wraps it where several processes train it together.
         self.network: nn.Module = self.model
@@ -153,6 +127,15 @@ class Trainer:
             self._schedule.step()
         return self.task.error(logits.detach(), targets)
 
+    def advance(self, steps: int) -> None:
+        """Let the learning rate's schedule go through steps that were trained before."""
+        if self._schedule is None or not steps:
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # torch misses the optimiser's steps, which were taken earlier
+            for _ in range(steps):
+                self._schedule.step()
+
     def fall_back(self, reason: str) -> None:
         """Leave bfloat16 for float32, saying so.
 
@@ -220,7 +203,7 @@ class Trainer:
 
     def _predict_batch(self, cases: Cases, members: Sequence[int], whole: bool) -> list[torch.Tensor]:
         regions = [(c, tuple(slice(0, n) for n in cases.images[c].shape[1:])) for c in members]
-        inputs = cases.window.normalize(to_device(cases.inputs(regions), self.device))
+        inputs = to_device(cases.inputs(regions), self.device)
         if whole:
             logits = sliding_window_inference(inputs, cases.view.size, 4, self.forward, overlap=0.5)
             assert isinstance(logits, torch.Tensor)
@@ -237,8 +220,14 @@ def trainer_tensors(trainer: Trainer) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def load_trainer(trainer: Trainer, tensors: dict[str, torch.Tensor]) -> None:
-    """Put a trainer where ``trainer_tensors`` found it."""
+def load_trainer(trainer: Trainer, tensors: dict[str, torch.Tensor], steps: int = 0) -> None:
+    """Put a trainer where ``trainer_tensors`` found it.
+
+    Args:
+        trainer: of the same network and recipe.
+        tensors: what ``trainer_tensors`` gave.
+        steps: training steps that its learning rate's schedule has gone through.
+    """
     trainer.model.load_state_dict({k[len("model.") :]: v for k, v in tensors.items() if k.startswith("model.")})
     state = trainer.optimizer.state_dict()
     for key, value in tensors.items():
@@ -246,6 +235,7 @@ def load_trainer(trainer: Trainer, tensors: dict[str, torch.Tensor]) -> None:
             _, index, name = key.split(".")
             state["state"].setdefault(int(index), {})[name] = value
     trainer.optimizer.load_state_dict(state)
+    trainer.advance(steps)
 
 
 def fit(
@@ -277,7 +267,7 @@ def fit(
         errors = []
         for _ in range(epoch_steps or steps_per_epoch(cases, trainer.recipe)):
             regions = [(c, cases.view.random_region(cases.images[c].shape[1:], generator)) for c in next(batches)]
-            inputs, targets = cases.window.normalize(cases.inputs(regions)), cases.targets(regions)
+            inputs, targets = cases.inputs(regions), cases.targets(regions)
             if augment is not None:
                 inputs, targets = augment(inputs, targets, generator)
             error = step(trainer, inputs, targets, generator) if step else trainer.step(inputs, targets)

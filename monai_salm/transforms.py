@@ -18,9 +18,9 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import TransformBackends
 
 from monai_salm._blocks import blocks
-from monai_salm.digest import content_digest
-from monai_salm.intensity import Array
-from monai_salm.noise import Noise, NoiseStoreError
+from monai_salm.noise.digest import content_digest
+from monai_salm.noise.noise import Noise, NoiseStoreError
+from monai_salm.noise.units import Array
 from monai_salm.not_found import Lookup, not_found
 from monai_salm.store import NoiseStore
 
@@ -75,7 +75,7 @@ class SALMProtect(Transform):
             lookup = _lookup(self.store, image, values, name)
             if self.on_missing == "raise":
                 raise not_found(lookup)
-            noise = self._generate(lookup, label)
+            noise = self._generate(lookup, label, image)
         protected = noise.apply(values, known=noise.digest == digest)
         # Nothing may ever pass unprotected in silence.
         if _same(protected, values):
@@ -83,17 +83,18 @@ class SALMProtect(Transform):
             raise NoiseStoreError(f"{where}: its noise in {self.store.path} changes nothing; generate it again")
         return _like(image, protected)
 
-    def _generate(self, lookup: Lookup, label: object) -> Noise:
+    def _generate(self, lookup: Lookup, label: object, loaded: object) -> Noise:
         # Methods and networks are imported only where noise is made.
-        from monai_salm.new_images import generate_noise
-        from monai_salm.scan import DataError
+        from monai_salm.generate.new_images import generate_noise
+        from monai_salm.scan import DataError, units_of
 
         chance = [name for name in lookup.applied if name.startswith("Rand")]
         if chance:  # it would be another new image each time
             raise DataError(
                 f"{lookup.where} was changed at random before: {', '.join(chance)}. Place SALMProtectd before that"
             )
-        return generate_noise(self.store, lookup.image, label, lookup.name or content_digest(lookup.image).hex()[:12])
+        name = lookup.name or content_digest(lookup.image).hex()[:12]
+        return generate_noise(self.store, lookup.image, label, name, units=units_of(lookup.image, loaded))
 
 
 class SALMRestore(Transform):

@@ -24,11 +24,15 @@ from safetensors.torch import load_file, save_file
 from monai_salm._arrays import Lazy, Rows, cut
 from monai_salm._files import try_lock
 from monai_salm.cases import Cases, choose_view
-from monai_salm.intensity import Array, Grid, IntensityWindow
+from monai_salm.noise.budget import Budget
+from monai_salm.noise.grid import Grid
+from monai_salm.noise.units import Array, Units
+from monai_salm.noise.window import IntensityWindow
 from monai_salm.scan import ScannedCase
 from monai_salm.tasks import Task
 
 _ALIGNMENT = 64
+_PARTS = ("window", "grid", "units")
 _TAKEN_IN = ("images.bin", "labels.bin", "index.json", "lock")
 
 
@@ -76,7 +80,7 @@ class Workspace:
             self._unlock = weakref.finalize(self, os.close, _lock(folder))
         self.names: list[str] = []
         self.digests: list[bytes] = []
-        self.grids: list[Grid] = []
+        self.budgets: list[Budget] = []
         self.shapes: list[tuple[int, ...]] = []
         self._labels: Sequence[Array] = Rows()
         self._label_spans: list[tuple[int, np.dtype[Any], tuple[int, ...]]] = []
@@ -95,8 +99,8 @@ class Workspace:
 
     @property
     def begun(self) -> bool:
-        """Whether a round has been finished, so that an interrupted job can go on from here."""
-        return "rounds" in self.checkpoint()
+        """Whether there is a round, or a part of a surrogate's training, that an interrupted job can go on from."""
+        return bool({"rounds", "training"} & set(self.checkpoint()))
 
     def take_in(self, cases: Iterable[ScannedCase]) -> None:
         """Copy checked cases into the working files.
@@ -111,7 +115,7 @@ class Workspace:
             for case in cases:
                 self.names.append(case.name)
                 self.digests.append(case.digest)
-                self.grids.append(alike.setdefault(case.grid, case.grid))
+                self.budgets.append(alike.setdefault(case.budget, case.budget))
                 self.shapes.append(alike.setdefault(case.image.shape, case.image.shape))
                 offsets.append(_append(images, case.image))
                 if case.label.ndim >= 2:
@@ -122,7 +126,7 @@ class Workspace:
         self._place_codes()
 
     def _place_codes(self) -> None:
-        self.code_dtype = max((grid.code_dtype for grid in self.grids), key=lambda dtype: dtype.itemsize)
+        self.code_dtype = max((budget.grid.code_dtype for budget in self.budgets), key=lambda dtype: dtype.itemsize)
         sizes = [int(np.prod(shape)) for shape in self.shapes]
         self._code_offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
@@ -135,7 +139,7 @@ class Workspace:
         index = {
             "names": self.names,
             "digests": [digest.hex() for digest in self.digests],
-            "grids": [asdict(grid) for grid in self.grids],
+            "budgets": [asdict(budget) for budget in self.budgets],
             "shapes": self.shapes,
             "offsets": list(self._offsets),
             "labels": [[label.dtype.str, label.tolist()] for label in self._labels],
@@ -159,7 +163,7 @@ class Workspace:
         index = json.loads(path.read_text())
         self.names, self._offsets = index["names"], array("q", index["offsets"])
         self.digests = [bytes.fromhex(digest) for digest in index["digests"]]
-        self.grids = [Grid(**grid) for grid in index["grids"]]
+        self.budgets = [_budget(values) for values in index["budgets"]]
         self.shapes = [tuple(shape) for shape in index["shapes"]]
         self._labels = Rows([np.asarray(values, np.dtype(dtype)) for dtype, values in index["labels"]])
         self._label_spans = [(start, np.dtype(dtype), tuple(shape)) for start, dtype, shape in index["label_spans"]]
@@ -168,17 +172,23 @@ class Workspace:
         return skipped
 
     def cases(
-        self, task: Task, window: IntensityWindow, patch_size: Sequence[int] | None, view_size: Sequence[int] | None
+        self,
+        task: Task,
+        patch_size: Sequence[int] | None = None,
+        view_size: Sequence[int] | None = None,
+        whole_side: int | None = None,
     ) -> Cases:
-        """The clean data set, over the memory-mapped files."""
-        view = choose_view([shape[1:] for shape in self.shapes], task.kind == "segmentation", patch_size, view_size)
+        """The clean data set, over the memory-mapped files; the settings are those of ``choose_view``."""
+        shapes = [shape[1:] for shape in self.shapes]
+        view = choose_view(shapes, task.kind == "segmentation", patch_size, view_size, whole_side)
         flat = np.memmap(self.folder / "images.bin", np.uint8, "r")
-        images = cut(flat, self._offsets, lambda case: (self.grids[case].dtype, self.shapes[case]))
+        images = cut(flat, self._offsets, lambda case: (self.budgets[case].grid.dtype, self.shapes[case]))
         labels: Sequence[Array] = self._labels
         if self._label_spans:
             flat_labels, spans = np.memmap(self.folder / "labels.bin", np.uint8, "r"), self._label_spans
             labels = cut(flat_labels, [start for start, _, _ in spans], lambda case: spans[case][1:])
-        return Cases(images, labels, self.names, task, window, view)
+        windows = [budget.window for budget in self.budgets]
+        return Cases(images, labels, self.names, task, windows, view)
 
     def codes(self, buffer: int) -> Sequence[Array]:
         """Noise in quanta, one array a case, in buffer 0 or 1; writable, zero at first."""
@@ -192,7 +202,7 @@ class Workspace:
     def noisy(self, cases: Cases, codes: Sequence[Array]) -> Cases:
         """The data set as it is with this noise."""
         images: Any = Lazy(
-            len(cases), lambda case: NoisyImage(cases.images[case], codes[case], self.grids[case].quantum)
+            len(cases), lambda case: NoisyImage(cases.images[case], codes[case], self.budgets[case].grid.quantum)
         )
         return replace(cases, images=images)
 
@@ -251,6 +261,16 @@ class Workspace:
     def _split(self, flat: Array) -> Sequence[Array]:
         offsets = self._code_offsets[:-1] * flat.itemsize
         return cut(flat.view(np.uint8), offsets, lambda case: (flat.dtype, self.shapes[case]))
+
+
+def _budget(values: Mapping[str, Any]) -> Budget:
+    """A budget from its plain values; JSON makes lists of tuples."""
+    window, grid, units = ({name: _tuple(value) for name, value in values[part].items()} for part in _PARTS)
+    return Budget(IntensityWindow(**window), Grid(**grid), Units(**units))
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _append(file: Any, array: Array) -> int:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from functools import singledispatch
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,9 +14,9 @@ from torch import nn
 
 from monai_salm.cases import Cases
 from monai_salm.distributed import ALONE, World
-from monai_salm.epsilon import require_epsilon
 from monai_salm.exchange import exchange
-from monai_salm.intensity import Array
+from monai_salm.noise.grid import require_epsilon
+from monai_salm.noise.units import Array
 from monai_salm.progress import Progress
 from monai_salm.recipes import Recipe
 from monai_salm.tasks import Task
@@ -36,6 +36,8 @@ class Job:
         device: where to compute.
         seed: of everything random.
         report: called with the progress.
+        key: the secret that everything drawn for a texture follows from.
+        plain_class: the class whose images have no texture; None chooses the rarest.
         world: the ranks that share the work.
     """
 
@@ -47,6 +49,8 @@ class Job:
     device: torch.device
     seed: int
     report: Callable[[Progress], None]
+    key: bytes = b""
+    plain_class: int | None = None
     world: World = ALONE
 
     def share_out(self, arrays: Sequence[Array], owners: Sequence[int]) -> None:
@@ -68,11 +72,11 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method(ABC):
-    """A way to make noise; instances are settings only.
+class Method:
+    """Settings of a way to make noise; ``run`` does it.
 
     Args:
-        epsilon: budget (L-infinity) as a fraction of the window's width, in (0, 1].
+        epsilon: budget (L-infinity) as a fraction of each image's window, in (0, 1].
     """
 
     epsilon: float = 8 / 255
@@ -83,26 +87,56 @@ class Method(ABC):
 
     def spec(self) -> dict[str, Any]:
         """The settings as plain values, recorded in the store."""
-        return {"name": self.name, **asdict(self)}
+        return _plain(self)
 
-    def resolved(self, task: Task, spatial_dims: int, labels: Sequence[Array] = (), networks: int = 1) -> Method:
-        """The settings with those that depend on the problem filled in.
+    @property
+    def label(self) -> str:
+        """What tables and reports call the method."""
+        return self.name
+
+    def require_fit(self, task: Task, spatial_dims: int) -> None:
+        """Refuse a learning problem that the method is not made for.
 
         Args:
             task: the learning problem.
             spatial_dims: 2 or 3.
-            labels: of all cases, in the task's canonical form; settings that depend on them stay open without.
-            networks: surrogates that are to be taken in turn.
+
+        Raises:
+            ValueError: saying why, and what to use.
         """
-        return self
 
-    @abstractmethod
-    def run(self, job: Job) -> int:
-        """Leave finished noise in the workspace and return the code buffer (0 or 1) that holds it."""
 
-    def run_frozen(self, job: Job, surrogates: Sequence[nn.Module]) -> int:
-        """As ``run``, for images that come later, against finished networks; a method without networks simply runs."""
-        return self.run(job)
+def _plain(settings: Any) -> dict[str, Any]:
+    """Settings as plain values with their name; settings inside them alike."""
+    values = ((field.name, getattr(settings, field.name)) for field in fields(settings))
+    inner = {name: _plain(value) if is_dataclass(value) else value for name, value in values}
+    return {"name": settings.name, **inner}
+
+
+@singledispatch
+def run(method: Method, job: Job) -> int:
+    """Leave finished noise in the workspace; each kind of method registers how.
+
+    Args:
+        method: the settings.
+        job: the data set, and the means.
+
+    Returns:
+        The code buffer (0 or 1) that holds the noise.
+    """
+    raise TypeError(f"no way to run {type(method).__name__} is known")
+
+
+@singledispatch
+def run_frozen(method: Method, job: Job, surrogates: Sequence[nn.Module]) -> int:
+    """As ``run``, for images that come later, against finished networks; a method without networks simply runs.
+
+    Args:
+        method: the settings.
+        job: the new images, and the means.
+        surrogates: networks that earlier noise was made against.
+    """
+    return run(method, job)
 
 
 def require(holds: bool, name: str, rule: str, value: object) -> None:
@@ -112,7 +146,7 @@ def require(holds: bool, name: str, rule: str, value: object) -> None:
 
 
 def run_without_network(job: Job, make: Callable[[int], Array], text: str) -> int:
-    """``Method.run`` of a method that makes the noise of each case by itself; ranks share the cases.
+    """``run`` for a method that makes the noise of each case by itself; ranks share the cases.
 
     Args:
         job: the data set.

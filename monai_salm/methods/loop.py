@@ -1,70 +1,69 @@
-"""One run of the bilevel loop: surrogate training and noise steps, in turns, with a checkpoint every round."""
+"""The one loop: surrogate training and noise steps, in turns, with a checkpoint every round."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+import numpy as np
 from torch import nn
 
-from monai_salm.cases import shuffled_batches
-from monai_salm.intensity import Array
-from monai_salm.methods.base import Job, require
-from monai_salm.methods.hooks import Batch
-from monai_salm.methods.noise_steps import (
-    NoiseStep,
-    NotFiniteError,
-    class_owners,
-    mean_error,
-    plan_units,
-    unit_owners,
-    workers,
-)
-from monai_salm.networks import frozen_copy, seeded
+from monai_salm.methods.base import Job, require, run, run_frozen
+from monai_salm.methods.settings import BilevelMethod
+from monai_salm.methods.steps import NoiseStep, NotFiniteError
+from monai_salm.methods.surrogates import SurrogateTraining
+from monai_salm.methods.units import class_owners, mean_error, plan_units, unit_owners, workers
+from monai_salm.networks import frozen_copy
+from monai_salm.noise.units import Array
 from monai_salm.progress import Progress
-from monai_salm.training import Trainer, load_trainer, steps_per_epoch, to_device, trainer_tensors
-
-if TYPE_CHECKING:
-    from monai_salm.methods.bilevel import BilevelMethod
+from monai_salm.training import Trainer, trainer_tensors
 
 #: Surrogates kept for images that come later (``on_missing="generate"``).
 KEPT_SURROGATES = 3
 
 
+@run.register
+def _run(method: BilevelMethod, job: Job) -> int:
+    return Loop(method, job).run()
+
+
+@run_frozen.register
+def _run_frozen(method: BilevelMethod, job: Job, surrogates: Sequence[nn.Module]) -> int:
+    # Random masks must differ from image to image, and a newcomer is alone in its class.
+    seed = job.derive(4, *np.frombuffer(b"".join(job.workspace.digests), np.uint32).tolist())
+    alone = replace(method, perturb_type="samplewise") if method.perturb_type == "classwise" else method
+    return Loop(alone, replace(job, seed=seed)).run_frozen(surrogates)
+
+
 class Loop:
-    """One run of the bilevel loop."""
+    """One run of the loop.
+
+    Args:
+        method: its settings.
+        job: the data set, and the means.
+    """
 
     def __init__(self, method: BilevelMethod, job: Job) -> None:
         self.method, self.job, self.cases = method, job, job.cases
-        units = plan_units(job, method.still)
+        units = plan_units(job, lambda label: method.still(label, job.plain_class))
         self.owners = unit_owners(job, units)
         self.units = [unit for unit in units if self.owners[unit.cases[0]] == job.world.rank]
-        self.quanta_per_step = {
-            g.quantum: method.step * job.cases.window.width / g.quantum for g in job.workspace.grids
-        }
         self.training_share = 0.0  # of a round's time; set where a surrogate is trained
-        self.rounds = method.default_rounds[job.cases.spatial_dims] if method.rounds is None else method.rounds
         self.state = {"rounds": 0, "errors": [], "precision": job.recipe.precision, **job.workspace.checkpoint()}
-        farthest = method.num_steps * min(self.quanta_per_step.values())
-        require(
-            farthest > 0.5,
-            "step_size",
-            "large enough that num_steps of them make one step of the grid",
-            method.step_size,
-        )
+        _require_steps(method, job)
         if method.perturb_type == "classwise":
             _require_classwise(job)
             self.units, self.owners = [], class_owners(job)
 
     def run(self) -> int:
+        """Do all rounds; returns the code buffer that holds the noise."""
         method, job = self.method, self.job
         with job.world.leaders_first():  # who make the files
-            masks = job.workspace.masks() if method.fixed_mask_ratio is not None else None
+            masks = job.workspace.masks() if method.mask.fixed else None
             codes = [job.workspace.codes(buffer) for buffer in (0, 1)]
             if self.state["rounds"] == 0 and job.world.local == 0:
                 self._begin(codes[0])
-        while self.state["rounds"] < self.rounds and not self._stopped():
+        while self.state["rounds"] < method.rounds and not self._stopped():
             number = self.state["rounds"]
             source, target = (job.workspace.codes((number + i) % 2) for i in (0, 1))
             trainer = self._train_surrogate(number, source)
@@ -76,7 +75,7 @@ class Loop:
     def run_frozen(self, surrogates: Sequence[nn.Module]) -> int:
         """One round of noise steps against each network, from what noise begins as; nothing is trained."""
         job = self.job
-        masks = job.workspace.masks() if self.method.fixed_mask_ratio is not None else None
+        masks = job.workspace.masks() if self.method.mask.fixed else None
         self._begin(job.workspace.codes(0))
         for number, network in enumerate(surrogates):
             source, target = (job.workspace.codes((number + i) % 2) for i in (0, 1))
@@ -85,26 +84,26 @@ class Loop:
         return len(surrogates) % 2
 
     def _begin(self, codes: Sequence[Array]) -> None:
-        """Write what the noise begins as; a fresh workspace holds zeros."""
-        if self.method.start != "class":
+        """Write what the noise begins as, before it is cut to the masks; a fresh workspace holds zeros."""
+        if not self.method.begins:
             return
-        classes, window = self.cases.task.num_classes, self.cases.window
+        space = self.job.workspace
         for case, code in enumerate(codes):
-            image, label, space = self.cases.images[case], self.cases.labels[case], self.job.workspace
-            first = self.method.first_noise(image, label, space.grids[case], window, classes, space.digests[case])
-            support = self.method.support(label, tuple(slice(0, n) for n in code.shape[1:]))
-            code[...] = (first if support is None else first * support).astype(code.dtype)
+            image, label, budget = np.asarray(self.cases.images[case]), self.cases.labels[case], space.budgets[case]
+            first = self.method.start(image, label, budget, space.digests[case], self.job)
+            if first is not None:
+                code[...] = budget.effective_codes(image, np.broadcast_to(first, image.shape)).astype(code.dtype)
 
     def _stopped(self) -> bool:
         errors = self.state["errors"]
-        return self.method.stop_error is not None and bool(errors) and errors[-1] <= self.method.stop_error
+        return bool(errors) and errors[-1] <= self.method.stop_error and self.method.stop_error > 0
 
     def _report(self, number: int, share: float, detail: str) -> None:
         done = int((number + share) * 1000)
         errors = self.state["errors"]
         known = f", training error {errors[-1]:.1%}" if errors else ""
-        text = f"round {number + 1}/{self.rounds}, {detail}{known}"
-        self.job.report(Progress("generate", done, self.rounds * 1000, text))
+        text = f"round {number + 1}/{self.method.rounds}, {detail}{known}"
+        self.job.report(Progress("generate", done, self.method.rounds * 1000, text))
 
     def _share_of(self, steps: int) -> float:
         """Share of a round's time that so many training steps take, by the batches that go through a network."""
@@ -118,48 +117,12 @@ class Loop:
         return training / (training + max(noise, 0.02 * training))  # images that take no steps are written all the same
 
     def _train_surrogate(self, number: int, codes: Sequence[Array]) -> Trainer:
-        method, job = self.method, self.job
-        every = method.restart_every
-        restart = number // every if every else 0
-        fresh = number % every == 0 if every else number == 0
-        recipe = replace(job.recipe, precision=self.state["precision"])
-        steps = method.surrogate_batches(steps_per_epoch(self.cases, recipe))
-        self.training_share = self._share_of(steps)
-        with seeded(job.derive(0, number), job.device):
-            trainer = Trainer(
-                job.build_surrogate(restart),
-                self.cases.task,
-                recipe,
-                job.device,
-                self.cases.spatial_dims,
-                steps if method.anneals else None,
-            )
-            if not fresh:
-                load_trainer(trainer, job.workspace.load_tensors(f"surrogate.{(number - 1) % 2}"))
-            noisy = job.workspace.noisy(self.cases, codes) if method.trains_on_noise else self.cases
-            generator = job.generator(1, number)
-            batches = shuffled_batches(len(noisy), recipe.batch_size, generator)
-            part, weight = job.world.part(min(recipe.batch_size, len(noisy)))
-            # What a rank draws for its part of a batch must not put it out of step with the others.
-            draws = generator if job.world.size == 1 else job.generator(6, number, job.world.rank)
+        self.training_share = self._share_of(self.method.surrogate_steps)
 
-            def batch() -> Batch:
-                # Every rank draws the whole batch, so that all stay in step, and takes its part.
-                whole = [(c, noisy.view.random_region(noisy.images[c].shape[1:], generator)) for c in next(batches)]
-                inputs = to_device(noisy.window.normalize(noisy.inputs(whole[part])), job.device)
-                targets = to_device(noisy.targets(whole[part]), job.device)
-                return method.train_inputs(trainer.loss, inputs, targets, draws)
+        def report(share: float) -> None:
+            self._report(number, self.training_share * share, "training the surrogate")
 
-            trainer.network = job.world.data_parallel(trainer.model, job.surrogate_spec(restart) is not None)
-            for step in range(steps):
-                inputs, targets = batch()
-                with job.world.noticing():
-                    trainer.step(inputs, targets, weight=weight)
-                self._report(number, self.training_share * (step + 1) / steps, "training the surrogate")
-            if method.calibration_steps:
-                trainer.recalibrate(batch()[0] for _ in range(method.calibration_steps))
-            job.world.settle(trainer.model)
-        return trainer
+        return SurrogateTraining(self.method, self.job, number, self.state["precision"], report).run(codes)
 
     def _improve_all(
         self,
@@ -171,7 +134,7 @@ class Loop:
     ) -> float:
         """Noise steps for every case, from ``source`` into ``target``; returns the error the surrogate is left with."""
         frozen = frozen_copy(trainer.model).to(memory_format=trainer.memory_format)
-        step = NoiseStep(self.method, self.job, trainer, frozen, number, self.quanta_per_step)
+        step = NoiseStep(self.method, self.job, trainer, frozen, number)
         own, overflow = 0.0, None
         with self.job.world.step():
             try:
@@ -197,16 +160,24 @@ class Loop:
     ) -> float:
         if self.method.perturb_type == "classwise":
             return step.improve_classes(source, target)
+        begun = self.training_share
         if masks is not None and number == 0:
-            with workers(self.job.device) as pool:
-                list(pool.map(lambda unit: step.fix_masks(unit, masks), self.units))
+            begun = self._choose_masks(number, step, masks, source)
         errors = []
         with workers(self.job.device) as pool:
             for done, error in enumerate(pool.map(lambda unit: step.improve(unit, source, target, masks), self.units)):
                 errors.append(error)
-                share = self.training_share + (1 - self.training_share) * (done + 1) / len(self.units)
-                self._report(number, share, "improving the noise")
+                self._report(number, begun + (1 - begun) * (done + 1) / len(self.units), "improving the noise")
         return mean_error(errors, [0 if unit.still else len(unit.cases) for unit in self.units])
+
+    def _choose_masks(self, number: int, step: NoiseStep, masks: Sequence[Array], source: Sequence[Array]) -> float:
+        """Choose the mask of every case; returns the share of the round that is then done."""
+        part = (1 - self.training_share) * (0.9 if all(unit.still for unit in self.units) else 0.1)
+        with workers(self.job.device) as pool:
+            for done, _ in enumerate(pool.map(lambda unit: step.fix_masks(unit, masks, source), self.units)):
+                share = self.training_share + part * (done + 1) / len(self.units)
+                self._report(number, share, "choosing the masks")
+        return self.training_share + part
 
     def _share_out(self, number: int, target: Sequence[Array], masks: Sequence[Array] | None) -> None:
         self.job.share_out(target, self.owners)
@@ -228,10 +199,24 @@ class Loop:
         workspace.save_checkpoint({**workspace.checkpoint(), **self.state})
 
 
+def _require_steps(method: BilevelMethod, job: Job) -> None:
+    """Refuse steps that are too short to be seen on any image's grid."""
+    farthest = max(
+        method.num_steps * method.step_size * max(budget.grid.max_codes) for budget in set(job.workspace.budgets)
+    )
+    if not method.begins:
+        require(
+            farthest > 0.5,
+            "step_size",
+            "large enough that num_steps of them make one step of the grid",
+            method.step_size,
+        )
+
+
 def _require_classwise(job: Job) -> None:
     if job.cases.task.kind != "classification" or getattr(job.cases.task, "multi_label", False):
         raise ValueError('perturb_type "classwise" needs one label per image; use "samplewise"')
-    if len(set(job.workspace.shapes)) > 1 or len(set(job.workspace.grids)) > 1 or job.cases.view.kind == "patch":
+    if len(set(job.workspace.shapes)) > 1 or len(set(job.workspace.budgets)) > 1 or job.cases.view.kind == "patch":
         raise ValueError(
-            'perturb_type "classwise" needs images of one shape and type, without patches; use "samplewise"'
+            'perturb_type "classwise" needs images of one shape, type and window, without patches; use "samplewise"'
         )

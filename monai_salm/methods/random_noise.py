@@ -7,9 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from monai_salm.digest import content_digest
-from monai_salm.intensity import Array, Grid, IntensityWindow, effective_codes
-from monai_salm.methods.base import Job, Method, run_without_network
+from monai_salm.methods.base import Job, Method, run, run_without_network
+from monai_salm.noise.budget import Budget
+from monai_salm.noise.digest import content_digest
+from monai_salm.noise.units import Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,25 +19,24 @@ class RandomNoise(Method):
 
     name: ClassVar[str] = "random_noise"
 
-    def run(self, job: Job) -> int:
-        cases, grids = job.cases, job.workspace.grids
 
-        def make(case: int) -> Array:
-            return random_codes(cases.images[case], cases.window, grids[case], job.seed)
+@run.register
+def _run(method: RandomNoise, job: Job) -> int:
+    cases, budgets = job.cases, job.workspace.budgets
+    return run_without_network(
+        job, lambda case: random_codes(cases.images[case], budgets[case], job.seed), "random noise"
+    )
 
-        return run_without_network(job, make, "random noise")
 
-
-def random_codes(image: Array, window: IntensityWindow, grid: Grid, seed: int) -> Array:
+def random_codes(image: Array, budget: Budget, seed: int) -> Array:
     """Random signs at full budget, kept inside window and type; a function of the image's content and the seed.
 
     Args:
-        image: stored array, any shape.
-        window: the intensity window.
-        grid: the stored grid.
+        image: stored array ``(channel, *spatial)``.
+        budget: what its noise keeps to.
         seed: any non-negative integer.
     """
     words = np.frombuffer(content_digest(image), np.uint32).tolist()
     rng = np.random.default_rng([seed, *words])
     signs = rng.integers(0, 2, image.shape, np.int8) * 2 - 1
-    return effective_codes(image, signs.astype(np.int32) * grid.max_code, window, grid)
+    return budget.effective_codes(image, signs * budget.grid.limits(image.ndim - 1).astype(np.int32))

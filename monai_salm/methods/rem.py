@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
 from monai_salm.augmentation import standard_augmentation
-from monai_salm.intensity import Array
 from monai_salm.methods.base import require
-from monai_salm.methods.bilevel import BilevelMethod
 from monai_salm.methods.em import EM
-from monai_salm.methods.hooks import Batch, Loss
-from monai_salm.tasks import Task
+from monai_salm.methods.settings import Batch, Loss
 
 # The attack's steps are a fifth of its radius, as published (0.8/255 of 4/255).
 _ATTACK_STEPS_TO_EDGE = 5
@@ -33,36 +29,32 @@ class REM(EM):
     each. A noise step costs 55 passes of the network, so this is by far the slowest method.
 
     Args:
-        attack_radius: adversarial radius, fraction of the window's width; None is half of epsilon (4/255 at 8/255).
+        attack_radius: adversarial radius, as a share of epsilon (half of it is 4/255 at 8/255).
         attack_steps: steps of the adversarial attack, each a fifth of its radius.
         draws: transformations and attacks over which a noise step's gradient is averaged.
         max_shift: largest random shift, elements, in training and noise steps; images are flipped at random as well.
     """
 
+    step_size: float = 0.2
     num_steps: int = 10
     surrogate_steps: int = 50
-    stop_error: float | None = None
-    attack_radius: float | None = None
+    rounds: int = 10
+    stop_error: float = 0.0
+    attack_radius: float = 0.5
     attack_steps: int = 10
     draws: int = 5
     max_shift: int = 4
     name: ClassVar[str] = "rem"
-    default_rounds: ClassVar[dict[int, int]] = {2: 10, 3: 4}
-    default_steps: ClassVar[int] = 5
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        radius = self.attack_radius
-        require(radius is None or 0 < radius <= 1, "attack_radius", "in (0, 1] or None", radius)
+        require(0 < self.attack_radius <= 1, "attack_radius", "in (0, 1], a share of epsilon", self.attack_radius)
         for name, least in (("attack_steps", 1), ("draws", 1), ("max_shift", 0)):
             require(getattr(self, name) >= least, name, f"at least {least}", getattr(self, name))
 
-    def resolved(self, task: Task, spatial_dims: int, labels: Sequence[Array] = (), networks: int = 1) -> BilevelMethod:
-        return super(REM, replace(self, attack_radius=self._radius)).resolved(task, spatial_dims, labels, networks)
-
     @property
     def _radius(self) -> float:
-        return self.attack_radius or self.epsilon / 2
+        return self.attack_radius * self.epsilon
 
     @property
     def noise_draws(self) -> int:

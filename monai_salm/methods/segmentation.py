@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
 
-from monai_salm.cases import Slices
-from monai_salm.intensity import Array
 from monai_salm.methods.base import require
-from monai_salm.methods.bilevel import BilevelMethod
 from monai_salm.methods.em import EM
+from monai_salm.methods.masks import Mask, Region
 from monai_salm.tasks import Task
 
 
@@ -41,11 +37,10 @@ class InterSliceEM(EM):
         require(self.slice_weight >= 0, "slice_weight", "at least 0", self.slice_weight)
         require(self.slice_axis in (0, 1, 2), "slice_axis", "0, 1 or 2", self.slice_axis)
 
-    def resolved(self, task: Task, spatial_dims: int, labels: Sequence[Array] = (), networks: int = 1) -> BilevelMethod:
+    def require_fit(self, task: Task, spatial_dims: int) -> None:
         _require_segmentation(self, task)
         if spatial_dims != 3:
             raise ValueError(f"{self.name} shapes noise across the slices of volumes, these are images; use em")
-        return super().resolved(task, spatial_dims, labels, networks)
 
     def penalty(self, noise: torch.Tensor, images: torch.Tensor) -> torch.Tensor | None:
         return None if self.slice_weight == 0 else -self.slice_weight * slice_distance(noise, self.slice_axis)
@@ -56,42 +51,15 @@ class RoiEM(EM):
     """EM whose noise stays in and around the region of interest, in the manner of UMed (Lin et al., arXiv 2403.14250).
 
     All other elements keep the original's bits. Of the paper this has the restriction to the contour and the texture of
-    what is labelled; its two generator networks are left out, and the margin is ours. A map of nothing but background
-    counts as region throughout, lest the image stay as it was. Takes EM's settings and defaults, and:
-
-    Args:
-        margin: elements around the foreground (label above 0), along every axis and diagonal.
-        roi_part: ``"both"`` is the foreground with its margin, ``"texture"`` the foreground alone, and ``"contour"`` the
-            margin on either side of its boundary.
+    what is labelled; its two generator networks are left out, and the margin is ours. EM's settings and defaults, with the
+    mask ``Region``.
     """
 
-    margin: int = 3
-    roi_part: str = "both"
+    mask: Mask = Region()
     name: ClassVar[str] = "roi_em"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.margin >= 0, "margin", "at least 0", self.margin)
-        known = ("both", "contour", "texture")
-        require(self.roi_part in known, "roi_part", f"one of {known}", self.roi_part)
-        if self.roi_part == "contour" and self.margin == 0:
-            raise ValueError('roi_part "contour" needs a margin of at least 1, got 0')
-
-    def resolved(self, task: Task, spatial_dims: int, labels: Sequence[Array] = (), networks: int = 1) -> BilevelMethod:
+    def require_fit(self, task: Task, spatial_dims: int) -> None:
         _require_segmentation(self, task)
-        return super().resolved(task, spatial_dims, labels, networks)
-
-    def support(self, label: Array, tile: Slices) -> Array:
-        if not label.any():
-            return np.ones([s.stop - s.start for s in tile], bool)
-        # With a rim, so that what lies beyond the tile counts.
-        starts = [max(0, s.start - self.margin) for s in tile]
-        wide = tuple(slice(start, s.stop + self.margin) for start, s in zip(starts, tile, strict=True))
-        inside = np.asarray(label[wide]) > 0
-        region = inside if self.roi_part == "texture" else dilated(inside, self.margin)
-        if self.roi_part == "contour":
-            region = region & dilated(~inside, self.margin)
-        return region[tuple(slice(s.start - at, s.stop - at) for s, at in zip(tile, starts, strict=True))]
 
 
 def _require_segmentation(method: EM, task: Task) -> None:
@@ -113,22 +81,3 @@ def slice_distance(noise: torch.Tensor, axis: int) -> torch.Tensor:
     # The amplitude has no gradient at zero, where noise begins; a speck of power gives it one that is 0.
     amplitude = (spectrum.real.square() + spectrum.imag.square() + 1e-12).sqrt()
     return torch.abs(amplitude[:, :, 1:] - amplitude[:, :, :-1]).mean()
-
-
-def dilated(mask: Array, margin: int) -> Array:
-    """All elements within ``margin`` of the mask, along every axis and diagonal.
-
-    Args:
-        mask: boolean, any rank.
-        margin: elements.
-    """
-    grown = mask
-    for axis in range(mask.ndim):
-        source = grown
-        grown = source.copy()
-        for shift in range(1, min(margin, mask.shape[axis] - 1) + 1):
-            low = tuple(slice(None, -shift) if a == axis else slice(None) for a in range(mask.ndim))
-            high = tuple(slice(shift, None) if a == axis else slice(None) for a in range(mask.ndim))
-            grown[high] |= source[low]
-            grown[low] |= source[high]
-    return grown

@@ -9,9 +9,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from monai_salm.digest import content_digest
-from monai_salm.intensity import Array, effective_codes
-from monai_salm.methods.base import Job, Method, require, run_without_network
+from monai_salm.methods.base import Job, Method, require, run, run_without_network
+from monai_salm.noise.digest import content_digest
+from monai_salm.noise.units import Array
 from monai_salm.tasks import Task
 
 #: Noise of any scale: ``(shape (channel, *spatial), class, generator of the image's own) -> floats of that shape``.
@@ -44,23 +44,24 @@ class Shortcut(Method):
             seed: of the classes' parameters.
         """
 
-    def resolved(self, task: Task, spatial_dims: int, labels: Sequence[Array] = (), networks: int = 1) -> Method:
+    def require_fit(self, task: Task, spatial_dims: int) -> None:
         if task.kind != "classification" or getattr(task, "multi_label", False):
             raise ValueError(f"{self.name} needs one label per image; use em, rem, sem, tap or salm")
-        return self
 
-    def run(self, job: Job) -> int:
-        cases, grids = job.cases, job.workspace.grids
-        draw = self.maker(cases.task.num_classes, cases.in_channels, cases.spatial_dims, job.seed)
 
-        def make(case: int) -> Array:
-            image, grid = cases.images[case], grids[case]
-            words = np.frombuffer(content_digest(image), np.uint32).tolist()
-            noise = draw(image.shape, int(cases.labels[case]), np.random.default_rng([job.seed, *words]))
-            whole = np.rint(scaled(noise, self.rms, grid.max_code)).astype(np.int32)
-            return effective_codes(image, whole, cases.window, grid)
+@run.register
+def _run(method: Shortcut, job: Job) -> int:
+    cases, budgets = job.cases, job.workspace.budgets
+    draw = method.maker(cases.task.num_classes, cases.in_channels, cases.spatial_dims, job.seed)
 
-        return run_without_network(job, make, f"{self.name} noise")
+    def make(case: int) -> Array:
+        image, budget = cases.images[case], budgets[case]
+        words = np.frombuffer(content_digest(image), np.uint32).tolist()
+        noise = draw(image.shape, int(cases.labels[case]), np.random.default_rng([job.seed, *words]))
+        limits = budget.grid.limits(image.ndim - 1)
+        return budget.effective_codes(image, np.rint(scaled(noise, method.rms, 1.0) * limits).astype(np.int32))
+
+    return run_without_network(job, make, f"{method.name} noise")
 
 
 def scaled(noise: Array, rms: float, budget: float) -> Array:

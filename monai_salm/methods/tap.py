@@ -9,11 +9,8 @@ import torch
 
 from monai_salm.augmentation import standard_augmentation
 from monai_salm.methods.base import require
-from monai_salm.methods.bilevel import BilevelMethod
-from monai_salm.methods.hooks import Batch, Loss
+from monai_salm.methods.settings import Batch, BilevelMethod, Loss
 from monai_salm.tasks import Task
-
-_EPOCHS = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,17 +26,17 @@ class TAP(BilevelMethod):
     once, where the published code begins at random and keeps the best of 8 tries. More rounds bring more surrogates.
 
     Args:
-        surrogate_steps: batches the surrogate trains on; None is 40 passes over the data set.
+        surrogate_steps: batches the surrogate trains on; 1,200 are 40 passes over some 4,000 images.
         max_shift: largest random shift, elements, in training and noise steps; images are flipped at random as well.
     """
 
+    step_size: float = 0.05
     num_steps: int = 250
-    surrogate_steps: int | None = None  # type: ignore[assignment]
-    rounds: int | None = 1
+    surrogate_steps: int = 1200
+    rounds: int = 1
+    restart_every: int = 1
     max_shift: int = 4
     name: ClassVar[str] = "tap"
-    default_rounds: ClassVar[dict[int, int]] = {2: 1, 3: 1}
-    default_steps: ClassVar[int] = 20
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,12 +49,6 @@ class TAP(BilevelMethod):
     @property
     def anneals(self) -> bool:
         return True
-
-    def surrogate_batches(self, per_epoch: int) -> int:
-        return _EPOCHS * per_epoch if self.surrogate_steps is None else self.surrogate_steps
-
-    def choose(self, gradient: torch.Tensor, image: torch.Tensor, generator: torch.Generator) -> None:
-        return None
 
     def aim(self, task: Task, targets: torch.Tensor) -> torch.Tensor:
         return task.wrong_target(targets)

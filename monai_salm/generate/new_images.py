@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,18 +13,19 @@ import torch
 from torch import nn
 
 from monai_salm.cases import Cases, View
-from monai_salm.digest import content_digest
-from monai_salm.intensity import Array, IntensityWindow, effective_codes
-from monai_salm.methods import METHODS, BilevelMethod, Method
-from monai_salm.methods.base import Job
+from monai_salm.methods import SALM, BilevelMethod, Method, method_from_spec
+from monai_salm.methods.base import Job, run_frozen
 from monai_salm.networks import build_network
-from monai_salm.noise import Noise, NoiseStoreError, exact_cast
-from monai_salm.not_found import Lookup, refuse_protected, rescaled
+from monai_salm.networks.devices import resolve_device
+from monai_salm.noise.digest import content_digest
+from monai_salm.noise.noise import Noise, NoiseStoreError, exact_cast
+from monai_salm.noise.units import Array, Units
+from monai_salm.noise.window import WindowRule, rule_from_spec
+from monai_salm.not_found import Lookup, refuse_protected
 from monai_salm.recipes import Recipe
 from monai_salm.scan import DataError, scan
 from monai_salm.store import NoiseStore
 from monai_salm.tasks import Task, task_from_spec
-from monai_salm.training import resolve_device
 from monai_salm.workspace import Workspace
 
 
@@ -34,29 +35,26 @@ class _Settings:
 
     method: Method
     task: Task
-    window: IntensityWindow
+    window: WindowRule
     view: View
     recipe: Recipe
     seed: int
+    key: bytes
+    plain_class: int | None
 
     @classmethod
     def of(cls, store: NoiseStore) -> _Settings:
         meta = store.meta
         try:
-            method: dict[str, Any] = dict(meta["method"])
-            kind = METHODS[method.pop("name")]
-            # A setting that the record lacks came later, and with it, maybe, another meaning of the others: the newcomer's
-            # noise could be that of another class.
-            unknown = sorted({field.name for field in fields(kind)} - set(method))
-            if unknown:
-                raise KeyError(f"no {', '.join(unknown)}")
             return cls(
-                method=kind(**method),
+                method=method_from_spec(meta["method"]),
                 task=task_from_spec(meta["task"]),
-                window=store.window,
+                window=rule_from_spec(meta["window"]),
                 view=View(str(meta["view"]["kind"]), tuple(int(n) for n in meta["view"]["size"])),
                 recipe=Recipe(**meta["recipe"]),
                 seed=int(meta["seed"]),
+                key=bytes.fromhex(meta["key"]),
+                plain_class=meta["plain_class"],
             )
         except (KeyError, TypeError, ValueError) as error:
             raise NoiseStoreError(
@@ -66,7 +64,13 @@ class _Settings:
 
 
 def generate_noise(
-    store: NoiseStore, image: Array, label: object, name: str, *, device: str | torch.device = "cpu"
+    store: NoiseStore,
+    image: Array,
+    label: object,
+    name: str,
+    *,
+    units: Units | None = None,
+    device: str | torch.device = "cpu",
 ) -> Noise:
     """Protect an image that the store does not know, as its other images were, and keep the noise.
 
@@ -80,6 +84,7 @@ def generate_noise(
             fit one of them exactly (a uint8 file loaded as float32).
         label: as in the data set that the store was made of.
         name: the case, for messages.
+        units: what its numbers mean; None tells it by the values.
         device: where to compute.
 
     Returns:
@@ -96,15 +101,25 @@ def generate_noise(
     refuse_protected(Lookup(store, image, name))
     settings = _Settings.of(store)
     surrogates, channels = _surrogates(store, settings)
-    _require_units(image, settings.window, name)
-    item = {"image": _on_grid_of(store, image, name), "label": label, "name": name}
+    item = {"image": _on_grid_of(store, image, name), "label": label, "name": name, "units": units}
     with TemporaryDirectory(prefix="monai_salm-") as folder:
         workspace = Workspace(Path(folder))
         cases = _take_in(workspace, item, settings)
         _require_fit(cases, settings.view, channels)
         where = resolve_device(device)
-        job = Job(cases, workspace, _no_network, lambda _: None, settings.recipe, where, settings.seed, lambda _: None)
-        noise = _finished(job, settings.method.run_frozen(job, surrogates))
+        job = Job(
+            cases,
+            workspace,
+            _no_network,
+            lambda _: None,
+            settings.recipe,
+            where,
+            settings.seed,
+            lambda _: None,
+            settings.key,
+            settings.plain_class,
+        )
+        noise = _finished(job, run_frozen(settings.method, job, surrogates))
     store.add([noise])
     return store[digest]
 
@@ -112,28 +127,27 @@ def generate_noise(
 def _take_in(workspace: Workspace, item: Mapping[str, Any], settings: _Settings) -> Cases:
     task, window = settings.task, settings.window
     workspace.take_in(scan([item], task, window, settings.method.epsilon, "image", "label"))
-    grids, names = workspace.grids, workspace.names
-    assert len(grids) == len(names) == 1
-    cases = workspace.cases(task, window, None, None)
-    return Cases(cases.images, cases.labels, names, task, window, settings.view)
+    names = workspace.names
+    assert len(workspace.budgets) == len(names) == 1
+    return replace(workspace.cases(task, None, None), view=settings.view)
 
 
 def _finished(job: Job, buffer: int) -> Noise:
     """The budget, window and type are enforced here, whatever the method left; noise that changes nothing is refused."""
-    image, grid, name = np.asarray(job.cases.images[0]), job.workspace.grids[0], job.cases.names[0]
-    codes = effective_codes(image, job.workspace.codes(buffer)[0], job.cases.window, grid)
-    noise = Noise.of(image.copy(), codes, grid.quantum, name)
+    image, budget, name = np.asarray(job.cases.images[0]), job.workspace.budgets[0], job.cases.names[0]
+    codes = budget.effective_codes(image, job.workspace.codes(buffer)[0])
+    noise = Noise.of(image.copy(), codes, budget, name)
     if noise.protected == noise.digest:
         raise NoiseStoreError(
             f"case {name!r} got no noise from the store's surrogates: their gradients or the method's steps vanish on its "
-            f"{grid.dtype} grid. Run precompute() with this image in the data set"
+            f"{budget.grid.dtype} grid. Run precompute() with this image in the data set"
         )
     return noise
 
 
 def _surrogates(store: NoiseStore, settings: _Settings) -> tuple[list[nn.Module], int | None]:
     """The kept networks, and the channels they take; none for methods that need none."""
-    if not isinstance(settings.method, BilevelMethod) or settings.method.rounds == 0:
+    if not isinstance(settings.method, BilevelMethod | SALM):
         return [], None
     kept = store.networks()
     if not kept:
@@ -157,16 +171,6 @@ def _rebuild(store: NoiseStore, spec: Mapping[str, Any], weights: Mapping[str, t
 
 def _no_network(number: int) -> nn.Module:
     raise AssertionError("no network is trained for an image that joins a store")
-
-
-def _require_units(image: Array, window: IntensityWindow, name: str) -> None:
-    """Noise of the window's units on a rescaled image would be many times too strong."""
-    guess = rescaled(image, window)
-    if guess is not None:
-        raise DataError(
-            f"case {name!r} seems to be {guess}: its values run from {image.min():g} to {image.max():g}, the store's window is "
-            f"{window.low:g} to {window.high:g}. Place SALMProtectd right after LoadImaged, before whatever changes intensities"
-        )
 
 
 def _on_grid_of(store: NoiseStore, image: Array, name: str) -> Array:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from monai_salm.intensity import effective_codes
 from monai_salm.methods.base import Job
 from monai_salm.methods.loop import KEPT_SURROGATES
 from monai_salm.progress import Progress
@@ -25,8 +24,16 @@ logger = logging.getLogger(__name__)
 OUTCOME: dict[str, Any] = {"rounds": 0, "errors": [], "threads": 0}
 
 
-def write_store(path: Path, job: Job, buffer: int, meta: dict[str, Any]) -> None:
-    """Write the store beside its final name and rename it when it is whole."""
+def write_store(path: Path, job: Job, buffer: int, meta: dict[str, Any], restart_every: int) -> None:
+    """Write the store beside its final name and rename it when it is whole.
+
+    Args:
+        path: final name.
+        job: the data set, with its workspace.
+        buffer: the code buffer that holds the noise.
+        meta: the store's description.
+        restart_every: rounds after which a fresh surrogate was taken; 0 is never.
+    """
     workspace = job.workspace
     state = workspace.checkpoint()
     temporary = workspace.folder / "store.db"
@@ -35,7 +42,7 @@ def write_store(path: Path, job: Job, buffer: int, meta: dict[str, Any]) -> None
     store.add(_finished_noise(job, buffer))
     rounds = state.get("rounds", 0)
     for number in range(max(0, rounds - KEPT_SURROGATES), rounds):
-        spec = job.surrogate_spec(_restart_of(meta["method"], number))
+        spec = job.surrogate_spec(number // restart_every if restart_every else 0)
         if spec is not None:
             store.add_network(spec, workspace.load_tensors(f"network.{number % (KEPT_SURROGATES + 1)}"))
     store.close()
@@ -60,21 +67,16 @@ def _move_aside(path: Path) -> None:
         logger.warning("copies were published with the earlier noise in %s; it is now %s", path, place)
 
 
-def _restart_of(method: dict[str, Any], number: int) -> int:
-    every = method.get("restart_every", 0)
-    return number // every if every else 0
-
-
 def _finished_noise(job: Job, buffer: int) -> Iterator[Noise]:
     """The budget, window and type are enforced here, whatever the method left; noise of zeros is refused."""
     codes = job.workspace.codes(buffer)
     for case, image in enumerate(job.cases.images):
-        grid, name = job.workspace.grids[case], job.cases.names[case]
-        effective = effective_codes(image, codes[case], job.cases.window, grid)
+        budget, name = job.workspace.budgets[case], job.cases.names[case]
+        effective = budget.effective_codes(np.asarray(image), codes[case])
         if not np.any(effective):
             raise NoiseStoreError(
-                f"case {name!r} got no noise: nothing of it is left on its {grid.dtype} grid and inside the window. Use a larger "
-                "step_size or epsilon, or a window that holds the image's values"
+                f"case {name!r} got no noise: nothing of it is left on its {budget.grid.dtype} grid and inside the window. Use a "
+                "larger step_size or epsilon, or a window that holds the image's values"
             )
         job.report(Progress("write", case + 1, len(job.cases), name))
-        yield Noise.of(np.asarray(image), effective, grid.quantum, name)
+        yield Noise.of(np.asarray(image), effective, budget, name)

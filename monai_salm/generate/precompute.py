@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import monai
 import numpy as np
@@ -19,20 +19,22 @@ from torch import nn
 
 from monai_salm._version import __version__
 from monai_salm.cases import Cases
-from monai_salm.digest import content_digest
-from monai_salm.intensity import IntensityWindow
+from monai_salm.generate.resuming import agreed, continue_or_start, open_workspace
+from monai_salm.generate.writer import write_store
 from monai_salm.joining import joined, rank_device
-from monai_salm.methods import Method
-from monai_salm.methods.base import Job
+from monai_salm.methods import SALM, ClassTexture, Method, loop_of, recommended
+from monai_salm.methods.base import Job, run
+from monai_salm.methods.textures import texture_key
 from monai_salm.networks import SEGMENTATION_NETWORKS, NetworkFactory, build_network, seeded
+from monai_salm.networks.devices import resolve_device
+from monai_salm.noise.digest import content_digest
+from monai_salm.noise.units import Array
+from monai_salm.noise.window import AutomaticWindow, ChannelWindows, WindowRule
 from monai_salm.progress import Progress
 from monai_salm.recipes import Recipe, default_recipe
-from monai_salm.resuming import agreed, continue_or_start, open_workspace
 from monai_salm.scan import MapDataset, ScannedCase, scan
 from monai_salm.store import NoiseStore, NoiseStoreError
-from monai_salm.store_writer import write_store
 from monai_salm.tasks import Task
-from monai_salm.training import resolve_device
 from monai_salm.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -45,9 +47,9 @@ def precompute(
     dataset: MapDataset,
     store: str | os.PathLike[str],
     *,
-    method: Method,
+    method: Method | None = None,
     task: Task,
-    window: IntensityWindow,
+    window: WindowRule | Sequence[WindowRule] | None = None,
     image_key: str = "image",
     label_key: str = "label",
     surrogate: Surrogate | None = None,
@@ -70,9 +72,11 @@ def precompute(
         dataset: map-style, dictionaries, deterministic transforms only; images ``(channel, *spatial)`` in their stored
             type, before anything that resamples or rescales.
         store: path of the store.
-        method: a noise method with its settings, as ``SALM(mask_ratio=0.3)``.
+        method: a noise method with its settings, as ``SALM(mask_ratio=0.4)``; None is ``recommended(...)``.
         task: the learning problem that the labels state.
-        window: intensity window, stored units.
+        window: what each image shows as [0, 1], of which epsilon is a share: ``FixedWindow(low, high)`` in real units,
+            ``PercentileWindow(low, high)`` of each image and channel, ``IntensityWindow(low, high)`` in stored units, or one for
+            each channel. None chooses for each image: 0 to 255 for pictures of 8 bits, a fixed window for CT, else percentiles.
         image_key: key of the image.
         label_key: key of the label.
         surrogate: a network's name, several names to take in turn at each restart, or a factory called with
@@ -101,8 +105,7 @@ def precompute(
     path = Path(store)
     if not isinstance(seed, int) or seed < 0:
         raise ValueError(f"seed must be a whole number from 0, got {seed!r}")
-    if not isinstance(window, IntensityWindow):
-        raise TypeError(f"window must be an IntensityWindow, such as IntensityWindow(0, 255), got {window!r}")
+    rule = window_rule(window)
     chosen = _surrogate_names(surrogate, task, width)
     resolved = resolve_device(device)
     if overwrite and path.exists():
@@ -115,14 +118,17 @@ def precompute(
             if workspace.role == "guest":
                 skipped = workspace.load_index()
             else:
-                cases = scan(dataset, task, window, method.epsilon, image_key, label_key, skipped)
+                epsilon = method.epsilon if method else SALM().epsilon
+                cases = scan(dataset, task, rule, epsilon, image_key, label_key, skipped)
                 workspace.take_in(_counted(cases, dataset, report))
                 if world.size > 1:
                     workspace.save_index(skipped)
-        clean = workspace.cases(task, window, patch_size, view_size)
+        spatial_dims = len(workspace.shapes[0]) - 1
+        method = method or recommended(task, spatial_dims)
+        method.require_fit(task, spatial_dims)
+        loop = loop_of(method)
+        clean = workspace.cases(task, patch_size, view_size, loop.whole_side(task, spatial_dims) if loop else None)
         networks = chosen or (default_surrogate(task, clean.spatial_dims),)
-        count = len(networks) if isinstance(networks, tuple) else 1
-        method = method.resolved(task, clean.spatial_dims, clean.labels, count)
         alone = networks[0] if isinstance(networks, tuple) and len(networks) == 1 else None
         recipe = recipe or default_recipe(task, clean.spatial_dims, alone)
         pool = _SurrogatePool(networks, clean, width)
@@ -130,12 +136,13 @@ def precompute(
             "method": method.spec(),
             "epsilon": method.epsilon,
             "task": task.spec(),
-            "window": [window.low, window.high],
+            "window": rule.spec(),
+            "mask_share": mask_share(method),
+            "plain_class": plain_class(method, task, clean.labels),
             "view": asdict(clean.view),
             "surrogate": list(networks) if isinstance(networks, tuple) else _factory_name(networks),
             "width": width,
-            # A setting that came later is recorded only where it is used, so that earlier stores are still known.
-            "recipe": {key: value for key, value in asdict(recipe).items() if key != "compile" or value},
+            "recipe": asdict(recipe),
             "seed": seed,
             "device": torch.cuda.get_device_name(resolved) if resolved.type == "cuda" else resolved.type,
             "versions": {"monai_salm": __version__, "torch": torch.__version__, "monai": monai.__version__},
@@ -145,14 +152,51 @@ def precompute(
         }
         meta = agreed(world, json.loads(json.dumps(meta)))
         if continue_or_start(world, path, meta, workspace, overwrite):
-            job = Job(clean, workspace, pool.build, pool.spec, recipe, resolved, seed, report, world)
+            key = texture_key(seed, workspace.digests)
+            plain = cast("int | None", meta["plain_class"])
+            job = Job(clean, workspace, pool.build, pool.spec, recipe, resolved, seed, report, key, plain, world)
             with _reproducible(workspace.checkpoint()["threads"]):
-                buffer = method.run(job)
+                buffer = run(method, job)
                 with world.step():
                     if world.rank == 0:
-                        write_store(path, job, buffer, meta)
+                        every = loop.restart_every if loop else 0
+                        write_store(path, job, buffer, {**meta, "key": key.hex()}, every)
         workspace.remove()
     return NoiseStore(path)
+
+
+def window_rule(window: object) -> WindowRule:
+    """The rule that was given: one, one for each channel, or None for the automatic one.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    if window is None:
+        return AutomaticWindow()
+    if isinstance(window, list | tuple) and window and all(hasattr(part, "of") for part in window):
+        return ChannelWindows(tuple(window))
+    if not hasattr(window, "of"):
+        raise TypeError(
+            "window must be FixedWindow(low, high), PercentileWindow(low, high), IntensityWindow(low, high), a list with one for "
+            f"each channel, or None, got {window!r}"
+        )
+    return cast(WindowRule, window)
+
+
+def mask_share(method: Method) -> float:
+    """Largest share of an image's elements that the method's noise may touch."""
+    loop = loop_of(method)
+    return 1.0 if loop is None else loop.mask.share
+
+
+def plain_class(method: Method, task: Task, labels: Sequence[Array]) -> int | None:
+    """The class without a texture: the rarest, so that answering it is right as seldom as can be; None if each has one."""
+    texture = getattr(method, "perturbation", None)
+    several = task.kind == "segmentation" or getattr(task, "multi_label", False)
+    if several or not isinstance(texture, ClassTexture) or not texture.plain:
+        return None
+    counts = np.bincount([int(label) for label in labels], minlength=task.num_classes)
+    return int(np.where(counts > 0, counts, counts.max(initial=0) + 1).argmin())
 
 
 @dataclass(frozen=True)

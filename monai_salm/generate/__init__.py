@@ -1,0 +1,1 @@
+"""Data set and method to noise store."""

@@ -1,0 +1,291 @@
+"""Which elements of an image noise may change: masks as settings, and the functions that choose them; any rank."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from monai_salm.cases import Slices
+from monai_salm.methods.base import require
+from monai_salm.noise.units import Array
+
+_SCOPES = ("sample", "step")
+_PARTS = ("both", "contour", "texture")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mask(ABC):
+    """Settings of a mask."""
+
+    name: ClassVar[str]
+
+    @property
+    def share(self) -> float:
+        """Largest share of an image's elements that the mask may hold."""
+        return 1.0
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the mask of an image is chosen once, before its noise, and kept."""
+        return False
+
+    @property
+    def smoothing(self) -> int:
+        """Edge of the neighbourhood that a gradient is averaged over before elements are chosen, elements of the view."""
+        return 1
+
+    def choose(
+        self, score: torch.Tensor, image: torch.Tensor, carriers: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor | None:
+        """The elements that noise may change.
+
+        Args:
+            score: gradient magnitude of the surrogate's loss, averaged, ``(batch, channel, *spatial)``.
+            image: the images without noise, in [0, 1], same shape.
+            carriers: elements that can carry noise at all, boolean, same shape.
+            generator: source of randomness, on the CPU.
+
+        Returns:
+            Boolean tensor of that shape, or None for all elements.
+        """
+        return None
+
+    def support(self, label: Array, tile: Slices) -> Array | None:
+        """Elements of a tile that may ever carry noise by the label alone, a boolean array of its shape; None for all.
+
+        Args:
+            label: the whole label of the case.
+            tile: the part of the image in question.
+        """
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Everything(Mask):
+    """All elements."""
+
+    name: ClassVar[str] = "everything"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Share(Mask):
+    """A share of the elements of each image.
+
+    Args:
+        ratio: share of an image's elements, in (0, 1].
+        scope: ``"sample"`` for one mask an image, ``"step"`` for another mask at each noise step.
+    """
+
+    ratio: float = 0.3
+    scope: str = "sample"
+
+    def __post_init__(self) -> None:
+        require(0 < self.ratio <= 1, "mask ratio", "in (0, 1]", self.ratio)
+        require(self.scope in _SCOPES, "mask scope", f"one of {_SCOPES}", self.scope)
+
+    @property
+    def share(self) -> float:
+        return self.ratio if self.fixed else 1.0
+
+    @property
+    def fixed(self) -> bool:
+        return self.scope == "sample"
+
+    def choose(
+        self, score: torch.Tensor, image: torch.Tensor, carriers: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
+        k = mask_size(score[0].numel(), self.ratio)
+        ranked = self._rank(score, image, generator).masked_fill(~carriers, -1.0)
+        return topk_mask(ranked, k) & carriers
+
+    @abstractmethod
+    def _rank(self, score: torch.Tensor, image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Numbers of at least 0, the largest for the elements to choose first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopK(_Share):
+    """The elements with the largest gradients: SALM's mask (arXiv 2403.10573).
+
+    Args:
+        ratio: share of an image's elements, in (0, 1].
+        scope: ``"sample"`` for one mask an image, ``"step"`` for another mask at each noise step.
+        area: edge of the neighbourhood that gradients are averaged over, elements of what the surrogate sees, odd; 1 chooses
+            elements one by one.
+    """
+
+    area: int = 1
+    name: ClassVar[str] = "top_k"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.area >= 1 and self.area % 2 == 1, "mask area", "odd and at least 1", self.area)
+
+    @property
+    def smoothing(self) -> int:
+        return self.area
+
+    def _rank(self, score: torch.Tensor, image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        return score
+
+
+@dataclass(frozen=True, kw_only=True)
+class Random(_Share):
+    """Elements drawn at random: the control of equal ratio."""
+
+    name: ClassVar[str] = "random"
+
+    def _rank(self, score: torch.Tensor, image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        return torch.rand(score.shape, generator=generator).to(score.device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foreground(_Share):
+    """Elements drawn at random among those above their image's mean."""
+
+    name: ClassVar[str] = "foreground"
+
+    def _rank(self, score: torch.Tensor, image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        flat = image.flatten(1)
+        above = flat > flat.mean(dim=1, keepdim=True)
+        above |= ~above.any(dim=1, keepdim=True)  # a constant image has no foreground: all of it counts
+        drawn = torch.rand(flat.shape, generator=generator).to(image.device)
+        return drawn.masked_fill(~above, -1.0).view_as(image)
+
+    def choose(
+        self, score: torch.Tensor, image: torch.Tensor, carriers: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
+        ranked = self._rank(score, image, generator).masked_fill(~carriers, -1.0)
+        return topk_mask(ranked, mask_size(score[0].numel(), self.ratio)) & (ranked >= 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region(Mask):
+    """The labelled region of a segmentation and its surroundings, in the manner of UMed (Lin et al., arXiv 2403.14250).
+
+    A map of nothing but background counts as region throughout, lest the image stay as it was.
+
+    Args:
+        margin: elements around the foreground (label above 0), along every axis and diagonal.
+        part: ``"both"`` is the foreground with its margin, ``"texture"`` the foreground alone, and ``"contour"`` the margin
+            on either side of its boundary.
+    """
+
+    margin: int = 3
+    part: str = "both"
+    name: ClassVar[str] = "region"
+
+    def __post_init__(self) -> None:
+        require(self.margin >= 0, "margin", "at least 0", self.margin)
+        require(self.part in _PARTS, "part", f"one of {_PARTS}", self.part)
+        if self.part == "contour" and self.margin == 0:
+            raise ValueError('part "contour" needs a margin of at least 1, got 0')
+
+    def support(self, label: Array, tile: Slices) -> Array:
+        if not label.any():
+            return np.ones([s.stop - s.start for s in tile], bool)
+        # With a rim, so that what lies beyond the tile counts.
+        starts = [max(0, s.start - self.margin) for s in tile]
+        wide = tuple(slice(start, s.stop + self.margin) for start, s in zip(starts, tile, strict=True))
+        inside = np.asarray(label[wide]) > 0
+        region = inside if self.part == "texture" else dilated(inside, self.margin)
+        if self.part == "contour":
+            region = region & dilated(~inside, self.margin)
+        return region[tuple(slice(s.start - at, s.stop - at) for s, at in zip(tile, starts, strict=True))]
+
+
+MASKS: dict[str, type[Mask]] = {mask.name: mask for mask in (TopK, Everything, Random, Foreground, Region)}
+
+
+def mask_size(elements: int, ratio: float) -> int:
+    """Number of elements a mask selects: ``round(ratio * elements)``, at least one.
+
+    Args:
+        elements: elements of one image (channels included).
+        ratio: share in (0, 1].
+    """
+    return max(1, round(ratio * elements))
+
+
+def topk_mask(score: torch.Tensor, k: int) -> torch.Tensor:
+    """Select exactly the ``k`` elements of each sample with the largest score; which of equal ones is unspecified.
+
+    Args:
+        score: ``(batch, *any)``, for SALM the gradient magnitude (arXiv 2403.10573).
+        k: elements to select in each sample.
+
+    Returns:
+        Boolean tensor of the same shape with exactly ``min(k, elements)`` True per sample.
+    """
+    flat = score.flatten(1)
+    if k >= flat.shape[1]:
+        return torch.ones_like(score, dtype=torch.bool)
+    if score.device.type == "cpu" and score.dtype == torch.float32:
+        return _above_threshold(flat.detach(), k).view_as(score)
+    indices = flat.topk(k, dim=1, sorted=False).indices
+    mask = torch.zeros_like(flat, dtype=torch.bool).scatter_(1, indices, True)
+    return mask.view_as(score)
+
+
+def _above_threshold(flat: torch.Tensor, k: int) -> torch.Tensor:
+    """What is above the k-th largest score, and the first of what equals it.
+
+    Measured for samples of 784 to two million elements, numpy's partition takes a half to a tenth of the time of torch's topk;
+    torch's kthvalue takes as long as that, a histogram lies between (docs/experiments.md).
+    """
+    scores = flat.numpy()
+    threshold = np.partition(scores, scores.shape[1] - k, axis=1)[:, -k][:, None]
+    mask = scores >= threshold
+    for row, chosen in enumerate(mask):
+        surplus = np.count_nonzero(chosen) - k
+        if surplus < 0:  # what is not a number counts as the largest, in numpy's order and torch's
+            inf = float("inf")
+            return _above_threshold(flat.nan_to_num(nan=inf, posinf=inf, neginf=-inf), k)
+        if surplus:
+            equal = np.flatnonzero(scores[row] == threshold[row])
+            chosen[equal[len(equal) - surplus :]] = False
+    return torch.from_numpy(mask)
+
+
+def local_mean(score: torch.Tensor, edge: int) -> torch.Tensor:
+    """Mean over the cube of neighbours around each element, channel by channel, of those inside the image.
+
+    Args:
+        score: ``(batch, channel, *spatial)``, 2D or 3D.
+        edge: of the cube, elements, odd, or what fits into a shorter axis; 1 gives the score itself.
+
+    Returns:
+        Tensor of the same shape.
+    """
+    if edge == 1:
+        return score
+    pool, rank = (F.avg_pool2d, 2) if score.ndim == 4 else (F.avg_pool3d, 3)
+    for axis, side in enumerate(score.shape[2:]):  # one axis after the other: the same mean in a fraction of the time
+        length = min(edge, side - (side + 1) % 2)
+        sizes = [length if other == axis else 1 for other in range(rank)]
+        score = pool(score, sizes, stride=1, padding=[size // 2 for size in sizes], count_include_pad=False)
+    return score
+
+
+def dilated(mask: Array, margin: int) -> Array:
+    """All elements within ``margin`` of the mask, along every axis and diagonal.
+
+    Args:
+        mask: boolean, any rank.
+        margin: elements.
+    """
+    grown = mask
+    for axis in range(mask.ndim):
+        source = grown
+        grown = source.copy()
+        for shift in range(1, min(margin, mask.shape[axis] - 1) + 1):
+            low = tuple(slice(None, -shift) if a == axis else slice(None) for a in range(mask.ndim))
+            high = tuple(slice(shift, None) if a == axis else slice(None) for a in range(mask.ndim))
+            grown[high] |= source[low]
+            grown[low] |= source[high]
+    return grown

@@ -1,0 +1,78 @@
+"""The settings that are recommended for a learning problem, complete; and settings read back from their plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from monai_salm.methods.ar import AR
+from monai_salm.methods.base import Method
+from monai_salm.methods.em import EM
+from monai_salm.methods.lsp import LSP
+from monai_salm.methods.masks import MASKS
+from monai_salm.methods.perturbations import PERTURBATIONS, ClassTexture
+from monai_salm.methods.random_noise import RandomNoise
+from monai_salm.methods.rem import REM, SEM
+from monai_salm.methods.salm import SALM
+from monai_salm.methods.segmentation import InterSliceEM, RoiEM
+from monai_salm.methods.settings import BilevelMethod
+from monai_salm.methods.tap import TAP
+from monai_salm.tasks import Task
+
+METHODS: dict[str, type[Method]] = {
+    method.name: method for method in (SALM, EM, REM, SEM, TAP, LSP, AR, InterSliceEM, RoiEM, RandomNoise)
+}
+# Settings that are settings themselves, by the name of their field.
+_NESTED: dict[str, Mapping[str, type[Any]]] = {"mask": MASKS, "perturbation": PERTURBATIONS}
+
+
+def recommended(task: Task, spatial_dims: int, image_size: Sequence[int] = (), epsilon: float = 8 / 255) -> SALM:
+    """Complete settings for a learning problem, by measurement (docs/experiments.md).
+
+    Args:
+        task: the learning problem.
+        spatial_dims: 2 or 3.
+        image_size: spatial size of the images; empty if they differ.
+        epsilon: budget as a fraction of each image's window.
+    """
+    if task.kind == "segmentation":
+        # A network answers voxel by voxel at the resolution of the files: only the finest texture fits into a thin structure, and
+        # labels without it teach the anatomy.
+        texture = ClassTexture(period=2.0, sees_texture=True, surrogate_steps=150)
+        return SALM(epsilon=epsilon, mask_ratio=0.5, mask_area=5, perturbation=texture)
+    return SALM(epsilon=epsilon)
+
+
+def loop_of(method: Method) -> BilevelMethod | None:
+    """The settings of the loop that makes a method's noise; None if it needs no networks."""
+    if isinstance(method, SALM):
+        return method.loop()
+    return method if isinstance(method, BilevelMethod) else None
+
+
+def method_from_spec(spec: Mapping[str, Any]) -> Method:
+    """The settings that ``Method.spec`` describes.
+
+    Args:
+        spec: plain values, with the method's name.
+
+    Raises:
+        KeyError, TypeError, ValueError: for an unknown name, a missing setting, or one that is not known.
+    """
+    values = dict(spec)
+    kind = METHODS[values.pop("name")]
+    return kind(**_complete(kind, values))
+
+
+def _complete(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:
+    """The values with settings inside them built; all of them must be there, for a default may have changed since."""
+    missing = sorted({field.name for field in fields(kind)} - set(values))
+    if missing:
+        raise KeyError(f"no {', '.join(missing)}")
+    for name, kinds in _NESTED.items():
+        if name in values:
+            inner = dict(values[name])
+            own = kinds[inner.pop("name")]
+            values[name] = own(**_complete(own, inner))
+    return values

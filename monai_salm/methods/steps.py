@@ -1,0 +1,294 @@
+"""Noise steps of one round: masks are chosen, and every case's noise descends against a frozen surrogate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from monai_salm.cases import Cases, Slices, shuffled_batches
+from monai_salm.methods.base import Job
+from monai_salm.methods.masks import local_mean
+from monai_salm.methods.settings import BilevelMethod
+from monai_salm.methods.units import Unit, class_owners, mean_error, workers
+from monai_salm.networks.devices import to_device
+from monai_salm.noise.units import Array
+from monai_salm.training import Trainer
+
+# Elements of an image that a network takes whole where only its gradient is asked for, and what its sides are padded to.
+_WHOLE, _HALVED = 2**20, 16
+
+
+class NotFiniteError(RuntimeError):
+    """Noise gradients overflowed in bfloat16; the round is done again in float32."""
+
+
+@dataclass(frozen=True)
+class Clean:
+    """A batch of images of one shape as noise steps need them; all tensors are ``(batch, channel, ...)``.
+
+    Args:
+        images: normalised.
+        lower: smallest code of each element.
+        upper: largest code of each element.
+        shares: one code as a share of the window's width, for each channel.
+        lengths: a noise step in codes, for each channel.
+    """
+
+    images: torch.Tensor
+    lower: torch.Tensor
+    upper: torch.Tensor
+    shares: torch.Tensor
+    lengths: torch.Tensor
+
+    @property
+    def carriers(self) -> torch.Tensor:
+        """Elements that can carry noise."""
+        return (self.lower < 0) | (self.upper > 0)
+
+    def clip(self, codes: torch.Tensor) -> torch.Tensor:
+        """Codes within their bounds."""
+        return torch.minimum(torch.maximum(codes, self.lower), self.upper)
+
+
+class NoiseStep:
+    """Noise steps against one frozen surrogate; every unit touches only its own cases, so units run in any order.
+
+    Args:
+        method: what a step does.
+        job: the data set.
+        trainer: computes with the surrogate.
+        frozen: the surrogate, frozen.
+        number: of the round.
+    """
+
+    def __init__(self, method: BilevelMethod, job: Job, trainer: Trainer, frozen: nn.Module, number: int) -> None:
+        self.method, self.job, self.trainer, self.frozen = method, job, trainer, frozen
+        self.cases, self.number = job.cases, number
+
+    def improve(
+        self, unit: Unit, source: Sequence[Array], target: Sequence[Array], masks: Sequence[Array] | None
+    ) -> float:
+        """Write the unit's improved noise into ``target`` and return its mean error at the last step."""
+        generator = self.job.generator(2, self.number, unit.index)
+        for case in unit.cases:
+            target[case][...] = source[case]
+        bounds, errors = self._bounds(unit.cases), []
+        for tile in unit.tiles:
+            region = (slice(None), *tile)
+            codes = self._load([target[c][region] for c in unit.cases])
+            fixed = None if masks is None else self._load([masks[c][region] for c in unit.cases]) > 0
+            clean = self._clean(unit.cases, tile, bounds)
+            codes, error = self._descend(unit, tile, clean, codes, fixed, generator)
+            whole = codes.round().cpu().numpy()
+            for row, case in enumerate(unit.cases):
+                target[case][region] = whole[row].astype(target[case].dtype)
+            errors.append(error)
+        return float(np.mean(errors))
+
+    def _descend(
+        self,
+        unit: Unit,
+        tile: Slices,
+        clean: Clean,
+        codes: torch.Tensor,
+        fixed: torch.Tensor | None,
+        generator: torch.Generator,
+    ) -> tuple[torch.Tensor, float]:
+        error = 0.0
+        targets = self._aims([(c, tile) for c in unit.cases])
+        codes = clean.clip(codes if fixed is None else codes * fixed)
+        for _ in range(0 if unit.still else self.method.num_steps):
+            gradient, error = self.gradient(clean, codes, targets, generator)
+            allowed = self._choose(gradient, clean, generator) if fixed is None else fixed
+            direction = gradient.sign_() if allowed is None else gradient.sign_().mul_(allowed)
+            codes = clean.clip(codes.sub_(direction * clean.lengths))
+        return codes, error
+
+    def _choose(self, gradient: torch.Tensor, clean: Clean, generator: torch.Generator) -> torch.Tensor | None:
+        score = local_mean(gradient.abs(), self.method.mask.smoothing)
+        return self.method.mask.choose(score, clean.images, clean.carriers, generator)
+
+    def gradient(
+        self, clean: Clean, codes: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, float]:
+        """Gradient of the loss with respect to the noise, as a fraction of the window's width, mean over the method's draws;
+        and the error of the noisy batch."""
+        gradients, errors = [], []
+        for _ in range(self.method.noise_draws):  # one at a time, so that memory does not grow with the draws
+            gradient, error = self._drawn_gradient(clean, codes, targets, generator)
+            gradients.append(gradient)
+            errors.append(error)
+        total = gradients[0] if len(gradients) == 1 else torch.stack(gradients).mean(0)
+        if self.method.has_penalty:
+            noise = (codes * clean.shares).requires_grad_(True)
+            penalty = self.method.penalty(noise, clean.images)
+            if penalty is not None:
+                total = total + torch.autograd.grad(penalty, noise)[0]
+        _require_finite(total)
+        return total * clean.carriers, float(np.mean(errors))
+
+    def _drawn_gradient(
+        self, clean: Clean, codes: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, float]:
+        noise = (codes * clean.shares).requires_grad_(True)
+        # Noise never leaves the window, so nothing is to be clipped any more.
+        inputs = self.cases.view.resize(clean.images + noise)
+        inputs, targets = self.method.noise_inputs(self._loss, inputs, targets, generator)
+        logits = self.trainer.forward(inputs, self.frozen)
+        (gradient,) = torch.autograd.grad(self.cases.task.loss(logits, targets), noise)
+        return gradient, float(self.cases.task.error(logits.detach(), targets))
+
+    def fix_masks(self, unit: Unit, masks: Sequence[Array], source: Sequence[Array]) -> None:
+        """Choose the unit's masks for good: the significant elements of the whole image, as the surrogate sees it.
+
+        Args:
+            unit: the cases.
+            masks: of all cases; those of the unit are written.
+            source: the noise of all cases.
+        """
+        generator = self.job.generator(3, unit.index)
+        seen = self.job.workspace.noisy(self.cases, source) if self.method.trains_on_noise else self.cases
+        scores = self._scores(seen, unit)
+        for row, case in enumerate(unit.cases):  # one at a time: images may be large
+            image = np.asarray(self.cases.images[case])
+            lower, upper = self.job.workspace.budgets[case].code_bounds(image)
+            carriers = torch.from_numpy((lower < 0) | (upper > 0))[None]
+            # Significant places, in all their channels.
+            score = scores[row].to(torch.float32).mean(1, keepdim=True).expand_as(carriers).contiguous()
+            whole = tuple(slice(0, n) for n in image.shape[1:])
+            shown = self.cases.normalized(case, whole)[None]
+            chosen = self.method.mask.choose(score, shown, carriers, generator)
+            assert chosen is not None
+            begun = torch.from_numpy(np.asarray(source[case]) != 0)[None]
+            if (
+                begun.any() and not (begun & chosen).any()
+            ):  # a small region of a label map, beside all that is significant
+                chosen = self.method.mask.choose(score, shown, carriers & begun, generator)
+                assert chosen is not None
+            masks[case][...] = chosen[0].numpy()
+
+    def _scores(self, seen: Cases, unit: Unit) -> list[torch.Tensor]:
+        """Gradient magnitude of the loss in every place of the unit's images, averaged over areas: ``(1, channel, *spatial)``."""
+        edge, shape = self.method.mask.smoothing, seen.images[unit.cases[0]].shape
+        if seen.view.kind != "patch":
+            found = local_mean(self._magnitude(seen, unit, unit.tiles[0]), edge)
+            if found.shape[2:] != shape[1:]:
+                mode = "bilinear" if found.ndim == 4 else "trilinear"
+                return [F.interpolate(row[None], shape[1:], mode=mode, align_corners=False) for row in found]
+            return list(found[:, None])
+        if self.cases.task.kind == "segmentation" and math.prod(shape) <= _WHOLE:
+            return list(local_mean(self._whole_magnitude(seen, unit, shape[1:]), edge)[:, None])
+        whole = torch.zeros(len(unit.cases), *shape)
+        for tile in unit.tiles:
+            whole[(slice(None), slice(None), *tile)] = self._magnitude(seen, unit, tile)
+        return list(local_mean(whole, edge)[:, None])
+
+    def _magnitude(self, seen: Cases, unit: Unit, tile: Slices) -> torch.Tensor:
+        """Magnitude of the loss' gradient at the images as the surrogate sees them, on the CPU."""
+        regions = [(case, tile) for case in unit.cases]
+        return self._gradient_of(seen.inputs(regions), seen.targets(regions))
+
+    def _whole_magnitude(self, seen: Cases, unit: Unit, shape: Sequence[int]) -> torch.Tensor:
+        """As ``_magnitude``, of whole images that are otherwise seen in patches: padded to what networks can halve."""
+        tile = tuple(slice(0, side) for side in shape)
+        pads = [pad for side in reversed(shape) for pad in (0, -side % _HALVED)]
+        inputs = torch.stack([seen.normalized(case, tile) for case in unit.cases])
+        targets = seen.targets([(case, tile) for case in unit.cases])
+        padded = F.pad(targets[:, None].float(), pads, mode="replicate")[:, 0].to(targets.dtype)
+        found = self._gradient_of(F.pad(inputs, pads, mode="replicate"), padded)
+        return found[(slice(None), slice(None), *tile)]
+
+    def _gradient_of(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        inputs = to_device(inputs, self.job.device).requires_grad_(True)
+        targets = to_device(targets, self.job.device)
+        loss = self.cases.task.loss(self.trainer.forward(inputs, self.frozen), targets)
+        (gradient,) = torch.autograd.grad(loss, inputs)
+        _require_finite(gradient)
+        return gradient.abs().float().cpu()
+
+    def improve_classes(self, source: Sequence[Array], target: Sequence[Array]) -> float:
+        """Classwise noise: every step follows the mean gradient over a batch of the class."""
+        labels = np.asarray([int(label) for label in self.cases.labels])
+        present = [np.flatnonzero(labels == c) for c in np.unique(labels)]
+        owners = class_owners(self.job)
+        present = [members for members in present if owners[members[0]] == self.job.world.rank]
+        with workers(self.job.device) as pool:
+            errors = list(pool.map(lambda members: self._improve_class(members, source, target), present))
+        return mean_error(errors, [len(members) for members in present])
+
+    def _improve_class(self, members: Array, source: Sequence[Array], target: Sequence[Array]) -> float:
+        generator = self.job.generator(2, self.number, int(self.cases.labels[members[0]]))
+        batches = shuffled_batches(len(members), self.job.recipe.batch_size, generator)
+        whole = tuple(slice(0, n) for n in self.cases.images[0].shape[1:])
+        shared = self._load([_class_noise(source, members)])
+        limits = torch.from_numpy(self.job.workspace.budgets[0].grid.limits(len(whole))).float().to(self.job.device)
+        error = 0.0
+        for _ in range(self.method.num_steps):
+            batch = [int(members[i]) for i in next(batches)]
+            clean = self._clean(batch, whole, self._bounds(batch))
+            targets = self._aims([(c, whole) for c in batch])
+            gradient, error = self.gradient(clean, clean.clip(shared.expand_as(clean.images)), targets, generator)
+            direction = gradient.mean(0, keepdim=True).sign()
+            shared = torch.clamp(shared - clean.lengths[:1] * direction, -limits, limits)
+        for case in members:
+            clipped = self._clean([int(case)], whole, self._bounds([int(case)])).clip(shared.round())
+            target[case][...] = clipped[0].cpu().numpy().astype(target[case].dtype)
+        return error
+
+    def _bounds(self, cases: Sequence[int]) -> list[tuple[Array, Array]]:
+        """Smallest and largest code of every element of whole images: padding shows in the whole only."""
+        found = []
+        for case in cases:
+            image = np.asarray(self.cases.images[case])
+            lower, upper = self.job.workspace.budgets[case].code_bounds(image)
+            support = self.method.mask.support(self.cases.labels[case], tuple(slice(0, n) for n in image.shape[1:]))
+            found.append((lower, upper) if support is None else (lower * support, upper * support))
+        return found
+
+    def _clean(self, cases: Sequence[int], tile: Slices, bounds: Sequence[tuple[Array, Array]]) -> Clean:
+        region, device = (slice(None), *tile), self.job.device
+        budgets = [self.job.workspace.budgets[case] for case in cases]
+        shares = [budget.shares(self.cases.in_channels) for budget in budgets]
+        length = self.method.step_size * self.method.epsilon
+        lengths = [[length / share for share in row] for row in shares]
+        return Clean(
+            images=to_device(torch.stack([self.cases.normalized(case, tile) for case in cases]), device),
+            lower=self._load([lower[region] for lower, _ in bounds]),
+            upper=self._load([upper[region] for _, upper in bounds]),
+            shares=_per_channel(shares, len(tile), device),
+            lengths=_per_channel(lengths, len(tile), device),
+        )
+
+    def _loss(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return self.cases.task.loss(self.trainer.forward(inputs, self.frozen), targets)
+
+    def _aims(self, regions: list[tuple[int, Slices]]) -> torch.Tensor:
+        return self.method.aim(self.cases.task, to_device(self.cases.targets(regions), self.job.device))
+
+    def _load(self, arrays: Sequence[Array]) -> torch.Tensor:
+        return to_device(torch.from_numpy(np.stack(arrays).astype(np.float32)), self.job.device)
+
+
+def _per_channel(values: Sequence[Sequence[float]], rank: int, device: torch.device) -> torch.Tensor:
+    """Numbers of every case and channel as ``(batch, channel, 1, ...)``."""
+    return torch.tensor(values, dtype=torch.float32, device=device).view(len(values), -1, *[1] * rank)
+
+
+def _require_finite(gradient: torch.Tensor) -> None:
+    if not torch.isfinite(gradient.sum()):
+        raise NotFiniteError("gradients of a noise step are not finite")
+
+
+def _class_noise(codes: Sequence[Array], members: Array) -> Array:
+    """A class' noise, from its images: each holds it clipped to what it can carry, so the extremes are the noise."""
+    low = high = codes[members[0]]
+    for case in members[1:]:
+        low, high = np.minimum(low, codes[case]), np.maximum(high, codes[case])
+    noise: Array = np.where(high.astype(np.int64) > -low.astype(np.int64), high, low)
+    return noise

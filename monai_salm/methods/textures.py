@@ -1,0 +1,182 @@
+"""Textures of a class: square waves whose axis, period and place follow from a secret key.
+
+A texture is plus and minus one. Its sign turns along one axis of the image, or along two axes for data sets of many classes. A
+stripe along an axis stays a stripe when the image is mirrored. Its period is given in elements of the *training resolution*, the
+coarsest at which a network is likely to be trained, so that it survives resampling to that resolution (docs/design.md).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_salm.methods.perturbations import ClassTexture
+from monai_salm.noise.units import Units
+
+# Periods of the textures of a data set, as multiples of the shortest one.
+_OCTAVES = (1.0, 1.5, 2.25)
+# The key moves each period by up to this share.
+_DETUNE = 0.05
+
+
+@dataclass(frozen=True)
+class Wave:
+    """A square wave, or the product of several.
+
+    Args:
+        axes: spatial axes along which the sign turns.
+        scales: period along each of them, as a multiple of the texture's period.
+        phases: where it begins along each of them, in periods.
+    """
+
+    axes: tuple[int, ...]
+    scales: tuple[float, ...]
+    phases: tuple[float, ...]
+
+
+def texture_key(seed: int, digests: Sequence[bytes]) -> bytes:
+    """The secret that the textures of a data set follow from: nobody without the originals can compute it.
+
+    Args:
+        seed: of the job.
+        digests: content digests of all original images; their order does not matter.
+    """
+    secret = hashlib.blake2b(str(seed).encode() + b";", digest_size=32)
+    for digest in sorted(digests):
+        secret.update(digest)
+    return secret.digest()
+
+
+def waves_of(key: bytes, count: int, rank: int, crossed: bool = False) -> tuple[Wave, ...]:
+    """A wave for each of ``count`` classes; which class has which follows from the key.
+
+    Args:
+        key: secret of the data set.
+        count: classes with a texture.
+        rank: spatial dimensions.
+        crossed: take products of waves along all axes first, which stand in a small region of a label map too.
+    """
+    return _waves_of(key, count, rank, crossed)
+
+
+@lru_cache(maxsize=32)
+def _waves_of(key: bytes, count: int, rank: int, crossed: bool) -> tuple[Wave, ...]:
+    rng = _generator(key, b"waves")
+    order = rng.permutation(rank)
+    kinds: list[tuple[tuple[int, ...], tuple[float, ...]]] = []
+    for coarsest in range(2, len(_OCTAVES) + 1):  # long periods last: few of them fit into a small image
+        octaves = _OCTAVES[:coarsest]
+        single = [((int(axis),), (octave,)) for octave in octaves for axis in order]
+        double = itertools.product(itertools.combinations(range(rank), 2), itertools.product(octaves, repeat=2))
+        kinds += [kind for kind in (*single, *double) if kind not in kinds]
+    if crossed:
+        every = [(tuple(range(rank)), scales) for scales in itertools.product(_OCTAVES, repeat=rank)]
+        kinds = every + [kind for kind in kinds if kind not in every]
+    while len(kinds) < count:  # more classes than kinds of waves: products with finer steps between the periods
+        products = [kind for kind in kinds if len(kind[0]) > 1]
+        kinds += [(axes, tuple(scale * rng.uniform(0.8, 1.25) for scale in scales)) for axes, scales in products]
+    chosen = kinds[:count]
+    order = rng.permutation(count)
+    waves = []
+    for number in order:
+        axes, scales = chosen[number]
+        tuned = tuple(float(scale * rng.uniform(1 - _DETUNE, 1 + _DETUNE)) for scale in scales)
+        waves.append(Wave(axes, tuned, tuple(float(phase) for phase in rng.random(len(axes)))))
+    return tuple(waves)
+
+
+def texture(wave: Wave, shape: Sequence[int], periods: Sequence[float], shift: float = 0.0) -> NDArray[np.int8]:
+    """The texture on an image's grid.
+
+    Args:
+        wave: of the class.
+        shape: spatial shape.
+        periods: elements of a texture's period along each axis.
+        shift: moves the first axis' phase, in periods.
+
+    Returns:
+        Plus and minus one, of that shape.
+    """
+    result = np.ones([1] * len(shape), np.int8)
+    for number, (axis, scale, phase) in enumerate(zip(wave.axes, wave.scales, wave.phases, strict=True)):
+        places = np.arange(shape[axis]) / (periods[axis] * scale) + phase + (shift if number == 0 else 0.0)
+        signs = np.where(places % 1.0 < 0.5, 1, -1).astype(np.int8)
+        result = result * signs.reshape([-1 if other == axis else 1 for other in range(len(shape))])
+    found: NDArray[np.int8] = np.broadcast_to(result, shape)
+    return found
+
+
+def drawn_shift(key: bytes, digest: bytes, steps: int) -> float:
+    """One of ``steps`` evenly spaced shifts of a period, drawn for an image; 0 for one step.
+
+    Args:
+        key: secret of the data set.
+        digest: of the image's content.
+        steps: number of shifts.
+    """
+    if steps <= 1:
+        return 0.0
+    return int(_generator(key, b"shift" + digest).integers(steps)) / steps
+
+
+def opponent(image: NDArray[Any]) -> NDArray[np.int8]:
+    """The sign of a texture in each channel, ``(channel, 1, ...)``: in colour pictures the second has the opposite one.
+
+    A texture from green to magenta is learned faster than one from dark to light, where anatomy has most of its power. A grey
+    picture in three equal channels stays grey.
+
+    Args:
+        image: ``(channel, *spatial)``.
+    """
+    signs = np.ones([len(image)] + [1] * (image.ndim - 1), np.int8)
+    if len(image) == 3 and not (np.array_equal(image[0], image[1]) and np.array_equal(image[0], image[2])):
+        signs[1] = -1
+    return signs
+
+
+def area_numbers(key: bytes, shape: Sequence[int], periods: Sequence[float]) -> NDArray[np.int64]:
+    """A random number for each area of two periods, the same for all images of a data set, for labels that share an image.
+
+    Args:
+        key: secret of the data set.
+        shape: spatial shape.
+        periods: elements of a texture's period along each axis.
+    """
+    places = [np.floor(np.arange(side) / (2 * period)).astype(int) for side, period in zip(shape, periods, strict=True)]
+    numbers = _generator(key, b"areas").integers(0, 2**16, [int(place[-1]) + 1 for place in places])
+    found: NDArray[np.int64] = numbers[np.ix_(*places)]
+    return found
+
+
+def stored_periods(setting: ClassTexture, shape: Sequence[int], units: Units, per_voxel: bool) -> tuple[float, ...]:
+    """A period of the training resolution in elements of the stored grid, along each axis.
+
+    In 2D the training resolution has ``train_side`` pixels along the shorter side, or half of the image's size where that is
+    more coarse. In 3D its voxels are 1.5 times the stored ones, and at least ``train_spacing``.
+
+    Args:
+        setting: with the period, in elements of the training resolution.
+        shape: spatial shape.
+        units: of the image; voxels of unknown size count as 1 mm.
+        per_voxel: labels are per voxel: such networks are trained at the resolution of the files.
+    """
+    period = setting.period
+    if per_voxel:
+        return (period,) * len(shape)
+    if len(shape) == 2:
+        return (period * max(2.0, min(shape) / setting.train_side),) * 2
+    spacing = units.spacing if len(units.spacing) == len(shape) else (1.0,) * len(shape)
+    return tuple(period * max(1.5, setting.train_spacing / size) for size in spacing)
+
+
+def _generator(key: bytes, purpose: bytes) -> np.random.Generator:
+    """Random numbers of one purpose."""
+    digest = hashlib.blake2b(purpose, key=key[:64], digest_size=16).digest()
+    return np.random.default_rng(np.frombuffer(digest, np.uint32))

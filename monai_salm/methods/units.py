@@ -1,0 +1,98 @@
+"""How the cases of a job are shared out: units of work, and the ranks and threads that do it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from monai_salm.cases import Slices
+from monai_salm.methods.base import Job
+from monai_salm.noise.units import Array
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Cases of one shape whose noise is improved together, tile by tile; or stays as it begins (``still``)."""
+
+    index: int
+    cases: list[int]
+    tiles: list[Slices]
+    still: bool = False
+
+
+def mean_error(errors: Sequence[float], cases: Sequence[int]) -> float:
+    """The mean error of units, by their cases; 0 of none, which a rank may have. A unit that stays as it begins has 0 cases."""
+    return float(np.average(errors, weights=cases)) if sum(cases) else 0.0
+
+
+def unit_owners(job: Job, units: Sequence[Unit]) -> list[int]:
+    """The rank that owns each case, by the unit it is in."""
+    owners = [0] * len(job.cases)
+    costs = [len(unit.cases) * float(np.prod(job.workspace.shapes[unit.cases[0]])) for unit in units]
+    for unit, rank in zip(units, job.world.share(costs), strict=True):
+        for case in unit.cases:
+            owners[case] = rank
+    return owners
+
+
+def class_owners(job: Job) -> list[int]:
+    """The rank that owns each case, by its class: classwise noise is one job a class."""
+    labels = [int(label) for label in job.cases.labels]
+    present = sorted(set(labels))
+    owner = dict(zip(present, job.world.share([1.0] * len(present)), strict=True))
+    return [owner[label] for label in labels]
+
+
+def plan_units(job: Job, still: Callable[[Array], bool] | None = None) -> list[Unit]:
+    """Batches of cases of one shape, each with the tiles that cover its images.
+
+    Args:
+        job: the data set.
+        still: whether the noise of a case with this label stays as it begins; None is no.
+
+    Where ranks share the work, there are as many batches of one size as give each rank the same.
+    """
+    groups: dict[tuple[tuple[int, ...], bool], list[int]] = {}
+    for case, shape in enumerate(job.workspace.shapes):
+        resting = still is not None and still(job.cases.labels[case])
+        groups.setdefault((shape, resting), []).append(case)
+    units: list[Unit] = []
+    for (shape, resting), cases in groups.items():
+        tiles = job.cases.view.tiles(shape[1:])
+        for members in _batches(cases, job.recipe.batch_size, job.world.size):
+            units.append(Unit(len(units), members, tiles, resting))
+    return units
+
+
+def _batches(cases: list[int], batch_size: int, ranks: int) -> list[list[int]]:
+    if ranks == 1:
+        return [cases[start : start + batch_size] for start in range(0, len(cases), batch_size)]
+    count = min(len(cases), -(-len(cases) // (batch_size * ranks)) * ranks)
+    return [cases[len(cases) * i // count : len(cases) * (i + 1) // count] for i in range(count)]
+
+
+class InOrder:
+    """Work done one piece after the other by who asks for it."""
+
+    map = staticmethod(map)
+
+
+@contextmanager
+def workers(device: torch.device) -> Iterator[ThreadPoolExecutor | InOrder]:
+    """One worker a core, each computing on its own: faster than sharing a batch, and equal bytes on any core count.
+
+    A GPU has one queue of work, and CUDA graphs want to be replayed by the thread that recorded them."""
+    if device.type != "cpu":
+        yield InOrder()
+        return
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(threads)
