@@ -17,7 +17,7 @@ import numpy as np
 import zstandard
 
 from monai_salm._blocks import in_threads
-from monai_salm.intensity import Array
+from monai_salm.noise.window import Array
 
 # Ways of packing, the first byte of what is packed. With chained signs a code is told relative to the code before it on its
 # last axis: neighbours often agree, but putting that together takes time on a large image.

@@ -14,9 +14,9 @@ import torch
 
 from monai_salm.demo_data import COUNTS, NOTES, brain_crops, medmnist_archive
 from monai_salm.evaluation import evaluate
+from monai_salm.generate.precompute import precompute
 from monai_salm.layouts import TRAIN, Layout, open_layout
 from monai_salm.methods import SALM, Method
-from monai_salm.precompute import precompute
 from monai_salm.progress import Progress
 from monai_salm.publish import publish, verify
 from monai_salm.report import write_report
@@ -181,7 +181,6 @@ def _protect(
         path,
         method=scale.method,
         task=layout.task(),
-        window=layout.window(),
         surrogate=scale.surrogate,
         device=device,
         seed=seed,

@@ -20,7 +20,7 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_salm.intensity import Array
+from monai_salm.noise.window import Array
 
 TEMPLATE = "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
 SIDE, SPACING = 28, 2.0

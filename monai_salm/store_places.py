@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from monai_salm.digest import DIGEST_SIZE
-from monai_salm.noise import Noise, NoiseStoreError
+from monai_salm.noise.digest import DIGEST_SIZE
+from monai_salm.noise.noise import Noise, NoiseStoreError
 from monai_salm.noise_rows import COLUMNS, KIND, MAX_IMAGES, RowError, images_in_a_row, kind_of, pack_row
 
 # A place is the number of a row, and which of its images it is.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from monai_salm._version import __version__
-from monai_salm.cli import describing, evaluating, planning, protecting
+from monai_salm.cli import describing, evaluating, kept, planning, protecting
 from monai_salm.cli.manual import ManualCommand, ManualGroup, examples
 from monai_salm.cli.method_options import MethodCommand
 from monai_salm.cli.running import verb
@@ -29,7 +29,7 @@ app = typer.Typer(
         monai-salm --install-completion                completion for bash, zsh, fish or PowerShell
         """
     )
-    + "\n\nExit codes: 0 done, 1 failed or partly done, 2 wrong usage.",
+    + "\n\nExit codes: 0 done, 1 failed or partly done, 2 wrong usage, 130 stopped with Ctrl-C.",
     no_args_is_help=True,
     context_settings={"max_content_width": 100},
     pretty_exceptions_enable=False,
@@ -67,7 +67,7 @@ app.command(
     epilog=examples(
         """
         monai-salm plan scans
-        monai-salm plan scans --window -160,240 --mask-scope sample --device cuda:0
+        monai-salm plan scans --window -160,240 --mask-ratio 0.3 --device cuda:0
         """
     ),
 )(verb(planning.plan))
@@ -79,12 +79,14 @@ app.command(
     epilog=examples(
         """
         monai-salm protect scans scans_public
-        monai-salm protect ct ct_public --window -160,240 --epsilon 4/255    CT, soft tissue, in HU
-        monai-salm protect set.npz public.npz --views orthogonal_projection
+        monai-salm protect ct ct_public --window -160,240 --epsilon 4/255           CT, soft tissue, in HU
+        monai-salm protect mri mri_public --window percentile:0.5,99.5              each image by its own percentiles
+        monai-salm protect pet_ct public --window '-160,240;percentile:0.5,99.5'    a rule for each channel
+        monai-salm protect scans scans_public --perturbation error_minimizing       the noise of the paper
         monai-salm protect scans scans_public --splits train,val --store /private/scans.db
         """
     ),
-)(verb(protecting.protect))
+)(verb(protecting.protect, kept.by_protect))
 app.command(
     "verify",
     cls=ManualCommand,
@@ -104,14 +106,14 @@ app.command(
         monai-salm evaluate scans scans_public --copy em=scans_em --countermeasures jpeg,blur
         """
     ),
-)(verb(evaluating.evaluate))
+)(verb(evaluating.evaluate, kept.by_evaluate))
 app.command(
     "restore",
     cls=ManualCommand,
     rich_help_panel=_WAY,
     short_help="Take the noise off again: the exact originals.",
     epilog=examples("monai-salm restore scans_public scans_restored --store scans_public.noise.db"),
-)(verb(protecting.restore))
+)(verb(protecting.restore, kept.by_restore))
 app.command(
     "generate",
     cls=MethodCommand,
@@ -123,7 +125,7 @@ app.command(
         torchrun --nproc-per-node 4 -m monai_salm generate scans --store scans.db    four GPUs
         """
     ),
-)(verb(protecting.generate))
+)(verb(protecting.generate, kept.by_generate))
 app.command(
     "publish",
     cls=ManualCommand,
@@ -135,7 +137,7 @@ app.command(
         monai-salm publish scans scans_public --store scans.db --num-shards 10 --shard-index $SLURM_ARRAY_TASK_ID
         """
     ),
-)(verb(protecting.publish))
+)(verb(protecting.publish, kept.by_publish))
 app.command(
     "encrypt",
     cls=ManualCommand,

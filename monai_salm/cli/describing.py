@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from monai_salm.cli import options as opt
+from monai_salm.cli.listing import window_text
 from monai_salm.cli.running import Outcome
 from monai_salm.progress import ProgressCallback
 
@@ -42,11 +43,12 @@ def info(
 ) -> Outcome:
     """Say what a noise store or a data set holds.
 
-    Of a store: the method and its settings, the images, the strength of the noise. Of a data set: layout, splits, task, the
-    window that would be guessed, and whether it is a protected copy.
+    Of a store: the method and its settings, the images, the strength of the noise. Of a data set: layout, splits, task,
+    and whether it is a protected copy.
     """
     data = _store_info(file) if _is_store(file) else _dataset_info(file, layout)
-    return Outcome(data, "\n".join(f"{_WORDS.get(key, key)}: {_plain(value)}" for key, value in data.items()))
+    shown = {**data, "window": window_text(data["window"])} if "window" in data else data
+    return Outcome(data, "\n".join(f"{_WORDS.get(key, key)}: {_plain(value)}" for key, value in shown.items()))
 
 
 # What --json calls by a word that says little to a reader.
@@ -90,7 +92,12 @@ def _store_info(file: Path) -> dict[str, Any]:
 
     store = NoiseStore(file)
     store.check()
-    return {"kind": "store", **noise_statistics(store), "shapes": store.shapes(), **store.meta}
+    return {"kind": "store", **noise_statistics(store), "shapes": store.shapes(), **_public(store.meta)}
+
+
+def _public(meta: dict[str, Any]) -> dict[str, Any]:
+    """A store's description without the secret that its textures follow from."""
+    return {name: value for name, value in meta.items() if name != "key"}
 
 
 def _dataset_info(file: Path, layout: str | None) -> dict[str, Any]:
@@ -98,13 +105,12 @@ def _dataset_info(file: Path, layout: str | None) -> dict[str, Any]:
     from monai_salm.publish import read_manifest
 
     data = open_layout(file, layout)
-    window, first = data.window(), data.dataset()[0]["image"]
+    first = data.dataset()[0]["image"]
     return {
         "kind": "data set",
         "layout": data.name,
         "splits": {split: len(data.dataset(split)) for split in data.splits},
         "task": data.task().spec(),
-        "window": [window.low, window.high],
         "shape": list(first.shape),
         "dtype": first.dtype.name,
         "protected": bool(read_manifest(data)),

@@ -243,11 +243,11 @@ def evaluate(
     given = {"epochs": epochs, "width": width, "held_out": held_out}
     settings |= {name: value for name, value in given.items() if value is not None}
     budget = None if epsilon is None else opt.read("--epsilon", readers.number, epsilon)
-    limits = None if window is None else opt.read("--window", readers.bounds, window)
+    rule = None if window is None else opt.read("--window", readers.window, window)
     others = opt.read_all("--copy", readers.named_path, copy or ())
     from monai_salm.evaluation import PredictionFolder
     from monai_salm.evaluation import evaluate as evaluate_
-    from monai_salm.intensity import IntensityWindow
+    from monai_salm.noise.window import rule_from_spec
     from monai_salm.publish import clean_test_cases, open_pair
     from monai_salm.reporting.terminal import terminal_text
     from monai_salm.store import NoiseStore
@@ -257,8 +257,8 @@ def evaluate(
     if predictions is not None:
         settings["predictions"] = PredictionFolder(predictions, source.name.split(".")[0])
     clean, published, known = open_pair(source, output, layout)
-    if limits is None and "window" in known:
-        limits = tuple(known["window"])
+    if rule is None and "window" in known:
+        rule = rule_from_spec(known["window"])
     native = clean.native_unit()
     if native is not None:
         settings |= {"native_scale": native[0], "native_unit": native[1]}
@@ -268,7 +268,7 @@ def evaluate(
         test=clean.dataset(clean.test_split()) if test is None else clean_test_cases(test, layout),
         copies={name: clean.reopen(path).dataset() for name, path in others.items()},
         task=clean.task(),
-        window=clean.window() if limits is None else IntensityWindow(*limits),
+        window=rule,
         epsilon=known.get("epsilon", 8 / 255) if budget is None else budget,
         device=device,
         jobs=jobs,

@@ -1,9 +1,10 @@
-"""Lists of cases and problems on the terminal, which --json has whole."""
+"""What is shown on the terminal in words, which --json has whole."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 # Of problems of one kind, as many as show the kind.
 _SHOWN = 3
@@ -43,3 +44,20 @@ def _kind(problem: str) -> str:
     said = re.sub(r"^case (['\"]).*?\1: ", "case ", problem)
     said = re.sub(r"^(case )?[^:]*[./][^:]*: ", r"\1", said)
     return re.sub(r"\S*[\d./]\S*", "#", said)
+
+
+def window_text(spec: dict[str, Any]) -> str:
+    """A window rule as a reader takes it in."""
+    kind = spec["kind"]
+    if kind == "channels":
+        return "; ".join(map(window_text, spec["rules"]))
+    if kind == "automatic":
+        return "of each image by its kind"
+    low, high = ("/".join(f"{end:g}" for end in _ends(spec[name])) for name in ("low", "high"))
+    text = f"{low} to {high}"
+    return {"percentile": f"percentiles {text} of each image", "stored": f"{text} in stored units"}.get(kind, text)
+
+
+def _ends(value: float | list[float]) -> list[float]:
+    """One number, or one for each channel."""
+    return value if isinstance(value, list) else [value]

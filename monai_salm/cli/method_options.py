@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
@@ -14,6 +14,7 @@ from monai_salm.cli.method_settings import SETTINGS
 from monai_salm.cli.options import read
 
 if TYPE_CHECKING:
+    from monai_salm.layouts import Layout
     from monai_salm.methods import Method
 
 
@@ -35,36 +36,67 @@ class MethodCommand(manual.ManualCommand):
         return super().invoke(ctx)
 
 
-def make_method(name: str, texts: dict[str, str | None]) -> Method:
-    """The noise method of a name with the settings that were given.
+def make_method(name: str, texts: dict[str, str | None], data: Layout | None = None) -> Method:
+    """The noise method of a name with the settings that were given; others are those recommended for the data set.
 
     Args:
         name: one of ``METHODS``.
         texts: setting to the text on the command line, or None.
+        data: the data set; None checks the settings before it is opened.
 
     Raises:
         typer.BadParameter: for an unknown name, a setting the method does not have, or a value that does not fit.
     """
-    from monai_salm.methods import METHODS
+    from monai_salm.methods import METHODS, SALM, recommended
 
     if name not in METHODS:
         raise typer.BadParameter(f"unknown method {name!r}; known: {', '.join(METHODS)}", param_hint="--method")
-    method = METHODS[name]
-    types = get_type_hints(method)
-    own = {field.name for field in fields(method)}
-    settings = {}
-    for setting, text in texts.items():
-        if text is None:
-            continue
-        if setting not in own:
-            raise typer.BadParameter(
-                f"{name} has no such setting; it has {', '.join(sorted(own))}", param_hint=_flag(setting)
-            )
-        settings[setting] = read(_flag(setting), _reader(types[setting]), text)
+    given = {setting: text for setting, text in texts.items() if text is not None}
     try:
-        return method(**settings)
+        start = METHODS[name]()
+        if isinstance(start, SALM) and data is not None:
+            start = recommended(data.task(), data.spatial_dims())
+        method: Method = _build(start, given)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+    return method
+
+
+def _build(start: Any, given: dict[str, str]) -> Any:
+    """The settings to start from with those given in their place; settings inside them take from the same options."""
+    types, given = get_type_hints(type(start)), dict(given)
+    inner = {name: choose(getattr(start, name), given) for name, choose in _INSIDE.items() if name in types}
+    own = {field.name for field in fields(start)} - set(inner)
+    parts = {name: {field.name for field in fields(part)} - own for name, part in inner.items()}
+    known = own.union(*parts.values())
+    for setting in given:
+        if setting not in known:
+            raise typer.BadParameter(
+                f"{start.name} has no such setting here; it has {', '.join(sorted(known))}", param_hint=_flag(setting)
+            )
+    settings = {name: read(_flag(name), _reader(types[name]), text) for name, text in given.items() if name in own}
+    for name, part in inner.items():
+        settings[name] = _build(part, {key: text for key, text in given.items() if key in parts[name]})
+    return replace(start, **settings)
+
+
+def _perturbation(start: Any, given: dict[str, str]) -> Any:
+    from monai_salm.methods.perturbations import PERTURBATIONS
+
+    name = given.pop("perturbation", start.name)
+    if name not in PERTURBATIONS:
+        raise typer.BadParameter(
+            f"unknown perturbation {name!r}; known: {', '.join(PERTURBATIONS)}", param_hint="--perturbation"
+        )
+    return start if name == start.name else PERTURBATIONS[name]()
+
+
+def _mask(start: Any, given: dict[str, str]) -> Any:
+    return start
+
+
+# Fields that hold settings themselves -> what they start from, by the options.
+_INSIDE: dict[str, Callable[[Any, dict[str, str]], Any]] = {"perturbation": _perturbation, "mask": _mask}
 
 
 def _setting_options() -> list[Any]:

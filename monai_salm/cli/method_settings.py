@@ -13,6 +13,7 @@ from monai_salm.cli import names
 from monai_salm.cli.manual import NOISE, OTHERS, SALM, STEPS
 
 _EM, _REM = ("em", "interslice_em", "roi_em"), ("rem", "sem")
+_LOOPS = (*_EM, *_REM, "tap")
 #: Methods whose noise comes from surrogates.
 SURROGATES = ("salm", "em", "rem", "sem", "tap", "interslice_em", "roi_em")
 
@@ -75,145 +76,161 @@ SETTINGS = (
     Setting(
         name="mask_ratio",
         metavar="X",
-        default="0.3",
+        default="0.4 (0.5 for segmentation)",
         methods=("salm",),
         panel=SALM,
-        help="Share of an image's elements (those with the largest gradients) that a noise step may change, above 0 up to 1.",
+        help="Share of an image's elements that may carry noise, above 0 up to 1: those with the largest gradients. All others keep "
+        "the original's bits.",
+    ),
+    Setting(
+        name="mask_area",
+        metavar="N",
+        default="7 (5 for segmentation)",
+        methods=("salm",),
+        panel=SALM,
+        help="Edge, in elements of what the network sees, of the neighbourhood over which gradients are averaged before the "
+        "largest are chosen; odd, 1 is none.",
     ),
     Setting(
         name="mask_scope",
-        metavar="step|sample",
-        default="step",
+        metavar="sample|step",
+        default="sample",
         methods=("salm",),
         panel=SALM,
-        values=("step", "sample"),
-        help="step: the mask is chosen anew at each noise step. sample: one mask for each image, and all elements outside it "
-        "keep the original's bits; weaker, and harder to see.",
+        values=("sample", "step"),
+        help="sample: one mask for each image. step: another at each noise step, as in the paper; then the share holds for a step, "
+        "not for the sum. Only with error_minimizing.",
     ),
     Setting(
-        name="views",
-        metavar="A[,B]",
-        default="no views",
+        name="perturbation",
+        metavar="NAME",
+        default="class_texture",
         methods=("salm",),
         panel=SALM,
-        values=names.VIEWS,
-        several=True,
-        help="What the noise is to outlive, for labels per image: augment (flips and shifts), jpeg, blur, median, bit_depth, "
-        "resample, gamma, orthogonal_projection (a linear model's direction is taken out). Surrogates and noise steps then see "
-        "the images through these, one drawn for each part of a batch; none, beside others, leaves a part as it is. jpeg, blur, "
-        "median and resample make the pattern of a class coarse; orthogonal_projection starts it at another place in every "
-        "image. Each costs strength elsewhere, so name what you expect and measure it with evaluate.",
+        values=names.PERTURBATIONS,
+        help="What is put inside the mask. class_texture: a texture of the class, from a secret key, that survives resampling and "
+        "augmentation. error_minimizing: steps that lower a network's loss, as in the paper.",
     ),
     Setting(
-        name="target",
-        metavar="next|label",
-        default="next for labels per image with start class, else label; label for the controls of mask source and for classwise "
-        "noise",
+        name="period",
+        metavar="X",
+        default="4 (2 for segmentation)",
         methods=("salm",),
         panel=SALM,
-        values=("next", "label"),
-        help="What noise steps make the surrogate answer. next: the class after the true one, as suits start class. label: the "
-        "true one (error-minimising noise).",
+        help="class_texture: shortest period, in elements of the resolution at which networks will be trained.",
     ),
     Setting(
-        name="plain_class",
+        name="train_side",
         metavar="N",
-        default="the rarest class",
+        default="224",
         methods=("salm",),
         panel=SALM,
-        help="For labels per image with start class: the class that gets no pattern, only masked noise steps, so that networks "
-        "take clean images for it.",
+        help="class_texture: pixels of the shorter side at which networks will be trained at least (2D); images of up to twice that "
+        "size are halved.",
     ),
     Setting(
-        name="mask_source",
-        metavar="gradient|random|foreground",
-        default="gradient",
+        name="train_spacing",
+        metavar="MM",
+        default="1.5",
         methods=("salm",),
         panel=SALM,
-        values=("gradient", "random", "foreground"),
-        help="How masks are chosen: gradient is SALM; random and foreground are controls to compare with.",
+        help="class_texture: millimetres of the voxels at which networks will be trained (3D); 1.5 times those of the file where "
+        "that is more.",
     ),
     Setting(
-        name="mask_smoothing",
+        name="shifts",
         metavar="N",
-        default="5 for labels per image with start class and mask scope sample, else 1",
+        default="2",
         methods=("salm",),
         panel=SALM,
-        help="Edge, in elements, of the neighbourhood over which gradients are averaged before the largest are chosen; odd, 1 is "
-        "none.",
+        help="class_texture: an image's texture begins at one of so many places of its period; 1 is the same for all images.",
     ),
     Setting(
-        name="start",
-        metavar="class|zero",
-        default="class for one label per image or voxel, else zero; zero for the controls of mask source and for classwise noise",
-        others={"zero": ("em", "rem", "sem", "tap", "interslice_em", "roi_em")},
-        values=("class", "zero"),
-        help="What noise begins as. class: a fine pattern that images (or voxels) of a class share. zero: nothing, as in the "
-        "paper.",
+        name="plain",
+        metavar="true|false",
+        default="true",
+        methods=("salm",),
+        panel=SALM,
+        values=("true", "false"),
+        help="class_texture: whether the rarest class has no texture, so that networks take clean images for it.",
+    ),
+    Setting(
+        name="sees_texture",
+        metavar="true|false",
+        default="false (true for segmentation)",
+        methods=("salm",),
+        panel=SALM,
+        values=("true", "false"),
+        help="class_texture: whether the surrogate that chooses the masks trains on textured images and is asked about them.",
     ),
     Setting(
         name="rounds",
         metavar="N",
-        default="one for each surrogate with target next; 0 for labels per voxel with start class and gradient masks, but 1 with "
-        "mask scope sample; else 22 for images and 8 for volumes",
-        others={"50 for images and 20 for volumes": _EM, "10 for images and 4 for volumes": _REM, "1": ("tap",)},
-        help="Turns of surrogate training and noise steps; 0 leaves the noise as it begins.",
+        default="22 with error_minimizing",
+        others={"50": _EM, "10": _REM, "1": ("tap",)},
+        help="Turns of surrogate training and noise steps.",
     ),
     Setting(
         name="surrogate_steps",
         metavar="N",
-        default="150 with target next, else 45",
-        others={"10": _EM, "50": _REM, "40 passes over the data": ("tap",)},
+        default="100 with class_texture (150 for segmentation), 45 with error_minimizing",
+        others={"10": _EM, "50": _REM, "1200": ("tap",)},
         help="Batches that the surrogate trains on in each round.",
     ),
     Setting(
         name="num_steps",
         metavar="N",
-        default="2 with target next, else 4",
+        default="4 with error_minimizing",
         others={"20": _EM, "10": _REM, "250": ("tap",)},
         help="Noise steps for an image in each round.",
     ),
     Setting(
         name="step_size",
         metavar="X",
-        default="all of epsilon",
-        others={"a tenth of epsilon": _EM, "a fifth of epsilon": _REM, "a twentieth of epsilon": ("tap",)},
-        help="Length of a noise step, as a share of the window's width.",
+        default="1 with error_minimizing",
+        others={"0.1": _EM, "0.2": _REM, "0.05": ("tap",)},
+        help="Length of a noise step, as a share of epsilon.",
     ),
     Setting(
         name="restart_every",
         metavar="N",
-        default="1",
-        others={"0": (*_EM, *_REM)},
+        default="1 with error_minimizing",
+        others={"0": (*_EM, *_REM), "1": ("tap",)},
         help="Rounds after which the surrogate starts from fresh weights; 0 is never.",
     ),
     Setting(
         name="stop_error",
         metavar="X",
-        default="none",
-        others={"0.01": _EM},
-        help="Stop once the surrogate's error on the protected images is at most this. A low error is no sign of strong noise.",
+        default="0.01",
+        others={"0": (*_REM, "tap")},
+        methods=_LOOPS,
+        panel=OTHERS,
+        help="stop once the surrogate's error on the protected images is at most this; 0 never does.",
     ),
     Setting(
         name="calibration_steps",
         metavar="N",
         default="0",
-        help="Batches on which the surrogate's batch normalisation is measured anew before the noise steps.",
+        methods=_LOOPS,
+        panel=OTHERS,
+        help="batches on which the surrogate's batch normalisation is measured anew before the noise steps.",
     ),
     Setting(
         name="perturb_type",
         metavar="samplewise|classwise",
         default="samplewise",
         values=("samplewise", "classwise"),
-        help="samplewise: noise for every image. classwise: one noise for all images of a class.",
+        methods=_LOOPS,
+        panel=OTHERS,
+        help="samplewise is noise for every image, classwise one noise for all images of a class.",
     ),
     Setting(
         name="attack_radius",
         metavar="X",
-        default="half of epsilon",
+        default="0.5",
         methods=_REM,
         panel=OTHERS,
-        help="radius of the adversarial attack, as a share of the window's width.",
+        help="radius of the adversarial attack, as a share of epsilon.",
     ),
     Setting(
         name="attack_steps",
@@ -289,7 +306,7 @@ SETTINGS = (
         help="elements around the foreground (label above 0), along every axis and diagonal.",
     ),
     Setting(
-        name="roi_part",
+        name="part",
         metavar="both|texture|contour",
         default="both",
         methods=("roi_em",),

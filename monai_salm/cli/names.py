@@ -32,7 +32,7 @@ PIPELINES = ("plain", "monai", "resized", "nnunet", "torchvision", "spacing")
 CONTROLS = ("random_noise", "random_mask")
 AUGMENTATIONS = ("none", "standard")
 RECIPES = ("default", "medmnist")
-VIEWS = ("none", "augment", "jpeg", "blur", "median", "bit_depth", "resample", "gamma", "orthogonal_projection")
+PERTURBATIONS = ("class_texture", "error_minimizing")
 SPLITS = ("train", "val", "test")
 DEVICES = ("auto", "cpu", "cuda", "cuda:0", "cuda:1")
 

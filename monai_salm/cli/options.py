@@ -56,9 +56,10 @@ Window: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--window",
-        metavar="LOW,HIGH",
-        help="The intensities that a network would see, in the units the files store (HU for most CT): noise is measured "
-        "against its width and stays inside. Guessed from the images if not given; plan says the guess.",
+        metavar="RULE",
+        help="What each image shows from black to white; noise is a share of its width and stays inside. LOW,HIGH in real units (HU "
+        "for CT), or percentile:LOW,HIGH of each image and channel; with ; between them, one for each channel. By default 0,255 for "
+        "pictures of 8 bits, -160,240 for CT, else percentile:0.5,99.5; plan shows what comes of it.",
         rich_help_panel=manual.DATA,
     ),
 ]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from monai_salm.cli import options as opt
 from monai_salm.cli import readers
+from monai_salm.cli.listing import window_text
 from monai_salm.cli.method_options import make_method
+from monai_salm.cli.protecting import window_of
 from monai_salm.cli.running import Outcome
 from monai_salm.progress import ProgressCallback, duration
 
@@ -39,15 +41,15 @@ def plan(
     not --seed, on which nothing here depends, nor OUTPUT, --store, --overwrite, --jobs and --sign-key: what they name is not
     looked at. The exit code is 1 if anything would be left out or refused.
     """
-    chosen = make_method(method, ctx.obj)
+    make_method(method, ctx.obj)  # wrong settings are told before the data set is read
     settings = opt.network_settings(surrogate, width, patch_size, view_size, device)
     settings["splits"] = opt.read("--splits", readers.names, splits)
-    limits = None if window is None else opt.read("--window", readers.bounds, window)
-    from monai_salm.intensity import IntensityWindow
+    rule = window_of(window)
+    from monai_salm.layouts import open_layout
     from monai_salm.publish import plan as plan_
 
-    bounds = None if limits is None else IntensityWindow(*limits)
-    found = plan_(source, method=chosen, layout=layout, window=bounds, progress=progress, **settings)
+    chosen = make_method(method, ctx.obj, open_layout(source, layout))
+    found = plan_(source, method=chosen, layout=layout, window=rule, progress=progress, **settings)
     return Outcome({**asdict(found), "ok": found.ok}, _described(found), found.ok)
 
 
@@ -85,12 +87,10 @@ def decrypt(
 
 def _described(found: Plan) -> str:
     splits = ", ".join(f"{name} {count}" for name, count in found.splits.items())
-    low, high = found.window
-    units, native = found.budget
     lines = [
         f"Layout {found.layout}; cases: {splits}",
-        f"Task: {found.task['kind']}, {found.task['num_classes']} classes; window {low:g} to {high:g} in stored units",
-        f"Noise: at most {units:.3g} stored units a voxel{f' ({native})' if native else ''}",
+        f"Task: {found.task['kind']}, {found.task['num_classes']} classes; window {window_text(found.window)}",
+        *(f"  {_noise_text(image)}" for image in found.noise),
         f"To be protected: {found.protected} images",
         *(f"  {count} x {shape}" for shape, count in list(found.shapes.items())[:8]),
         *(f"  {count} x {dtype}" for dtype, count in found.dtypes.items()),
@@ -102,6 +102,15 @@ def _described(found: Plan) -> str:
         lines += [f"{len(found.refused)} would be left out:", *(f"  {n}: {why}" for n, why in found.refused.items())]
     lines += [f"Problem: {problem}" for problem in found.problems]
     return "\n".join(lines)
+
+
+def _noise_text(image: dict[str, Any]) -> str:
+    """The window and the noise of an image, in real units."""
+    parts = [
+        f"{low:.4g} to {high:.4g}, noise at most {noise:.3g}"
+        for (low, high), noise in zip(image["window"], image["noise"], strict=True)
+    ]
+    return f"{image['name']}: shows {'; '.join(dict.fromkeys(parts))}"
 
 
 def _size(size: float) -> str:

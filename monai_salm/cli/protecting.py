@@ -12,14 +12,13 @@ from monai_salm._files import inside
 from monai_salm._launch import launch
 from monai_salm.cli import manual, readers
 from monai_salm.cli import options as opt
-from monai_salm.cli.listing import briefly, listed
+from monai_salm.cli.kept import store_beside
+from monai_salm.cli.listing import briefly, listed, window_text
 from monai_salm.cli.method_options import make_method
 from monai_salm.cli.running import Outcome
 from monai_salm.progress import ProgressCallback
 
 if TYPE_CHECKING:
-    from monai_salm.layouts import Layout
-    from monai_salm.methods import Method
     from monai_salm.publish import PublishReport
     from monai_salm.store import NoiseStore
 
@@ -49,9 +48,9 @@ def generate(
     """
     settings = opt.network_settings(surrogate, width, patch_size, view_size, device)
     settings.update(seed=seed, overwrite=overwrite)
-    chosen = make_method(method, ctx.obj)
+    make_method(method, ctx.obj)  # wrong settings are told before the data set is read
     wanted = opt.read("--splits", readers.names, splits)
-    noise, data = _generate(source, store, chosen, layout, wanted, window, settings, progress)
+    noise, data = _generate(source, store, method, ctx.obj, layout, wanted, window, settings, progress)
     if launch().rank > 0:  # rank 0 says what came out; other machines need not even see the store
         return Outcome({}, "")
     lines = [_described(data), *listed("left out", data["skipped"])]
@@ -122,9 +121,9 @@ def protect(
 
     settings = opt.network_settings(surrogate, width, patch_size, view_size, device)
     settings.update(seed=seed, overwrite=overwrite)
-    chosen = make_method(method, ctx.obj)
+    make_method(method, ctx.obj)  # wrong settings are told before the data set is read
     wanted = opt.read("--splits", readers.names, splits)
-    place = store or output.with_name(f"{output.name}.noise.db")
+    place = store or store_beside(output)
     Staging(output).remove_finished()
     # Before hours of work, not after them. With a store there are none ahead, and what an earlier call published may stand.
     resumed = place.exists() and output.exists() and not overwrite
@@ -133,7 +132,8 @@ def protect(
     )
     if overwrite or not place.exists():
         require_no_strays(data_set, wanted)
-    noise, data = _generate(source, place, chosen, layout, wanted, window, settings, progress, reuse=True)
+    given = (source, place, method, ctx.obj, layout, wanted, window, settings)
+    noise, data = _generate(*given, progress, reuse=True)
     lines = [_described(data), *listed("left out", data["skipped"])]
     if resumed and output.exists():
         verified = verify(source, output, noise.path, layout, jobs, progress=progress)
@@ -210,11 +210,9 @@ def restore(
     return _written(restore_(protected, restored, store, progress=progress, **options), "restored", shard)
 
 
-def window_of(data: Layout, text: str | None) -> Any:
-    """The window of ``--window``, or the layout's guess."""
-    from monai_salm.intensity import IntensityWindow
-
-    return data.window() if text is None else IntensityWindow(*opt.read("--window", readers.bounds, text))
+def window_of(text: str | None) -> Any:
+    """The rule of ``--window``; None for the automatic one."""
+    return None if text is None else opt.read("--window", readers.window, text)
 
 
 def _written(report: PublishReport, what: str, shard: tuple[int, int]) -> Outcome:
@@ -238,7 +236,8 @@ def _written(report: PublishReport, what: str, shard: tuple[int, int]) -> Outcom
 def _generate(
     source: Path,
     store: Path,
-    method: Method,
+    method_name: str,
+    texts: dict[str, str | None],
     layout: str | None,
     splits: tuple[str, ...],
     window: str | None,
@@ -247,8 +246,8 @@ def _generate(
     reuse: bool = False,
 ) -> tuple[NoiseStore, dict[str, Any]]:
     """Make the noise, or find it made; ``reuse`` keeps a finished store of the same settings even where overwriting."""
+    from monai_salm.generate.precompute import precompute
     from monai_salm.layouts import open_layout
-    from monai_salm.precompute import precompute
     from monai_salm.publish import noise_statistics, require_outside_copies
     from monai_salm.store import NoiseStore, NoiseStoreError
 
@@ -261,7 +260,8 @@ def _generate(
     require_outside_copies(store)
     if settings["overwrite"] and store.exists():
         NoiseStore(store).meta  # noqa: B018 - raises for any other file, which must not be overwritten
-    chosen, task = window_of(dataset, window), dataset.task()
+    chosen, task = window_of(window), dataset.task()
+    method = make_method(method_name, texts, dataset)
 
     def make(overwrite: bool) -> NoiseStore:
         call = {**settings, "overwrite": overwrite, "skip_bad": True}
@@ -285,7 +285,7 @@ def _generate(
         "method": noise.meta["method"],
         "skipped": noise.meta.get("skipped", []),
         "task": task.spec(),
-        "window": [chosen.low, chosen.high],
+        "window": noise.meta["window"],
         "store": str(noise.path),
     }
     return noise, data
@@ -293,14 +293,11 @@ def _generate(
 
 def _described(data: dict[str, Any]) -> str:
     psnr = "infinite" if data["psnr"] is None else f"{data['psnr']:.1f} dB"
-    low, high = data["window"]
-    kind, method = f"{data['rounds']} rounds", data["method"]
-    if method.get("start") == "class" and method.get("target") == "next":
-        kind = f"a pattern of each class but class {method['plain_class']}, whose images had masked noise steps"
-    elif method.get("start") == "class":
-        alone = ", a pattern of each class (mask and surrogate settings play no part)"
-        kind += " after a pattern of each class" if data["rounds"] else alone
+    worst, method = data["worst"], data["method"]
+    least = "" if worst is None or worst["psnr"] is None else f" (least: {worst['psnr']:.1f} dB, {worst['name']})"
+    perturbation = method.get("perturbation", {}).get("name")
     return (
-        f"Noise of {data['cases']} cases ({data['task']['kind']}, {data['task']['num_classes']} classes, window {low:g} to {high:g}): "
-        f"PSNR {psnr}, on {data['support']:.0%} of the voxels, {kind}, {data['seconds']:.0f} s"
+        f"Noise of {data['cases']} cases ({data['task']['kind']}, {data['task']['num_classes']} classes, window "
+        f"{window_text(data['window'])}): {method['name']}{f' ({perturbation})' if perturbation else ''}, PSNR {psnr}{least}, on "
+        f"{data['support']:.0%} of the voxels, {data['seconds']:.0f} s"
     )

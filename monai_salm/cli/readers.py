@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 
 def number(text: str) -> float:
@@ -90,6 +91,22 @@ def controls(text: str) -> tuple[str, ...]:
 def recipe(text: str) -> str:
     """The name of a recipe."""
     return all_known("recipe", (text,), ("default", "medmnist"))[0]
+
+
+def window(text: str) -> Any:
+    """``"LOW,HIGH"`` in real units, ``"percentile:LOW,HIGH"`` or ``"auto"``; several with ``;`` are one for each channel."""
+    from monai_salm.noise.window import AutomaticWindow, ChannelWindows, FixedWindow, PercentileWindow
+
+    rules: list[Any] = []
+    for part in text.split(";"):
+        kind, colon, ends = part.strip().rpartition(":")
+        if part.strip() == "auto":
+            rules.append(AutomaticWindow())
+        elif colon and kind != "percentile":
+            raise ValueError(f"must be LOW,HIGH or percentile:LOW,HIGH, got {text!r}")
+        else:
+            rules.append((PercentileWindow if colon else FixedWindow)(*bounds(ends)))
+    return rules[0] if len(rules) == 1 else ChannelWindows(tuple(rules))
 
 
 def bounds(text: str) -> tuple[float, float]:

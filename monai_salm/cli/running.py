@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -23,6 +24,8 @@ from monai_salm.progress import show_progress
 # What the package raises on purpose (its own errors derive from these) and what the system raises in daily use.
 # Anything else is a bug and keeps its traceback.
 _KNOWN_ERRORS = (ValueError, OSError, RuntimeError, OverflowError, ImportError, MemoryError)
+# What shells give for a program that Ctrl-C ended.
+_INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,16 @@ _COMMON: dict[str, tuple[Any, bool]] = {
 }
 
 
-def verb(function: Callable[..., Outcome]) -> Callable[..., None]:
+def verb(
+    function: Callable[..., Outcome], kept: Callable[..., Path | None] = lambda **options: None
+) -> Callable[..., None]:
     """Make a command of a function that returns an ``Outcome``.
 
     A parameter ``progress`` of the function is given the callback that shows progress; it is no option.
+
+    Args:
+        function: what the command does.
+        kept: finds in the options where an interrupted call has left what is finished, so that the same call goes on from there.
     """
     signature = inspect.signature(function, eval_str=True)
     own = [p for p in signature.parameters.values() if p.name != "progress"]
@@ -76,6 +85,13 @@ def verb(function: Callable[..., Outcome]) -> Callable[..., None]:
                         outcome = function(**options, progress=progress)
                 else:
                     outcome = function(**options)
+        except KeyboardInterrupt:
+            if first:
+                message = _stopped(kept(**options))
+                typer.echo(f"monai-salm: {message}", err=True)
+                if as_json:
+                    _print_json({"ok": False, "error": message})
+            raise typer.Exit(_INTERRUPTED) from None
         except _KNOWN_ERRORS as error:
             if debug:
                 raise
@@ -96,6 +112,13 @@ def verb(function: Callable[..., Outcome]) -> Callable[..., None]:
     keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
     run.__signature__ = inspect.Signature([*keyword_only, *common])  # type: ignore[attr-defined]
     return run
+
+
+def _stopped(kept: Path | None) -> str:
+    """What is said after Ctrl-C."""
+    if kept is None:
+        return "stopped; nothing is kept, and the same call begins again"
+    return f"stopped; what is finished is kept in {kept}, and the same call goes on from there"
 
 
 @contextmanager

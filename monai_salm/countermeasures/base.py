@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from monai_salm.cases import Cases
-from monai_salm.intensity import Array, IntensityWindow
+from monai_salm.noise.window import Array, IntensityWindow
 from monai_salm.training import Trainer
 
 
@@ -87,7 +87,8 @@ class Countermeasure:
         Returns:
             The set to train on; its images may be of another type (float32) and its labels other ones.
         """
-        return replace(cases, images=[self.filter(image, cases.window) for image in cases.images])
+        pairs = zip(cases.images, cases.windows, strict=True)
+        return replace(cases, images=[self.filter(image, window) for image, window in pairs])
 
     def augment(
         self, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
@@ -139,6 +140,22 @@ class Countermeasure:
             Index of the epoch.
         """
         return -1
+
+
+def shown(image: Array, window: IntensityWindow) -> tuple[NDArray[np.float64], Array, Array]:
+    """What networks see of an image, still in stored units: clipped to the window of each channel, NaN at its low end.
+
+    Args:
+        image: ``(channel, *spatial)``, stored units.
+        window: of the image.
+
+    Returns:
+        The values, and the low end and the width of the window, shaped to be added to them and multiplied with them.
+    """
+    low, high = window.bounds(len(image), image.ndim - 1)
+    values = np.asarray(image, np.float64)
+    values = np.clip(np.where(np.isnan(values), low, values), low, high)
+    return values, low, high - low
 
 
 def to_stored(values: NDArray[Any], dtype: np.dtype[Any]) -> Array:

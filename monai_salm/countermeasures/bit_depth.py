@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from monai_salm.countermeasures.base import Countermeasure, to_stored
-from monai_salm.intensity import Array, IntensityWindow
+from monai_salm.countermeasures.base import Countermeasure, shown, to_stored
+from monai_salm.noise.window import Array, IntensityWindow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,6 @@ class BitDepth(Countermeasure):
             raise ValueError(f"bits must be in [1, 16], got {self.bits}")
 
     def filter(self, image: Array, window: IntensityWindow) -> Array:
-        values = np.clip((np.asarray(image, np.float64) - window.low) / window.width, 0, 1)
+        values, low, width = shown(image, window)
         steps = 2**self.bits - 1
-        return to_stored(np.rint(values * steps) / steps * window.width + window.low, image.dtype)
+        return to_stored(np.rint((values - low) / width * steps) / steps * width + low, image.dtype)

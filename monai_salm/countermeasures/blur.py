@@ -6,11 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from monai_salm.countermeasures.base import Countermeasure, to_stored
-from monai_salm.intensity import Array, IntensityWindow
+from monai_salm.countermeasures.base import Countermeasure, shown, to_stored
+from monai_salm.noise.window import Array, IntensityWindow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +31,6 @@ class Blur(Countermeasure):
             raise ValueError(f"sigma must be positive, got {self.sigma}")
 
     def filter(self, image: Array, window: IntensityWindow) -> Array:
-        values = np.clip(np.asarray(image, np.float64), window.low, window.high)
+        values = shown(image, window)[0]
         smooth = gaussian_filter(values, self.sigma, mode="nearest", truncate=4.0, axes=tuple(range(1, image.ndim)))
         return to_stored(smooth, image.dtype)

@@ -6,10 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
-from monai_salm.countermeasures.base import Countermeasure, to_stored
-from monai_salm.intensity import Array, IntensityWindow
+from monai_salm.countermeasures.base import Countermeasure, shown, to_stored
+from monai_salm.noise.window import Array, IntensityWindow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,5 +29,5 @@ class Gamma(Countermeasure):
             raise ValueError(f"gamma must be positive, got {self.gamma}")
 
     def filter(self, image: Array, window: IntensityWindow) -> Array:
-        values = np.clip((np.asarray(image, np.float64) - window.low) / window.width, 0, 1)
-        return to_stored(values**self.gamma * window.width + window.low, image.dtype)
+        values, low, width = shown(image, window)
+        return to_stored(((values - low) / width) ** self.gamma * width + low, image.dtype)

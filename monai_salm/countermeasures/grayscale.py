@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from monai_salm.cases import Cases
-from monai_salm.countermeasures.base import Countermeasure, to_stored
-from monai_salm.intensity import Array, IntensityWindow
+from monai_salm.countermeasures.base import Countermeasure, shown, to_stored
+from monai_salm.noise.window import Array, IntensityWindow
 
 # Red, green, blue, as in ITU-R BT.601 and Pillow's convert("L").
 _LUMINANCE = (0.299, 0.587, 0.114)
@@ -34,6 +34,6 @@ class Grayscale(Countermeasure):
     def filter(self, image: Array, window: IntensityWindow) -> Array:
         if len(image) != 3:
             return image
-        values = np.clip(np.asarray(image, np.float64), window.low, window.high)
-        luminance = np.tensordot(_LUMINANCE, values, axes=1)
-        return to_stored(np.stack([luminance] * 3), image.dtype)
+        values, low, width = shown(image, window)
+        luminance = np.tensordot(_LUMINANCE, (values - low) / width, axes=1)
+        return to_stored(luminance * width + low, image.dtype)

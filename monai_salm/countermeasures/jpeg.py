@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from monai_salm.countermeasures.base import Countermeasure, to_stored
-from monai_salm.intensity import Array, IntensityWindow
+from monai_salm.countermeasures.base import Countermeasure, shown, to_stored
+from monai_salm.noise.window import Array, IntensityWindow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,15 +33,15 @@ class Jpeg(Countermeasure):
             raise ValueError(f"quality must be in [1, 95], got {self.quality}")
 
     def filter(self, image: Array, window: IntensityWindow) -> Array:
-        values = (np.asarray(image, np.float64) - window.low) / window.width
-        pixels = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
+        values, low, width = shown(image, window)
+        pixels = np.rint((values - low) / width * 255).astype(np.uint8)
         if pixels.ndim == 3:
             decoded = self._slice(pixels)
         elif pixels.ndim == 4:
             decoded = np.stack([self._slice(pixels[..., index]) for index in range(pixels.shape[-1])], axis=-1)
         else:
             raise ValueError(f"jpeg takes images of shape (channel, *spatial) of rank 2 or 3, got {image.shape}")
-        return to_stored(decoded / 255 * window.width + window.low, image.dtype)
+        return to_stored(decoded / 255 * width + low, image.dtype)
 
     def _slice(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Round trip of one ``(channel, height, width)`` picture."""

@@ -101,7 +101,7 @@ def _answers(
         regions = [(c, cases.view.random_region(cases.images[c].shape[1:], generator)) for c in members]
         targets = cases.targets(regions).to(trainer.device)
         if features is None:
-            inputs = cases.window.normalize(cases.inputs(regions))
+            inputs = cases.inputs(regions)
             yield trainer.forward(inputs.to(trainer.device)), targets
         else:
             yield layer(features[members]), targets
@@ -122,7 +122,7 @@ def _features(trainer: Trainer, layer: nn.Module, cases: Cases) -> torch.Tensor 
         for start in range(0, len(cases), trainer.recipe.batch_size):
             members = range(start, min(len(cases), start + trainer.recipe.batch_size))
             regions = [(c, tuple(slice(0, n) for n in cases.images[c].shape[1:])) for c in members]
-            logits = trainer.forward(cases.window.normalize(cases.inputs(regions)).to(trainer.device))
+            logits = trainer.forward(cases.inputs(regions).to(trainer.device))
             if len(given) != 1 + start // trainer.recipe.batch_size or not torch.equal(made[-1], logits):
                 return None
     finally:

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.ndimage import median_filter
 
 from monai_salm.countermeasures.base import Countermeasure
-from monai_salm.intensity import Array, IntensityWindow
+from monai_salm.noise.window import Array, IntensityWindow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,5 +32,9 @@ class Median(Countermeasure):
             raise ValueError(f"size must be at least 2, got {self.size}")
 
     def filter(self, image: Array, window: IntensityWindow) -> Array:
+        if (
+            image.dtype.kind == "f" and np.isnan(image).any()
+        ):  # nothing has an order with NaN; networks see it as the low end
+            image = np.where(np.isnan(image), window.bounds(len(image), image.ndim - 1)[0], image).astype(image.dtype)
         middle = np.stack([median_filter(channel, size=self.size, mode="nearest") for channel in image])
         return middle.astype(image.dtype, copy=False)  # in the stored byte order, which SciPy does not keep

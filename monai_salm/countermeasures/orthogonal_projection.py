@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, overload
 
-import numpy as np
 import torch
 
 from monai_salm.cases import Cases, shuffled_batches
 from monai_salm.countermeasures.base import Countermeasure, Means
-from monai_salm.intensity import Array, IntensityWindow
+from monai_salm.noise.window import Array, IntensityWindow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +53,8 @@ class OrthogonalProjection(Countermeasure):
 
     def prepare(self, cases: Cases, means: Means) -> Cases:
         directions = orthonormal(self.fit_linear(cases, means.generator()))
-        window = UnclippedWindow(cases.window.low, cases.window.high)
-        return replace(cases, images=ProjectedImages(cases, directions), window=window)
+        windows = [UnclippedWindow(0.0, 1.0)] * len(cases)
+        return replace(cases, images=ProjectedImages(cases, directions), windows=windows)
 
     def fit_linear(self, cases: Cases, generator: torch.Generator) -> torch.Tensor:
         """Weights ``(class, pixel)`` of logistic regression without bias; batches are read as they are needed.
@@ -75,7 +74,7 @@ class OrthogonalProjection(Countermeasure):
         for _ in range(self.epochs):
             for _ in range(steps):
                 regions = [(case, _whole(cases, case)) for case in next(members)]
-                inputs = cases.window.normalize(cases.inputs(regions)).flatten(1)
+                inputs = cases.inputs(regions).flatten(1)
                 optimizer.zero_grad(set_to_none=True)
                 cases.task.loss(inputs @ weights.T, cases.targets(regions)).backward()
                 optimizer.step()
@@ -88,10 +87,10 @@ _PIXELS = 3 * 32 * 32  # of CIFAR-10, where the paper's learning rate comes from
 
 @dataclass(frozen=True)
 class UnclippedWindow(IntensityWindow):
-    """The same scale, without clipping: a projected image is no longer orthogonal to the directions once clipped."""
+    """For values that are normalised already: clipped, a projected image would not be orthogonal to the directions."""
 
     def normalize(self, image: torch.Tensor) -> torch.Tensor:
-        return (image - self.low) / self.width
+        return image
 
 
 class ProjectedImages(Sequence[Array]):
@@ -115,15 +114,14 @@ class ProjectedImages(Sequence[Array]):
     def __getitem__(self, index: slice) -> Sequence[Array]: ...
 
     def __getitem__(self, index: int | slice) -> Array | Sequence[Array]:
-        """``(channel, *view.size)``, float32, stored units."""
+        """``(channel, *view.size)``, float32, normalised."""
         if isinstance(index, slice):
             return [self[case] for case in range(*index.indices(len(self)))]
-        window = self.cases.window
-        image = window.normalize(self.cases.inputs([(index, _whole(self.cases, index))]))[0]
+        image = self.cases.inputs([(index, _whole(self.cases, index))])[0]
         pixels = image.flatten()
         projected = pixels - self.directions.T @ (self.directions @ pixels)
-        stored: Array = (projected.view_as(image) * window.width + window.low).numpy().astype(np.float32, copy=False)
-        return stored
+        normalized: Array = projected.view_as(image).numpy()
+        return normalized
 
 
 def orthonormal(weights: torch.Tensor) -> torch.Tensor:

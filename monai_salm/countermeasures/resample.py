@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
 
 from monai_salm.cases import View
-from monai_salm.countermeasures.base import Countermeasure, to_stored
-from monai_salm.intensity import Array, IntensityWindow
+from monai_salm.countermeasures.base import Countermeasure, shown, to_stored
+from monai_salm.noise.window import Array, IntensityWindow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +32,7 @@ class Resample(Countermeasure):
             raise ValueError(f"factor must be in (0, 1), got {self.factor}")
 
     def filter(self, image: Array, window: IntensityWindow) -> Array:
-        values = torch.from_numpy(np.clip(np.asarray(image, np.float64), window.low, window.high))[None]
+        values = torch.from_numpy(shown(image, window)[0])[None]
         small = tuple(max(1, int(n * self.factor)) for n in image.shape[1:])
         for size in (small, image.shape[1:]):
             values = View("resize", size).resize(values)

@@ -13,7 +13,7 @@ import torch
 
 from monai_salm.cases import Cases
 from monai_salm.countermeasures.base import Countermeasure, Means
-from monai_salm.intensity import Array
+from monai_salm.noise.window import Array
 from monai_salm.tasks import Task
 
 
@@ -37,6 +37,7 @@ class SelfTraining(Countermeasure):
             images=[*cases.images, *known.images],
             labels=[*labels, *known.labels],
             names=[*cases.names, *known.names],
+            windows=[*cases.windows, *known.windows],
         )
 
 

@@ -28,22 +28,24 @@ from monai_salm.evaluation.sets import (
     ImageSet,
     check_pairs,
     check_test,
+    measured,
     noise_size,
+    pictures,
     read_set,
     set_digest,
 )
 from monai_salm.evaluation.training_sets import make_training_sets
 from monai_salm.evaluation.utility import mean_utility
 from monai_salm.evaluation.workers import WorkerError, default_jobs
-from monai_salm.intensity import Array, IntensityWindow
+from monai_salm.generate.precompute import window_rule
+from monai_salm.networks.devices import resolve_device
+from monai_salm.noise.budget import Budget, budget_of
+from monai_salm.noise.window import WindowRule
 from monai_salm.progress import Progress
 from monai_salm.reporting import UnlearnabilityReport
 from monai_salm.scan import MapDataset
 from monai_salm.store import NoiseStore
 from monai_salm.tasks import Task
-from monai_salm.training import resolve_device
-
-_PICTURES = 4
 
 __all__ = [
     "AUGMENTATIONS",
@@ -64,7 +66,7 @@ def evaluate(
     protected: MapDataset,
     test: MapDataset,
     task: Task,
-    window: IntensityWindow,
+    window: WindowRule | Sequence[WindowRule] | None = None,
     protocol: Protocol | None = None,
     copies: Mapping[str, MapDataset] | None = None,
     patch_size: Sequence[int] | None = None,
@@ -90,10 +92,10 @@ def evaluate(
         protected: the published copy of it, reloaded from disk, in the same order.
         test: clean images that are in neither.
         task: the learning problem.
-        window: the intensity window, stored units.
+        window: chooses the window of each image, as for ``precompute``; give what the noise was made with.
         protocol: victims, seeds, pipelines, countermeasures, fractions and how victims are trained.
         copies: further protected copies of the same cases by name, to compare with: another method's at the same epsilon, or one
-            made with ``mask_source="random"``.
+            made with ``EM(mask=Random())``.
         patch_size: train on patches of this size (labels per voxel only).
         view_size: resize images to this size (labels per image only).
         device: ``"auto"``, ``"cpu"`` or ``"cuda:N"``.
@@ -126,21 +128,23 @@ def evaluate(
     start = time.monotonic()
     protocol = replace(protocol or Protocol(), **settings)
     _require_fitting(protocol, task, patch_size, predictions, jobs)
-    sets = _read_sets(clean, protected, test, copies or {}, task, image_key, label_key)
-    _check_sets(sets, window, protocol, store)
+    rule = window_rule(window)
+    sets = _read_sets(clean, protected, test, copies or {}, task, rule, image_key, label_key)
+    budgets = _check_sets(sets, rule, protocol, store)
     _check_digest(sets["test"], test_digest)
     pair = (sets["clean"], sets["protected"])
-    cost = image_cost(*pair, task, window, native_scale, native_unit)
-    detection = detect(*pair, task, window)
+    shown, common = measured(*pair)
+    cost = image_cost(*shown, task, common, native_scale if shown[0] is pair[0] else None, native_unit)
+    detection = detect(*shown, task, common)
     origin = _origin(store, surrogate)
     runner = Runner(
-        sets=make_training_sets(sets, task, window, protocol.epsilon, protocol.held_out, patch_size, view_size),
+        sets=make_training_sets(sets, task, budgets, protocol.held_out, patch_size, view_size),
         protocol=protocol,
         device=resolve_device(device),
         copies=tuple(copies or {}),
         predictions=predictions,
     )
-    fixed = _fixed_values(runner, sets)
+    fixed = {**_fixed_values(runner, sets), "window": rule.spec()}
     baselines = task.baselines(sets["test"].labels)
     jobs = default_jobs(runner) if jobs is None else jobs
     before = time.monotonic() - start
@@ -152,7 +156,7 @@ def evaluate(
         constant=_constant(task, sets),
         guessing=runner.guessing,
         seconds=before + seconds,
-        noise=noise_size(*pair, window),
+        noise=noise_size(*pair),
         protocol={
             **protocol.spec(),
             **fixed,
@@ -163,12 +167,12 @@ def evaluate(
             "threads": torch.get_num_threads(),
         },
         cells=[{**cell, "is_surrogate": cell["network"] in _names(origin["surrogate"])} for cell in cells],
-        cost={**cost, "radiomics": radiomics_drift(*pair, window)},
+        cost={**cost, "radiomics": radiomics_drift(*shown, common)},
         detection=detection,
         utility=mean_utility([cell["utility"] for cell in cells if cell["utility"]]) or {},
         not_evaluated=runner.schedule.left_out(),
-        pictures=_pictures(*pair),
-        window=(window.low, window.high),
+        pictures=pictures(*shown),
+        window=common.channels(1)[0],
     )
 
 
@@ -198,6 +202,7 @@ def _read_sets(
     test: MapDataset,
     copies: Mapping[str, MapDataset],
     task: Task,
+    window: WindowRule,
     image_key: str,
     label_key: str,
 ) -> dict[str, ImageSet]:
@@ -206,23 +211,29 @@ def _read_sets(
         if name in taken:
             raise ValueError(f"a copy must not be called {name!r}, which has a meaning of its own")
     datasets = {"clean": clean, "protected": protected, **copies, "test": test}
-    return {role: read_set(role, dataset, task, image_key, label_key) for role, dataset in datasets.items()}
+    return {role: read_set(role, dataset, task, window, image_key, label_key) for role, dataset in datasets.items()}
 
 
 def _check_sets(
-    sets: Mapping[str, ImageSet], window: IntensityWindow, protocol: Protocol, store: NoiseStore | None
-) -> None:
+    sets: Mapping[str, ImageSet], window: WindowRule, protocol: Protocol, store: NoiseStore | None
+) -> list[Budget]:
+    """Refuse sets that make no honest evaluation; returns what the noise of each training case keeps to."""
     training = [images for role, images in sets.items() if role != "test"]
     for images in training[1:]:
-        check_pairs(sets["clean"], images, window, protocol.epsilon)
+        check_pairs(sets["clean"], images, protocol.epsilon)
     check_test(sets["test"], training, store)
-    for name in protocol.controls:  # before hours of training
+    clean, budgets = sets["clean"], []
+    for image, units, name in zip(clean.images, clean.units, clean.names, strict=True):
+        if not protocol.controls:
+            break
         try:
-            CONTROLS[name](sets["clean"].images[0], sets["protected"].images[0], window, protocol.epsilon, 0)
+            budgets.append(budget_of(image, window, units, protocol.epsilon))
         except ValueError as error:
             raise EvaluationError(
-                f"the control {name} cannot be made of these images: {error}. Leave it out of controls, if it must be"
+                f"the controls {', '.join(protocol.controls)} cannot be made of case {name!r}: {error}. Leave them out of controls, "
+                "if it must be"
             ) from error
+    return budgets
 
 
 def _check_digest(test: ImageSet, expected: str | None) -> None:
@@ -237,9 +248,8 @@ def _origin(store: NoiseStore | None, surrogate: str | Sequence[str] | None) -> 
     """Where the noise came from, as far as it is known: surrogates, their seed, and whether it is one pattern a class."""
     meta = {} if store is None else store.meta
     method = meta.get("method") or {}
-    alone = method.get("rounds") == 0 or method.get("target") == "next"  # noise steps leave the pattern as it is
-    moved = "orthogonal_projection" in method.get("views", ()) and method.get("plain_class") is not None
-    pattern = method.get("perturb_type") == "classwise" or (method.get("start") == "class" and alone and not moved)
+    texture = method.get("perturbation", {}).get("name") == "class_texture" and method["perturbation"]["shifts"] == 1
+    pattern = method.get("perturb_type") == "classwise" or texture
     return {
         "surrogate": meta.get("surrogate") if surrogate is None else surrogate,
         "surrogate_seed": meta.get("seed"),
@@ -269,10 +279,9 @@ def _names(given: str | Sequence[str] | None) -> tuple[str, ...]:
 def _fixed_values(runner: Runner, sets: Mapping[str, ImageSet]) -> dict[str, Any]:
     """What must be the same for cells to be compared."""
     shared = ("epsilon", "augment", "learned", "patience", "held_out", "width", "resamples")
-    window, first = runner.sets.window, sets["clean"].images[0]
+    first = sets["clean"].images[0]
     return {
         "task": runner.sets.task.spec(),
-        "window": [window.low, window.high],
         "cases": {role: len(images) for role, images in sets.items()},
         "digests": {role: set_digest(images) for role, images in sets.items()},
         "image_shape": list(first.shape),
@@ -296,13 +305,3 @@ def _fixed_values(runner: Runner, sets: Mapping[str, ImageSet]) -> dict[str, Any
             "monai_salm": __version__,
         },
     }
-
-
-def _pictures(clean: ImageSet, protected: ImageSet) -> list[tuple[str, Array, Array]]:
-    """Name, clean and protected image of a few cases, of different labels where labels are per image."""
-    chosen: dict[object, int] = {}
-    for index, label in enumerate(clean.labels):
-        chosen.setdefault(label.tobytes() if label.ndim < 2 else index, index)
-        if len(chosen) == _PICTURES:
-            break
-    return [(clean.names[i], clean.images[i], protected.images[i]) for i in chosen.values()]

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from monai_salm.evaluation.pipelines.resampling import nearest
-from monai_salm.intensity import Array
+from monai_salm.noise.units import Array
 from monai_salm.scores import mean_of_table
 from monai_salm.tasks import Task
 

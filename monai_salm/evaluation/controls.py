@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
-from monai_salm.digest import content_digest
-from monai_salm.intensity import Array, IntensityWindow, apply_codes, grid_of
 from monai_salm.methods.random_noise import random_codes
+from monai_salm.noise.budget import Budget
+from monai_salm.noise.digest import content_digest
+from monai_salm.noise.grid import apply_codes
+from monai_salm.noise.units import Array
 
-#: ``(clean, protected, window, epsilon, seed) -> image``; images ``(channel, *spatial)``, stored units and type.
-Control: TypeAlias = Callable[[Array, Array, IntensityWindow, float, int], Array]
+#: ``(clean, protected, budget, seed) -> image``; images ``(channel, *spatial)``, stored units and type.
+Control: TypeAlias = Callable[[Array, Array, Budget, int], Array]
 
 
-def random_noise(clean: Array, protected: Array, window: IntensityWindow, epsilon: float, seed: int) -> Array:
+def random_noise(clean: Array, protected: Array, budget: Budget, seed: int) -> Array:
     """Independent random signs at the full budget, in place of the noise.
 
     Args:
         clean: original image ``(channel, *spatial)``, stored type and units.
         protected: not used.
-        window: the intensity window.
-        epsilon: budget, as a fraction of the window.
+        budget: what the noise of the image keeps to.
         seed: of the signs.
 
     Returns:
         An image of the same type, noisy as a published file would be.
     """
-    # As precompute does: a float image that a loader made of integers keeps their step.
-    grid = grid_of(clean, window, epsilon)
-    return apply_codes(clean, random_codes(clean, window, grid, seed), grid.quantum)
+    return apply_codes(clean, random_codes(clean, budget, seed), budget.grid.quantum)
 
 
-def random_mask(clean: Array, protected: Array, window: IntensityWindow, epsilon: float, seed: int) -> Array:
+def random_mask(clean: Array, protected: Array, budget: Budget, seed: int) -> Array:
     """The image's own noise values at random places: equal sparsity and size, but not where the gradients were largest.
 
     A value that would leave the window at its new place is clipped there.
@@ -41,29 +40,25 @@ def random_mask(clean: Array, protected: Array, window: IntensityWindow, epsilon
     Args:
         clean: original image ``(channel, *spatial)``, stored type and units.
         protected: the published image.
-        window: the intensity window.
-        epsilon: not used: the noise keeps its own size.
+        budget: what the noise of the image keeps to; the noise keeps its own size.
         seed: of the places.
 
     Returns:
         An image of the same type.
     """
-    noise = protected.astype(np.float64) - clean.astype(np.float64)
-    inside = np.flatnonzero((clean >= window.low) & (clean <= window.high))
+    quantum = budget.grid.quantum
+    with np.errstate(invalid="ignore"):
+        codes = np.rint(np.nan_to_num(protected.astype(np.float64) - clean.astype(np.float64)) / quantum)
+    lower, upper = budget.code_bounds(clean)
+    inside = np.flatnonzero((lower < 0) | (upper > 0))
     words = np.frombuffer(content_digest(clean), np.uint32).tolist()
     rng = np.random.default_rng([seed, *words])
-    values = rng.permutation(noise[noise != 0])[: len(inside)]
+    values = rng.permutation(codes[codes != 0])[: len(inside)]
     places = rng.choice(inside, len(values), replace=False)
-    moved: Array = clean.astype(np.float64)
-    moved.flat[places] = np.clip(moved.flat[places] + values, *_limits(clean.dtype, window))
-    return moved.astype(clean.dtype)
-
-
-def _limits(dtype: np.dtype[Any], window: IntensityWindow) -> tuple[float, float]:
-    if dtype.kind == "f":
-        return window.low, window.high
-    info = np.iinfo(dtype)
-    return max(np.ceil(window.low), float(info.min)), min(np.floor(window.high), float(info.max))
+    moved = np.zeros(clean.size)
+    moved[places] = values
+    fitting = np.clip(moved.reshape(clean.shape), lower, upper).astype(budget.grid.code_dtype)
+    return apply_codes(clean, fitting, quantum)
 
 
 #: By name; each is trained on without countermeasures.

@@ -14,7 +14,7 @@ from monai.metrics import compute_ssim_and_cs
 from numpy.typing import NDArray
 
 from monai_salm.evaluation.sets import ImageSet, difference
-from monai_salm.intensity import Array, IntensityWindow
+from monai_salm.noise.window import Array, IntensityWindow
 from monai_salm.tasks import Task
 
 _SSIM_KERNEL = 11

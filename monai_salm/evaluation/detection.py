@@ -18,7 +18,7 @@ from monai_salm.evaluation.probes import (
     stratified,
 )
 from monai_salm.evaluation.sets import ImageSet
-from monai_salm.intensity import IntensityWindow
+from monai_salm.noise.window import IntensityWindow
 from monai_salm.tasks import Task
 
 #: Accuracy from which Zhu et al. (2023) call a data set poisoned, for simple networks and for the bias shift.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from monai_salm.evaluation.probes import SIDE, Samples, group_numbers
 from monai_salm.evaluation.sets import ImageSet
-from monai_salm.intensity import Array, IntensityWindow
+from monai_salm.noise.window import Array, IntensityWindow
 
 # Chosen by measurement (docs/report.md, "Detection").
 _ALIKE, _FEW_ALIKE, _SAME = 0.1, 0.3, 0.9
@@ -86,7 +86,9 @@ def rows_of_regions(clean: ImageSet, protected: ImageSet, chosen: Array, classes
 
 
 def _free(images: NDArray[np.float32], size: float, window: IntensityWindow) -> NDArray[np.bool_]:
-    return (images >= window.low + size) & (images <= window.high - size)
+    low, high = window.channels(1)[0]
+    free: NDArray[np.bool_] = (images >= low + size) & (images <= high - size)
+    return free
 
 
 def diversity(rows: Rows, seed: int) -> dict[str, Any]:

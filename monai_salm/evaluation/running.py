@@ -189,7 +189,8 @@ class Runner:
             cases = make()
             if type(countermeasure).filter is Countermeasure.filter:
                 return cases
-            return replace(cases, images=[countermeasure.filter(image, cases.window) for image in cases.images])
+            pairs = zip(cases.images, cases.windows, strict=True)
+            return replace(cases, images=[countermeasure.filter(image, window) for image, window in pairs])
 
         return self._keep((*role, name), filtered)
 

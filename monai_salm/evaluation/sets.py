@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from monai_salm.digest import content_digest
-from monai_salm.intensity import Array, IntensityWindow
-from monai_salm.scan import DataError, MapDataset, image_of
+from monai_salm.noise.digest import content_digest
+from monai_salm.noise.units import Array, Units, padding_of
+from monai_salm.noise.window import IntensityWindow, WindowRule
+from monai_salm.scan import DataError, MapDataset, image_of, units_of
 from monai_salm.store import NoiseStore
 from monai_salm.tasks import Task
+
+#: The window of images that are in [0, 1] already.
+UNIT_WINDOW = IntensityWindow(0.0, 1.0)
+# Cases that a report shows.
+_PICTURES = 4
 
 
 class EvaluationError(ValueError):
@@ -29,35 +37,50 @@ class ImageSet:
         images: ``(channel, *spatial)`` each, stored units and type.
         labels: in the task's canonical form.
         names: one a case.
+        windows: the intensity window of each image, stored units.
+        units: what the numbers of each image mean.
     """
 
     role: str
     images: list[Array]
     labels: list[Array]
     names: list[str]
+    windows: list[IntensityWindow]
+    units: list[Units]
 
     def __len__(self) -> int:
         return len(self.images)
 
+    def seen(self, windows: Sequence[IntensityWindow]) -> ImageSet:
+        """The set in [0, 1], each image by the window given for it, float32."""
+        images = [
+            window.normalize(torch.from_numpy(np.asarray(image, np.float32))).numpy()
+            for image, window in zip(self.images, windows, strict=True)
+        ]
+        return replace(self, images=images, windows=[UNIT_WINDOW] * len(self))
 
-def read_set(role: str, dataset: MapDataset, task: Task, image_key: str, label_key: str) -> ImageSet:
+
+def read_set(
+    role: str, dataset: MapDataset, task: Task, window: WindowRule, image_key: str, label_key: str
+) -> ImageSet:
     """Load every case of a data set.
 
     Args:
         role: name of the set, for messages.
         dataset: dictionaries with an image, a label and, if it has one, a ``"name"``.
         task: says what a label is.
+        window: chooses the window of each image.
         image_key: key of the image.
         label_key: key of the label.
 
     Raises:
-        EvaluationError: if the set is empty, an item is no dictionary or lacks a key, an image holds anything but finite
-            numbers, or images differ in rank or channels.
+        EvaluationError: if the set is empty, an item is no dictionary or lacks a key, an image holds no finite number, or
+            images differ in rank or channels.
         LabelError: for a label that does not fit the task.
     """
     if not len(dataset):
         raise EvaluationError(f"the {role} set is empty: give at least one case")
-    result = ImageSet(role, [], [], [])
+    result = ImageSet(role, [], [], [], [], [])
     for index in range(len(dataset)):
         case = dataset[index]
         try:
@@ -68,10 +91,10 @@ def read_set(role: str, dataset: MapDataset, task: Task, image_key: str, label_k
             raise EvaluationError(
                 f"{role} case {name!r} has no {label_key!r}, only {sorted(map(str, case))}: set image_key and label_key"
             )
-        if image.dtype.kind not in "biuf" or (image.dtype.kind == "f" and not np.isfinite(image).all()):
+        if image.dtype.kind not in "biuf" or not np.isfinite(image).any():
             raise EvaluationError(
-                f"{role} case {name!r} holds NaN, infinite values or no numbers at all (dtype {image.dtype}): victims "
-                "cannot be trained or scored on it. Replace them as before protecting"
+                f"{role} case {name!r} holds no finite number (dtype {image.dtype}): victims cannot be trained or scored on it. "
+                "Leave it out"
             )
         first = result.images[0] if result.images else image
         if image.ndim not in (3, 4) or image.ndim != first.ndim or len(image) != len(first):
@@ -79,6 +102,9 @@ def read_set(role: str, dataset: MapDataset, task: Task, image_key: str, label_k
                 f"{role} case {name!r} has shape {image.shape}; expected (channel, *spatial) of rank 2 or 3, alike "
                 f"in all cases (the first is {first.shape})"
             )
+        units = case.get("units") or units_of(image, case[image_key])
+        result.windows.append(window.of(image, units, padding_of(image, units)))
+        result.units.append(units)
         result.images.append(image)
         result.labels.append(task.check_label(case[label_key], image.shape[1:], f"{role} case {name!r}"))
         result.names.append(name)
@@ -93,14 +119,13 @@ def set_digest(images: ImageSet) -> str:
     return whole.hexdigest()
 
 
-def check_pairs(clean: ImageSet, protected: ImageSet, window: IntensityWindow, epsilon: float) -> None:
+def check_pairs(clean: ImageSet, protected: ImageSet, epsilon: float) -> None:
     """Make sure that the protected set is the clean one with noise of at most ``epsilon`` and nothing else.
 
     Args:
         clean: original training set.
         protected: the published one, in the same order.
-        window: the intensity window.
-        epsilon: budget, as a fraction of the window.
+        epsilon: budget, as a fraction of each image's window.
 
     Raises:
         EvaluationError: naming the first case that differs.
@@ -120,7 +145,12 @@ def check_pairs(clean: ImageSet, protected: ImageSet, window: IntensityWindow, e
             raise EvaluationError(
                 f"case {name!r} has another label in the {what} set: are both sets in the same order?"
             )
-        size = float(np.abs(difference(before, after)).max(initial=0)) / window.width
+        if before.dtype.kind == after.dtype.kind == "f" and not np.array_equal(np.isnan(before), np.isnan(after)):
+            raise EvaluationError(
+                f"case {name!r} of the {what} set is NaN in other places than in the clean set: publish the images anew, with "
+                "their background as it was"
+            )
+        size = largest_share(before, after, clean.windows[index])
         if size > epsilon * (1 + 1e-6):
             raise EvaluationError(
                 f"case {name!r} of the {what} set changed by {size:.4f} of the window, epsilon is {epsilon:.4f}: the random-noise "
@@ -161,27 +191,72 @@ def check_test(test: ImageSet, training: Sequence[ImageSet], store: NoiseStore |
 
 
 def difference(clean: Array, protected: Array) -> NDArray[np.float64]:
-    """``protected - clean`` in stored units, without the wrap-around of unsigned integers."""
-    return protected.astype(np.float64) - clean.astype(np.float64)
+    """``protected - clean`` in stored units, without the wrap-around of unsigned integers; 0 where both are NaN."""
+    with np.errstate(invalid="ignore"):
+        return np.nan_to_num(protected.astype(np.float64) - clean.astype(np.float64), nan=0.0)
 
 
-def noise_size(clean: ImageSet, protected: ImageSet, window: IntensityWindow) -> dict[str, float | None]:
-    """How large the noise is.
+def largest_share(clean: Array, protected: Array, window: IntensityWindow) -> float:
+    """The largest change of an element, as a share of the window of its channel."""
+    low, high = window.bounds(len(clean), clean.ndim - 1)
+    return float(np.abs(difference(clean, protected) / (high - low)).max(initial=0))
+
+
+def noise_size(clean: ImageSet, protected: ImageSet) -> dict[str, Any]:
+    """How large the noise is, each image measured against its own window.
 
     Returns:
         ``linf`` (largest change, fraction of the window), ``psnr`` (mean over the cases that changed, decibel, peak = window
-        width; None if nothing changed), ``support`` (share of voxels changed) and ``unchanged`` (cases without any noise).
+        width; None if nothing changed), ``worst`` (name and PSNR of the case with the least), ``support`` (share of voxels
+        changed) and ``unchanged`` (cases without any noise).
     """
-    largest, psnr, support = 0.0, [], []
-    for before, after in zip(clean.images, protected.images, strict=True):
-        change = difference(before, after) / window.width
+    largest, support = 0.0, []
+    psnr: dict[str, float] = {}
+    for index, (before, after) in enumerate(zip(clean.images, protected.images, strict=True)):
+        low, high = clean.windows[index].bounds(len(before), before.ndim - 1)
+        change = difference(before, after) / (high - low)
         largest = max(largest, float(np.abs(change).max(initial=0)))
         support.append(float(np.mean(change != 0)))
         if support[-1] > 0:
-            psnr.append(-10 * float(np.log10(np.mean(change**2))))
+            psnr[clean.names[index]] = -10 * float(np.log10(np.mean(change**2)))
+    worst = min(psnr, key=psnr.__getitem__, default=None)
     return {
         "linf": largest,
-        "psnr": float(np.mean(psnr)) if psnr else None,
+        "psnr": float(np.mean(list(psnr.values()))) if psnr else None,
+        "worst": None if worst is None else {"name": worst, "psnr": psnr[worst]},
         "support": float(np.mean(support)),
         "unchanged": support.count(0.0),
     }
+
+
+def measured(clean: ImageSet, protected: ImageSet) -> tuple[tuple[ImageSet, ImageSet], IntensityWindow]:
+    """The images that are measured against each other, and their one window.
+
+    Args:
+        clean: original training set.
+        protected: the published one.
+
+    Returns:
+        Both sets and the window: the stored images where all have one window, else the images in [0, 1], each by the window of
+        its clean image.
+    """
+    first = clean.windows[0]
+    finite = all(image.dtype.kind != "f" or bool(np.isfinite(image).all()) for image in clean.images)
+    if finite and isinstance(first.low, float) and all(window == first for window in clean.windows):
+        return (clean, protected), first
+    return (clean.seen(clean.windows), protected.seen(clean.windows)), UNIT_WINDOW
+
+
+def pictures(clean: ImageSet, protected: ImageSet) -> list[tuple[str, Array, Array]]:
+    """Name, clean and protected image of a few cases, of different labels where labels are per image.
+
+    Args:
+        clean: original images.
+        protected: the published ones, in the same order.
+    """
+    chosen: dict[object, int] = {}
+    for index, label in enumerate(clean.labels):
+        chosen.setdefault(label.tobytes() if label.ndim < 2 else index, index)
+        if len(chosen) == _PICTURES:
+            break
+    return [(clean.names[i], clean.images[i], protected.images[i]) for i in chosen.values()]

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from monai_salm.cases import Cases, View, choose_view
 from monai_salm.evaluation.controls import CONTROLS
 from monai_salm.evaluation.sets import ImageSet
-from monai_salm.intensity import Array, IntensityWindow
+from monai_salm.noise.budget import Budget
+from monai_salm.noise.units import Array
+from monai_salm.noise.window import IntensityWindow
 from monai_salm.tasks import Task
 
 # Which cases are held out, which carry the noise in a mixture and where random noise goes is the same in every evaluation.
@@ -28,9 +30,9 @@ class TrainingSets:
         names: of these cases.
         test: clean images that are in none of them.
         task: the learning problem.
-        window: the intensity window.
+        windows: the intensity window of each of these cases.
+        budgets: what the noise of each of these cases keeps to, for the controls.
         view: how networks see a case.
-        epsilon: budget of random noise, as a fraction of the window.
         held_out: share of the cases that no victim trains on.
     """
 
@@ -39,9 +41,9 @@ class TrainingSets:
     names: Sequence[str]
     test: Cases
     task: Task
-    window: IntensityWindow
+    windows: Sequence[IntensityWindow]
+    budgets: Sequence[Budget]
     view: View
-    epsilon: float
     held_out: float
 
     def training(self, data: str, fraction: float = 1.0) -> Cases:
@@ -83,19 +85,22 @@ class TrainingSets:
         noisy = self._noisy(members, fraction) if len(members) else np.empty(0, bool)
         if data in CONTROLS:
             protected, seed = self.images["protected"], _SPLIT_SEED
-            images = [CONTROLS[data](clean[i], protected[i], self.window, self.epsilon, seed) for i in members]
+            images = [CONTROLS[data](clean[i], protected[i], self.budgets[i], seed) for i in members]
         else:
             images = [(self.images[data] if noise else clean)[i] for i, noise in zip(members, noisy, strict=True)]
         return replace(
-            self.test, images=images, labels=[self.labels[i] for i in members], names=[self.names[i] for i in members]
+            self.test,
+            images=images,
+            labels=[self.labels[i] for i in members],
+            names=[self.names[i] for i in members],
+            windows=[self.windows[i] for i in members],
         )
 
 
 def make_training_sets(
     sets: Mapping[str, ImageSet],
     task: Task,
-    window: IntensityWindow,
-    epsilon: float,
+    budgets: Sequence[Budget],
     held_out: float,
     patch_size: Sequence[int] | None,
     view_size: Sequence[int] | None,
@@ -105,8 +110,7 @@ def make_training_sets(
     Args:
         sets: ``"clean"``, ``"protected"``, ``"test"`` and further copies, checked against each other.
         task: the learning problem.
-        window: the intensity window.
-        epsilon: budget, as a fraction of the window.
+        budgets: what the noise of each training case keeps to; empty without controls.
         held_out: share of the cases that no victim trains on.
         patch_size: train on patches of this size.
         view_size: resize images to this size.
@@ -118,11 +122,11 @@ def make_training_sets(
         images={role: images.images for role, images in sets.items() if role != "test"},
         labels=clean.labels,
         names=clean.names,
-        test=Cases(test.images, test.labels, test.names, task, window, view),
+        test=Cases(test.images, test.labels, test.names, task, test.windows, view),
         task=task,
-        window=window,
+        windows=clean.windows,
+        budgets=budgets,
         view=view,
-        epsilon=epsilon,
         held_out=held_out,
     )
 

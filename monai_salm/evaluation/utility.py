@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from monai_salm.intensity import Array
+from monai_salm.noise.window import Array
 from monai_salm.tasks import Task
 
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from monai_salm.augmentation import Augmentation
 from monai_salm.cases import Cases
 from monai_salm.countermeasures import Countermeasure, Means
-from monai_salm.intensity import Array
 from monai_salm.networks import NetworkFactory, build_network, seeded
+from monai_salm.noise.window import Array
 from monai_salm.recipes import Recipe
 from monai_salm.scores import label_counts, mean_of_table
 from monai_salm.training import Trainer, fit, steps_per_epoch

@@ -22,7 +22,7 @@ from monai_salm.evaluation.cells import Cell, Training
 from monai_salm.evaluation.protocol import is_importable, victim_name
 from monai_salm.evaluation.running import Runner
 from monai_salm.evaluation.victims import Epoch
-from monai_salm.intensity import Array
+from monai_salm.noise.window import Array
 from monai_salm.training import TrainingError
 
 #: Told of every epoch: which training, and the headline score.

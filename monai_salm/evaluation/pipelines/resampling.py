@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from monai_salm.cases import Cases, View, choose_view
-from monai_salm.intensity import Array, IntensityWindow
+from monai_salm.noise.units import Array
+from monai_salm.noise.window import IntensityWindow
 
 #: Brings ``(1, channel, *spatial)`` to a spatial size.
 Resize = Callable[[torch.Tensor, tuple[int, ...]], torch.Tensor]
@@ -61,7 +62,7 @@ def resampled(cases: Cases, scale: float, resize: Resize) -> Cases:
         nearest(label, size) if label.ndim > 1 else label for label, size in zip(cases.labels, sizes, strict=True)
     ]
     view = _view_of(cases.view, sizes)
-    return replace(cases, images=images, labels=labels, view=view, window=IntensityWindow(0, 1))
+    return replace(cases, images=images, labels=labels, view=view, windows=[IntensityWindow(0.0, 1.0)] * len(cases))
 
 
 def normalised(cases: Cases, index: int) -> torch.Tensor:
@@ -71,7 +72,7 @@ def normalised(cases: Cases, index: int) -> torch.Tensor:
         cases: stored units.
         index: of the case.
     """
-    return cases.window.normalize(torch.from_numpy(np.asarray(cases.images[index]).astype(np.float32))[None])
+    return cases.windows[index].normalize(torch.from_numpy(np.asarray(cases.images[index]).astype(np.float32))[None])
 
 
 def _view_of(view: View, sizes: Sequence[tuple[int, ...]]) -> View:
