@@ -18,12 +18,23 @@ import torch
 from monai.transforms import LoadImage, LoadImaged, Transform
 
 from monai_salm import NoiseStore, SALMProtect, SALMProtectd, SALMRestore, SALMRestored
-from monai_salm.noise import Noise
+from monai_salm.noise.budget import Budget
+from monai_salm.noise.grid import Grid
+from monai_salm.noise.noise import Noise
+from monai_salm.noise.window import IntensityWindow
 from monai_salm.not_found import ImageNotFoundError
 
 CASES = 4
 SHAPE = (6, 5, 4)
-META = {"method": {"name": "random_noise", "epsilon": 0.03}, "window": [-1000, 1000], "epsilon": 0.03, "seed": 0}
+WINDOW = IntensityWindow(-1000, 1000)
+META = {
+    "method": {"name": "random_noise", "epsilon": 0.03},
+    "window": WINDOW.spec(),
+    "mask_share": 1.0,
+    "epsilon": 0.03,
+    "seed": 0,
+}
+BUDGET = Budget(WINDOW, Grid("int16", 1.0, (60,)))
 SAME = "same bits"
 Array = np.ndarray[Any, Any]
 
@@ -56,7 +67,7 @@ def make_samples(folder: Path) -> Samples:
         for key in ("image", "second"):
             original = rng.integers(-900, 900, (1, *SHAPE)).astype(np.int16)
             codes = (rng.integers(1, 8, original.shape) * rng.choice([-1, 1], original.shape)).astype(np.int8)
-            noises.append(Noise.of(original, codes, 1.0, f"case_{index}_{key}"))
+            noises.append(Noise.of(original, codes, BUDGET, f"case_{index}_{key}"))
             for kind, array in (("originals", original), ("protected", original + codes)):
                 pair[kind][key] = _save(folder / kind / f"{key}_{index}.nii.gz", array[0])
                 if key == "image":

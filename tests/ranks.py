@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-_PRELOAD = ["monai.data", "monai.transforms", "monai_salm.precompute", "torch._dynamo", "conftest"]
+_PRELOAD = ["monai.data", "monai.transforms", "monai_salm.generate.precompute", "torch._dynamo", "conftest"]
 
 
 @dataclass(frozen=True)

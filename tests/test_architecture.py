@@ -19,50 +19,37 @@ README_COMMANDS = ('pip install ".[demo]" && monai-salm demo', 'pip install ".[t
 # Layer -> the layers right below it (docs/design.md, section 4). A layer is a module or a folder of the package; it may
 # import whatever can be reached downwards from it, and its own parts.
 BELOW: dict[str, tuple[str, ...]] = {
-    "digest": (),
-    "epsilon": (),
-    "intensity": ("epsilon",),
-    "masks": (),
+    "noise": (),
     "scores": (),
     "tasks": ("scores",),
     "networks": (),
-    "cases": ("intensity", "tasks"),
+    "cases": ("noise", "tasks"),
     "recipes": ("networks", "tasks"),
     "augmentation": (),
-    "training": ("digest", "masks", "recipes", "augmentation", "cases"),
-    "suspicions": ("intensity", "tasks"),
-    "scan": ("digest", "suspicions"),
-    "workspace": ("scan", "training"),
+    "training": ("recipes", "augmentation", "cases"),
+    "suspicions": ("noise", "tasks"),
+    "scan": ("suspicions",),
+    "workspace": ("scan", "cases"),
     "distributed": (),
     "joining": ("distributed",),
     "exchange": ("workspace", "distributed"),  # between the working folders of several machines
-    "methods": ("exchange",),
-    "noise": ("intensity", "digest"),
-    "code_packing": ("intensity",),
-    "noise_rows": ("noise", "code_packing"),
+    "methods": ("exchange", "training"),
+    "code_packing": ("noise",),
+    "noise_rows": ("code_packing",),
     "store_file": ("noise",),
     "store_records": ("noise_rows", "store_file"),
     "store_places": ("noise_rows",),
     "store": ("store_records", "store_places"),
     "not_found": ("store",),
-    "store_writer": ("methods", "store"),
-    "resuming": ("exchange", "store"),
-    "precompute": ("store_writer", "resuming", "joining"),
-    "new_images": ("methods", "not_found"),
-    "transforms": ("new_images",),  # on_missing="generate" makes noise against the stored surrogates
+    "generate": ("methods", "not_found", "joining"),
+    "transforms": ("generate",),  # on_missing="generate" makes noise against the stored surrogates
     "cache_keys": ("store",),  # names for MONAI's caches on disk
-    "formats": ("intensity", "digest"),
+    "formats": ("noise",),
     "layouts": ("formats", "tasks"),
-    "publish": ("layouts", "precompute"),
+    "publish": ("layouts", "generate"),
     "countermeasures": ("training",),
     "reporting": (),  # plain values: evaluation returns what it shows
-    "evaluation": (
-        "training",
-        "countermeasures",
-        "methods",
-        "publish",
-        "reporting",
-    ),  # random noise; protected files from disk
+    "evaluation": ("countermeasures", "publish", "reporting"),  # random noise; protected files from disk
     "report": ("reporting",),  # reads reports where no network is at hand
     "demo_data": ("layouts",),
     "demo": ("report", "evaluation", "transforms", "demo_data"),
@@ -290,11 +277,11 @@ def test_the_order_has_no_cycle_and_names_only_layers() -> None:
 @pytest.mark.parametrize(
     ("module", "source", "target"),
     [
-        ("intensity", "from monai_salm.store import NoiseStore", "store"),
-        ("intensity", "from .training import fit", "training"),
-        ("intensity", "from . import training", "training"),
+        ("noise.grid", "from monai_salm.store import NoiseStore", "store"),
+        ("scores", "from .training import fit", "training"),
+        ("noise.grid", "from .. import training", "training"),
         ("store", "import monai_salm.methods.salm", "methods"),
-        ("methods.salm", "from ..precompute import precompute", "precompute"),
+        ("methods.salm", "from ..generate.precompute import precompute", "generate"),
         ("methods.__init__", "from ..evaluation import evaluate", "evaluation"),
         ("training", "def f():\n    from monai_salm.methods import SALM", "methods"),
         ("networks", "import importlib\nimportlib.import_module('monai_salm.tasks')", "tasks"),
@@ -317,13 +304,13 @@ def test_upward_import_is_found(module: str, source: str, target: str) -> None:
     ("module", "source"),
     [
         ("training", "from monai_salm.tasks import Task\nfrom .progress import Progress"),
-        ("methods.salm", "from .base import Method\nfrom . import em\nfrom ..masks import topk_mask"),
+        ("methods.salm", "from .base import Method\nfrom . import em\nfrom ..noise.grid import make_grid"),
         ("methods.__init__", "from .salm import SALM\nfrom monai_salm.methods.em import EM"),
         ("publish", "from .layouts.nnunet import read\nfrom ._errors import hint"),
         ("__init__", "from .report import html\nfrom monai_salm.methods import SALM"),
         ("cli", "from monai_salm import precompute, publish\nfrom .demo import run"),
         ("progress", "from ._errors import hint"),
-        ("intensity", "import torch\nimport monai\nfrom monai.data import Dataset"),
+        ("noise.grid", "import torch\nimport monai\nfrom monai.data import Dataset"),
     ],
 )
 def test_downward_import_is_allowed(module: str, source: str) -> None:

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "bundles" / "salm_protect"
 CONFIGS = BUNDLE / "configs"
 # A short schedule, so that the tests take seconds.
-SHORT = {"epsilon": "12/255", "width": 0.05, "device": "cpu", "method#surrogate_steps": 2}
+SHORT = {"epsilon": "12/255", "width": 0.05, "device": "cpu", "method#perturbation#surrogate_steps": 2}
 SHORT_OPTIONS = ["--epsilon", "12/255", "--width", "0.05", "--device", "cpu", "--surrogate-steps", "2"]
 EVALUATED = {
     "victims": ["resnet10"],
@@ -109,11 +109,12 @@ def test_every_setting_can_be_overridden(archive: Path) -> None:
     ours, theirs = archive.with_name("ours.npz"), archive.with_name("theirs.npz")
     ids = {"splits": ["train", "test"], "window": [10, 250], "seed": 3, "surrogate": "resnet10", "jobs": 2}
     run("protect", input=str(archive), output=str(ours), store=str(archive.with_name("s.db")), **ids,
-        **{**SHORT, "method#mask_scope": "sample", "mask_ratio": 0.2})  # fmt: skip
+        **{**SHORT, "method#mask_area": 5, "mask_ratio": 0.2})  # fmt: skip
     options = ["--splits", "train,test", "--window", "10,250", "--seed", 3, "--surrogate", "resnet10"]
-    command("protect", archive, theirs, *options, *SHORT_OPTIONS, "--mask-scope", "sample", "--mask-ratio", 0.2)
+    command("protect", archive, theirs, *options, *SHORT_OPTIONS, "--mask-area", 5, "--mask-ratio", 0.2)
     assert ours.read_bytes() == theirs.read_bytes()
     assert NoiseStore(archive.with_name("s.db")).meta["method"]["mask_ratio"] == 0.2
+    assert NoiseStore(archive.with_name("s.db")).meta["window"] == {"kind": "fixed", "low": 10, "high": 250}
 
 
 def test_a_folder_of_volumes_with_another_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,12 +164,12 @@ def test_the_command_of_the_readme_runs(
     assert line.endswith("--input scans --output scans_public")
     volumes(tmp_path / "scans")
     words = line.replace("scans", str(tmp_path / "scans")).split()[3:]
-    short = ["--epsilon", "12/255", "--window", "[0,255]", "--method#rounds", "1", "--method#surrogate_steps", "2"]
+    short = ["--epsilon", "12/255", "--window", "[0,255]", "--method#perturbation#surrogate_steps", "2"]
     monkeypatch.chdir(BUNDLE)
     with own_search_path():  # python -m monai.bundle is this call
         fire.Fire({"run": bundle.run}, command=[*words, *short, "--width", "0.05", "--device", "cpu"])
     assert "6 cases protected and verified" in capsys.readouterr().out
-    assert NoiseStore(tmp_path / "scans_public.noise.db").meta["window"] == [0, 255]
+    assert NoiseStore(tmp_path / "scans_public.noise.db").meta["window"] == {"kind": "fixed", "low": 0, "high": 255}
     assert (tmp_path / "scans_public" / "training_0.nii.gz").is_file()
 
 

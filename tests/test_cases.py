@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monai_salm.cases import Cases, View, choose_view, shuffled_batches
-from monai_salm.intensity import IntensityWindow
+from monai_salm.noise.window import IntensityWindow
 from monai_salm.tasks import Classification, Segmentation
 
 quick = settings(max_examples=50, deadline=None)
@@ -123,18 +124,44 @@ def small_set(shapes: list[tuple[int, ...]], view: View, per_voxel: bool = False
     else:
         labels = [np.array(i % 2, np.int64) for i in range(len(shapes))]
         task = Classification(num_classes=2)
-    return Cases(images, labels, [str(i) for i in range(len(shapes))], task, IntensityWindow(0, 255), view)
+    windows = [IntensityWindow(0, 255)] * len(shapes)
+    return Cases(images, labels, [str(i) for i in range(len(shapes))], task, windows, view)
 
 
-def test_whole_images_arrive_as_they_are() -> None:
+def shown(image: np.ndarray) -> np.ndarray:
+    """As networks see it, in the window 0 to 255."""
+    return image.astype(np.float32) / np.float32(255)
+
+
+def test_whole_images_arrive_as_they_are_in_their_window() -> None:
     cases = small_set([(2, 5, 6)] * 3, View("full", (5, 6)))
     whole = (slice(0, 5), slice(0, 6))
     batch = cases.inputs([(2, whole), (0, whole)])
     assert batch.dtype == torch.float32
-    np.testing.assert_array_equal(batch.numpy(), np.stack([cases.images[2], cases.images[0]]))
+    np.testing.assert_array_equal(batch.numpy(), shown(np.stack([cases.images[2], cases.images[0]])))
     assert cases.targets([(2, whole), (1, whole)]).tolist() == [0, 1]
     assert cases.targets([(2, whole)]).dtype == torch.int64
     assert (len(cases), cases.spatial_dims, cases.in_channels) == (3, 2, 2)
+
+
+def test_each_image_and_channel_is_seen_in_a_window_of_its_own() -> None:
+    cases = small_set([(2, 4, 4)] * 3, View("full", (4, 4)))
+    windows = [IntensityWindow(0, 255), IntensityWindow(100, 200), IntensityWindow((0, 50), (10, 60))]
+    cases = replace(cases, windows=windows)
+    whole = (slice(0, 4), slice(0, 4))
+    batch = cases.inputs([(case, whole) for case in range(3)]).numpy()
+    assert batch.min() >= 0
+    assert batch.max() <= 1
+    for image, window, seen in zip(cases.images, windows, batch, strict=True):
+        for channel, (low, high) in enumerate(window.channels(2)):
+            expected = np.clip((image[channel].astype(float) - low) / (high - low), 0, 1)
+            np.testing.assert_allclose(seen[channel], expected, atol=1e-6)
+
+
+def test_a_longest_side_may_be_given() -> None:
+    assert choose_view([(128, 100)] * 2, False, whole_side=64) == View("resize", (64, 64))
+    assert choose_view([(128, 100)] * 2, True, whole_side=64) == View("patch", (64, 64))
+    assert choose_view([(64, 50)] * 2, False, whole_side=64) == View("full", (64, 50))
 
 
 def test_mixed_shapes_are_resized_each_on_its_own() -> None:
@@ -143,7 +170,7 @@ def test_mixed_shapes_are_resized_each_on_its_own() -> None:
     whole = [(i, tuple(slice(0, n) for n in s[1:])) for i, s in enumerate(shapes)]
     batch = cases.inputs(whole)
     assert batch.shape == (3, 1, 5, 6)
-    np.testing.assert_array_equal(batch[1].numpy(), cases.images[1])
+    np.testing.assert_array_equal(batch[1].numpy(), shown(cases.images[1]))
     for index in range(3):
         torch.testing.assert_close(batch[index : index + 1], cases.inputs([whole[index]]))
 
@@ -197,5 +224,5 @@ def test_patches_take_their_part_of_the_label() -> None:
     assert inputs.shape == (3, 1, 4, 4, 4)
     assert targets.shape == (3, 4, 4, 4)
     for row, (case, region) in enumerate(regions):
-        np.testing.assert_array_equal(inputs[row, 0].numpy(), cases.images[case][0][region])
+        np.testing.assert_array_equal(inputs[row, 0].numpy(), shown(cases.images[case][0][region]))
         np.testing.assert_array_equal(targets[row].numpy(), cases.labels[case][region])

@@ -7,29 +7,38 @@ import itertools
 import json
 import re
 import shlex
+import signal
 import subprocess
 import sys
-from dataclasses import fields
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 import typer
+from conftest import segmentation_cases
 from typer.main import get_command
 from typer.testing import CliRunner
 
 import monai_salm
-from monai_salm.cli import app, manual, method_options, names, readers
+from monai_salm.cli import app, manual, method_options, names, readers, running
 from monai_salm.cli.method_settings import SETTINGS, SURROGATES, Setting
 from monai_salm.countermeasures import COUNTERMEASURES, TIERS
 from monai_salm.evaluation import AUGMENTATIONS, CONTROLS
 from monai_salm.evaluation.pipelines import FAMILIES
 from monai_salm.layouts import LAYOUTS
-from monai_salm.methods import METHODS, SALM
-from monai_salm.methods.views import VIEWS
+from monai_salm.methods import METHODS, SALM, recommended
+from monai_salm.methods.perturbations import PERTURBATIONS
 from monai_salm.networks import NETWORKS, SEGMENTATION_NETWORKS
+from monai_salm.noise.window import AutomaticWindow, ChannelWindows, FixedWindow, PercentileWindow
+from monai_salm.progress import Progress
+from monai_salm.store import NoiseStore
 from monai_salm.tasks import Classification, Segmentation, Task
+from monai_salm.training import Trainer
 
 RUNNER = CliRunner()
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,7 +89,7 @@ def test_protect_verify_restore(archive: Path) -> None:
     assert made["psnr"] == pytest.approx(20 * np.log10(255 / 12), abs=0.5)
     assert made["support"] > 0.9
     assert {"rounds", "seconds", "window", "task", "method"} <= set(made)
-    assert made["window"] == [0, 255]
+    assert made["window"] == {"kind": "automatic"}
     assert Path(made["store"]) == store
     difference = images(output).astype(int) - images(archive)
     assert np.abs(difference).max() == 12
@@ -115,35 +124,57 @@ def test_generate_then_publish(archive: Path) -> None:
     assert "layout: medmnist" in run("info", archive).stdout
     told = run("info", store).stdout
     assert "\nepsilon: 8/255\n" in told
-    assert "\nwindow: 0, 255\n" in told
-    assert not set(told) & set("{}[]"), "said in words"
+    assert re.search(r"\nwindow: .*by its kind", told)
+    assert not set(re.sub(r"train\[[0-9]+\]", "", told)) & set("{}[]"), "said in words"
 
 
-def test_salm_settings_reach_the_method(archive: Path) -> None:
+QUICK = ("--surrogate", "resnet10", "--width", "0.05", "--device", "cpu")
+
+
+def test_settings_of_a_texture_reach_the_method(archive: Path) -> None:
     store = archive.with_name("noise.db")
-    settings = [
-        "--mask-ratio",
-        "1/4",
-        "--mask-scope",
-        "sample",
-        "--rounds",
-        "1",
-        "--surrogate-steps",
-        "1",
-        "--num-steps",
-        "1",
-    ]
-    network = ["--surrogate", "resnet10,vgg11", "--width", "0.05", "--stop-error", "none"]
-    made = run_json("generate", archive, "--store", store, "--device", "cpu", *settings, *network)
-    assert made["method"]["mask_ratio"] == 0.25
-    assert (made["method"]["mask_scope"], made["method"]["num_steps"], made["method"]["stop_error"]) == (
-        "sample",
-        1,
-        None,
-    )
-    assert made["rounds"] == 1
+    settings = ("--mask-ratio", "1/4", "--mask-area", 3, "--period", 3, "--shifts", 2, "--plain", "false")
+    network = ("--surrogate", "resnet10,vgg11", "--width", "0.05", "--device", "cpu", "--surrogate-steps", 1)
+    made = run_json("generate", archive, "--store", store, *settings, *network)
+    method = made["method"]
+    assert (method["mask_ratio"], method["mask_area"]) == (0.25, 3)
+    given = {"name": "class_texture", "period": 3.0, "shifts": 2, "plain": False, "surrogate_steps": 1}
+    assert given.items() <= method["perturbation"].items()
     assert 0 < made["support"] <= 0.25
     assert run_json("info", store)["surrogate"] == ["resnet10", "vgg11"]
+    assert "salm (class_texture)" in run("generate", archive, "--store", store, *settings, *network).stdout
+
+
+def test_settings_of_error_minimizing_noise_reach_the_method(archive: Path) -> None:
+    steps = ("--perturbation", "error_minimizing", "--rounds", 2, "--num-steps", 1, "--surrogate-steps", 1)
+    made = run_json("generate", archive, "--store", archive.with_name("noise.db"), *steps, *QUICK)
+    given = {"name": "error_minimizing", "rounds": 2, "num_steps": 1, "surrogate_steps": 1}
+    assert given.items() <= made["method"]["perturbation"].items()
+    assert (made["rounds"], made["method"]["mask_scope"]) == (2, "sample")
+    assert 0 < made["support"] <= made["method"]["mask_ratio"]
+
+
+@pytest.mark.parametrize(
+    ("text", "window"),
+    [
+        ("-160,240", {"kind": "fixed", "low": -160, "high": 240}),
+        ("percentile:0.5,99.5", {"kind": "percentile", "low": 0.5, "high": 99.5}),
+        ("auto", {"kind": "automatic"}),
+    ],
+)
+def test_the_window_that_is_given_is_the_one_that_is_taken(archive: Path, text: str, window: dict[str, Any]) -> None:
+    assert protect(archive, "--window", text)["window"] == window
+    assert run_json("info", archive.with_name("out.npz.noise.db"))["window"] == window
+
+
+def test_a_window_for_each_channel(archive: Path) -> None:
+    failed = protect(archive, "--window", "-160,240;percentile:0.5,99.5", code=1)
+    assert "1 channels, the window rule has 2" in failed["error"]
+    with np.load(archive) as arrays:
+        changed = {key: np.stack([array] * 3, -1) if "images" in key else array for key, array in arrays.items()}
+    np.savez(archive, **changed)
+    rules = protect(archive, "--window", "0,255;percentile:0,100;0,255")["window"]["rules"]
+    assert [rule["kind"] for rule in rules] == ["fixed", "percentile", "fixed"]
 
 
 def test_evaluate(archive: Path) -> None:
@@ -257,6 +288,15 @@ def test_evaluate_refuses_a_protected_test_split(archive: Path) -> None:
         ["generate", "IN", "--store", "n.db", "--method", "random_noise", "--mask-ratio", "0.3"],
         ["generate", "IN", "--store", "n.db", "--window", "5"],
         ["generate", "IN", "--store", "n.db", "--window", "9,5"],
+        ["generate", "IN", "--store", "n.db", "--window", "percentile:5"],
+        ["generate", "IN", "--store", "n.db", "--window", "percentile:1,101"],
+        ["generate", "IN", "--store", "n.db", "--window", "quantile:1,99"],
+        ["generate", "IN", "--store", "n.db", "--window", "0,255;"],
+        ["generate", "IN", "--store", "n.db", "--perturbation", "magic"],
+        ["generate", "IN", "--store", "n.db", "--perturbation", "class_texture", "--rounds", "2"],
+        ["generate", "IN", "--store", "n.db", "--perturbation", "error_minimizing", "--period", "4"],
+        ["generate", "IN", "--store", "n.db", "--mask-scope", "step"],
+        ["generate", "IN", "--store", "n.db", "--stop-error", "0.1"],
         ["generate", "IN", "--store", "n.db", "--patch-size", "a,b"],
         ["generate", "IN", "--store", "n.db", "--surrogate", "a,,b"],
         ["generate", "IN", "--store", "n.db", "--seed", "-1"],
@@ -356,35 +396,158 @@ def test_protect_goes_on_where_it_stopped(archive: Path, monkeypatch: pytest.Mon
     assert store.stat().st_ino != made
 
 
+def kinds_of(name: str) -> list[Any]:
+    """A method as it comes, and with each kind of perturbation where it has one."""
+    method = METHODS[name]()
+    if not isinstance(method, SALM):
+        return [method]
+    return [SALM(perturbation=kind()) for kind in PERTURBATIONS.values()]
+
+
+def settings_of(method: Any) -> dict[str, Any]:
+    """Every setting with its value; those of settings inside it alike, and the perturbation's name."""
+    found: dict[str, Any] = {}
+    for field in fields(method):
+        value = getattr(method, field.name)
+        if field.name == "perturbation":
+            found["perturbation"] = value.name
+        inner = settings_of(value) if is_dataclass(value) else {field.name: value}
+        found.update({name: item for name, item in inner.items() if name not in found})
+    return found
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, stage: str, done: int = 1) -> None:
+    """Ctrl-C at a report of progress."""
+
+    @contextmanager
+    def interrupting(silent: bool = False) -> Iterator[Any]:
+        def report(progress: Progress) -> None:
+            if progress.stage == stage and progress.done >= done:
+                raise KeyboardInterrupt
+
+        yield report
+
+    monkeypatch.setattr(running, "show_progress", interrupting)
+
+
+ROUNDS = ("--perturbation", "error_minimizing", "--rounds", 2, "--num-steps", 1, "--surrogate-steps", 3, *QUICK)
+
+
+def test_ctrl_c_says_what_is_kept_and_the_same_call_goes_on(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = archive.with_name("whole.db")
+    run("generate", archive, "--store", whole, *ROUNDS)
+    output, store = archive.with_name("out.npz"), archive.with_name("out.npz.noise.db")
+    call = ("protect", archive, output, *ROUNDS)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, "generate")
+        stopped = run(*call, code=130)
+    work = store.with_name(f"{store.name}.work")
+    assert work.is_dir()
+    said = stopped.stderr.strip()
+    assert (said.count("\n"), stopped.stdout) == (0, "")
+    assert str(work) in said
+    assert "the same call goes on" in said
+    begun = json.loads((work / "checkpoint.json").read_text())
+    assert {"rounds", "training"} & set(begun)
+    assert run_json(*call)["ok"]
+    assert not work.exists()
+    assert codes(store) == codes(whole), "the noise of a run that was not interrupted"
+
+
+def test_ctrl_c_in_the_middle_of_a_training_step(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a step is neither kept nor done twice."""
+    whole, store = archive.with_name("whole.db"), archive.with_name("noise.db")
+    run("generate", archive, "--store", whole, *ROUNDS)
+    step, done = Trainer.step, list[int]()
+
+    def interrupted(*given: Any, **options: Any) -> Any:
+        error = step(*given, **options)
+        done.append(1)
+        if len(done) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return error
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which programs in the background do not have
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "step", interrupted)
+            run("generate", archive, "--store", store, *ROUNDS, code=130)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(done) == 2
+    run("generate", archive, "--store", store, *ROUNDS)
+    assert codes(store) == codes(whole)
+
+
+def test_ctrl_c_while_the_copy_is_written_keeps_the_copy(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = archive.with_name("out.npz")
+    call = ("protect", archive, output, "--method", "random_noise", "--device", "cpu")
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, "publish")
+        failed = run_json(*call, code=130)
+    assert failed["ok"] is False
+    assert not output.exists()
+    assert str(archive.parent) in failed["error"]
+    assert run_json(*call)["ok"]
+
+
+def test_ctrl_c_before_anything_is_finished_says_so(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt_after(monkeypatch, "check")
+    stopped = run("generate", archive, "--store", archive.with_name("noise.db"), *ROUNDS, code=130)
+    assert "nothing is kept" in stopped.stderr
+    assert {path.name for path in archive.parent.iterdir()} == {archive.name}
+
+
+def codes(store: Path) -> list[Any]:
+    return [noise.codes.tolist() for noise in NoiseStore(store)]
+
+
 def test_every_setting_is_an_option() -> None:
     """Settings are written out for the manual; here they are held to the methods' dataclasses."""
     shown = run("generate", "--help").stdout
     owners: dict[str, set[str]] = {}
-    for name, method in METHODS.items():
-        for field in fields(method):
-            owners.setdefault(field.name, set()).add(name)
+    for name in METHODS:
+        for setting in set().union(*map(settings_of, kinds_of(name))):
+            owners.setdefault(setting, set()).add(name)
     assert {setting.name: set(setting.methods) for setting in SETTINGS} == owners
     for setting in SETTINGS:
         assert f"{setting.flag} {setting.metavar}" in shown
         assert set(itertools.chain(*setting.others.values())) < set(setting.methods)
         assert setting.methods[0] not in itertools.chain(*setting.others.values())
-    assert SALM(views=tuple(VIEWS)).views == names.VIEWS
 
 
 DEFAULTS = [(setting, name) for setting in SETTINGS for name in setting.methods]
 
 
+def shown_for(shown: str, method: Any, segmentation: bool) -> str:
+    """The value in the text of a default, which may say that it depends on the perturbation or the task."""
+    if " with " in shown:
+        kind = f" with {method.perturbation.name}"
+        shown = next(part.replace(kind, "") for part in shown.split(", ") if kind in part)
+    apart = re.fullmatch(r"(.+) \((.+) for segmentation\)", shown)
+    return shown if apart is None else apart[2 if segmentation else 1]
+
+
+def taken(setting: Setting, method: Any, segmentation: bool) -> tuple[Any, Any]:
+    """The default that is shown, read as the option would be, and the one of a method."""
+    value = settings_of(method)[setting.name]
+    text = shown_for(setting.default_of(method.name), method, segmentation)
+    return method_options._reader(type(value))(text), value
+
+
 @pytest.mark.parametrize(("setting", "name"), DEFAULTS, ids=[f"{name}-{setting.name}" for setting, name in DEFAULTS])
 def test_the_default_that_is_shown_is_the_one_that_is_taken(setting: Setting, name: str) -> None:
-    """That of every method; where it depends on more than the method, words say on what."""
-    method, shown = METHODS[name], setting.default_of(name)
-    default = next(field.default for field in fields(method) if field.name == setting.name)
-    if default in (None, ()) and shown != "none":
-        assert " " in shown
-    else:
-        assert method_options._reader(get_type_hints(method)[setting.name])(shown) == default
+    """That of every method; where it depends on the perturbation, the text names it."""
+    owners = [method for method in kinds_of(name) if setting.name in settings_of(method)]
+    if setting.name == "perturbation":
+        owners = [SALM()]
+    elif name == "salm" and len(owners) == 1 and " with " not in setting.default:
+        assert setting.help.startswith(owners[0].perturbation.name)
+    for method in owners:
+        shown, value = taken(setting, method, segmentation=False)
+        assert shown == value
     # And it is shown as this method's.
-    whole = setting.text[setting.text.rindex("[default") :]
+    shown, whole = setting.default_of(name), setting.text[setting.text.rindex("[default") :]
     if not setting.others:
         assert whole == f"[default: {shown}]"
     else:
@@ -393,62 +556,34 @@ def test_the_default_that_is_shown_is_the_one_that_is_taken(setting: Setting, na
         assert len(groups) == len(setting.others) + 1
 
 
-IMAGES, VOXELS = Classification(num_classes=3), Segmentation(num_classes=3)
-SHARES = {1: "all", 5: "a fifth", 10: "a tenth", 20: "a twentieth"}
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("task", [Classification(num_classes=3), Segmentation(num_classes=3)], ids=lambda t: t.kind)
+def test_what_is_recommended_for_a_task_is_shown(task: Task, rank: int) -> None:
+    method = recommended(task, rank)
+    for setting in SETTINGS:
+        if "salm" in setting.methods and setting.name in settings_of(method):
+            shown, value = taken(setting, method, task.kind == "segmentation")
+            assert shown == value, setting.name
 
 
-def settled(name: str, task: Task, rank: int, networks: int = 1, **settings: Any) -> Any:
-    """A method with what it takes for a data set of three classes, the last of which is the rarest."""
-    labels = [np.array(label) for label in (0, 0, 0, 1, 1, 2)] if task is IMAGES else []
-    return METHODS[name](**settings).resolved(task, rank, labels, networks)
-
-
-@pytest.mark.parametrize("name", SURROGATES)
-def test_defaults_that_are_shown_in_words_are_true(name: str) -> None:
-    shown = {setting.name: setting.default_of(name) for setting in SETTINGS if name in setting.methods}
-    task = VOXELS if name in ("interslice_em", "roi_em") else IMAGES
-    zero = {"start": "zero"} if name == "salm" else {}
-    method, volumes = (settled(name, task, 2 if name != "interslice_em" else 3, **zero), settled(name, task, 3, **zero))
-    assert shown["step_size"] == f"{SHARES[round(method.epsilon / method.step_size)]} of epsilon"
-    if name != "tap":
-        images = METHODS[name].default_rounds[2]
-        assert f"{images} for images and {volumes.rounds} for volumes" in shown["rounds"]
-        assert name == "interslice_em" or method.rounds == images
-    if name == "tap":
-        assert shown["surrogate_steps"] == f"{method.surrogate_batches(per_epoch=1)} passes over the data"
-    if name in ("rem", "sem"):
-        assert (shown["attack_radius"], method.attack_radius) == ("half of epsilon", method.epsilon / 2)
-
-
-def test_defaults_of_salm_that_are_shown_in_words_are_true() -> None:
-    shown = {setting.name: setting.default for setting in SETTINGS if "salm" in setting.methods}
-    following, label = settled("salm", IMAGES, 2, networks=3), settled("salm", IMAGES, 2, start="zero")
-    for name in ("num_steps", "surrogate_steps"):
-        assert shown[name] == f"{getattr(following, name)} with target next, else {getattr(label, name)}"
-    assert shown["rounds"].startswith(
-        "one for each surrogate with target next; 0 for labels per voxel with start class"
-    )
-    assert following.rounds == 3
-    assert [settled("salm", VOXELS, 3, mask_scope=scope).rounds for scope in ("step", "sample")] == [0, 1]
-    assert settled("salm", VOXELS, 3, start="class", mask_source="random").rounds == 8
-    # Beginning and target.
-    several = Classification(num_classes=3, multi_label=True)
-    controls: list[dict[str, Any]] = [
-        {"mask_source": "random"},
-        {"mask_source": "foreground"},
-        {"perturb_type": "classwise"},
-    ]
-    assert [settled("salm", task, 2).start for task in (IMAGES, VOXELS, several)] == ["class", "class", "zero"]
-    assert {settled("salm", IMAGES, 2, **control).start for control in controls} == {"zero"}
-    assert [settled("salm", task, 2).target for task in (IMAGES, VOXELS, several)] == ["next", "label", "label"]
-    assert {settled("salm", IMAGES, 2, start="class", **control).target for control in controls} == {"label"}
-    # Masks and the class without a pattern.
-    smoothing = [settled("salm", IMAGES, 2, mask_scope=scope).mask_smoothing for scope in ("sample", "step")]
-    smoothing += [settled("salm", VOXELS, 2, mask_scope="sample").mask_smoothing, label.mask_smoothing]
-    assert smoothing == [5, 1, 1, 1]
-    assert shown["mask_smoothing"].startswith("5 for labels per image with start class and mask scope sample, else 1")
-    assert (shown["plain_class"], following.plain_class) == ("the rarest class", 2)
-    assert (shown["views"], following.views) == ("no views", ())
+def test_recommended_settings_are_taken_unless_others_are_given(tmp_path: Path) -> None:
+    place = tmp_path / "set"
+    for folder in ("imagesTr", "labelsTr"):
+        (place / folder).mkdir(parents=True)
+    for case in segmentation_cases((16, 16, 16), cases=3):
+        for folder, part, key in (("imagesTr", "_0000", "image"), ("labelsTr", "", "label")):
+            volume = nibabel.Nifti1Image(case[key][0], np.eye(4))
+            nibabel.save(volume, place / folder / f"{case['name']}{part}.nii.gz")
+    listing = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "ball": 1}, "numTraining": 3}
+    (place / "dataset.json").write_text(json.dumps({**listing, "file_ending": ".nii.gz"}))
+    fast = ("--surrogate-steps", 1, "--width", 0.05, "--device", "cpu")
+    made = run_json("generate", place, "--store", tmp_path / "noise.db", "--mask-area", 3, *fast)["method"]
+    wanted = settings_of(recommended(Segmentation(num_classes=2), 3))
+    assert {**wanted, "mask_area": 3, "surrogate_steps": 1}.items() <= {
+        **made,
+        **made["perturbation"],
+        "perturbation": made["perturbation"]["name"],
+    }.items()
 
 
 def test_sections_of_the_manual_say_whose_settings_they_hold() -> None:
@@ -480,8 +615,8 @@ def test_the_values_that_are_offered_are_those_that_are_taken(setting: Setting) 
     method = setting.methods[0]
     for value in setting.values:
         texts = {setting.name: value}
-        if setting.name == "start" and value == "zero":
-            texts["rounds"] = "1"
+        if value == "step":
+            texts["perturbation"] = "error_minimizing"
         assert method_options.make_method(method, texts) is not None
     with pytest.raises(typer.BadParameter) as refused:
         method_options.make_method(method, {setting.name: "no-such-value"})
@@ -492,6 +627,7 @@ def test_the_values_that_are_offered_are_those_that_are_taken(setting: Setting) 
 def test_names_are_those_of_the_registries() -> None:
     assert tuple(METHODS) == names.METHODS
     assert tuple(LAYOUTS) == names.LAYOUTS
+    assert tuple(PERTURBATIONS) == names.PERTURBATIONS
     assert set(names.VOXEL_NETWORKS) == set(SEGMENTATION_NETWORKS)
     assert set(names.NETWORKS) == set(NETWORKS)
     assert tuple(COUNTERMEASURES) == names.COUNTERMEASURES
@@ -530,7 +666,9 @@ def test_the_programs_page_shows_every_verb_and_calls_that_can_be_made() -> None
     for call in re.findall(r"^ +monai-salm ([a-z]+ .*?)(?: {4,}.*)?$", page, re.MULTILINE):
         verb, *arguments = shlex.split(call)
         get_command(app).commands[verb].make_context(verb, arguments)  # type: ignore[attr-defined]
-    assert "Exit codes: 0 done, 1 failed or partly done, 2 wrong usage." in page
+    assert "Exit codes: 0 done, 1 failed or partly done, 2 wrong usage, 130 stopped with Ctrl-C." in " ".join(
+        page.split()
+    )
 
 
 def completed(line: str, shell: str) -> list[str]:
@@ -555,7 +693,7 @@ def completed(line: str, shell: str) -> list[str]:
         ("monai-salm protect scans out --mask-sc", {"--mask-scope"}),
         ("monai-salm protect scans out --mask-scope s", {"step", "sample"}),
         ("monai-salm protect scans out --method r", {"rem", "roi_em", "random_noise"}),
-        ("monai-salm protect scans out --views jpeg,b", {"jpeg,blur", "jpeg,bit_depth"}),
+        ("monai-salm protect scans out --perturbation e", {"error_minimizing"}),
         (
             "monai-salm evaluate scans out --victims unet,",
             {f"unet,{name}" for name in names.NETWORKS if name != "unet"},
@@ -583,8 +721,8 @@ def test_shells_are_given_their_script(shell: str) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        ("tap", "--num-steps", 2, "--surrogate-steps", 2, "--step-size", "4/255", "--max-shift", 1),
-        ("sem", "--num-steps", 2, "--surrogate-steps", 1, "--rounds", 1, "--draws", 1, "--attack-radius", "2/255"),
+        ("tap", "--num-steps", 2, "--surrogate-steps", 2, "--step-size", "1/2", "--max-shift", 1),
+        ("sem", "--num-steps", 2, "--surrogate-steps", 1, "--rounds", 1, "--draws", 1, "--attack-radius", "1/4"),
         ("lsp", "--patches", 2, "--rms", 0.5),
         ("ar", "--window-size", 2),
     ],
@@ -619,6 +757,12 @@ def test_values_are_read() -> None:
     assert readers.bounds("-1000,1000") == (-1000.0, 1000.0)
     assert readers.integers("32,32,32") == (32, 32, 32)
     assert readers.names("a, b") == ("a", "b")
+    assert readers.window("-160,240") == FixedWindow(-160, 240)
+    assert readers.window("percentile:0.5,99.5") == PercentileWindow()
+    assert readers.window("-160,240; percentile:1,99") == ChannelWindows(
+        (FixedWindow(-160, 240), PercentileWindow(1, 99))
+    )
+    assert readers.window("auto") == AutomaticWindow()
     for text in ("nan", "inf", "8/", "/255", "1e999", ""):
         with pytest.raises(ValueError, match="must be a number"):
             readers.number(text)
@@ -639,7 +783,7 @@ def test_help_is_quick_and_module_runs() -> None:
 
 
 def test_public_functions_are_never_hidden_by_their_modules() -> None:
-    names = ("publish", "precompute")
+    names = ("publish",)
     lines = ["import importlib, inspect, monai_salm"]
     for name in names:
         lines += [

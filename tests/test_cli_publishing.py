@@ -52,11 +52,14 @@ def test_two_bounds_without_a_comma_are_told_of_it(folder: Path) -> None:
         assert "--window -160,240" in " ".join(result.stderr.split())
 
 
-def test_plan_gives_the_noise_in_whole_steps(folder: Path) -> None:
+def test_plan_gives_the_window_and_the_noise_of_some_images(folder: Path) -> None:
     """Of 0.0121 x 500 = 6.05 stored units an int16 voxel can change by 6."""
     options = ("--method", "random_noise", "--device", "cpu", "--window", "-250,250", "--epsilon", "0.0121")
-    assert run("plan", folder / "set", *options)["budget"][0] == 6
-    assert "at most 6 stored units" in CliRunner().invoke(app, ["plan", str(folder / "set"), *options]).stdout
+    found = run("plan", folder / "set", *options)
+    assert {(tuple(image["window"][0]), image["noise"][0]) for image in found["noise"]} == {((-250, 250), 6)}
+    text = CliRunner().invoke(app, ["plan", str(folder / "set"), *options]).stdout
+    assert "shows -250 to 250, noise at most 6" in text
+    assert all(image["name"] in text for image in found["noise"])
 
 
 def test_one_bad_file_is_listed_and_the_exit_code_is_1(folder: Path) -> None:

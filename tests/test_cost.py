@@ -14,7 +14,8 @@ from scipy.stats import entropy, skew
 from monai_salm.evaluation.cost import image_cost, ssim
 from monai_salm.evaluation.radiomics import FEATURES, features, radiomics_drift
 from monai_salm.evaluation.sets import ImageSet, noise_size
-from monai_salm.intensity import Array, IntensityWindow
+from monai_salm.noise.units import Array, Units
+from monai_salm.noise.window import IntensityWindow
 from monai_salm.tasks import Classification, Segmentation
 
 WINDOW = IntensityWindow(0, 255)
@@ -22,11 +23,16 @@ TWO = Classification(num_classes=2)
 
 
 def pair_of_sets(
-    images: list[Array], noise: list[Any], labels: list[Any], names: list[str] | None = None
+    images: list[Array],
+    noise: list[Any],
+    labels: list[Any],
+    names: list[str] | None = None,
+    window: IntensityWindow = WINDOW,
 ) -> tuple[ImageSet, ImageSet]:
     names = names or [f"case {i}" for i in range(len(images))]
     noisy = [(i.astype(np.float64) + n).astype(i.dtype) for i, n in zip(images, noise, strict=True)]
-    return tuple(ImageSet(r, part, [np.asarray(v) for v in labels], names) for r, part in (("c", images), ("p", noisy)))  # type: ignore[return-value]
+    known = [np.asarray(v) for v in labels], names, [window] * len(images), [Units()] * len(images)
+    return ImageSet("c", images, *known), ImageSet("p", noisy, *known)
 
 
 def gaussian_ssim(first: Array, second: Array, sides: list[int]) -> float:
@@ -66,13 +72,13 @@ def test_sizes_of_small_images() -> None:
     images = [np.full((1, 4, 4), 10 * (i + 1), np.uint8) for i in range(3)]
     some = np.zeros((1, 4, 4))
     some[0, 0, :2] = 3, -4
-    sets = pair_of_sets(images, [0, some, 2], [0, 0, 1], ["a", "b", "c"])
     window = IntensityWindow(0, 100)
+    sets = pair_of_sets(images, [0, some, 2], [0, 0, 1], ["a", "b", "c"], window)
     found = image_cost(*sets, TWO, window, native_scale=-0.5, native_unit="HU")
     psnr = [-10 * np.log10(25 / 16 / 100**2), -10 * np.log10(4 / 100**2)]
     assert (found["cases"], found["unchanged"]) == (3, 1)
     assert found["psnr"] == {"mean": pytest.approx(np.mean(psnr)), "worst": pytest.approx(psnr[1]), "worst_case": "c"}
-    assert found["psnr"]["mean"] == pytest.approx(noise_size(*sets, window)["psnr"])
+    assert found["psnr"]["mean"] == pytest.approx(noise_size(*sets)["psnr"])
     assert found["l0"] == {"mean": pytest.approx(6), "worst": 16, "worst_case": "c"}
     assert found["share"]["mean"] == pytest.approx((0 + 1 / 8 + 1) / 3)
     assert found["l2"] == {"mean": pytest.approx((0 + 5 + 8) / 3), "worst": pytest.approx(8), "worst_case": "c"}

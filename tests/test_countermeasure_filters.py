@@ -20,7 +20,7 @@ from monai_salm.countermeasures.grayscale import Grayscale
 from monai_salm.countermeasures.jpeg import Jpeg
 from monai_salm.countermeasures.median import Median
 from monai_salm.countermeasures.resample import Resample
-from monai_salm.intensity import IntensityWindow
+from monai_salm.noise.window import IntensityWindow
 from monai_salm.tasks import Classification
 
 BYTE = IntensityWindow(0, 255)
@@ -181,6 +181,24 @@ def test_grayscale_is_the_luminance(shape: tuple[int, ...], dtype: str, rng: np.
         np.testing.assert_allclose(channel, expected, atol=tolerance)
 
 
+@pytest.mark.parametrize("item", FILTERS, ids=lambda item: item.name)
+def test_each_channel_is_filtered_in_its_own_window(item: Countermeasure, rng: np.random.Generator) -> None:
+    image = rng.uniform(-200, 500, (2, 12, 12)).astype(np.float32)
+    whole = item.filter(image, IntensityWindow((0, -100), (255, 400)))
+    for channel, window in enumerate((IntensityWindow(0, 255), IntensityWindow(-100, 400))):
+        np.testing.assert_array_equal(whole[channel : channel + 1], item.filter(image[channel : channel + 1], window))
+
+
+@pytest.mark.parametrize("item", FILTERS, ids=lambda item: item.name)
+def test_nan_is_the_low_end_of_the_window(item: Countermeasure, rng: np.random.Generator) -> None:
+    """As networks see it; else a filter would spread it over the image."""
+    image = rng.uniform(20, 230, (3, 12, 12)).astype(np.float32)
+    image[:, :3] = np.nan
+    found = item.filter(image, BYTE)
+    np.testing.assert_array_equal(found, item.filter(np.nan_to_num(image), BYTE))
+    assert np.isfinite(found).all()
+
+
 @pytest.mark.parametrize(
     ("channels", "reason"),
     [
@@ -193,7 +211,7 @@ def test_grayscale_is_the_luminance(shape: tuple[int, ...], dtype: str, rng: np.
 def test_grayscale_says_where_it_changes_nothing(channels: int, reason: str | None, rng: np.random.Generator) -> None:
     images = [random_image((channels, 8, 8), "uint8", rng)]
     task = Classification(num_classes=2)
-    cases = Cases(images, [np.array(0)], ["a"], task, BYTE, View("full", (8, 8)))
+    cases = Cases(images, [np.array(0)], ["a"], task, [BYTE], View("full", (8, 8)))
     assert Grayscale().without_effect(cases) == reason
     assert np.array_equal(Grayscale().filter(images[0], BYTE), images[0]) == (reason is not None)
     others = [item for item in FILTERS if item.name != "grayscale"]

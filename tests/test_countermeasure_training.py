@@ -31,8 +31,8 @@ from monai_salm.countermeasures.orthogonal_projection import OrthogonalProjectio
 from monai_salm.countermeasures.rand_augment import RandAugment
 from monai_salm.countermeasures.self_training import SelfTraining
 from monai_salm.countermeasures.ueraser import UEraser, plasma, plasma_brightness, plasma_contrast, shuffle_channels
-from monai_salm.intensity import IntensityWindow
 from monai_salm.networks import build_network, seeded
+from monai_salm.noise.window import IntensityWindow
 from monai_salm.recipes import Recipe
 from monai_salm.tasks import Classification, Segmentation, Task
 from monai_salm.training import Trainer, fit
@@ -92,7 +92,7 @@ def make_cases(task: Task, channels: int = 1, rank: int = 2, count: int = 12, ki
     images = [(image * 255).round().numpy().astype(np.uint8) for image in inputs]
     labels = [target.numpy().astype(np.uint8 if task == ORGANS else target.numpy().dtype) for target in targets]
     view = View(kind, SIZES[rank] if kind == "full" else (6,) * rank)
-    return Cases(images, labels, [str(c) for c in range(count)], task, IntensityWindow(0, 255), view)
+    return Cases(images, labels, [str(c) for c in range(count)], task, [IntensityWindow(0, 255)] * count, view)
 
 
 def make_means(known: Cases, seed: int = 3) -> Means:
@@ -546,12 +546,12 @@ def class_wise(task: Classification, rank: int, count: int = 60) -> Cases:
         np.clip(rng.uniform(20, 235, patterns.shape[1:]) + np.tensordot(w, patterns, 1), 0, 255).astype(np.uint8)
         for w in weights
     ]
-    return Cases(images, cases.labels, cases.names, task, cases.window, cases.view)
+    return Cases(images, cases.labels, cases.names, task, cases.windows, cases.view)
 
 
 def pixels(cases: Cases) -> torch.Tensor:
     whole = tuple(slice(0, n) for n in cases.view.size)
-    return cases.window.normalize(cases.inputs([(case, whole) for case in range(len(cases))])).flatten(1)
+    return cases.inputs([(case, whole) for case in range(len(cases))]).flatten(1)
 
 
 @pytest.mark.parametrize("rank", [2, 3])

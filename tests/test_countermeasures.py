@@ -13,7 +13,7 @@ from conftest import classification_cases, segmentation_cases
 
 from monai_salm.cases import Cases, choose_view
 from monai_salm.countermeasures import COUNTERMEASURES, TIERS, Countermeasure, Means
-from monai_salm.intensity import IntensityWindow
+from monai_salm.noise.window import IntensityWindow
 from monai_salm.recipes import Recipe
 from monai_salm.tasks import Classification, Segmentation, Task
 from monai_salm.training import Trainer
@@ -46,7 +46,7 @@ def _cases(task: Task, spatial: tuple[int, ...], channels: int) -> Cases:
     images = [np.repeat(item["image"], channels, axis=0) for item in items]
     labels = [task.check_label(item["label"], spatial, "x") for item in items]
     view = choose_view([spatial], task.kind == "segmentation")
-    return Cases(images, labels, [item["name"] for item in items], task, IntensityWindow(0, 255), view)
+    return Cases(images, labels, [item["name"] for item in items], task, [IntensityWindow(0, 255)] * 6, view)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -75,15 +75,16 @@ def test_each_trains_on_every_kind_of_data(name: str, task: Task, spatial: tuple
     means = Means(known=cases, train=lambda train: network(), seed=0)
     prepared = countermeasure.prepare(cases, means)
     assert len(prepared) >= len(cases)
+    assert len(prepared.labels) == len(prepared.names) == len(prepared.windows) == len(prepared)
     trainer, generator = network(), means.generator()
     regions = [(case, tuple(slice(0, n) for n in spatial)) for case in range(4)]
-    inputs, targets = prepared.window.normalize(prepared.inputs(regions)), prepared.targets(regions)
+    inputs, targets = prepared.inputs(regions), prepared.targets(regions)
     error = countermeasure.step(trainer, inputs, targets, generator)
     assert 0 <= float(error) <= 1
     countermeasure.finish(trainer, means)
     assert all(torch.isfinite(p).all() for p in trainer.model.parameters())
     assert countermeasure.pick([0.1, 0.9, 0.5], [0.2, 0.1, 0.7]) in (-1, 1, 2)
-    filtered = countermeasure.filter(cases.images[0], cases.window)
+    filtered = countermeasure.filter(cases.images[0], cases.windows[0])
     assert (filtered.shape, filtered.dtype) == (cases.images[0].shape, cases.images[0].dtype)
 
 
@@ -91,5 +92,5 @@ def test_ordinary_training_is_nothing_else() -> None:
     cases = _cases(Classification(num_classes=2), (8, 8), 1)
     plain = Countermeasure()
     image = cases.images[0]
-    assert plain.filter(image, cases.window) is image
+    assert plain.filter(image, cases.windows[0]) is image
     assert plain.spec() == {"name": "none"}

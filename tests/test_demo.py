@@ -17,11 +17,12 @@ from monai_salm import demo_data
 from monai_salm.demo import SCALES, Scale, run_demo
 from monai_salm.demo_data import PLACES, DemoDataError, brain_crops, medmnist_archive, planes, template_path
 from monai_salm.layouts import open_layout
-from monai_salm.methods import SALM
+from monai_salm.methods import SALM, ErrorMinimizing
+from monai_salm.noise.window import FixedWindow, PercentileWindow, chosen_rule
 from monai_salm.progress import Progress
 from monai_salm.store import NoiseStore
 
-QUICK = SALM(num_steps=2, step_size=4 / 255, surrogate_steps=2, rounds=2)
+QUICK = SALM(perturbation=ErrorMinimizing(num_steps=2, surrogate_steps=2, rounds=2))
 SMALL = Scale(counts=(32, 8, 16), method=QUICK, surrogate="resnet10", victims=("resnet10",), epochs=2)
 
 
@@ -95,7 +96,7 @@ def test_crops_are_a_medmnist_archive(rank: int, shape: tuple[int, ...], tmp_pat
         assert (images > 30).mean() > 0.2  # brain, not background
     layout = open_layout(tmp_path / "a.npz")
     assert layout.task().num_classes == len(PLACES) == 8
-    assert (layout.window().low, layout.window().high) == (0, 255)
+    assert chosen_rule(layout.dataset()[0]["units"]) == (FixedWindow(0, 255) if rank == 2 else PercentileWindow())
 
 
 def test_missing_nilearn_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,11 +150,11 @@ def test_demo_runs_again_in_the_same_folder(tmp_path: Path) -> None:
 
 def test_demo_replaces_what_a_demo_with_other_settings_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quick = {"device": "cpu", "echo": lambda line: None}
-    stronger = replace(SMALL, method=replace(QUICK, num_steps=3))
+    stronger = replace(SMALL, method=SALM(perturbation=replace(QUICK.perturbation, num_steps=3)))
     first = run_demo(tmp_path, scale=SMALL, **quick)
     assert run_demo(tmp_path, scale=stronger, **quick)["files"]["store"] == first["files"]["store"]
     made = NoiseStore(first["files"]["store"])
-    assert made.meta["method"]["num_steps"] == 3
+    assert made.meta["method"]["perturbation"]["num_steps"] == 3
     made.close()
 
     def interrupt(done: Progress) -> None:
@@ -165,7 +166,7 @@ def test_demo_replaces_what_a_demo_with_other_settings_left(tmp_path: Path, monk
         run_demo(tmp_path, scale=stronger, progress=interrupt, **quick)
     assert made.path.with_name(made.path.name + ".work").exists()
     run_demo(tmp_path, scale=SMALL, **quick)
-    assert NoiseStore(made.path).meta["method"]["num_steps"] == 2
+    assert NoiseStore(made.path).meta["method"]["perturbation"]["num_steps"] == 2
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 3), (8, 8, 8)])

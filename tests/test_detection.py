@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from monai_salm.evaluation.detection import detect
 from monai_salm.evaluation.diversity import Rows, diversity, is_class_wise
 from monai_salm.evaluation.probes import group_numbers, sample_image, second_half, stratified
 from monai_salm.evaluation.sets import ImageSet
-from monai_salm.intensity import IntensityWindow
+from monai_salm.noise.units import Units
+from monai_salm.noise.window import IntensityWindow
 from monai_salm.tasks import Classification, Segmentation, Task
 
 WINDOW = IntensityWindow(0, 255)
@@ -26,7 +28,8 @@ TWO = Classification(num_classes=2)
 def image_set(cases: list[dict[str, Any]], task: Task, images: list[np.ndarray] | None = None) -> ImageSet:
     images = images or [case["image"] for case in cases]
     labels = [task.check_label(case["label"], case["image"].shape[1:], case["name"]) for case in cases]
-    return ImageSet("set", images, labels, [case["name"] for case in cases])
+    names = [case["name"] for case in cases]
+    return ImageSet("set", images, labels, names, [WINDOW] * len(cases), [Units()] * len(cases))
 
 
 def with_noise(clean: ImageSet, noise: Callable[[int], np.ndarray]) -> ImageSet:
@@ -34,7 +37,7 @@ def with_noise(clean: ImageSet, noise: Callable[[int], np.ndarray]) -> ImageSet:
     images = [
         np.clip(image.astype(np.float64) + noise(i), 0, 255).astype(image.dtype) for i, image in enumerate(clean.images)
     ]
-    return ImageSet("protected", images, clean.labels, clean.names)
+    return replace(clean, role="protected", images=images)
 
 
 def patterns(shape: tuple[int, ...], count: int) -> np.ndarray:
@@ -126,7 +129,7 @@ def test_cases_are_subsampled_by_class() -> None:
 @pytest.mark.parametrize(("dtype", "spatial"), [(np.float32, (8, 8, 8)), (np.int16, (12, 10))])
 def test_volumes_and_other_types(dtype: type, spatial: tuple[int, ...]) -> None:
     clean = image_set(classification_cases(spatial, cases=24), TWO)
-    clean = ImageSet("clean", [image.astype(dtype) for image in clean.images], clean.labels, clean.names)
+    clean = replace(clean, images=[image.astype(dtype) for image in clean.images])
     pattern = patterns(clean.images[0].shape, 2)
     found = detect(clean, with_noise(clean, lambda i: pattern[int(clean.labels[i])]), TWO, WINDOW)
     assert found["class_wise"]
@@ -175,8 +178,8 @@ def test_shapes_may_differ_and_two_cases_are_too_few() -> None:
     rng = np.random.default_rng(1)
     noisy = with_noise(clean, lambda i: rng.choice([-8, 8], clean.images[i].shape))
     assert not detect(clean, noisy, TWO, WINDOW)["class_wise"]
-    one = ImageSet("clean", clean.images[:1], clean.labels[:1], clean.names[:1])
-    found = detect(one, ImageSet("p", noisy.images[:1], one.labels, one.names), TWO, WINDOW)
+    one, other = (replace(s, images=s.images[:1], labels=s.labels[:1], names=s.names[:1]) for s in (clean, noisy))
+    found = detect(one, other, TWO, WINDOW)
     assert found["probes"]["noise"]["linear"] is None
     assert found["findings"] == ["too few cases for probes: nothing was held out"]
     json.dumps(found, allow_nan=False)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from monai_salm._blocks import BLOCK
-from monai_salm.digest import canonical, content_digest
+from monai_salm.noise.digest import canonical, content_digest
 
 quick = settings(max_examples=60, deadline=None)
 shapes = hnp.array_shapes(min_dims=1, max_dims=4, max_side=4)

@@ -24,12 +24,13 @@ import monai_salm
 from monai_salm._launch import Launch, launch
 from monai_salm.cli.ranks import begin_as_rank
 from monai_salm.distributed import World
-from monai_salm.intensity import Grid, IntensityWindow
+from monai_salm.generate.precompute import precompute
 from monai_salm.joining import joined, rank_device
-from monai_salm.methods import EM, SALM, RandomNoise
+from monai_salm.methods import EM, SALM, ClassTexture, ErrorMinimizing, RandomNoise
 from monai_salm.methods.base import Job
-from monai_salm.methods.noise_steps import plan_units, unit_owners
-from monai_salm.precompute import precompute
+from monai_salm.methods.masks import TopK
+from monai_salm.methods.units import plan_units, unit_owners
+from monai_salm.noise.window import IntensityWindow
 from monai_salm.recipes import Recipe
 from monai_salm.store import NoiseStore
 from monai_salm.tasks import Classification, Segmentation
@@ -37,13 +38,14 @@ from monai_salm.tasks import Classification, Segmentation
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="has no forkserver")
 ROOT = Path(__file__).resolve().parents[1]
 SHORT: dict[str, Any] = {"num_steps": 2, "surrogate_steps": 3, "rounds": 3}
+STEPS = SALM(mask_scope="step", perturbation=ErrorMinimizing(**SHORT))
 SETTINGS: dict[str, dict[str, Any]] = {
-    "salm": {"method": SALM(**SHORT, start="zero")},
-    "patterned": {"method": SALM(**{**SHORT, "rounds": 1})},
-    "sample": {"method": SALM(**SHORT, start="zero", mask_scope="sample", restart_every=2, calibration_steps=1)},
+    "salm": {"method": STEPS},
+    "texture": {"method": SALM(perturbation=ClassTexture(surrogate_steps=3))},
+    "sample": {"method": EM(**SHORT, mask=TopK(ratio=0.3), restart_every=2, calibration_steps=1)},
     "classwise": {"method": EM(**SHORT, perturb_type="classwise"), "classes": 3},
     "random_noise": {"method": RandomNoise()},
-    "segmentation": {"method": SALM(**SHORT, start="zero"), "segmentation": True},
+    "segmentation": {"method": STEPS, "segmentation": True},
 }
 
 
@@ -106,10 +108,10 @@ def job_of(shapes: list[tuple[int, ...]], world: World, tmp_path: Path) -> Job:
         pass
 
     plan: Any = Plan()
-    plan.shapes, plan.grids = shapes, [Grid("uint8", 1.0, 8)] * len(shapes)
+    plan.shapes = shapes
     cases: Any = type("C", (list,), {"view": type("V", (), {"tiles": staticmethod(lambda shape: [shape])})})(shapes)
     unused: Any = None
-    return Job(cases, plan, unused, unused, Recipe(batch_size=16), torch.device("cpu"), 0, unused, world)
+    return Job(cases, plan, unused, unused, Recipe(batch_size=16), torch.device("cpu"), 0, unused, world=world)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
@@ -353,7 +355,7 @@ def test_torchrun_ends_with_a_killed_rank_and_resumes(tmp_path: Path) -> None:
     arrays["train_labels"] = np.array([[case["label"]] for case in cases])
     np.savez(tmp_path / "set.npz", **arrays)
     settings = ["--surrogate", "resnet10", "--width", "0.05", "--rounds", "4", "--num-steps", "40", "--device", "cpu"]
-    settings += ["--surrogate-steps", "5"]
+    settings += ["--surrogate-steps", "5", "--perturbation", "error_minimizing"]
 
     def start(store: Path) -> subprocess.Popen[str]:
         return torchrun("generate", tmp_path / "set.npz", "--store", store, *settings, "--json")

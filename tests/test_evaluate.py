@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import classification_cases, segmentation_cases
 
+from monai_salm import evaluation
 from monai_salm.cases import Cases, View
 from monai_salm.countermeasures import COUNTERMEASURES, Blur, Countermeasure
 from monai_salm.evaluation import (
@@ -35,11 +36,14 @@ from monai_salm.evaluation.victims import (
     settled_epochs,
     train_victim,
 )
-from monai_salm.intensity import IntensityWindow
 from monai_salm.methods.base import Job
+from monai_salm.noise.budget import budget_of
+from monai_salm.noise.noise import Noise
+from monai_salm.noise.units import Units
+from monai_salm.noise.window import ChannelWindows, FixedWindow, IntensityWindow, PercentileWindow
 from monai_salm.progress import Progress
 from monai_salm.recipes import Recipe
-from monai_salm.store import Noise, NoiseStore
+from monai_salm.store import NoiseStore
 from monai_salm.tasks import Classification, LabelError, Segmentation
 from monai_salm.training import TrainingError
 
@@ -78,7 +82,8 @@ def with_images(cases: Data, images: list[np.ndarray]) -> Data:
 
 
 def noisy(cases: Data, seed: int = 9) -> Data:
-    return with_images(cases, [random_noise(c["image"], c["image"], WINDOW, 8 / 255, seed) for c in cases])
+    images = [case["image"] for case in cases]
+    return with_images(cases, [random_noise(i, i, budget_of(i, WINDOW, Units(), 8 / 255), seed) for i in images])
 
 
 def shortcut(cases: Data) -> Data:
@@ -91,6 +96,12 @@ def shortcut(cases: Data) -> Data:
 
 
 CLEAN, TEST = classification_cases(cases=48), classification_cases(cases=32, seed=1)
+
+
+@pytest.fixture
+def no_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probes of the noise have tests of their own, and would take most of the time."""
+    monkeypatch.setattr(evaluation, "detect", lambda *given: {})
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +137,7 @@ def test_noise_of_zeros_scores_as_clean() -> None:
     assert clean["train_curve"] == protected["train_curve"]
     assert report.grade() == "learnable"
     assert (report.utility["agreement"], report.utility["drift"]["accuracy"]) == (1.0, 0.0)
-    assert report.noise == {"linf": 0.0, "psnr": None, "support": 0.0, "unchanged": 48}
+    assert report.noise == {"linf": 0.0, "psnr": None, "support": 0.0, "unchanged": 48, "worst": None}
     assert report.warnings()[0].startswith("THE PROTECTED SET IS IDENTICAL TO THE CLEAN ONE")
     json.loads(report.to_json())
 
@@ -181,12 +192,94 @@ def test_training_image_in_the_test_set_is_refused(role: str) -> None:
 
 def test_test_set_that_the_store_protected_is_refused(tmp_path: Path) -> None:
     image = TEST[0]["image"]
-    noise = Noise.of(image, np.where(image < 200, 8, 0).astype(np.int8), 1.0, "test 0")
-    store = NoiseStore.create(tmp_path / "noise.db", {"window": [0, 255]})
+    budget = budget_of(image, WINDOW, Units(), 8 / 255)
+    noise = Noise.of(image, np.where(image < 200, 8, 0).astype(np.int8), budget, "test 0")
+    store = NoiseStore.create(tmp_path / "noise.db", {"window": WINDOW.spec()})
     store.add([noise])
     test = [{**TEST[0], "image": noise.apply(image)}, *TEST[1:]]
     with pytest.raises(EvaluationError, match=r"carries noise of .*: noise on the test set is refused"):
         evaluate(clean=CLEAN, protected=noisy(CLEAN), test=test, store=store, **QUICK)
+
+
+def of_many_ranges(cases: Data) -> Data:
+    """The same images in ranges from 1 to 64 times as wide, as of several scanners; powers of two, so that nothing is rounded."""
+    return with_images(cases, [c["image"].astype(np.float32) * 4.0 ** (i % 4) for i, c in enumerate(cases)])
+
+
+def test_each_image_is_seen_in_its_own_window() -> None:
+    """Ranges differ from image to image, and everything is measured and learned as if they did not."""
+    settings = {**QUICK, "window": PercentileWindow(0, 100), "controls": (), "epochs": 2}
+    settings |= {"victims": {"tiny": Tiny}, "countermeasures": ("jpeg",)}
+    noisy_cases = with_images(CLEAN, [np.clip(c["image"].astype(np.int16) + 2, 0, 255) for c in CLEAN])
+    alike, many = (
+        evaluate(clean=change(CLEAN), protected=change(noisy_cases), test=change(TEST), **settings)
+        for change in (lambda cases: with_images(cases, [c["image"].astype(np.float32) for c in cases]), of_many_ranges)
+    )
+    assert [_timeless(cell) for cell in many.cells] == [_timeless(cell) for cell in alike.cells]
+    assert many.noise == alike.noise
+    assert many.noise["worst"]["name"] in {case["name"] for case in CLEAN}
+    assert many.detection == alike.detection
+    for name in ("psnr", "ssim"):
+        assert many.cost[name]["mean"] == pytest.approx(alike.cost[name]["mean"], rel=1e-5)
+    assert many.protocol["window"] == PercentileWindow(0, 100).spec()
+    json.dumps(json.loads(many.to_json()), allow_nan=False)
+
+
+def test_the_budget_is_that_of_the_image_with_the_narrowest_range() -> None:
+    clean, changed = of_many_ranges(CLEAN), of_many_ranges(CLEAN)
+    changed[4]["image"] = np.clip(
+        changed[4]["image"] + 16, 0, 255
+    )  # a sixteenth of this image's range, little of others'
+    with pytest.raises(EvaluationError, match=r"'case_0_004' of the protected set changed by 0\.\d+ of the window"):
+        evaluate(clean=clean, protected=changed, test=TEST, **{**QUICK, "window": PercentileWindow(0, 100)})
+
+
+def test_controls_keep_to_each_images_own_window() -> None:
+    settings = {**QUICK, "window": PercentileWindow(0, 100), "controls": ("random_noise", "random_mask"), "epochs": 1}
+    clean = of_many_ranges(CLEAN)
+    protected = with_images(clean, [c["image"] + np.ptp(c["image"]) / 64 * (c["image"] < 100) for c in clean])
+    settings |= {"victims": {"tiny": Tiny}}
+    report = evaluate(clean=clean, protected=protected, test=of_many_ranges(TEST), **settings)
+    assert [cell["data"] for cell in report.cells] == ["clean", "protected", "random_noise", "random_mask"]
+
+
+def with_nothing_around(cases: Data, nothing: float) -> Data:
+    """Float images whose outermost elements hold nothing."""
+    images = [np.full(c["image"].shape, nothing, np.float32) for c in cases]
+    for image, case in zip(images, cases, strict=True):
+        image[:, 2:-2, 2:-2] = case["image"][:, 2:-2, 2:-2]
+    return with_images(cases, images)
+
+
+def test_a_background_of_nan_is_black() -> None:
+    settings = {**QUICK, "controls": (), "epochs": 2, "victims": {"tiny": Tiny}, "countermeasures": ("blur", "median")}
+    black, nan = (
+        evaluate(**{name: with_nothing_around(data, value) for name, data in sets.items()}, **settings)
+        for sets in [{"clean": CLEAN, "protected": shortcut(CLEAN), "test": TEST}]
+        for value in (0.0, np.nan)
+    )
+    assert [_timeless(cell) for cell in nan.cells] == [_timeless(cell) for cell in black.cells]
+    assert nan.noise == black.noise
+    assert nan.cost["ssim"]["mean"] == pytest.approx(black.cost["ssim"]["mean"], rel=1e-5)
+    json.dumps(json.loads(nan.to_json()), allow_nan=False)
+    clean, other = with_nothing_around(CLEAN, np.nan), with_nothing_around(CLEAN, 0.0)
+    with pytest.raises(EvaluationError, match="'case_0_000' of the protected set is NaN in other places"):
+        evaluate(clean=clean, protected=other, test=TEST, **QUICK)
+
+
+def test_a_window_for_each_channel() -> None:
+    clean, test = (
+        with_images(cases, [np.concatenate([c["image"], c["image"] * 8.0]).astype(np.float32) for c in cases])
+        for cases in (CLEAN, TEST)
+    )
+    settings = {**QUICK, "epochs": 1, "victims": {"tiny": Tiny}, "countermeasures": ("jpeg", "gamma")}
+    settings["window"] = [FixedWindow(0, 255), PercentileWindow(0, 100)]
+    protected = with_images(clean, [c["image"] + np.float32([[[1]], [[8]]]) * (c["image"] < 100) for c in clean])
+    report = evaluate(clean=clean, protected=protected, test=test, **settings)
+    assert report.protocol["window"] == ChannelWindows(tuple(settings["window"])).spec()
+    assert 0 < report.noise["linf"] < 8 / 255
+    with pytest.raises(ValueError, match="the window rule has 2"):
+        evaluate(clean=CLEAN, protected=shortcut(CLEAN), test=TEST, **settings)
 
 
 def test_sets_that_do_not_belong_together_are_refused() -> None:
@@ -226,11 +319,11 @@ def test_label_outside_the_task_is_refused() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"image": np.full((1, 16, 16), np.nan, np.float32)}, "test case 'x' holds NaN, infinite values or no numbers"),
-        ({"image": np.full((1, 16, 16), np.inf)}, "test case 'x' holds NaN, infinite values or no numbers"),
-        ({"image": np.full((1, 16, 16), "a")}, "test case 'x' holds NaN, .*dtype <U1"),
+        ({"image": np.full((1, 16, 16), np.nan, np.float32)}, "test case 'x' holds no finite number"),
+        ({"image": np.full((1, 16, 16), np.inf)}, "test case 'x' holds no finite number"),
+        ({"image": np.full((1, 16, 16), "a")}, "test case 'x' holds no finite number .*dtype <U1"),
         ({"image": torch.zeros(1, 16, 16, dtype=torch.bfloat16)}, "test set, case 'x': bfloat16 is no stored type"),
-        ({"image": None}, "test case 'x' holds NaN, .*dtype object"),
+        ({"image": None}, "test case 'x' holds no finite number .*dtype object"),
     ],
 )
 def test_images_that_are_no_finite_numbers_are_refused(wrong: dict[str, Any], message: str) -> None:
@@ -250,8 +343,12 @@ def test_items_that_are_no_dictionaries_are_refused() -> None:
 def test_size_of_the_noise() -> None:
     images = [np.full((1, 2, 2), 10, np.uint8)] * 3
     noisy_images = [images[0], images[1] + np.uint8(2), images[2] - np.array([[[4, 0], [0, 0]]], np.uint8)]
-    sets = [ImageSet(role, part, [], []) for role, part in (("clean", images), ("protected", noisy_images))]
-    found = noise_size(*sets, IntensityWindow(0, 100))
+    names, windows, units = ["a", "b", "c"], [IntensityWindow(0, 100)] * 3, [Units()] * 3
+    sets = [
+        ImageSet(r, part, [], names, windows, units) for r, part in (("clean", images), ("protected", noisy_images))
+    ]
+    found = noise_size(*sets)
+    assert found["worst"] == {"name": "b", "psnr": pytest.approx(-20 * np.log10(0.02))}
     assert found["unchanged"] == 1
     assert found["linf"] == pytest.approx(0.04)
     assert found["support"] == pytest.approx((0 + 1 + 0.25) / 3)
@@ -359,6 +456,7 @@ def test_training_must_have_settled_before_it_stops() -> None:
     assert {key: settled_epochs(*key) for key in given} == given
 
 
+@pytest.mark.usefixtures("no_probes")
 def test_a_small_easy_set_is_learned_by_default() -> None:
     """Its training images are known after a few steps, when the test score is at chance still: too early to stop."""
     settings = {**QUICK, "victims": {"small": small_network}, "recipe": replace(FAST, batch_size=64), "controls": ()}
@@ -372,6 +470,7 @@ def test_a_small_easy_set_is_learned_by_default() -> None:
     assert clean["curve"][first + 1] < 0.9, clean["curve"][:60]  # what two perfect epochs would have left
 
 
+@pytest.mark.usefixtures("no_probes")
 def test_countermeasures_that_start_from_the_trained_victim() -> None:
     names = ("early_stopping", "early_stopping_clean", "last_layer")
     settings = {**QUICK, "controls": (), "epochs": 3}
@@ -409,6 +508,7 @@ def test_held_out_images_can_be_had_by_none() -> None:
     assert reasons["jpeg"] == "not evaluated: not asked for"
 
 
+@pytest.mark.usefixtures("no_probes")
 def test_every_cheap_countermeasure_runs() -> None:
     settings = {**QUICK, "epochs": 1, "controls": (), "countermeasures": "cheap"}
     report = evaluate(clean=CLEAN, protected=noisy(CLEAN), test=TEST, **settings)
@@ -476,6 +576,7 @@ class Tiny(torch.nn.Sequential):
         self(torch.zeros(1, in_channels, 16, 16))
 
 
+@pytest.mark.usefixtures("no_probes")
 def test_lambdas_are_refused_where_their_name_must_stand_for_them(tmp_path: Path) -> None:
     victims: Any = {"mine": lambda **channels: Tiny(**channels)}
     settings = {**QUICK, "epochs": 1, "controls": (), "victims": victims}
@@ -499,7 +600,9 @@ def test_countermeasures_with_other_settings_and_ranges_of_seeds() -> None:
 
 
 def test_controls_that_cannot_be_made_are_told_of_before_training() -> None:
-    with pytest.raises(EvaluationError, match=r"the control random_noise cannot be made.*would vanish on saving"):
+    with pytest.raises(
+        EvaluationError, match=r"controls random_noise cannot be made of case 'case_0_000'.*would vanish on saving"
+    ):
         evaluate(clean=CLEAN, protected=CLEAN, test=TEST, **{**QUICK, "window": IntensityWindow(0, 20)})
 
 
@@ -514,6 +617,7 @@ def test_the_test_set_can_be_named_by_its_digest() -> None:
         evaluate(clean=CLEAN, protected=noisy(CLEAN), test=relabelled, test_digest=digest, **settings)
 
 
+@pytest.mark.usefixtures("no_probes")
 def test_a_victim_that_fails_does_not_cost_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train = running.train_victim
 
@@ -532,6 +636,7 @@ def test_a_victim_that_fails_does_not_cost_the_others(tmp_path: Path, monkeypatc
     assert len(journal.read_text().splitlines()) == 3
 
 
+@pytest.mark.usefixtures("no_probes")
 def test_what_is_kept_is_not_mixed_with_other_things(tmp_path: Path) -> None:
     journal, sets = tmp_path / "cells.jsonl", {"clean": CLEAN, "protected": noisy(CLEAN), "test": TEST}
     settings = {**QUICK, "epochs": 1, "controls": (), "countermeasures": {"blur": Blur(sigma=0.5)}}
@@ -557,8 +662,10 @@ def test_victims_of_the_users_own() -> None:
     json.loads(report.to_json())
 
 
+@pytest.mark.usefixtures("no_probes")
 def test_what_was_interrupted_goes_on(tmp_path: Path) -> None:
     settings = {**QUICK, "epochs": 2, "seeds": (0, 1), "countermeasures": ("none", "early_stopping", "blur")}
+    settings |= {"victims": {"tiny": Tiny}}
     sets = {"clean": CLEAN, "protected": noisy(CLEAN), "test": TEST}
     whole = evaluate(**sets, **settings)
     journal, trained = tmp_path / "cells.jsonl", []
@@ -624,7 +731,8 @@ def test_victims_start_far_from_surrogates(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch, "manual_seed", lambda seed: (seeds.append(seed), manual_seed(seed))[1])
     images = [case["image"] for case in CLEAN]
     labels = [np.asarray(case["label"], np.int64) for case in CLEAN]
-    cases = Cases(images, labels, [case["name"] for case in CLEAN], TWO, WINDOW, View("full", (16, 16)))
+    names = [case["name"] for case in CLEAN]
+    cases = Cases(images, labels, names, TWO, [WINDOW] * len(CLEAN), View("full", (16, 16)))
     setting = Setting(
         network="resnet10",
         recipe=FAST,

@@ -16,7 +16,7 @@ from monai_salm.evaluation import PredictionFolder, Protocol, evaluate
 from monai_salm.evaluation.cells import cell_key
 from monai_salm.evaluation.constant_map import constant_map, constant_score
 from monai_salm.evaluation.predictions import predictions_name
-from monai_salm.intensity import IntensityWindow
+from monai_salm.noise.window import IntensityWindow, PercentileWindow
 from monai_salm.progress import Progress
 from monai_salm.recipes import Recipe
 from monai_salm.tasks import Classification, Segmentation
@@ -83,6 +83,22 @@ def test_each_pipeline_is_trained_on_clean_and_protected_images() -> None:
     assert list(recorded) == ["plain", *asked]
     assert (recorded["resized 0.5"]["scale"], recorded["nnunet"]["epochs"]) == (0.5, {"small": 2})
     assert [row["pipeline"] for row in report.pipelines()] == [p for p in ("plain", *asked) for _ in range(2)]
+
+
+def test_pipelines_see_each_image_in_its_own_window() -> None:
+    """Ranges that are powers of two times as wide, so that nothing is rounded, teach the same."""
+
+    def ranged(cases: list[dict[str, Any]], base: float) -> list[dict[str, Any]]:
+        return [{**c, "image": c["image"].astype(np.float32) * base ** (i % 4)} for i, c in enumerate(cases)]
+
+    given = settings(pipelines=("resized 0.5", "nnunet"), window=PercentileWindow(0, 100))
+    alike, many = (
+        evaluate(**{role: ranged(cases, base) for role, cases in sets().items()}, **given) for base in (1, 4)
+    )
+    told = ("pipeline", "data", "curve", "train_curve", "scores")
+    assert [[cell[name] for name in told] for cell in many.cells] == [
+        [cell[name] for name in told] for cell in alike.cells
+    ]
 
 
 def test_held_out_images_can_be_had_by_none() -> None:

@@ -11,10 +11,16 @@ from conftest import classification_cases, segmentation_cases
 from monai_salm.evaluation.controls import random_mask, random_noise
 from monai_salm.evaluation.sets import ImageSet
 from monai_salm.evaluation.training_sets import TrainingSets, make_training_sets, stratified_ranks
-from monai_salm.intensity import Array, IntensityWindow
+from monai_salm.noise.budget import Budget, budget_of
+from monai_salm.noise.units import Array, Units
+from monai_salm.noise.window import IntensityWindow
 from monai_salm.tasks import Classification, Segmentation, Task
 
 WINDOW = IntensityWindow(0, 255)
+
+
+def budget(image: Array) -> Budget:
+    return budget_of(image, WINDOW, Units(), 8 / 255)
 
 
 def make_sets(cases: int = 40, held_out: float = 0.1, task: Task | None = None) -> TrainingSets:
@@ -25,7 +31,8 @@ def make_sets(cases: int = 40, held_out: float = 0.1, task: Task | None = None) 
     def image_set(role: str, data: list[dict[str, Any]], change: int = 0) -> ImageSet:
         images: list[Array] = [case["image"] + np.uint8(change) for case in data]
         labels = [task.check_label(case["label"], case["image"].shape[1:], "x") for case in data]
-        return ImageSet(role, images, labels, [case["name"] for case in data])
+        names = [case["name"] for case in data]
+        return ImageSet(role, images, labels, names, [WINDOW] * len(data), [Units()] * len(data))
 
     sets = {
         "clean": image_set("clean", clean),
@@ -33,7 +40,8 @@ def make_sets(cases: int = 40, held_out: float = 0.1, task: Task | None = None) 
         "other": image_set("other", clean, 5),
         "test": image_set("test", test),
     }
-    return make_training_sets(sets, task, WINDOW, 8 / 255, held_out, None, None)
+    budgets = [budget(image) for image in sets["clean"].images]
+    return make_training_sets(sets, task, budgets, held_out, None, None)
 
 
 def changes(sets: TrainingSets, data: str, fraction: float = 1.0) -> dict[str, int]:
@@ -116,28 +124,39 @@ def test_random_mask_keeps_the_noise_and_moves_it(dtype: str, shape: tuple[int, 
     rng = np.random.default_rng(0)
     clean = rng.integers(20, 230, shape).astype(dtype)
     noise = rng.integers(-8, 9, shape) * (rng.random(shape) < 0.3)
-    moved = random_mask(clean, (clean + noise).astype(dtype), WINDOW, 8 / 255, 0)
+    moved = random_mask(clean, (clean + noise).astype(dtype), budget(clean), 0)
     found = moved.astype(int) - clean.astype(int)
     assert moved.dtype == clean.dtype
     np.testing.assert_array_equal(np.sort(found, axis=None), np.sort(noise, axis=None))
     assert not np.array_equal(found, noise)
-    np.testing.assert_array_equal(moved, random_mask(clean, (clean + noise).astype(dtype), WINDOW, 8 / 255, 0))
+    np.testing.assert_array_equal(moved, random_mask(clean, (clean + noise).astype(dtype), budget(clean), 0))
 
 
 def test_random_mask_stays_in_the_window() -> None:
     clean = np.array([[[0, 0, 0, 0, 255, 255, 90, 91]]], np.int16)
     noise = np.array([[[8, 8, 8, 8, -8, -8, 8, -8]]], np.int16)
-    moved = random_mask(clean, clean + noise, WINDOW, 8 / 255, 3)
+    moved = random_mask(clean, clean + noise, budget(clean), 3)
     assert moved.min() >= 0
     assert moved.max() <= 255
     outside = np.array([[[-500, 600, 100, 100]]], np.int16)
-    moved = random_mask(outside, outside + np.array([[[0, 0, 5, 5]]], np.int16), WINDOW, 8 / 255, 3)
+    moved = random_mask(outside, outside + np.array([[[0, 0, 5, 5]]], np.int16), budget(outside), 3)
     np.testing.assert_array_equal(moved, [[[-500, 600, 105, 105]]])
 
 
+def test_controls_leave_padding_alone() -> None:
+    rng = np.random.default_rng(0)
+    clean = rng.uniform(20, 230, (1, 16, 16)).astype(np.float32)
+    clean[:, :4] = np.nan
+    protected = clean + np.float32(4) * (rng.random(clean.shape) < 0.3).astype(np.float32)
+    for control in (random_noise, random_mask):
+        made = control(clean, protected, budget(clean), 0)
+        np.testing.assert_array_equal(np.isnan(made), np.isnan(clean))
+        assert 0 < np.nanmax(np.abs(made - clean)) < 8.001  # of float32
+
+
 def test_random_noise_uses_the_whole_budget() -> None:
-    image = np.full((1, 32, 32), 100, np.uint8)
-    result = random_noise(image, image, WINDOW, 8 / 255, 0)
-    assert set(np.unique(result)) == {92, 108}
-    np.testing.assert_array_equal(result, random_noise(image, image, WINDOW, 8 / 255, 0))
-    assert not np.array_equal(result, random_noise(image, image, WINDOW, 8 / 255, 1))
+    image = np.random.default_rng(0).integers(20, 230, (1, 32, 32)).astype(np.uint8)
+    result = random_noise(image, image, budget(image), 0)
+    assert set(np.unique(result.astype(int) - image)) == {-8, 8}
+    np.testing.assert_array_equal(result, random_noise(image, image, budget(image), 0))
+    assert not np.array_equal(result, random_noise(image, image, budget(image), 1))

@@ -11,6 +11,7 @@ import pytest
 from format_samples import SYNTAXES, UID, dicom_sequence, read_dicom, save_dicom, with_noise
 from pydicom.dataset import Dataset
 from pydicom.pixels import pixel_array
+from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import ExplicitVRLittleEndian
 
 from monai_salm.formats import FORMATS, FormatError, find_format, format_of, optional
@@ -248,3 +249,39 @@ def test_the_native_unit_is_what_the_header_says(
     tmp_path: Path, elements: dict[str, Any], unit: tuple[float, str] | None
 ) -> None:
     assert DICOM.native_unit(save_dicom(tmp_path, **elements)) == unit
+
+
+@pytest.mark.parametrize("syntax", ["implicit", "explicit", "big-endian"])
+def test_the_header_says_what_the_numbers_mean(tmp_path: Path, syntax: str) -> None:
+    said = {
+        "Modality": "CT",
+        "RescaleSlope": "0.5",
+        "RescaleIntercept": "-1024",
+        "PixelPaddingValue": -2000,
+        "PixelSpacing": ["0.7", "0.8"],
+        "SliceThickness": "3",
+    }
+    units = DICOM.units(save_dicom(tmp_path, syntax, stored=12, signed=True, **said))
+    assert (units.modality, units.slope, units.intercept) == ("CT", 0.5, -1024)
+    assert units.padding == -2000, "its sign stands in another element"
+    assert units.limits == (-2048, 2047)
+    assert units.spacing == (0.7, 0.8, 3)
+    bare = DICOM.units(save_dicom(tmp_path, syntax))
+    assert (bare.modality, bare.slope, bare.intercept, bare.padding) == ("OT", 1, 0, None)
+    assert (bare.limits, bare.spacing) == (None, ())
+
+
+@pytest.mark.parametrize("groups", ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"])
+def test_a_file_of_many_frames_says_it_in_their_groups(tmp_path: Path, groups: str) -> None:
+    values = dicom_sequence(RescaleSlope="0.5", RescaleIntercept="-1024")[0]
+    sizes = dicom_sequence(PixelSpacing=["0.7", "0.8"], SliceThickness="3")[0]
+    group = dicom_sequence(
+        PixelValueTransformationSequence=DicomSequence([values]), PixelMeasuresSequence=DicomSequence([sizes])
+    )
+    units = DICOM.units(save_dicom(tmp_path, shape=(4, 6, 5), **{groups: group}))
+    assert (units.slope, units.intercept, units.spacing) == (0.5, -1024, (0.7, 0.8, 3))
+
+
+@pytest.mark.parametrize("slope", ["", "0"])
+def test_a_slope_that_says_nothing_is_one(tmp_path: Path, slope: str) -> None:
+    assert DICOM.units(save_dicom(tmp_path, RescaleSlope=slope, RescaleIntercept="")).slope == 1

@@ -115,3 +115,15 @@ def test_the_native_unit_is_the_scaling(tmp_path: Path, suffix: str) -> None:
     scaled = save_nifti(tmp_path, scaling=(0.5, -1024.0), suffix=suffix)
     assert NIFTI.native_unit(scaled) == (0.5, "units of the scaled file")
     assert NIFTI.native_unit(save_nifti(tmp_path, scaling=(1.0, -1024.0), suffix=suffix)) is None
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("scaling", [None, (2.0, -1024.0), (0.0, 7.0)])
+def test_the_header_says_what_the_numbers_mean(
+    tmp_path: Path, version: int, scaling: tuple[float, float] | None
+) -> None:
+    """A slope of 0 is no scaling, by the standard; the size of a voxel is in millimetres along each stored axis."""
+    units = NIFTI.units(save_nifti(tmp_path, version=version, scaling=scaling))
+    assert (units.slope, units.intercept) == (scaling if scaling == (2.0, -1024.0) else (1.0, 0.0))
+    assert units.spacing == pytest.approx((0.906, 1.105, 2.5), abs=0.001)
+    assert NIFTI.units(save_nifti(tmp_path, shape=(5, 4))).spacing == (), "a picture has no thickness"

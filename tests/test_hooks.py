@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from test_methods import (
-    BYTES,
-    EPSILON,
     ONE_STEP,
     RECIPE,
     STILL,
@@ -22,10 +20,11 @@ from test_methods import (
 )
 
 from monai_salm.cases import Slices
-from monai_salm.intensity import Array
 from monai_salm.methods import EM
-from monai_salm.methods.hooks import Batch, Loss
+from monai_salm.methods.masks import Mask
+from monai_salm.methods.settings import Batch, Loss
 from monai_salm.networks import frozen_copy
+from monai_salm.noise.units import Array
 from monai_salm.tasks import Task
 
 ALL = {"recipe": RECIPE.__class__(optimizer="sgd", lr=0.0, batch_size=8, precision="float32")}
@@ -70,14 +69,13 @@ def test_a_noise_step_follows_the_mean_gradient_over_the_draws(make_problem: Mak
     settings = {**ALL, "recipe": STILL.__class__(optimizer="sgd", lr=0.0, batch_size=6, precision="float32")}
     codes = np.stack(problem.codes(tmp_path, Brighter(**ONE_STEP), surrogate=spy, **settings))
     images = stacked(problem).requires_grad_(True)
-    labels = torch.from_numpy(np.stack([c["label"][0] for c in problem.cases])).long()
     generators = [torch.Generator().manual_seed(_seed(0, 2, 0, 0))]
     network, total = frozen_copy(spy.networks[0]), torch.zeros(())
     for _ in range(3):
         scaled = problem.window.normalize(images) * (1 + torch.rand((), generator=generators[0]))
-        total = total + problem.task.loss(network(scaled), labels) / 3
+        total = total + problem.task.loss(network(scaled), problem.targets()) / 3
     (gradient,) = torch.autograd.grad(total, images)
-    roomy = problem.roomy() & (gradient.abs() > 1e-9).numpy()
+    roomy = problem.roomy() & problem.carriers() & (gradient.abs() > 1e-9).numpy()
     np.testing.assert_array_equal(codes[roomy], (-2 * gradient.sign()).numpy()[roomy])
 
 
@@ -90,10 +88,17 @@ class Clean(EM):
 
 
 class Elsewhere(EM):
-    """Aims at another class, on the left half of the image, and against bright noise."""
+    """Aims at another class."""
 
     def aim(self, task: Task, targets: torch.Tensor) -> torch.Tensor:
         return 1 - targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftHalf(Mask):
+    """The left half of an image."""
+
+    name = "left_half"
 
     def support(self, label: Array, tile: Slices) -> Array:
         inside = np.zeros([s.stop - s.start for s in tile], bool)
@@ -117,18 +122,17 @@ def test_surrogates_may_train_on_clean_images(make_problem: MakeProblem, tmp_pat
 
 def test_noise_aims_where_the_method_says_and_stays_where_it_may(make_problem: MakeProblem, tmp_path: Path) -> None:  # noqa: F811
     problem, spy = make_problem("classification2d"), Spy()
-    codes = np.stack(problem.codes(tmp_path, Elsewhere(**ONE_STEP), surrogate=spy, **ALL))
+    codes = np.stack(problem.codes(tmp_path, Elsewhere(mask=LeftHalf(), **ONE_STEP), surrogate=spy, **ALL))
     images = stacked(problem).requires_grad_(True)
     wrong = torch.tensor([1 - case["label"] for case in problem.cases])
     loss = problem.task.loss(frozen_copy(spy.networks[0])(problem.window.normalize(images)), wrong)
     (gradient,) = torch.autograd.grad(loss, images)
     assert not codes[..., 4:].any()
-    left = problem.roomy() & (np.arange(codes.shape[-1]) < 4)
+    left = problem.roomy() & problem.carriers() & (np.arange(codes.shape[-1]) < 4)
     np.testing.assert_array_equal(codes[left], (-2 * gradient.sign()).numpy()[left])
 
 
 def test_a_penalty_joins_the_loss(make_problem: MakeProblem, tmp_path: Path) -> None:  # noqa: F811
     problem = make_problem("classification3d")
     codes = np.stack(problem.codes(tmp_path, Dark(**ONE_STEP)))
-    assert (codes[problem.roomy()] == -round(2 / 255 * 255)).all()
-    assert BYTES.width * EPSILON == 8
+    assert (codes[problem.roomy() & problem.carriers()] == -2).all()

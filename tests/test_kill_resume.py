@@ -11,7 +11,7 @@ import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL and no forkserver")
-SHORT = {"num_steps": 8, "surrogate_steps": 2, "restart_every": 2, "mask_scope": "sample"}
+SHORT = {"num_steps": 8, "surrogate_steps": 2, "restart_every": 2}
 
 
 @pytest.fixture

@@ -20,10 +20,10 @@ from layout_samples import (
 )
 from PIL import Image
 
-from monai_salm.intensity import IntensityWindow
+from monai_salm.generate.precompute import precompute
 from monai_salm.layouts import detect
 from monai_salm.methods import RandomNoise
-from monai_salm.precompute import precompute
+from monai_salm.noise.window import IntensityWindow
 from monai_salm.publish import publish, restore, verify
 
 

@@ -11,7 +11,6 @@ from layout_samples import save_archive
 
 from monai_salm.formats import FormatError
 from monai_salm.formats.base import Array
-from monai_salm.intensity import IntensityWindow
 from monai_salm.layouts import LayoutError, detect
 from monai_salm.tasks import Classification
 
@@ -25,11 +24,11 @@ def test_medmnist_reads_and_rewrites(tmp_path: Path, shape: tuple[int, ...], exp
     assert data.name == "medmnist"
     assert data.splits == ("train", "val", "test")
     assert data.task() == Classification(num_classes=3)
-    assert data.window() == IntensityWindow(0.0, 255.0)
     assert data.test_split() == "test"
     dataset = data.dataset()
     assert len(dataset) == 4
     case = dataset[2]
+    assert case["units"].picture is (len(expected) == 3), "volumes of 8 bits are no pictures"
     assert case["image"].shape == expected
     assert (case["label"], case["name"]) == (2, "train[2]")
     assert isinstance(case["label"], int)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gzip
+import json
 import os
 import shutil
 import struct
@@ -29,6 +30,7 @@ from layout_samples import (
 from monai_salm.formats import FormatError
 from monai_salm.layouts import LAYOUTS, FolderLayout, LayoutError, detect, open_layout
 from monai_salm.layouts.units import BrokenUnit
+from monai_salm.noise.window import AutomaticWindow
 from monai_salm.tasks import Segmentation
 
 Builder = Callable[[Path], Path]
@@ -173,26 +175,60 @@ def test_folders_and_files_are_listed(tmp_path: Path) -> None:
     ("values", "window"),
     [
         (np.linspace(-1000, 2000, 10_001).astype("int16"), (-985, 1985)),
-        (np.linspace(0, 1, 10_000).astype("float32"), (0, 1)),
-        (np.linspace(0.1, 0.4, 10_000).astype("float32"), (0.1, 0.4)),
-        (np.array([0] * 999 + [7], "int16"), (0, 7)),
+        (np.linspace(0, 1, 10_000).astype("float32"), (0.005, 0.995)),
+        (np.linspace(0.1, 0.4, 10_000).astype("float32"), (0.1015, 0.3985)),
+        (np.array([0] * 999 + [7], "int16"), (0, 7)),  # a few structures on a flat background
     ],
 )
-def test_window_is_guessed_from_the_training_images(
+def test_an_image_without_a_modality_is_seen_by_its_percentiles(
     tmp_path: Path, values: np.ndarray, window: tuple[float, float]
 ) -> None:
-    save_nifti(tmp_path / "i.nii", values[:, None])
+    values = np.random.default_rng(0).permutation(values)
+    save_nifti(tmp_path / "i.nii", values.reshape(-1, 1, 1))
     save_json(tmp_path / "dataset.json", {"training": [{"image": "i.nii", "label": 0}]})
-    guess = detect(tmp_path).window()
-    assert (guess.low, guess.high) == pytest.approx(window)
-    assert guess == detect(tmp_path).window()
+    case = detect(tmp_path).dataset()[0]
+    found = AutomaticWindow().of(case["image"], case["units"])
+    assert (found.low, found.high) == pytest.approx(window)
 
 
-def test_constant_images_have_no_window(tmp_path: Path) -> None:
+@pytest.mark.parametrize("build", [build_decathlon, build_nnunet])
+def test_a_modality_that_the_data_set_names_chooses_the_window(tmp_path: Path, build: Callable[[Path], Path]) -> None:
+    """nnU-Net and the Decathlon name each channel; CT is a fixed window in Hounsfield units, all else percentiles."""
+    root = build(tmp_path / "set")
+    listing = root / "dataset.json"
+    content = json.loads(listing.read_text())
+    key = "modality" if "modality" in content else "channel_names"
+    save_json(listing, {**content, key: {"0": "CT", "1": "PET"}})
+    case = open_layout(root).dataset()[0]
+    assert [case["units"].modality_of(channel) for channel in (0, 1)] == ["CT", "PET"]
+    ct, pet = AutomaticWindow().of(case["image"], case["units"]).channels(2)
+    assert ct == (-160, 240)
+    assert pet == pytest.approx(tuple(np.percentile(case["image"][1], [0.5, 99.5])))
+
+
+def test_channels_of_several_files_keep_units_of_their_own(tmp_path: Path) -> None:
+    """With a slope each, they are still known as CT and PET."""
+    root = build_nnunet(tmp_path / "set")
+    data = open_layout(root)
+    for slope, file in zip((1.0, 0.25), data.image_files()[:2], strict=True):
+        _scale(root / file, slope)
+    units = data.dataset()[0]["units"]
+    assert [units.real(100, channel) for channel in (0, 1)] == [100, 25]
+    assert [units.modality_of(channel) for channel in (0, 1)] == ["CT", "PET"]
+
+
+def test_files_of_several_channels_keep_their_units(tmp_path: Path) -> None:
+    for slope in (2, 3):
+        values = np.random.default_rng(slope).integers(0, 900, (6, 5, 4, 2)).astype("int16")
+        _scale(save_nifti(tmp_path / f"{slope}.nii.gz", values), float(slope))
+    save_json(tmp_path / "dataset.json", {"training": [{"image": ["2.nii.gz", "3.nii.gz"], "label": 0}]})
+    units = detect(tmp_path).dataset()[0]["units"]
+    assert [units.real(1, channel) for channel in range(4)] == [2, 2, 3, 3]
+
+
+def test_a_data_set_of_one_split_has_nothing_to_test_on(tmp_path: Path) -> None:
     save_nifti(tmp_path / "i.nii", np.full((4, 4), 5, "int16"))
     save_json(tmp_path / "dataset.json", {"training": [{"image": "i.nii", "label": 0}]})
-    with pytest.raises(LayoutError, match=r"window= \(--window"):
-        detect(tmp_path).window()
     with pytest.raises(LayoutError, match=r"gone/dataset\.json is missing"):
         detect(tmp_path).reopen(tmp_path / "gone")
     with pytest.raises(LayoutError, match="--test DATASET"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,16 +16,35 @@ import pytest
 import torch
 from torch import nn
 
-from monai_salm.digest import content_digest
-from monai_salm.intensity import IntensityWindow, code_bounds, make_grid
-from monai_salm.masks import mask_size, topk_mask
-from monai_salm.methods import EM, METHODS, SALM, BilevelMethod, Method, RandomNoise
-from monai_salm.methods.base import Job
+from monai_salm.generate.precompute import precompute
+from monai_salm.methods import (
+    EM,
+    LSP,
+    METHODS,
+    SALM,
+    ClassTexture,
+    ErrorMinimizing,
+    Foreground,
+    Method,
+    Random,
+    RandomNoise,
+    Region,
+    RoiEM,
+    TopK,
+    loop_of,
+    method_from_spec,
+    recommended,
+)
+from monai_salm.methods.base import Job, run
 from monai_salm.methods.loop import Loop
-from monai_salm.methods.starts import class_pattern
+from monai_salm.methods.masks import mask_size, topk_mask
+from monai_salm.methods.textures import stored_periods, texture, waves_of
 from monai_salm.networks import build_network, frozen_copy, seeded
-from monai_salm.precompute import precompute
+from monai_salm.noise.budget import Budget, budget_of
+from monai_salm.noise.digest import content_digest
+from monai_salm.noise.window import IntensityWindow, PercentileWindow
 from monai_salm.recipes import Recipe
+from monai_salm.scan import units_of
 from monai_salm.store import NoiseStore
 from monai_salm.tasks import Classification, Segmentation, Task
 from monai_salm.training import TrainingError
@@ -34,19 +54,25 @@ CPU = torch.device("cpu")
 EPSILON, QUANTA = 8 / 255, 8
 RECIPE = Recipe(optimizer="adam", lr=1e-2, batch_size=5, precision="float32")
 STILL = replace(RECIPE, optimizer="sgd", lr=0.0)  # surrogates keep the weights they start with
-SHORT: dict[str, Any] = {"epsilon": EPSILON, "step_size": 2 / 255, "num_steps": 5, "surrogate_steps": 3, "rounds": 2}
+SHORT: dict[str, Any] = {"epsilon": EPSILON, "step_size": 0.25, "num_steps": 5, "surrogate_steps": 3, "rounds": 2}
 ONE_STEP = {**SHORT, "num_steps": 1, "rounds": 1}
 BYTES = IntensityWindow(0, 255)
 
+
+def stepped(mask_ratio: float = 0.3, mask_scope: str = "sample", epsilon: float = EPSILON, **steps: Any) -> SALM:
+    """SALM by error-minimising steps, its mask of single elements."""
+    steps = {key: value for key, value in {**SHORT, **steps}.items() if key != "epsilon"}
+    perturbation = ErrorMinimizing(**{"restart_every": 0, **steps})
+    return SALM(epsilon=epsilon, mask_ratio=mask_ratio, mask_area=1, mask_scope=mask_scope, perturbation=perturbation)
+
+
 TABLE: dict[str, Method] = {
-    "salm": SALM(num_steps=2, surrogate_steps=3),
-    "salm_bounded": SALM(num_steps=2, surrogate_steps=3, mask_scope="sample"),
-    "salm_views": SALM(num_steps=2, surrogate_steps=3, views=("none", "augment", "jpeg", "bit_depth")),
-    "salm_step": SALM(mask_ratio=0.3, start="zero", **SHORT),
-    "salm_sample": SALM(mask_ratio=0.3, mask_scope="sample", start="zero", **SHORT),
-    "salm_random": SALM(mask_ratio=0.3, mask_scope="sample", mask_source="random", **SHORT),
-    "salm_foreground": SALM(mask_ratio=0.2, mask_source="foreground", **SHORT),
-    "salm_classwise": SALM(mask_ratio=0.3, perturb_type="classwise", **SHORT),
+    "salm": SALM(epsilon=EPSILON, mask_ratio=0.3, perturbation=ClassTexture(surrogate_steps=3, shifts=1)),
+    "salm_sample": stepped(),
+    "salm_step": stepped(mask_scope="step"),
+    "em_random": EM(mask=Random(ratio=0.3), **SHORT),
+    "em_foreground": EM(mask=Foreground(ratio=0.2, scope="step"), **SHORT),
+    "em_classwise": EM(perturb_type="classwise", **SHORT),
     "em": EM(**SHORT),
     "random_noise": RandomNoise(epsilon=EPSILON),
 }
@@ -90,7 +116,7 @@ class Problem:
 
     cases: list[Case]
     task: Task
-    window: IntensityWindow = BYTES
+    window: Any = BYTES
 
     def run(self, folder: Path, method: Method, name: str = "noise", **options: Any) -> NoiseStore:
         surrogate = options.pop("surrogate", per_voxel if self.task.kind == "segmentation" else per_image)
@@ -109,6 +135,22 @@ class Problem:
         """Voxels that can carry the whole budget either way, of all cases."""
         images, budget = np.stack([case["image"] for case in self.cases]), EPSILON * self.window.width
         return (images > self.window.low + budget) & (images < self.window.high - budget)
+
+    def budget(self, case: Case) -> Budget:
+        """What the noise of a case keeps to."""
+        image = case["image"]
+        return budget_of(image, self.window, units_of(image, image), EPSILON)
+
+    def carriers(self) -> np.ndarray:
+        """Voxels that can carry any noise, of all cases."""
+        bounds = [self.budget(case).code_bounds(case["image"]) for case in self.cases]
+        return np.stack([(lower < 0) | (upper > 0) for lower, upper in bounds])
+
+    def targets(self) -> torch.Tensor:
+        """The labels of all cases, as networks are trained with them."""
+        labels = [self.task.check_label(c["label"], c["image"].shape[1:], "") for c in self.cases]
+        found = torch.from_numpy(np.stack(labels))
+        return found if found.is_floating_point() else found.long()
 
     def codes(self, folder: Path, method: Method, name: str = "noise", **options: Any) -> list[np.ndarray]:
         """The noise of every case, in their order."""
@@ -159,7 +201,7 @@ KINDS = [
     ("segmentation2d", "uint16"),
     ("segmentation3d", "float32"),
 ]
-PER_IMAGE = ("salm_classwise", "salm_views")
+PER_IMAGE = ("em_classwise",)
 FITTING = [(m, k, d) for m in TABLE for k, d in KINDS if m not in PER_IMAGE or k.startswith("classification")]
 
 
@@ -167,14 +209,17 @@ FITTING = [(m, k, d) for m in TABLE for k, d in KINDS if m not in PER_IMAGE or k
 def test_budget_window_and_support(name: str, kind: str, dtype: str, make_problem: MakeProblem, tmp_path: Path) -> None:
     problem, method = make_problem(kind, dtype), TABLE[name]
     store = problem.run(tmp_path, method)
-    grid, low, high = make_grid(dtype, problem.window, EPSILON), problem.window.low, problem.window.high
+    low, high = problem.window.low, problem.window.high
+    loop = loop_of(method)
+    share = loop.mask.share if loop else 1.0
+    assert store.settings.mask_share == share
     assert len(store) == len(problem.cases)
     for case in problem.cases:
-        image, noise = case["image"], store[content_digest(case["image"])]
+        image, noise, budget = case["image"], store[content_digest(case["image"])], problem.budget(case)
         protected = noise.apply(image)
         assert noise.codes.any()
-        assert np.abs(noise.codes).max() <= grid.max_code
-        assert noise.quantum == grid.quantum
+        assert np.abs(noise.codes).max() <= max(budget.grid.max_codes)
+        assert (noise.quantum, noise.window) == (budget.grid.quantum, budget.window)
         difference = protected.astype(np.float64) - image.astype(np.float64)
         rounding = np.spacing(np.float32(high)) if dtype == "float32" else 0
         assert np.abs(difference).max() <= EPSILON * problem.window.width + rounding
@@ -184,9 +229,8 @@ def test_budget_window_and_support(name: str, kind: str, dtype: str, make_proble
         assert (protected[~outside] >= np.float32(low)).all()
         assert (protected[~outside] <= np.float32(high)).all()
         assert noise.remove(protected).tobytes() == image.tobytes()
-        if isinstance(method, SALM) and method.mask_scope == "sample":
-            changed = protected.view(f"u{image.itemsize}") != image.view(f"u{image.itemsize}")
-            assert 0 < np.count_nonzero(changed) <= mask_size(image.size, method.mask_ratio)
+        changed = protected.view(f"u{image.itemsize}") != image.view(f"u{image.itemsize}")
+        assert 0 < np.count_nonzero(changed) <= mask_size(image.size, share)
 
 
 @pytest.mark.parametrize("kind", ["classification2d", "segmentation3d"])
@@ -197,34 +241,37 @@ def test_one_seed_gives_the_same_bytes_and_another_does_not(
     if name in PER_IMAGE and kind.startswith("segmentation"):
         pytest.skip("needs one label per image")
     problem, method = make_problem(kind), TABLE[name]
-    first = problem.codes(tmp_path, method, "first")
+    first = problem.codes(tmp_path, method, "first", recipe=STILL)
     torch.manual_seed(5)  # whatever a caller did before must not matter
-    again = problem.codes(tmp_path, method, "again")
-    other = problem.codes(tmp_path, method, "other", seed=1)
+    again = problem.codes(tmp_path, method, "again", recipe=STILL)
+    other = problem.codes(tmp_path, method, "other", seed=1, recipe=STILL)
     assert [c.tobytes() for c in first] == [c.tobytes() for c in again]
-    settled = method.resolved(problem.task, 2 if kind.endswith("2d") else 3)
-    drawn = not isinstance(settled, BilevelMethod) or settled.rounds != 0  # a pattern alone depends on the label only
-    assert ([c.tobytes() for c in first] != [c.tobytes() for c in other]) == drawn
+    assert [c.tobytes() for c in first] != [c.tobytes() for c in other]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # One noise step, recomputed by hand against the very surrogate that made it
 
 
+def with_steps(method: Method, **steps: int) -> Method:
+    """A method with other steps, wherever it has them."""
+    if isinstance(method, SALM):
+        return replace(method, perturbation=replace(method.perturbation, **steps))
+    return replace(method, **steps)
+
+
 def expected_step(problem: Problem, network: nn.Module, choose: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
     """Codes after one step down the gradient from zero noise, on the elements that ``choose`` selects."""
-    grid = make_grid(problem.cases[0]["image"].dtype.name, problem.window, EPSILON)
     images = torch.from_numpy(np.stack([case["image"] for case in problem.cases]).astype(np.float32))
-    labels = np.stack([problem.task.check_label(c["label"], images.shape[2:], "") for c in problem.cases])
-    targets = torch.from_numpy(labels)
-    inputs = images.clone().requires_grad_(True)
-    logits = frozen_copy(network)(problem.window.normalize(inputs))
-    problem.task.loss(logits, targets if targets.is_floating_point() else targets.long()).backward()
+    inputs = problem.window.normalize(images).requires_grad_(True)
+    problem.task.loss(frozen_copy(network)(inputs), problem.targets()).backward()
     assert inputs.grad is not None
-    step = 2 / 255 * problem.window.width / grid.quantum
-    lower, upper = code_bounds(images, problem.window, grid)
-    moved = -step * inputs.grad.sign() * choose(inputs.grad)
-    return torch.minimum(torch.maximum(moved, lower), upper).round().numpy()
+    step = SHORT["step_size"] * EPSILON * problem.window.width / problem.budget(problem.cases[0]).grid.quantum
+    carriers = torch.from_numpy(problem.carriers())
+    moved = -step * inputs.grad.sign() * choose((inputs.grad.abs() + 1e-30) * carriers)
+    bounds = [problem.budget(case).code_bounds(case["image"]) for case in problem.cases]
+    lower, upper = (np.stack([pair[side] for pair in bounds]) for side in (0, 1))
+    return np.clip(moved.numpy(), lower, upper).round()
 
 
 @pytest.mark.parametrize("scope", ["step", "sample"])
@@ -237,11 +284,9 @@ def test_a_salm_step_moves_the_k_largest_gradients_downhill(
     problem = make_problem(kind)
     spy = Spy(per_voxel if kind.startswith("segmentation") else per_image)
     one_batch = replace(RECIPE, batch_size=len(problem.cases))
-    codes = problem.codes(
-        tmp_path, SALM(mask_ratio=0.3, mask_scope=scope, start="zero", **ONE_STEP), surrogate=spy, recipe=one_batch
-    )
+    codes = problem.codes(tmp_path, stepped(0.3, scope, **ONE_STEP), surrogate=spy, recipe=one_batch)
     k = mask_size(codes[0].size, 0.3)
-    expected = expected_step(problem, spy.networks[0], lambda gradient: topk_mask(gradient.abs(), k))
+    expected = expected_step(problem, spy.networks[0], lambda score: topk_mask(score, k))
     np.testing.assert_array_equal(np.stack(codes), expected)
     assert all(0.5 * k < np.count_nonzero(one) <= k for one in codes)
 
@@ -253,54 +298,112 @@ def test_an_em_step_moves_every_element_downhill(make_problem: MakeProblem, tmp_
     np.testing.assert_array_equal(np.stack(codes), expected_step(problem, spy.networks[0], torch.ones_like))
 
 
-@pytest.mark.parametrize("source", ["gradient", "random", "foreground"])
+@pytest.mark.parametrize("kind", [TopK, Random, Foreground])
 @pytest.mark.parametrize("scope", ["step", "sample"])
-def test_a_step_changes_at_most_k_elements(scope: str, source: str, make_problem: MakeProblem, tmp_path: Path) -> None:
+def test_a_step_changes_at_most_k_elements(scope: str, kind: Any, make_problem: MakeProblem, tmp_path: Path) -> None:
     problem = make_problem("classification3d")
-    method = SALM(mask_ratio=0.1, mask_scope=scope, mask_source=source, start="zero", **ONE_STEP)
-    codes = problem.codes(tmp_path, method)
+    codes = problem.codes(tmp_path, EM(mask=kind(ratio=0.1, scope=scope), **ONE_STEP))
     k = mask_size(codes[0].size, 0.1)
     assert all(0 < np.count_nonzero(one) <= k for one in codes)
-    if source == "foreground":
+    if kind is Foreground:
         for case, one in zip(problem.cases, codes, strict=True):
-            assert (case["image"][one != 0] > case["image"].mean()).all()
+            seen = np.clip((case["image"].astype(float) - problem.window.low) / problem.window.width, 0, 1)
+            assert (seen[one != 0] > seen.mean()).all()
 
 
 def test_step_masks_wander_and_sample_masks_stay(make_problem: MakeProblem, tmp_path: Path) -> None:
     problem = make_problem("classification2d")
-    settings = {**SHORT, "rounds": 3, "step_size": 1 / 255}
-    wandering = problem.codes(tmp_path, SALM(mask_ratio=0.1, start="zero", **settings), "step")
-    staying = problem.codes(tmp_path, SALM(mask_ratio=0.1, start="zero", mask_scope="sample", **settings), "sample")
+    wandering = problem.codes(tmp_path, stepped(0.1, "step", rounds=3, step_size=0.125), "step")
+    staying = problem.codes(tmp_path, stepped(0.1, "sample", rounds=3, step_size=0.125), "sample")
     k = mask_size(wandering[0].size, 0.1)
     assert max(np.count_nonzero(one) for one in wandering) > k
     assert max(np.count_nonzero(one) for one in staying) <= k
 
 
-def test_sources_of_masks_differ(make_problem: MakeProblem, tmp_path: Path) -> None:
+def test_masks_of_other_kinds_are_other_masks(make_problem: MakeProblem, tmp_path: Path) -> None:
     problem = make_problem("classification2d")
-    chosen = {}
-    for source in ("gradient", "random", "foreground"):
-        method = SALM(mask_ratio=0.2, start="zero", mask_scope="sample", mask_source=source, **ONE_STEP)
-        codes = problem.codes(tmp_path, method, source)
-        chosen[source] = np.stack([one != 0 for one in codes]).tobytes()
-    assert len(set(chosen.values())) == 3
+    chosen = set()
+    for kind in (TopK, Random, Foreground):
+        codes = problem.codes(tmp_path, EM(mask=kind(ratio=0.2), **ONE_STEP), kind.__name__)
+        chosen.add(np.stack([one != 0 for one in codes]).tobytes())
+    assert len(chosen) == 3
 
 
-@pytest.mark.parametrize("name", ["salm_step", "salm_sample", "salm_classwise", "em"])
+def test_salm_by_steps_is_em_inside_its_mask(make_problem: MakeProblem, tmp_path: Path) -> None:
+    """The mask is an object of its own: both methods share one loop."""
+    problem = make_problem("classification2d")
+    masked = EM(mask=TopK(ratio=0.3, area=1), stop_error=0.0, **SHORT)
+    first, second = problem.codes(tmp_path, stepped(0.3), "salm"), problem.codes(tmp_path, masked, "em")
+    assert [c.tobytes() for c in first] == [c.tobytes() for c in second]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# SALM's texture
+
+
+@pytest.mark.parametrize("kind", ["classification2d", "classification3d"])
+def test_noise_is_the_texture_of_the_class_inside_the_mask(
+    kind: str, make_problem: MakeProblem, tmp_path: Path
+) -> None:
+    problem = make_problem(kind)
+    store = problem.run(tmp_path, TABLE["salm"])
+    key, plain = bytes.fromhex(store.meta["key"]), store.meta["plain_class"]
+    assert plain == 0
+    (wave,) = waves_of(key, 1, int(kind[-2]))
+    for case in problem.cases:
+        image, budget = case["image"], problem.budget(case)
+        codes = store[content_digest(image)].codes
+        periods = stored_periods(ClassTexture(), image.shape[1:], budget.units, False)
+        full = texture(wave, image.shape[1:], periods)[None] * max(budget.grid.max_codes)
+        expected = budget.effective_codes(image, full)
+        inside = codes != 0
+        assert 0 < inside.sum() <= mask_size(image.size, 0.3)
+        if case["label"] == plain:
+            assert not np.array_equal(codes[inside], expected[inside]), "steps, no texture"
+        else:
+            np.testing.assert_array_equal(codes[inside], expected[inside])
+            assert len(set(np.sign(codes[inside]).tolist())) == 2
+
+
+def test_the_mask_is_where_the_surrogate_looks(make_problem: MakeProblem, tmp_path: Path) -> None:
+    """A network that sees the left half of an image alone has no gradient on the right one."""
+
+    class Blind(TinyNet):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x[..., : x.shape[-1] // 2])
+
+    problem = make_problem("classification2d")
+    method = SALM(epsilon=EPSILON, mask_ratio=0.3, mask_area=1, perturbation=ClassTexture(surrogate_steps=3))
+    for one in problem.codes(tmp_path, method, surrogate=Blind):
+        half = one.shape[-1] // 2
+        assert one[..., :half].any()
+        assert not one[..., half:].any()
+
+
+def test_a_small_region_of_a_label_map_gets_its_noise(make_problem: MakeProblem, tmp_path: Path) -> None:
+    """Noise is where the labels are; the network's gradient may be elsewhere."""
+    problem = make_problem("segmentation2d")
+    for case in problem.cases:
+        case["label"] = np.zeros_like(case["label"])
+        case["label"][0, 1, 1] = 1
+    codes = problem.codes(tmp_path, SALM(epsilon=EPSILON, mask_ratio=0.1, perturbation=ClassTexture(surrogate_steps=2)))
+    assert all(one.any() for one in codes)
+
+
+@pytest.mark.parametrize("name", ["salm_step", "salm_sample", "em_classwise", "em"])
 @pytest.mark.parametrize("kind", ["classification2d", "segmentation2d"])
 def test_noise_lowers_the_surrogates_loss(name: str, kind: str, make_problem: MakeProblem, tmp_path: Path) -> None:
     if name in PER_IMAGE and kind.startswith("segmentation"):
         pytest.skip("needs one label per image")
-    problem, method = make_problem(kind), replace(TABLE[name], rounds=1, num_steps=6)
+    problem, method = make_problem(kind), with_steps(TABLE[name], rounds=1, num_steps=6)
     spy = Spy(per_voxel if kind.startswith("segmentation") else per_image)
     codes = np.stack(problem.codes(tmp_path, method, surrogate=spy))
     images = np.stack([case["image"] for case in problem.cases])
-    labels = [problem.task.check_label(c["label"], images.shape[2:], "") for c in problem.cases]
 
     def loss(batch: np.ndarray) -> float:
         with torch.no_grad():
             logits = spy.networks[0].eval()(problem.window.normalize(torch.from_numpy(batch.astype(np.float32))))
-        return float(problem.task.loss(logits, torch.from_numpy(np.stack(labels)).long()))
+        return float(problem.task.loss(logits, problem.targets()))
 
     assert loss(images + codes) < 0.995 * loss(images)
 
@@ -323,14 +426,16 @@ def threads(count: int) -> Iterator[None]:
 class BackwardsEM(EM):
     """Takes its units in reverse order."""
 
-    def run(self, job: Job) -> int:
-        loop = Loop(self, job)
-        assert len(loop.units) == 3
-        loop.units.reverse()
-        return loop.run()
+
+@run.register
+def _run_backwards(method: BackwardsEM, job: Job) -> int:
+    loop = Loop(method, job)
+    assert len(loop.units) == 3
+    loop.units.reverse()
+    return loop.run()
 
 
-@pytest.mark.parametrize("name", ["salm_step", "salm_sample", "salm_random", "salm_classwise", "em"])
+@pytest.mark.parametrize("name", ["salm", "salm_step", "salm_sample", "em_random", "em_classwise", "em"])
 def test_thread_count_does_not_change_noise(name: str, make_problem: MakeProblem, tmp_path: Path) -> None:
     problem = make_problem("classification2d")
     recipe = replace(STILL, batch_size=3)
@@ -351,7 +456,7 @@ def test_units_are_independent_of_each_other(make_problem: MakeProblem, tmp_path
     assert [c.tobytes() for c in together[:3]] == [c.tobytes() for c in one_unit]
 
 
-@pytest.mark.parametrize("name", sorted(set(TABLE) - {"salm_classwise"}))
+@pytest.mark.parametrize("name", sorted(set(TABLE) - {"em_classwise"}))
 def test_images_of_different_shapes_and_types_in_one_set(name: str, tmp_path: Path, rng: np.random.Generator) -> None:
     cases = []
     for index, (spatial, dtype) in enumerate(
@@ -362,10 +467,42 @@ def test_images_of_different_shapes_and_types_in_one_set(name: str, tmp_path: Pa
     codes = problem.codes(tmp_path, TABLE[name])
     for case, one in zip(cases, codes, strict=True):
         assert one.shape == case["image"].shape
-        assert 0 < np.abs(one).max() <= make_grid(case["image"].dtype.name, BYTES, EPSILON).max_code
+        assert 0 < np.abs(one).max() <= QUANTA
 
 
-@pytest.mark.parametrize("name", ["salm_step", "salm_sample", "salm_classwise", "em"])
+@pytest.mark.parametrize("name", ["salm", "salm_sample", "em", "random_noise"])
+def test_images_of_any_scale_get_noise_in_proportion(name: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    """The same anatomy from scanners of other scales: each image's noise is a share of its own range."""
+    cases = []
+    for index in range(6):
+        scale = (1, 10, 100)[index % 3]
+        image = rng.integers(0, 200, (1, 9, 8)) * scale + 50 * scale
+        cases.append({"image": image.astype(np.int16), "label": index // 3})
+    problem = Problem(cases, Classification(num_classes=2), PercentileWindow())
+    for case, codes in zip(cases, problem.codes(tmp_path, TABLE[name]), strict=True):
+        width = problem.budget(case).window.width
+        assert np.ptp(case["image"]) * 0.9 < width <= np.ptp(case["image"])
+        assert 0.7 * EPSILON * width < np.abs(codes.astype(int)).max() <= EPSILON * width
+
+
+@pytest.mark.parametrize("name", ["salm", "salm_sample", "em", "random_noise"])
+def test_padding_gets_no_noise(name: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    cases = []
+    for index in range(4):
+        image = np.full((1, 16, 16), np.nan if index % 2 else -2000, np.float32)
+        image[:, 4:12, 3:13] = rng.normal(300, 100, (1, 8, 10))
+        cases.append({"image": image, "label": index // 2})
+    problem = Problem(cases, Classification(num_classes=2), PercentileWindow())
+    for case, codes in zip(cases, problem.codes(tmp_path, TABLE[name]), strict=True):
+        inside = np.zeros(codes.shape, bool)
+        inside[:, 4:12, 3:13] = True
+        assert codes[inside].any()
+        assert not codes[~inside].any()
+        assert np.count_nonzero(codes) <= mask_size(codes.size, 0.3) or name in ("em", "random_noise")
+        assert problem.budget(case).window.width < 1000, "padding is no part of the window"
+
+
+@pytest.mark.parametrize("name", ["salm", "salm_step", "salm_sample", "em_classwise", "em"])
 @pytest.mark.parametrize("spatial", [(8, 8), (5, 6, 6)])
 def test_several_channels(name: str, spatial: tuple[int, ...], tmp_path: Path, rng: np.random.Generator) -> None:
     cases = [{"image": rng.integers(0, 256, (3, *spatial)).astype("uint8"), "label": i % 2} for i in range(6)]
@@ -373,7 +510,7 @@ def test_several_channels(name: str, spatial: tuple[int, ...], tmp_path: Path, r
     assert all(one.shape == (3, *spatial) for one in codes)
     if name == "em":
         assert np.stack(codes).any(axis=(0, *range(2, 2 + len(spatial)))).all()
-    if name == "salm_sample":  # k counts the elements of all channels together
+    if name in ("salm", "salm_sample"):  # k counts the elements of all channels together
         assert all(np.count_nonzero(one) <= mask_size(one.size, 0.3) for one in codes)
 
 
@@ -383,7 +520,7 @@ def test_patches_reach_every_voxel_of_the_full_grid(kind: str, make_problem: Mak
     shape = problem.cases[0]["image"].shape
     patch = (5, 5) if len(shape) == 3 else (4, 4, 5)
     # One code a step from an even budget: voxels in the overlap of two tiles are moved twice.
-    codes = problem.codes(tmp_path, EM(**{**ONE_STEP, "step_size": 3 / 255}), patch_size=patch)
+    codes = problem.codes(tmp_path, EM(**{**ONE_STEP, "step_size": 0.375}), patch_size=patch)
     assert all(one.shape == shape for one in codes)
     moved = np.stack(codes) != 0
     once = np.ones(shape, bool)
@@ -396,12 +533,12 @@ def test_patches_reach_every_voxel_of_the_full_grid(kind: str, make_problem: Mak
     assert moved[:, ~once].any()
 
 
+@pytest.mark.parametrize("name", ["salm", "salm_sample"])
 @pytest.mark.parametrize("kind", ["classification2d", "segmentation3d"])
-def test_patches_share_one_mask_per_sample(kind: str, make_problem: MakeProblem, tmp_path: Path) -> None:
+def test_patches_share_one_mask_per_sample(kind: str, name: str, make_problem: MakeProblem, tmp_path: Path) -> None:
     problem = make_problem(kind)
     size = (4,) * (problem.cases[0]["image"].ndim - 1)
-    method = SALM(mask_ratio=0.2, mask_scope="sample", start="zero", **SHORT)
-    codes = problem.codes(tmp_path, method, patch_size=size)
+    codes = problem.codes(tmp_path, replace(TABLE[name], mask_ratio=0.2), patch_size=size)
     assert all(0 < np.count_nonzero(one) <= mask_size(one.size, 0.2) for one in codes)
 
 
@@ -417,8 +554,8 @@ def test_resized_images_get_noise_on_their_own_grid(make_problem: MakeProblem, t
 
 def test_classwise_noise_is_one_per_class_up_to_clipping(make_classification: Any, tmp_path: Path) -> None:
     cases = make_classification((9, 8), 9, 3)
-    cases[0]["image"][:, :4] = 255  # has no room above
-    cases[3]["image"][:, :4] = 0  # has none below
+    cases[0]["image"][:, 2:6, 2:6] = 255  # has no room above
+    cases[3]["image"][:, 2:6, 2:6] = 0  # has none below
     problem = Problem(cases, Classification(num_classes=3))
     codes = problem.codes(tmp_path, EM(perturb_type="classwise", **SHORT))
     shared = {}
@@ -435,7 +572,7 @@ def test_classwise_noise_is_one_per_class_up_to_clipping(make_classification: An
 
 def test_classwise_noise_grows_over_rounds(make_problem: MakeProblem, tmp_path: Path) -> None:
     problem = make_problem("classification2d")
-    method = EM(**{**ONE_STEP, "step_size": 1 / 255}, perturb_type="classwise", stop_error=None)
+    method = EM(**{**ONE_STEP, "step_size": 0.125}, perturb_type="classwise", stop_error=0.0)
     largest = []
     for rounds in (1, 2, 3):
         codes = problem.codes(tmp_path, replace(method, rounds=rounds), f"rounds{rounds}")
@@ -453,7 +590,7 @@ def test_classwise_noise_needs_images_of_one_shape(tmp_path: Path) -> None:
     shapes = [(1, 8, 8), (1, 9, 8)]
     cases = [{"image": np.arange(np.prod(s), dtype=np.uint8).reshape(s), "label": i} for i, s in enumerate(shapes)]
     problem = Problem(cases, Classification(num_classes=2))
-    with pytest.raises(ValueError, match='needs images of one shape and type, without patches; use "samplewise"'):
+    with pytest.raises(ValueError, match="needs images of one shape, type and window, without patches; use"):
         problem.run(tmp_path, EM(perturb_type="classwise", **SHORT))
 
 
@@ -494,7 +631,7 @@ def test_surrogates_train_on_the_noisy_images(make_problem: MakeProblem, tmp_pat
 @pytest.mark.parametrize(("every", "groups"), [(0, [0, 0, 0, 0]), (1, [0, 1, 2, 3]), (2, [0, 0, 1, 1])])
 def test_restarts_give_fresh_weights(every: int, groups: list[int], make_problem: MakeProblem, tmp_path: Path) -> None:
     spy = Spy()
-    method = EM(**{**SHORT, "rounds": 4, "surrogate_steps": 1}, restart_every=every, stop_error=None)
+    method = EM(**{**SHORT, "rounds": 4, "surrogate_steps": 1}, restart_every=every, stop_error=0.0)
     make_problem("classification2d").run(tmp_path, method, surrogate=spy, recipe=STILL)
     weights = [network.first.weight.detach().numpy().tobytes() for network in spy.networks]
     order = list(dict.fromkeys(weights))
@@ -503,7 +640,7 @@ def test_restarts_give_fresh_weights(every: int, groups: list[int], make_problem
 
 def test_without_restart_training_goes_on(make_problem: MakeProblem, tmp_path: Path) -> None:
     spy = Spy()
-    method = EM(**{**SHORT, "rounds": 3, "surrogate_steps": 1, "step_size": EPSILON}, restart_every=0, stop_error=None)
+    method = EM(**{**SHORT, "rounds": 3, "surrogate_steps": 1, "step_size": 1.0}, restart_every=0, stop_error=0.0)
     make_problem("classification2d").run(tmp_path, method, surrogate=spy)
     seen = [network.first.weight.detach() for network in spy.networks]
     # Adam moves every weight by about the learning rate a step, on from where it was.
@@ -521,9 +658,7 @@ def test_a_pool_of_surrogates_takes_turns_at_restarts(
 ) -> None:
     problem = Problem(make_classification((16, 16), 6), Classification(num_classes=2))
     rounds = 4 if every == 1 else 3
-    method = SALM(
-        **{**SHORT, "rounds": rounds, "num_steps": 1, "surrogate_steps": 1}, restart_every=every, start="zero"
-    )
+    method = stepped(rounds=rounds, num_steps=1, step_size=0.5, surrogate_steps=1, restart_every=every)
     store = problem.run(tmp_path, method, surrogate=("resnet10", "vgg11"), width=0.05)
     assert store.meta["surrogate"] == ["resnet10", "vgg11"]
     kept = store.networks()
@@ -534,14 +669,14 @@ def test_a_pool_of_surrogates_takes_turns_at_restarts(
 
 def test_stop_error_ends_the_rounds(make_problem: MakeProblem, tmp_path: Path) -> None:
     problem = make_problem("classification2d")
-    for name, stop_error, rounds in (("at once", 0.99, 1), ("never", None, 4)):
+    for name, stop_error, rounds in (("at once", 0.99, 1), ("never", 0.0, 4)):
         method = EM(**{**SHORT, "rounds": 4}, stop_error=stop_error)
         meta = problem.run(tmp_path, method, name).meta
         assert meta["rounds"] == rounds
         assert len(meta["errors"]) == rounds
         assert all(0 <= error <= 1 for error in meta["errors"])
     problem.cases = [{**case, "label": i // 4} for i, case in enumerate(problem.cases)]  # hard to learn
-    method = EM(**{**SHORT, "rounds": 2, "num_steps": 1, "step_size": 1 / 255}, stop_error=0.0)
+    method = EM(**{**SHORT, "rounds": 2, "num_steps": 1, "step_size": 0.125}, stop_error=0.001)
     meta = problem.run(tmp_path, method, "not reached", recipe=STILL).meta
     assert meta["rounds"] == 2
 
@@ -562,7 +697,7 @@ class AlwaysBreaksInEvaluation(BreaksInEvaluation):
     types = (torch.bfloat16, torch.float32)
 
 
-@pytest.mark.parametrize("name", ["salm_step", "salm_sample", "salm_classwise"])
+@pytest.mark.parametrize("name", ["salm", "salm_step", "salm_sample", "em_classwise"])
 def test_noise_steps_fall_back_to_float32_and_say_so(
     name: str, make_problem: MakeProblem, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -596,16 +731,18 @@ class Wild(Method):
 
     name = "wild"
 
-    def run(self, job: Job) -> int:
-        for number, codes in enumerate(job.workspace.codes(0)):
-            codes[...] = 100 if number % 2 else -100
-        return 0
+
+@run.register
+def _run_wild(method: Wild, job: Job) -> int:
+    for number, codes in enumerate(job.workspace.codes(0)):
+        codes[...] = 100 if number % 2 else -100
+    return 0
 
 
 def test_the_budget_is_enforced_whatever_a_method_leaves(make_problem: MakeProblem, tmp_path: Path) -> None:
     problem = make_problem("classification2d")
     codes = problem.codes(tmp_path, Wild(epsilon=EPSILON))
-    assert make_grid("uint8", problem.window, EPSILON).max_code == 7  # of 230 grey levels
+    assert problem.budget(problem.cases[0]).grid.max_codes == (7,)  # of 230 grey levels
     for number, (case, one) in enumerate(zip(problem.cases, codes, strict=True)):
         image = case["image"].astype(int)
         inside = (image >= 10) & (image <= 240)
@@ -616,8 +753,72 @@ def test_the_budget_is_enforced_whatever_a_method_leaves(make_problem: MakeProbl
 def test_methods_are_known_by_name() -> None:
     names = {"salm", "em", "rem", "sem", "tap", "lsp", "ar", "interslice_em", "roi_em", "random_noise"}
     assert {name: METHODS[name].name for name in METHODS} == {name: name for name in names}
-    spec = SALM(mask_ratio=0.5).spec()
-    assert METHODS[spec.pop("name")](**spec) == SALM(mask_ratio=0.5)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [*TABLE.values(), SALM(), SALM.published(), RoiEM(mask=Region(margin=1, part="contour"))],
+    ids=lambda m: m.label,
+)
+def test_settings_come_back_from_their_plain_values_complete(method: Method) -> None:
+    spec = json.loads(json.dumps(method.spec()))
+    assert method_from_spec(spec) == method
+    assert "null" not in json.dumps(spec), "no setting waits for the task to be known"
+    for name in set(spec) - {"name"}:
+        with pytest.raises((KeyError, TypeError)):
+            method_from_spec({key: value for key, value in spec.items() if key != name})
+    with pytest.raises((KeyError, TypeError)):
+        method_from_spec({**spec, "power": 9})
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize(
+    "task",
+    [Classification(num_classes=2), Classification(num_classes=3, multi_label=True), Segmentation(num_classes=2)],
+)
+def test_what_is_recommended_keeps_to_one_mask_an_image(task: Task, rank: int) -> None:
+    method = recommended(task, rank, epsilon=4 / 255)
+    method.require_fit(task, rank)
+    assert method.epsilon == 4 / 255
+    loop = loop_of(method)
+    assert loop is not None
+    assert 0 < loop.mask.share == method.mask_ratio < 1
+    assert method_from_spec(method.spec()) == method
+
+
+def test_the_published_algorithm_chooses_its_mask_at_each_step() -> None:
+    published = SALM.published(mask_ratio=0.2)
+    assert (published.mask_scope, published.mask_area, published.mask_ratio) == ("step", 1, 0.2)
+    assert isinstance(published.perturbation, ErrorMinimizing)
+    loop = loop_of(published)
+    assert loop is not None
+    assert loop.mask.share == 1.0, "the share holds for a step, not for an image"
+
+
+def test_the_name_says_what_is_put_inside_the_mask() -> None:
+    assert "class_texture" in SALM().label
+    assert "error_minimizing" in SALM.published().label
+    assert EM().label == "em"
+
+
+def test_a_texture_needs_one_mask_an_image() -> None:
+    with pytest.raises(ValueError, match='"step" is for ErrorMinimizing; a texture needs one mask'):
+        SALM(mask_scope="step")
+    with pytest.raises(ValueError, match="perturbation must be ClassTexture"):
+        SALM(perturbation=EM())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("method", "task", "message"),
+    [
+        (RoiEM(), Classification(num_classes=2), "needs labels per voxel.*use em"),
+        (EM(mask=Region()), Classification(num_classes=2), "needs labels per voxel.*use em"),
+        (LSP(), Segmentation(num_classes=2), "needs one label per image; use em"),
+    ],
+)
+def test_a_learning_problem_that_does_not_fit_is_refused(method: Method, task: Task, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        method.require_fit(task, 2)
 
 
 @pytest.mark.parametrize(
@@ -626,30 +827,26 @@ def test_methods_are_known_by_name() -> None:
         (RandomNoise, {"epsilon": 0.0}, r"epsilon must be in \(0, 1\], got 0.0"),
         (EM, {"epsilon": 8}, r"epsilon must be in \(0, 1\], got 8"),
         (EM, {"epsilon": float("nan")}, r"epsilon must be in \(0, 1\], got nan"),
-        (EM, {"step_size": 0.0}, r"step_size must be in \(0, 1\] or None, got 0.0"),
-        (EM, {"step_size": float("nan")}, r"step_size must be in \(0, 1\] or None, got nan"),
+        (EM, {"step_size": 0.0}, r"step_size must be in \(0, 1\], a share of epsilon, got 0.0"),
+        (EM, {"step_size": 2.0}, r"step_size must be in \(0, 1\], a share of epsilon, got 2.0"),
+        (EM, {"step_size": float("nan")}, r"step_size must be in \(0, 1\], a share of epsilon, got nan"),
         (EM, {"num_steps": 0}, "num_steps must be at least 1, got 0"),
         (EM, {"surrogate_steps": 0}, "surrogate_steps must be at least 1, got 0"),
-        (EM, {"rounds": -1}, "rounds must be at least 0, got -1"),
+        (EM, {"rounds": 0}, "rounds must be at least 1, got 0"),
         (EM, {"calibration_steps": -1}, "calibration_steps must be at least 0, got -1"),
         (EM, {"restart_every": -1}, "restart_every must be at least 0, got -1"),
-        (EM, {"stop_error": 1.0}, r"stop_error must be in \[0, 1\) or None, got 1.0"),
+        (EM, {"stop_error": 1.0}, r"stop_error must be in \[0, 1\), got 1.0"),
         (EM, {"perturb_type": "pixelwise"}, "perturb_type must be one of .*, got pixelwise"),
+        (EM, {"mask": TopK(), "perturb_type": "classwise"}, "one for each image and .* one noise for each class"),
         (SALM, {"mask_ratio": 2}, r"mask_ratio must be in \(0, 1\], got 2"),
         (SALM, {"mask_ratio": 0.0}, r"mask_ratio must be in \(0, 1\], got 0.0"),
         (SALM, {"mask_ratio": float("nan")}, r"mask_ratio must be in \(0, 1\], got nan"),
-        (SALM, {"mask_scope": "pixel"}, "mask_scope must be one of .*, got pixel"),
-        (SALM, {"mask_source": "saliency"}, "mask_source must be one of .*, got saliency"),
-        (
-            SALM,
-            {"mask_scope": "sample", "perturb_type": "classwise"},
-            "one mask per image and .* one noise per class: choose",
-        ),
+        (SALM, {"mask_scope": "pixel"}, "mask scope must be one of .*, got pixel"),
+        (SALM, {"mask_area": 4}, "mask area must be odd and at least 1, got 4"),
+        (SALM, {"perturbation": ErrorMinimizing(num_steps=0)}, "num_steps must be at least 1, got 0"),
     ],
 )
-def test_wrong_settings_are_refused_rule_then_value(
-    kind: type[BilevelMethod], settings: dict[str, Any], message: str
-) -> None:
+def test_wrong_settings_are_refused_rule_then_value(kind: type[Method], settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         kind(**settings)
 
@@ -671,41 +868,3 @@ def test_spied_networks_are_seeded(make_problem: MakeProblem, tmp_path: Path) ->
     assert np.random.get_state()[1].tobytes() == numpy_state  # noqa: NPY002
     with seeded(3, CPU):
         assert not torch.equal(TinyNet(2, 1, 2).first.weight, spy.networks[0].first.weight)
-
-
-@pytest.mark.parametrize("kind", ["segmentation2d", "segmentation3d", "classification2d", "classification3d"])
-def test_noise_begins_as_the_pattern_of_its_class(kind: str, make_problem: MakeProblem, tmp_path: Path) -> None:
-    """One step of a tenth of the elements leaves the others as they began, inside a fixed mask only."""
-    problem = make_problem(kind)
-    whole = problem.codes(tmp_path / "step", SALM(mask_ratio=0.1, start="class", **ONE_STEP))
-    part = problem.codes(tmp_path / "sample", SALM(mask_ratio=0.1, mask_scope="sample", start="class", **ONE_STEP))
-    for case, one, masked in zip(problem.cases, whole, part, strict=True):
-        label = np.asarray(case["label"]).squeeze()
-        if label.ndim == 0 and label == 0:  # the plain class: a step begins from nothing
-            assert 0 < np.count_nonzero(one) <= mask_size(one.size, 0.1)
-            continue
-        pattern = class_pattern(label, one.shape[1:], problem.task.num_classes, plain_class=0)
-        moved = (np.abs(one) > 0) & (pattern != 0)
-        assert np.mean(np.sign(one[0])[moved[0]] == pattern[moved[0]]) > 0.85
-        assert 0 < np.count_nonzero(masked) <= mask_size(masked.size, 0.1)
-
-
-@pytest.mark.filterwarnings("ignore:all 3 images have label 1:UserWarning")
-@pytest.mark.parametrize(
-    ("labels", "plain"), [([0, 0, 1, 1, 1, 1], 0), ([0, 0, 0, 0, 2, 2], 2), ([1, 1, 1], 1), ([0, 39, 39, 17, 17], 0)]
-)
-def test_the_rarest_class_present_is_plain(labels: list[int], plain: int, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    cases = [{"image": rng.integers(20, 230, (1, 8, 8), "uint8"), "label": label} for label in labels]
-    problem = Problem(cases, Classification(num_classes=40))
-    store = problem.run(tmp_path, SALM(num_steps=2, surrogate_steps=2))
-    assert (store.meta["method"]["plain_class"], store.meta["method"]["target"], store.meta["rounds"]) == (
-        plain,
-        "next",
-        1,
-    )
-    for case in cases:
-        codes = store[content_digest(case["image"])].codes
-        pattern = QUANTA * class_pattern(np.int64(case["label"]), (8, 8), 40, plain)
-        assert codes.any()
-        assert np.array_equal(codes[0], pattern) == (case["label"] != plain)

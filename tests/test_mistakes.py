@@ -31,8 +31,10 @@ from PIL import Image
 
 from monai_salm import (
     Classification,
+    FixedWindow,
     IntensityWindow,
     NoiseStore,
+    PercentileWindow,
     RandomNoise,
     SALMProtect,
     SALMProtectd,
@@ -41,6 +43,8 @@ from monai_salm import (
     precompute,
 )
 from monai_salm.layouts import open_layout
+from monai_salm.noise.budget import budget_of
+from monai_salm.noise.units import Units
 from monai_salm.scan import DataError, DataWarning
 from monai_salm.store import NoiseStoreError
 from monai_salm.suspicions import Suspicions, warn_of_axes, wrong_axes
@@ -54,7 +58,7 @@ SHOWN = {
 }
 LOAD = LoadImaged("image", ensure_channel_first=True)
 PROTECT = SALMProtectd("image", store="noise.db")
-ABDOMEN = IntensityWindow(-160, 240)
+ABDOMEN = FixedWindow(-160, 240)
 CASES, MASKS = classification_cases(), segmentation_cases()
 
 
@@ -68,8 +72,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         nibabel.save(nibabel.Nifti1Image(volume, np.diag([-1.0, -1, 2, 1])), root / f"ct_{index}.nii.gz")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        make(Dataset(scans(), LOAD), window=ABDOMEN, store="noise.db")
-        NoiseStore.create("empty.db", {"window": [0, 255]})
+        with pytest.warns(DataWarning, match="outside the window"):  # they are noise from -1000 to 1000
+            make(Dataset(scans(), LOAD), window=ABDOMEN, store="noise.db")
+        NoiseStore.create("empty.db", {**NoiseStore("noise.db").meta, "seed": 1})
     whole = (root / "noise.db").read_bytes()
     (root / "half.db").write_bytes(whole[: len(whole) // 2])
     (root / "nothing.db").write_bytes(b"")
@@ -144,14 +149,18 @@ MISTAKES: dict[str, Callable[[], Any]] = {
         Dataset([{"image": "channels.npy", "label": 0, "name": "scan"}], LoadImaged("image"))
     ),
     "A data set without a length": lambda: make(IterableDataset(CASES)),
-    "NaN in a data set": lambda: make(changed(CASES, image=with_nan)),
+    "Nothing but padding": lambda: make(
+        [*changed(CASES[:1], image=lambda image: np.full(image.shape, np.nan, np.float32)), *CASES[1:]]
+    ),
+    "A constant image": lambda: make([*changed(CASES[:1], image=np.zeros_like), *CASES[1:]]),
     "A window in Hounsfield units for images from 0 to 1": lambda: make(
-        changed(CASES[:8], image=lambda image: (image / 255).astype(np.float32)), window=ABDOMEN
+        changed(CASES[:8], image=lambda image: (image / 255).astype(np.float32)), window=FixedWindow(-160, 240)
     ),
     "A window from 0 to 1 for images as they are stored": lambda: make(
-        Dataset(scans(), LOAD), window=IntensityWindow(0, 1)
+        Dataset(scans(), LOAD), window=FixedWindow(0, 1)
     ),
     "The window is a tuple": lambda: make(CASES, window=(0, 255)),
+    "Another number of channels than windows": lambda: make(CASES, window=[FixedWindow(0, 255), PercentileWindow()]),
     "Epsilon in grey levels": lambda: RandomNoise(epsilon=8),
     "Epsilon as text": lambda: RandomNoise(epsilon="8/255"),  # type: ignore[arg-type]
     "Epsilon below one step": lambda: make(CASES, method=RandomNoise(epsilon=0.5 / 255)),
@@ -162,7 +171,7 @@ MISTAKES: dict[str, Callable[[], Any]] = {
     "A folder in place of the data set": lambda: make("scans"),
     "An empty folder": lambda: open_layout("nothing_yet"),
     "Images without labels": lambda: open_layout("flat"),
-    "JPEG files": lambda: open_layout("photographs").window(),
+    "JPEG files": lambda: make(open_layout("photographs").dataset()),
 }
 
 
@@ -207,7 +216,7 @@ def test_the_guide_has_these_mistakes_and_no_others() -> None:
 def test_an_8_bit_window_for_ct_is_warned_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     with pytest.warns(UserWarning, match="the window") as caught:
-        make(Dataset(scans(), LOAD), store="wrong_window.db")
+        make(Dataset(scans(), LOAD), store="wrong_window.db", window=FixedWindow(0, 255))
     assert words(str(caught[0].message)) == words(SHOWN["An 8-bit window for CT"])
 
 
@@ -323,62 +332,68 @@ def test_files_of_arrays_are_read_as_their_chain_says(
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "window", "fine"),
+    ("low", "high", "window", "wrong"),
     [
-        (0, 1, (0, 1), True),
-        (0, 255, (0, 255), True),
-        (-1024, 3071, (-160, 240), True),
-        (0, 40, (0, 255), True),  # dark, but the noise does not drown it
-        (100, 110, (0, 255), True),  # of little contrast: a warning
-        (7, 7, (0, 255), True),  # blank
-        (-1, 1, (0, 255), False),
-        (-3, 4, (-160, 240), False),  # normalised
-        (0, 4095, (0, 1), False),
-        (0, 255, (-1, 1), False),
+        (0, 1, (0, 1), None),
+        (0, 255, (0, 255), None),
+        (-1024, 3071, (-160, 240), None),
+        (0, 40, (0, 255), None),  # dark, but the noise does not drown it
+        (100, 110, (0, 255), None),  # of little contrast
+        (-1, 1, (0, 255), "would drown"),
+        (-3, 4, (-160, 240), "would drown"),  # normalised
+        (1000, 4095, (0, 1), "inside its window"),
+        (1000, 4095, (-1, 1), "inside its window"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:the images' values:UserWarning")
-def test_units_are_judged_by_the_whole_data_set(low: int, high: int, window: tuple[int, int], fine: bool) -> None:
-    watch = Suspicions(Classification(num_classes=2), IntensityWindow(*window), 8 / 255)
-    for label in (0, 1):
-        assert watch.verdict() is None, "one image says too little"
-        watch.watch(np.array([[[low, high]]], np.float32), np.array(label))
-    assert (watch.verdict() is None) == fine
+@pytest.mark.filterwarnings("ignore:.*outside the window:UserWarning")
+def test_every_image_is_held_against_its_window(
+    low: int, high: int, window: tuple[int, int], wrong: str | None, tmp_path: Path
+) -> None:
+    """In wrong units noise would drown the image, or leave it as it is; one such image is set aside, or stops the call."""
+    values = np.random.default_rng(0).uniform(low, high, (2, 1, 16, 16)).astype(np.float32)
+    cases = [{"image": image, "label": index} for index, image in enumerate(values)]
+    store = str(tmp_path / "noise.db")
+    if wrong is None:
+        assert len(make(cases, window=FixedWindow(*window), store=store)) == 2
+        return
+    with pytest.raises(DataError, match=wrong):
+        make(cases, window=FixedWindow(*window), store=store)
+    right = [{"image": np.random.default_rng(n).uniform(*window, (1, 16, 16)).astype("f4"), "label": n} for n in (0, 1)]
+    kept = make([*cases, *right], window=FixedWindow(*window), store=store, skip_bad=True)
+    assert len(kept) == 2
+    assert [wrong in case["reason"] for case in kept.meta["skipped"]] == [True, True]
 
 
-@pytest.mark.parametrize(("inside", "warned", "refused"), [(4, False, True), (30, True, False), (99, False, False)])
-def test_a_few_odd_voxels_condemn_no_window(inside: int, warned: bool, refused: bool) -> None:
-    """Of 100 voxels that are no background so many lie in the window, and the others far outside."""
-    image = np.concatenate([np.zeros(900), np.full(inside, 0.5), np.full(100 - inside, 4000.0)])[None, None]
-    watch = Suspicions(Classification(num_classes=2), IntensityWindow(0, 1), 8 / 255)
-    for label in (0, 1):
-        watch.watch(image, np.array(label))
-    with pytest.warns(UserWarning, match="stay unprotected") if warned else contextlib.nullcontext():
-        assert (watch.verdict() is not None) == refused
+def test_percentiles_need_no_units(tmp_path: Path) -> None:
+    """What is wrong for one fixed window of all images is right for percentiles of each."""
+    cases = changed(classification_cases(cases=8), image=lambda image: (image / 255).astype(np.float32))
+    mixed = [*cases[:4], *changed(cases[4:], image=lambda image: image * 4000 - 1000)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DataWarning)
+        assert len(make(mixed, window=PercentileWindow(), store=str(tmp_path / "noise.db"))) == 8
 
 
-@pytest.mark.parametrize(("cases", "warned"), [(16, 0), (17, 1), (40, 1)])
-def test_a_wrong_window_is_told_of_before_all_is_read(cases: int, warned: int, tmp_path: Path) -> None:
-    scaled = changed(classification_cases(cases=cases), image=lambda image: (image / 255).astype(np.float32))
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", DataWarning)
-        with pytest.raises(DataError, match="drown them"):
-            make(scaled, window=ABDOMEN, store=str(tmp_path / "noise.db"))
-    messages = [str(warning.message) for warning in caught if warning.category is DataWarning]
-    assert len(messages) == warned
-    assert all(message.startswith("the first 16 cases: ") for message in messages)
+def test_a_narrow_window_is_warned_of_once_and_the_worst_image_named(tmp_path: Path) -> None:
+    """Padding does not count: it lies outside of every window and takes no noise."""
+    rng = np.random.default_rng(0)
+    images = [rng.uniform(0, high, (1, 16, 16)).astype(np.float32) for high in (1.0, 1.0, 3.0, 6.0)]
+    images[0][:, :6] = -2000
+    cases = [{"image": image, "label": index % 2, "name": f"case_{index}"} for index, image in enumerate(images)]
+    with pytest.warns(DataWarning, match=r"2 of 4 images lie .* 'case_3'"):
+        make(cases, window=FixedWindow(0, 1), store=str(tmp_path / "noise.db"))
 
 
 def test_one_class_is_a_matter_of_the_task() -> None:
-    image, window = np.array([[[0, 200]]], np.uint8), IntensityWindow(0, 255)
+    image = np.arange(64, dtype=np.uint8).reshape(1, 8, 8)
+    budget = budget_of(image, FixedWindow(0, 255), Units(), 8 / 255)
     for task, label, warned in (
         (Classification(num_classes=2), np.array(1), "all 2 images have label 1: with"),
         (Classification(num_classes=2, multi_label=True), np.zeros(2), None),
         (Segmentation(num_classes=2), np.zeros((1, 2), np.uint8), "all label maps hold class 0 alone: with"),
         (Segmentation(num_classes=2), np.array([[0, 1]], np.uint8), None),
     ):
-        watch = Suspicions(task, window, 8 / 255)
-        watch.watch(image, label)
-        watch.watch(image, label)
+        watch = Suspicions(task)
+        for name in ("first", "second"):
+            watch.watch(name, image, label, budget)
         with pytest.warns(UserWarning, match=warned) if warned else contextlib.nullcontext():
             assert watch.verdict() is None, task

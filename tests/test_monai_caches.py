@@ -25,12 +25,12 @@ import torch
 from monai.data import CacheNTransDataset, LMDBDataset, PersistentDataset
 from monai.data.utils import pickle_hashing
 from monai.transforms import Compose, Lambdad, LoadImaged, RandFlipd, ScaleIntensityRanged, Spacingd, Transform
-from monai_samples import META, SAME, Samples, make_samples
+from monai_samples import BUDGET, META, SAME, Samples, make_samples
 
 import monai_salm._object_digest
 from monai_salm import NoiseStore, SALMProtectd, SALMRestored, salm_hash_transform
-from monai_salm.intensity import apply_codes
-from monai_salm.noise import Noise, NoiseStoreError
+from monai_salm.noise.grid import apply_codes
+from monai_salm.noise.noise import Noise, NoiseStoreError
 
 pytestmark = pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning")
 LOAD = LoadImaged("image", ensure_channel_first=True)
@@ -127,7 +127,9 @@ def test_a_store_made_anew_at_the_same_path_gives_a_new_cache(row: Cache, sample
     assert matches(row.remedied(samples.originals, chain, tmp_path / "cache"), samples.values["protected"])
     samples.store.unlink()
     images = samples.values["originals"]
-    noises = [Noise.of(image, np.full(image.shape, 3, np.int8), 1.0, str(index)) for index, image in enumerate(images)]
+    noises = [
+        Noise.of(image, np.full(image.shape, 3, np.int8), BUDGET, str(index)) for index, image in enumerate(images)
+    ]
     NoiseStore.create(samples.store, META).add(noises)
     anew = [apply_codes(image, noise.codes, 1.0) for image, noise in zip(images, noises, strict=True)]
     assert matches(row.remedied(samples.originals, chain, tmp_path / "cache"), anew)
@@ -414,5 +416,5 @@ def test_images_that_join_a_store_keep_its_caches(samples: Samples) -> None:
     steps = chain_of(samples.store)
     first = salm_hash_transform(steps)
     image = np.zeros((1, 3, 3), np.uint8)
-    NoiseStore(samples.store).add([Noise.of(image, np.ones(image.shape, np.int8), 1.0, "new")])
+    NoiseStore(samples.store).add([Noise.of(image, np.ones(image.shape, np.int8), BUDGET, "new")])
     assert salm_hash_transform(steps) == first

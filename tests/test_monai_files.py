@@ -11,12 +11,12 @@ import nibabel
 import numpy as np
 import pytest
 from monai.transforms import Compose, LoadImaged
-from monai_samples import META, SAME, cause_of
+from monai_samples import BUDGET, META, SAME, cause_of
 from PIL import Image
 
 from monai_salm import NoiseStore, SALMProtectd, SALMRestored
 from monai_salm.formats import format_of
-from monai_salm.noise import Noise
+from monai_salm.noise.noise import Noise
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*PydicomReader:UserWarning"),
@@ -104,7 +104,7 @@ def test_noise_of_a_file_is_found_for_what_monai_loads_of_it(
     path = tmp_path / row.name
     row.write(path, rng.integers(10, 200, row.shape).astype(row.dtype))
     stored = format_of(path).read(path)
-    noise = Noise.of(stored, rng.choice(np.array([-3, 4], np.int8), stored.shape), 1.0, "case")
+    noise = Noise.of(stored, rng.choice(np.array([-3, 4], np.int8), stored.shape), BUDGET, "case")
     store = NoiseStore.create(tmp_path / "noise.db", META)
     store.add([noise])
 

@@ -12,9 +12,8 @@ import torch
 from monai.data import DataLoader, Dataset, MetaTensor
 from monai.transforms import Compose, RandFlip
 
-from monai_salm.digest import content_digest
-from monai_salm.intensity import IntensityWindow
-from monai_salm.masks import mask_size
+from monai_salm.generate.new_images import generate_noise
+from monai_salm.generate.precompute import precompute
 from monai_salm.methods import (
     AR,
     EM,
@@ -24,18 +23,24 @@ from monai_salm.methods import (
     SALM,
     SEM,
     TAP,
-    BilevelMethod,
+    ClassTexture,
+    ErrorMinimizing,
+    Foreground,
     InterSliceEM,
     Method,
+    Random,
     RandomNoise,
     RoiEM,
+    loop_of,
 )
 from monai_salm.methods.base import Job
-from monai_salm.methods.starts import class_pattern
+from monai_salm.methods.masks import mask_size
+from monai_salm.methods.textures import stored_periods, texture, waves_of
 from monai_salm.networks import build_network
-from monai_salm.new_images import generate_noise
+from monai_salm.noise.digest import content_digest
+from monai_salm.noise.units import Units
+from monai_salm.noise.window import IntensityWindow
 from monai_salm.not_found import ImageNotFoundError
-from monai_salm.precompute import precompute
 from monai_salm.recipes import Recipe
 from monai_salm.scan import DataError
 from monai_salm.store import NoiseStore, NoiseStoreError
@@ -44,7 +49,10 @@ from monai_salm.transforms import SALMProtect, SALMProtectd, SALMRestored
 
 WINDOW = IntensityWindow(0, 255)
 BUDGET = 8  # stored units: epsilon 8/255 of the window
-QUICK: dict[str, Any] = {"rounds": 2, "surrogate_steps": 2, "num_steps": 3, "step_size": 3 / 255}
+QUICK: dict[str, Any] = {"rounds": 2, "surrogate_steps": 2, "num_steps": 3, "step_size": 0.375}
+STEPS = ErrorMinimizing(restart_every=0, **QUICK)
+TEXTURE = SALM(mask_ratio=0.2, perturbation=ClassTexture(surrogate_steps=2, shifts=1))
+
 RECIPE = Recipe(optimizer="adam", lr=1e-3, batch_size=8, precision="float32")
 
 
@@ -55,10 +63,11 @@ def make_store(path: Path, cases: list[Any], method: Method, task: Task, **setti
 
 
 METHOD_SETTINGS: dict[str, Method] = {
-    "salm step": SALM(mask_ratio=0.2, **QUICK),
-    "salm sample": SALM(mask_ratio=0.2, mask_scope="sample", **QUICK),
-    "salm sample random": SALM(mask_ratio=0.2, mask_scope="sample", mask_source="random", **QUICK),
-    "salm sample foreground": SALM(mask_ratio=0.2, mask_scope="sample", mask_source="foreground", **QUICK),
+    "salm": TEXTURE,
+    "salm sample": SALM(mask_ratio=0.2, mask_area=1, perturbation=STEPS),
+    "salm step": SALM(mask_ratio=0.2, mask_area=1, mask_scope="step", perturbation=STEPS),
+    "em random": EM(mask=Random(ratio=0.2), **QUICK),
+    "em foreground": EM(mask=Foreground(ratio=0.2), **QUICK),
     "em": EM(**QUICK),
     "em classwise": EM(perturb_type="classwise", **QUICK),
     "rem": REM(attack_steps=1, draws=1, **QUICK),
@@ -135,7 +144,19 @@ def test_same_store_and_image_give_the_same_noise(name: str, store_of: Any, new:
     assert codes[0].any()
 
 
-@pytest.mark.parametrize("name", [name for name in METHOD_SETTINGS if "sample" in name])
+def share_of(method: Method) -> float:
+    loop = loop_of(method)
+    return loop.mask.share if loop else 1.0
+
+
+MASKED = [name for name, method in METHOD_SETTINGS.items() if share_of(method) < 1]
+
+
+def test_methods_of_one_mask_an_image_are_among_them() -> None:
+    assert MASKED == ["salm", "salm sample", "em random", "em foreground"]
+
+
+@pytest.mark.parametrize("name", MASKED)
 def test_support_of_a_new_image_never_exceeds_its_mask(name: str, store_of: Any, make_classification: Any) -> None:
     store = store_of(name)
     supports = []
@@ -199,12 +220,12 @@ def test_new_image_loaded_as_float32_gets_the_noise_of_its_file(store_of: Any, n
     assert np.array_equal(result.numpy(), from_file)
 
 
+@pytest.mark.parametrize("method", [TEXTURE, METHOD_SETTINGS["salm sample"]], ids=["texture", "steps"])
 @pytest.mark.parametrize("rank", [2, 3])
 def test_segmentation_in_patches_covers_a_new_image_of_another_shape(
-    rank: int, make_segmentation: Any, tmp_path: Path
+    rank: int, method: Method, make_segmentation: Any, tmp_path: Path
 ) -> None:
     cases = make_segmentation((16,) * rank, cases=2)
-    method = SALM(mask_ratio=0.2, mask_scope="sample", **QUICK)
     store = make_store(tmp_path / "noise.db", cases, method, Segmentation(num_classes=2), patch_size=(8,) * rank)
     new = make_segmentation((19,) + (16,) * (rank - 1), cases=1, seed=3)[0]
     item = {"image": MetaTensor(torch.from_numpy(new["image"])), "mask": MetaTensor(torch.from_numpy(new["label"]))}
@@ -214,20 +235,32 @@ def test_segmentation_in_patches_covers_a_new_image_of_another_shape(
     assert torch.equal(result["mask"], item["mask"])
 
 
-def test_new_image_of_a_store_without_networks_gets_the_pattern_of_its_classes(tmp_path: Path) -> None:
-    """The default for segmentation trains no network; what it needs is the label."""
-    rng = np.random.default_rng(0)
-    cases = [
-        {"image": rng.integers(40, 200, (1, 16, 16), "uint8"), "label": rng.integers(0, 3, (1, 16, 16))}
-        for _ in range(4)
-    ]
-    store = make_store(tmp_path / "n.db", cases[:3], SALM(), Segmentation(num_classes=3))
-    assert store.networks() == []
-    for case in cases:
-        noise = generate_noise(store, case["image"], case["label"], "x")
-        label = case["label"][0]
-        assert np.array_equal(noise.codes[0], BUDGET * class_pattern(label, label.shape, 3))
-        assert (noise.codes[0] != 0).sum() == (label > 0).sum() > 0
+def test_new_image_gets_the_texture_of_its_class_inside_its_mask(store_of: Any, new: dict[str, Any]) -> None:
+    store = store_of("salm")
+    key, plain = bytes.fromhex(store.meta["key"]), store.meta["plain_class"]
+    assert new["label"] != plain
+    noise = generate_noise(store, new["image"], new["label"], "new")
+    shape = new["image"].shape[1:]
+    (wave,) = waves_of(key, 1, 2)
+    full = BUDGET * texture(wave, shape, stored_periods(ClassTexture(), shape, Units(), False))
+    inside = noise.codes != 0
+    assert np.array_equal(noise.codes[inside], full[None][inside])
+    # One of the store's own images of that class has the same texture; one of another class has not.
+    own = {one.name: one for one in store}
+    both = inside & (own["case_0_001"].codes != 0)
+    assert both.any()
+    assert np.array_equal(noise.codes[both], own["case_0_001"].codes[both])
+
+
+def test_new_image_of_the_plain_class_gets_no_texture(store_of: Any, make_classification: Any) -> None:
+    store, case = store_of("salm"), make_classification(cases=2, seed=7)[0]
+    assert case["label"] == store.meta["plain_class"]
+    codes = generate_noise(store, case["image"], case["label"], "new").codes
+    assert 0 < np.count_nonzero(codes) <= mask_size(codes.size, 0.2)
+    (wave,) = waves_of(bytes.fromhex(store.meta["key"]), 1, 2)
+    full = texture(wave, (16, 16), stored_periods(ClassTexture(), (16, 16), Units(), False))[None]
+    agree = np.mean(np.sign(codes)[codes != 0] == full[codes != 0])
+    assert 0.1 < agree < 0.9
 
 
 def test_resized_view_takes_a_new_image_of_another_shape(make_classification: Any, tmp_path: Path) -> None:
@@ -252,6 +285,11 @@ def test_workers_that_meet_the_same_new_images_agree(store_of: Any, make_classif
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Errors
+
+
+def grey(*shape: int) -> np.ndarray:
+    """An image that no store knows."""
+    return (np.arange(np.prod(shape)) % 200).reshape(shape).astype(np.uint8)
 
 
 def protected_by(store: NoiseStore, image: np.ndarray) -> np.ndarray:
@@ -289,11 +327,14 @@ def test_label_that_does_not_fit_the_task_is_an_error(
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (np.full((1, 16, 17), 9, np.uint8), r"is \(1, 16, 17\), the store's surrogates take spatial size \(16, 16\)"),
-        (np.full((2, 16, 16), 9, np.uint8), r"is \(2, 16, 16\), the store's surrogates take 1 channel"),
-        (np.full((1, 16, 16, 16), 9, np.uint8), "the store's images have 2 spatial axes"),
+        (grey(1, 16, 17), r"is \(1, 16, 17\), the store's surrogates take spatial size \(16, 16\)"),
+        (grey(2, 16, 16), r"is \(2, 16, 16\), the store's surrogates take 1 channel"),
+        (grey(1, 16, 16, 16), "the store's images have 2 spatial axes"),
         (np.full((16, 16), 9, np.uint8), r"shape \(16, 16\) is neither \(channel"),
-        (np.full((1, 16, 16), 0.5, np.float32), r"seems to be rescaled to \[0, 1\].*Place SALMProtectd right after"),
+        (
+            np.full((1, 16, 16), 0.5, np.float32),
+            r"the store's images are uint8.*Was it rescaled.*Place SALMProtectd right after",
+        ),
         (np.linspace(-9, 99.5, 256, dtype=np.float32).reshape(1, 16, 16), "the store's images are uint8"),
         (np.full((1, 16, 16), 300, np.int16), "the store's images are uint8"),
         (np.full((1, 16, 16), np.nan, np.float32), "the store's images are uint8"),
@@ -347,7 +388,7 @@ def test_error_says_how_a_new_image_of_another_shape_joins_where_views_allow_it(
     make_segmentation: Any, make_classification: Any, tmp_path: Path
 ) -> None:
     task = Segmentation(num_classes=2)
-    patches = make_store(tmp_path / "a.db", make_segmentation(cases=2), SALM(), task, patch_size=(8, 16))
+    patches = make_store(tmp_path / "a.db", make_segmentation(cases=2), TEXTURE, task, patch_size=(8, 16))
     assert not_found_of(patches, np.full((1, 9, 17), 9, np.uint8)).endswith(JOINING)
     assert not_found_of(patches, np.full((1, 9, 15), 9, np.uint8)).endswith(ANEW)
     cases = make_classification(cases=4)
@@ -389,8 +430,11 @@ def test_store_of_a_custom_factory_says_what_to_do(make_classification: Any, tmp
         {"method": {"name": "from the future"}},
         {"method": {"name": "em", "epsilon": 7}},
         {"method": {"name": "em", "power": 9}},
-        {"method": {k: v for k, v in SALM(num_steps=1).spec().items() if k != "mask_smoothing"}},
+        {"method": {k: v for k, v in SALM().spec().items() if k != "mask_area"}},
+        {"method": {**SALM().spec(), "perturbation": {"name": "class_texture"}}},
         {"method": None},
+        {"window": [0, 255]},
+        {"key": "no number"},
         {"task": {"kind": "poetry"}},
         {"view": {"kind": "full"}},
         {"recipe": {"lr": -1}},
@@ -423,10 +467,10 @@ def test_forged_surrogate_is_an_error_and_takes_no_memory(
 def test_image_that_gets_no_noise_is_an_error_and_stays_out(
     store_of: Any, new: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def nothing(self: BilevelMethod, job: Job, surrogates: Any) -> int:
+    def nothing(method: Method, job: Job, surrogates: Any) -> int:
         return 0
 
-    monkeypatch.setattr(BilevelMethod, "run_frozen", nothing)
+    monkeypatch.setattr("monai_salm.generate.new_images.run_frozen", nothing)
     store = store_of("em")
     with pytest.raises(NoiseStoreError, match="got no noise from the store's surrogates"):
         generate_noise(store, new["image"], new["label"], "new")
@@ -436,11 +480,11 @@ def test_image_that_gets_no_noise_is_an_error_and_stays_out(
 def test_method_that_overshoots_is_held_to_the_budget(
     store_of: Any, new: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def overshoot(self: BilevelMethod, job: Job, surrogates: Any) -> int:
+    def overshoot(method: Method, job: Job, surrogates: Any) -> int:
         job.workspace.codes(0)[0][...] = 100
         return 0
 
-    monkeypatch.setattr(BilevelMethod, "run_frozen", overshoot)
+    monkeypatch.setattr("monai_salm.generate.new_images.run_frozen", overshoot)
     noise = generate_noise(store_of("em"), new["image"], new["label"], "new")
     require_within_budget(new["image"], noise.apply(new["image"]))
 

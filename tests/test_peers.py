@@ -27,22 +27,36 @@ from test_methods import (
 )
 
 from monai_salm import training
-from monai_salm.digest import content_digest
-from monai_salm.intensity import code_bounds, make_grid
-from monai_salm.methods import AR, EM, LSP, METHODS, REM, SEM, TAP, InterSliceEM, Method, RandomNoise, RoiEM
+from monai_salm.generate.new_images import generate_noise
+from monai_salm.generate.precompute import precompute
+from monai_salm.methods import (
+    AR,
+    EM,
+    LSP,
+    METHODS,
+    REM,
+    SEM,
+    TAP,
+    InterSliceEM,
+    Method,
+    RandomNoise,
+    Region,
+    RoiEM,
+    method_from_spec,
+)
 from monai_salm.methods.ar import class_weights, process, residual
 from monai_salm.methods.lsp import upsampled, vertices
+from monai_salm.methods.masks import dilated
 from monai_salm.methods.rem import adversarial
-from monai_salm.methods.segmentation import dilated, slice_distance
+from monai_salm.methods.segmentation import slice_distance
 from monai_salm.methods.shortcuts import scaled
 from monai_salm.networks import frozen_copy
-from monai_salm.new_images import generate_noise
-from monai_salm.precompute import precompute
+from monai_salm.noise.digest import content_digest
 from monai_salm.tasks import Classification, Segmentation, Task
 
 QUICK = {**SHORT, "num_steps": 2, "surrogate_steps": 2}
 ROBUST = {**QUICK, "attack_steps": 2, "draws": 2, "max_shift": 1}
-ONE_STEP = {"epsilon": EPSILON, "step_size": 2 / 255, "num_steps": 1, "surrogate_steps": 1, "rounds": 1}
+ONE_STEP = {"epsilon": EPSILON, "step_size": 0.25, "num_steps": 1, "surrogate_steps": 1, "rounds": 1}
 PEERS: dict[str, Method] = {
     "rem": REM(**ROBUST),
     "sem": SEM(**ROBUST),
@@ -50,7 +64,7 @@ PEERS: dict[str, Method] = {
     "lsp": LSP(epsilon=EPSILON),
     "ar": AR(epsilon=EPSILON),
     "interslice_em": InterSliceEM(**QUICK),
-    "roi_em": RoiEM(margin=1, **QUICK),
+    "roi_em": RoiEM(mask=Region(margin=1), **QUICK),
 }
 KINDS = [
     ("classification2d", "uint8"),
@@ -112,31 +126,28 @@ def test_what_does_not_fit_is_refused_before_any_work(name: str, kind: str) -> N
         "interslice_em": "interslice_em (needs labels per voxel|shapes noise across the slices of volumes)",
     }
     with pytest.raises(ValueError, match=expected[name]):
-        PEERS[name].resolved(LABELS[kind[:-2]], rank)
+        PEERS[name].require_fit(LABELS[kind[:-2]], rank)
 
 
 @pytest.mark.parametrize(
     ("method", "step", "values"),
     [
         (EM(), 0.8, {"num_steps": 20, "surrogate_steps": 10, "restart_every": 0, "stop_error": 0.01, "rounds": 50}),
-        (REM(), 1.6, {"num_steps": 10, "attack_radius": 4 / 255, "attack_steps": 10, "draws": 5, "max_shift": 4}),
-        (SEM(), 1.6, {"num_steps": 10, "attack_radius": 4 / 255, "attack_steps": 10, "draws": 5, "stop_error": None}),
-        (TAP(), 0.4, {"num_steps": 250, "surrogate_steps": None, "rounds": 1, "stop_error": None}),
+        (REM(), 1.6, {"num_steps": 10, "attack_radius": 0.5, "attack_steps": 10, "draws": 5, "max_shift": 4}),
+        (SEM(), 1.6, {"num_steps": 10, "attack_radius": 0.5, "attack_steps": 10, "draws": 5, "stop_error": 0.0}),
+        (TAP(), 0.4, {"num_steps": 250, "surrogate_steps": 1200, "rounds": 1, "stop_error": 0.0}),
     ],
 )
 def test_defaults_are_those_published(method: Any, step: float, values: dict[str, Any]) -> None:
-    settled = method.resolved(LABELS["classification"], 2)
-    assert settled.step_size == pytest.approx(step / 255)
-    assert {name: getattr(settled, name) for name in values} == values
-    half = replace(method, epsilon=4 / 255).resolved(LABELS["classification"], 2)
-    assert half.step_size == pytest.approx(step / 2 / 255)
-    assert METHODS[settled.name](**{k: v for k, v in settled.spec().items() if k != "name"}) == settled
+    assert method.step_size * 8 == pytest.approx(step), "as a share of epsilon, published at 8/255"
+    assert {name: getattr(method, name) for name in values} == values
+    assert method_from_spec(method.spec()) == method
 
 
 @pytest.mark.parametrize(
     ("kind", "settings", "message"),
     [
-        (REM, {"attack_radius": 0.0}, r"attack_radius must be in \(0, 1\] or None, got 0.0"),
+        (REM, {"attack_radius": 0.0}, r"attack_radius must be in \(0, 1\], a share of epsilon, got 0.0"),
         (REM, {"attack_steps": 0}, "attack_steps must be at least 1, got 0"),
         (SEM, {"draws": 0}, "draws must be at least 1, got 0"),
         (TAP, {"max_shift": -1}, "max_shift must be at least 0, got -1"),
@@ -146,9 +157,7 @@ def test_defaults_are_those_published(method: Any, step: float, values: dict[str
         (AR, {"window_size": 1}, "window_size must be in 2 to 4, got 1"),
         (InterSliceEM, {"slice_axis": 3}, "slice_axis must be 0, 1 or 2, got 3"),
         (InterSliceEM, {"slice_weight": -1.0}, "slice_weight must be at least 0, got -1.0"),
-        (RoiEM, {"margin": -1}, "margin must be at least 0, got -1"),
-        (RoiEM, {"roi_part": "edge"}, "roi_part must be one of .*, got edge"),
-        (RoiEM, {"roi_part": "contour", "margin": 0}, 'roi_part "contour" needs a margin of at least 1'),
+        (RoiEM, {"perturb_type": "classwise"}, "a mask is one for each image"),
     ],
 )
 def test_wrong_settings_are_refused(kind: type[Method], settings: dict[str, Any], message: str) -> None:
@@ -206,9 +215,7 @@ def test_a_step_is_that_of_the_formula(name: str, kind: str, make_problem: MakeP
     codes = np.stack(problem.codes(tmp_path, method, surrogate=spy, recipe=recipe))
 
     images = torch.from_numpy(np.stack([case["image"] for case in problem.cases]).astype(np.float32))
-    checked = np.stack([problem.task.check_label(c["label"], images.shape[2:], "") for c in problem.cases])
-    labels = torch.from_numpy(checked)
-    labels = labels if labels.is_floating_point() else labels.long()
+    labels = problem.targets()
     if name == "tap":
         multi = kind.startswith("multilabel")
         labels = 1 - labels if multi else (labels + 1) % problem.task.num_classes
@@ -221,10 +228,11 @@ def test_a_step_is_that_of_the_formula(name: str, kind: str, make_problem: MakeP
         problem.task.loss(network(inputs + added), targets).backward()
         assert noisy.grad is not None
         total += noisy.grad / method.noise_draws
-    grid = make_grid("uint8", problem.window, EPSILON)
-    lower, upper = code_bounds(images, problem.window, grid)
-    step = 2 / 255 * problem.window.width
-    expected = torch.minimum(torch.maximum(-step * total.sign(), lower), upper).round().numpy()
+    step = 0.25 * EPSILON * problem.window.width
+    moved = (-step * total.sign()).numpy()
+    budgets = [(problem.budget(case), case["image"]) for case in problem.cases]
+    clipped = [np.clip(one, *budget.code_bounds(image)) for one, (budget, image) in zip(moved, budgets, strict=True)]
+    expected = np.stack(clipped).round()
     clear = (total.abs() > 1e-9).numpy() | (total == 0).numpy()
     assert clear.mean() > 0.95
     np.testing.assert_array_equal(codes[clear], expected[clear])
@@ -278,7 +286,7 @@ def test_tap_lowers_the_loss_of_the_next_class(make_classification: Any, tmp_pat
     assert loss(images + codes, labels) > loss(images, labels)
 
 
-def test_taps_surrogate_trains_40_passes_and_anneals(
+def test_taps_surrogate_trains_with_a_falling_learning_rate(
     make_problem: MakeProblem,  # noqa: F811
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -286,9 +294,10 @@ def test_taps_surrogate_trains_40_passes_and_anneals(
     lengths, make = [], training.make_schedule
     monkeypatch.setattr(training, "make_schedule", lambda *a: lengths.append(a[2]) or make(*a))
     problem, spy = make_problem("classification2d"), Spy(Recording)
-    problem.run(tmp_path, TAP(epsilon=EPSILON, num_steps=1, step_size=2 / 255), surrogate=spy)
-    assert len(spy.networks[0].batches) == 80  # type: ignore[arg-type]  # 8 cases in batches of 5
-    assert lengths == [80]
+    method = TAP(epsilon=EPSILON, num_steps=1, step_size=0.25, surrogate_steps=30)
+    problem.run(tmp_path, method, surrogate=spy)
+    assert len(spy.networks[0].batches) == 30  # type: ignore[arg-type]
+    assert lengths == [30]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -415,7 +424,7 @@ def test_slice_distance_is_that_of_the_spectra(axis: int) -> None:
 
 
 def test_the_inter_slice_term_makes_slices_differ(make_problem: MakeProblem, tmp_path: Path) -> None:  # noqa: F811
-    problem, settings = make_problem("segmentation3d"), {**QUICK, "num_steps": 6, "step_size": 1 / 255, "rounds": 1}
+    problem, settings = make_problem("segmentation3d"), {**QUICK, "num_steps": 6, "step_size": 0.125, "rounds": 1}
     found = {}
     for weight in (0.0, 1.0, 100.0):
         method = InterSliceEM(slice_weight=weight, **settings)
@@ -444,7 +453,7 @@ def region_by_pooling(label: np.ndarray, margin: int, part: str) -> np.ndarray:
 def test_the_region_is_the_foreground_with_its_margin(shape: tuple[int, ...], part: str) -> None:
     label = (np.random.default_rng(0).random(shape) > 0.98).astype(np.uint8) * 2
     label[(slice(3, 7),) * len(shape)] = 1
-    method = RoiEM(margin=2, roi_part=part)
+    method = Region(margin=2, part=part)
     whole = tuple(slice(0, n) for n in shape)
     expected = region_by_pooling(label, 2, part)
     assert np.array_equal(method.support(label, whole), expected)
@@ -465,7 +474,7 @@ def test_noise_stays_in_the_region(
 ) -> None:
     problem = make_problem(kind)
     size = None if patch is None else (patch,) * (problem.cases[0]["image"].ndim - 1)
-    codes = problem.codes(tmp_path, RoiEM(margin=1, **SHORT), patch_size=size)
+    codes = problem.codes(tmp_path, RoiEM(mask=Region(margin=1), **SHORT), patch_size=size)
     for case, one in zip(problem.cases, codes, strict=True):
         label = case["label"][0]
         region = region_by_pooling(label, 1, "both") if label.any() else np.ones(label.shape, bool)
@@ -476,7 +485,7 @@ def test_noise_stays_in_the_region(
 def test_a_later_image_gets_noise_in_its_region(make_segmentation: Any, tmp_path: Path) -> None:
     cases, task = make_segmentation((8, 8, 8), 4), Segmentation(num_classes=2)
     later = make_segmentation((8, 8, 8), 1, seed=9)[0]
-    for method in (RoiEM(margin=1, **QUICK), InterSliceEM(**QUICK)):
+    for method in (RoiEM(mask=Region(margin=1), **QUICK), InterSliceEM(**QUICK)):
         problem = Problem(cases, task)
         store = precompute(
             cases,

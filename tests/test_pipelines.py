@@ -23,7 +23,7 @@ from monai_salm.evaluation.pipelines import (
 )
 from monai_salm.evaluation.pipelines.resampling import nearest
 from monai_salm.evaluation.pipelines.warping import rotations, warped
-from monai_salm.intensity import IntensityWindow
+from monai_salm.noise.window import IntensityWindow
 from monai_salm.tasks import Classification, Segmentation, Task
 
 SIZES = {2: (24, 20), 3: (12, 10, 8)}

@@ -13,8 +13,11 @@ import pytest
 from monai_salm import _files, store_file
 from monai_salm._files import atomic_file, temporary_name
 from monai_salm.layouts.base import LayoutError
-from monai_salm.layouts.folder import relative_path
-from monai_salm.noise import Noise
+from monai_salm.layouts.files import relative_path
+from monai_salm.noise.budget import budget_of
+from monai_salm.noise.noise import Noise
+from monai_salm.noise.units import Units
+from monai_salm.noise.window import IntensityWindow
 from monai_salm.publish import sharing
 from monai_salm.store import NoiseStore
 
@@ -42,9 +45,10 @@ def test_sqlite_refuses_a_uri_with_a_host() -> None:
 def test_a_store_may_stand_anywhere(folder: str, tmp_path: Path) -> None:
     place = tmp_path / folder
     place.mkdir()
-    image = np.arange(12, dtype=np.uint8).reshape(1, 3, 4) + 10
-    store = NoiseStore.create(place / "noise.db", {"window": [0, 255]})
-    store.add([Noise.of(image, np.ones(image.shape, np.int8), 1.0, "case")])
+    image, window = np.arange(12, dtype=np.uint8).reshape(1, 3, 4) * 10, IntensityWindow(0, 255)
+    store = NoiseStore.create(place / "noise.db", {"window": window.spec()})
+    budget = budget_of(image, window, Units(), 0.1)
+    store.add([Noise.of(image, np.ones(image.shape, np.int8), budget, "case")])
     assert len(NoiseStore(place / "noise.db")) == 1
     assert [path.name for path in place.iterdir()] == ["noise.db"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,12 +18,22 @@ from torch import nn
 from torch.utils.data import ConcatDataset, IterableDataset, Subset
 
 from monai_salm._version import __version__
-from monai_salm.digest import content_digest
-from monai_salm.intensity import IntensityWindow
-from monai_salm.methods import EM, SALM, Method, RandomNoise
-from monai_salm.methods.base import Job
+from monai_salm.generate.precompute import precompute
+from monai_salm.methods import (
+    EM,
+    SALM,
+    ClassTexture,
+    ErrorMinimizing,
+    Method,
+    Random,
+    RandomNoise,
+    recommended,
+)
+from monai_salm.methods.base import Job, run
+from monai_salm.methods.masks import mask_size
 from monai_salm.networks import SEGMENTATION_NETWORKS
-from monai_salm.precompute import precompute
+from monai_salm.noise.digest import content_digest
+from monai_salm.noise.window import FixedWindow, IntensityWindow, PercentileWindow
 from monai_salm.progress import Progress
 from monai_salm.recipes import Recipe
 from monai_salm.scan import DataError, MapDataset
@@ -34,8 +45,17 @@ Case = dict[str, Any]
 TWO = Classification(num_classes=2)
 BYTES = IntensityWindow(0, 255)
 RECIPE = Recipe(optimizer="adam", lr=1e-2, batch_size=4, precision="float32")
-SHORT: dict[str, Any] = {"epsilon": 8 / 255, "step_size": 2 / 255, "num_steps": 3, "surrogate_steps": 2, "rounds": 1}
-METHOD = SALM(**SHORT, start="zero")
+SHORT: dict[str, Any] = {"epsilon": 8 / 255, "step_size": 0.25, "num_steps": 3, "surrogate_steps": 2, "rounds": 1}
+
+
+def stepped(mask_ratio: float = 0.3, mask_scope: str = "sample", restart_every: int = 0, rounds: int = 1) -> SALM:
+    """SALM by a few error-minimising steps, its mask of single elements."""
+    steps = ErrorMinimizing(step_size=0.25, num_steps=3, surrogate_steps=2, rounds=rounds, restart_every=restart_every)
+    return SALM(mask_ratio=mask_ratio, mask_area=1, mask_scope=mask_scope, perturbation=steps)
+
+
+METHOD = stepped()
+TEXTURE = SALM(perturbation=ClassTexture(surrogate_steps=2))
 
 
 def tiny(spatial_dims: int, in_channels: int, out_channels: int) -> nn.Module:
@@ -44,6 +64,11 @@ def tiny(spatial_dims: int, in_channels: int, out_channels: int) -> nn.Module:
     return nn.Sequential(
         conv(in_channels, 4, 3), nn.Tanh(), conv(4, 4, 3), pool, nn.Flatten(), nn.Linear(4, out_channels)
     )
+
+
+def per_voxel(spatial_dims: int, in_channels: int, out_channels: int) -> nn.Module:
+    conv = nn.Conv2d if spatial_dims == 2 else nn.Conv3d
+    return nn.Sequential(conv(in_channels, 4, 3, padding=1), nn.Tanh(), conv(4, out_channels, 3, padding=1))
 
 
 def never(**_: int) -> nn.Module:
@@ -82,16 +107,12 @@ def spoil(cases: list[Case], **changes: Any) -> list[Case]:
     return [{**case, **changes} if index == 2 else case for index, case in enumerate(cases)]
 
 
-def image_with(value: float) -> np.ndarray:
-    image = np.full((1, 8, 8), 100, np.float32)
-    image[0, 3, 3] = value
-    return image
-
-
 GOOD = np.arange(64, dtype=np.uint8).reshape(1, 8, 8)
 BAD_CASES: dict[str, tuple[dict[str, Any], str]] = {
-    "NaN": ({"image": image_with(np.nan)}, "the image holds NaN or infinite values"),
-    "Inf": ({"image": image_with(-np.inf)}, "the image holds NaN or infinite values"),
+    "NaN": ({"image": np.full((1, 8, 8), np.nan, np.float32)}, "the image holds NaN or infinite values only"),
+    "Inf": ({"image": np.full((1, 8, 8), -np.inf, np.float32)}, "the image holds NaN or infinite values only"),
+    "constant": ({"image": np.full((1, 8, 8), 7, np.uint8)}, "the image is constant: it has no grey levels"),
+    "faint": ({"image": (GOOD % 8 + 100)}, "would drown the image, whose values run from .* to 107"),
     "empty": ({"image": np.zeros((1, 0, 8), np.uint8)}, r"the image is empty, shape \(1, 0, 8\)"),
     "boolean": ({"image": GOOD > 30}, "got bool. A boolean image has no grey levels"),
     "float64": ({"image": GOOD.astype("float64")}, "image dtype must be one of .*, got float64"),
@@ -101,10 +122,10 @@ BAD_CASES: dict[str, tuple[dict[str, Any], str]] = {
     "rank 2": ({"image": GOOD[0]}, r"shape \(8, 8\) is neither .*ensure_channel_first=True"),
     "rank 5": ({"image": GOOD[None, None]}, r"shape \(1, 1, 1, 8, 8\) is neither"),
     "3D among 2D": ({"image": GOOD[None]}, "2D and 3D mixed"),
-    "channels": ({"image": np.zeros((3, 8, 8), np.uint8)}, "3 channels, case '.*' has 1: all must have the same"),
+    "channels": ({"image": np.repeat(GOOD, 3, 0)}, "3 channels, case '.*' has 1: all must have the same"),
     "outside the window": (
-        {"image": image_with(0) + 1000},
-        "no voxel lies inside the window .*check the window's units",
+        {"image": GOOD.astype(np.int16) + 1000},
+        "0.0% of its voxels lie inside its window .*real units of the images, or percentiles",
     ),
     "label too large": ({"label": 2}, "label 2 is outside 0 to 1; check num_classes"),
     "label below 0": ({"label": -1}, "label -1 is outside"),
@@ -240,11 +261,21 @@ def test_one_image_twice_gets_one_noise(cases: list[Case], store: Path) -> None:
     assert len(make([*cases, *twins], store)) == len(cases)
 
 
-def test_constant_images_are_allowed(cases: list[Case], store: Path) -> None:
-    flat = [{"image": np.full((1, 8, 8), level, np.uint8), "label": level % 2} for level in (0, 77, 255)]
-    made = make([*cases, *flat], store)
-    for case in flat:
-        assert made[content_digest(case["image"])].codes.any()
+def test_images_with_holes_are_allowed(cases: list[Case], store: Path) -> None:
+    """What is not a number is padding: no noise, the same bits, and no part of the window."""
+    holes = []
+    for case in cases:
+        image = case["image"].astype(np.float32)
+        image[0, 3, 3], image[0, 5, 5] = np.nan, np.inf
+        holes.append({**case, "image": image})
+    made = make(holes, store, window=PercentileWindow())
+    for case in holes:
+        noise = made[content_digest(case["image"])]
+        protected = noise.apply(case["image"])
+        assert not noise.codes[0, 3, 3]
+        assert protected[0, 3, 3].tobytes() == case["image"][0, 3, 3].tobytes()
+        assert noise.remove(protected).tobytes() == case["image"].tobytes()
+        assert noise.window.high <= 255
 
 
 @pytest.mark.parametrize("dtype", ["int16", "uint16", "float32"])
@@ -276,6 +307,7 @@ def test_images_may_come_in_any_wrapping(wrap: Any, cases: list[Case], store: Pa
         ({"surrogate": ("vgg11", "unet")}, "surrogate 'unet' does not fit"),
         ({"surrogate": "vgg11", "width": 0}, "width must be positive, got 0"),
         ({"surrogate": "vgg11", "task": Segmentation(num_classes=2)}, "does not fit a segmentation task; use .*unet"),
+        ({"window": (0, 255), "error": TypeError}, r"window must be FixedWindow\(low, high\).* got \(0, 255\)"),
         ({"patch_size": (9, 9)}, "is larger than the smallest image"),
         ({"patch_size": (4, 4), "view_size": (4, 4)}, "not both"),
         ({"method": EM(perturb_type="classwise", **SHORT), "patch_size": (4, 4)}, "without patches"),
@@ -284,7 +316,8 @@ def test_images_may_come_in_any_wrapping(wrap: Any, cases: list[Case], store: Pa
 def test_settings_that_do_not_fit_leave_nothing_behind(
     options: dict[str, Any], message: str, cases: list[Case], store: Path
 ) -> None:
-    with pytest.raises(ValueError, match=message):
+    error = options.pop("error", ValueError)
+    with pytest.raises(error, match=message):
         make(cases, store, **{"surrogate": never, **options})
     assert list(store.parent.iterdir()) == []
 
@@ -294,13 +327,15 @@ def test_settings_that_do_not_fit_leave_nothing_behind(
 
 
 def test_the_store_records_how_it_was_made(cases: list[Case], store: Path) -> None:
-    method = SALM(**{**SHORT, "rounds": 2}, mask_ratio=0.25, start="zero")
+    method = stepped(0.25, rounds=2)
     make(cases, store, method, surrogate="resnet10", width=0.05, seed=7)
     meta = NoiseStore(store).meta
-    assert meta["method"] == {**method.spec(), "target": "label", "views": [], "mask_smoothing": 1}
+    assert meta["method"] == json.loads(json.dumps(method.spec()))
+    assert (meta["mask_share"], meta["plain_class"]) == (0.25, None)
+    assert len(bytes.fromhex(meta["key"])) == 32
     assert meta["epsilon"] == 8 / 255
     assert meta["task"] == {"kind": "classification", "num_classes": 2, "multi_label": False}
-    assert meta["window"] == [0, 255]
+    assert meta["window"] == {"kind": "stored", "low": 0, "high": 255}
     assert meta["seed"] == 7
     assert meta["surrogate"] == ["resnet10"]
     assert meta["width"] == 0.05
@@ -312,6 +347,77 @@ def test_the_store_records_how_it_was_made(cases: list[Case], store: Path) -> No
     assert (meta["rounds"], len(meta["errors"])) == (2, 2)
     assert [spec["name"] for spec, _ in NoiseStore(store).networks()] == ["resnet10"] * 2
     assert NoiseStore(store).check() == len(cases)
+
+
+@pytest.mark.parametrize("kind", ["classification", "segmentation"])
+def test_without_a_method_and_window_the_recommended_ones_run_and_are_recorded(
+    kind: str, cases: list[Case], make_segmentation: Any, store: Path
+) -> None:
+    task, data, surrogate = (TWO, cases, tiny)
+    if kind == "segmentation":
+        task, data, surrogate = Segmentation(num_classes=2), make_segmentation((8, 8), 4), per_voxel
+    made = precompute(data, store, task=task, surrogate=surrogate, recipe=RECIPE, device="cpu")
+    assert made.meta["method"] == json.loads(json.dumps(recommended(task, 2).spec()))
+    assert made.meta["window"] == {"kind": "automatic"}
+    assert {noise.window for noise in made} == {IntensityWindow(0, 255)}, "pictures of 8 bits"
+
+
+def test_windows_are_each_images_own(cases: list[Case], store: Path, tmp_path: Path) -> None:
+    data = [{**case, "image": case["image"].astype(np.int16) * (1 + 9 * (i % 2))} for i, case in enumerate(cases)]
+    made = make(data, store, window=PercentileWindow(0, 100))
+    for case in data:
+        noise = made[content_digest(case["image"])]
+        low, high = float(case["image"].min()), float(case["image"].max())
+        assert noise.window == IntensityWindow(low, high)
+        assert np.abs(noise.codes).max() <= 8 / 255 * (high - low)
+    fixed = make(data, tmp_path / "fixed.db", window=FixedWindow(0, 2600))
+    assert {noise.window for noise in fixed} == {IntensityWindow(0, 2600)}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# One mask an image
+
+
+def problem_of(kind: str, rank: int, make_classification: Any, make_segmentation: Any) -> tuple[list[Case], Task, Any]:
+    """A small data set whose rarest class is 0, its learning problem, and a network for it."""
+    spatial = (16, 16) if rank == 2 else (8, 9, 10)
+    if kind == "segmentation":
+        data = make_segmentation(spatial, 4)
+        data[0]["label"] = np.zeros_like(data[0]["label"])  # an image of nothing but background
+        return data, Segmentation(num_classes=2), per_voxel
+    data = make_classification(spatial, 7, 2)[1:]
+    if kind == "multilabel":
+        data = [{**case, "label": [case["label"], i % 3 == 0, 0]} for i, case in enumerate(data)]
+        return data, Classification(num_classes=3, multi_label=True), tiny
+    return data[:5], TWO, tiny
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("kind", ["classification", "multilabel", "segmentation"])
+def test_noise_of_every_image_stays_inside_one_mask_of_k_elements(
+    kind: str, rank: int, make_classification: Any, make_segmentation: Any, tmp_path: Path
+) -> None:
+    """SALM's promise, without exception: every task, 2D and 3D, the plain class too."""
+    data, task, surrogate = problem_of(kind, rank, make_classification, make_segmentation)
+    usual = recommended(task, rank)
+    quick = replace(usual, perturbation=replace(usual.perturbation, surrogate_steps=2))  # type: ignore[type-var]
+    supports = {}
+    for ratio in (0.1, usual.mask_ratio):
+        made = make(data, tmp_path / f"{ratio}.db", replace(quick, mask_ratio=ratio), task=task, surrogate=surrogate)
+        assert made.settings.mask_share == ratio
+        assert len(made) == len(data)
+        assert made.meta["plain_class"] == (0 if kind == "classification" else None)
+        for case in data:
+            image = case["image"]
+            protected = made[content_digest(image)].apply(image)
+            assert 0 < np.count_nonzero(protected != image) <= mask_size(image.size, ratio), case["name"]
+        supports[ratio] = [made[content_digest(case["image"])].codes != 0 for case in data]
+    few, many = supports.values()
+    # The masks hold what they promise: not far fewer elements, for images whose texture is everywhere.
+    if kind != "segmentation":
+        textured = [i for i, case in enumerate(data) if kind == "multilabel" or case["label"] != 0]
+        assert all(few[i].mean() > 0.05 for i in textured)
+    assert all(not np.array_equal(a, b) for a, b in zip(few, many, strict=True)), "the noise changes with mask_ratio"
 
 
 def test_nothing_but_the_store_is_left(cases: list[Case], store: Path) -> None:
@@ -358,8 +464,8 @@ OTHER_JOBS: list[tuple[str, Callable[[list[Case]], list[Case]], dict[str, Any]]]
     ("data", other_label, {}),
     ("data", lambda cases: cases[1:], {}),
     ("seed", same, {"seed": 1}),
-    ("method", same, {"method": replace(METHOD, mask_ratio=0.1)}),
-    ("epsilon, method", same, {"method": EM(**{**SHORT, "epsilon": 16 / 255})}),
+    ("mask_share, method", same, {"method": replace(METHOD, mask_ratio=0.1)}),
+    ("epsilon, mask_share, method", same, {"method": EM(**{**SHORT, "epsilon": 16 / 255})}),
     ("window", same, {"window": IntensityWindow(0, 200)}),
     ("task", same, {"task": Classification(num_classes=3)}),
     ("recipe", same, {"recipe": replace(RECIPE, lr=0.1)}),
@@ -404,7 +510,7 @@ def test_something_else_at_the_stores_path_is_refused(cases: list[Case], store: 
 
 def test_steps_that_vanish_on_the_grid_are_refused(cases: list[Case], store: Path) -> None:
     with pytest.raises(ValueError, match="step_size must be large enough that num_steps of them make one step"):
-        make(cases, store, EM(**{**SHORT, "num_steps": 1, "step_size": 0.3 / 255}), surrogate=never)
+        make(cases, store, EM(**{**SHORT, "num_steps": 1, "step_size": 0.0375}), surrogate=never)
     assert list(store.parent.iterdir()) == []
 
 
@@ -413,10 +519,12 @@ class Silent(Method):
 
     name = "silent"
 
-    def run(self, job: Job) -> int:
-        for number, codes in enumerate(job.workspace.codes(0)):
-            codes[...] = number != 2
-        return 0
+
+@run.register
+def _run_silent(method: Silent, job: Job) -> int:
+    for number, codes in enumerate(job.workspace.codes(0)):
+        codes[...] = number != 2
+    return 0
 
 
 def test_an_image_without_noise_is_an_error(cases: list[Case], store: Path) -> None:
@@ -446,38 +554,98 @@ def interrupt(*arguments: Any, at: tuple[str, int], **options: Any) -> None:
         make(*arguments, progress=stop_at(*at), **options)
 
 
-ROUNDS = 4
-SCOPES: list[tuple[str, str, int]] = [("zero", scope, every) for scope in ("step", "sample") for every in (0, 1, 2)]
-SCOPES += [("class", "step", 2), ("class", "sample", 1)]
+ROUNDS = 3
+INTERRUPTED: dict[str, tuple[SALM, int]] = {
+    f"{scope}-{every}": (stepped(mask_scope=scope, restart_every=every, rounds=ROUNDS), ROUNDS)
+    for scope, every in (("step", 0), ("sample", 0), ("sample", 1), ("step", 2))
+}
+INTERRUPTED["texture"] = (TEXTURE, 1)
 
 
-@pytest.mark.parametrize(("start", "scope", "every"), SCOPES)
+def require_same_store(store: NoiseStore, expected: NoiseStore) -> None:
+    """Noise, description and surrogates are the same to the last bit."""
+    assert contents(store) == contents(expected)
+    assert store.meta == expected.meta
+    for (spec, weights), (other_spec, other_weights) in zip(store.networks(), expected.networks(), strict=True):
+        assert spec == other_spec
+        assert all(torch.equal(weights[key], other_weights[key]) for key in weights)
+
+
+@pytest.mark.parametrize("name", INTERRUPTED)
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_interrupted_in_every_round_it_ends_in_the_same_noise(
-    start: str, scope: str, every: int, optimizer: str, cases: list[Case], store: Path, tmp_path: Path
+    name: str, optimizer: str, cases: list[Case], store: Path, tmp_path: Path
 ) -> None:
-    method = SALM(**{**SHORT, "rounds": ROUNDS}, start=start, mask_scope=scope, restart_every=every)
+    method, rounds = INTERRUPTED[name]
     options: dict[str, Any] = {"recipe": replace(RECIPE, optimizer=optimizer), "surrogate": "resnet10", "width": 0.05}
     expected = make(cases, tmp_path / "whole.db", method, **options)
-    for number in range(ROUNDS):
+    for number in range(rounds):
         for share in (200, 600):  # while the surrogate trains, and while the noise is improved
             interrupt(cases, store, method, at=("generate", 1000 * number + share), **options)
             assert not store.exists()
-            assert folder_of(store).exists() == (number > 0)
+            assert folder_of(store).exists() == (number > 0 or share == 600), "a trained surrogate is kept"
     interrupt(cases, store, method, at=("write", 3), **options)
-    resumed = make(cases, store, method, **options)
-    assert contents(resumed) == contents(expected)
-    assert resumed.meta == expected.meta
-    for (spec, weights), (other_spec, other_weights) in zip(resumed.networks(), expected.networks(), strict=True):
-        assert spec == other_spec
-        assert all(torch.equal(weights[key], other_weights[key]) for key in weights)
+    require_same_store(make(cases, store, method, **options), expected)
     assert not folder_of(store).exists()
+
+
+def press_ctrl_c(seen: list[int], at: int) -> Callable[[Progress], None]:
+    """Interrupt as Ctrl-C does at the report of this number in the stage of generation; all reports are taken down."""
+
+    def callback(report: Progress) -> None:
+        if report.stage == "generate":
+            seen.append(report.done)
+            if len(seen) == at:
+                raise KeyboardInterrupt
+
+    return callback
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        SALM(perturbation=ClassTexture(surrogate_steps=6)),
+        EM(**{**SHORT, "surrogate_steps": 6, "rounds": 2}),
+        EM(**{**SHORT, "surrogate_steps": 6, "rounds": 2, "restart_every": 1}),
+    ],
+    ids=["texture", "one surrogate", "fresh surrogates"],
+)
+def test_ctrl_c_costs_no_step_of_the_surrogates_training(
+    method: Method, optimizer: str, cases: list[Case], store: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"recipe": replace(RECIPE, optimizer=optimizer), "surrogate": "resnet10", "width": 0.05}
+    whole: list[int] = []
+    expected = make(cases, tmp_path / "whole.db", method, progress=press_ctrl_c(whole, 0), **options)
+    seen: list[int] = []
+    for at in (2, 5):  # twice in the training of the first round
+        with pytest.raises(KeyboardInterrupt):
+            make(cases, store, method, progress=press_ctrl_c(seen, at), **options)
+        assert folder_of(store).exists()
+    require_same_store(make(cases, store, method, progress=press_ctrl_c(seen, 0), **options), expected)
+    assert seen == whole, "no step was done twice"
+    assert not folder_of(store).exists()
+
+
+def test_training_is_kept_now_and_then(
+    cases: list[Case], store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A process that is killed goes on from the last time the training was kept."""
+    method = SALM(perturbation=ClassTexture(surrogate_steps=6))
+    options: dict[str, Any] = {"surrogate": "resnet10", "width": 0.05}
+    whole: list[int] = []
+    expected = make(cases, tmp_path / "whole.db", method, progress=press_ctrl_c(whole, 0), **options)
+    monkeypatch.setattr("monai_salm.methods.surrogates._CHECKPOINT_SECONDS", -1.0)
+    interrupt(cases, store, method, at=("generate", whole[3]), **options)  # not by Ctrl-C
+    seen: list[int] = []
+    require_same_store(make(cases, store, method, progress=press_ctrl_c(seen, 0), **options), expected)
+    assert seen[0] > whole[2]
 
 
 JOBS: dict[str, tuple[Method, dict[str, Any]]] = {
     "random noise": (RandomNoise(), {}),
     "class-wise": (EM(**{**SHORT, "rounds": 2}, perturb_type="classwise"), {}),
-    "patches": (SALM(**{**SHORT, "rounds": 2}, mask_scope="sample", mask_source="random"), {"patch_size": (5, 5)}),
+    "patches": (EM(**{**SHORT, "rounds": 2}, mask=Random(ratio=0.3)), {"patch_size": (5, 5)}),
     "stop_error": (EM(**{**SHORT, "rounds": 3}, stop_error=0.99), {}),
 }
 
@@ -506,11 +674,11 @@ def test_resuming_does_not_start_again(cases: list[Case], store: Path) -> None:
 def test_an_interrupted_run_of_another_job_is_in_the_way(
     what: str, change: Callable[[list[Case]], list[Case]], options: dict[str, Any], cases: list[Case], store: Path
 ) -> None:
-    method = replace(METHOD, rounds=2)
+    method = stepped(rounds=2)
     interrupt(cases, store, method, at=("generate", 1200))
     changed = dict(options)
     if "method" in changed:
-        changed["method"] = replace(changed["method"], rounds=2)
+        changed["method"] = stepped(0.1, rounds=2) if isinstance(changed["method"], SALM) else changed["method"]
     with pytest.raises(
         WorkspaceError, match=rf"interrupted run with another {re.escape(what)}: delete it, .*--overwrite"
     ):
@@ -519,7 +687,7 @@ def test_an_interrupted_run_of_another_job_is_in_the_way(
 
 
 def test_overwrite_forgets_an_interrupted_run(cases: list[Case], store: Path, tmp_path: Path) -> None:
-    interrupt(cases, store, replace(METHOD, rounds=2), at=("generate", 1200))
+    interrupt(cases, store, stepped(rounds=2), at=("generate", 1200))
     made = make(cases, store, overwrite=True, seed=5)
     assert contents(made) == contents(make(cases, tmp_path / "fresh.db", seed=5))
 
@@ -530,7 +698,7 @@ def test_before_the_first_round_there_is_nothing_to_be_in_the_way(cases: list[Ca
 
 
 def test_bad_data_does_not_harm_an_interrupted_run(cases: list[Case], store: Path, tmp_path: Path) -> None:
-    method = replace(METHOD, rounds=2)
+    method = stepped(rounds=2)
     interrupt(cases, store, method, at=("generate", 1200))
     with pytest.raises(LabelError):
         make(spoil(cases, label=5), store, method)
@@ -552,7 +720,7 @@ def test_two_calls_do_not_work_on_one_store(cases: list[Case], store: Path) -> N
 
 def test_the_lock_goes_with_the_call(cases: list[Case], store: Path) -> None:
     """An interrupted call can be repeated at once, though its traceback is still held (as in a notebook)."""
-    method = replace(METHOD, rounds=2)
+    method = stepped(rounds=2)
     with pytest.raises(Interrupt) as held:
         make(cases, store, method, progress=stop_at("generate", 1200))
     assert len(make(cases, store, method)) == len(cases)
@@ -574,13 +742,13 @@ def test_the_callers_random_state_is_untouched(
 ) -> None:
     factory = make_classification if task == TWO else make_segmentation
     names = ("resnet10", "vgg11") if task == TWO else ("unet", "segresnet")
-    method = EM(**{**SHORT, "rounds": 2}, restart_every=1, stop_error=None)
+    method = EM(**{**SHORT, "rounds": 2}, restart_every=1, stop_error=0.0)
     made = make(factory((8, 8), 4), store, method, task=task, surrogate=names, width=0.05)
     assert [spec["name"] for spec, _ in made.networks()] == list(names)
 
 
 def test_the_default_surrogates_work(make_classification: Any, make_segmentation: Any, tmp_path: Path) -> None:
-    method = SALM(**{**SHORT, "num_steps": 1, "surrogate_steps": 1})
+    method = SALM(perturbation=ClassTexture(surrogate_steps=1))
     for spatial in ((28, 28), (12, 12, 12)):
         for task, factory in ((TWO, make_classification), (Segmentation(num_classes=2), make_segmentation)):
             store = tmp_path / f"{task.kind}{len(spatial)}.db"

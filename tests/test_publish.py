@@ -16,13 +16,15 @@ import pytest
 from monai.transforms import LoadImaged
 from published_samples import make_archive, make_folder
 
-from monai_salm.digest import content_digest
 from monai_salm.formats import format_of
 from monai_salm.formats.nifti import Nifti
-from monai_salm.intensity import IntensityWindow
+from monai_salm.generate.precompute import precompute
 from monai_salm.layouts import ArchiveLayout, FolderLayout, detect
 from monai_salm.methods import RandomNoise
-from monai_salm.precompute import precompute
+from monai_salm.noise.budget import Budget
+from monai_salm.noise.digest import content_digest
+from monai_salm.noise.grid import Grid
+from monai_salm.noise.window import IntensityWindow, PercentileWindow
 from monai_salm.progress import Progress, show_progress
 from monai_salm.publish import PublishError, check_publishable, noise_statistics, publish, restore, verify
 from monai_salm.store import Noise, NoiseStore, NoiseStoreError
@@ -100,7 +102,7 @@ def test_copy_is_protected_verified_and_restored(example: Callable[[str], Exampl
     assert [r.done for r in reports] == list(range(1, steps + 1))
     assert report.images == len(original.dataset())
 
-    width, shares = ex.store.window.width, []
+    width, shares = (255 if ex.single else 1000), []
     for before, after in zip(original.dataset(), copy.dataset(), strict=True):
         difference = after["image"].astype(float) - before["image"].astype(float)
         assert after["image"].dtype == before["image"].dtype
@@ -210,7 +212,7 @@ def test_verify_finds_changed_voxels(example: Callable[[str], Example], kind: st
     assert any("is not the original plus its noise" in p for p in problems)
     assert any("does not match its digest" in p for p in problems)
     change_first_image(ex.output, far_away)
-    assert any("exceeds the budget" in p for p in verify(ex.source, ex.output, ex.store).problems)
+    assert any("exceeds epsilon" in p for p in verify(ex.source, ex.output, ex.store).problems)
 
 
 @pytest.mark.parametrize("kind", ["medmnist", "int16"])
@@ -296,10 +298,10 @@ def test_verify_knows_the_store_of_another_data_set(example: Callable[[str], Exa
     assert not any("none of the" in problem for problem in verify(ex.source, ex.output, other).problems)
 
 
-def test_verify_holds_a_sample_mask_to_its_size(example: Callable[[str], Example]) -> None:
+def test_verify_holds_noise_to_the_size_of_its_mask(example: Callable[[str], Example]) -> None:
     ex = example("medmnist")
     meta = ex.store.meta
-    meta["method"] = {"name": "salm", "mask_scope": "sample", "mask_ratio": 0.3}
+    meta["mask_share"] = 0.3
     masked = NoiseStore.create(ex.store.path.with_name("masked.db"), meta)
     masked.add(list(ex.store))
     publish(ex.source, ex.output, masked)
@@ -344,7 +346,8 @@ def test_noise_of_another_type_is_refused(example: Callable[[str], Example]) -> 
     other = NoiseStore.create(ex.store.path.with_name("other.db"), ex.store.meta)
     for case in detect(ex.source).dataset():
         image = case["image"].astype("float32")
-        other.add([Noise.of(image, np.ones(image.shape, "int8"), 0.25, case["name"])])
+        budget = Budget(IntensityWindow(-500, 500), Grid("float32", 0.25, (127,)))
+        other.add([Noise.of(image, np.ones(image.shape, "int8"), budget, case["name"])])
     with pytest.raises(PublishError, match=r"i0\.nii\.gz' is stored as int16, its noise was made for float32"):
         publish(ex.source, ex.output, other)
 
@@ -353,10 +356,13 @@ def test_noise_of_zeros_is_refused(example: Callable[[str], Example]) -> None:
     ex = example("medmnist")
     empty = NoiseStore.create(ex.store.path.with_name("empty.db"), ex.store.meta)
     for case in detect(ex.source).dataset():
-        empty.add([Noise.of(case["image"], np.zeros(case["image"].shape, "int8"), 1.0, case["name"])])
+        budget = Budget(IntensityWindow(0, 255), Grid("uint8", 1.0, (12,)))
+        empty.add([Noise.of(case["image"], np.zeros(case["image"].shape, "int8"), budget, case["name"])])
     with pytest.raises(PublishError, match="changes nothing"):
         publish(ex.source, ex.output, empty)
-    assert noise_statistics(empty) == {"cases": 5, "psnr": None, "support": 0.0}
+    found = noise_statistics(empty)
+    assert (found["cases"], found["psnr"], found["support"]) == (5, None, 0.0)
+    assert found["worst"]["psnr"] is None
 
 
 def test_unsafe_places_are_refused(example: Callable[[str], Example], tmp_path: Path) -> None:
@@ -544,7 +550,7 @@ def test_overwriting_replaces_nothing_but_copies(example: Callable[[str], Exampl
 
 def test_incomplete_store_is_refused_before_any_work(example: Callable[[str], Example]) -> None:
     ex = example("int16")
-    for index, lacking in enumerate(("window", "epsilon", "method", None)):
+    for index, lacking in enumerate(("window", "epsilon", "method", "mask_share", None)):
         meta = {} if lacking is None else {key: value for key, value in ex.store.meta.items() if key != lacking}
         bare = NoiseStore.create(ex.store.path.with_name(f"bare{index}.db"), meta)
         with pytest.raises(NoiseStoreError, match="its description is not complete"):
@@ -556,7 +562,7 @@ def test_incomplete_store_is_refused_before_any_work(example: Callable[[str], Ex
 
 def test_verify_takes_a_float_at_the_bound_for_inside(tmp_path: Path) -> None:
     values = np.random.default_rng(0).uniform(0, 0.25, (2, 6, 6, 6)).astype("float32")
-    values[:, 0] = 0.3  # float32(0.3) is more than 0.3
+    values[:, 3] = 0.3  # float32(0.3) is more than 0.3; not at the border, where it would be padding
     for index, image in enumerate(values):
         (tmp_path / "set").mkdir(exist_ok=True)
         nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), tmp_path / "set" / f"{index}.nii")
@@ -569,7 +575,7 @@ def test_verify_takes_a_float_at_the_bound_for_inside(tmp_path: Path) -> None:
     )
     publish(tmp_path / "set", tmp_path / "out", store)
     difference = detect(tmp_path / "out").dataset()[0]["image"] - data.dataset()[0]["image"]
-    assert difference[0, 0].any()
+    assert difference[0, 3].any()
     assert verify(tmp_path / "set", tmp_path / "out", store).problems == []
 
 
@@ -581,6 +587,46 @@ def test_noise_statistics(example: Callable[[str], Example]) -> None:
     assert found["cases"] == 5
     assert found["psnr"] == pytest.approx(float(np.mean(10 * np.log10(255**2 / error))))
     assert found["support"] == pytest.approx(float((codes != 0).mean()))
+
+
+def test_noise_is_measured_against_each_images_own_window_and_the_worst_is_named(tmp_path: Path) -> None:
+    """The same noise is loud in an image of little contrast and faint in one of much."""
+    images = [np.full((1, 8, 8), level, "int16") for level in (0, 1)]
+    windows = (IntensityWindow(0, 1000), IntensityWindow(0, 100))
+    meta = {"window": PercentileWindow().spec(), "epsilon": EPSILON, "method": {"name": "x"}, "mask_share": 1.0}
+    store = NoiseStore.create(tmp_path / "noise.db", meta)
+    for image, window, name in zip(images, windows, ("rich", "poor"), strict=True):
+        budget = Budget(window, Grid("int16", 1.0, (5,)))
+        store.add([Noise.of(image, np.full(image.shape, 5, "int8"), budget, name)])
+    found = noise_statistics(store)
+    decibels = [-20 * np.log10(5 / width) for width in (1000, 100)]
+    assert found["psnr"] == pytest.approx(np.mean(decibels))
+    assert found["worst"] == {"name": "poor", "psnr": pytest.approx(decibels[1])}
+
+
+def test_verify_holds_each_image_to_its_own_window(tmp_path: Path) -> None:
+    """Noise that fits the window of one image is too much in another's, whatever their mean is."""
+    rng = np.random.default_rng(0)
+    for index, scale in enumerate((100, 30_000)):
+        (tmp_path / "set").mkdir(exist_ok=True)
+        image = rng.integers(0, scale, (6, 6, 6)).astype("int16")
+        nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), tmp_path / "set" / f"{index}.nii")
+    listing = {"training": [{"image": f"{index}.nii", "label": index} for index in range(2)]}
+    (tmp_path / "set" / "dataset.json").write_text(json.dumps(listing))
+    data = detect(tmp_path / "set")
+    store = precompute(
+        data.dataset(), tmp_path / "noise.db", method=RandomNoise(epsilon=EPSILON), task=data.task(), device="cpu"
+    )
+    publish(tmp_path / "set", tmp_path / "out", store)
+    assert verify(tmp_path / "set", tmp_path / "out", store).problems == []
+
+    def louder(image: np.ndarray) -> np.ndarray:
+        place = np.unravel_index(np.argmin(np.abs(image.astype(int) - 50)), image.shape)
+        image[place] += 30  # little in the other image's window
+        return image
+
+    change_first_image(tmp_path / "out", louder)
+    assert any("exceeds epsilon" in problem for problem in verify(tmp_path / "set", tmp_path / "out", store).problems)
 
 
 def test_progress_is_shown_in_lines(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,10 +21,10 @@ import pytest
 
 from monai_salm._files import try_lock
 from monai_salm.formats.nifti import Nifti
-from monai_salm.intensity import IntensityWindow
+from monai_salm.generate.precompute import precompute
 from monai_salm.layouts import detect
 from monai_salm.methods import RandomNoise
-from monai_salm.precompute import precompute
+from monai_salm.noise.window import IntensityWindow
 from monai_salm.publish import PublishError, publish, restore, verify
 from monai_salm.publish.staging import Staging, StagingBusyError
 from monai_salm.store import NoiseStore

@@ -16,10 +16,10 @@ from monai.transforms import LoadImaged
 from PIL import Image
 
 from monai_salm.formats import find_format
-from monai_salm.intensity import IntensityWindow
+from monai_salm.generate.precompute import precompute
 from monai_salm.layouts import FolderLayout, detect
 from monai_salm.methods import RandomNoise
-from monai_salm.precompute import precompute
+from monai_salm.noise.window import IntensityWindow
 from monai_salm.publish import PublishError, publish, restore, verify
 from monai_salm.store import NoiseStore
 
@@ -40,7 +40,7 @@ def prepared(kind: str, folder: Path) -> tuple[FolderLayout, NoiseStore]:
     data = detect(BUILDERS[kind](folder / "set"))
     assert isinstance(data, FolderLayout)
     assert data.name == kind
-    options = {"method": RandomNoise(epsilon=0.05), "task": data.task(), "window": data.window(), "device": "cpu"}
+    options = {"method": RandomNoise(epsilon=0.05), "task": data.task(), "device": "cpu"}
     return data, precompute(data.dataset(), folder / "noise.db", **options)  # type: ignore[arg-type]
 
 

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from published_samples import make_archive, make_folder
 
-from monai_salm.intensity import IntensityWindow
+from monai_salm.generate.precompute import precompute
 from monai_salm.layouts import detect
 from monai_salm.methods import RandomNoise
-from monai_salm.precompute import precompute
+from monai_salm.noise.window import IntensityWindow
 from monai_salm.publish import PublishError, publish, restore, verify
 from monai_salm.publish.staging import Staging
 from monai_salm.publish.work import Work
@@ -197,7 +197,7 @@ def test_more_shards_than_images_and_repeated_ones(folder: Path) -> None:
 
 def test_images_unlike_the_rest_and_repeated_ones_are_listed(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "set", "int16")
-    flat = np.zeros((7, 6), np.int16)
+    flat = np.random.default_rng(9).integers(-400, 400, (7, 6)).astype(np.int16)
     nibabel.save(nibabel.Nifti1Image(flat, np.eye(4)), root / "training/i2.nii.gz")
     shutil.copy(root / "training/i0.nii.gz", root / "training/i1.nii.gz")
     store = protect(root, tmp_path / "noise.db", skip_bad=True)

@@ -12,17 +12,16 @@ import numpy as np
 import pytest
 from conftest import classification_cases
 
-from monai_salm import Classification, IntensityWindow
+from monai_salm import Classification, ClassTexture, FixedWindow
 from monai_salm.cli import app
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 # Shorter than shown, so that the test takes seconds: what is shown -> what is run.
 SHORTER = {
-    "SALM(epsilon=8 / 255, mask_ratio=0.3)": "SALM(epsilon=8 / 255, mask_ratio=0.3, rounds=1, surrogate_steps=2, num_steps=2)",
-    'surrogate="resnet18",': 'surrogate="resnet10",',
+    "mask_ratio=0.4)": 'mask_ratio=0.4, perturbation=ClassTexture(surrogate_steps=2)), surrogate="resnet10", width=0.05',
     'victims=("resnet18", "vgg11"),': 'victims=("resnet10", "vgg11"), epochs=1,',
     "seeds=(0, 1, 2)": "seeds=(0,)",
-    "--mask-ratio 0.3": "--mask-ratio 0.3 --rounds 1 --surrogate-steps 2 --num-steps 2 --surrogate resnet10",
+    "--mask-ratio 0.4": "--mask-ratio 0.4 --surrogate-steps 2 --surrogate resnet10 --width 0.05",
     "--victims resnet18,vgg11": "--victims resnet10,vgg11 --epochs 1 --pipelines plain",
     "--seeds 0,1,2": "--seeds 0",
 }
@@ -59,7 +58,7 @@ def scans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_readme_runs(scans: Path) -> None:
     text = "\n".join(shortened(block) for block in blocks("python"))
     assert all(shown in README for shown in SHORTER), "the README no longer shows what this test shortens"
-    namespace: dict[str, object] = {}
+    namespace: dict[str, object] = {"ClassTexture": ClassTexture}
     exec(compile(text, "README.md", "exec"), namespace)  # noqa: S102 - the README is ours
     loaded = namespace["load"]({"image": str(scans / "scans" / "training_0.nii.gz")})["image"]  # type: ignore[operator]
     published = np.asarray(nib.load(scans / "scans_protected" / "training_0.nii.gz").dataobj)
@@ -106,7 +105,7 @@ def test_the_evaluation_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "published": [{**case, "image": case["image"] ^ 1} for case in clean],
         "test": classification_cases(cases=8, seed=1),
         "task": Classification(num_classes=2),
-        "window": IntensityWindow(0, 255),
+        "window": FixedWindow(0, 255),
     }
     exec(compile(code, "evaluation.md", "exec"), names)  # noqa: S102
     assert len(names["frame"]) == len(names["report"].cells)  # type: ignore[arg-type, attr-defined]

@@ -19,14 +19,14 @@ import torch
 from conftest import classification_cases, segmentation_cases
 from PIL import Image
 
-from monai_salm import IntensityWindow, NoiseStore, SALMProtect
+from monai_salm import ClassTexture, FixedWindow, NoiseStore, SALMProtect
 from monai_salm.cli import app
 
 GUIDE = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", GUIDE, flags=re.DOTALL | re.MULTILINE))
 # Shorter than shown, so that the test takes seconds.
 SHOWN = "method=SALM(epsilon=8 / 255),"
-RUN = 'method=SALM(epsilon=8 / 255, rounds=1, surrogate_steps=2, num_steps=2), surrogate="resnet10", width=0.1,'
+RUN = 'method=SALM(epsilon=8 / 255, perturbation=ClassTexture(surrogate_steps=2)), surrogate="resnet10", width=0.1,'
 # What other packages warn of is their affair.
 pytestmark = pytest.mark.filterwarnings("ignore")
 BUDGET = 8
@@ -53,7 +53,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
         folder.mkdir(parents=True, exist_ok=True)
         colours = np.stack([case["image"][0], case["image"][0] // 2, 255 - case["image"][0]], axis=-1)
         Image.fromarray(colours).save(folder / f"{index}.png")
-    names: dict[str, Any] = {"__name__": "recipes"}
+    names: dict[str, Any] = {"__name__": "recipes", "ClassTexture": ClassTexture}
     before = Path.cwd()
     os.chdir(root)
     try:
@@ -133,7 +133,7 @@ def test_hugging_face_datasets(here: dict[str, Any]) -> None:
     run("Hugging Face datasets", here)
     table, photos = here["table"], NoiseStore("photos.db")
     assert len(photos) == len(table) == 6
-    assert photos.window == IntensityWindow(0, 255)
+    assert photos.window == FixedWindow(0, 255)
     for index, row in enumerate(table):
         original = np.moveaxis(np.asarray(Image.open(here["paths"][index])), -1, 0)
         wanted = SALMProtect(photos)(original)
@@ -169,7 +169,7 @@ def commands(title: str, program: str) -> list[list[str]]:
 
 
 def test_nnunet(raw: Path) -> None:
-    short = ["--rounds", "0"]
+    short = ["--surrogate-steps", "1", "--width", "0.1"]
     calls = commands("nnU-Net", "monai-salm")
     assert [call[1] for call in calls] == ["protect", "verify"]
     for call in calls:

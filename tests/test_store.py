@@ -29,12 +29,21 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from monai_salm import store_file
-from monai_salm.digest import content_digest
-from monai_salm.intensity import GRIDS
+from monai_salm.noise.budget import Budget
+from monai_salm.noise.digest import content_digest
+from monai_salm.noise.grid import GRIDS, Grid
+from monai_salm.noise.window import FixedWindow, IntensityWindow
 from monai_salm.noise_rows import COLUMNS, KIND, checksum, kind_of, pack_row, unpack_row
 from monai_salm.store import Noise, NoiseStore, NoiseStoreError
 
-META = {"method": {"name": "random_noise", "epsilon": 0.03}, "window": [0, 255], "epsilon": 0.03, "seed": 0}
+META = {
+    "method": {"name": "random_noise", "epsilon": 0.03},
+    "window": {"kind": "fixed", "low": 0.0, "high": 255.0},
+    "epsilon": 0.03,
+    "mask_share": 1.0,
+    "seed": 0,
+}
+WINDOW = IntensityWindow(-7.5, 1e4)
 WEIGHTS = {"layer.weight": torch.arange(6.0).view(2, 3), "count": torch.tensor(3)}
 
 
@@ -48,10 +57,18 @@ def image_of(dtype: str, rng: np.random.Generator, shape: tuple[int, ...] = (1, 
     return rng.integers(info.min + 8, info.max - 8, shape, dtype, endpoint=True)
 
 
-def noise_of(image: np.ndarray, rng: np.random.Generator, name: str = "case") -> Noise:
+def budget_in(image: np.ndarray, quantum: float = 1.0, window: IntensityWindow = WINDOW) -> Budget:
+    """A budget of steps of this size."""
+    dtype = np.dtype(image.dtype).newbyteorder("=").name
+    return Budget(window, Grid(dtype, quantum, (127,) * len(image)))
+
+
+def noise_of(
+    image: np.ndarray, rng: np.random.Generator, name: str = "case", window: IntensityWindow = WINDOW
+) -> Noise:
     """Random codes, none of them zero."""
     codes = rng.integers(1, 8, image.shape, np.int8) * rng.choice(np.array([-1, 1], np.int8), image.shape)
-    return Noise.of(image, codes, 2.0**-5 if image.dtype.kind == "f" else 1.0, name)
+    return Noise.of(image, codes, budget_in(image, 2.0**-5 if image.dtype.kind == "f" else 1.0, window), name)
 
 
 @pytest.fixture
@@ -80,7 +97,7 @@ def same(first: Noise | None, second: Noise) -> bool:
     arrays = [(first.codes, second.codes)]
     if first.residual is not None and second.residual is not None:
         arrays.append((first.residual, second.residual))
-    settings = [(n.digest, n.protected, n.name, n.dtype, n.quantum) for n in (first, second)]
+    settings = [(n.digest, n.protected, n.name, n.dtype, n.quantum, n.window) for n in (first, second)]
     return settings[0] == settings[1] and all(
         a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in arrays
     )
@@ -121,7 +138,7 @@ def test_taking_noise_off_gives_the_original_bits(dtype: str, rng: np.random.Gen
 def test_any_float_image_comes_back_bit_for_bit(image: np.ndarray, exponent: int, seed: int) -> None:
     codes = np.random.default_rng(seed).integers(-127, 128, image.shape, np.int8)
     with np.errstate(over="ignore"):
-        noise = Noise.of(image, codes, 2.0**exponent, "case")
+        noise = Noise.of(image, codes, budget_in(image, 2.0**exponent), "case")
         assert noise.remove(noise.apply(image)).tobytes() == image.tobytes()
 
 
@@ -154,11 +171,11 @@ def test_byte_order_of_an_image_does_not_matter(byte_order: str, rng: np.random.
 
 def test_type_that_cannot_hold_the_result_is_refused(rng: np.random.Generator) -> None:
     image = np.full((1, 2, 2), 127, np.uint8)
-    noise = Noise.of(image, np.ones((1, 2, 2), np.int8), 1.0, "liver")
+    noise = Noise.of(image, np.ones((1, 2, 2), np.int8), budget_in(image), "liver")
     with pytest.raises(NoiseStoreError, match=r"'liver'.*made for uint8.*int8 cannot hold.*Load the image as uint8"):
         noise.apply(image.astype(np.int8))
     whole_floats = np.full((1, 2, 2), 100, np.float32)
-    fractional = Noise.of(whole_floats, np.ones((1, 2, 2), np.int8), 0.25, "liver")
+    fractional = Noise.of(whole_floats, np.ones((1, 2, 2), np.int8), budget_in(whole_floats, 0.25), "liver")
     with pytest.raises(NoiseStoreError, match="uint8 cannot hold"):
         fractional.apply(whole_floats.astype(np.uint8))
 
@@ -170,7 +187,7 @@ def test_noise_is_never_broadcast(image: np.ndarray, noise: Noise) -> None:
         with pytest.raises(NoiseStoreError, match="must be the same"):
             noise.remove(wrong)
     with pytest.raises(NoiseStoreError, match="must be the same"):
-        Noise.of(image, noise.codes[:, :1], 1.0, "case")
+        Noise.of(image, noise.codes[:, :1], budget_in(image), "case")
 
 
 def test_noise_of_another_image_is_refused_not_wrapped_around(noise: Noise) -> None:
@@ -200,7 +217,8 @@ def test_create_never_replaces_a_file(store: NoiseStore, noise: Noise) -> None:
 
 def test_description_and_surrogates_come_back(store: NoiseStore) -> None:
     assert store.meta == META
-    assert (store.window.low, store.window.high) == (0, 255)
+    assert store.window == FixedWindow(0, 255)
+    assert (store.settings.epsilon, store.settings.mask_share) == (0.03, 1.0)
     ((spec, weights),) = store.networks()
     assert spec == {"name": "resnet10"}
     assert weights.keys() == WEIGHTS.keys()
@@ -390,7 +408,7 @@ def test_noise_of_zeros_passes_as_no_bomb(exponent: int) -> None:
     """All zeros is what zstd packs best."""
     for count in (2**exponent, 2**exponent + 1):
         codes = np.zeros((1, count), np.int8)
-        noise = Noise(b"d" * 16, b"p" * 16, "zeros", "uint8", 1.0, codes)
+        noise = Noise(b"d" * 16, b"p" * 16, "zeros", "uint8", WINDOW, 1.0, codes)
         assert np.array_equal(unpack_row((*kind_of(noise), *pack_row([noise])), 0).codes, codes)
 
 
@@ -399,6 +417,15 @@ def test_closed_store_opens_again(store: NoiseStore, noise: Noise) -> None:
     store.close()
     store.close()
     assert same(store.get(noise.digest), noise)
+
+
+def test_each_image_in_a_row_keeps_its_window(tmp_path: Path, rng: np.random.Generator) -> None:
+    store, noises = NoiseStore.create(tmp_path / "noise.db", META), []
+    for number in range(20):
+        window = IntensityWindow((0.1, -number), (1 / 3, 1.0 + number)) if number % 2 else WINDOW
+        noises.append(noise_of(image_of("int16", rng, (2, 9, 7)), rng, f"case {number}", window))
+    store.add(noises)
+    assert all(same(store.get(noise.digest, noise.codes.shape), noise) for noise in noises)
 
 
 def test_small_images_share_rows_and_are_found_one_by_one(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -556,10 +583,10 @@ def test_folder_is_no_store(tmp_path: Path) -> None:
 
 
 def test_other_formats_are_refused(store: NoiseStore, noise: Noise) -> None:
-    for version in (1, 2, 4):
+    for version in (1, 3, 5):
         change(store.path, f"PRAGMA user_version = {version}")
         with pytest.raises(
-            NoiseStoreError, match=f"store format {version}, this version of monai_salm reads 3: use the"
+            NoiseStoreError, match=f"store format {version}, this version of monai_salm reads 4: use the"
         ):
             NoiseStore(store.path).get(noise.digest)
 
@@ -659,6 +686,12 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "shape oversized": {"shape": "[1, 1000000, 1000000]"},
     "shape overflowing": {"shape": f"[{2**70}, 1, 1]"},
     "shape digits": {"shape": "[" + "9" * 10_000 + "]"},
+    "windows none": {"windows": b""},
+    "windows of another size": {"windows": bytes(17)},
+    "windows a bomb": {"windows": b"\x01" + frame_of(2**28)},
+    "windows out of order": {"windows": b"\x00" + struct.pack("<2d", 5, 1)},
+    "windows not finite": {"windows": b"\x00" + struct.pack("<2d", 0, float("nan"))},
+    "wrong type of windows": {"windows": "[0, 1]"},
     "codes none": {"codes": b""},
     "codes packed in no known way": {"codes": bytes([3]) + bytes(20)},
     "codes not compressed": {"codes": bytes(20)},
@@ -723,11 +756,22 @@ def test_noise_filed_under_another_image_is_an_error(store: NoiseStore, noise: N
         "[]",
         "{",
         "[" * 100_000,
-        '{"window": [5]}',
-        '{"window": 3}',
         "{}",
-        '{"window": [9, 1]}',
-        '{"window": ["a", "b"]}',
+        *(
+            json.dumps({**META, **change})
+            for change in (
+                {"window": [0, 255]},
+                {"window": 3},
+                {"window": {"kind": "poetry"}},
+                {"window": {"kind": "fixed", "low": 9, "high": 1}},
+                {"window": {"kind": "fixed", "low": "a", "high": "b"}},
+                {"epsilon": 7},
+                {"mask_share": 0},
+                {"mask_share": 2},
+                {"mask_share": None},
+                {"method": None},
+            )
+        ),
     ],
 )
 def test_forged_description_is_an_error(store: NoiseStore, text: str) -> None:

@@ -14,11 +14,12 @@ from torch import nn
 
 from monai_salm.augmentation import standard_augmentation
 from monai_salm.cases import Cases, choose_view
-from monai_salm.intensity import IntensityWindow
 from monai_salm.networks import build_network, seeded
+from monai_salm.networks.devices import resolve_device
+from monai_salm.noise.window import IntensityWindow
 from monai_salm.recipes import Recipe, choose_precision, default_recipe
 from monai_salm.tasks import Classification, Segmentation, Task
-from monai_salm.training import Trainer, TrainingError, fit, resolve_device, steps_per_epoch
+from monai_salm.training import Trainer, TrainingError, fit, steps_per_epoch
 
 CPU = torch.device("cpu")
 TWO = Classification(num_classes=2)
@@ -30,7 +31,7 @@ def as_cases(items: list[dict[str, Any]], task: Task, patch_size: tuple[int, ...
     labels = [task.check_label(item["label"], shape, item["name"]) for item, shape in zip(items, shapes, strict=True)]
     view = choose_view(shapes, task.kind == "segmentation", patch_size)
     names = [item["name"] for item in items]
-    return Cases([item["image"] for item in items], labels, names, task, IntensityWindow(0, 255), view)
+    return Cases([item["image"] for item in items], labels, names, task, [IntensityWindow(0, 255)] * len(items), view)
 
 
 class Tiny(nn.Module):

@@ -30,6 +30,9 @@ from monai.transforms import (
 from monai.utils import TransformBackends
 
 from monai_salm import transforms
+from monai_salm.noise.budget import Budget
+from monai_salm.noise.grid import Grid
+from monai_salm.noise.window import IntensityWindow
 from monai_salm.not_found import ImageNotFoundError
 from monai_salm.store import Noise, NoiseStore, NoiseStoreError
 from monai_salm.transforms import SALMProtect, SALMProtectd, SALMRestore, SALMRestored
@@ -37,7 +40,14 @@ from monai_salm.transforms import SALMProtect, SALMProtectd, SALMRestore, SALMRe
 # MONAI's LoadImage tries all its readers, and says so when the optional GPU decoder of DICOM files is not installed.
 pytestmark = pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning")
 
-META = {"method": {"name": "random_noise", "epsilon": 0.03}, "window": [0, 255], "epsilon": 0.03, "seed": 0}
+WINDOW = IntensityWindow(0, 255)
+META = {
+    "method": {"name": "random_noise", "epsilon": 0.03},
+    "window": WINDOW.spec(),
+    "mask_share": 1.0,
+    "epsilon": 0.03,
+    "seed": 0,
+}
 DTYPES = ("uint8", "int8", "int16", "uint16", "int32", "float32")
 SHAPE = (1, 6, 5)
 
@@ -51,11 +61,15 @@ def image_of(dtype: str, rng: np.random.Generator, shape: tuple[int, ...] = SHAP
     return rng.integers(10, 110, shape).astype(dtype)
 
 
+def budget_for(image: np.ndarray) -> Budget:
+    return Budget(WINDOW, Grid(image.dtype.name, 0.25 if image.dtype.kind == "f" else 1.0, (7,)))
+
+
 def noise_of(image: np.ndarray, seed: int = 0, name: str = "case") -> Noise:
     """Random codes, none of them zero."""
     rng = np.random.default_rng(seed)
     codes = rng.integers(1, 8, image.shape, np.int8) * rng.choice(np.array([-1, 1], np.int8), image.shape)
-    return Noise.of(image, codes, 0.25 if image.dtype.kind == "f" else 1.0, name)
+    return Noise.of(image, codes, budget_for(image), name)
 
 
 def store_of(path: Path, *images: np.ndarray) -> NoiseStore:
@@ -212,7 +226,7 @@ def test_transforms_are_picklable_after_use(store: NoiseStore, image: np.ndarray
 
 def test_noise_that_changes_nothing_is_an_error(tmp_path: Path, image: np.ndarray) -> None:
     store = NoiseStore.create(tmp_path / "noise.db", META)
-    store.add([Noise.of(image, np.zeros(image.shape, np.int8), 1.0, "empty")])
+    store.add([Noise.of(image, np.zeros(image.shape, np.int8), budget_for(image), "empty")])
     with pytest.raises(NoiseStoreError, match="changes nothing; generate it again"):
         SALMProtect(store)(image)
 
@@ -462,7 +476,7 @@ def test_broadcast_noise_is_refused(tmp_path: Path, image: np.ndarray) -> None:
     """A row whose codes have a shape that would broadcast is an error, though its digest and checksum fit."""
     store = NoiseStore.create(tmp_path / "noise.db", META)
     noise = noise_of(image)
-    store.add([Noise(noise.digest, noise.protected, "case", "uint8", 1.0, noise.codes[:, :1])])
+    store.add([Noise(noise.digest, noise.protected, "case", "uint8", WINDOW, 1.0, noise.codes[:, :1])])
     with pytest.raises(NoiseStoreError, match=r"claims the shape \(1, 1, 5\), the image has \(1, 6, 5\)"):
         SALMProtect(store)(image)
 

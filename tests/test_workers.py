@@ -14,7 +14,7 @@ from torch import nn
 
 from monai_salm.evaluation import Protocol, WorkerError, evaluate
 from monai_salm.evaluation.workers import StoredImages
-from monai_salm.intensity import IntensityWindow
+from monai_salm.noise.window import IntensityWindow
 from monai_salm.recipes import Recipe
 from monai_salm.tasks import Classification
 
