@@ -29,8 +29,9 @@ from monai_salm.evaluation import Protocol, evaluate
 from monai_salm.evaluation.cells import cell_key
 from monai_salm.evaluation.sets import read_set, set_digest
 from monai_salm.layouts import Layout, open_layout
+from monai_salm.networks.devices import resolve_device
+from monai_salm.noise.window import AutomaticWindow
 from monai_salm.progress import show_progress
-from monai_salm.training import resolve_device
 
 #: Name of the clean training set in tables and runs.
 CLEAN = "none"
@@ -194,7 +195,6 @@ class Folder:
                 copies=data,
                 test=self.layout.dataset(self.layout.test_split()),
                 task=self.layout.task(),
-                window=self.layout.window(),
                 protocol=victims.protocol(augment, countermeasures),
                 device=victims.device,
                 jobs=victims.jobs,
@@ -220,7 +220,7 @@ class Folder:
         return runs, report.chance
 
     def _digest(self, dataset: Any) -> str:
-        return set_digest(read_set("training set", dataset, self.layout.task(), "image", "label"))
+        return set_digest(read_set("training set", dataset, self.layout.task(), AutomaticWindow(), "image", "label"))
 
 
 def way_of(run: Mapping[str, Any]) -> str:

@@ -28,11 +28,20 @@ from monai.transforms import LoadImaged
 from PIL import Image
 from scipy.ndimage import gaussian_filter, zoom
 
-from monai_salm.store import Noise, NoiseStore
+from monai_salm.noise.budget import Budget
+from monai_salm.noise.grid import Grid
+from monai_salm.noise.noise import Noise
+from monai_salm.noise.window import IntensityWindow
+from monai_salm.store import NoiseStore
 from monai_salm.transforms import SALMProtectd
 
 SHAPE = (256, 256, 128)
 BUDGET = 8
+
+
+def budget(dtype: str) -> Budget:
+    """What drawn noise of a type keeps to; the window does not matter here."""
+    return Budget(IntensityWindow(0, 255), Grid(dtype, 1.0, (BUDGET,)))
 
 
 def protected_codes(shape: Sequence[int], rng: np.random.Generator) -> np.ndarray:
@@ -53,7 +62,7 @@ def make_volumes(folder: Path, shape: Sequence[int], count: int) -> tuple[list[d
         path = folder / f"v{index}.nii.gz"
         nibabel.save(nibabel.Nifti1Image(image, np.diag([1, 1, 1.5, 1])), path)
         items.append({"image": str(path)})
-        store.add([Noise.of(image[None], protected_codes(image[None].shape, rng), 1.0, str(path))])
+        store.add([Noise.of(image[None], protected_codes(image[None].shape, rng), budget("int16"), str(path))])
     return items, store
 
 
@@ -68,7 +77,7 @@ def make_images(folder: Path, count: int) -> tuple[list[dict[str, Any]], list[di
         Image.fromarray(image[0].T).save(path)  # MONAI's readers put the first axis of a picture second
         arrays.append({"image": image})
         files.append({"image": str(path)})
-        noises.append(Noise.of(image, protected_codes(image.shape, rng), 1.0, path.name))
+        noises.append(Noise.of(image, protected_codes(image.shape, rng), budget("uint8"), path.name))
     store.add(noises)
     return arrays, files, store
 

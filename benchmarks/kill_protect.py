@@ -28,7 +28,8 @@ import numpy as np
 import torch
 from killing import Run, run_and_kill
 
-_OPTIONS = ["--rounds", "3", "--surrogate-steps", "2", "--width", "0.05", "--device", "cpu", "--json", "--quiet"]
+_OPTIONS = ["--perturbation", "error_minimizing", "--rounds", "3", "--surrogate-steps", "2"]
+_OPTIONS += ["--width", "0.05", "--device", "cpu", "--json", "--quiet"]
 
 
 def small_folder(root: Path, cases: int = 12, side: int = 24) -> Path:

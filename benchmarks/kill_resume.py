@@ -27,9 +27,9 @@ import numpy as np
 import torch
 from killing import Run, run_and_kill
 
-from monai_salm.intensity import IntensityWindow
-from monai_salm.methods import SALM
-from monai_salm.precompute import precompute
+from monai_salm.generate.precompute import precompute
+from monai_salm.methods import SALM, ErrorMinimizing
+from monai_salm.noise.window import IntensityWindow
 from monai_salm.recipes import Recipe
 from monai_salm.store import NoiseStore
 from monai_salm.tasks import Classification
@@ -60,7 +60,7 @@ class Setting:
     Args:
         data: MedMNIST-style archive; None is a small made-up set.
         rounds: rounds of the method.
-        method: other settings of SALM.
+        method: other settings of SALM's error-minimising noise.
         width: of the surrogate, a ResNet-10.
         batch_size: images that are worked on together; None is the default recipe's.
         threads: that torch may use; None is its own choice.
@@ -94,7 +94,7 @@ def work(report: Connection, setting: Setting, store: str, die_at: tuple[str, in
     precompute(
         items,
         store,
-        method=SALM(**{"start": "zero", "rounds": setting.rounds, **setting.method}),
+        method=SALM(perturbation=ErrorMinimizing(rounds=setting.rounds, **setting.method)),
         task=Classification(num_classes=1 + max(int(item["label"]) for item in items)),
         window=IntensityWindow(0, 255),
         surrogate="resnet10",

@@ -14,7 +14,7 @@ from typing import Any
 _PRELOAD = [
     "monai.data",
     "monai.transforms",
-    "monai_salm.precompute",
+    "monai_salm.generate.precompute",
     "monai_salm.publish",
     "monai_salm.cli",
     "torch._dynamo",

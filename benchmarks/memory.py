@@ -76,9 +76,9 @@ def generate(samples: int, rounds: int) -> dict[str, Any]:
     """One generation, in this process."""
     import torch
 
-    from monai_salm.intensity import IntensityWindow
-    from monai_salm.methods import SALM
-    from monai_salm.precompute import precompute
+    from monai_salm.generate.precompute import precompute
+    from monai_salm.methods import SALM, ErrorMinimizing
+    from monai_salm.noise.window import IntensityWindow
     from monai_salm.tasks import Classification
 
     torch.set_num_threads(1)
@@ -87,7 +87,7 @@ def generate(samples: int, rounds: int) -> dict[str, Any]:
         precompute(
             MadeUpImages(samples),
             Path(folder) / "noise.db",
-            method=SALM(start="zero", rounds=rounds, num_steps=1, surrogate_steps=2),
+            method=SALM(perturbation=ErrorMinimizing(rounds=rounds, num_steps=1, surrogate_steps=2)),
             task=Classification(num_classes=2),
             window=IntensityWindow(0, 255),
             surrogate="resnet10",

@@ -18,24 +18,28 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from monai_salm.digest import content_digest
-from monai_salm.intensity import IntensityWindow, grid_of
 from monai_salm.methods import EM, SALM
 from monai_salm.methods.base import Job
-from monai_salm.methods.bilevel import BilevelMethod
-from monai_salm.methods.noise_steps import NoiseStep, plan_units
+from monai_salm.methods.settings import BilevelMethod
+from monai_salm.methods.steps import NoiseStep
+from monai_salm.methods.units import plan_units
 from monai_salm.networks import build_network, frozen_copy, seeded
+from monai_salm.networks.devices import resolve_device
+from monai_salm.noise.budget import budget_of
+from monai_salm.noise.digest import content_digest
+from monai_salm.noise.units import Units
+from monai_salm.noise.window import IntensityWindow
 from monai_salm.recipes import default_recipe
 from monai_salm.scan import ScannedCase
 from monai_salm.tasks import Classification, Segmentation, Task
-from monai_salm.training import Trainer, resolve_device
+from monai_salm.training import Trainer
 from monai_salm.workspace import Workspace
 
 _WINDOW = IntensityWindow(0, 255)
@@ -58,7 +62,7 @@ class Problem:
     network: str
     batches: int = 4
     task: Task = field(default_factory=lambda: Classification(num_classes=8))
-    method: BilevelMethod = field(default_factory=lambda: SALM(start="zero"))
+    method: BilevelMethod = field(default_factory=lambda: SALM.published().loop())
     width: float = 0.25
 
 
@@ -66,7 +70,7 @@ PROBLEMS: dict[str, Problem] = {
     "28x28, ResNet-18, SALM": Problem(shape=(28, 28), network="resnet18"),
     "28x28, ResNet-18, EM": Problem(shape=(28, 28), network="resnet18", method=EM()),
     "28x28, ResNet-18, SALM, 20 steps": Problem(
-        shape=(28, 28), network="resnet18", method=SALM(start="zero", num_steps=20)
+        shape=(28, 28), network="resnet18", method=replace(SALM.published().loop(), num_steps=20)
     ),
     "112x112, ResNet-18, SALM": Problem(shape=(112, 112), network="resnet18", batches=2),
     "28x28x28, ResNet-10, SALM": Problem(shape=(28, 28, 28), network="resnet10"),
@@ -82,8 +86,8 @@ def random_cases(problem: Problem, count: int) -> Any:
         per_voxel = problem.task.kind == "segmentation"
         label = rng.integers(0, problem.task.num_classes, problem.shape if per_voxel else None)
         checked = problem.task.check_label(label, problem.shape, str(index))
-        grid = grid_of(image, _WINDOW, problem.method.epsilon)
-        yield ScannedCase(str(index), image, checked, content_digest(image), grid)
+        budget = budget_of(image, _WINDOW, Units(), problem.method.epsilon)
+        yield ScannedCase(str(index), image, checked, content_digest(image), budget)
 
 
 def measure_problem(problem: Problem, repeats: int, device: torch.device) -> dict[str, Any]:
@@ -96,10 +100,10 @@ def measure_problem(problem: Problem, repeats: int, device: torch.device) -> dic
     """
     spatial_dims = len(problem.shape)
     recipe = default_recipe(problem.task, spatial_dims, problem.network)
-    method = problem.method.resolved(problem.task, spatial_dims)
+    method = problem.method
     with tempfile.TemporaryDirectory(prefix="overhead-") as folder, Workspace(Path(folder) / "work") as workspace:
         workspace.take_in(random_cases(problem, problem.batches * recipe.batch_size))
-        cases = workspace.cases(problem.task, _WINDOW, None, None)
+        cases = workspace.cases(problem.task, None, None, None)
         with seeded(0, device):
             network = build_network(
                 problem.network,
@@ -112,13 +116,12 @@ def measure_problem(problem: Problem, repeats: int, device: torch.device) -> dic
         job = Job(cases, workspace, lambda n: network, lambda n: None, recipe, device, 0, lambda report: None)
         trainer = Trainer(network, problem.task, recipe, device, spatial_dims)
         frozen = frozen_copy(trainer.model).to(memory_format=trainer.memory_format)
-        length = {g.quantum: method.step_size * _WINDOW.width / g.quantum for g in workspace.grids}
-        step = NoiseStep(method, job, trainer, frozen, 0, length)
+        step = NoiseStep(method, job, trainer, frozen, 0)
         source, target, times = workspace.codes(0), workspace.codes(1), ([], [])
         for turn in range(repeats + 1):
-            for unit in plan_units(job, method.still):
+            for unit in plan_units(job, lambda label: False):
                 regions = [(c, tuple(slice(0, n) for n in problem.shape)) for c in unit.cases]
-                inputs = cases.window.normalize(cases.inputs(regions).to(device))
+                inputs = cases.inputs(regions).to(device)
                 targets = cases.targets(regions).to(device)
                 work = (
                     lambda unit=unit: step.improve(unit, source, target, None),

@@ -24,10 +24,10 @@ from nibabel.openers import Opener
 from scipy.ndimage import gaussian_filter
 
 from monai_salm.formats.gzipped import LEVEL
-from monai_salm.intensity import IntensityWindow
+from monai_salm.generate.precompute import precompute
 from monai_salm.layouts import detect
 from monai_salm.methods import RandomNoise
-from monai_salm.precompute import precompute
+from monai_salm.noise.window import IntensityWindow
 from monai_salm.publish import publish
 
 

@@ -35,7 +35,7 @@ def work(arguments: argparse.Namespace) -> None:
     import torch._dynamo  # torch's optimisers import it at their first step
     import torch.distributed as dist
 
-    from monai_salm import SALM, Classification, IntensityWindow, precompute
+    from monai_salm import SALM, Classification, ErrorMinimizing, IntensityWindow, precompute
 
     torch.set_num_threads(1)
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
@@ -47,10 +47,11 @@ def work(arguments: argparse.Namespace) -> None:
     stages: dict[str, list[float]] = {}
 
     def make(items: list[dict[str, Any]], rounds: int, name: str) -> None:
+        steps = ErrorMinimizing(rounds=rounds, surrogate_steps=arguments.surrogate_steps if rounds > 1 else 2)
         precompute(
             items,
             arguments.worker / f"{name}.db",
-            method=SALM(start="zero", rounds=rounds, surrogate_steps=arguments.surrogate_steps if rounds > 1 else 2),
+            method=SALM(perturbation=steps),
             task=Classification(num_classes=int(labels.max()) + 1),
             window=IntensityWindow(0, 255),
             device="cpu",

@@ -26,13 +26,14 @@ import torch
 from reference_em import Reference, add_noise, reference_em
 
 from monai_salm.cases import Cases, choose_view
+from monai_salm.cli.method_options import make_method
 from monai_salm.countermeasures import Countermeasure
-from monai_salm.digest import content_digest
 from monai_salm.evaluation.sets import read_set
 from monai_salm.evaluation.victims import VICTIM_SEED, Setting, Watched, default_epochs, train_victim
+from monai_salm.generate.precompute import precompute
 from monai_salm.layouts import open_layout
-from monai_salm.methods import SALM
-from monai_salm.precompute import precompute
+from monai_salm.noise.digest import content_digest
+from monai_salm.noise.window import AutomaticWindow
 from monai_salm.recipes import default_recipe
 from monai_salm.training import steps_per_epoch
 
@@ -45,7 +46,7 @@ def make_with_salm(source: Path, store: Path, settings: dict[str, Any], seed: in
     Args:
         source: MedMNIST-style archive.
         store: where the noise store goes.
-        settings: of ``SALM``.
+        settings: of ``SALM``, by the names that the command line gives them.
         seed: of everything random.
 
     Returns:
@@ -54,9 +55,8 @@ def make_with_salm(source: Path, store: Path, settings: dict[str, Any], seed: in
     layout = open_layout(source)
     data = layout.dataset("train")
     started, cpu = time.perf_counter(), time.process_time()
-    made = precompute(
-        data, store, method=SALM(**settings), task=layout.task(), window=layout.window(), device="cpu", seed=seed
-    )
+    method = make_method("salm", {name: str(value) for name, value in settings.items()})
+    made = precompute(data, store, method=method, task=layout.task(), device="cpu", seed=seed)
     facts = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu}
     by_digest = {noise.digest: noise for noise in made}
     noise = np.stack([by_digest[content_digest(item["image"])].codes[0] for item in data])
@@ -109,13 +109,13 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
     """
     torch.set_num_threads(job["threads"])
     clean, copy = open_layout(Path(job["source"])), open_layout(Path(job["copy"]))
-    task, window = clean.task(), clean.window()
+    task = clean.task()
     sets = [
-        read_set(role, dataset, task, "image", "label")
+        read_set(role, dataset, task, AutomaticWindow(), "image", "label")
         for role, dataset in (("train", copy.dataset("train")), ("test", clean.dataset("test")))
     ]
     view = choose_view([image.shape[1:] for each in sets for image in each.images], per_voxel=False)
-    cases, test = (Cases(each.images, each.labels, each.names, task, window, view) for each in sets)
+    cases, test = (Cases(each.images, each.labels, each.names, task, each.windows, view) for each in sets)
     recipe = default_recipe(task, len(view.size), job["victim"])
     setting = Setting(
         network=job["victim"],
@@ -128,7 +128,7 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
         learned=None,
         patience=1,
     )
-    nobody = replace(test, images=[], labels=[], names=[])
+    nobody = replace(test, images=[], labels=[], names=[], windows=[])
     watched, seed = Watched(test, nobody, nobody), VICTIM_SEED + job["seed"]
     last = train_victim(seed, cases, watched, setting, Countermeasure(), lambda _: None).epochs[-1]
     return {**job, "last": last.scores[task.metric], "train_score": last.train_score, "epochs": setting.epochs}
@@ -212,9 +212,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="MedMNIST-style archive of uint8 images")
-    parser.add_argument(
-        "--rounds", help="of SALM's error-minimising loop (start zero), a row each; default settings if not given"
-    )
+    parser.add_argument("--rounds", help="of SALM's error-minimising loop, a row each; default settings if not given")
     parser.add_argument("--settings", type=json.loads, default={}, help="other settings of SALM, as a JSON object")
     parser.add_argument("--split", choices=("val", "test"), default="test", help="what victims are scored on")
     parser.add_argument("--repeats", type=int, default=3, help="noise made by each (default 3)")
@@ -225,8 +223,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     rows = {"SALM": given.settings}
     if given.rounds:
-        loop = {"start": "zero", **given.settings}
-        rows = {f"SALM from zero, {n} rounds": {**loop, "rounds": int(n)} for n in given.rounds.split(",")}
+        loop = {"perturbation": "error_minimizing", **given.settings}
+        rows = {f"SALM, error-minimising, {n} rounds": {**loop, "rounds": int(n)} for n in given.rounds.split(",")}
     victims = tuple(given.victims.split(","))
     result = measure(given.data, rows, given.split, given.repeats, victims, given.seeds, given.threads)
     if given.json:

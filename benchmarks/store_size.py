@@ -22,8 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from monai_salm.digest import DIGEST_SIZE
-from monai_salm.store import Noise, NoiseStore
+from monai_salm.noise.digest import DIGEST_SIZE
+from monai_salm.noise.noise import Noise
+from monai_salm.noise.window import IntensityWindow
+from monai_salm.store import NoiseStore
 
 SHAPES = {(1, 28, 28): 4000, (1, 28, 28, 28): 64, (1, 256, 256, 128): 1}
 AIMS = {"step": 16, "sample": 24}
@@ -48,7 +50,8 @@ def drawn_store(path: Path, scope: str, shape: Sequence[int], cases: int) -> Pat
     def noises() -> Iterator[Noise]:
         for case in range(cases):
             codes = drawn_codes(scope, shape, rng)
-            yield Noise(rng.bytes(DIGEST_SIZE), rng.bytes(DIGEST_SIZE), f"train[{case}]", "uint8", 1.0, codes)
+            digests = rng.bytes(DIGEST_SIZE), rng.bytes(DIGEST_SIZE)
+            yield Noise(*digests, f"train[{case}]", "uint8", IntensityWindow(0, 255), 1.0, codes)
 
     NoiseStore.create(path, {}).add(noises())
     return path
