@@ -16,12 +16,13 @@ from monai_salm.demo_data import COUNTS, NOTES, brain_crops, medmnist_archive
 from monai_salm.evaluation import evaluate
 from monai_salm.generate.precompute import precompute
 from monai_salm.layouts import TRAIN, Layout, open_layout
-from monai_salm.methods import SALM, Method
+from monai_salm.methods import Method, recommended
 from monai_salm.progress import Progress
 from monai_salm.publish import publish, verify
 from monai_salm.report import write_report
 from monai_salm.reporting.terminal import terminal_text
 from monai_salm.store import NoiseStore, NoiseStoreError
+from monai_salm.tasks import Classification
 from monai_salm.workspace import WorkspaceError
 
 
@@ -46,10 +47,12 @@ class Scale:
     epochs: int | None = None
 
 
+# What is recommended for crops of 28 elements a side.
+_METHOD = recommended(Classification(num_classes=8), 2, (28, 28))
 #: By rank. Each is to take a few minutes on two CPU cores.
 SCALES = {
-    2: Scale(counts=COUNTS[2], method=SALM(), surrogate="resnet18", victims=("resnet18", "vgg11")),
-    3: Scale(counts=COUNTS[3], method=SALM(), surrogate="resnet10", victims=("resnet10", "vgg11")),
+    2: Scale(counts=COUNTS[2], method=_METHOD, surrogate="resnet18", victims=("resnet18", "vgg11")),
+    3: Scale(counts=COUNTS[3], method=_METHOD, surrogate="resnet10", victims=("resnet10", "vgg11")),
 }
 
 

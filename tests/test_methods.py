@@ -786,6 +786,12 @@ def test_what_is_recommended_keeps_to_one_mask_an_image(task: Task, rank: int) -
     assert method_from_spec(method.spec()) == method
 
 
+def test_small_images_get_a_shorter_period_and_a_larger_mask() -> None:
+    small, large = (recommended(Classification(num_classes=2), 2, (64, side)) for side in (28, 64))
+    assert small.perturbation == ClassTexture(period=2.5)
+    assert (small.mask_ratio, large) == (0.5, SALM())
+
+
 def test_the_published_algorithm_chooses_its_mask_at_each_step() -> None:
     published = SALM.published(mask_ratio=0.2)
     assert (published.mask_scope, published.mask_area, published.mask_ratio) == ("step", 1, 0.2)

@@ -357,7 +357,7 @@ def test_without_a_method_and_window_the_recommended_ones_run_and_are_recorded(
     if kind == "segmentation":
         task, data, surrogate = Segmentation(num_classes=2), make_segmentation((8, 8), 4), per_voxel
     made = precompute(data, store, task=task, surrogate=surrogate, recipe=RECIPE, device="cpu")
-    assert made.meta["method"] == json.loads(json.dumps(recommended(task, 2).spec()))
+    assert made.meta["method"] == json.loads(json.dumps(recommended(task, 2, (8, 8)).spec()))
     assert made.meta["window"] == {"kind": "automatic"}
     assert {noise.window for noise in made} == {IntensityWindow(0, 255)}, "pictures of 8 bits"
 

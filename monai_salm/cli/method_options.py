@@ -55,7 +55,8 @@ def make_method(name: str, texts: dict[str, str | None], data: Layout | None = N
     try:
         start = METHODS[name]()
         if isinstance(start, SALM) and data is not None:
-            start = recommended(data.task(), data.spatial_dims())
+            size = data.image_size()
+            start = recommended(data.task(), len(size), size)
         method: Method = _build(start, given)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error

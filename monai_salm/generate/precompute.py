@@ -124,7 +124,8 @@ def precompute(
                 if world.size > 1:
                     workspace.save_index(skipped)
         spatial_dims = len(workspace.shapes[0]) - 1
-        method = method or recommended(task, spatial_dims)
+        smallest = np.min([shape[1:] for shape in workspace.shapes], axis=0).tolist()
+        method = method or recommended(task, spatial_dims, smallest)
         method.require_fit(task, spatial_dims)
         loop = loop_of(method)
         clean = workspace.cases(task, patch_size, view_size, loop.whole_side(task, spatial_dims) if loop else None)

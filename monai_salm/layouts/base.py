@@ -117,8 +117,8 @@ class Layout(ABC):
             LayoutError: if there is no such split.
         """
 
-    def spatial_dims(self) -> int:
-        """Spatial axes of the first training image that can be read.
+    def image_size(self) -> tuple[int, ...]:
+        """Spatial size of the first training image that can be read.
 
         Raises:
             LayoutError: if none can, with the reason for the first.
@@ -126,7 +126,7 @@ class Layout(ABC):
         reason, dataset = "", self.dataset(TRAIN)
         for index in range(len(dataset)):
             try:
-                return dataset[index]["image"].ndim - 1
+                return dataset[index]["image"].shape[1:]
             except (FormatError, OSError) as error:
                 reason = reason or f" ({error})"
         raise LayoutError(f"{self.root}: no training image can be read{reason}")

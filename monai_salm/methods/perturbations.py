@@ -54,7 +54,7 @@ class ClassTexture(Perturbation):
     period: float = 4.0
     train_side: int = 224
     train_spacing: float = 1.5
-    shifts: int = 2
+    shifts: int = 1
     plain: bool = True
     sees_texture: bool = False
     surrogate_steps: int = 100

@@ -23,6 +23,8 @@ from monai_salm.tasks import Task
 METHODS: dict[str, type[Method]] = {
     method.name: method for method in (SALM, EM, REM, SEM, TAP, LSP, AR, InterSliceEM, RoiEM, RandomNoise)
 }
+# Images with a shorter side are small.
+_SMALL = 48
 # Settings that are settings themselves, by the name of their field.
 _NESTED: dict[str, Mapping[str, type[Any]]] = {"mask": MASKS, "perturbation": PERTURBATIONS}
 
@@ -33,7 +35,7 @@ def recommended(task: Task, spatial_dims: int, image_size: Sequence[int] = (), e
     Args:
         task: the learning problem.
         spatial_dims: 2 or 3.
-        image_size: spatial size of the images; empty if they differ.
+        image_size: spatial size of the smallest image; empty if it is not known.
         epsilon: budget as a fraction of each image's window.
     """
     if task.kind == "segmentation":
@@ -41,6 +43,8 @@ def recommended(task: Task, spatial_dims: int, image_size: Sequence[int] = (), e
         # labels without it teach the anatomy.
         texture = ClassTexture(period=2.0, sees_texture=True, surrogate_steps=150)
         return SALM(epsilon=epsilon, mask_ratio=0.5, mask_area=5, perturbation=texture)
+    if image_size and min(image_size) < _SMALL:  # few long periods fit, and small crops are learned fast
+        return SALM(epsilon=epsilon, mask_ratio=0.5, perturbation=ClassTexture(period=2.5))
     return SALM(epsilon=epsilon)
 
 

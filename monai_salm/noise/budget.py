@@ -98,11 +98,17 @@ def budget_of(image: Array, rule: WindowRule, units: Units, epsilon: float) -> B
     bounds = window.channels(len(image))
     widths = [0.0 if not span else high - low for (low, high), span in zip(bounds, spans, strict=True)]
     grid = make_grid(image.dtype.name, widths, epsilon, whole, max(abs(end) for pair in bounds for end in pair))
-    for (low, high), span, part in zip(bounds, spans, parts, strict=True):
-        if span and span <= epsilon * (high - low):
-            raise ValueError(
-                f"noise of {epsilon * (high - low):.3g} would drown the image, whose values run from {part.min():g} to "
-                f"{part.max():g}, in the window {low:g} to {high:g}. Give the window in the units of the image, or percentiles "
-                "of each image (--window percentile:0.5,99.5)"
-            )
+    drowned = [
+        (low, high, part)
+        for (low, high), span, part in zip(bounds, spans, parts, strict=True)
+        if span and span <= epsilon * (high - low)
+    ]
+    # A blank picture of 8 bits is one all the same; elsewhere the window is in other units than the image.
+    if len(drowned) == sum(span > 0 for span in spans) and not units.picture:
+        low, high, part = drowned[0]
+        raise ValueError(
+            f"noise of {epsilon * (high - low):.3g} would drown the image, whose values run from {part.min():g} to "
+            f"{part.max():g}, in the window {low:g} to {high:g}. Give the window in the units of the image, or percentiles "
+            "of each image (--window percentile:0.5,99.5)"
+        )
     return Budget(window, grid, units)
