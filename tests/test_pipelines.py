@@ -50,7 +50,8 @@ def make_cases(rank: int, per_voxel: bool, view_size: tuple[int, ...] | None = N
     labels = [task.check_label(case["label"], case["image"].shape[1:], "case") for case in raw]
     images = [case["image"] for case in raw]
     view = choose_view([image.shape[1:] for image in images], per_voxel, view_size=view_size, **settings)
-    return Cases(images, labels, [case["name"] for case in raw], task, IntensityWindow(0, 255), view)
+    windows = [IntensityWindow(0, 255)] * len(raw)
+    return Cases(images, labels, [case["name"] for case in raw], task, windows, view)
 
 
 @pytest.mark.parametrize(("name", "rank"), RANKS)
@@ -119,7 +120,7 @@ def test_test_images_go_the_way_of_training_images(name: str, rank: int, per_vox
     assert trained.view.size == scored.view.size
     for found in (trained, scored):
         everywhere = [(i, tuple(slice(0, n) for n in image.shape[1:])) for i, image in enumerate(found.images)]
-        inputs = found.window.normalize(found.inputs(everywhere))
+        inputs = found.inputs(everywhere)
         assert inputs.shape[2:] == found.view.size
         assert 0 <= float(inputs.min()) <= float(inputs.max()) <= 1
         if per_voxel:
