@@ -788,7 +788,7 @@ def test_what_is_recommended_keeps_to_one_mask_an_image(task: Task, rank: int) -
 
 def test_small_images_get_a_shorter_period_and_a_larger_mask() -> None:
     small, large = (recommended(Classification(num_classes=2), 2, (64, side)) for side in (28, 64))
-    assert small.perturbation == ClassTexture(period=2.5)
+    assert small.perturbation == ClassTexture(period=2.0)
     assert (small.mask_ratio, large) == (0.5, SALM())
 
 

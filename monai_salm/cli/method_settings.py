@@ -118,7 +118,7 @@ SETTINGS = (
         methods=("salm",),
         panel=SALM,
         help="class_texture: shortest period, in elements of the resolution at which networks will be trained. Images below 48 pixels "
-        "a side take 2.5, and a mask ratio of 0.5.",
+        "a side take 2, and a mask ratio of 0.5.",
     ),
     Setting(
         name="train_side",
