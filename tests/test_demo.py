@@ -218,6 +218,7 @@ def test_wrong_rank_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)
 def test_default_demo_keeps_its_promise(tmp_path: Path) -> None:
     result = run_demo(tmp_path, device="cpu")
     last = {(c["victim"], c["data"]): c["last"] for c in result["cells"] if c["countermeasure"] == "none"}
