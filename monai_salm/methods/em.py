@@ -13,8 +13,8 @@ class EM(BilevelMethod):
     """Error-minimising noise (Huang et al., "Unlearnable Examples: Making Personal Data Unexploitable", ICLR 2021).
 
     SALM's loop with the mask ``Everything()``. Takes the settings of ``BilevelMethod``, with the defaults of the published code:
-    steps of a tenth of epsilon (0.8/255 at 8/255), one surrogate throughout, and an end at a training error of 1 %. Our cap on
-    the rounds, should that never come, is 50; a volume's rounds cost more, 20 do.
+    steps of a tenth of epsilon (0.8/255 at 8/255), one surrogate throughout, and an end at a training error of 1 %. Where
+    that error is never reached, the loop ends after 50 rounds, which is our choice. A round of volumes takes longer: give fewer.
     """
 
     stop_error: float = 0.01
