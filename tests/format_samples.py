@@ -17,6 +17,7 @@ import png
 import pydicom
 import tifffile
 from nibabel.nifti1 import Nifti1Extension
+from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import (
@@ -29,7 +30,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from monai_salm.formats import ImageFormat
+from monai_salm.formats import ImageFormat, format_of
 from monai_salm.formats.base import Array
 
 SYNTAXES = {
@@ -69,7 +70,11 @@ def round_trip(format_: ImageFormat, path: Path, folder: Path) -> bool:
 
     Everything else that must hold is asserted.
     """
-    protected, again, restored = (folder / f"{name}_{path.name}" for name in ("protected", "again", "restored"))
+    places = [folder / name for name in ("protected", "again", "restored")]
+    for place in places:
+        place.mkdir()
+    name = path.name if format_.published is None else path.stem + format_.published
+    protected, again, restored = places[0] / name, places[1] / name, places[2] / path.name
     image = format_.read(path)
     assert image.dtype.isnative
     assert image.flags.c_contiguous
@@ -77,17 +82,19 @@ def round_trip(format_: ImageFormat, path: Path, folder: Path) -> bool:
     kept = format_.keepsake(path)
     format_.write(path, protected, noisy)
     format_.rewrite(path, again, lambda _: noisy)
-    assert protected.read_bytes() == again.read_bytes()
-    read = format_.read(protected)
+    assert all(part.read_bytes() == (places[1] / part.name).read_bytes() for part in places[0].iterdir())
+    assert {part.name for part in places[0].iterdir()} == {name, *format_.companions(path)}
+    read = format_of(protected).read(protected)
     assert (read.dtype, read.shape, read.tobytes()) == (image.dtype, image.shape, noisy.tobytes())
     assert list(format_.differences(path, protected)) == []
-    assert format_.bounds(protected) == format_.bounds(path)
-    format_.restore(protected, restored, image, kept)
+    assert format_of(protected).bounds(protected) == format_.bounds(path)
+    format_of(protected).restore(protected, restored, image, kept)
     back = format_.read(restored)
     assert (back.dtype, back.shape, back.tobytes()) == (image.dtype, image.shape, image.tobytes())
     assert format_.frame(restored) == format_.frame(path)
-    assert sorted(folder.glob(".*")) == []
-    return restored.read_bytes() == path.read_bytes()
+    assert sorted(folder.rglob(".*")) == []
+    files = (path.name, *format_.companions(path))
+    return all((places[2] / file).read_bytes() == (folder / file).read_bytes() for file in files)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -134,6 +141,18 @@ def save_png(
         writer = png.Writer(shape[1], shape[0], greyscale=channels == 1, alpha=alpha, bitdepth=bits, **options)
         writer.write(file, array.reshape(shape[0], -1).tolist())
     return path
+
+
+def save_picture(
+    folder: Path, file: str = "image.jpg", mode: str = "L", shape: tuple[int, int] = (20, 18), **options: Any
+) -> Path:
+    """Written by Pillow; the numbers run smoothly, so that JPEG keeps what they show."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    grey = (rows * 9 + columns * 3 + 5).astype("uint8")
+    rgb = Image.fromarray(np.stack([grey, 255 - grey, grey // 2], -1))
+    picture = Image.fromarray(grey).convert(mode) if mode in ("L", "1", "LA") else rgb.convert(mode)
+    picture.save(folder / file, **options)
+    return folder / file
 
 
 def png_chunk(kind: bytes, data: bytes) -> bytes:

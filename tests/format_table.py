@@ -25,12 +25,14 @@ from format_samples import (
     save_nifti,
     save_npy,
     save_npz,
+    save_picture,
     save_png,
     save_tiff,
     set_element,
     with_chunk,
 )
 from generated_pages import page_between
+from PIL import Image
 
 from monai_salm.formats import FormatError, format_of
 
@@ -38,19 +40,20 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "formats.md"
 BEGIN, END = "<!-- tables: python tests/format_table.py -->", "<!-- end of tables -->"
 Make = Callable[[Path], Path]
 # Files that are packed come back with the same content; whether also byte for byte, the library decides that packs.
-PACKED = ("gz", "png", "npz", "deflated", "RLE", "JPEG")
+PACKED = ("gz", "png", "npz", "deflated", "RLE", "JPEG 2000 lossless")
 # What other libraries say, in brackets, changes with their versions.
 FOREIGN = re.compile(r"(damaged gzip|is damaged|a whole TIFF file|an .npz archive) \(.*?\)")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A file: its format, what it is in words, its type, how to make it."""
+    """A file: its format, what it is in words, its type, how to make it, whether the store keeps it whole."""
 
     format: str
     what: str
     dtype: str
     make: Make
+    kept: bool = False
 
     @property
     def label(self) -> str:
@@ -58,7 +61,7 @@ class Row:
 
     @property
     def is_packed(self) -> bool:
-        return any(word in f"{self.format} {self.what}" for word in PACKED)
+        return not self.kept and any(word in f"{self.format} {self.what}" for word in PACKED)
 
 
 def _nifti() -> Iterator[Row]:
@@ -107,6 +110,54 @@ def _png() -> Iterator[Row]:
         lambda f: with_chunk(save_png(f), *extra, tail=b"\r\n\0"),
     )
     yield Row("png", "grey, pixels in several chunks", "uint8", lambda f: save_png(f, shape=(50, 40), chunk_limit=100))
+    for depth in (1, 2, 4):
+        yield Row("png", f"grey, {depth} bits", "uint8", lambda f, d=depth: _bits(f, d), kept=True)
+    yield Row("png", "palette", "uint8", lambda f: save_picture(f, "image.png", "P"), kept=True)
+    yield Row("png", "palette of greys", "uint8", lambda f: _palette(f), kept=True)
+    yield Row(
+        "png",
+        "palette, one colour transparent",
+        "uint8",
+        lambda f: save_picture(f, "image.png", "P", transparency=3),
+        kept=True,
+    )
+    yield Row("png", "grey, interlaced", "uint8", lambda f: save_png(f, interlace=True), kept=True)
+    yield Row("png", "RGB, interlaced", "uint8", lambda f: save_png(f, channels=3, interlace=True), kept=True)
+    yield Row("png", "grey, interlaced", "uint16", lambda f: save_png(f, "uint16", interlace=True), kept=True)
+    yield Row(
+        "png",
+        "grey, one colour transparent",
+        "uint8",
+        lambda f: with_chunk(save_png(f), png_chunk(b"tRNS", b"\0\1")),
+        kept=True,
+    )
+    yield Row(
+        "png", "a JPEG by the wrong name", "uint8", lambda f: save_picture(f, "image.png", format="JPEG"), kept=True
+    )
+
+
+def _pictures() -> Iterator[Row]:
+    for mode in ("L", "RGB", "CMYK"):
+        yield Row("jpeg", f"{mode}, becomes .png", "uint8", lambda f, m=mode: save_picture(f, mode=m), kept=True)
+    photograph = Image.Exif()
+    photograph[0x0112] = 6
+    yield Row(
+        "jpeg",
+        "RGB of a camera, turned, progressive, becomes .png",
+        "uint8",
+        lambda f: save_picture(f, mode="RGB", exif=photograph, dpi=(300, 300), progressive=True),
+        kept=True,
+    )
+    yield Row(
+        "jpeg", "a PNG by the wrong name, becomes .png", "uint8", lambda f: save_picture(f, format="PNG"), kept=True
+    )
+    for mode in ("L", "RGB"):
+        yield Row(
+            "jpeg2000", f"{mode}, becomes .png", "uint8", lambda f, m=mode: save_picture(f, "image.jp2", m), kept=True
+        )
+    yield Row("webp", "RGB, becomes .png", "uint8", lambda f: save_picture(f, "image.webp", "RGB"), kept=True)
+    yield Row("gif", "grey, becomes .png", "uint8", lambda f: save_picture(f, "image.gif"), kept=True)
+    yield Row("gif", "palette, becomes .png", "uint8", lambda f: save_picture(f, "image.gif", "P"), kept=True)
 
 
 def _tiff() -> Iterator[Row]:
@@ -180,7 +231,7 @@ def _dicom() -> Iterator[Row]:
     yield Row("dicom", "RGB, RLE", "uint8", lambda f: save_dicom(f, "RLE", bits=8, channels=3))
 
 
-READ: tuple[Row, ...] = (*_nifti(), *_png(), *_tiff(), *_numpy(), *_dicom())
+READ: tuple[Row, ...] = (*_nifti(), *_png(), *_pictures(), *_tiff(), *_numpy(), *_dicom())
 
 
 def _patched(path: Path, place: int, layout: str, *values: object) -> Path:
@@ -272,12 +323,14 @@ REFUSED: tuple[Row, ...] = (
     Row("nifti", "gzip cut off", "", lambda f: _cut(save_nifti(f))),
     Row("nifti", "gzip with wrong checksum", "", lambda f: _flipped(save_nifti(f), -6)),
     Row("nifti", "no NIfTI", "", lambda f: _written(f, "image.nii", b"hello")),
-    Row("png", "palette", "", _palette),
-    Row("png", "1 bit", "", lambda f: _bits(f, 1)),
-    Row("png", "4 bits", "", lambda f: _bits(f, 4)),
-    Row("png", "interlaced", "", lambda f: save_png(f, interlace=True)),
+    Row("png", "interlaced RGB of 16 bits", "", lambda f: save_png(f, "uint16", 3, interlace=True)),
     Row("png", "animated", "", lambda f: with_chunk(save_png(f), png_chunk(b"acTL", bytes(8)))),
-    Row("png", "transparent colour", "", lambda f: with_chunk(save_png(f), png_chunk(b"tRNS", bytes(2)))),
+    Row(
+        "png",
+        "transparent colour of 16 bits",
+        "",
+        lambda f: with_chunk(save_png(f, "uint16"), png_chunk(b"tRNS", bytes(2))),
+    ),
     Row("png", "unknown critical chunk", "", lambda f: with_chunk(save_png(f), png_chunk(b"CgBI", bytes(4)))),
     Row(
         "png",
@@ -290,7 +343,7 @@ REFUSED: tuple[Row, ...] = (
     Row("png", "one row too many declared", "", lambda f: _png_size(save_png(f), 5, 7)),
     Row("png", "cut off", "", lambda f: _cut(save_png(f))),
     Row("png", "wrong checksum", "", lambda f: _flipped(save_png(f), 45)),
-    Row("png", "no PNG", "", lambda f: _written(f, "image.png", b"hello")),
+    Row("png", "no picture", "", lambda f: _written(f, "image.png", b"hello")),
     Row("tiff", "deflate", "", lambda f: save_tiff(f, compression="zlib")),
     Row("tiff", "LZW", "", lambda f: save_tiff(f, compression="lzw")),
     Row("tiff", "JPEG", "", lambda f: save_tiff(f, compression="jpeg")),
@@ -332,8 +385,16 @@ REFUSED: tuple[Row, ...] = (
     Row("dicom", "cut off", "", lambda f: _cut(save_dicom(f))),
     Row("dicom", "deflate cut off", "", lambda f: _cut(save_dicom(f, "deflated"), 20)),
     Row("dicom", "no preamble", "", lambda f: _written(f, "image.dcm", b"hello")),
-    Row("JPEG", "any", "", lambda f: _written(f, "image.jpg", b"\xff\xd8")),
-    Row("JPEG 2000", "any", "", lambda f: _written(f, "image.jp2", b"")),
+    Row("jpeg", "cut off", "", lambda f: _cut(save_picture(f), 40)),
+    Row("jpeg", "no picture", "", lambda f: _written(f, "image.jpg", b"hello")),
+    Row("jpeg", "empty", "", lambda f: _written(f, "image.jpg", b"")),
+    Row(
+        "jpeg",
+        "pointer of Git LFS",
+        "",
+        lambda f: _written(f, "image.jpg", b"version https://git-lfs.github.com/spec/v1\n"),
+    ),
+    Row("gif", "animated", "", lambda f: _animated(f)),
 )
 
 
@@ -347,6 +408,12 @@ def _png_size(path: Path, width: int, height: int) -> Path:
 def _bilevel(folder: Path) -> Path:
     tifffile.imwrite(folder / "image.tif", np.zeros((8, 8), bool), photometric="minisblack", metadata=None)
     return folder / "image.tif"
+
+
+def _animated(folder: Path) -> Path:
+    first, second = (Image.fromarray(np.full((4, 4), value, "uint8")) for value in (1, 200))
+    first.save(folder / "image.gif", save_all=True, append_images=[second])
+    return folder / "image.gif"
 
 
 def _tiff_cut(folder: Path) -> Path:
@@ -380,7 +447,7 @@ def _read_table(folder: Path) -> Iterator[str]:
         place.mkdir()
         path = row.make(place)
         round_trip(format_of(path), path, place)
-        back = "content" if row.is_packed else "every byte"
+        back = "every byte (kept)" if row.kept else "content" if row.is_packed else "every byte"
         shape = str(format_of(path).read(path).shape)
         groups.setdefault((row.format, row.what, shape, back), []).append(row.dtype)
     yield "| format | file | image | type | comes back |"

@@ -18,7 +18,6 @@ from layout_samples import (
     refer_to,
     save_dicom,
 )
-from PIL import Image
 
 from monai_salm.generate.precompute import precompute
 from monai_salm.layouts import detect
@@ -33,7 +32,7 @@ def cut(path: Path, size: int) -> None:
 
 def spoiled_images(root: Path) -> set[str]:
     build_image_folder(root, classes=("a", "b", "c"))
-    Image.new("L", (8, 7)).save(root / "a" / "photo.jpg")
+    (root / "a" / "photo.jpg").write_bytes(b"\xff\xd8\xff")
     whole = (root / "b/b0.png").read_bytes()
     (root / "b/b0.png").write_bytes(whole + whole)
     for name in ("c0", "c1"):
@@ -47,7 +46,7 @@ def spoiled_table(root: Path) -> set[str]:
         ["image,label", "gone,1", "photo.jpg,0", "a,0", "b,1", "images/c.png,0", "images/d.png,", "images/e.png,n/a"],
         images="abcde",
     )
-    Image.new("L", (8, 7)).save(root / "photo.jpg")
+    (root / "photo.jpg").write_bytes(b"\xff\xd8\xff")
     cut(root / "images/c.png", 60)
     return {"gone", "photo.jpg", "images/c.png", "images/d.png", "images/e.png"}
 

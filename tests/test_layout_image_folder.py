@@ -118,13 +118,21 @@ def test_an_empty_folder_has_no_train(tmp_path: Path) -> None:
         open_layout(save_text(tmp_path / "x.txt", ""), "image_folder")
 
 
-def test_a_jpeg_is_a_case_that_cannot_be_used(tmp_path: Path) -> None:
+def test_a_jpeg_is_a_case_as_any_other(tmp_path: Path) -> None:
     build_image_folder(tmp_path)
-    Image.new("L", (8, 8)).save(tmp_path / "ok" / "photo.jpg")
+    Image.new("L", (8, 8), 7).save(tmp_path / "ok" / "photo.jpg")
     data = detect(tmp_path)
     assert data.dataset().names[-1] == data.units()[-1].name == "ok/photo.jpg"
+    assert (data.dataset()[-1]["image"] == 7).all()
+    assert data.units()[-1].published == ("ok/photo.png",)
+
+
+def test_a_damaged_jpeg_is_a_case_that_cannot_be_used(tmp_path: Path) -> None:
+    build_image_folder(tmp_path)
+    save_text(tmp_path / "ok" / "photo.jpg", "\xff\xd8")
+    data = detect(tmp_path)
     for ask in (data.units()[-1].read, data.units()[-1].keepsake):
-        with pytest.raises(FormatError, match=r"photo\.jpg.*JPEG.*convert"):
+        with pytest.raises(FormatError, match=r"photo\.jpg.*no picture.*get the file again"):
             ask(tmp_path)
     assert [data.dataset()[index]["label"] for index in range(4)] == [0, 0, 1, 1]
 

@@ -80,7 +80,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "nothing.db").write_bytes(b"")
     np.save(root / "channels.npy", rng.integers(0, 256, (6, 16, 14)).astype(np.uint8))
     (root / "nothing_yet").mkdir()
-    for file in ("flat/1.png", "photographs/benign/1.jpg", "photographs/malignant/2.jpg"):
+    for file in ("flat/1.png",):
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (16, 14)).astype(np.uint8)).save(root / file)
     (root / "labels.csv").write_text("name,label\n")
@@ -171,7 +171,6 @@ MISTAKES: dict[str, Callable[[], Any]] = {
     "A folder in place of the data set": lambda: make("scans"),
     "An empty folder": lambda: open_layout("nothing_yet"),
     "Images without labels": lambda: open_layout("flat"),
-    "JPEG files": lambda: make(open_layout("photographs").dataset()),
 }
 
 

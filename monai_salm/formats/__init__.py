@@ -6,15 +6,29 @@ from pathlib import Path
 
 from monai_salm.formats.base import Array, FormatError, ImageFormat
 from monai_salm.formats.dicom import Dicom
-from monai_salm.formats.lossy import why_lossy
 from monai_salm.formats.nifti import Nifti
 from monai_salm.formats.npy import Npy
 from monai_salm.formats.npz import Npz, NpzArchive
-from monai_salm.formats.png import Png
+from monai_salm.formats.png import Gif, Jpeg, Jpeg2000, Png, WebP
 from monai_salm.formats.tiff import Tiff
 
 # DICOM comes last: where no name fits, it looks into the file, since DICOM files often have no suffix.
-FORMATS: dict[str, ImageFormat] = {format_.name: format_ for format_ in (Nifti(), Png(), Tiff(), Npy(), Npz(), Dicom())}
+FORMATS: dict[str, ImageFormat] = {
+    format_.name: format_
+    for format_ in (Nifti(), Png(), Jpeg(), Jpeg2000(), WebP(), Gif(), Tiff(), Npy(), Npz(), Dicom())
+}
+#: All suffixes, the longest first.
+SUFFIXES: tuple[str, ...] = tuple(
+    sorted(
+        {suffix for format_ in FORMATS.values() for suffix in format_.suffixes},
+        key=lambda suffix: (-len(suffix), suffix),
+    )
+)
+
+
+def format_named(file: str) -> ImageFormat | None:
+    """The format of a file by its name alone; the file need not exist."""
+    return next((format_ for format_ in FORMATS.values() if file.lower().endswith(format_.suffixes)), None)
 
 
 def find_format(path: Path) -> ImageFormat | None:
@@ -26,16 +40,23 @@ def format_of(path: Path) -> ImageFormat:
     """The format of a file by its name, for DICOM also by its first bytes.
 
     Raises:
-        FormatError: if no format here has such files, or if their compression would destroy noise.
+        FormatError: if no format here has such files.
     """
     found = find_format(path)
     if found is None:
-        lossy = why_lossy(path)
-        if lossy is not None:
-            raise FormatError(f"{path}: {lossy}")
         known = ", ".join(suffix for format_ in FORMATS.values() for suffix in format_.suffixes)
         raise FormatError(f"{path}: not a format this version reads ({known}); convert it first")
     return found
 
 
-__all__ = ["FORMATS", "Array", "FormatError", "ImageFormat", "NpzArchive", "find_format", "format_of"]
+__all__ = [
+    "FORMATS",
+    "SUFFIXES",
+    "Array",
+    "FormatError",
+    "ImageFormat",
+    "NpzArchive",
+    "find_format",
+    "format_named",
+    "format_of",
+]

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import ClassVar, TypeAlias
 
 import numpy as np
+import zstandard
 from numpy.typing import NDArray
 
+from monai_salm._files import atomic_file
 from monai_salm.noise.units import Units
 
 Array: TypeAlias = NDArray[np.generic]
@@ -29,10 +31,16 @@ class ImageFormat(ABC):
     suffixes: ClassVar[tuple[str, ...]]
     #: Whether images of 8 bits with two axes are pictures, which are seen from 0 to 255.
     pictures: ClassVar[bool] = False
+    #: Suffix of the protected files, where files of this one cannot carry noise; None where the name stays.
+    published: ClassVar[str | None] = None
 
     def matches(self, path: Path) -> bool:
         """Whether a file is of this format, by its name."""
         return path.name.lower().endswith(self.suffixes)
+
+    def companions(self, path: Path) -> tuple[str, ...]:
+        """Names of the files beside this one that are part of the image, such as a header; ``write`` writes them, too."""
+        return ()
 
     @abstractmethod
     def read(self, path: Path) -> Array:
@@ -90,9 +98,49 @@ class ImageFormat(ABC):
             protected: what ``write`` wrote.
             target: where the restored file goes; it appears only when whole.
             image: the original voxels, as ``read`` gave them.
-            keepsake: what ``keepsake`` gave for the original.
+            keepsake: what ``keepsake`` gave for the original; here the whole file, if it is not None.
         """
-        self.write(protected, target, image)
+        if keepsake is None:
+            self.write(protected, target, image)
+            return
+        with atomic_file(target) as file:
+            file.write(unpacked(keepsake, protected))
+
+
+def packed(content: bytes) -> bytes:
+    """A whole file as a keepsake."""
+    return zstandard.ZstdCompressor().compress(content)
+
+
+def unpacked(keepsake: bytes, path: Path) -> bytes:
+    """The inverse of ``packed``.
+
+    Args:
+        keepsake: what the store keeps.
+        path: the protected file, for messages.
+
+    Raises:
+        FormatError: if it is damaged.
+    """
+    try:
+        return zstandard.ZstdDecompressor().decompress(keepsake)
+    except zstandard.ZstdError as error:
+        raise FormatError(f"{path}: what the store keeps of the original is damaged ({error})") from error
+
+
+def what_it_is(start: bytes) -> str:
+    """What a file is that is no image at all; empty if that is not known.
+
+    Args:
+        start: its first bytes, all of them if they are few.
+    """
+    if not start:
+        return "it is empty (0 bytes); get the file again from its source"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is the pointer of Git LFS to an image, not the image itself; fetch the image (git lfs pull)"
+    if start.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
+        return "it is a web page, as a download that failed leaves it; get the file again from its source"
+    return ""
 
 
 def require_like(path: Path, shape: tuple[int, ...], dtype: np.dtype[np.generic], image: Array) -> None:

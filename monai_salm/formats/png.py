@@ -1,4 +1,4 @@
-"""PNG: the pixels are packed anew, alpha and all other chunks keep their bytes and order."""
+"""PNG: the pixels are packed anew, alpha and all other chunks keep their bytes and order; other pictures become PNG."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL.PngImagePlugin import PngImageFile
 
 from monai_salm._files import atomic_file
-from monai_salm.formats.base import Array, FormatError, ImageFormat, require_like
+from monai_salm.formats.base import Array, FormatError, ImageFormat, packed, require_like
 from monai_salm.formats.gzipped import MAX_RATIO
+from monai_salm.formats.pictures import as_png
 from monai_salm.formats.png_chunks import SIGNATURE, Chunk, filter_rows, split_chunks, unfilter
 
 # Colour type -> samples a pixel, alpha included.
@@ -26,7 +28,7 @@ _CRITICAL = (b"IHDR", b"IDAT", b"IEND", b"PLTE")
 # Chunk -> why a file with it is refused.
 _REFUSED = {
     b"acTL": "it is animated; store one image a file",
-    b"tRNS": "it declares a transparent colour, and noise would change which pixels are transparent; "
+    b"tRNS": "it declares a transparent colour of 16 bits, and noise would change which pixels are transparent; "
     "save it with an alpha channel or without transparency",
 }
 
@@ -36,11 +38,15 @@ _MAX_TAIL = 16
 
 @dataclass(frozen=True)
 class _Png:
-    """A parsed file: its chunks, what follows them, and its pixels with alpha, ``(h, w, samples)``."""
+    """A parsed file: its chunks, what follows them, and its pixels with alpha, ``(h, w, samples)``.
+
+    ``whole`` is the file itself where it is written in another form than it has: other formats, palettes, few bits.
+    """
 
     chunks: Sequence[Chunk]
     tail: bytes
     pixels: NDArray[np.uint8] | NDArray[np.uint16]
+    whole: bytes | None = None
 
     @property
     def colours(self) -> int:
@@ -50,14 +56,17 @@ class _Png:
 
 
 class Png(ImageFormat):
-    """``.png`` files of 8 or 16 bits, grey or colour, with or without alpha, which is kept and never part of the image.
+    """``.png`` files, grey or colour, with or without alpha, which is kept and never part of the image.
+
+    Palettes, fewer than 8 bits, interlacing and transparent colours become plain grey or RGB of 8 bits, with alpha where there
+    is transparency; so does a picture of another format that is called .png. ``keepsake`` is the whole file then.
 
     Images are ``(1, h, w)`` or ``(3, h, w)``, rows first as stored. MONAI's ``PILReader`` swaps the spatial axes and puts
     channels last, so noise made on what it loads does not fit the file.
     """
 
     name = "png"
-    suffixes = (".png",)
+    suffixes: ClassVar[tuple[str, ...]] = (".png",)
     pictures = True
 
     def read(self, path: Path) -> Array:
@@ -77,6 +86,45 @@ class Png(ImageFormat):
         digest.update(struct.pack(">I", before) + np.ascontiguousarray(png.pixels[..., png.colours :]).tobytes())
         digest.update(png.tail)
         return digest.digest()
+
+    def keepsake(self, source: Path) -> bytes | None:
+        whole = _load(source).whole
+        return None if whole is None else packed(whole)
+
+
+class Jpeg(Png):
+    """``.jpg`` files, which become PNG of the same pixels: JPEG would round the noise away.
+
+    Images are as Pillow decodes them, grey or RGB. ``keepsake`` is the whole file.
+    """
+
+    name = "jpeg"
+    suffixes = (".jpg", ".jpeg", ".jpe", ".jfif")
+    published = ".png"
+
+
+class Jpeg2000(Png):
+    """JPEG 2000 files, which become PNG as ``Jpeg`` does."""
+
+    name = "jpeg2000"
+    suffixes = (".jp2", ".j2k", ".jpf", ".jpx")
+    published = ".png"
+
+
+class WebP(Png):
+    """WebP files of one picture, which become PNG as ``Jpeg`` does."""
+
+    name = "webp"
+    suffixes = (".webp",)
+    published = ".png"
+
+
+class Gif(Png):
+    """GIF files of one picture, which become PNG as ``Jpeg`` does: 256 colours cannot hold the noise."""
+
+    name = "gif"
+    suffixes = (".gif",)
+    published = ".png"
 
 
 def _image(png: _Png) -> Array:
@@ -102,14 +150,41 @@ def _save(source: Path, target: Path, png: _Png, image: Array) -> None:
 
 
 def _load(path: Path) -> _Png:
-    """Parse a file and refuse what cannot carry noise."""
+    """Parse a file, bring it into plain form, and refuse what cannot carry noise."""
     try:
-        chunks, tail = split_chunks(path.read_bytes())
-        _check_chunks(chunks)
+        content = path.read_bytes()
+        whole = None if content[:8] == SIGNATURE else content
+        chunks, tail = split_chunks(content if whole is None else as_png(content))
         _check_tail(tail)
-        return _Png(chunks, tail, _decode(chunks))
+        if any(chunk.kind == b"acTL" for chunk in chunks):
+            raise ValueError(_REFUSED[b"acTL"])
+        if whole is None and _is_converted(chunks):
+            _check_sizes(chunks)
+            whole, chunks = content, split_chunks(as_png(content, chunks))[0]
+        _check_chunks(chunks)
+        return _Png(chunks, tail, _decode(chunks), whole)
     except (ValueError, zlib.error) as error:
         raise FormatError(f"{path}: {error}") from error
+
+
+def _is_converted(chunks: Sequence[Chunk]) -> bool:
+    """Whether the pixels become plain ones of 8 bits: Pillow keeps every bit of all but colours of 16 bits."""
+    header = chunks[0].data
+    if chunks[0].kind != b"IHDR" or len(header) != 13:
+        return False  # it is refused below
+    depth, colour, interlace = header[8], header[9], header[12]
+    transparent = any(chunk.kind == b"tRNS" for chunk in chunks) and colour in (0, 2, 3)
+    if depth == 16:
+        return interlace == 1 and colour == 0 and not transparent
+    return depth < 8 or colour == 3 or interlace == 1 or transparent
+
+
+def _check_sizes(chunks: Sequence[Chunk]) -> None:
+    """Memory is only taken for what the packed bytes can really hold."""
+    width, height = struct.unpack_from(">II", chunks[0].data)
+    size, held = width * height // 8, sum(len(chunk.data) for chunk in chunks if chunk.kind == b"IDAT")
+    if not width or not height or size > MAX_RATIO * held:
+        raise ValueError(f"its header declares {width} x {height} pixels, more than its {held} packed bytes can hold")
 
 
 def _check_chunks(chunks: Sequence[Chunk]) -> None:
@@ -155,14 +230,12 @@ def _decode(chunks: Sequence[Chunk]) -> NDArray[np.uint8] | NDArray[np.uint16]:
     width, height, depth, colour, packing, filtering, interlace = struct.unpack(">IIBBBBB", chunks[0].data)
     if not width or not height or packing or filtering or interlace > 1:
         raise ValueError(f"its header declares {width} x {height} pixels in an unknown way; it is damaged")
-    if colour == 3:
-        raise ValueError("it has a palette, whose numbers are no intensities; convert it to grey or RGB")
     if depth not in (8, 16) or colour not in _SAMPLES:
         raise ValueError(
             f"{depth}-bit samples of colour type {colour} are not supported; convert it to 8-bit grey or RGB"
         )
     if interlace:
-        raise ValueError("it is interlaced; save it without interlacing")
+        raise ValueError("it is interlaced with 16 bits and colours; save it without interlacing")
     samples, pixel = _SAMPLES[colour], _SAMPLES[colour] * depth // 8
     packed = b"".join(chunk.data for chunk in chunks if chunk.kind == b"IDAT")
     raw = _inflate(packed, height, 1 + width * pixel)

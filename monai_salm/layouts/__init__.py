@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 from monai_salm.formats import find_format
-from monai_salm.formats.lossy import why_lossy
 from monai_salm.layouts.base import TRAIN, ArchiveLayout, Case, CaseSequence, Edit, Layout, LayoutError
 from monai_salm.layouts.bids import Bids
 from monai_salm.layouts.csv_labels import CsvLabels
@@ -56,7 +55,7 @@ def _what_is_lacking(place: Path) -> str:
         inside = [path for path in place.iterdir() if not is_hidden(path.name)]
         if not inside:
             return "is an empty folder"
-        if any(path.is_file() and (find_format(path) or why_lossy(path)) for path in inside):
+        if any(path.is_file() and find_format(path) for path in inside):
             return (
                 "holds images, but nothing says what class they are of: put them into a folder for each class, or beside them "
                 "a CSV with a column of file names and one of labels. If it has another layout (docs/layouts.md), name it "

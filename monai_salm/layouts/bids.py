@@ -94,7 +94,8 @@ class Bids(FolderLayout):
         kind = self.content.get("DatasetType", "derivative" if done else "raw")
         entry = {"Name": "monai_salm", "Description": _DONE}
         content = {**self.content, "DatasetType": kind, "GeneratedBy": [*done, entry]}
-        return {_DESCRIPTION: (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()}
+        texts = super().rewritten_files(splits)
+        return {**texts, _DESCRIPTION: (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()}
 
     def _images(self, names: Sequence[BidsName]) -> list[BidsName]:
         counts = Counter(name.suffix for name in names)

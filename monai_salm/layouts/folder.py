@@ -14,6 +14,7 @@ from monai_salm.formats.base import Array, FormatError
 from monai_salm.layouts.base import TRAIN, Case, CaseSequence, Layout, LayoutError
 from monai_salm.layouts.classes import MAX_CLASS
 from monai_salm.layouts.files import is_file, is_hidden, walk, walk_folders
+from monai_salm.layouts.renaming import companions_of, renamed_texts, with_copies
 from monai_salm.layouts.units import BrokenUnit, ChannelFiles, ImageUnit
 from monai_salm.noise.units import Units
 from monai_salm.tasks import Classification, Segmentation, Task
@@ -63,7 +64,12 @@ class FolderLayout(Layout):
     ) -> None:
         self.root, self.listing, self.num_classes = root, tuple(listing), num_classes
         self.class_names, self.modalities = tuple(class_names), tuple(modalities)
-        self._cases = {split: tuple(found) for split, found in cases.items() if found}
+        units = with_copies(root, dict.fromkeys(case.unit for found in cases.values() for case in found))
+        self._cases = {
+            split: tuple(replace(case, unit=units[case.unit]) for case in found)
+            for split, found in cases.items()
+            if found
+        }
         self.folders()
         self._check_units()
         self._check_labels()
@@ -131,7 +137,8 @@ class FolderLayout(Layout):
     def label_files(self) -> tuple[str, ...]:
         """Files that hold label maps, relative to the root."""
         labels = (case.label for cases in self._cases.values() for case in cases)
-        return tuple(dict.fromkeys(label for label in labels if isinstance(label, str)))
+        found = tuple(dict.fromkeys(label for label in labels if isinstance(label, str)))
+        return found + companions_of(self.root, found)
 
     def all_files(self) -> tuple[str, ...]:
         return tuple(sorted(walk(self.root)))
@@ -146,7 +153,16 @@ class FolderLayout(Layout):
         Args:
             splits: whose images are protected.
         """
-        return {}
+        return renamed_texts(self.root, self.all_files(), self.renamed(splits))
+
+    def published_files(self, splits: Sequence[str] = (TRAIN,)) -> tuple[str, ...]:
+        """The files of the images of some splits as a protected copy has them."""
+        return tuple(dict.fromkeys(file for unit in self.units(splits) for file in unit.published))
+
+    def renamed(self, splits: Sequence[str] = (TRAIN,)) -> dict[str, str]:
+        """Files of images that have another name in a protected copy, with that name."""
+        pairs = (pair for unit in self.units(splits) for pair in zip(unit.files, unit.published, strict=True))
+        return {old: new for old, new in pairs if old != new}
 
     def unlisted(self) -> tuple[str, ...]:
         listed = {*self.image_files(self.splits), *self.label_files(), *self.listing}
@@ -204,7 +220,9 @@ class FolderLayout(Layout):
 
     def _largest_voxel(self) -> int:
         largest = 1
-        for file in self.label_files():
+        for file in dict.fromkeys(case.label for cases in self._cases.values() for case in cases):
+            if not isinstance(file, str):
+                continue
             try:
                 largest = max(largest, int(format_of(self.root / file).read(self.root / file).max()))
             except (FormatError, OSError):

@@ -6,8 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from monai_salm.formats import FORMATS, find_format
-from monai_salm.formats.lossy import why_lossy
+from monai_salm.formats import SUFFIXES, find_format
 from monai_salm.layouts.base import LayoutError
 from monai_salm.layouts.files import is_hidden
 
@@ -17,14 +16,13 @@ _FOLDERS = 2000
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file is an image, and not one that systems hide; also one in a format that cannot carry noise."""
-    return not is_hidden(path.name) and (find_format(path) is not None or why_lossy(path) is not None)
+    """Whether a file is an image, and not one that systems hide."""
+    return not is_hidden(path.name) and find_format(path) is not None
 
 
 def has_image_name(file: str) -> bool:
     """``is_image`` by the name alone, for files that need not exist."""
-    named = file.lower().endswith(tuple(suffix for suffix in _suffixes() if suffix))
-    return not is_hidden(file) and (named or why_lossy(Path(file)) is not None)
+    return not is_hidden(file) and file.lower().endswith(SUFFIXES)
 
 
 def is_dicom(path: Path) -> bool:
@@ -58,8 +56,8 @@ def some_files(root: Path, every: bool = False) -> Iterator[str]:
 def stem(file: str) -> str:
     """The name of a file without folders and without the suffix of its format: ``a/b.nii.gz`` -> ``b``."""
     name = PurePosixPath(file).name
-    for suffix in sorted(_suffixes(), key=len, reverse=True):
-        if suffix and name.lower().endswith(suffix):
+    for suffix in SUFFIXES:
+        if name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return name
 
@@ -101,7 +99,3 @@ class ImageIndex:
                 f"{where}: {text!r} fits {len(fits)} images: {fits[0]}, {fits[1]}{', ...' if fits[2:] else ''}; write the path"
             )
         return fits[0] if fits else None
-
-
-def _suffixes() -> list[str]:
-    return [suffix for format_ in FORMATS.values() for suffix in format_.suffixes]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from monai_salm.formats import format_of
 from monai_salm.formats.base import Array, FormatError
+from monai_salm.layouts.files import relative_path
 from monai_salm.noise.units import Units, joined
 
 
@@ -25,10 +26,29 @@ class ImageUnit(ABC):
     Args:
         name: of the case, unique in the data set.
         files: relative to the data set's root.
+        copies: the same files in a protected copy, where their names differ.
     """
 
     name: str
     files: tuple[str, ...]
+    copies: tuple[str, ...] = field(default=(), kw_only=True)
+
+    @property
+    def published(self) -> tuple[str, ...]:
+        """The files in a protected copy."""
+        return self.copies or self.files
+
+    def in_copy(self) -> ImageUnit:
+        """The unit as it is in a protected copy."""
+        return replace(self, files=self.published, copies=())
+
+    def originals(self, keepsake: bytes | None) -> tuple[str, ...]:
+        """The files that ``restore`` writes.
+
+        Args:
+            keepsake: of the original.
+        """
+        return self.files
 
     @abstractmethod
     def read(self, root: Path) -> Array:
@@ -89,15 +109,29 @@ class ImageUnit(ABC):
 
 @dataclass(frozen=True)
 class ChannelFiles(ImageUnit):
-    """An image in one file, or one file for each of its channels (groups of channels), in order."""
+    """An image in one file, or one file for each of its channels (groups of channels), in order.
+
+    Args:
+        beside: how many of the files, the last ones, are parts of others (headers, or the voxels of a header).
+    """
+
+    beside: int = field(default=0, kw_only=True)
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The files that data sets name, one for each channel."""
+        return self.files[: len(self.files) - self.beside]
+
+    def originals(self, keepsake: bytes | None) -> tuple[str, ...]:
+        return unpack_keepsakes(keepsake, self.images)[1] + self.files[len(self.images) :]
 
     def read(self, root: Path) -> Array:
         parts = self._parts(root)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def units(self, root: Path, image: Array) -> Units:
-        formats = [format_of(root / file) for file in self.files]
-        parts = [format_.units(root / file) for format_, file in zip(formats, self.files, strict=True)]
+        formats = [format_of(root / file) for file in self.images]
+        parts = [format_.units(root / file) for format_, file in zip(formats, self.images, strict=True)]
         if len(image) != len(parts) > 1:  # files of several channels each
             parts = [own for own, part in zip(parts, self._parts(root), strict=True) for _ in part]
         found = joined(parts)
@@ -105,33 +139,33 @@ class ChannelFiles(ImageUnit):
         return replace(found, picture=picture)
 
     def write(self, root: Path, output: Path, image: Array) -> None:
-        for file, part in self._split(root, image):
-            format_of(root / file).write(root / file, output / file, part)
+        for (file, part), copy in zip(self._split(root, image), self.published, strict=False):
+            format_of(root / file).write(root / file, output / copy, part)
 
     def rewrite(self, root: Path, output: Path, edit: Callable[[Array], Array]) -> None:
-        if len(self.files) > 1:
+        if len(self.images) > 1:
             super().rewrite(root, output, edit)
             return
-        file = self.files[0]
-        format_of(root / file).rewrite(root / file, output / file, edit)
+        file, copy = self.images[0], self.published[0]
+        format_of(root / file).rewrite(root / file, output / copy, edit)
 
     def differences(self, root: Path, other: Path) -> Iterator[str]:
-        for file in self.files:
-            for what in format_of(root / file).differences(root / file, other / file):
-                yield f"{file}: {what}"
+        for file, copy in zip(self.images, self.published, strict=False):
+            for what in format_of(root / file).differences(root / file, other / copy):
+                yield f"{copy}: {what}"
 
     def keepsake(self, root: Path) -> bytes | None:
-        kept = [format_of(root / file).keepsake(root / file) for file in self.files]
-        return pack_keepsakes(kept)
+        kept = [format_of(root / file).keepsake(root / file) for file in self.images]
+        return pack_keepsakes(kept, self.images if self.copies else ())
 
     def restore(self, root: Path, output: Path, image: Array, keepsake: bytes | None) -> None:
-        kept = unpack_keepsakes(keepsake, len(self.files))
-        for (file, part), own in zip(self._split(root, image), kept, strict=True):
-            format_of(root / file).restore(root / file, output / file, part, own)
+        kept, names = unpack_keepsakes(keepsake, self.images)
+        for (file, part), own, name in zip(self._split(root, image), kept, names, strict=True):
+            format_of(root / file).restore(root / file, output / name, part, own)
 
     def _parts(self, root: Path) -> list[Array]:
-        parts = [format_of(root / file).read(root / file) for file in self.files]
-        for file, part in zip(self.files, parts, strict=True):
+        parts = [format_of(root / file).read(root / file) for file in self.images]
+        for file, part in zip(self.images, parts, strict=True):
             if part.dtype != parts[0].dtype or part.shape[1:] != parts[0].shape[1:]:
                 raise FormatError(
                     f"case {self.name!r}: its channels differ: {root / file} is {part.dtype.name} {part.shape[1:]}, "
@@ -140,11 +174,11 @@ class ChannelFiles(ImageUnit):
         return parts
 
     def _split(self, root: Path, image: Array) -> Iterator[tuple[str, Array]]:
-        if len(self.files) == 1:
+        if len(self.images) == 1:
             yield self.files[0], image
             return
         start = 0
-        for file, part in zip(self.files, self._parts(root), strict=True):
+        for file, part in zip(self.images, self._parts(root), strict=True):
             yield file, image[start : start + len(part)]
             start += len(part)
 
@@ -185,28 +219,38 @@ class BrokenUnit(ImageUnit):
         raise FormatError(f"case {self.name!r}: {self.reason}")
 
 
-def pack_keepsakes(parts: list[bytes | None]) -> bytes | None:
-    """The keepsakes of a unit's files as one; None if all are None."""
+def pack_keepsakes(parts: Sequence[bytes | None], names: Sequence[str] = ()) -> bytes | None:
+    """The keepsakes of a unit's files as one; None if all are None.
+
+    Args:
+        parts: of each file.
+        names: of the original files, where those of the copy differ.
+    """
     if all(part is None for part in parts):
         return None
     sizes = [None if part is None else len(part) for part in parts]
-    return json.dumps(sizes).encode() + b"\n" + b"".join(part or b"" for part in parts)
+    return json.dumps([sizes, list(names)]).encode() + b"\n" + b"".join(part or b"" for part in parts)
 
 
-def unpack_keepsakes(packed: bytes | None, count: int) -> list[bytes | None]:
-    """The inverse of ``pack_keepsakes``.
+def unpack_keepsakes(packed: bytes | None, files: Sequence[str]) -> tuple[list[bytes | None], tuple[str, ...]]:
+    """The keepsakes of a unit's files, and the names of the originals.
+
+    Args:
+        packed: what ``pack_keepsakes`` gave.
+        files: the files in the protected copy.
 
     Raises:
-        FormatError: if it does not hold ``count`` parts.
+        FormatError: if it does not hold a part for each file.
+        LayoutError: if a name leads out of the data set.
     """
     if packed is None:
-        return [None] * count
+        return [None] * len(files), tuple(files)
     head, _, rest = packed.partition(b"\n")
-    sizes = json.loads(head)
-    if len(sizes) != count:
-        raise FormatError(f"the store keeps the headers of {len(sizes)} files for an image of {count} files")
+    sizes, names = json.loads(head)
+    if len(sizes) != len(files) or len(names) not in (0, len(files)):
+        raise FormatError(f"the store keeps the headers of {len(sizes)} files for an image of {len(files)} files")
     parts: list[bytes | None] = []
     for size in sizes:
         parts.append(None if size is None else rest[:size])
         rest = rest[size or 0 :]
-    return parts
+    return parts, tuple(relative_path(Path(), name, "the noise store") for name in names or files)

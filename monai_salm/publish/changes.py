@@ -52,11 +52,15 @@ class Protection:
         keepsake = unit.keepsake(root)
         unit.rewrite(root, output, lambda image: self.edit(unit.name, image))
         if keepsake is not None:
-            keep(self.store, {copy_key(output, unit.files): keepsake})
+            keep(self.store, {copy_key(output, unit.published): keepsake})
 
     def finished(self, unit: ImageUnit, root: Path, output: Path) -> bool:
         """Whether files that are there are all there is to an image: a kill may have come before its header was kept."""
-        return unit.keepsake(root) is None or kept(self.store, copy_key(output, unit.files)) is not None
+        return unit.keepsake(root) is None or kept(self.store, copy_key(output, unit.published)) is not None
+
+    def files(self, unit: ImageUnit, root: Path) -> tuple[str, ...]:
+        """The files that ``write`` writes."""
+        return unit.published
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,12 @@ class Removal:
     def finished(self, unit: ImageUnit, root: Path, output: Path) -> bool:
         """Whether files that are there are all there is to an image."""
         return True
+
+    def files(self, unit: ImageUnit, root: Path) -> tuple[str, ...]:
+        """The files that ``write`` writes."""
+        if not all((root / file).is_file() for file in unit.files):
+            return unit.files
+        return unit.originals(kept(self.store, copy_key(root, unit.files)))
 
 
 def _require_type(noise: Noise, image: Array, name: str) -> None:

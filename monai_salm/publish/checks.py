@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 from monai_salm._files import inside
 from monai_salm.formats.base import FormatError
 from monai_salm.layouts import LAYOUTS, TRAIN, ArchiveLayout, FolderLayout, Layout, LayoutError, open_layout
+from monai_salm.layouts.renaming import TEXTS
 from monai_salm.noise.digest import content_digest
 from monai_salm.publish.manifest import file_path, manifest_path, read_manifest, signature_path
 from monai_salm.publish.records import was_restored
@@ -201,7 +202,12 @@ def _require_own(target: Path, data: Layout) -> None:
 def _known_files(data: Layout) -> tuple[str, ...]:
     """All files that a copy may hold."""
     assert isinstance(data, FolderLayout)
-    return (*data.all_files(), data.manifest, signature_path(Path(data.manifest)).as_posix())
+    return (
+        *data.all_files(),
+        *data.published_files(data.splits),
+        data.manifest,
+        signature_path(Path(data.manifest)).as_posix(),
+    )
 
 
 def _require_no_store(data: Layout) -> None:
@@ -235,6 +241,27 @@ def repeated_warnings(data: Layout, store: NoiseStore, splits: Sequence[str]) ->
         return []
     more = f" and {len(found) - 3} more" if found[3:] else ""
     return [f"{len(found)} training images are in another split too, unprotected: {', '.join(found[:3])}{more}"]
+
+
+def renamed_warnings(renamed: Mapping[str, str], texts: Mapping[str, object]) -> list[str]:
+    """Images whose files have another format and name in the copy, and the texts that follow; that is for the owner to know.
+
+    Args:
+        renamed: old name to new name.
+        texts: names of the files that are written with other content.
+    """
+    if not renamed:
+        return []
+    old, new = next(iter(renamed.items()))
+    suffix, count = PurePosixPath(new).suffix.lstrip(".").upper(), len(renamed)
+    what = f"{count} images are" if count > 1 else "1 image is"
+    followed = sorted(file for file in texts if file.lower().endswith(TEXTS))
+    more = f" and {len(followed) - 3} more" if followed[3:] else ""
+    named = f" {', '.join(followed[:3])}{more} name the new files." if followed else ""
+    return [
+        f"{what} published as {suffix}, since the compression of the original format would destroy the noise: {old} is now {new}"
+        f"{', and so on' if count > 1 else ''}.{named} restore gives the original files back"
+    ]
 
 
 def require_no_strays(data: Layout, splits: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ from monai_salm.publish.checks import (
     PathLike,
     check_publishable,
     check_restorable,
+    renamed_warnings,
     repeated_warnings,
     unlisted_warnings,
     whole_path,
@@ -91,6 +92,8 @@ def publish(
     check_publishable(data, target, noises.path, splits=splits, overwrite=overwrite, sign_key=sign_key)
     warnings = [] if shard[0] else [*unlisted_warnings(data, noises), *repeated_warnings(data, noises, splits)]
     replaced = data.rewritten_files(splits) if isinstance(data, FolderLayout) else {}
+    if isinstance(data, FolderLayout) and not shard[0]:
+        warnings += renamed_warnings(data.renamed(splits), replaced)
 
     def finish(staging: Staging, failed: Mapping[str, str]) -> list[str]:
         for file in replaced:
@@ -147,7 +150,8 @@ def restore(
         return work.outcome({}, [], complete=True)
     check_restorable(data, target, noises, overwrite)
     record = record_of(noises, manifest_path(data))
-    never = {} if record is None else {name: why for name, why in record["failed"].items() if _is_absent(data, name)}
+    never = {} if record is None else {record["renamed"].get(name, name): why for name, why in record["failed"].items()}
+    never = {name: why for name, why in never.items() if _is_absent(data, name)}
     work = replace(work, absent=frozenset(never))
 
     def finish(staging: Staging, failed: Mapping[str, str]) -> list[str]:

@@ -36,6 +36,7 @@ class FolderCopy:
         staging: where the copy grows.
         units: the images that ``write`` handles.
         write: writes one image's files into ``staging.copy``; raises LeftOutError or FormatError for one that cannot be.
+        names: the files of an image in the copy.
         finished: whether an image whose files are there needs nothing else; asked of what an earlier call has written.
         replaced: files with other content in the copy; None leaves one out.
         stage: for the progress.
@@ -48,6 +49,7 @@ class FolderCopy:
     staging: Staging
     units: Sequence[ImageUnit]
     write: Callable[[ImageUnit], None]
+    names: Callable[[ImageUnit], tuple[str, ...]]
     finished: Callable[[ImageUnit], bool]
     replaced: Mapping[str, bytes | None]
     stage: str
@@ -73,7 +75,7 @@ class FolderCopy:
             self.report(Progress(self.stage, done, len(mine), _name(item)))
 
     def _done(self, item: ImageUnit | str) -> bool:
-        if not self.staging.holds(_files(item)):
+        if not self.staging.holds(self._files(item)):
             return False
         return isinstance(item, str) or self.finished(item)
 
@@ -81,7 +83,7 @@ class FolderCopy:
         """Why images (or other files) are not in the copy, by name; None while some are still to be done."""
         found = {}
         for item in self._items():
-            if not self.staging.holds(_files(item)):
+            if not self.staging.holds(self._files(item)):
                 reason = self.staging.failure(_name(item))
                 if reason is None:
                     return None
@@ -92,7 +94,7 @@ class FolderCopy:
         """Remove what an image of several files left when one of them failed."""
         for item in self._items():
             if _name(item) in failures:
-                for file in _files(item):
+                for file in self._files(item):
                     (self.staging.copy / file).unlink(missing_ok=True)
 
     def _items(self) -> list[ImageUnit | str]:
@@ -129,6 +131,9 @@ class FolderCopy:
         # An error of reading itself names no file.
         return not error.filename or not Path(os.fsdecode(error.filename)).is_relative_to(self.staging.folder)
 
+    def _files(self, item: ImageUnit | str) -> tuple[str, ...]:
+        return (item,) if isinstance(item, str) else self.names(item)
+
 
 def in_threads(work: Callable[[T], R], items: Sequence[T], jobs: int) -> Iterator[R]:
     """The results of some work, in the order of the items, done by several threads; the first error stops it.
@@ -155,7 +160,3 @@ def in_threads(work: Callable[[T], R], items: Sequence[T], jobs: int) -> Iterato
 
 def _name(item: ImageUnit | str) -> str:
     return item if isinstance(item, str) else item.name
-
-
-def _files(item: ImageUnit | str) -> tuple[str, ...]:
-    return (item,) if isinstance(item, str) else item.files

@@ -122,7 +122,7 @@ def manifest_problems(
     written = path.read_bytes()
     if written != _text(json.loads(written)):
         yield f"{path.name}: its text is not as it was written; publish again"
-    named = (root.name,) if root.is_file() else layout.image_files(splits)
+    named = layout.published_files(splits) if isinstance(layout, FolderLayout) else (root.name,)
     expected = {file for file in named if file in files or file not in left_out}
     for file in sorted(expected ^ set(files)):
         yield f"{path.name}: {'lacks' if file in expected else 'lists an unknown'} file {file}"

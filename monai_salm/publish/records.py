@@ -83,6 +83,7 @@ def record_copy(
         "files": digests_of(root, jobs, own_files(data)),
         "folders": list(data.folders()) if isinstance(data, FolderLayout) else [],
         "failed": dict(failed),
+        "renamed": data.renamed(splits) if isinstance(data, FolderLayout) else {},
         "job": job,
     }
     add_record(store, record)

@@ -151,7 +151,7 @@ class _Comparison:
         """Image files that the copy has not; ``run`` says so of each, unless it is known why."""
         if not isinstance(self.data, FolderLayout):
             return set()
-        return {file for file in self.data.image_files(self.splits) if not (self.target / file).exists()}
+        return {file for file in self.data.published_files(self.splits) if not (self.target / file).exists()}
 
     def _folder(self, data: FolderLayout) -> tuple[int, list[str]]:
         units = data.units(self.splits)
@@ -172,21 +172,23 @@ class _Comparison:
             self.report(Progress("verify", done, len(items), item if isinstance(item, str) else item.name))
         if self.shard[0] == 0:
             problems += self._additions(data)
-        there = [item for item in items if isinstance(item, ImageUnit) and (self.target / item.files[0]).exists()]
+        there = [item for item in items if isinstance(item, ImageUnit) and (self.target / item.published[0]).exists()]
         return len(there), problems
 
     def _unit_problems(self, unit: ImageUnit) -> Iterator[str]:
-        missing = [file for file in unit.files if not (self.target / file).is_file()]
+        missing = [file for file in unit.published if not (self.target / file).is_file()]
         if missing and unit.name in self.known and len(missing) == len(unit.files):
             return
         if missing:
             yield f"{missing[0]}: missing from the copy"
             return
         try:
-            found = list(self.rules.problems(unit.read(self.data.root), unit.read(self.target)))
+            found = list(self.rules.problems(unit.read(self.data.root), unit.in_copy().read(self.target)))
             found += unit.differences(self.data.root, self.target)
             yield from found
-            if not found and unit.keepsake(self.data.root) != kept(self.rules.store, copy_key(self.target, unit.files)):
+            if not found and unit.keepsake(self.data.root) != kept(
+                self.rules.store, copy_key(self.target, unit.published)
+            ):
                 yield "the store does not keep what the copy lacks of the original's header: is it the one that published it?"
         except (FormatError, OverflowError, OSError) as error:
             yield str(error)
@@ -210,7 +212,7 @@ class _Comparison:
     def _additions(self, data: FolderLayout) -> Iterator[str]:
         """What the copy has and the original has not."""
         own = {data.manifest, signature_path(Path(data.manifest)).as_posix()}
-        known = {*data.all_files(), *own}
+        known = {*data.all_files(), *data.published_files(self.splits), *own} - set(data.renamed(self.splits))
         folders = {*data.folders(), Path(data.manifest).parent.as_posix()}
         for path in sorted(self.target.rglob("*")):
             file = path.relative_to(self.target).as_posix()

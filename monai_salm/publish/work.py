@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -91,7 +92,7 @@ class Work:
         if not isinstance(self.data, FolderLayout):
             return (self.target.name,)  # an archive is known by the name it has in its place
         units = self.data.units(self.splits)
-        return tuple(dict.fromkeys(file for unit in units if unit.name not in failed for file in unit.files))
+        return tuple(dict.fromkeys(file for unit in units if unit.name not in failed for file in unit.published))
 
     def identity(self, job: Mapping[str, Any]) -> dict[str, Any]:
         """What tells this job from any other."""
@@ -159,9 +160,13 @@ class Work:
         def finished(unit: ImageUnit) -> bool:
             return change.finished(unit, data.root, staging.copy)
 
+        @cache
+        def names(unit: ImageUnit) -> tuple[str, ...]:
+            return change.files(unit, data.root)
+
         units = [unit for unit in data.units(self.handled) if unit.name not in self.absent]
         work = (self.stage, self.report, self.jobs, self.shard)
-        copy = FolderCopy(data, staging, units, write, finished, replaced, *work)
+        copy = FolderCopy(data, staging, units, write, names, finished, replaced, *work)
         copy.run()
         failed = copy.failures()
         if failed:

@@ -1,0 +1,180 @@
+"""Names of the files of a protected copy, where images change their format, and the texts that name them."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from monai_salm.formats import SUFFIXES, format_named
+from monai_salm.formats.base import FormatError
+from monai_salm.layouts.files import walk
+from monai_salm.layouts.units import ChannelFiles, ImageUnit
+
+#: Texts in which images may be named.
+TEXTS = (".csv", ".tsv", ".json", ".jsonl", ".txt", ".lst")
+_MAX_TEXT = 1 << 28
+# A string of JSON, or what stands between the delimiters of a table.
+_JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+_CELL = re.compile(r'"(?:[^"]|"")*"|[^\r\n\t,;|"]+')
+
+
+def with_copies(root: Path, units: Iterable[ImageUnit]) -> dict[ImageUnit, ImageUnit]:
+    """The units with the files that belong to theirs, and with the names that these have in a protected copy.
+
+    A file that changes its format keeps its stem. Where another file has that name, the new suffix is added to the old one.
+
+    Args:
+        root: folder of the data set.
+        units: of all splits.
+    """
+    taken: set[str] = set()
+    result = {}
+    for unit in units:
+        result[unit] = unit
+        if not isinstance(unit, ChannelFiles):
+            continue
+        formats = [format_named(file) for file in unit.files]
+        beside = tuple(dict.fromkeys(_companions(root, unit.files)))
+        copies = []
+        for file, format_ in zip(unit.files, formats, strict=True):
+            if format_ is None or format_.published is None:
+                copies.append(file)
+                continue
+            taken = taken or {name.lower() for name in walk(root)}
+            copies.append(_free_name(file, format_.published, taken))
+        changed = tuple(copies) != unit.files
+        result[unit] = replace(
+            unit,
+            files=unit.files + beside,
+            copies=(*copies, *beside) if changed else (),
+            beside=len(beside),
+        )
+    return result
+
+
+def _companions(root: Path, files: Sequence[str]) -> Iterator[str]:
+    """Files beside some others that are part of them; what cannot be read says so when the image is read."""
+    for file in files:
+        format_ = format_named(file)
+        if format_ is None:
+            continue
+        try:
+            for name in format_.companions(root / file):
+                yield (PurePosixPath(file).parent / name).as_posix()
+        except (FormatError, OSError):
+            continue
+
+
+def companions_of(root: Path, files: Iterable[str]) -> tuple[str, ...]:
+    """Files beside some others, label maps say, that are part of them."""
+    return tuple(dict.fromkeys(_companions(root, tuple(files))))
+
+
+def _free_name(file: str, suffix: str, taken: set[str]) -> str:
+    own = next(own for own in SUFFIXES if file.lower().endswith(own))
+    name = file[: -len(own)] + suffix
+    while name.lower() in taken:
+        name = (file if name == file[: -len(own)] + suffix else name[: -len(suffix)] + "_") + suffix
+    taken.add(name.lower())
+    return name
+
+
+def renamed_texts(root: Path, files: Iterable[str], renamed: Mapping[str, str]) -> dict[str, bytes]:
+    """Tables, JSON and lists that name renamed images, with the new names; all else in them keeps its bytes.
+
+    Args:
+        root: folder of the data set.
+        files: of the data set.
+        renamed: old name to new name, relative to the root.
+    """
+    if not renamed:
+        return {}
+    index = _Endings(renamed)
+    result = {}
+    for file in files:
+        path = root / file
+        if file.lower().endswith(TEXTS) and path.stat().st_size <= _MAX_TEXT:
+            content = path.read_bytes()
+            new = _renamed(content, file.lower().endswith((".json", ".jsonl")), index)
+            if new != content:
+                result[file] = new
+    return result
+
+
+def _renamed(content: bytes, is_json: bool, index: _Endings) -> bytes:
+    encoding = "utf-16-le" if content[:2] == b"\xff\xfe" else "utf-16-be" if content[:2] == b"\xfe\xff" else "utf-8"
+    errors = "surrogateescape" if encoding == "utf-8" else "surrogatepass"
+    try:
+        text = content.decode(encoding, errors)
+    except UnicodeDecodeError:
+        return content
+    if is_json:
+        return _JSON_STRING.sub(lambda found: _in_json(found[0], index), text).encode(encoding, errors)
+    return _in_cells(text, index).encode(encoding, errors)
+
+
+def _in_cells(text: str, index: _Endings) -> str:
+    def renamed(found: re.Match[str]) -> str:
+        cell = found[0]
+        if cell[0] != '"':
+            return index.renamed(cell)
+        new = index.renamed(cell[1:-1])
+        return f'"{_in_cells(cell[1:-1], index) if new == cell[1:-1] else new}"'
+
+    return _CELL.sub(renamed, text)
+
+
+def _in_json(literal: str, index: _Endings) -> str:
+    try:
+        value = json.loads(literal)
+    except ValueError:
+        return literal
+    new = index.renamed(value)
+    if new == value:
+        return literal
+    # What both have in common at the beginning stays as it is written, escapes and all.
+    same = next((n for n, pair in enumerate(zip(value, new, strict=False)) if pair[0] != pair[1]), len(value))
+    kept = literal[1 : len(literal) - 1 - len(value[same:])]
+    return f'"{kept}{new[same:]}"' if json.loads(f'"{kept}"') == value[:same] else json.dumps(new)
+
+
+class _Endings:
+    """Finds renamed files by the ends of their paths.
+
+    Args:
+        renamed: old name to new name, relative to the root.
+    """
+
+    def __init__(self, renamed: Mapping[str, str]) -> None:
+        self._by_name: dict[str, list[tuple[tuple[str, ...], str]]] = {}
+        for old, new in renamed.items():
+            parts = PurePosixPath(_plain(old)).parts
+            self._by_name.setdefault(parts[-1], []).append((parts[:-1], new))
+
+    def renamed(self, text: str) -> str:
+        """A text with the new name of the one file that it names; as it is if it names none, or may name several."""
+        bare = text.strip()
+        if not bare.lower().endswith(SUFFIXES):
+            return text
+        folders, _, name = _plain(bare.replace("\\", "/")).rpartition("/")
+        own = tuple(part for part in folders.split("/") if part not in ("", "."))
+        fits = {new for parts, new in self._by_name.get(name, []) if _agree(own, parts)}
+        if len(fits) != 1:
+            return text
+        new = PurePosixPath(fits.pop()).name
+        at = text.rindex(bare) + max(bare.rfind("/"), bare.rfind("\\")) + 1
+        return text[:at] + new + text[text.rindex(bare) + len(bare) :]
+
+
+def _agree(own: tuple[str, ...], parts: tuple[str, ...]) -> bool:
+    """Whether a path as a text has it and the folders of a file agree as far as both go, from the end."""
+    both = min(len(own), len(parts))
+    return not both or own[-both:] == parts[-both:]
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
