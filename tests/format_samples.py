@@ -110,12 +110,13 @@ def save_nifti(
     order: str = "<",
     scaling: tuple[float, float] | None = None,
     tail: bytes = b"",
+    comment: bytes = b"kept as it is",
 ) -> Path:
     """With an extension and an oblique affine."""
     affine = np.array([[0.9, 0.1, 0, -7], [-0.1, 1.1, 0, 5], [0, 0, 2.5, 3], [0, 0, 0, 1]])
     kind = nibabel.Nifti1Image if version == 1 else nibabel.Nifti2Image
     image = kind(random_array(dtype, shape), affine, kind.header_class(endianness=order), dtype=np.dtype(dtype))
-    image.header.extensions.append(Nifti1Extension("comment", b"kept as it is"))
+    image.header.extensions.append(Nifti1Extension("comment", comment))
     content = bytearray(image.to_bytes() + tail)
     if scaling is not None:
         place, layout = (112, "ff") if version == 1 else (176, "dd")
@@ -123,6 +124,22 @@ def save_nifti(
     path = folder / f"image{suffix}"
     path.write_bytes(gzip.compress(content, 9, mtime=12345) if suffix == ".nii.gz" else content)
     return path
+
+
+def save_nifti_colours(folder: Path, samples: int) -> Path:
+    """RGB or RGBA voxels."""
+    kind = np.dtype([(name, "u1") for name in "RGBA"[:samples]])
+    voxels = random_array("uint8", (5, 4, 3, samples)).view(kind)[..., 0]
+    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), folder / "image.nii")
+    return folder / "image.nii"
+
+
+def save_pair(folder: Path, dtype: str = "int16", kind: Any = nibabel.Nifti1Pair, suffix: str = ".img") -> Path:
+    """Header and voxels in two files."""
+    header = kind.header_class()
+    header.set_data_dtype(np.dtype(dtype))
+    nibabel.save(kind(random_array(dtype, (5, 4, 3)), np.diag([1, 2, 3, 1.0]), header), folder / f"image{suffix}")
+    return folder / f"image{suffix}"
 
 
 def save_png(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import png
 import tifffile
@@ -23,8 +24,10 @@ from format_samples import (
     round_trip,
     save_dicom,
     save_nifti,
+    save_nifti_colours,
     save_npy,
     save_npz,
+    save_pair,
     save_picture,
     save_png,
     save_tiff,
@@ -90,6 +93,45 @@ def _nifti() -> Iterator[Row]:
             "int16",
             lambda f, s=suffix: save_nifti(f, suffix=s, tail=b"?"),
         )
+
+    yield Row(
+        "nifti",
+        "3D, .nii.gz that is not packed",
+        "int16",
+        lambda f: _renamed(save_nifti(f, suffix=".nii"), "image.nii.gz"),
+    )
+    yield Row("nifti", "3D, .nii that is packed, gz", "int16", lambda f: _renamed(save_nifti(f), "image.nii"))
+    yield Row(
+        "nifti",
+        "3D, .nii, extension of 900 bytes",
+        "int16",
+        lambda f: save_nifti(f, suffix=".nii", comment=b"<x/>" * 225),
+    )
+    yield Row(
+        "nifti",
+        "7D, further axes of 1, .nii",
+        "int16",
+        lambda f: save_nifti(f, shape=(5, 4, 3, 1, 1, 2, 1), suffix=".nii"),
+    )
+    yield Row("nifti", "3D, RGB24, .nii", "uint8", lambda f: save_nifti_colours(f, 3))
+    yield Row("nifti", "3D, RGBA32, .nii", "uint8", lambda f: save_nifti_colours(f, 4))
+    for dtype in types:
+        yield Row("nifti_pair", "3D, .img with .hdr", dtype, lambda f, d=dtype: save_pair(f, d))
+    yield Row("nifti_pair", "3D, .img with .hdr, NIfTI-2", "int16", lambda f: save_pair(f, kind=nibabel.Nifti2Pair))
+    yield Row(
+        "nifti_pair", "3D, .img with .hdr, Analyze 7.5", "int16", lambda f: save_pair(f, kind=nibabel.AnalyzeImage)
+    )
+    yield Row(
+        "nifti_pair",
+        "3D, .img with .hdr, SPM99",
+        "float32",
+        lambda f: save_pair(f, "float32", nibabel.Spm99AnalyzeImage),
+    )
+    yield Row("nifti_pair", "3D, .img.gz with .hdr.gz", "int16", lambda f: save_pair(f, suffix=".img.gz"))
+
+
+def _renamed(path: Path, name: str) -> Path:
+    return path.rename(path.with_name(name))
 
 
 def _png() -> Iterator[Row]:
@@ -313,7 +355,6 @@ def _nii(folder: Path) -> Path:
 
 
 REFUSED: tuple[Row, ...] = (
-    Row("nifti", "RGB voxels", "", lambda f: _patched(_nii(f), 70, "<hh", 128, 24)),
     Row("nifti", "complex voxels", "", lambda f: _patched(_nii(f), 70, "<hh", 32, 64)),
     Row("nifti", "6D", "", lambda f: save_nifti(f, shape=(2, 2, 2, 1, 2, 2))),
     Row("nifti", "5D, two time steps", "", lambda f: save_nifti(f, shape=(2, 2, 2, 2, 2))),
@@ -323,6 +364,16 @@ REFUSED: tuple[Row, ...] = (
     Row("nifti", "gzip cut off", "", lambda f: _cut(save_nifti(f))),
     Row("nifti", "gzip with wrong checksum", "", lambda f: _flipped(save_nifti(f), -6)),
     Row("nifti", "no NIfTI", "", lambda f: _written(f, "image.nii", b"hello")),
+    Row("nifti", "empty", "", lambda f: _written(f, "image.nii.gz", b"")),
+    Row(
+        "nifti",
+        "pointer of Git LFS",
+        "",
+        lambda f: _written(f, "image.nii.gz", b"version https://git-lfs.github.com/spec/v1\n"),
+    ),
+    Row("nifti", "web page", "", lambda f: _written(f, "image.nii.gz", b"<!DOCTYPE html>")),
+    Row("nifti_pair", "no header", "", lambda f: _written(f, "image.img", bytes(120))),
+    Row("nifti_pair", "cut off", "", lambda f: _cut(save_pair(f))),
     Row("png", "interlaced RGB of 16 bits", "", lambda f: save_png(f, "uint16", 3, interlace=True)),
     Row("png", "animated", "", lambda f: with_chunk(save_png(f), png_chunk(b"acTL", bytes(8)))),
     Row(

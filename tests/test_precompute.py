@@ -115,7 +115,7 @@ BAD_CASES: dict[str, tuple[dict[str, Any], str]] = {
     "faint": ({"image": (GOOD / 64).astype("float32")}, r"would drown the image, whose values run from 0 to 0\.98"),
     "empty": ({"image": np.zeros((1, 0, 8), np.uint8)}, r"the image is empty, shape \(1, 0, 8\)"),
     "boolean": ({"image": GOOD > 30}, "got bool. A boolean image has no grey levels"),
-    "float64": ({"image": GOOD.astype("float64")}, "image dtype must be one of .*, got float64"),
+    "float16": ({"image": GOOD.astype("float16")}, "image dtype must be one of .*, got float16"),
     "bfloat16": ({"image": torch.from_numpy(GOOD).bfloat16()}, "bfloat16 is no stored type"),
     "complex": ({"image": GOOD.astype("complex64")}, "the image must hold numbers, got dtype complex64"),
     "text": ({"image": "liver.nii.gz"}, "the image must hold numbers, got dtype <U"),

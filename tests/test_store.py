@@ -49,10 +49,10 @@ WEIGHTS = {"layer.weight": torch.arange(6.0).view(2, 3), "count": torch.tensor(3
 
 def image_of(dtype: str, rng: np.random.Generator, shape: tuple[int, ...] = (1, 4, 5)) -> np.ndarray:
     """Values all over the type, but far enough from its ends to carry noise."""
-    if dtype == "float32":
+    if dtype.startswith("float"):
         image = rng.normal(0, 1, shape) * 10.0 ** rng.uniform(-44, 37, shape)
         image.flat[:4] = (0.0, -0.0, 1e-45, 3e38)
-        return image.astype(np.float32)
+        return image.astype(dtype)
     info = np.iinfo(dtype)
     return rng.integers(info.min + 8, info.max - 8, shape, dtype, endpoint=True)
 

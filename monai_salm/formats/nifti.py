@@ -1,32 +1,29 @@
-"""NIfTI-1 and NIfTI-2 in one file, plain or gzipped: voxels are edited in place, everything else keeps its bytes."""
+"""NIfTI-1 and NIfTI-2, and pairs of header and voxels, plain or gzipped; voxels are edited in place."""
 
 from __future__ import annotations
 
-import hashlib
-import io
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import nibabel
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
-from monai_salm._files import atomic_file
-from monai_salm.formats.base import Array, FormatError, ImageFormat, require_like
-from monai_salm.formats.gzipped import MAX_RATIO, GzipReader, pack
+from monai_salm.formats.base import Array, FormatError
+from monai_salm.formats.gzipped import pack
+from monai_salm.formats.in_place import InPlace, Opened, read_bounded, read_start
 from monai_salm.noise.units import Units
 
-# What may follow the voxels; more is no NIfTI writer's doing.
-_MAX_TRAILING = 1 << 24
-# Size of the header -> class, where its magic stands, the magic of a file that holds header and voxels together.
-_VERSIONS = {
-    348: (nibabel.Nifti1Header, slice(344, 348), b"n+1\0"),
-    540: (nibabel.Nifti2Header, slice(4, 12), b"n+2\0\r\n\x1a\n"),
+_HEADER = 540
+# Size of the header -> class, where its magic stands, the magic of one file, and of a pair.
+_VERSIONS: dict[int, tuple[Any, slice, bytes, bytes]] = {
+    348: (nibabel.Nifti1Header, slice(344, 348), b"n+1\0", b"ni1\0"),
+    540: (nibabel.Nifti2Header, slice(4, 12), b"n+2\0\r\n\x1a\n", b"ni2\0\r\n\x1a\n"),
 }
-_KINDS = {"V": "colour", "c": "complex", "b": "boolean"}
+_KINDS = {"c": "complex", "b": "boolean", "f": "extended-precision"}
+_COLOURS = (("R", "G", "B"), ("R", "G", "B", "A"))
 
 
 @dataclass(frozen=True)
@@ -35,150 +32,144 @@ class _Voxels:
 
     offset: int
     shape: tuple[int, ...]
-    dtype: np.dtype[np.generic]
+    dtype: np.dtype[Any]
 
     @property
     def end(self) -> int:
         return self.offset + math.prod(self.shape) * self.dtype.itemsize
 
     def view(self, content: bytearray) -> Array:
-        """The voxels as an array ``(x, y[, z[, channel]])`` or ``(x, y, z, 1, channel)`` that shares the content's memory."""
-        return np.ndarray(self.shape, self.dtype, buffer=content, offset=self.offset, order="F")
+        """The voxels as an array ``(channel, x, y[, z])`` that shares the content's memory."""
+        if self.dtype.names:  # colours; transparency is not part of the image
+            colours = (len(self.dtype.names), *self.shape)
+            return np.ndarray(colours, np.uint8, buffer=content, offset=self.offset, order="F")[:3]
+        return _channel_first(np.ndarray(self.shape, self.dtype, buffer=content, offset=self.offset, order="F"))
 
 
-class Nifti(ImageFormat):
-    """``.nii`` and ``.nii.gz`` files of rank 2, 3, 4 with channels last, or 5 with one time step and channels last.
+class Nifti(InPlace):
+    """``.nii`` and ``.nii.gz`` files of rank 2, 3, 4 with channels last, or more where all but one further axis are 1.
 
     Noise lives on the numbers as they are stored: a file whose header scales them on loading (``scl_slope``, ``scl_inter``)
-    keeps its scaling, and loaders apply it to image and noise alike. Axes are those of the file, ``(x, y, z)``.
+    keeps its scaling, and loaders apply it to image and noise alike. Axes are those of the file, ``(x, y, z)``. Whether a file
+    is gzipped its first bytes say, not its name.
     """
 
     name = "nifti"
     suffixes = (".nii", ".nii.gz")
 
-    def read(self, path: Path) -> Array:
-        content, voxels = _load(path)
-        return _image(voxels.view(content))
+    def open(self, path: Path) -> Opened:
+        found: list[_Voxels] = []
 
-    def write(self, source: Path, target: Path, image: Array) -> None:
-        content, voxels = _load(source)
-        _save(source, target, content, voxels, image)
+        def end(start: bytes) -> int:
+            found.append(_voxels(_header(start, path, pair=False), path))
+            return found[0].end
 
-    def rewrite(self, source: Path, target: Path, edit: Callable[[Array], Array]) -> None:
-        content, voxels = _load(source)
-        _save(source, target, content, voxels, edit(_image(voxels.view(content))))
+        content, gzipped = read_bounded(path, end, _HEADER)
+        return Opened(content, found[0].view(content), pack if gzipped else bytes)
 
     def native_unit(self, path: Path) -> tuple[float, str] | None:
         # The header names no unit of intensity; a slope of 1, or none, says nothing at all.
-        image: Any = nibabel.load(path)  # reads no voxels
-        slope = float(image.dataobj.slope)
+        slope = _scaling(self._header(path))[0]
         return None if slope == 1 else (slope, "units of the scaled file")
 
     def units(self, path: Path) -> Units:
-        image: Any = nibabel.load(path)  # reads no voxels
-        slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
-        zooms = tuple(float(size) for size in image.header.get_zooms()[:3])
+        header = self._header(path)
+        slope, intercept = _scaling(header)
+        zooms = tuple(float(size) for size in header.get_zooms()[:3])
         known = len(zooms) == 3 and all(math.isfinite(size) and size > 0 for size in zooms)
         return Units(slope=slope or 1.0, intercept=intercept, spacing=zooms if known else ())
 
-    def frame(self, path: Path) -> bytes:
-        content, voxels = _load(path)
-        digest = hashlib.sha256(memoryview(content)[: voxels.offset])
-        digest.update(memoryview(content)[voxels.end :])
-        return digest.digest()
+    def _header(self, path: Path) -> Any:
+        return _header(read_start(path, _HEADER), path, pair=False)
 
 
-def _gzipped(path: Path) -> bool:
-    return path.name.lower().endswith(".gz")
+class NiftiPair(Nifti):
+    """``.img`` files with their header in a ``.hdr`` beside them: NIfTI pairs and Analyze 7.5; images as of ``Nifti``."""
+
+    name = "nifti_pair"
+    suffixes = (".img", ".img.gz")
+
+    def companions(self, path: Path) -> tuple[str, ...]:
+        return (_header_of(path).name,)
+
+    def open(self, path: Path) -> Opened:
+        place = _header_of(path)
+        voxels = _voxels(self._header(path), place)
+        content, gzipped = read_bounded(path, lambda _: voxels.end, 2)
+        return Opened(content, voxels.view(content), pack if gzipped else bytes, {place.name: place.read_bytes()})
+
+    def _header(self, path: Path) -> Any:
+        place = _header_of(path)
+        return _header(read_start(place, _HEADER), place, pair=True)
+
+
+def _header_of(path: Path) -> Path:
+    """The header that belongs to an .img file."""
+    stem = path.name[: path.name.lower().rindex(".img")]
+    for suffix in (".hdr", ".HDR", ".hdr.gz", ".HDR.GZ"):
+        if (path.parent / f"{stem}{suffix}").is_file():
+            return path.parent / f"{stem}{suffix}"
+    raise FormatError(f"{path}: its header {stem}.hdr is missing; put it beside the file")
 
 
 def _channel_first(array: Array) -> Array:
     """``(x, y[, z])`` -> ``(1, x, y[, z])``, ``(x, y, z[, 1], channel)`` -> ``(channel, x, y, z)``, as MONAI loads them."""
-    if array.ndim == 5:
-        array = array[:, :, :, 0]
+    if array.ndim > 4:
+        array = array.reshape(*array.shape[:3], -1, order="F")
     return np.moveaxis(array, -1, 0) if array.ndim == 4 else array[None]
 
 
-def _image(stored: Array) -> Array:
-    """The stored voxels in their own memory, channel first, C order, native byte order."""
-    source = _channel_first(stored)
-    image = np.empty(source.shape, stored.dtype.newbyteorder("="))
-    _assign(image, source)
-    return image
+def _scaling(header: Any) -> tuple[float, float]:
+    """Slope and intercept; 1 and 0 where the header says nothing."""
+    try:
+        slope, intercept = header.get_slope_inter()
+    except (AttributeError, NotImplementedError):  # Analyze
+        return 1.0, 0.0
+    return float(1.0 if slope is None else slope), float(intercept or 0.0)
 
 
-def _assign(target: Array, source: Array) -> None:
-    """``target[...] = source``, plane by plane: from first axis fastest to last axis fastest it is three times as fast."""
-    for row in range(target.shape[2]):
-        target[:, :, row] = source[:, :, row]
-
-
-def _save(source: Path, target: Path, content: bytearray, voxels: _Voxels, image: Array) -> None:
-    """Put the image where the voxels stand in ``content`` and write that."""
-    stored = _channel_first(voxels.view(content))
-    require_like(source, stored.shape, stored.dtype, image)
-    _assign(stored, image)
-    with atomic_file(target) as file:
-        file.write(pack(content) if _gzipped(target) else content)
-
-
-def _load(path: Path) -> tuple[bytearray, _Voxels]:
-    """The whole decompressed file and where its voxels are.
-
-    Gzip is read to its end, so that its checksum is compared; memory grows only with bytes that are really there.
-    """
-    size, most = path.stat().st_size, 1
-    with open(path, "rb") as plain:
-        file: BinaryIO | GzipReader = plain
-        if _gzipped(path):
-            file, most = GzipReader(path), MAX_RATIO
-        content = bytearray(file.read(540))
-        voxels = _parse(bytes(content), path)
-        if voxels.end > size * most:
-            raise FormatError(
-                f"{path}: the header declares {voxels.dtype.name} {voxels.shape}, {voxels.end} bytes, more than the file "
-                f"of {size} bytes can hold; it is cut off or damaged"
-            )
-        content += file.read(max(0, voxels.end + _MAX_TRAILING + 1 - len(content)))
-    if len(content) < voxels.end:
-        raise FormatError(
-            f"{path}: cut off, {len(content)} bytes of the {voxels.end} that its header declares; get it again from its source"
-        )
-    if len(content) > voxels.end + _MAX_TRAILING:
-        raise FormatError(f"{path}: more than {_MAX_TRAILING} bytes follow the voxels; the header is damaged")
-    return content, voxels
-
-
-def _parse(start: bytes, path: Path) -> _Voxels:
-    """Read the header and refuse what cannot carry noise."""
+def _header(start: bytes, path: Path, pair: bool) -> Any:
+    """The header of a file, or an error that says what is wrong with it."""
     sizes = {int.from_bytes(start[:4], "little"), int.from_bytes(start[:4], "big")} & set(_VERSIONS)
     if not sizes:
         raise FormatError(f"{path}: not a NIfTI file (its first bytes are {start[:4].hex() or 'missing'})")
-    header_class, place, magic = _VERSIONS[sizes.pop()]
-    if start[place] != magic:
+    size = sizes.pop()
+    header_class, place, single, double = _VERSIONS[size]
+    if not pair and start[place] != single:
         raise FormatError(
-            f"{path}: its magic is {start[place]!r}; only NIfTI with header and voxels in one file is read, "
-            "not .hdr/.img pairs or Analyze"
+            f"{path}: its magic is {start[place]!r}: it is the header of a pair, or Analyze; name the voxels .img and the header .hdr"
         )
+    if pair and size == 348 and start[place] not in (single, double):
+        header_class = nibabel.Spm99AnalyzeHeader
     try:
-        header = header_class.from_fileobj(io.BytesIO(start))  # type: ignore[no-untyped-call]
-        dtype = header.get_data_dtype()
-        voxels = _Voxels(int(header.get_data_offset()), tuple(map(int, header.get_data_shape())), dtype)
+        header = header_class(start[:size])
         # Only asked for, not used: where nibabel cannot tell the scaling, nobody can load the file.
-        header.get_slope_inter()
+        _scaling(header)
     except (HeaderDataError, ValueError, OverflowError, OSError) as error:
         raise FormatError(f"{path}: bad NIfTI header: {error}") from error
-    _check(voxels, len(header.binaryblock) + 4, path)
-    return voxels
+    return header
+
+
+def _voxels(header: Any, path: Path) -> _Voxels:
+    """Where the voxels are; refuses what cannot carry noise."""
+    try:
+        dtype = header.get_data_dtype()
+        found = _Voxels(int(header.get_data_offset()), tuple(map(int, header.get_data_shape())), dtype)
+    except (HeaderDataError, ValueError, OverflowError) as error:
+        raise FormatError(f"{path}: bad NIfTI header: {error}") from error
+    least = 0 if path.name.lower().endswith((".hdr", ".hdr.gz")) else len(header.binaryblock) + 4
+    _check(found, least, path)
+    return found
 
 
 def _check(voxels: _Voxels, least_offset: int, path: Path) -> None:
     kind, dtype = voxels.dtype.kind, voxels.dtype
-    if kind not in "iuf" or dtype.itemsize > 8:
-        what = _KINDS.get(kind, "extended-precision")
+    coloured = dtype.names in _COLOURS
+    if not coloured and (kind not in "iuf" or dtype.itemsize > 8):
+        what = _KINDS.get(kind, "compound")
         raise FormatError(f"{path}: {what} voxels ({dtype}) are not supported; store plain integers or float32")
-    rank = len(voxels.shape)
-    if rank not in (2, 3, 4, 5) or min(voxels.shape) < 1 or (rank == 5 and voxels.shape[3] != 1):
+    rank, further = len(voxels.shape), [size for size in voxels.shape[3:] if size != 1]
+    if rank < 2 or min(voxels.shape) < 1 or len(further) > 1 or (coloured and (rank > 3 and further)):
         raise FormatError(
             f"{path}: shape {voxels.shape} is not (x, y), (x, y, z), (x, y, z, channel) or (x, y, z, 1, channel); "
             "split it into files of such a shape"

@@ -18,10 +18,12 @@ import torch
 from monai_salm._blocks import blocks, in_threads
 from monai_salm.noise.units import Array
 
-INTEGER_GRIDS = ("uint8", "int8", "uint16", "int16", "int32")
-GRIDS = (*INTEGER_GRIDS, "float32")
+INTEGER_GRIDS = ("uint8", "int8", "uint16", "int16", "int32", "uint32", "int64", "uint64")
+GRIDS = (*INTEGER_GRIDS, "float32", "float64")
 # Integers up to 2**24 are exact in float32, the type in which noise is optimised.
 _EXACT_FLOAT32 = 2**24
+# Up to here float64, in which budgets are reckoned, holds every integer, and a neighbour of each.
+_LARGEST_LONG = 2**52
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def make_grid(
         ValueError: for a type that cannot carry noise, or a budget below one step, which would vanish on saving.
     """
     if dtype not in GRIDS:
-        hint = "Convert the image to float32 or int32, whichever holds its values"
+        hint = "Convert the image to float32 or float64"
         if dtype == "bool":
             hint = "A boolean image has no grey levels to hide noise in"
         raise ValueError(f"image dtype must be one of {', '.join(GRIDS)}, got {dtype}. {hint}")
@@ -114,6 +116,10 @@ def make_grid(
         raise ValueError(
             f"epsilon {epsilon:.6g} of its window, {min(carrying):g} wide, is {budget:.3g} stored units, below one step of "
             f"{dtype}: the noise would vanish on saving. {_larger(quantum / min(carrying))}"
+        )
+    if dtype in ("int64", "uint64") and largest >= _LARGEST_LONG:
+        raise ValueError(
+            f"the window reaches to {largest:.3g}; 64-bit integers are protected up to 2**52. Store floats"
         )
     if max(max_codes) >= _EXACT_FLOAT32:
         raise ValueError(
@@ -145,6 +151,8 @@ def apply_codes(image: Array, codes: Array, quantum: float, grid: str | None = N
     floats = np.issubdtype(image.dtype, np.floating)
     step = image.dtype.type(quantum) if floats else _whole(quantum, image.dtype)
     bounds = _range(grid or image.dtype.name) if grid or not floats else None
+    if image.dtype == np.uint64:  # which NumPy adds to signed numbers as floats
+        return _apply_unsigned(image, codes, quantum)
     wide = np.int32 if image.dtype.itemsize <= 2 and codes.dtype.itemsize <= 2 and abs(quantum) <= 2**14 else np.int64
     flat, flat_codes = np.ascontiguousarray(image).reshape(-1), np.ascontiguousarray(codes).reshape(-1)
     total = np.empty(image.shape, image.dtype)
@@ -168,6 +176,15 @@ def apply_codes(image: Array, codes: Array, quantum: float, grid: str | None = N
 
     in_threads(add, blocks(flat.size), flat.size)
     return total
+
+
+def _apply_unsigned(image: Array, codes: Array, quantum: float) -> Array:
+    """``apply_codes`` to unsigned numbers of 64 bits, in the signed numbers of the same bits."""
+    signed = np.ascontiguousarray(image).view(np.int64)
+    total = apply_codes(signed, codes, quantum)
+    if ((signed < 0) != (total < 0)).any():
+        raise OverflowError(f"image + noise leaves the range of {image.dtype}: the noise was made for another image")
+    return total.view(np.uint64)
 
 
 def apply_codes_tensor(image: torch.Tensor, codes: torch.Tensor, quantum: float) -> torch.Tensor:
