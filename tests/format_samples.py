@@ -15,6 +15,7 @@ import nibabel
 import numpy as np
 import png
 import pydicom
+import SimpleITK
 import tifffile
 from nibabel.nifti1 import Nifti1Extension
 from PIL import Image
@@ -140,6 +141,39 @@ def save_pair(folder: Path, dtype: str = "int16", kind: Any = nibabel.Nifti1Pair
     header.set_data_dtype(np.dtype(dtype))
     nibabel.save(kind(random_array(dtype, (5, 4, 3)), np.diag([1, 2, 3, 1.0]), header), folder / f"image{suffix}")
     return folder / f"image{suffix}"
+
+
+def save_by_itk(
+    folder: Path,
+    file: str,
+    dtype: str = "int16",
+    shape: Sequence[int] = (5, 4, 3),
+    packed: bool = False,
+    channels: int = 1,
+) -> Path:
+    """NRRD or MetaImage, written by SimpleITK; ``shape`` is ``(x, y[, z])``."""
+    array = random_array(dtype, (*shape[::-1], *([channels] if channels > 1 else [])))
+    image = SimpleITK.GetImageFromArray(array, isVector=channels > 1)
+    image.SetSpacing([0.5, 2.0, 3.0][: len(shape)])
+    image.SetMetaData("note", "kept")
+    SimpleITK.WriteImage(image, str(folder / file), useCompression=packed)
+    return folder / file
+
+
+def save_nrrd_text(folder: Path, *lines: str, data: bytes = bytes(range(60)), file: str = "image.nrrd") -> Path:
+    """An NRRD file of 5 x 4 x 3 bytes, or of what the lines say."""
+    own = {line.split(":")[0] for line in lines}
+    usual = ("type: uint8", "dimension: 3", "sizes: 5 4 3", "encoding: raw", "endian: little")
+    text = "\n".join(["NRRD0004", "# by hand", *(line for line in usual if line.split(":")[0] not in own), *lines])
+    (folder / file).write_bytes(text.encode() + b"\n\n" + data)
+    return folder / file
+
+
+def save_mgh(folder: Path, dtype: str = "int16", file: str = "image.mgz", frames: int = 1) -> Path:
+    """Written by nibabel."""
+    shape = (5, 4, 3, frames) if frames > 1 else (5, 4, 3)
+    nibabel.save(nibabel.MGHImage(random_array(dtype, shape), np.diag([1, 2, 3, 1.0])), folder / file)
+    return folder / file
 
 
 def save_png(

@@ -22,11 +22,14 @@ from format_samples import (
     png_chunk,
     read_dicom,
     round_trip,
+    save_by_itk,
     save_dicom,
+    save_mgh,
     save_nifti,
     save_nifti_colours,
     save_npy,
     save_npz,
+    save_nrrd_text,
     save_pair,
     save_picture,
     save_png,
@@ -128,6 +131,54 @@ def _nifti() -> Iterator[Row]:
         lambda f: save_pair(f, "float32", nibabel.Spm99AnalyzeImage),
     )
     yield Row("nifti_pair", "3D, .img.gz with .hdr.gz", "int16", lambda f: save_pair(f, suffix=".img.gz"))
+
+
+def _volumes() -> Iterator[Row]:
+    types = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64")
+    for format_, suffix in (("nrrd", ".nrrd"), ("meta_image", ".mha")):
+        for dtype in types:
+            yield Row(format_, f"3D, {suffix}", dtype, lambda f, d=dtype, s=suffix: save_by_itk(f, f"image{s}", d))
+            yield Row(
+                format_,
+                f"3D, {suffix}, packed, gz",
+                dtype,
+                lambda f, d=dtype, s=suffix: save_by_itk(f, f"image{s}", d, packed=True),
+            )
+            yield Row(
+                format_, f"2D, {suffix}", dtype, lambda f, d=dtype, s=suffix: save_by_itk(f, f"image{s}", d, (5, 4))
+            )
+        yield Row(
+            format_,
+            f"3D, {suffix}, 3 channels",
+            "float32",
+            lambda f, s=suffix: save_by_itk(f, f"image{s}", "float32", channels=3),
+        )
+        yield Row(
+            format_,
+            f"2D, {suffix}, RGB",
+            "uint8",
+            lambda f, s=suffix: save_by_itk(f, f"image{s}", "uint8", (5, 4), channels=3),
+        )
+    yield Row("nrrd", "3D, .nhdr with .raw", "int16", lambda f: save_by_itk(f, "image.nhdr"))
+    yield Row("nrrd", "3D, .nhdr with .raw.gz", "int16", lambda f: save_by_itk(f, "image.nhdr", packed=True))
+    yield Row(
+        "nrrd",
+        "3D, big-endian",
+        "int16",
+        lambda f: save_nrrd_text(f, "type: short", "endian: big", data=bytes(range(120))),
+    )
+    yield Row(
+        "nrrd",
+        "2D, channels last",
+        "uint8",
+        lambda f: save_nrrd_text(f, "kinds: domain domain RGB-color", "sizes: 5 4 3"),
+    )
+    yield Row("meta_image", "3D, .mhd with .raw", "int16", lambda f: save_by_itk(f, "image.mhd"))
+    yield Row("meta_image", "3D, .mhd with .zraw, gz", "int16", lambda f: save_by_itk(f, "image.mhd", packed=True))
+    for dtype in ("uint8", "int16", "int32", "float32"):
+        yield Row("mgh", "3D, .mgz", dtype, lambda f, d=dtype: save_mgh(f, d))
+        yield Row("mgh", "3D, .mgh", dtype, lambda f, d=dtype: save_mgh(f, d, "image.mgh"))
+    yield Row("mgh", "4D, .mgh", "float32", lambda f: save_mgh(f, "float32", "image.mgh", 2))
 
 
 def _renamed(path: Path, name: str) -> Path:
@@ -273,7 +324,7 @@ def _dicom() -> Iterator[Row]:
     yield Row("dicom", "RGB, RLE", "uint8", lambda f: save_dicom(f, "RLE", bits=8, channels=3))
 
 
-READ: tuple[Row, ...] = (*_nifti(), *_png(), *_pictures(), *_tiff(), *_numpy(), *_dicom())
+READ: tuple[Row, ...] = (*_nifti(), *_volumes(), *_png(), *_pictures(), *_tiff(), *_numpy(), *_dicom())
 
 
 def _patched(path: Path, place: int, layout: str, *values: object) -> Path:
@@ -374,6 +425,20 @@ REFUSED: tuple[Row, ...] = (
     Row("nifti", "web page", "", lambda f: _written(f, "image.nii.gz", b"<!DOCTYPE html>")),
     Row("nifti_pair", "no header", "", lambda f: _written(f, "image.img", bytes(120))),
     Row("nifti_pair", "cut off", "", lambda f: _cut(save_pair(f))),
+    Row("nrrd", "text", "", lambda f: save_nrrd_text(f, "encoding: ascii")),
+    Row("nrrd", "four axes in space", "", lambda f: save_nrrd_text(f, "sizes: 5 2 2 3", "dimension: 4")),
+    Row("nrrd", "voxels elsewhere", "", lambda f: save_nrrd_text(f, "data file: ../image.raw", file="image.nhdr")),
+    Row("nrrd", "voxels in several files", "", lambda f: save_nrrd_text(f, "data file: LIST", file="image.nhdr")),
+    Row("nrrd", "voxels missing", "", lambda f: save_nrrd_text(f, "data file: image.raw", file="image.nhdr")),
+    Row("nrrd", "size that lies", "", lambda f: save_nrrd_text(f, "sizes: 50000 40000 30000")),
+    Row("nrrd", "size that lies, gzip", "", lambda f: save_nrrd_text(f, "sizes: 50000 40000 30000", "encoding: gzip")),
+    Row("nrrd", "damaged gzip", "", lambda f: save_nrrd_text(f, "encoding: gzip")),
+    Row("nrrd", "no NRRD", "", lambda f: _written(f, "image.nrrd", b"hello")),
+    Row("meta_image", "cut off", "", lambda f: _cut(save_by_itk(f, "image.mha"))),
+    Row("meta_image", "packed, cut off", "", lambda f: _cut(save_by_itk(f, "image.mha", packed=True))),
+    Row("meta_image", "no MetaImage", "", lambda f: _written(f, "image.mha", b"hello")),
+    Row("mgh", "cut off", "", lambda f: _cut(save_mgh(f, "uint8", "image.mgh"), 30)),
+    Row("mgh", "no MGH", "", lambda f: _written(f, "image.mgh", b"hello")),
     Row("png", "interlaced RGB of 16 bits", "", lambda f: save_png(f, "uint16", 3, interlace=True)),
     Row("png", "animated", "", lambda f: with_chunk(save_png(f), png_chunk(b"acTL", bytes(8)))),
     Row(

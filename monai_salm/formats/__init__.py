@@ -6,16 +6,34 @@ from pathlib import Path
 
 from monai_salm.formats.base import Array, FormatError, ImageFormat
 from monai_salm.formats.dicom import Dicom
+from monai_salm.formats.meta_image import MetaImage
+from monai_salm.formats.mgh import Mgh
 from monai_salm.formats.nifti import Nifti, NiftiPair
 from monai_salm.formats.npy import Npy
 from monai_salm.formats.npz import Npz, NpzArchive
+from monai_salm.formats.nrrd import Nrrd
 from monai_salm.formats.png import Gif, Jpeg, Jpeg2000, Png, WebP
 from monai_salm.formats.tiff import Tiff
 
 # DICOM comes last: where no name fits, it looks into the file, since DICOM files often have no suffix.
 FORMATS: dict[str, ImageFormat] = {
     format_.name: format_
-    for format_ in (Nifti(), NiftiPair(), Png(), Jpeg(), Jpeg2000(), WebP(), Gif(), Tiff(), Npy(), Npz(), Dicom())
+    for format_ in (
+        Nifti(),
+        NiftiPair(),
+        Nrrd(),
+        MetaImage(),
+        Mgh(),
+        Png(),
+        Jpeg(),
+        Jpeg2000(),
+        WebP(),
+        Gif(),
+        Tiff(),
+        Npy(),
+        Npz(),
+        Dicom(),
+    )
 }
 #: All suffixes, the longest first.
 SUFFIXES: tuple[str, ...] = tuple(

@@ -14,6 +14,8 @@ MAX_RATIO = 1032
 # 0.03 s. On real brains with noise runs only is even smaller than level 1: 0.200 to 0.208 and 0.285 to 0.301.
 LEVEL, _STRATEGY = 1, zlib.Z_RLE
 _WITH_HEADER = 31
+# Of gzip or zlib.
+_EITHER_HEADER = 47
 
 
 class GzipReader:
@@ -62,6 +64,29 @@ class GzipReader:
 
     def _damaged(self, what: str) -> FormatError:
         return FormatError(f"{self.path}: damaged gzip ({what}); get the file again from its source")
+
+
+def gunzip(packed: bytes, size: int, path: Path) -> bytes:
+    """Packed voxels, gzip or zlib, unpacked.
+
+    Args:
+        packed: to the end of the file.
+        size: what they must come to.
+        path: the file, for messages.
+
+    Raises:
+        FormatError: if they are damaged, or of another size.
+    """
+    inflate = zlib.decompressobj(_EITHER_HEADER)
+    try:
+        raw = inflate.decompress(packed, size + 1)
+    except zlib.error as error:
+        raise FormatError(f"{path}: damaged voxels ({error}); get the file again from its source") from error
+    if len(raw) != size or not inflate.eof:
+        raise FormatError(
+            f"{path}: its header declares {size} bytes of voxels, and it holds another number; it is damaged"
+        )
+    return raw
 
 
 def pack(content: bytes | bytearray) -> bytes:

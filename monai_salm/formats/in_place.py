@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,17 +27,15 @@ class Opened:
     Args:
         content: its bytes, not packed.
         image: the voxels ``(channel, *spatial)``, a view of the content in the stored byte order.
-        pack: packs the content as the file has it.
-        beside: other files that are part of it, by name, with their bytes; the content stands in ``data`` then.
-        data: name of the file that holds the content; empty for the file itself.
+        files: given the content, all files to write, by name; that of the file itself is empty.
+        header: what stands in other files than the content.
         whole: the file as it is, where its content is another form of it.
     """
 
     content: bytearray
     image: Array
-    pack: Callable[[bytearray], bytes | bytearray] = field(default=lambda content: content)
-    beside: Mapping[str, bytes] = field(default_factory=dict)
-    data: str = ""
+    files: Callable[[bytearray], Mapping[str, bytes | bytearray]] = field(default=lambda content: {"": content})
+    header: bytes = b""
     whole: bytes | None = None
 
 
@@ -64,10 +63,7 @@ class InPlace(ImageFormat):
     def frame(self, path: Path) -> bytes:
         opened = self.open(path)
         opened.image[...] = 0
-        digest = hashlib.sha256(opened.content)
-        for name, content in sorted(opened.beside.items()):
-            digest.update(b"\0" + content if name else content)
-        return digest.digest()
+        return hashlib.sha256(opened.content + opened.header).digest()
 
     def keepsake(self, source: Path) -> bytes | None:
         whole = self.open(source).whole
@@ -91,13 +87,14 @@ def _save(source: Path, target: Path, opened: Opened, image: Array) -> None:
     """Put the image where the voxels stand and write that, with the files beside it."""
     require_like(source, opened.image.shape, opened.image.dtype, image)
     _assign(opened.image, image)
-    packed_content = opened.pack(opened.content)
-    for name, content in {opened.data: packed_content, **opened.beside}.items():
+    for name, content in opened.files(opened.content).items():
         with atomic_file(target.parent / name if name else target) as file:
             file.write(content)
 
 
-def read_bounded(path: Path, size_of: Callable[[bytes], int], start: int) -> tuple[bytearray, bool]:
+def read_bounded(
+    path: Path, size_of: Callable[[bytes], int], start: int, plain: int | None = None
+) -> tuple[bytearray, bool]:
     """A whole file, plain or gzipped whatever its name says, read within bounds.
 
     Gzip is read to its end, so that its checksum is compared; memory grows only with bytes that are really there.
@@ -106,6 +103,7 @@ def read_bounded(path: Path, size_of: Callable[[bytes], int], start: int) -> tup
         path: the file.
         size_of: given the first bytes, how many the file must have at least.
         start: how many first bytes it needs.
+        plain: a file of this size is not packed, whatever its first bytes are.
 
     Returns:
         The content, and whether it was gzipped.
@@ -114,14 +112,12 @@ def read_bounded(path: Path, size_of: Callable[[bytes], int], start: int) -> tup
         FormatError: if it is damaged, or holds fewer bytes or many more.
     """
     size = path.stat().st_size
-    with open(path, "rb") as plain:
-        gzipped = plain.read(2) == _GZIP
-        plain.seek(0)
-        reader = GzipReader(path) if gzipped else plain
+    with open(path, "rb") as file:
+        gzipped = file.read(2) == _GZIP and size != plain
+        file.seek(0)
+        reader = GzipReader(path) if gzipped else file
         content = bytearray(reader.read(start))
-        reason = what_it_is(bytes(content))
-        if reason:
-            raise FormatError(f"{path}: {reason}")
+        _require_image(bytes(content), path)
         needed = size_of(bytes(content))
         if needed > size * (MAX_RATIO if gzipped else 1):
             raise FormatError(
@@ -146,7 +142,38 @@ def read_start(path: Path, size: int) -> bytes:
     with open(path, "rb") as plain:
         start = plain.read(size)
     content = GzipReader(path).read(size) if start[:2] == _GZIP else start
-    reason = what_it_is(content)
+    _require_image(content, path)
+    return content
+
+
+def _require_image(start: bytes, path: Path) -> None:
+    reason = what_it_is(start)
     if reason:
         raise FormatError(f"{path}: {reason}")
-    return content
+
+
+def plain_name(name: str, path: Path) -> str:
+    """The name of the file that a header says the voxels are in; it must be beside the header.
+
+    Raises:
+        FormatError: if it is elsewhere, or several.
+    """
+    if not name or name in (".", "..") or any(mark in name for mark in "/\\\0%") or name.split()[0].upper() == "LIST":
+        raise FormatError(f"{path}: its voxels are in {name!r}; put header and voxels into one file, or side by side")
+    return name
+
+
+def stored_view(
+    content: bytearray, offset: int, sizes: tuple[int, ...], dtype: np.dtype[Any], channels: int | None
+) -> Array:
+    """Voxels whose first axis runs fastest, as ``(channel, *spatial)``.
+
+    Args:
+        content: what they stand in.
+        offset: where they begin.
+        sizes: of all axes.
+        dtype: stored.
+        channels: the axis of channels; None where there is none.
+    """
+    stored = np.ndarray(sizes, dtype, buffer=content, offset=offset, order="F")
+    return stored[None] if channels is None else np.moveaxis(stored, channels, 0)

@@ -65,7 +65,7 @@ class Nifti(InPlace):
             return found[0].end
 
         content, gzipped = read_bounded(path, end, _HEADER)
-        return Opened(content, found[0].view(content), pack if gzipped else bytes)
+        return Opened(content, found[0].view(content), lambda new: {"": pack(new) if gzipped else new})
 
     def native_unit(self, path: Path) -> tuple[float, str] | None:
         # The header names no unit of intensity; a slope of 1, or none, says nothing at all.
@@ -95,8 +95,11 @@ class NiftiPair(Nifti):
     def open(self, path: Path) -> Opened:
         place = _header_of(path)
         voxels = _voxels(self._header(path), place)
-        content, gzipped = read_bounded(path, lambda _: voxels.end, 2)
-        return Opened(content, voxels.view(content), pack if gzipped else bytes, {place.name: place.read_bytes()})
+        content, gzipped = read_bounded(path, lambda _: voxels.end, 2, plain=voxels.end)
+        header = place.read_bytes()
+        return Opened(
+            content, voxels.view(content), lambda new: {"": pack(new) if gzipped else new, place.name: header}, header
+        )
 
     def _header(self, path: Path) -> Any:
         place = _header_of(path)

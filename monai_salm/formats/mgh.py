@@ -1,0 +1,51 @@
+"""FreeSurfer's MGH and MGZ; voxels are edited in place."""
+
+from __future__ import annotations
+
+import math
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from monai_salm.formats.base import FormatError
+from monai_salm.formats.gzipped import pack
+from monai_salm.formats.in_place import InPlace, Opened, read_bounded, read_start, stored_view
+from monai_salm.noise.units import Units
+
+_HEADER = 284
+_TYPES = {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2", 10: ">u2"}
+
+
+class Mgh(InPlace):
+    """``.mgh`` and ``.mgz`` volumes, ``(1, x, y, z)``, of several frames ``(frame, x, y, z)``."""
+
+    name = "mgh"
+    suffixes = (".mgh", ".mgz")
+
+    def open(self, path: Path) -> Opened:
+        def end(start: bytes) -> int:
+            sizes, dtype = _parse(start, path)
+            return _HEADER + math.prod(sizes) * dtype.itemsize
+
+        content, gzipped = read_bounded(path, end, _HEADER)
+        sizes, dtype = _parse(bytes(content[:_HEADER]), path)
+        image = stored_view(content, _HEADER, sizes, dtype, 3)
+        return Opened(content, image, lambda new: {"": pack(new) if gzipped else new})
+
+    def units(self, path: Path) -> Units:
+        start = read_start(path, _HEADER)
+        _parse(start, path)
+        good, *sides = struct.unpack_from(">h3f", start, 28)
+        known = good and all(math.isfinite(side) and side > 0 for side in sides)
+        return Units(spacing=tuple(sides) if known else ())
+
+
+def _parse(start: bytes, path: Path) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
+    """Sizes of the four axes, and the type."""
+    version, *sizes, code = struct.unpack_from(">6i", start) if len(start) == _HEADER else (0, 0, 0)
+    if version != 1:
+        raise FormatError(f"{path}: not an MGH file (its first bytes are {start[:4].hex()})")
+    if code not in _TYPES or min(sizes) < 1:
+        raise FormatError(f"{path}: voxels of type {code} and shape {tuple(sizes)} are not supported; save it as NIfTI")
+    return tuple(sizes), np.dtype(_TYPES[code])
