@@ -249,6 +249,16 @@ def _pictures() -> Iterator[Row]:
             "jpeg2000", f"{mode}, becomes .png", "uint8", lambda f, m=mode: save_picture(f, "image.jp2", m), kept=True
         )
     yield Row("webp", "RGB, becomes .png", "uint8", lambda f: save_picture(f, "image.webp", "RGB"), kept=True)
+    for mode in ("L", "RGB", "P", "1"):
+        yield Row("bmp", f"{mode}, becomes .png", "uint8", lambda f, m=mode: save_picture(f, "image.bmp", m), kept=True)
+    for mode, suffix in (("L", ".pgm"), ("RGB", ".ppm"), ("1", ".pbm")):
+        yield Row(
+            "netpbm",
+            f"{suffix}, becomes .png",
+            "uint8",
+            lambda f, m=mode, s=suffix: save_picture(f, f"image{s}", m),
+            kept=True,
+        )
     yield Row("gif", "grey, becomes .png", "uint8", lambda f: save_picture(f, "image.gif"), kept=True)
     yield Row("gif", "palette, becomes .png", "uint8", lambda f: save_picture(f, "image.gif", "P"), kept=True)
 
@@ -281,6 +291,7 @@ def _numpy() -> Iterator[Row]:
         yield Row("npy", "(x, y, z)", dtype, lambda f, d=dtype: save_npy(f, d))
         yield Row("npz", "(x, y, z), packed", dtype, lambda f, d=dtype: save_npz(f, d))
     yield Row("npy", "(h, w, 3)", "uint8", lambda f: save_npy(f, "uint8", (6, 5, 3)))
+    yield Row("npy", "(3, h, w)", "uint8", lambda f: save_npy(f, "uint8", (3, 18, 17)))
     yield Row("npy", "(x, y, z), first axis fastest", "int16", lambda f: save_npy(f, shape=(6, 5, 4), order="F"))
     yield Row("npy", "(x, y, z), big-endian", "int16", lambda f: save_npy(f, ">i2", (6, 5, 4)))
     yield Row("npz", "(x, y, z), stored", "int16", lambda f: save_npz(f, packed=False))

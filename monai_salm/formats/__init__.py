@@ -12,7 +12,7 @@ from monai_salm.formats.nifti import Nifti, NiftiPair
 from monai_salm.formats.npy import Npy
 from monai_salm.formats.npz import Npz, NpzArchive
 from monai_salm.formats.nrrd import Nrrd
-from monai_salm.formats.png import Gif, Jpeg, Jpeg2000, Png, WebP
+from monai_salm.formats.png import Bmp, Gif, Jpeg, Jpeg2000, Netpbm, Png, WebP
 from monai_salm.formats.tiff import Tiff
 
 # DICOM comes last: where no name fits, it looks into the file, since DICOM files often have no suffix.
@@ -29,6 +29,8 @@ FORMATS: dict[str, ImageFormat] = {
         Jpeg2000(),
         WebP(),
         Gif(),
+        Bmp(),
+        Netpbm(),
         Tiff(),
         Npy(),
         Npz(),

@@ -16,6 +16,8 @@ from numpy.lib import format as npy
 from monai_salm._files import atomic_file
 from monai_salm.formats.base import Array, FormatError, ImageFormat, require_like
 
+# A smaller array whose first axis is three may be a volume.
+_LEAST_PICTURE = 16
 #: The longest header NumPy itself accepts, and room to spare.
 MAX_HEADER = 1 << 16
 #: Shape, whether first axis fastest, type, and where the numbers start.
@@ -64,7 +66,7 @@ def view_numbers(raw: bytes | bytearray, what: str) -> Array:
 
 
 class NumpyImage(ImageFormat):
-    """An image as a NumPy array ``(h, w)``, ``(h, w, 3)`` (colour: three is not taken for a depth) or ``(x, y, z)``.
+    """An image as a NumPy array ``(h, w)``, ``(h, w, 3)``, ``(3, h, w)`` (colour, not a depth) or ``(x, y, z)``.
 
     MONAI's ``NumpyReader`` gives colour the shape of the file; load with ``channel_dim=-1`` to get what is read here.
     """
@@ -117,4 +119,8 @@ def _channel_first(array: Array, path: Path) -> Array:
         raise FormatError(f"{path}: {array.dtype.name} numbers are not supported; store integers or float32")
     if array.ndim not in (2, 3) or min(array.shape) < 1:
         raise FormatError(f"{path}: shape {array.shape} is not (h, w), (h, w, 3) or (x, y, z); store one image a file")
-    return np.moveaxis(array, -1, 0) if array.ndim == 3 and array.shape[-1] == 3 else array[None]
+    if array.ndim == 3 and array.shape[-1] == 3:
+        return np.moveaxis(array, -1, 0)
+    # Three slices of a volume are no more than three channels, as torch programs save them.
+    colours = array.ndim == 3 and array.shape[0] == 3 and min(array.shape[1:]) >= _LEAST_PICTURE
+    return array if colours else array[None]

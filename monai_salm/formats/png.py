@@ -119,6 +119,22 @@ class WebP(Png):
     published = ".png"
 
 
+class Bmp(Png):
+    """BMP files of any kind, which become PNG as ``Jpeg`` does."""
+
+    name = "bmp"
+    suffixes = (".bmp", ".dib")
+    published = ".png"
+
+
+class Netpbm(Png):
+    """PGM, PPM and PBM files, which become PNG as ``Jpeg`` does."""
+
+    name = "netpbm"
+    suffixes = (".pgm", ".ppm", ".pbm", ".pnm")
+    published = ".png"
+
+
 class Gif(Png):
     """GIF files of one picture, which become PNG as ``Jpeg`` does: 256 colours cannot hold the noise."""
 
