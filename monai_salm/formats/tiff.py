@@ -6,18 +6,22 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from monai_salm._files import atomic_file
-from monai_salm.formats.base import Array, FormatError, ImageFormat, require_like
+from monai_salm.formats.base import Array, FormatError, ImageFormat, packed, require_like
+from monai_salm.formats.gzipped import MAX_RATIO
 from monai_salm.formats.optional import require
 
-_TYPES = ("uint8", "int8", "uint16", "int16", "float32")
+_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 _MAX_PAGES = 1 << 16
+_PHOTOMETRIC = ("MINISWHITE", "MINISBLACK", "RGB")
+# Orientation, resolution and its unit, colour profile: what a compressed file keeps.
+_KEPT = (274, 282, 283, 296, 34675)
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,16 @@ class _Piece:
 
 @dataclass(frozen=True)
 class _Tiff:
-    """A parsed file: the pages' common shape ``(h, w, samples)`` and type, and the pieces of each page."""
+    """A parsed file: the pages' common shape ``(h, w, samples)`` and type, and the pieces of each page.
+
+    ``whole`` is the file as it is, where its pixels are compressed and the content is another form of it.
+    """
 
     content: bytearray
     shape: tuple[int, int, int]
     dtype: np.dtype[np.generic]
     pages: Sequence[Sequence[_Piece]]
+    whole: bytes | None = None
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -67,9 +75,10 @@ class _Tiff:
 class Tiff(ImageFormat):
     """``.tif`` and ``.tiff``: 8 and 16 bits and float32, grey and RGB, strips or tiles, not compressed.
 
-    Images are ``(1, h, w)``, ``(3, h, w)``, or for several grey pages of one kind ``(1, h, w, pages)``. Compressed files are
-    refused even where the compression is lossless: noisy strips are larger than the original ones, every offset in the file
-    would move, and offsets inside private tags cannot be found. Needs tifffile, the extra ``tiff``.
+    Images are ``(1, h, w)``, ``(3, h, w)``, or for several grey pages of one kind ``(1, h, w, pages)``. A compressed file is
+    written plain, with the tags that readers go by: noisy strips are larger than the original ones, every offset in the file
+    would move, and offsets inside private tags cannot be found. ``keepsake`` is the whole file then. Needs tifffile, the extra
+    ``tiff``.
     """
 
     name = "tiff"
@@ -91,6 +100,10 @@ class Tiff(ImageFormat):
         for stored, _ in tiff.parts():
             stored[...] = 0
         return hashlib.sha256(tiff.content).digest()
+
+    def keepsake(self, source: Path) -> bytes | None:
+        whole = _load(source).whole
+        return None if whole is None else packed(whole)
 
 
 def _image(tiff: _Tiff) -> Array:
@@ -114,12 +127,49 @@ def _load(path: Path) -> _Tiff:
     content = bytearray(path.read_bytes())
     try:
         with tifffile.TiffFile(io.BytesIO(content)) as tiff:
-            return _parse(tiff, content)
+            pages = list(tiff.pages)
+            if not pages or all(int(page.compression) == 1 for page in pages):
+                return _parse(tiff, content)
+            plain = bytearray(_plain(tifffile, tiff, pages, len(content)))
+        with tifffile.TiffFile(io.BytesIO(plain)) as tiff:
+            return replace(_parse(tiff, plain), whole=bytes(content))
     except FormatError as error:
         raise FormatError(f"{path}: {error}") from error
     # What tifffile raises on a damaged file is of many kinds.
     except Exception as error:
         raise FormatError(f"{path}: not a whole TIFF file ({type(error).__name__}: {error}); get it again") from error
+
+
+def _plain(tifffile: Any, tiff: Any, pages: Sequence[Any], size: int) -> bytes:
+    """The same pages without compression, with the tags that readers go by."""
+    _check_alone(tiff, pages)
+    first = pages[0]
+    declared = sum(int(page.size) * np.dtype(page.dtype or "u1").itemsize for page in pages)
+    if declared > MAX_RATIO * size:
+        raise FormatError(f"it declares {declared} bytes of pixels, more than a file of {size} bytes can hold")
+    if _named(first.photometric) not in (*_PHOTOMETRIC, "YCBCR"):
+        raise FormatError(
+            f"its colours are {_named(first.photometric)}, whose numbers are no intensities; convert it to grey or RGB"
+        )
+    tags = [
+        (code, first.tags[code].dtype, first.tags[code].count, first.tags[code].value)
+        for code in _KEPT
+        if code in first.tags
+    ]
+    options = {
+        "photometric": "rgb" if first.samplesperpixel == 3 else _named(first.photometric).lower(),
+        "planarconfig": "separate" if first.samplesperpixel == 3 and int(first.planarconfig) == 2 else None,
+        "description": first.description or None,
+        "metadata": None,
+        "software": False,
+        "extratags": [(code, int(kind), count, value, True) for code, kind, count, value in tags],
+    }
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer, byteorder=tiff.byteorder) as writer:
+        for page in pages:
+            array = page.asarray()
+            writer.write(array, contiguous=False, **options)
+    return buffer.getvalue()
 
 
 def _parse(tiff: Any, content: bytearray) -> _Tiff:
@@ -162,18 +212,13 @@ def _check_alone(tiff: Any, pages: Sequence[Any]) -> None:
 
 
 def _check_page(page: Any) -> None:
-    if int(page.compression) != 1:
-        raise FormatError(
-            f"its pixels are compressed ({_named(page.compression)}); compressed pixels with noise do not fit in their place. "
-            "Save it uncompressed, or as PNG"
-        )
     photometric = _named(page.photometric)
-    if photometric not in ("MINISWHITE", "MINISBLACK", "RGB"):
+    if photometric not in _PHOTOMETRIC:
         raise FormatError(f"its colours are {photometric}, whose numbers are no intensities; convert it to grey or RGB")
     if page.extrasamples or int(page.samplesperpixel) != (3 if photometric == "RGB" else 1):
         raise FormatError(f"it has {page.samplesperpixel} samples a pixel; remove alpha and other extra channels")
     if page.dtype is None or np.dtype(page.dtype).name not in _TYPES:
-        raise FormatError(f"its {page.bitspersample}-bit samples are not supported; store 8 or 16 bits or float32")
+        raise FormatError(f"its {page.bitspersample}-bit samples are not supported; store 8, 16 or 32 bits, or floats")
     if page.bitspersample != 8 * np.dtype(page.dtype).itemsize or int(page.fillorder) != 1:
         raise FormatError("its samples are packed bit by bit or in reversed bits; store whole bytes")
     if int(page.imagedepth) != 1:
