@@ -87,3 +87,20 @@ def test_npy_keeps_order_and_byte_order(tmp_path: Path, order: str) -> None:
     before, after = np.load(path), np.load(tmp_path / "b.npy")
     assert (after.dtype, after.flags.f_contiguous) == (before.dtype, order == "F")
     assert np.array_equal(after, with_noise(before))
+
+
+def test_a_compressed_file_keeps_what_readers_go_by(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tags = [(274, "H", 1, 6, True)]
+    path = save_tiff(
+        tmp_path, compression="lzw", description="kept", resolution=(300, 150), resolutionunit=3, extratags=tags
+    )
+    target = tmp_path / "noisy.tif"
+    TIFF.write(path, target, with_noise(TIFF.read(path)))
+    with tifffile.TiffFile(target) as written:
+        page = written.pages[0]
+        assert isinstance(page, tifffile.TiffPage)
+        assert page.description == "kept"
+        assert page.get_resolution() == (300, 150)
+        assert (page.tags[296].value, page.tags[274].value, page.compression) == (3, 6, 1)
+    assert np.array_equal(tifffile.imread(target), with_noise(tifffile.imread(path)))
+    assert caplog.text == ""

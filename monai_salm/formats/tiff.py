@@ -20,8 +20,8 @@ from monai_salm.formats.optional import require
 _TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 _MAX_PAGES = 1 << 16
 _PHOTOMETRIC = ("MINISWHITE", "MINISBLACK", "RGB")
-# Orientation, resolution and its unit, colour profile: what a compressed file keeps.
-_KEPT = (274, 282, 283, 296, 34675)
+# Orientation and colour profile, which a compressed file keeps beside description and resolution.
+_KEPT = (274, 34675)
 
 
 @dataclass(frozen=True)
@@ -164,6 +164,9 @@ def _plain(tifffile: Any, tiff: Any, pages: Sequence[Any], size: int) -> bytes:
         "software": False,
         "extratags": [(code, int(kind), count, value, True) for code, kind, count, value in tags],
     }
+    if {282, 283} <= set(first.tags.keys()) and all(first.tags[code].value[1] for code in (282, 283)):
+        options["resolution"] = tuple(first.tags[code].value[0] / first.tags[code].value[1] for code in (282, 283))
+        options["resolutionunit"] = int(first.tags[296].value) if 296 in first.tags else 2
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer, byteorder=tiff.byteorder) as writer:
         for page in pages:
