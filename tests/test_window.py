@@ -166,10 +166,17 @@ def test_the_automatic_rule_follows_the_kind_of_image() -> None:
         CT_WINDOW[0] + 1000, CT_WINDOW[1] + 1000
     )
     assert automatic.of(image, Units(modality="MR")) == PercentileWindow().of(image, Units())
-    both = np.concatenate([image, image * 50])
+    both = np.concatenate([image - 1000, image * 50])
     found = automatic.of(both, Units(modality=("CT", "PT"))).channels(2)
     assert found[0] == CT_WINDOW
     np.testing.assert_allclose(found[1], (25, 4975))
+
+
+@pytest.mark.parametrize("image", [ramp(0, 200), ramp(0, 1), ramp(0, 4000), np.full((1, 4, 4), np.nan)])
+def test_what_is_called_ct_and_shows_no_air_goes_by_its_own_range(image: np.ndarray) -> None:
+    units = Units(modality="CT")
+    padding = padding_of(image, units)
+    assert AutomaticWindow().of(image, units, padding) == PercentileWindow().of(image, Units(), padding)
 
 
 def test_each_channel_may_have_a_rule_of_its_own() -> None:
