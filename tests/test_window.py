@@ -121,7 +121,7 @@ def test_the_padding_that_a_file_names_is_padding_anywhere() -> None:
     image = ramp(0, 100)
     image[0, 7, 7] = -2000
     assert padding_of(image, Units()) is None
-    padding = padding_of(image, Units(padding=-2000))
+    padding = padding_of(image, Units(padding=(-2000, -2000)))
     assert padding is not None
     assert np.argwhere(padding).tolist() == [[0, 7, 7]]
 

@@ -30,6 +30,7 @@ _UNITS = (
     "RescaleSlope",
     "RescaleIntercept",
     "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
     "PixelSpacing",
     "SpacingBetweenSlices",
     "SliceThickness",
@@ -89,7 +90,7 @@ class Dicom(ImageFormat):
             slope=_number(header, "RescaleSlope") or 1.0,
             intercept=_number(header, "RescaleIntercept") or 0.0,
             spacing=_spacing(header),
-            padding=_number(header, "PixelPaddingValue"),
+            padding=_padding(header),
             modality=str(header.get("Modality") or ""),
             limits=_limits(header),
         )
@@ -118,6 +119,14 @@ class Dicom(ImageFormat):
         file = replace(file, layout=replace(file.layout, extended=extended))
         with atomic_file(target) as written:
             written.write(packed(kept[:before] + _cells(file, image, protected) + kept[before:], syntax))
+
+
+def _padding(header: Any) -> tuple[float, float] | None:
+    """The range of stored numbers that show nothing (PS3.3 C.7.5.1.1.2); None if the file names none."""
+    value, limit = _number(header, "PixelPaddingValue"), _number(header, "PixelPaddingRangeLimit")
+    if value is None:
+        return None
+    return (value, value) if limit is None else (min(value, limit), max(value, limit))
 
 
 def _number(header: Any, name: str) -> float | None:
