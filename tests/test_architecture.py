@@ -40,7 +40,9 @@ BELOW: dict[str, tuple[str, ...]] = {
     "store_records": ("noise_rows", "store_file"),
     "store_places": ("noise_rows",),
     "store": ("store_records", "store_places"),
-    "not_found": ("store",),
+    "store_scales": ("store_records",),
+    "as_loaded": ("store", "store_scales"),
+    "not_found": ("as_loaded",),
     "generate": ("methods", "not_found", "joining"),
     "transforms": ("generate",),  # on_missing="generate" makes noise against the stored surrogates
     "cache_keys": ("store",),  # names for MONAI's caches on disk
