@@ -45,6 +45,7 @@ BELOW: dict[str, tuple[str, ...]] = {
     "not_found": ("as_loaded",),
     "generate": ("methods", "not_found", "joining"),
     "transforms": ("generate",),  # on_missing="generate" makes noise against the stored surrogates
+    "chains": ("transforms",),
     "cache_keys": ("store",),  # names for MONAI's caches on disk
     "formats": ("noise",),
     "layouts": ("formats", "tasks"),
@@ -55,7 +56,7 @@ BELOW: dict[str, tuple[str, ...]] = {
     "report": ("reporting",),  # reads reports where no network is at hand
     "demo_data": ("layouts",),
     "demo": ("report", "evaluation", "transforms", "demo_data"),
-    "__init__": ("report", "evaluation", "transforms", "cache_keys"),  # the public names
+    "__init__": ("report", "evaluation", "chains", "cache_keys"),  # the public names
     "cli": ("demo", "__init__"),
     "__main__": ("cli",),
 }
