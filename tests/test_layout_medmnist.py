@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,25 @@ def test_medmnist_reads_and_rewrites(tmp_path: Path, shape: tuple[int, ...], exp
     assert list(data.differences(copy, splits=())) == ["train_images: the array differs"]
     with pytest.raises(FileExistsError):
         data.rewrite(tmp_path / "b.npz", edit)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_large_archive_is_never_in_memory_as_a_whole(tmp_path: Path, save: Any) -> None:
+    images = np.arange(120 * 224 * 224 * 3, dtype=np.uint32).astype(np.uint8).reshape(120, 224, 224, 3)
+    size = images.nbytes  # 18 megabytes
+    save(tmp_path / "a.npz", train_images=images, train_labels=np.arange(120)[:, None] % 3, test_images=images[::-1])
+    del images
+    tracemalloc.start()
+    try:
+        data = detect(tmp_path / "a.npz")
+        data.rewrite(tmp_path / "b.npz", lambda _, image: image ^ np.uint8(1))
+        copy = data.reopen(tmp_path / "b.npz")
+        for before, after in zip(data.dataset(), copy.dataset(), strict=True):
+            assert np.array_equal(before["image"] ^ 1, after["image"])
+        assert list(data.differences(copy)) == []
+        assert tracemalloc.get_traced_memory()[1] < size / 2
+    finally:
+        tracemalloc.stop()
 
 
 def test_medmnist_multi_label(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from monai_salm.cases import View, choose_view
 from monai_salm.generate.precompute import default_surrogate, plain_class, window_rule
 from monai_salm.layouts import TRAIN, Layout, open_layout
 from monai_salm.methods import Method, loop_of
+from monai_salm.methods.units import unit_size
 from monai_salm.networks import build_network, frozen_copy, seeded
 from monai_salm.networks.devices import resolve_device
 from monai_salm.noise.budget import Budget
@@ -241,14 +242,15 @@ class _Effort:
             finally:
                 torch.set_num_threads(threads)
         lanes = threads if device.type == "cpu" else 1
-        steps = loop.num_steps * self._batches(self.moving, lanes) * loop.passes[1]
+        size = self._unit_size(device)
+        steps = loop.num_steps * self._batches(self.moving, lanes, size) * loop.passes[1]
         found = loop.rounds * (loop.surrogate_steps * training * loop.passes[0] + steps * noise)
         # A mask that is kept is chosen once, for the images that take no steps as well.
-        return found + (self._batches(self.shapes, lanes) * noise if loop.mask.fixed else 0)
+        return found + (self._batches(self.shapes, lanes, size) * noise if loop.mask.fixed else 0)
 
-    def _batches(self, shapes: Sequence[tuple[int, ...]], lanes: int) -> float:
-        """Batches, one after the other, that hold every tile of such images once, where ``lanes`` are worked on at a time."""
-        batches = sum(len(self.view.tiles(shape[1:])) for shape in shapes) / self._batch()
+    def _batches(self, shapes: Sequence[tuple[int, ...]], lanes: int, size: int) -> float:
+        """Batches of a size, one after the other, that hold every tile of such images once; ``lanes`` are worked on at a time."""
+        batches = sum(len(self.view.tiles(shape[1:])) for shape in shapes) / size
         return max(batches / lanes, min(batches, 1.0))  # what is in one batch is not shared out
 
     def _batch(self) -> int:
@@ -260,8 +262,14 @@ class _Effort:
         model = build_network(self.network, rank, channels, self.task.num_classes, **size)  # type: ignore[arg-type]
         return Trainer(model, self.task, self.recipe, device, rank)
 
-    def _batch_of(self, shape: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        inputs = torch.rand(self._batch(), self.shapes[0][0], *shape)
+    def _noisy_shape(self) -> Sequence[int]:
+        return self.view.size if self.view.kind == "patch" else Counter(self.shapes).most_common(1)[0][0][1:]
+
+    def _unit_size(self, device: torch.device) -> int:
+        return unit_size(self._batch(), self.shapes[0][0] * math.prod(self._noisy_shape()), device)
+
+    def _batch_of(self, shape: Sequence[int], count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        inputs = torch.rand(count, self.shapes[0][0], *shape)
         if self.task.kind == "segmentation":
             return inputs, torch.randint(self.task.num_classes, (len(inputs), *shape))
         if getattr(self.task, "multi_label", False):
@@ -270,14 +278,13 @@ class _Effort:
 
     def _training_step(self, device: torch.device) -> float:
         trainer = self._trainer(device)
-        inputs, targets = self._batch_of(self.view.size)
+        inputs, targets = self._batch_of(self.view.size, self._batch())
         return _time(lambda: trainer.step(inputs, targets))
 
     def _noise_step(self, device: torch.device) -> float:
         trainer = self._trainer(device)
         frozen = frozen_copy(trainer.model).to(memory_format=trainer.memory_format)
-        shape = self.view.size if self.view.kind == "patch" else Counter(self.shapes).most_common(1)[0][0][1:]
-        inputs, targets = self._batch_of(shape)
+        inputs, targets = self._batch_of(self._noisy_shape(), self._unit_size(device))
         inputs, targets = inputs.to(device).requires_grad_(True), targets.to(device)
 
         def step() -> None:
