@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ class MedMNIST(ArchiveLayout):
     """A .npz with ``{train,val,test}_{images,labels}``.
 
     Images are ``(cases, height, width)``, ``(cases, height, width, 3)`` or ``(cases, x, y, z)``; labels ``(cases, 1)``
-    class numbers or ``(cases, labels)`` zeros and ones.
+    class numbers or ``(cases, labels)`` zeros and ones; with one 1 in each row they are classes.
     """
 
     name = "medmnist"
@@ -158,8 +159,21 @@ class MedMNIST(ArchiveLayout):
         return self._arrays[key]
 
     def _labels(self, split: str) -> Array:
+        labels = self._vectors(split)
+        return labels.argmax(axis=1)[:, None] if self._one_hot else labels
+
+    def _vectors(self, split: str) -> Array:
         labels = self._array(f"{split}_labels")
         return labels.reshape(len(labels), -1)
+
+    @cached_property
+    def _one_hot(self) -> bool:
+        """Whether every label is a vector of zeros and a single 1, which is a class."""
+        parts = [self._vectors(split) for split in self._splits if self.has_labels(split)]
+        return all(
+            part.shape[1] > 1 and np.isin(part, (0, 1)).all() and (np.count_nonzero(part, axis=1) == 1).all()
+            for part in parts
+        )
 
 
 def _channel_first(image: Array) -> Array:
