@@ -130,6 +130,8 @@ def _own_warnings(first: bool) -> Iterator[list[str]]:
         warnings.simplefilter("always" if first else "ignore", DataWarning)
 
         def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+            if issubclass(category, DataWarning) and str(message) in told:
+                return  # of a data set that was opened again
             if issubclass(category, DataWarning):
                 told.append(str(message))
                 typer.echo(f"monai-salm: warning: {message}", err=True)
