@@ -52,6 +52,7 @@ class CsvLabels(FolderLayout):
 
     name = "csv_labels"
     description = "a folder of images and a CSV with a column of image names and columns of labels"
+    specialises = ("mask_folder",)
 
     def __init__(self, tables: Sequence[Path], columns: Columns = Columns()) -> None:
         self.tables, self.columns, root = tuple(tables), columns, tables[0].parent

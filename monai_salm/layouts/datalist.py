@@ -33,7 +33,7 @@ class Datalist(FolderLayout):
 
     name = "datalist"
     # It says itself what is an image.
-    specialises = ("dicom_tree", "image_folder")
+    specialises = ("dicom_tree", "image_folder", "mask_folder")
     description = (
         'a folder with a dataset.json or another JSON that has a "training" list of {"image": ..., "label": ...}'
     )

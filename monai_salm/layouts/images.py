@@ -70,6 +70,13 @@ def stem(file: str) -> str:
     return name
 
 
+def any_stem(file: str) -> str:
+    """``stem``, for the suffixes of images of any program."""
+    name = PurePosixPath(file).name
+    found = _ANY_SUFFIX.search(name.casefold())
+    return name[: found.start()] if found else name
+
+
 class ImageIndex:
     """Finds images by the ends of their paths, with or without suffix.
 
