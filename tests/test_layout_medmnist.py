@@ -111,3 +111,13 @@ def test_damaged_archive_names_its_path(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(FormatError, match=r"a\.npz"):
         detect(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "float32"])
+def test_rows_with_one_1_are_classes(tmp_path: Path, dtype: str) -> None:
+    data = detect(save_archive(tmp_path / "a.npz", (8, 7), labels=np.eye(4, 3, dtype=dtype) + np.eye(4, 3, -3)))
+    assert data.task() == Classification(num_classes=3)
+    assert [case["label"] for case in data.dataset()] == [0, 1, 2, 0]
+    assert isinstance(data.dataset()[0]["label"], int)
+    data = detect(save_archive(tmp_path / "b.npz", (8, 7), labels=np.tri(4, 3, dtype=dtype)))
+    assert data.task() == Classification(num_classes=3, multi_label=True)

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def _known_layout(name: str | None) -> str | None:
-    if name is not None and name not in names.LAYOUTS:
+    if name is not None and name not in names.LAYOUTS and "->" not in name:
         raise typer.BadParameter(f"unknown layout {name!r}; known: {', '.join(names.LAYOUTS)}")
     return name
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from monai_salm.formats import find_format
@@ -13,15 +14,19 @@ from monai_salm.layouts.csv_labels import CsvLabels
 from monai_salm.layouts.datalist import Datalist
 from monai_salm.layouts.decathlon import Decathlon
 from monai_salm.layouts.dicom_tree import DicomTree
-from monai_salm.layouts.files import is_hidden
+from monai_salm.layouts.files import is_file, is_hidden
 from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.image_folder import ImageFolder
+from monai_salm.layouts.mask_folder import MaskFolder
 from monai_salm.layouts.medmnist import MedMNIST
 from monai_salm.layouts.nnunet import NnUNet
+from monai_salm.layouts.patterns import ARROW, split_patterns
+from monai_salm.layouts.reading import read_json
 
 #: Those that say most about themselves first. All are asked by ``detect``.
 LAYOUTS: dict[str, type[Layout]] = {
-    layout.name: layout for layout in (MedMNIST, Bids, NnUNet, Decathlon, Datalist, CsvLabels, DicomTree, ImageFolder)
+    layout.name: layout
+    for layout in (MedMNIST, Bids, NnUNet, Decathlon, Datalist, CsvLabels, DicomTree, MaskFolder, ImageFolder)
 }
 
 
@@ -39,6 +44,9 @@ def detect(path: str | os.PathLike[str]) -> Layout:
     place = Path(path)
     if not place.exists():
         raise FileNotFoundError(f"{place} does not exist")
+    noted = _noted(place)
+    if noted is not None:
+        return open_layout(place, noted)
     found = [layout for layout in LAYOUTS.values() if layout.recognises(place)]
     covered = {name for layout in found for name in layout.specialises}
     candidates = [layout for layout in found if layout.name not in covered]
@@ -48,6 +56,16 @@ def detect(path: str | os.PathLike[str]) -> Layout:
         what = "; ".join(f"{layout.name}: {layout.description}" for layout in candidates)
         raise LayoutError(f"{place} looks like several layouts ({what}). Say which it is with layout= (--layout)")
     raise LayoutError(f"{place} {_what_is_lacking(place)}")
+
+
+def _noted(place: Path) -> str | None:
+    """The layout that the manifest of a protected copy names, which may lack what the original was told by."""
+    for name in {layout.manifest for layout in LAYOUTS.values() if issubclass(layout, FolderLayout)}:
+        if is_file(place / name):
+            with suppress(LayoutError, OSError):
+                noted = read_json(place / name).get("layout")
+                return noted if isinstance(noted, str) and (noted in LAYOUTS or ARROW in noted) else None
+    return None
 
 
 def _what_is_lacking(place: Path) -> str:
@@ -71,7 +89,8 @@ def open_layout(path: str | os.PathLike[str], layout: str | None = None) -> Layo
 
     Args:
         path: a folder or a file.
-        layout: a name of ``LAYOUTS``; None finds it out.
+        layout: a name of ``LAYOUTS``; or two patterns, ``"*/imaging.nii.gz -> */segmentation.nii.gz"``, which tell images and
+            label maps (``patterns``); None finds it out.
 
     Raises:
         ValueError: for an unknown layout name.
@@ -79,10 +98,13 @@ def open_layout(path: str | os.PathLike[str], layout: str | None = None) -> Layo
     """
     if layout is None:
         return detect(path)
-    if layout not in LAYOUTS:
-        raise ValueError(f"unknown layout {layout!r}; known: {', '.join(LAYOUTS)}")
     if not Path(path).exists():
         raise FileNotFoundError(f"{path} does not exist")
+    patterns = split_patterns(layout)
+    if patterns is not None:
+        return MaskFolder(Path(path), patterns)
+    if layout not in LAYOUTS:
+        raise ValueError(f"unknown layout {layout!r}; known: {', '.join(LAYOUTS)}")
     return LAYOUTS[layout].open(Path(path))
 
 

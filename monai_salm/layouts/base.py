@@ -82,6 +82,11 @@ class Layout(ABC):
     #: The folder or the single file that holds the whole data set.
     root: Path
 
+    @property
+    def called(self) -> str:
+        """What ``open_layout`` takes to open this data set again: the name of the layout, or the patterns that describe it."""
+        return self.name
+
     @classmethod
     @abstractmethod
     def recognises(cls, path: Path) -> bool:

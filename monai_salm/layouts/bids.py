@@ -46,7 +46,7 @@ class Bids(FolderLayout):
     name = "bids"
     description = "a folder with dataset_description.json and sub-* folders (BIDS)"
     # What the scanner gave may lie in sourcedata/.
-    specialises = ("dicom_tree",)
+    specialises = ("dicom_tree", "mask_folder")
     # The validator passes over code/; at the root it would ask what the file is.
     manifest: ClassVar[str] = "code/monai_salm.json"
 

@@ -209,11 +209,10 @@ def _by_table(
     for row, label in zip(rows, found.labels, strict=True):
         where, text = table.where(row.row, column), row.row.values[column]
         text = relative_path(root, text, where) if key == "folder" else text
-        if not text or text in answers:
-            raise LayoutError(
-                f"{where}: {text!r} {'stands there again' if text else 'names nothing'}; give each one line"
-            )
-        answers[text] = _Answer(label, row.split)
+        answer = _Answer(label, row.split)
+        if not text or answers.setdefault(text, answer) != answer:
+            what = "stands there again, with another label or split" if text else "names nothing"
+            raise LayoutError(f"{where}: {text!r} {what}; give each one line")
     keys = {file: _keys(file, headers[file], key) for file in images}
     _refuse_unused(table, rows, column, key, {name for names in keys.values() for name in names}, root)
     nothing = _Answer(None, TRAIN)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from monai_salm.layouts.base import LayoutError
 
@@ -62,6 +64,29 @@ def confine(root: Path, text: object, where: str) -> str:
     if not path.resolve().is_relative_to(root.resolve()):
         raise LayoutError(f"{where}: {path} is a link that leads out of {root}; put the file itself there")
     return relative
+
+
+def from_root(root: Path, value: Any) -> Any:
+    """A value of a data set's own file with the absolute paths in it that lie in the folder written relative to the folder.
+
+    Args:
+        root: the folder.
+        value: text, or lists and dictionaries of such.
+    """
+    if isinstance(value, Mapping):
+        return {key: from_root(root, item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [from_root(root, item) for item in value]
+    path = PurePosixPath(value) if isinstance(value, str) and value.startswith("/") else None
+    if path is None or ".." in path.parts:
+        return value
+    return next((path.relative_to(base).as_posix() for base in _bases(root) if path.is_relative_to(base)), value)
+
+
+@lru_cache
+def _bases(root: Path) -> tuple[str, ...]:
+    """What an absolute path in a folder begins with: the folder as it is called, and where its links lead."""
+    return root.absolute().as_posix(), root.resolve().as_posix()
 
 
 def is_file(path: Path) -> bool:

@@ -12,6 +12,9 @@ from monai_salm.layouts.classes import split_named
 from monai_salm.layouts.files import is_file, is_hidden, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout, channel_files
 from monai_salm.layouts.images import has_image_name, is_dicom, is_image, some_files
+from monai_salm.layouts.label_maps import is_label_map
+from monai_salm.layouts.patients import why_patients
+from monai_salm.layouts.roles import pair
 
 #: A file's split, and its path below the folder of the split: class folder and the rest.
 _Place: TypeAlias = tuple[str, tuple[str, ...]]
@@ -47,13 +50,14 @@ class ImageFolder(FolderLayout):
 
     def __init__(self, root: Path) -> None:
         files = list(walk(root))
-        found = [(file, parts) for file, parts in _visible(files) if is_image(root / file)]
+        found = [(file, parts) for file, parts in visible(files) if is_image(root / file)]
         dicom = next((file for file, _ in found if is_dicom(root / file)), None)
         if dicom is not None:
             raise LayoutError(
                 f'{root / dicom} is DICOM, where a series makes up an image; open it with layout="dicom_tree" (--layout dicom_tree)'
             )
-        places = places_of(found)
+        masks = masks_of(root, [file for file, _ in found])
+        places = places_of([(file, parts) for file, parts in found if file not in masks])
         if TRAIN not in {split for split, _ in places.values()}:
             what = "a folder named train" if places else "folders of classes"
             raise LayoutError(f"{root} has no images in {what}; an image folder is {self.description}")
@@ -62,19 +66,22 @@ class ImageFolder(FolderLayout):
             raise LayoutError(
                 f"{root} must have folders of images for two classes or more, found {', '.join(names) or 'none'}"
             )
-        super().__init__(root, _cases(root, places, names), (), len(names), names)
+        super().__init__(root, _cases(root, places, names), (), len(names), names, masks=masks)
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
         if not path.is_dir():
             return False
-        found = [(file, parts) for file, parts in _visible(some_files(path)) if has_image_name(file)]
+        seen = [(file, parts) for file, parts in visible(some_files(path)) if has_image_name(file)]
+        pairs = pair(file for file, _ in seen)
+        masks = {*pairs.map_files, *pairs.alone} if pairs.maps else set()
+        found = [(file, parts) for file, parts in seen if file not in masks]
         names = {parts[0].lower() for _, parts in places_of(found).values() if len(parts) > 1}
         if names and is_file(path / cls.manifest):
-            names |= {name.lower() for name in _emptied(path, _visible(some_files(path)), [path])}
+            names |= {name.lower() for name in _emptied(path, visible(some_files(path)), [path])}
         if len(names) < 2 or any(_means_another_layout(name) for name in names):
             return False
-        return not any(is_dicom(path / file) for file, _ in found)
+        return why_no_classes(places_of(found)) is None and not any(is_dicom(path / file) for file, _ in found)
 
     @classmethod
     def open(cls, path: Path) -> ImageFolder:
@@ -86,11 +93,25 @@ class ImageFolder(FolderLayout):
         return self.open(root)
 
 
+def masks_of(root: Path, files: Sequence[str]) -> tuple[str, ...]:
+    """The files that are named for the label map of another, and hold what looks like one."""
+    return tuple(file for file in pair(files).map_files if is_label_map(root / file))
+
+
+def why_no_classes(places: Mapping[str, _Place]) -> str | None:
+    """Why the training folders are those of patients and not of classes; None if they may be classes."""
+    folders: dict[str, list[str]] = {}
+    for file, (split, parts) in places.items():
+        if split == TRAIN and len(parts) > 1:
+            folders.setdefault(parts[0], []).append(file)
+    return why_patients(folders)
+
+
 def _means_another_layout(name: str) -> bool:
     return any(word in _NO_CLASSES or split_named(word) for word in re.split(r"[-_. ]", name))
 
 
-def _visible(files: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+def visible(files: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Files with the parts of their paths; none that are hidden or lie in hidden folders."""
     for file in sorted(files):
         parts = PurePosixPath(file).parts
@@ -125,7 +146,7 @@ def class_folders(root: Path, places: Mapping[str, _Place], files: Iterable[str]
         if split == TRAIN and len(parts) > 1:
             names.add(parts[0])
             tops.add(root / Path(*PurePosixPath(file).parts[: -len(parts)]))
-    return sorted(names | _emptied(root, _visible(files), tops))
+    return sorted(names | _emptied(root, visible(files), tops))
 
 
 def _emptied(root: Path, files: Iterable[tuple[str, tuple[str, ...]]], tops: Iterable[Path]) -> set[str]:

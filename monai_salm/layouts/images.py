@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+import re
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from monai_salm.formats import FORMATS, find_format
@@ -11,6 +13,10 @@ from monai_salm.formats.lossy import why_lossy
 from monai_salm.layouts.base import LayoutError
 from monai_salm.layouts.files import is_hidden
 
+# Endings of images in formats of any program, as tables name them.
+_ANY_SUFFIX = re.compile(
+    r"\.(nii\.gz|nii|png|jpe?g|jpe|jfif|tiff?|bmp|gif|webp|jp2|p[gnpb]m|dcm|ima|np[yz]|mh[ad]|nrrd|mg[hz]|hdr|img|ome\.tiff?)$"
+)
 # Enough to tell a layout; a data set may have any number of files.
 _FILES_A_FOLDER = 20
 _FOLDERS = 2000
@@ -64,6 +70,13 @@ def stem(file: str) -> str:
     return name
 
 
+def any_stem(file: str) -> str:
+    """``stem``, for the suffixes of images of any program."""
+    name = PurePosixPath(file).name
+    found = _ANY_SUFFIX.search(name.casefold())
+    return name[: found.start()] if found else name
+
+
 class ImageIndex:
     """Finds images by the ends of their paths, with or without suffix.
 
@@ -73,16 +86,22 @@ class ImageIndex:
 
     def __init__(self, files: Iterable[str]) -> None:
         self._by_name: dict[str, list[str]] = {}
+        self._by_plain_name: dict[str, list[str]] = {}
         for file in files:
             for name in {PurePosixPath(file).name, stem(file)}:
                 self._by_name.setdefault(name, []).append(file)
+            self._by_plain_name.setdefault(_plain(PurePosixPath(file).name), []).append(file)
 
-    def find(self, text: str, where: str) -> str | None:
+    def find(self, text: str, where: str, taken: Collection[str] = ()) -> str | None:
         """The one image whose path ends so; None if there is none.
+
+        Where no path ends exactly so, the suffix, upper and lower case and the Unicode form may differ, and the path may begin
+        with folders above the root.
 
         Args:
             text: a name, or the end of a path: ``"b"``, ``"b.png"``, ``"a/b"``.
             where: the entry, for messages.
+            taken: images that another entry names exactly.
 
         Raises:
             LayoutError: if several images fit.
@@ -90,17 +109,33 @@ class ImageIndex:
         parts = PurePosixPath(text.replace("\\", "/")).parts
         if not parts:
             return None
-        folders, name = parts[:-1], parts[-1]
-        fits = [
-            file
-            for file in self._by_name.get(name, [])
-            if not folders or PurePosixPath(file).parts[:-1][-len(folders) :] == folders
-        ]
+        fits = [file for file in self._by_name.get(parts[-1], []) if _ends_so(file, parts[:-1])]
+        if not fits:
+            alike = [file for file in self._by_plain_name.get(_plain(parts[-1]), []) if file not in taken]
+            folders = tuple(_plain(part) for part in parts[:-1])
+            fits = [file for file in alike if _ends_so(_plain(file), folders)]
+            # A table may begin with the name of the data set's folder, as it was called elsewhere.
+            fits = fits or [file for file in alike if _is_end_of(_plain(file), folders)]
         if len(fits) > 1:
             raise LayoutError(
                 f"{where}: {text!r} fits {len(fits)} images: {fits[0]}, {fits[1]}{', ...' if fits[2:] else ''}; write the path"
             )
         return fits[0] if fits else None
+
+
+def _ends_so(file: str, folders: tuple[str, ...]) -> bool:
+    return not folders or PurePosixPath(file).parts[:-1][-len(folders) :] == folders
+
+
+def _is_end_of(file: str, folders: tuple[str, ...]) -> bool:
+    """Whether all folders of a file are the last of some folders."""
+    own = PurePosixPath(file).parts[:-1]
+    return not own or folders[-len(own) :] == own
+
+
+def _plain(name: str) -> str:
+    """A name without the suffix of an image, in one case and one Unicode form."""
+    return _ANY_SUFFIX.sub("", unicodedata.normalize("NFC", name).casefold())
 
 
 def _suffixes() -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ class MedMNIST(ArchiveLayout):
     """A .npz with ``{train,val,test}_{images,labels}``.
 
     Images are ``(cases, height, width)``, ``(cases, height, width, 3)`` or ``(cases, x, y, z)``; labels ``(cases, 1)``
-    class numbers or ``(cases, labels)`` zeros and ones.
+    class numbers or ``(cases, labels)`` zeros and ones; with one 1 in each row they are classes.
     """
 
     name = "medmnist"
@@ -160,10 +160,28 @@ class MedMNIST(ArchiveLayout):
         return self._images[split]
 
     def _labels(self, split: str) -> Array:
+        labels = self._vectors(split)
+        return labels.argmax(axis=1)[:, None] if self._one_hot else labels
+
+    def _vectors(self, split: str) -> Array:
         if split not in self._known_labels:
             labels = _native(self.archive.array(f"{split}_labels"))
             self._known_labels[split] = labels.reshape(len(labels), -1)
         return self._known_labels[split]
+
+    @cached_property
+    def _one_hot(self) -> bool:
+        """Whether every label is a vector of zeros and a single 1, which is a class."""
+        parts = [self._vectors(split) for split in self._splits if self.has_labels(split)]
+        return all(
+            part.shape[1] > 1 and np.isin(part, (0, 1)).all() and (np.count_nonzero(part, axis=1) == 1).all()
+            for part in parts
+        )
+
+
+def _channel_first(image: Array) -> Array:
+    """``(h, w)`` -> ``(1, h, w)``, ``(h, w, 3)`` -> ``(3, h, w)``, ``(x, y, z)`` -> ``(1, x, y, z)``; a view."""
+    return np.moveaxis(image, -1, 0) if image.ndim == 3 and image.shape[-1] == 3 else image[None]
 
 
 def _same_frame(archive: NpzArchive, key: str, other: NpzArchive) -> bool:
@@ -172,8 +190,3 @@ def _same_frame(archive: NpzArchive, key: str, other: NpzArchive) -> bool:
 
 def _native(array: Array) -> Array:
     return array.astype(array.dtype.newbyteorder("="), copy=False)
-
-
-def _channel_first(image: Array) -> Array:
-    """``(h, w)`` -> ``(1, h, w)``, ``(h, w, 3)`` -> ``(3, h, w)``, ``(x, y, z)`` -> ``(1, x, y, z)``; a view."""
-    return np.moveaxis(image, -1, 0) if image.ndim == 3 and image.shape[-1] == 3 else image[None]

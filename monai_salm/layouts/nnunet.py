@@ -28,7 +28,7 @@ class NnUNet(FolderLayout):
 
     name = "nnunet"
     description = 'a folder with imagesTr and a dataset.json with "channel_names" and "file_ending" (nnU-Net version 2)'
-    specialises = ("datalist", "decathlon")
+    specialises = ("datalist", "decathlon", "mask_folder")
 
     def __init__(self, root: Path) -> None:
         self.root, self.json = root, root / _JSON

@@ -98,7 +98,9 @@ def publish(
         files = work.image_files(failed)
         places = [file_path(data, file, staging.copy) for file in files]
         path = manifest_path(data, staging.copy)
-        write_manifest(path, dict(zip(files, in_threads(file_sha256, places, jobs), strict=True)), noises, splits)
+        write_manifest(
+            path, dict(zip(files, in_threads(file_sha256, places, jobs), strict=True)), noises, splits, data.called
+        )
         if sign_key is not None:
             sign_manifest(path, Path(sign_key))
         record_copy(noises, data, target, staging.copy, splits, failed, job, jobs)
