@@ -212,6 +212,10 @@ class ArchiveLayout(Layout):
         """
 
     @abstractmethod
+    def unlisted_image_arrays(self) -> tuple[str, ...]:
+        """Parts that no split lists and that may hold images, by their axes."""
+
+    @abstractmethod
     def differences(self, other: Layout, splits: Sequence[str] = (TRAIN,), ignore: Sequence[str] = ()) -> Iterator[str]:
         """What differs between this data set and a copy, the voxels of some splits' images left out.
 

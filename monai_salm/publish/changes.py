@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +36,7 @@ class Protection:
         Raises:
             LeftOutError: if it cannot be protected.
         """
-        skipped = {str(case["name"]): case["reason"] for case in self.store.meta.get("skipped", [])}
-        if name in skipped:
-            raise LeftOutError(f"case {name!r} was left out when the noise was made: {skipped[name]}")
+        self._require_made(name)
         noise = self.store.get(content_digest(image), image.shape)
         if noise is None:
             raise LeftOutError(f"case {name!r} is not in {self.store.path}{_why_missing(self.store, image)}")
@@ -49,10 +48,20 @@ class Protection:
 
     def write(self, unit: ImageUnit, root: Path, output: Path) -> None:
         """Write the protected files of an image, and keep what they lack."""
+        self._require_made(unit.name)
         keepsake = unit.keepsake(root)
         unit.rewrite(root, output, lambda image: self.edit(unit.name, image))
         if keepsake is not None:
             keep(self.store, {copy_key(output, unit.files): keepsake})
+
+    @cached_property
+    def _skipped(self) -> dict[str, str]:
+        return {str(case["name"]): str(case["reason"]) for case in self.store.meta.get("skipped", [])}
+
+    def _require_made(self, name: str) -> None:
+        """Refuse an image that was left out when the noise was made, for the reason that was given then."""
+        if name in self._skipped:
+            raise LeftOutError(self._skipped[name])
 
     def finished(self, unit: ImageUnit, root: Path, output: Path) -> bool:
         """Whether files that are there are all there is to an image: a kill may have come before its header was kept."""
