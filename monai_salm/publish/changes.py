@@ -14,6 +14,7 @@ from monai_salm._readers import KEEP_AXES
 from monai_salm.formats.base import Array
 from monai_salm.layouts.units import ImageUnit
 from monai_salm.noise.digest import content_digest
+from monai_salm.noise.kinds import one_channel
 from monai_salm.publish.folders import LeftOutError
 from monai_salm.publish.records import copy_key
 from monai_salm.store import Noise, NoiseStore
@@ -31,13 +32,16 @@ class Protection:
     store: NoiseStore
 
     def edit(self, name: str, image: Array) -> Array:
-        """The protected image.
+        """The protected image; one that is grey in several channels may have the noise of a grey image.
 
         Raises:
             LeftOutError: if it cannot be protected.
         """
         self._require_made(name)
         noise = self.store.get(content_digest(image), image.shape)
+        grey = one_channel(image) if noise is None else None
+        if grey is not None and self.store.get(content_digest(grey), grey.shape) is not None:
+            return np.repeat(self.edit(name, grey), len(image), axis=0)
         if noise is None:
             raise LeftOutError(f"case {name!r} is not in {self.store.path}{_why_missing(self.store, image)}")
         _require_type(noise, image, name)
@@ -87,6 +91,9 @@ class Removal:
             LeftOutError: if it cannot be restored.
         """
         noise = self.store.get_protected(content_digest(image), image.shape)
+        grey = one_channel(image) if noise is None else None
+        if grey is not None and self.store.get_protected(content_digest(grey), grey.shape) is not None:
+            return np.repeat(self.edit(name, grey), len(image), axis=0)
         if noise is None and name not in self.expected:
             return image
         if noise is None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from monai_salm.methods.masks import mask_size
 from monai_salm.noise.digest import content_digest
+from monai_salm.noise.kinds import one_channel
 from monai_salm.noise.units import Array
 from monai_salm.noise.window import IntensityWindow
 from monai_salm.store import NoiseStore
@@ -31,6 +32,10 @@ class Rules:
             yield f"is {after.dtype.name} {after.shape}, the original {before.dtype.name} {before.shape}"
             return
         noise = self.store.get(content_digest(before), before.shape)
+        both = one_channel(before), one_channel(after)
+        if noise is None and both[0] is not None and both[1] is not None:  # grey in several channels
+            before, after = both[0], both[1]
+            noise = self.store.get(content_digest(before), before.shape)
         self._known, self._unknown = self._known or noise is not None, self._unknown or noise is None
         if noise is None:
             yield "the original is not in the store"
