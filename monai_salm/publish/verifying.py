@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -15,7 +16,7 @@ from monai_salm.layouts import TRAIN, ArchiveLayout, Case, FolderLayout, Layout,
 from monai_salm.layouts.units import ImageUnit
 from monai_salm.progress import Progress, ProgressCallback
 from monai_salm.publish.checks import PathLike, PublishError
-from monai_salm.publish.companions import companions
+from monai_salm.publish.companions import Companions, companions
 from monai_salm.publish.folders import in_threads
 from monai_salm.publish.manifest import manifest_path, manifest_problems, read_manifest, signature_path
 from monai_salm.publish.records import copy_key, record_of, record_problems
@@ -179,10 +180,14 @@ class _Comparison:
         there = [item for item in items if isinstance(item, ImageUnit) and (self.target / item.files[0]).exists()]
         return len(there), problems
 
+    @cached_property
+    def _companions(self) -> Companions:
+        return companions(self.data, self.splits) if isinstance(self.data, FolderLayout) else Companions()
+
     def _others(self, data: FolderLayout) -> list[str]:
         """The files beside the protected images that the copy has, or should have."""
         images = set(data.image_files(self.splits))
-        expected, known = set(companions(data, self.splits).copied), set(data.every_file())
+        expected, known = set(self._companions.copied), set(data.every_file())
         there = {file for file in known if (self.target / file).is_file()}
         return sorted((expected | there | (known & self.published)) - images)
 
@@ -226,7 +231,7 @@ class _Comparison:
     def _additions(self, data: FolderLayout) -> Iterator[str]:
         """What the copy has and the original has not."""
         own = {data.manifest, signature_path(Path(data.manifest)).as_posix()}
-        known, needed = {*data.every_file(), *own}, set(companions(data, self.splits).folders)
+        known, needed = {*data.every_file(), *own}, set(self._companions.folders)
         folders = {*needed, Path(data.manifest).parent.as_posix(), *_above(known)}
         for path in sorted(self.target.rglob("*")):
             file = path.relative_to(self.target).as_posix()
