@@ -52,6 +52,16 @@ LayoutName: TypeAlias = Annotated[
         rich_help_panel=manual.DATA,
     ),
 ]
+Copy: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--copy",
+        metavar="PATTERN",
+        help="Copy the files beside the images that fit, as at a shell ('*.pdf'), whatever they are; may be given several times. "
+        "Label maps, tables, JSON, sidecars and texts are copied by themselves.",
+        rich_help_panel=manual.DATA,
+    ),
+]
 Window: TypeAlias = Annotated[
     str | None,
     typer.Option(

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeAlias, TypedDict, overload
 
 from monai_salm.formats import format_of
 from monai_salm.formats.base import Array, FormatError
+from monai_salm.noise.kinds import commonest_kind, kind_of
 from monai_salm.noise.units import Units
 from monai_salm.tasks import Task
 
@@ -123,18 +124,26 @@ class Layout(ABC):
         """
 
     def image_size(self) -> tuple[int, ...]:
-        """Spatial size of the first training image that can be read.
+        """Spatial size of the first training image of the commonest rank that can be read.
 
         Raises:
             LayoutError: if none can, with the reason for the first.
         """
-        reason, dataset = "", self.dataset(TRAIN)
-        for index in range(len(dataset)):
+        dataset, reasons = self.dataset(TRAIN), list[str]()
+
+        def load(index: int) -> Array | None:
             try:
-                return dataset[index]["image"].shape[1:]
+                return dataset[index]["image"]
             except (FormatError, OSError) as error:
-                reason = reason or f" ({error})"
-        raise LayoutError(f"{self.root}: no training image can be read{reason}")
+                reasons.append(str(error))
+                return None
+
+        kind = commonest_kind(load, len(dataset))
+        images = (load(index) for index in range(len(dataset)))
+        for image in images:
+            if image is not None and kind is not None and kind_of(image)[0] == kind[0]:
+                return image.shape[1:]
+        raise LayoutError(f"{self.root}: no training image can be read ({reasons[0] if reasons else 'there is none'})")
 
     def cases(self, splits: Sequence[str]) -> CaseSequence:
         """The cases of several splits, one after the other.
@@ -215,6 +224,10 @@ class ArchiveLayout(Layout):
         Raises:
             FileExistsError: if the output exists.
         """
+
+    @abstractmethod
+    def unlisted_image_arrays(self) -> tuple[str, ...]:
+        """Parts that no split lists and that may hold images, by their axes."""
 
     @abstractmethod
     def differences(self, other: Layout, splits: Sequence[str] = (TRAIN,), ignore: Sequence[str] = ()) -> Iterator[str]:

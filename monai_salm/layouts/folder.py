@@ -15,7 +15,7 @@ from monai_salm.formats import find_format, format_of
 from monai_salm.formats.base import Array, FormatError
 from monai_salm.layouts.base import TRAIN, Case, CaseSequence, Layout, LayoutError
 from monai_salm.layouts.classes import MAX_CLASS
-from monai_salm.layouts.files import is_hidden, walk, walk_folders
+from monai_salm.layouts.files import every_file, leftovers, walk, walk_folders
 from monai_salm.layouts.label_maps import LabelMap, LabelParts, distinct, files_of, on_grid_of, read_label_map
 from monai_salm.layouts.units import BrokenUnit, ChannelFiles, ImageUnit
 from monai_salm.noise.units import Units
@@ -194,6 +194,14 @@ class FolderLayout(Layout):
     def all_files(self) -> tuple[str, ...]:
         return tuple(sorted(walk(self.root)))
 
+    def every_file(self) -> tuple[str, ...]:
+        """``all_files`` and the files that programs left under the folder, relative to it."""
+        return tuple(sorted(every_file(self.root)))
+
+    def leftovers(self) -> dict[str, str]:
+        """The folders (with a ``/`` at the end) and files that programs left, with what they are; no part of the data set."""
+        return leftovers(self.root)
+
     def folders(self) -> tuple[str, ...]:
         """All folders, relative to the root, parents first; empty ones belong to the data set too."""
         return tuple(sorted(Path(folder).relative_to(self.root).as_posix() for folder, _, _ in walk_folders(self.root)))
@@ -208,7 +216,7 @@ class FolderLayout(Layout):
 
     def unlisted(self) -> tuple[str, ...]:
         listed = {*self.image_files(self.splits), *self.label_files(), *self.listing}
-        return tuple(file for file in self.all_files() if file not in listed and not is_hidden(file))
+        return tuple(file for file in self.all_files() if file not in listed)
 
     def unlisted_images(self) -> Iterator[tuple[str, Array]]:
         for file in self.unlisted():

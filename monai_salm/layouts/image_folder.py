@@ -13,6 +13,7 @@ from monai_salm.layouts.files import is_file, is_hidden, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout, channel_files
 from monai_salm.layouts.images import has_image_name, is_dicom, is_image, some_files
 from monai_salm.layouts.label_maps import is_label_map
+from monai_salm.layouts.leftovers import why_folder
 from monai_salm.layouts.patients import why_patients
 from monai_salm.layouts.roles import pair
 
@@ -153,11 +154,7 @@ def _emptied(root: Path, files: Iterable[tuple[str, tuple[str, ...]]], tops: Ite
     """Names of visible folders, right below some others, that hold no files."""
     full = {root / parent for file, _ in files if not is_hidden(file) for parent in PurePosixPath(file).parents}
     below = (path for top in tops for path in top.iterdir())
-    return {
-        path.name
-        for path in below
-        if path.is_dir() and path not in full and not path.name.startswith((".", "__MACOSX"))
-    }
+    return {path.name for path in below if path.is_dir() and path not in full and why_folder(path.name) is None}
 
 
 def _cases(root: Path, places: Mapping[str, _Place], names: Sequence[str]) -> dict[str, list[FolderCase]]:

@@ -12,6 +12,7 @@ from monai_salm.formats import FORMATS, find_format
 from monai_salm.formats.lossy import why_lossy
 from monai_salm.layouts.base import LayoutError
 from monai_salm.layouts.files import is_hidden
+from monai_salm.layouts.leftovers import why_folder
 
 # Endings of images in formats of any program, as tables name them.
 _ANY_SUFFIX = re.compile(
@@ -20,17 +21,39 @@ _ANY_SUFFIX = re.compile(
 # Enough to tell a layout; a data set may have any number of files.
 _FILES_A_FOLDER = 20
 _FOLDERS = 2000
+# Images, and films of them, in formats that are not read: cases that are left out, with the reason.
+_UNREAD = (
+    ".bmp", ".dib", ".gif", ".pgm", ".ppm", ".pbm", ".pnm", ".heic", ".heif", ".avif", ".jxl", ".tga", ".pcx", ".psd", ".ico",
+    ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".mnc", ".img", ".nii.bz2", ".nii.xz", ".nii.zst", ".par", ".isq",
+    ".svs", ".ndpi", ".scn", ".mrxs", ".bif", ".vms", ".czi", ".lif", ".nd2", ".oib", ".oif", ".vsi", ".lsm", ".stk",
+    ".avi", ".mp4", ".mov", ".wmv", ".mkv", ".mpg", ".mpeg",
+)  # fmt: skip
+#: How files of pictures begin that are told by their content.
+STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file is an image, and not one that systems hide; also one in a format that cannot carry noise."""
-    return not is_hidden(path.name) and (find_format(path) is not None or why_lossy(path) is not None)
+    """Whether a file is an image, and none that a program left; also one in a format that is not read."""
+    return not is_hidden(path.name) and (
+        has_image_name(path.name) or find_format(path) is not None or _is_picture(path)
+    )
 
 
 def has_image_name(file: str) -> bool:
     """``is_image`` by the name alone, for files that need not exist."""
-    named = file.lower().endswith(tuple(suffix for suffix in _suffixes() if suffix))
+    named = file.lower().endswith((*(suffix for suffix in _suffixes() if suffix), *_UNREAD))
     return not is_hidden(file) and (named or why_lossy(Path(file)) is not None)
+
+
+def _is_picture(path: Path) -> bool:
+    """Whether a file begins as pictures do, whatever its name is."""
+    try:
+        if not path.is_file():
+            return False
+        with open(path, "rb") as file:
+            return file.read(8).startswith(STARTS)
+    except OSError:
+        return False
 
 
 def is_dicom(path: Path) -> bool:
@@ -43,7 +66,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def some_files(root: Path, every: bool = False) -> Iterator[str]:
-    """A few files of every folder, relative to the root, links and hidden files left out; never raises.
+    """A few files of every folder, relative to the root, without what programs left (``leftovers``); never raises.
 
     Folders that cannot be read are passed over: the data set is only recognised by these files, and refused when opened.
 
@@ -54,11 +77,9 @@ def some_files(root: Path, every: bool = False) -> Iterator[str]:
     for count, (folder, folders, files) in enumerate(os.walk(root)):
         if count == _FOLDERS:
             return
-        folders.sort()
-        shown = [name for name in sorted(files) if not name.startswith(".")][: None if every else _FILES_A_FOLDER]
-        for path in (Path(folder, name) for name in shown):
-            if not path.is_symlink():
-                yield path.relative_to(root).as_posix()
+        folders[:] = sorted(name for name in folders if why_folder(name) is None)
+        shown = [name for name in sorted(files) if not is_hidden(name)][: None if every else _FILES_A_FOLDER]
+        yield from (Path(folder, name).relative_to(root).as_posix() for name in shown)
 
 
 def stem(file: str) -> str:

@@ -103,6 +103,9 @@ class MedMNIST(ArchiveLayout):
         listed = {f"{split}_{what}" for split in _SPLITS for what in ("images", "labels")}
         return tuple(key for key in self.archive.keys if key not in listed)
 
+    def unlisted_image_arrays(self) -> tuple[str, ...]:
+        return tuple(key for key in self.unlisted() if len(self.archive.header(key)[0]) > 2)
+
     def unlisted_images(self) -> Iterator[tuple[str, Array]]:
         return iter(())
 
