@@ -103,7 +103,8 @@ def _border_value(channel: Array, marked: Array) -> Any | None:
         return None
     for value in (rest.min(), rest.max()):
         if np.mean(border == value) >= _BORDER_SHARE and _IMAGE_SHARE <= np.mean(rest == value) < 1:
-            return value
+            shown = rest[rest != value]
+            return value if shown.min() < shown.max() else None  # of two values, neither is padding
     return None
 
 

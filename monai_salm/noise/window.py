@@ -19,6 +19,8 @@ _NOTHING = 1e30
 _SAMPLE = 1 << 23
 #: Hounsfield units of soft tissue, the range to which networks for the abdomen clip CT. Lungs and bone lie outside of it.
 CT_WINDOW = (-160.0, 240.0)
+# Air has -1000 HU; scanners fill what they did not measure with less.
+_NO_HU = -1100.0
 
 
 @dataclass(frozen=True)
@@ -254,9 +256,9 @@ def chosen_rule(units: Units, number: int = 0, channel: Array | None = None) -> 
 
 
 def _shows_air(channel: Array, units: Units, number: int) -> bool:
-    """Whether a channel goes below the window of CT."""
-    seen = channel[np.abs(channel) < _NOTHING] if channel.dtype.kind == "f" else channel
-    return seen.size > 0 and min(units.real(float(end), number) for end in (seen.min(), seen.max())) < CT_WINDOW[0]
+    """Whether a channel goes below the window of CT, but for numbers that no tissue or air has."""
+    least, most = sorted(units.stored(value, number) for value in (_NO_HU, CT_WINDOW[0]))
+    return bool(((channel > least) & (channel < most)).any())
 
 
 def rule_from_spec(spec: Mapping[str, Any]) -> WindowRule:

@@ -57,8 +57,9 @@ class Rules:
             yield f"noise on {support} elements, more than the mask's {mask_size(before.size, self.mask_share)}"
         if window is None:
             return
-        slack = float(np.spacing(np.nanmax(np.abs(after)))) if after.dtype.kind == "f" else 0.0
         low, high = window.bounds(len(before), before.ndim - 1)
+        ends = np.abs([low, high]).max()
+        slack = float(np.spacing(after.dtype.type(ends))) if after.dtype.kind == "f" else 0.0
         largest = np.abs(difference).max(axis=tuple(range(1, before.ndim)), keepdims=True)
         budget = self.epsilon * (high - low)
         for channel in np.flatnonzero(largest > budget * (1 + 1e-9) + slack):
@@ -66,7 +67,7 @@ class Rules:
             yield f"noise of {share:.4g} of the window in channel {channel} exceeds epsilon {self.epsilon:.4g}"
         # A float image holds the window's bounds as its type rounds them: float32(0.3) is more than 0.3, and inside.
         if before.dtype.kind == "f":
-            low, high = (ends.astype(before.dtype).astype(np.float64) for ends in (low, high))
+            low, high = (end.astype(before.dtype).astype(np.float64) for end in (low, high))
         outside = (original < low) | (original > high)
         if difference[outside].any():
             yield f"noise outside the window ({window.low}, {window.high})"
