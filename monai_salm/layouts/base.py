@@ -94,6 +94,11 @@ class Layout(ABC):
         """Whether a path looks like this layout; cheap, never raises for existing paths."""
 
     @classmethod
+    def why_not(cls, path: Path) -> str | None:
+        """Why a path that is not recognised is not of this layout, and what to do; None if nothing speaks for the layout."""
+        return None
+
+    @classmethod
     @abstractmethod
     def open(cls, path: Path) -> Layout:
         """Open a data set of this layout."""

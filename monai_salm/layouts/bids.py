@@ -75,6 +75,15 @@ class Bids(FolderLayout):
         return path.is_dir() and is_file(path / _DESCRIPTION) and any(sub.is_dir() for sub in path.glob("sub-*"))
 
     @classmethod
+    def why_not(cls, path: Path) -> str | None:
+        described, subjects = is_file(path / _DESCRIPTION), any(sub.is_dir() for sub in path.glob("sub-*"))
+        if described and not subjects:
+            return f"it has a {_DESCRIPTION}, but no sub-* folders"
+        if subjects and not described:
+            return f'it has sub-* folders, but no {_DESCRIPTION}; add one: {{"Name": "...", "BIDSVersion": "1.8.0"}}'
+        return None
+
+    @classmethod
     def open(cls, path: Path) -> Bids:
         return cls(path)
 

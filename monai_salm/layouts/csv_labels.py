@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import TypeAlias
 
 from monai_salm.layouts.base import TRAIN, LayoutError
-from monai_salm.layouts.classes import IMAGE_COLUMNS, MASK_COLUMNS, SPLIT_COLUMNS, find_column, is_nothing, split_named
+from monai_salm.layouts.classes import (
+    IMAGE_COLUMNS,
+    LABEL_COLUMNS,
+    MASK_COLUMNS,
+    SPLIT_COLUMNS,
+    find_column,
+    is_nothing,
+    split_named,
+)
 from monai_salm.layouts.files import confine, is_file, relative_path, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout, channel_files
 from monai_salm.layouts.images import ImageIndex, has_image_name, is_dicom, is_image, some_files
@@ -19,6 +27,7 @@ from monai_salm.layouts.table_labels import LabelledRow, label_columns, labels_o
 from monai_salm.layouts.units import BrokenUnit, ImageUnit
 
 _SUFFIXES = (".csv", ".tsv")
+_SHEETS = (".xlsx", ".xls", ".ods")
 _Label: TypeAlias = str | int | list[int] | None
 
 
@@ -78,6 +87,17 @@ class CsvLabels(FolderLayout):
         except OSError:
             return False
         return any(_fits(table) for table in tables)
+
+    @classmethod
+    def why_not(cls, path: Path) -> str | None:
+        folder = path if path.is_dir() else path.parent
+        names = sorted(os.listdir(folder)) if path.is_dir() else [path.name]
+        tables = [folder / name for name in names if name.lower().endswith(_SUFFIXES) and not name.startswith(".")]
+        reasons = [reason for table in tables if (reason := _misfit(table)) is not None]
+        sheets = [name for name in names if name.lower().endswith(_SHEETS) and not name.startswith((".", "~"))]
+        if sheets and not reasons:
+            return f"{sheets[0]} may be a table of labels, but is not read; save it as CSV"
+        return reasons[0] if reasons else None
 
     @classmethod
     def open(cls, path: Path) -> CsvLabels:
@@ -178,17 +198,42 @@ def _tables(folder: Path) -> list[Path]:
 def _fits(path: Path) -> bool:
     """Whether a line of a table names an image that is there, and something may be its label; never raises."""
     try:
-        table = read_table(path)
-        image = find_column(table.columns, IMAGE_COLUMNS)
-        if image is None or len(table.columns) < 2 or not table.rows:
-            return False
-        index = ImageIndex(file for file in some_files(path.parent, every=True) if has_image_name(file))
-        found = (_named_image(path.parent, row.values[image], index) for row in table.rows)
-        # Any line will do: a protected copy may have left out the first one's image.
-        first = next((file for file in found if file is not None), None)
-        return first is not None and not is_dicom(path.parent / first)
+        image = _first_image(read_table(path))
     except (LayoutError, OSError):
         return False
+    return image is not None and not is_dicom(path.parent / image)
+
+
+def _first_image(table: Table) -> str | None:
+    """The first image that a line of a table names."""
+    image, folder = find_column(table.columns, IMAGE_COLUMNS), table.path.parent
+    if image is None or len(table.columns) < 2 or not table.rows:
+        return None
+    index = ImageIndex(file for file in some_files(folder, every=True) if has_image_name(file))
+    # Any line will do: a protected copy may have left out the first one's image.
+    found = (_named_image(folder, row.values[image], index) for row in table.rows)
+    return next((file for file in found if file is not None), None)
+
+
+def _misfit(path: Path) -> str | None:
+    """Why a table that seems to hold names or labels of images does not fit the images beside it; None if it does not seem so."""
+    try:
+        table = read_table(path)
+        image, label = find_column(table.columns, IMAGE_COLUMNS), find_column(table.columns, LABEL_COLUMNS)
+        if image is None:
+            columns = f"its columns are {', '.join(table.columns)}"
+            names = ", ".join(IMAGE_COLUMNS[:5])
+            return (
+                None
+                if label is None
+                else f"{path} has a column {label!r}, but none of image names ({names}, ...); {columns}"
+            )
+        if path.name.lower().startswith("sample") or not table.rows or _first_image(table) is not None:
+            return None
+        first = table.rows[0]
+        return f"{table.where(first, image)}: no image {first.values[image]!r} in {path.parent}, nor that of any other line"
+    except (LayoutError, OSError) as error:
+        return str(error)
 
 
 def _named_image(folder: Path, text: str, index: ImageIndex) -> str | None:

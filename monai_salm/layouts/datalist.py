@@ -56,6 +56,20 @@ class Datalist(FolderLayout):
         return (path.suffix == ".json" and path.is_file()) or (path.is_dir() and bool(_candidates(path)))
 
     @classmethod
+    def why_not(cls, path: Path) -> str | None:
+        for listing in sorted(path.glob("*.json")) if path.is_dir() else ():
+            try:
+                content = read_json(listing)
+            except (LayoutError, OSError) as error:
+                if listing.name in _NAMES:
+                    return str(error)
+                continue
+            keys = ", ".join(map(repr, content))
+            if listing.name in _NAMES or {"train", "val", "validation", "test", "testing"} & set(content):
+                return f'{listing} has no "training" list of images and labels; its keys are {keys}'
+        return None
+
+    @classmethod
     def open(cls, path: Path) -> Datalist:
         if path.is_file():
             return cls(path)

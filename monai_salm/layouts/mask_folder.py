@@ -73,6 +73,14 @@ class MaskFolder(FolderLayout):
         return bool(pairs.maps) and not any(is_dicom(path / file) for file in files)
 
     @classmethod
+    def why_not(cls, path: Path) -> str | None:
+        files = [file for file, _ in visible(some_files(path)) if has_image_name(file)] if path.is_dir() else []
+        pairs = pair(files)
+        if not pairs.alone or not pairs.images:
+            return None
+        return f"no image bears the name of {described(pairs.alone)}, which seem to be label maps. {_how_to_say(pairs)}"
+
+    @classmethod
     def open(cls, path: Path) -> MaskFolder:
         return cls(path)
 

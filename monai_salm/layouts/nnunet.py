@@ -55,6 +55,16 @@ class NnUNet(FolderLayout):
             return False
 
     @classmethod
+    def why_not(cls, path: Path) -> str | None:
+        if not path.is_dir() or not is_file(path / _JSON) or not (path / "imagesTr").is_dir():
+            return None
+        try:
+            missing = sorted({"channel_names", "file_ending"} - set(read_json(path / _JSON)))
+        except (LayoutError, OSError) as error:
+            return str(error)
+        return f"{path / _JSON} lacks {' and '.join(missing)}" if missing else None
+
+    @classmethod
     def open(cls, path: Path) -> NnUNet:
         return cls(path.parent if path.is_file() else path)
 

@@ -1,4 +1,4 @@
-"""Folders of patients, which are no classes: told by their names and by what recurs in them."""
+"""Folders of patients and of sites, which are no classes: told by their names and by what recurs in them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 from monai_salm.layouts.images import stem
+from monai_salm.layouts.roles import role_of
 
 # Names with numbers that are classes: grade 1 to 4, BI-RADS 0 to 6.
 _CLASS_WORDS = re.compile(
     r"(grade|class|stage|type|level|label|category|cat|kl|bi-?rads|ti-?rads|pi-?rads|score|cls|c|g|t|n|m|group|cdr|degree)[\W_]*\d{1,2}"
 )
+_SITE = re.compile(
+    r"(site|hospital|cent(er|re)|clinic|institut\w*|scanner|vendor|cohort|batch|fold|part|source|dataset|data|set|lab)[\W_]*\w{0,3}"
+)
+_FINDINGS = {
+    "benign",
+    "malignant",
+    "normal",
+    "abnormal",
+    "healthy",
+    "control",
+    "positive",
+    "negative",
+    "pos",
+    "neg",
+    "yes",
+    "no",
+}
+_FINDINGS |= {"tumor", "tumour", "cancer", "sick", "ill", "disease", "ok", "bad", "good", "ad", "cn", "mci", "covid"}
 # Fewer folders may be classes whose names happen to hold numbers.
 _MANY = 10
 _FEW_ROLES = 12
@@ -55,3 +74,27 @@ def are_identifiers(names: Sequence[str]) -> bool:
 def _roles(name: str, files: Sequence[str]) -> frozenset[str]:
     """The names of a folder's images, without that of the folder."""
     return frozenset(PurePosixPath(file).name.replace(name, "") for file in files)
+
+
+def inner_classes(folders: Mapping[str, Sequence[tuple[str, ...]]]) -> bool | None:
+    """Whether folders are sites or patients with a folder for each class in them.
+
+    Args:
+        folders: name -> where its images stand below it: the folders, and the name of the image.
+
+    Returns:
+        True if so, False if the folders themselves may be classes, None if both are as likely.
+    """
+    inside = [{place[0] for place in places if len(place) > 1} for places in folders.values()]
+    if len(folders) < 2 or any(len(place) < 2 for places in folders.values() for place in places):
+        return False
+    counts = Counter(name for names in inside for name in names)
+    shared = [name for name, count in counts.items() if count > 1]
+    if len(counts) < 2 or len(shared) < len(counts) / 2 or are_identifiers(list(counts)):
+        return False
+    outer, inner = {name.casefold() for name in folders}, {name.casefold() for name in counts}
+    findings = inner <= _FINDINGS or all(re.fullmatch(r"\d", name) or _CLASS_WORDS.fullmatch(name) for name in inner)
+    if all(_SITE.fullmatch(name) for name in outer) or (are_identifiers(list(folders)) and findings):
+        return True
+    known = outer <= _FINDINGS or any(role_of(f"{name}/x").words or role_of(f"{name}.x").words for name in inner)
+    return False if known or len(set(map(frozenset, inside))) > 1 else None
