@@ -165,7 +165,7 @@ def test_manifest_gives_nothing_away(example: Callable[[str], Example], kind: st
     publish(ex.source, ex.output, ex.store)
     text = ex.manifest.read_text()
     content = json.loads(text)
-    assert set(content) == {"format_version", "monai_salm", "notice", "splits", "epsilon", "window", "files"}
+    assert set(content) == {"format_version", "monai_salm", "layout", "notice", "splits", "epsilon", "window", "files"}
     assert content["epsilon"] == EPSILON
     assert set(content["files"]) == set(detect(ex.output).image_files())
     assert all(len(digest) == 64 for digest in content["files"].values())
