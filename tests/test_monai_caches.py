@@ -407,8 +407,9 @@ def test_circles_that_differ_have_different_hashes() -> None:
 
 
 def test_a_store_that_is_not_there_is_an_error(samples: Samples, tmp_path: Path) -> None:
+    chain = [LOAD, SALMProtectd("image", NoiseStore(tmp_path / "none.db"))]
     with pytest.raises(NoiseStoreError, match="no noise store at"):
-        SALMProtectd("image", tmp_path / "none.db")
+        PersistentDataset(samples.originals, chain, tmp_path / "cache", hash_transform=salm_hash_transform)
 
 
 def test_images_that_join_a_store_keep_its_caches(samples: Samples) -> None:
