@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, takewhile
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 
 from monai_salm.layouts.base import TRAIN, LayoutError
 from monai_salm.layouts.classes import Cell, class_numbers
@@ -33,7 +33,7 @@ class Datalist(FolderLayout):
 
     name = "datalist"
     # It says itself what is an image.
-    specialises = ("dicom_tree", "image_folder", "mask_folder")
+    specialises: ClassVar[tuple[str, ...]] = ("dicom_tree", "image_folder", "mask_folder")
     description = (
         'a folder with a dataset.json or another JSON that has a "training" list of {"image": ..., "label": ...}'
     )

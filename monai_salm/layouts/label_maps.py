@@ -84,12 +84,16 @@ def on_grid_of(label: Array, own: Array | None, image: Array | None, shape: Sequ
         return label
     full = (*label.shape[1:], 1)[:3]
     volume = label[0].reshape(full)
-    steps = np.linalg.solve(image, own)  # from indices of the label map to indices of the image
+    steps: Array = np.linalg.solve(
+        image.astype(float), own.astype(float)
+    )  # from indices of the label map to indices of the image
     signs = np.rint(steps[:3, :3]).astype(int)
     turns = np.abs(steps[:3, :3] - signs).max() < 0.01 and (np.abs(signs).sum(0) == 1).all()
     if turns and (np.abs(signs).sum(1) == 1).all():
         order = [int(np.flatnonzero(row)[0]) for row in signs]
-        turned = np.flip(volume.transpose(order), [axis for axis in range(3) if signs[axis, order[axis]] < 0])
+        turned: Array = np.flip(
+            volume.transpose(order), tuple(axis for axis in range(3) if signs[axis, order[axis]] < 0)
+        )
         start = np.where(signs.sum(1) < 0, np.array([full[axis] for axis in order]) - 1, 0)
         if turned.shape[: len(shape)] == tuple(shape) and np.abs(steps[:3, 3] - start).max() < _APART:
             return np.ascontiguousarray(turned.reshape(shape))[None]
@@ -107,7 +111,7 @@ def _alike(own: Array, image: Array, label_shape: Sequence[int], shape: Sequence
         return False
     ends = [(0, size - 1) for size in (*shape, 1)[:3]]
     corners = np.stack([*(axis.ravel() for axis in np.meshgrid(*ends)), np.ones(8)])
-    return bool(np.abs(np.linalg.solve(image, own @ corners) - corners).max() < _APART)
+    return bool(np.abs(np.linalg.solve(image.astype(float), own.astype(float) @ corners) - corners).max() < _APART)
 
 
 def distinct(values: Array) -> Array:

@@ -52,7 +52,7 @@ class MaskFolder(FolderLayout):
         pairs = pair(files) if patterns is None else pair_by_patterns(files, *patterns)
         if patterns is None and not is_file(root / self.manifest):  # a copy may have left images out
             self._require_sure(pairs)
-        elif not pairs.maps:
+        elif patterns is not None and not pairs.maps:
             raise LayoutError(
                 f"{root}: the wildcards of {patterns[0]!r} and {patterns[1]!r} stand for the same nowhere"
             )
