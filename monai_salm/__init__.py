@@ -14,6 +14,7 @@ from monai_salm._version import __version__
 
 if TYPE_CHECKING:
     from monai_salm.cache_keys import salm_hash_transform
+    from monai_salm.chains import ChainReport, check_chain
     from monai_salm.evaluation import Protocol, UnlearnabilityReport, evaluate
     from monai_salm.methods import AR, EM, LSP, REM, SALM, SEM, TAP, InterSliceEM, RandomNoise, RoiEM
     from monai_salm.networks import build_network
@@ -52,6 +53,7 @@ _MODULES = {
         "SALMRestoreDict",
     ),
     "cache_keys": ("salm_hash_transform",),
+    "chains": ("check_chain", "ChainReport"),
     "networks": ("build_network",),
     "generate.precompute": ("precompute",),
     "publish": ("publish", "verify", "restore"),
@@ -67,6 +69,7 @@ __all__ = [
     "SALM",
     "SEM",
     "TAP",
+    "ChainReport",
     "ChannelWindows",
     "ClassTexture",
     "Classification",
@@ -96,6 +99,7 @@ __all__ = [
     "UnlearnabilityReport",
     "__version__",
     "build_network",
+    "check_chain",
     "evaluate",
     "precompute",
     "publish",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any, SupportsIndex, TypeVar, overload
@@ -10,6 +11,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 T_co = TypeVar("T_co", covariant=True)
+
+
+# Bytes of a memory-mapped file that are read before its pages are let go.
+_MOST_MAPPED = 1 << 23
+
+
+class Pages:
+    """Lets go of the pages of a memory-mapped file after many were read, so that they do not count as used memory.
+
+    The system keeps them as long as there is room, and gives them back at the next access, changes included.
+
+    Args:
+        array: in a memory-mapped file; of one in memory nothing is let go.
+    """
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        base: Any = array
+        while base is not None and not isinstance(base, mmap.mmap):
+            base = getattr(base, "_mmap", None) or getattr(base, "base", None)
+        self._map = base if hasattr(mmap, "MADV_DONTNEED") else None
+        self._read = 0
+
+    def count(self, size: int) -> None:
+        """Note that ``size`` bytes are about to be read or written."""
+        self._read += size
+        if self._map is not None and self._read > _MOST_MAPPED:
+            self._map.madvise(mmap.MADV_DONTNEED)
+            self._read = size
 
 
 class Lazy(Sequence[T_co]):
@@ -52,12 +81,31 @@ def cut(
         kinds: type and shape of each.
     """
     plain = np.asarray(flat)  # slices of a memmap take ten times as long
+    pages = Pages(flat)
 
     def view(index: int) -> NDArray[Any]:
         dtype, shape = kinds(index)
-        return np.ndarray(shape, dtype, plain, int(offsets[index]))
+        array: NDArray[Any] = np.ndarray(shape, dtype, plain, int(offsets[index]))
+        pages.count(array.nbytes)
+        return array
 
     return Lazy(len(offsets), view)
+
+
+def rows_of(array: NDArray[Any]) -> Lazy[NDArray[Any]]:
+    """What an array holds along its first axis, as views of it.
+
+    Args:
+        array: in memory or in a memory-mapped file.
+    """
+    plain, pages = np.asarray(array), Pages(array)
+
+    def row(index: int) -> NDArray[Any]:
+        found: NDArray[Any] = plain[index]
+        pages.count(found.nbytes)
+        return found
+
+    return Lazy(len(array), row)
 
 
 class Rows(Sequence[NDArray[Any]]):

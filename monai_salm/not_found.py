@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from monai_salm._readers import KEEP_AXES
+from monai_salm.as_loaded import find_as_loaded
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.grid import INTEGER_GRIDS
 from monai_salm.noise.noise import Noise, NoiseStoreError
@@ -20,7 +20,6 @@ from monai_salm.store import NoiseStore
 # Each of up to 48 orientations of an image is hashed; for larger ones that would take minutes.
 _MAX_ORIENTED = 2**22
 _REORDERED = "with its spatial axes in another order"
-_READERS = f". If nothing reordered it, the reader did: {KEEP_AXES}"
 
 
 class ImageNotFoundError(NoiseStoreError):
@@ -84,7 +83,10 @@ def refuse_protected(lookup: Lookup) -> None:
 def _other_side(lookup: Lookup) -> str | None:
     noise = lookup.find(lookup.image, other=True)
     if noise is None:
-        return None
+        found = find_as_loaded(lookup.store, lookup.image, protected=not lookup.protected)
+        if found is None:
+            return None
+        noise = found.noise
     if lookup.protected:
         return f"it is the original of case {noise.name!r} already, there is nothing to restore. Take SALMRestored out"
     return f"it is case {noise.name!r}, protected already. Feed the originals, or take SALMProtectd out of the chain"
@@ -113,7 +115,7 @@ def _turned(lookup: Lookup) -> str | None:
     found = next(_oriented(lookup, other=False), None) or next(_oriented(lookup, other=True), None)
     if found is None:
         return None
-    return f"{found}. {place}{_READERS if _REORDERED in found else ''}"
+    return f"{found}. {place}"
 
 
 def _oriented(lookup: Lookup, other: bool) -> Iterator[str]:

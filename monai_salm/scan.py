@@ -9,15 +9,15 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from monai.transforms import Compose, OneOf, Randomizable, RandomOrder, SomeOf
 from torch.utils.data import DataLoader, IterableDataset
 
 from monai_salm._warn import DataWarning as DataWarning
 from monai_salm.noise.budget import Budget, budget_of
 from monai_salm.noise.digest import content_digest
+from monai_salm.noise.kinds import Kind, as_kind, commonest_kind, kind_of
 from monai_salm.noise.units import Array, Units
 from monai_salm.noise.window import IntensityWindow, WindowRule
-from monai_salm.suspicions import Suspicions, share_inside, warn_of_axes, wrong_axes
+from monai_salm.suspicions import Suspicions, random_transform, share_inside, warn_of_axes, wrong_axes
 from monai_salm.tasks import Task
 
 # Noise on a smaller share of an image protects nothing.
@@ -84,11 +84,11 @@ def scan(
     seen, names, labels = dict[bytes, bytes](), list[str](), dict[bytes, bytes]()
     suspicions = Suspicions(task)
     first: ScannedCase | None = None
+    kind = commonest_kind(lambda index: image_or_none(dataset, index, image_key), len(dataset))
     for index in range(len(dataset)):
         try:
             item = dataset[index]
-            case = _check_case(item, index, task, window, epsilon, image_key, label_key)
-            _require_alike(case, first or case)
+            case = _check_case(item, index, task, window, epsilon, image_key, label_key, kind)
             repeated = _is_repeated(case, seen, names)
         except (ValueError, OSError) as error:
             if skipped is None:
@@ -100,7 +100,8 @@ def scan(
             if len(dataset) > 1:
                 warn_of_axes(case.image.shape, getattr(item[image_key], "meta", None))
         if index in (0, len(dataset) // 2, len(dataset) - 1):  # a chain that is random now and then may pass one
-            _require_same_again(case, image_of(dataset[index], index, image_key)[1])
+            again = image_of(dataset[index], index, image_key)[1]
+            _require_same_again(case, as_kind(again, kind_of(case.image)))
         if not repeated:
             key = content_digest(case.label)
             suspicions.watch(case.name, case.image, case.label, case.budget)
@@ -188,7 +189,14 @@ def image_of(item: object, index: int, image_key: str) -> tuple[str, Array]:
 
 
 def _check_case(
-    item: object, index: int, task: Task, window: WindowRule, epsilon: float, image_key: str, label_key: str
+    item: object,
+    index: int,
+    task: Task,
+    window: WindowRule,
+    epsilon: float,
+    image_key: str,
+    label_key: str,
+    kind: Kind | None,
 ) -> ScannedCase:
     name, image = image_of(item, index, image_key)
     where = f"case {name!r}"
@@ -208,6 +216,9 @@ def _check_case(
         raise DataError(f"{where}: the image is empty, shape {image.shape}")
     if not np.isfinite(image).any():
         raise DataError(f"{where}: the image holds NaN or infinite values only")
+    if kind is not None:
+        image = as_kind(image, kind)
+        _require_kind(where, image, kind)
     units = item.get("units") or units_of(image, item[image_key])
     try:
         budget = budget_of(image, window, units, epsilon)
@@ -258,16 +269,32 @@ def _shown(window: IntensityWindow) -> str:
     return f"({window.low}, {window.high})"
 
 
-def _require_alike(case: ScannedCase, first: ScannedCase) -> None:
-    if case.image.ndim != first.image.ndim:
+def image_or_none(dataset: MapDataset, index: int, image_key: str) -> Array | None:
+    """The image at an index; None for one that is refused later, with the reason."""
+    try:
+        image = image_of(dataset[index], index, image_key)[1]
+    except (ValueError, OSError):
+        return None
+    return image if image.dtype.kind in "biuf" and image.ndim in (3, 4) and image.size else None
+
+
+def _require_kind(where: str, image: Array, kind: Kind) -> None:
+    """Refuse an image of another kind than most."""
+    axes, channels = kind_of(image)
+    if axes != kind[0]:
         raise DataError(
-            f"case {case.name!r} has shape {case.image.shape}, case {first.name!r} {first.image.shape}: 2D and 3D mixed"
+            f"{where} has shape {image.shape}, most images have {kind[0]} spatial axes: 2D and 3D mixed. Keep images of one kind "
+            "in a data set"
         )
-    if case.image.shape[0] != first.image.shape[0]:
+    if channels != kind[1]:
         raise DataError(
-            f"case {case.name!r} has {case.image.shape[0]} channels, case {first.name!r} has {first.image.shape[0]}: "
-            "all must have the same. Is an image channel-last?"
+            f"{where} has {_channels(channels)}, most images have {_channels(kind[1])}: all must have the same. Convert it (grey, "
+            "RGB), or is it channel-last?"
         )
+
+
+def _channels(count: int) -> str:
+    return f"{count} channel{'s' if count > 1 else ''}"
 
 
 def _require_same_again(case: ScannedCase, again: Array) -> None:
@@ -279,28 +306,9 @@ def _require_same_again(case: ScannedCase, again: Array) -> None:
 
 
 def _refuse_random_transforms(dataset: object) -> None:
-    """Look for random transforms in the chain of the data set and of those it wraps: MONAI's, and those named so."""
-    waiting = [dataset]
-    while waiting:
-        part = waiting.pop()
-        if part is not None:
-            waiting += [getattr(part, "dataset", None), *getattr(part, "datasets", ())]
-        for transform in _flatten(getattr(part, "transform", None)):
-            if isinstance(transform, Randomizable) or type(transform).__name__.startswith("Rand"):
-                raise DataError(
-                    f"the data set's chain has the random transform {type(transform).__name__}: its images would never "
-                    "be found again. Give precompute() only the deterministic loading transforms; random ones go "
-                    "after SALMProtectd"
-                )
-
-
-def _flatten(transform: object) -> Iterator[object]:
-    # MONAI's Compose counts as Randomizable. Those that choose among their parts, or their order, are random whatever
-    # the parts are.
-    if transform is not None and (
-        not isinstance(transform, Compose) or isinstance(transform, (OneOf, RandomOrder, SomeOf))
-    ):
-        yield transform
-    parts = getattr(transform, "transforms", None)  # torchvision's Compose has them as well
-    for part in parts if isinstance(parts, list | tuple) else ():
-        yield from _flatten(part)
+    name = random_transform(dataset)
+    if name is not None:
+        raise DataError(
+            f"the data set's chain has the random transform {name}: its images would never be found again. Give precompute() only "
+            "the deterministic loading transforms; random ones go after SALMProtectd"
+        )

@@ -100,7 +100,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
     Raises:
         NoiseStoreError: if it is not there or is no store.
     """
-    _require_file(path)
+    require_file(path)
     try:
         return _open(path, "ro")
     except sqlite3.OperationalError as error:
@@ -123,7 +123,7 @@ def write(path: Path) -> Iterator[sqlite3.Connection]:
     Raises:
         NoiseStoreError: if the file is no store or cannot be written.
     """
-    _require_file(path)
+    require_file(path)
     try:
         # Looked at before it is written to: a trigger in a foreign file must never run.
         _open(path, "rw").close()
@@ -218,7 +218,12 @@ def file_uri(path: PurePath) -> str:
     return uri if uri.startswith("file:///") else "file:////" + uri.removeprefix("file://")
 
 
-def _require_file(path: Path) -> None:
+def require_file(path: Path) -> None:
+    """Refuse a path at which there is no file.
+
+    Raises:
+        NoiseStoreError: if there is none.
+    """
     if not path.is_file():
         if path.is_dir():
             raise NoiseStoreError(f"no noise store at {path}: it is a folder; give the path of the store's file")

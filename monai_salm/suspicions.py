@@ -6,9 +6,10 @@ Each image by itself may be as it is; that all of them are is what gives the mis
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+from monai.transforms import Compose, OneOf, Randomizable, RandomOrder, SomeOf
 
 from monai_salm._warn import warn
 from monai_salm.noise.budget import Budget
@@ -67,6 +68,31 @@ def warn_of_axes(shape: Sequence[int], meta: Mapping[str, object] | None) -> Non
             f"images of shape {shape} are taken for 2D images of {shape[0]} channels. If they are volumes, they lack "
             f"the channel axis, and should be {(1, *shape)}: {_FIRST}"
         )
+
+
+def random_transform(dataset: object) -> str | None:
+    """A random transform in the chain of a data set or of those it wraps, MONAI's or one named so; None if there is none."""
+    waiting = [dataset]
+    while waiting:
+        part = waiting.pop()
+        if part is not None:
+            waiting += [getattr(part, "dataset", None), *getattr(part, "datasets", ())]
+        for transform in _flatten(getattr(part, "transform", None)):
+            if isinstance(transform, Randomizable) or type(transform).__name__.startswith("Rand"):
+                return type(transform).__name__
+    return None
+
+
+def _flatten(transform: object) -> Iterator[object]:
+    # MONAI's Compose counts as Randomizable. Those that choose among their parts, or their order, are random whatever
+    # the parts are.
+    if transform is not None and (
+        not isinstance(transform, Compose) or isinstance(transform, (OneOf, RandomOrder, SomeOf))
+    ):
+        yield transform
+    parts = getattr(transform, "transforms", None)  # torchvision's Compose has them as well
+    for part in parts if isinstance(parts, list | tuple) else ():
+        yield from _flatten(part)
 
 
 def _seems_last(shape: tuple[int, ...], spatial: tuple[int, ...] | None) -> bool:

@@ -1,6 +1,7 @@
 """MONAI transforms that put a store's noise into images, and take it off again for those who have the store.
 
-They stand right after loading, before anything that resamples, rescales or is random: an image is known by its values.
+They stand right after loading, before anything that resamples, rescales or is random: an image is known by its values. Axes that
+a reader exchanges, real values that it makes of stored numbers, and grey images that it shows as RGB are understood.
 They are no ``InvertibleTransform``: ``Compose.inverse`` and ``Invertd`` pass predictions and masks by.
 """
 
@@ -8,35 +9,38 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Mapping
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-import torch
 from monai.config import KeysCollection
-from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 from monai.utils import TransformBackends
 
-from monai_salm._blocks import blocks
+from monai_salm._images import Image, applied_to, file_of, like, same_values, values_of
+from monai_salm._warn import warn
+from monai_salm.as_loaded import find_as_loaded
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.noise import Noise, NoiseStoreError
 from monai_salm.noise.units import Array
 from monai_salm.not_found import Lookup, not_found
 from monai_salm.store import NoiseStore
+from monai_salm.store_file import require_file
 
-Image = TypeVar("Image", np.ndarray[Any, Any], torch.Tensor)
 _ON_MISSING = ("raise", "generate")
+# What MONAI records of an image without its values having changed.
+_KEEP_VALUES = ("Flip", "Orientation", "Rotate90", "SqueezeDim", "Transpose", "ToDevice")
 
 
 class SALMProtect(Transform):
     """Add an image's noise, found in a store by the image's values.
 
     Args:
-        store: a noise store or its path; opened at the first image.
+        store: a noise store or its path.
         on_missing: ``"raise"`` an error for an image that is not in the store, or ``"generate"`` its noise against the
             surrogates kept there (slow: networks run), which then joins the store.
 
     Raises:
+        NoiseStoreError: if there is no file at the path.
         ValueError: for another ``on_missing``.
     """
 
@@ -47,6 +51,7 @@ class SALMProtect(Transform):
             raise ValueError(f"on_missing must be one of {_ON_MISSING}, got {on_missing!r}")
         self.store = _as_store(store)
         self.on_missing = on_missing
+        self._warned = False
 
     def __repr__(self) -> str:
         return _shown(self, self.store)
@@ -68,20 +73,37 @@ class SALMProtect(Transform):
             NoiseStoreError: if the store cannot be read or the noise cannot be applied.
             DataError, LabelError: if a new image or its label do not fit the store.
         """
-        values = _values(image)
+        values = values_of(image)
         digest = content_digest(values)
         noise = self.store.get(digest, values.shape)
-        if noise is None:
-            lookup = _lookup(self.store, image, values, name)
-            if self.on_missing == "raise":
-                raise not_found(lookup)
-            noise = self._generate(lookup, label, image)
-        protected = noise.apply(values, known=noise.digest == digest)
+        found = find_as_loaded(self.store, values) if noise is None else None
+        if found is not None:
+            protected = found.protect(values)
+        else:
+            noise = noise or self._of_unknown(image, values, label, name)
+            protected = noise.apply(values, known=noise.digest == digest)
         # Nothing may ever pass unprotected in silence.
-        if _same(protected, values):
+        if same_values(protected, values):
             where = _lookup(self.store, image, values, name).where
             raise NoiseStoreError(f"{where}: its noise in {self.store.path} changes nothing; generate it again")
-        return _like(image, protected)
+        self._warn_of_place(image, ["division by 255"] if found is not None and found.divided else [])
+        return like(image, protected)
+
+    def _of_unknown(self, image: object, values: Array, label: object, name: str) -> Noise:
+        lookup = _lookup(self.store, image, values, name)
+        if self.on_missing == "raise":
+            raise not_found(lookup)
+        return self._generate(lookup, label, image)
+
+    def _warn_of_place(self, image: object, changes: list[str]) -> None:
+        """Say once that something before may change values of other images, though it left these as they were."""
+        changing = changes + [name for name in applied_to(image) if name.removeprefix("Rand") not in _KEEP_VALUES]
+        if changing and not self._warned:
+            self._warned = True
+            warn(
+                f"SALMProtectd stands after {', '.join(dict.fromkeys(changing))}, which may change values: it finds images by "
+                "their values, as they are stored. Place it right after LoadImaged; check_chain() shows a chain's order"
+            )
 
     def _generate(self, lookup: Lookup, label: object, loaded: object) -> Noise:
         # Methods and networks are imported only where noise is made.
@@ -101,7 +123,10 @@ class SALMRestore(Transform):
     """Take the noise off a protected image: the original bit for bit.
 
     Args:
-        store: the noise store that protected it, or its path; opened at the first image.
+        store: the noise store that protected it, or its path.
+
+    Raises:
+        NoiseStoreError: if there is no file at the path.
     """
 
     backend = [TransformBackends.TORCH, TransformBackends.NUMPY]  # noqa: RUF012 - as MONAI declares it
@@ -123,17 +148,22 @@ class SALMRestore(Transform):
             ImageNotFoundError: if the store did not protect the image; the message says the likely cause.
             NoiseStoreError: if the store cannot be read or what it gives is not the original.
         """
-        values = _values(image)
+        values = values_of(image)
         noise = self.store.get_protected(content_digest(values), values.shape)
-        if noise is None:
+        if noise is not None:
+            original = noise.remove(values, known=True)
+            if content_digest(original) == noise.digest:
+                return like(image, original)
+        found = find_as_loaded(self.store, values, protected=True) if noise is None else None
+        if noise is None and found is None:
             raise not_found(_lookup(self.store, image, values, name, protected=True))
-        original = noise.remove(values, known=True)
-        if content_digest(original) != noise.digest:
+        shown = None if found is None else found.restore(values)
+        if shown is None:
             where = _lookup(self.store, image, values, name).where
             raise NoiseStoreError(
                 f"{where}: taking off its noise does not give the original; {self.store.path} is damaged"
             )
-        return _like(image, original)
+        return like(image, shown)
 
 
 class SALMProtectd(MapTransform):
@@ -141,12 +171,13 @@ class SALMProtectd(MapTransform):
 
     Args:
         keys: of the images.
-        store: a noise store or its path; opened at the first image.
+        store: a noise store or its path.
         label_key: key of the label; needed for ``on_missing="generate"``.
         on_missing: ``"raise"`` or ``"generate"``, as for ``SALMProtect``.
         allow_missing_keys: pass by keys that an item does not have.
 
     Raises:
+        NoiseStoreError: if there is no file at the path.
         ValueError: for another ``on_missing``, or ``"generate"`` without ``label_key``.
     """
 
@@ -184,8 +215,11 @@ class SALMRestored(MapTransform):
 
     Args:
         keys: of the images.
-        store: the noise store that protected them, or its path; opened at the first image.
+        store: the noise store that protected them, or its path.
         allow_missing_keys: pass by keys that an item does not have.
+
+    Raises:
+        NoiseStoreError: if there is no file at the path.
     """
 
     backend = SALMRestore.backend
@@ -213,6 +247,7 @@ def _as_store(store: NoiseStore | str | os.PathLike[str]) -> NoiseStore:
         return store
     if not isinstance(store, str | os.PathLike):
         raise TypeError(f"store must be a NoiseStore or the path of one, got {store!r}")
+    require_file(Path(store))
     return NoiseStore(store)
 
 
@@ -238,49 +273,7 @@ def _name_of(item: Mapping[Hashable, Any]) -> str:
 
 
 def _lookup(store: NoiseStore, image: object, values: Array, name: str, protected: bool = False) -> Lookup:
-    return Lookup(store, values, name or _file_of(image), _applied(image), protected)
-
-
-def _file_of(image: object) -> str:
-    return str(image.meta.get("filename_or_obj", "")) if isinstance(image, MetaTensor) else ""
-
-
-def _applied(image: object) -> list[str]:
-    operations = image.applied_operations if isinstance(image, MetaTensor) else []
-    return [str(operation.get("class", "?")) for operation in operations if isinstance(operation, dict)]
-
-
-def _values(image: object) -> Array:
-    """The image's values as an array on the CPU."""
-    if isinstance(image, torch.Tensor):
-        with torch._C.DisableTorchFunctionSubclass():  # a MetaTensor would copy its metadata at every step
-            plain = image.detach().cpu()
-            # NumPy has no bfloat16; float32 holds all its values.
-            return (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
-    if isinstance(image, np.ndarray):
-        return image
-    shown = f" {image[:80]!r}" if isinstance(image, str) else ""
-    raise TypeError(
-        f"an image must be a NumPy array or a tensor, got {type(image).__name__}{shown}: place LoadImaged before"
-    )
-
-
-def _same(first: Array, second: Array) -> bool:
-    """Whether all values are the same; says so at the first block that is not."""
-    one, other = first.reshape(-1), second.reshape(-1)
-    return all(np.array_equal(one[part], other[part]) for part in blocks(one.size))
-
-
-def _like(image: Image, values: Array) -> Image:
-    """The values as the kind of object that the image is, apart from it in memory."""
-    if isinstance(image, np.ndarray):
-        return values
-    with torch._C.DisableTorchFunctionSubclass():
-        tensor = torch.from_numpy(np.ascontiguousarray(values)).to(image.device, image.dtype)
-    if isinstance(image, MetaTensor):
-        tensor = tensor.as_subclass(MetaTensor)
-        tensor.copy_meta_from(image)  # all that its constructor would set
-    return tensor
+    return Lookup(store, values, name or file_of(image), applied_to(image), protected)
 
 
 SALMProtectD = SALMProtectDict = SALMProtectd

@@ -17,6 +17,7 @@ import test_monai_datasets
 import test_monai_files
 import test_monai_inverse
 import test_monai_loaders
+import test_monai_tutorials
 from generated_pages import page_between
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "monai.md"
@@ -28,6 +29,7 @@ PARTS: list[Any] = [
     test_monai_inverse,
     test_monai_files,
     test_monai_caches,
+    test_monai_tutorials,
 ]
 
 

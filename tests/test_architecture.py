@@ -40,9 +40,12 @@ BELOW: dict[str, tuple[str, ...]] = {
     "store_records": ("noise_rows", "store_file"),
     "store_places": ("noise_rows",),
     "store": ("store_records", "store_places"),
-    "not_found": ("store",),
+    "store_scales": ("store_records",),
+    "as_loaded": ("store", "store_scales"),
+    "not_found": ("as_loaded",),
     "generate": ("methods", "not_found", "joining"),
     "transforms": ("generate",),  # on_missing="generate" makes noise against the stored surrogates
+    "chains": ("transforms",),
     "cache_keys": ("store",),  # names for MONAI's caches on disk
     "formats": ("noise",),
     "layouts": ("formats", "tasks"),
@@ -53,7 +56,7 @@ BELOW: dict[str, tuple[str, ...]] = {
     "report": ("reporting",),  # reads reports where no network is at hand
     "demo_data": ("layouts",),
     "demo": ("report", "evaluation", "transforms", "demo_data"),
-    "__init__": ("report", "evaluation", "transforms", "cache_keys"),  # the public names
+    "__init__": ("report", "evaluation", "chains", "cache_keys"),  # the public names
     "cli": ("demo", "__init__"),
     "__main__": ("cli",),
 }

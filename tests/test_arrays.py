@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import sys
+from pathlib import Path
+from tempfile import TemporaryFile
+
 import numpy as np
 import pytest
 
-from monai_salm._arrays import Lazy, Rows, cut
+from monai_salm._arrays import Lazy, Rows, cut, rows_of
 
 
 def test_lazy_is_a_sequence_that_makes_each_item_anew() -> None:
@@ -43,3 +48,32 @@ def test_rows_gives_back_what_it_took() -> None:
         np.testing.assert_array_equal(before, after)
     vectors = Rows([np.asarray([0, 1], np.float32), np.asarray([1, 1], np.float32)])
     assert [row.tolist() for row in vectors] == [[0, 1], [1, 1]]
+
+
+def mapped_memory() -> int:
+    """Bytes of files that lie in this process's memory."""
+    found = re.search(r"RssFile:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found
+    return int(found[1]) * 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("way", ["rows", "cut"])
+def test_pages_of_a_mapped_file_are_let_go_and_keep_what_was_written(way: str) -> None:
+    count, size = 128, 1 << 20
+    with TemporaryFile() as file:
+        file.truncate(count * size)
+        flat = np.memmap(file, np.uint8, "r+")
+    before = mapped_memory()
+    rows = rows_of(flat.reshape(count, size))
+    if way == "cut":
+        rows = cut(flat, np.arange(count) * size, lambda _: (np.uint8, (size,)))
+    for index, row in enumerate(rows):
+        row[...] = index + 1
+    assert mapped_memory() - before < 32 * size
+    assert [int(row[-1]) for row in rows] == [index + 1 for index in range(count)]
+    assert mapped_memory() - before < 32 * size
+    first = rows[0]
+    for row in rows:
+        row.max()
+    assert first.max() == 1  # a view that is held stays right

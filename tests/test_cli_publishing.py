@@ -182,19 +182,6 @@ def test_a_wrong_key_is_refused_before_there_is_any_noise(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["key.pem", "set"]
 
 
-@pytest.mark.parametrize("same", [True, False])
-def test_an_unlisted_copy_of_an_image_is_refused_before_there_is_any_noise(folder: Path, same: bool) -> None:
-    """By its voxels: another affine, another file."""
-    image = nibabel.load(folder / "set/training/i1.nii.gz")
-    voxels = np.asanyarray(image.dataobj)
-    nibabel.save(nibabel.Nifti1Image(voxels if same else voxels + 1, np.eye(4)), folder / "set/stray.nii.gz")
-    found = run("protect", folder / "set", folder / "out", *FAST, code=1 if same else 0)
-    if same:
-        assert "stray.nii.gz is a copy of an image to be protected that no split lists" in found["error"]
-        assert found["error"] in run("plan", folder / "set", *FAST, code=1)["problems"]
-    assert sorted(path.name for path in folder.iterdir()) == (["set"] if same else ["out", "out.noise.db", "set"])
-
-
 @pytest.mark.parametrize("arguments", [(), ("--overwrite",)])
 def test_protect_cleans_up_after_a_kill_at_its_very_end(
     folder: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]

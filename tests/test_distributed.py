@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,11 @@ def job_of(shapes: list[tuple[int, ...]], world: World, tmp_path: Path) -> Job:
 
     plan: Any = Plan()
     plan.shapes = shapes
-    cases: Any = type("C", (list,), {"view": type("V", (), {"tiles": staticmethod(lambda shape: [shape])})})(shapes)
+    cases: Any = type(
+        "C",
+        (list,),
+        {"view": type("V", (), {"tiles": staticmethod(lambda shape: [tuple(slice(0, n) for n in shape)])})},
+    )(shapes)
     unused: Any = None
     return Job(cases, plan, unused, unused, Recipe(batch_size=16), torch.device("cpu"), 0, unused, world=world)
 
@@ -126,6 +130,14 @@ def test_every_case_is_in_one_unit_and_ranks_have_equal_shares(size: int, cases:
     assert all(len({owners[case] for case in unit.cases}) == 1 for unit in units)
     shares = [Counter(owners)[rank] for rank in range(size)]
     assert max(shares) - min(shares) <= max(1, len(units) // size)
+
+
+def test_large_images_are_few_in_a_unit_on_a_processor(tmp_path: Path) -> None:
+    shapes: list[tuple[int, ...]] = [(3, 224, 224)] * 40
+    job = job_of(shapes, world_of(0, 1), tmp_path)
+    assert max(len(unit.cases) for unit in plan_units(job)) * 3 * 224 * 224 <= 2**20
+    gpu = replace(job, device=torch.device("cuda"))
+    assert max(len(unit.cases) for unit in plan_units(gpu)) == 16
 
 
 def test_images_of_many_sizes_are_shared_by_their_size(tmp_path: Path) -> None:

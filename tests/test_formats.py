@@ -15,7 +15,8 @@ import pytest
 from monai.transforms import LoadImaged
 from nibabel.nifti1 import Nifti1Extension
 
-from monai_salm.formats import FORMATS, FormatError, NpzArchive, find_format, format_of
+from monai_salm._arrays import Pages
+from monai_salm.formats import FORMATS, FormatError, NpzArchive, find_format, format_of, npz
 from monai_salm.noise.digest import content_digest
 
 NIFTI = FORMATS["nifti"]
@@ -240,6 +241,40 @@ def test_npz_write_changes_one_array_alone(
         assert {member.compress_type for member in packed.infolist()} == {method}
     NpzArchive(tmp_path / "b.npz").write(tmp_path / "d.npz", {"train_images": images})
     assert NpzArchive(tmp_path / "d.npz").raw("train_images") == archive.raw("train_images")
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_npz_takes_rows_one_by_one_and_none_too_many(tmp_path: Path, rng: np.random.Generator, order: Any) -> None:
+    images = np.asarray(rng.integers(0, 200, (3, 4, 5)), ">i2", order=order)
+    archive = NpzArchive(save_npz(tmp_path / "a.npz", train_images=images))
+    archive.write(tmp_path / "b.npz", {"train_images": (row.astype("i2") + 1 for row in images)})
+    with np.load(tmp_path / "b.npz") as written:
+        assert np.array_equal(written["train_images"], images + 1)
+        assert written["train_images"].dtype == images.dtype
+    for wrong in (images[:2], np.concatenate([images, images]), images[:, :3], images.astype("f4")):
+        with pytest.raises(FormatError, match=r"'train_images' is .* cannot take"):
+            archive.write(tmp_path / "c.npz", {"train_images": iter(wrong)})
+    assert not (tmp_path / "c.npz").exists()
+
+
+def test_a_large_npz_member_is_the_same_from_a_file_as_from_memory(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = rng.integers(0, 200, (3, 40, 50))
+    for save, name in ((np.savez, "a.npz"), (np.savez_compressed, "b.npz")):
+        save(tmp_path / name, train_images=images)
+        monkeypatch.setattr(npz, "_IN_MEMORY", 100)
+        found = NpzArchive(tmp_path / name).array("train_images")
+        assert np.array_equal(found, images)
+        assert not found.flags.writeable
+        assert Pages(found)._map is not None
+        monkeypatch.setattr(npz, "TemporaryFile", no_room)
+        assert np.array_equal(NpzArchive(tmp_path / name).array("train_images"), images)
+        monkeypatch.undo()
+
+
+def no_room(**_: Any) -> Any:
+    raise OSError(28, "No space left on device")
 
 
 class Trap:

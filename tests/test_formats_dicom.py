@@ -263,7 +263,7 @@ def test_the_header_says_what_the_numbers_mean(tmp_path: Path, syntax: str) -> N
     }
     units = DICOM.units(save_dicom(tmp_path, syntax, stored=12, signed=True, **said))
     assert (units.modality, units.slope, units.intercept) == ("CT", 0.5, -1024)
-    assert units.padding == -2000, "its sign stands in another element"
+    assert units.padding == (-2000, -2000), "its sign stands in another element"
     assert units.limits == (-2048, 2047)
     assert units.spacing == (0.7, 0.8, 3)
     bare = DICOM.units(save_dicom(tmp_path, syntax))

@@ -75,7 +75,6 @@ def test_slices_without_places_follow_their_numbers(tmp_path: Path) -> None:
     [
         ([0, 1, 1], {}, "lie at one place"),
         ([0, 0, 0], {"ImagePositionPatient": None, "InstanceNumber": 1}, "do not say where their slices lie"),
-        ([0, 1, 2], {"channels": 3, "bits": 8}, "several colour slices"),
     ],
 )
 def test_orders_that_cannot_be_told_are_refused(
@@ -162,3 +161,83 @@ def test_a_file_that_is_no_dicom_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.dcm").write_text("hello")
     with pytest.raises(FormatError, match=r"a\.dcm: its header cannot be read"):
         group_series(tmp_path, ["a.dcm"])
+
+
+def names_of(root: Path, files: list[str]) -> tuple[list[tuple[str, ...]], dict[str, str]]:
+    """The files of each image, and what is set aside with the reasons."""
+    skipped: list[SkippedSeries] = []
+    units = group_series(root, files, skipped=skipped)
+    return [unit.files for unit in units], {each.name: each.reason for each in skipped}
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {"Modality": "DX"}, {"Modality": "CR"}, {"Modality": "MG"}, {"Modality": "US"}, {"Modality": "XA"}, {"Modality": "SC"},
+        {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.1.1"}, {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, {"channels": 3, "bits": 8},
+    ],
+)  # fmt: skip
+def test_projections_and_colour_images_are_one_image_each(tmp_path: Path, elements: dict[str, Any]) -> None:
+    files = save_slices(tmp_path, [0, 1, 2], **elements)
+    assert names_of(tmp_path, files) == ([(file,) for file in files], {})
+
+
+def change(path: Path, **elements: Any) -> None:
+    data = read_dicom(path)
+    for name, value in elements.items():
+        setattr(data, name, value)
+    data.save_as(path)
+
+
+@pytest.mark.parametrize(
+    "phase",
+    [
+        lambda number: {"AcquisitionNumber": number // 3},
+        lambda number: {"EchoTime": str(10 + number % 2)},
+        lambda number: {"ContentTime": f"10101{number // 3}", "AcquisitionNumber": number},
+        lambda number: {"EchoTime": str(number % 2), "AcquisitionNumber": 0, "InstanceNumber": 6 - number},
+        lambda number: {"InstanceNumber": number + 1},  # told by the order alone
+    ],
+)
+def test_phases_of_a_series_are_an_image_each(tmp_path: Path, phase: Any) -> None:
+    by_turns = phase(0) != phase(1) and phase(0) == phase(2)
+    places = [0, 0, 1, 1, 2, 2] if "EchoTime" in phase(0) else [0, 1, 2, 0, 1, 2]
+    files = save_slices(tmp_path, places)
+    for number, file in enumerate(files):
+        change(tmp_path / file, **phase(number))
+    found, aside = names_of(tmp_path, files)
+    expected = [files[::2], files[1::2]] if by_turns or "EchoTime" in phase(0) else [files[:3], files[3:]]
+    assert sorted(found) == sorted(map(tuple, expected))
+    assert aside == {}
+
+
+def test_two_by_two_phases_are_told_by_two_elements(tmp_path: Path) -> None:
+    files = save_slices(tmp_path, [0, 1] * 4)
+    for number, file in enumerate(files):
+        change(tmp_path / file, EchoTime=str(number // 2 % 2), AcquisitionNumber=number // 4, InstanceNumber=1)
+    found, aside = names_of(tmp_path, files)
+    assert sorted(found) == [tuple(files[i : i + 2]) for i in range(0, 8, 2)]
+    assert aside == {}
+
+
+def test_a_slice_that_is_there_twice_counts_once(tmp_path: Path) -> None:
+    files = save_slices(tmp_path, [0, 1, 2])
+    (tmp_path / "ct/01 (1).dcm").write_bytes((tmp_path / "ct/01.dcm").read_bytes())
+    other = read_dicom(tmp_path / "ct/02.dcm")
+    other.SOPInstanceUID = f"{UID}.77"
+    other.save_as(tmp_path / "ct/09.dcm")
+    found, aside = names_of(tmp_path, [*files, "ct/01 (1).dcm", "ct/09.dcm"])
+    assert found == [("ct/00.dcm", "ct/01 (1).dcm", "ct/02.dcm")]
+    assert set(aside) == {"ct/01.dcm", "ct/09.dcm"}
+    assert "same slice as ct/02.dcm" in aside["ct/09.dcm"]
+
+
+def test_equal_slices_of_two_phases_are_both_kept(tmp_path: Path) -> None:
+    """As blank ones above the head."""
+    files = [*save_slices(tmp_path, [0, 1, 2], "a"), *save_slices(tmp_path, [0, 1, 2], "b")]
+    for number, file in enumerate(files):
+        change(tmp_path / file, AcquisitionNumber=number // 3, SOPInstanceUID=f"{UID}.{number + 20}")
+        (tmp_path / file).rename(tmp_path / f"IM{number}")
+    found, aside = names_of(tmp_path, [f"IM{number}" for number in range(6)])
+    assert found == [("IM0", "IM1", "IM2"), ("IM3", "IM4", "IM5")]
+    assert aside == {}

@@ -333,7 +333,7 @@ def test_padding_never_carries_noise() -> None:
     image = gradient(10, 200, "float32", (1, 12, 12))
     image[0, 2, 3], image[0, 5, 5], image[0, 6, 6] = np.nan, np.inf, -3.4e38
     image[0, 8, 8] = -2000
-    budget = budget_of(image, PercentileWindow(), Units(padding=-2000), 8 / 255)
+    budget = budget_of(image, PercentileWindow(), Units(padding=(-2000, -2000)), 8 / 255)
     lower, upper = budget.code_bounds(image)
     for place in ((2, 3), (5, 5), (6, 6), (8, 8)):
         assert lower[0][place] == upper[0][place] == 0

@@ -68,8 +68,9 @@ def spoiled_tree(root: Path) -> set[str]:
         )
     cut(root / "ok/cut.dcm", 400)
     cut(root / "ok/s3/IM1", 300)
-    save_dicom(root / "bad/s2/IM0", "1.2.3.2", 1)
-    return {"ok/cut.dcm", "ok/s3/IM1", "bad/s2/IM0"}
+    save_dicom(root / "bad/s2/IM0", "1.2.3.2", 1)  # once more the slice of IM2
+    save_dicom(root / "ok/s4/IM0", "1.2.3.7", 1, SeriesInstanceUID="1.2.3.4")  # another at the place of IM2
+    return {"ok/cut.dcm", "ok/s3/IM1", "bad/s2/IM2", "ok/s4/IM0"}
 
 
 @pytest.mark.parametrize("spoiled", [spoiled_images, spoiled_table, spoiled_nnunet, spoiled_tree])

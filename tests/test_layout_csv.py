@@ -256,9 +256,70 @@ def test_paths_that_lead_out_are_refused(tmp_path: Path, path: str) -> None:
 
 def test_not_text_is_refused(tmp_path: Path) -> None:
     table = build_csv(tmp_path, ["image,label", "a,0"])
-    table.write_bytes(b"image,label\na,\xff\xfe\n")
+    table.write_bytes(b"image,label\na,\x81\xfe\n")  # no letter in any encoding that tables are in
     with pytest.raises(LayoutError, match="not UTF-8"):
         open_layout(table, "csv_labels")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "cp1252", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_tables_in_the_encodings_of_spreadsheet_programs(tmp_path: Path, encoding: str, ends: str) -> None:
+    table = build_csv(tmp_path, [])
+    text = ends.join(["image;label", "a.png;böse", "b.png;gut", ""])
+    mark = "\ufeff" if encoding in ("utf-16-le", "utf-16-be") else ""
+    table.write_bytes((mark + text).encode(encoding))
+    data = detect(tmp_path)
+    assert data.class_names == ("böse", "gut")
+    assert labels(tmp_path) == {"images/a.png": 0, "images/b.png": 1}
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["a.jpg", "images/a.jpeg", "A.PNG", "Images/A", "Set-v1.0/images/a.png", "Set-v1.0/images/a.jpg", "a.nii.gz"],
+)
+def test_an_image_is_found_by_another_suffix_case_or_prefix(tmp_path: Path, cell: str) -> None:
+    build_csv(tmp_path, ["image,label", f"{cell},0", "b.png,1"])
+    assert labels(tmp_path) == {"images/a.png": 0, "images/b.png": 1}
+
+
+def test_an_image_is_found_in_another_unicode_form(tmp_path: Path) -> None:
+    save_png(tmp_path / "images" / "a\u0308.png", seed=7)  # as macOS writes an umlaut
+    build_csv(tmp_path, ["image,label", "\u00e4.png,0", "b.png,1"])
+    assert set(labels(tmp_path)) == {"images/a\u0308.png", "images/b.png"}
+
+
+def test_an_image_that_is_left_out_of_a_copy_is_not_mistaken_for_another(tmp_path: Path) -> None:
+    save_png(tmp_path / "images" / "a.tiff")
+    build_csv(tmp_path, ["image,label", "images/a.tiff,0", "images/a.png,1"], images=("b",))
+    data = detect(tmp_path)
+    assert data.dataset().names == ("images/a.tiff", "images/a.png")
+    with pytest.raises(FormatError, match=r"no image 'images/a\.png'"):
+        data.dataset()[1]
+
+
+def test_a_name_that_fits_images_of_two_suffixes_is_refused(tmp_path: Path) -> None:
+    for name in ("x.png", "x.tif"):
+        save_png(tmp_path / "images" / name)
+    build_csv(tmp_path, ["image,label", "x.jpg,0", "b.png,1"])
+    with pytest.raises(LayoutError, match=r"'x\.jpg' fits 2 images"):
+        open_layout(tmp_path, "csv_labels")
+
+
+def test_equal_lines_count_once(tmp_path: Path) -> None:
+    build_csv(tmp_path, ["image,label,x", "a,0,1", "b,1,2", "a.png,0,3"])
+    assert labels(tmp_path) == {"images/a.png": 0, "images/b.png": 1}
+
+
+def test_empty_and_uncertain_cells_of_several_labels_count_as_0(tmp_path: Path) -> None:
+    """As in the tables of large chest X-ray sets, where most cells are empty; the labels stay several."""
+    build_csv(tmp_path, ["Path,Sex,No Finding,Edema", "a,Male,1.0,", "b,Female,,1.0", "c,Male,,-1.0", "d,Male,0.0,1.0"])
+    assert labels(tmp_path) == {
+        "images/a.png": [1, 0],
+        "images/b.png": [0, 1],
+        "images/c.png": [0, 0],
+        "images/d.png": [0, 1],
+    }
+    assert detect(tmp_path).task() == Classification(num_classes=2, multi_label=True)
 
 
 def test_tables_without_images_are_not_recognised(tmp_path: Path) -> None:

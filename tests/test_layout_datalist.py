@@ -198,3 +198,74 @@ def test_decathlon_refuses_what_is_none(tmp_path: Path) -> None:
     save_json(root / "dataset.json", content)
     with pytest.raises(LayoutError, match=r"imagesTr/c1\.nii\.gz must be the path of a label map, got 3"):
         detect(root)
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_absolute_paths_in_the_folder_become_relative_in_the_copy(tmp_path: Path, linked: bool) -> None:
+    root = tmp_path / "data"
+    for index in range(2):
+        save_nifti(root / f"i/{index}.nii.gz", random_image(index))
+        save_nifti(root / f"l/{index}.nii.gz", random_image(index, dtype="uint8", high=3))
+    if linked:
+        os.symlink(root, tmp_path / "link")
+    pairs = [{"image": str(root / f"i/{n}.nii.gz"), "label": str(root / f"l/{n}.nii.gz")} for n in range(2)]
+    save_json(root / "datalist.json", {"training": pairs, "test": [str(root / "i/9.nii.gz")], "name": "x"})
+    data = detect(tmp_path / ("link" if linked else "data"))
+    assert isinstance(data, Decathlon.__base__)
+    assert data.dataset().names == ("i/0.nii.gz", "i/1.nii.gz")
+    assert data.label_files() == ("l/0.nii.gz", "l/1.nii.gz")
+    ((file, content),) = data.rewritten_files().items()
+    assert file == "datalist.json"
+    assert str(tmp_path) not in content.decode()
+    assert json.loads(content)["training"][1] == {"image": "i/1.nii.gz", "label": "l/1.nii.gz"}
+    (root / file).write_bytes(content)
+    again = detect(root)
+    assert again.dataset().names == data.dataset().names
+    assert again.rewritten_files() == {}
+
+
+def test_labels_may_be_names_of_classes(tmp_path: Path) -> None:
+    for index in range(3):
+        save_nifti(tmp_path / f"{index}.nii", random_image(index))
+    entries = [{"image": f"{index}.nii", "label": label} for index, label in enumerate(("CN", ["AD"], "CN"))]
+    save_json(tmp_path / "dataset.json", {"training": entries})
+    data = detect(tmp_path)
+    assert (data.task(), data.class_names) == (Classification(num_classes=2), ("AD", "CN"))
+    assert [case["label"] for case in data.dataset()] == [1, 0, 1]
+    assert data.rewritten_files() == {}
+
+
+def test_a_missing_label_map_is_no_class(tmp_path: Path) -> None:
+    for index in range(2):
+        save_nifti(tmp_path / f"{index}.nii", random_image(index))
+    entries = [{"image": f"{index}.nii", "label": f"gone{index}.nii"} for index in range(2)]
+    save_json(tmp_path / "dataset.json", {"training": entries})
+    with pytest.raises(ValueError, match=r"label map is missing: .*gone0\.nii"):
+        detect(tmp_path).dataset()[0]
+
+
+def test_vectors_with_one_1_are_classes(tmp_path: Path) -> None:
+    for index in range(3):
+        save_nifti(tmp_path / f"{index}.nii", random_image(index))
+    entries = [{"image": f"{n}.nii", "label": [float(n == m) for m in range(3)]} for n in range(3)]
+    save_json(tmp_path / "dataset.json", {"training": entries})
+    assert detect(tmp_path).task() == Classification(num_classes=3)
+    assert [case["label"] for case in detect(tmp_path).dataset()] == [0, 1, 2]
+
+
+def test_nnunet_version_1_names_images_without_their_channels(tmp_path: Path) -> None:
+    for case in "ab":
+        for channel in range(2):
+            save_nifti(tmp_path / f"imagesTr/{case}_000{channel}.nii.gz", random_image(ord(case) + channel))
+        save_nifti(tmp_path / f"labelsTr/{case}.nii.gz", random_image(0, dtype="uint8", high=2))
+    pairs = [{"image": f"./imagesTr/{c}.nii.gz", "label": f"./labelsTr/{c}.nii.gz"} for c in "ab"]
+    content = {"modality": {"0": "T1", "1": "T2"}, "labels": {"0": "background", "1": "x"}, "training": pairs}
+    save_json(tmp_path / "dataset.json", content)
+    data = detect(tmp_path)
+    assert data.dataset().names == ("imagesTr/a.nii.gz", "imagesTr/b.nii.gz")
+    assert data.units()[0].files == ("imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz")
+    assert data.dataset()[0]["image"].shape == (2, 6, 5, 4)
+    (tmp_path / "imagesTr/a_0001.nii.gz").unlink()
+    with pytest.raises(ValueError, match=r"1 files of channels \(imagesTr/a_0000\.nii\.gz, \.\.\.\), 2 are named"):
+        detect(tmp_path).dataset()[0]
+    assert "imagesTr/a_0000.nii.gz" in detect(tmp_path).image_files()

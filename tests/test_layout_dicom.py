@@ -25,10 +25,13 @@ from layout_samples import (  # noqa: E402
 
 from monai_salm.formats import FormatError  # noqa: E402
 from monai_salm.formats.dicom import renamed_uid  # noqa: E402
+from monai_salm.generate.precompute import precompute  # noqa: E402
 from monai_salm.layouts import LayoutError, detect, open_layout  # noqa: E402
 from monai_salm.layouts.dicom_classes import holds_no_pixels  # noqa: E402
 from monai_salm.layouts.dicom_tree import DicomTree  # noqa: E402
 from monai_salm.layouts.units import BrokenUnit  # noqa: E402
+from monai_salm.methods import RandomNoise  # noqa: E402
+from monai_salm.publish import publish, restore, verify  # noqa: E402
 from monai_salm.tasks import Classification  # noqa: E402
 
 
@@ -204,8 +207,6 @@ def test_the_written_series_bear_the_uids_that_references_have(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (lambda root: save_text(root / "DICOMDIR", "x"), "DICOMDIR is an index .*make a new one after publishing"),
-        (lambda root: save_text(root / "ok" / "dicomdir", "x"), "is an index"),
         (lambda root: [path.unlink() for path in root.rglob("IM*")], "no DICOM images"),
     ],
 )
@@ -213,6 +214,16 @@ def test_refuses_with_a_reason(tmp_path: Path, spoil: Callable[[Path], object], 
     spoil(build_dicom_tree(tmp_path))
     with pytest.raises(LayoutError, match=reason):
         open_layout(tmp_path, "dicom_tree")
+
+
+def test_an_index_is_no_part_of_the_data_set(tmp_path: Path) -> None:
+    save_text(build_dicom_tree(tmp_path) / "DICOMDIR", "x")
+    save_text(tmp_path / "ok" / "dicomdir", "x")
+    data = detect(tmp_path)
+    assert isinstance(data, DicomTree)
+    assert len(data.dataset()) == 3
+    assert "index" in data.leftovers()["DICOMDIR"]
+    assert "make a new one" in data.leftovers()["ok/dicomdir"]
 
 
 def broken(root: Path) -> dict[str, BrokenUnit]:
@@ -264,7 +275,7 @@ def without(*keywords: str) -> Callable[[Path], None]:
     [
         (lambda path: path.write_bytes(path.read_bytes()[:300]), "no number of rows|no DICOM file"),
         (lambda path: path.write_bytes(path.read_bytes()[:140]), "no number of rows|no DICOM file"),
-        (lambda path: path.write_bytes(path.read_bytes()[132:]), "no DICOM file that can be read"),
+        (lambda path: path.write_bytes(path.read_bytes()[132:][:120]), "no number of rows|no DICOM file"),
         (
             lambda path: path.write_bytes(path.read_bytes()[:128] + b"DICM" + b"?" * 99),
             "no DICOM file|no number of rows",
@@ -399,3 +410,65 @@ def test_images_and_class_folders_of_dicom_are_left_to_this_layout(tmp_path: Pat
         open_layout(tmp_path, "image_folder")
     with pytest.raises(LayoutError, match="is no folder"):
         open_layout(save_text(tmp_path / "x.txt", ""), "dicom_tree")
+
+
+LOCALIZER, DOSE = ["ORIGINAL", "PRIMARY", "LOCALIZER"], ["DERIVED", "SECONDARY", "SCREEN SAVE"]
+CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+
+
+def units_of(root: Path) -> tuple[set[str], dict[str, str]]:
+    """Names of the images, and of the cases that are left out with the reasons."""
+    found = broken(root)
+    sound = {unit.name for unit in detect(root).units()} - set(found)
+    return sound, {name: unit.reason for name, unit in found.items()}
+
+
+def test_scouts_and_dose_reports_are_set_aside_each_series_once(tmp_path: Path) -> None:
+    build_dicom_tree(tmp_path)
+    for number in (1, 2):
+        save_dicom(tmp_path / f"bad/0_scout/IM{number}", "1.2.5.1", number, ImageType=LOCALIZER, Modality="CT")
+    save_dicom(tmp_path / "bad/s1/A0", "1.2.3.1", 9, ImageType=LOCALIZER)  # in the series of its slices
+    save_dicom(tmp_path / "ok/0_dose/IM0", "1.2.5.2", storage=CAPTURE, Modality="CT", ImageType=DOSE)
+    sound, aside = units_of(tmp_path)
+    assert sound == {"bad/s1/IM0", "ok/s2/IM0", "ok/s3/IM0"}
+    assert set(aside) == {"bad/0_scout/IM1", "bad/s1/A0", "ok/0_dose/IM0"}
+    assert "scout" in aside["bad/0_scout/IM1"]
+    assert "secondary capture" in aside["ok/0_dose/IM0"]
+    assert detect(tmp_path).task() == Classification(num_classes=2)
+
+
+def test_captures_and_scouts_that_are_all_there_is_are_images(tmp_path: Path) -> None:
+    for number, place in enumerate(("a/x", "a/y", "b/x", "b/y")):
+        save_dicom(tmp_path / "captures" / place, f"1.2.5.{number}", storage=CAPTURE, Modality="CR")
+        save_dicom(tmp_path / "scouts" / place, f"1.2.6.{number}", ImageType=LOCALIZER)
+    assert [units_of(tmp_path / name)[1] for name in ("captures", "scouts")] == [{}, {}]
+
+
+def test_digitized_x_rays_among_x_rays_are_images(tmp_path: Path) -> None:
+    for number, place in enumerate(("a/x", "a/y", "b/x", "b/y")):
+        storage = CAPTURE if number == 0 else "1.2.840.10008.5.1.4.1.1.1"
+        save_dicom(tmp_path / place, f"1.2.5.{number}", storage=storage, Modality="CR")
+    save_dicom(tmp_path / "a/page", "1.2.5.7", storage=CAPTURE, Modality="OT")
+    sound, aside = units_of(tmp_path)
+    assert sound == {"a/x", "a/y", "b/x", "b/y"}
+    assert set(aside) == {"a/page"}
+
+
+@pytest.mark.parametrize("bare", ["no preamble", "no preamble and no meta information"])
+def test_files_without_preamble_and_suffix_are_published_and_restored(tmp_path: Path, bare: str) -> None:
+    root = build_dicom_tree(tmp_path / "set")
+    for name in ("bad/s1/IM0", "ok/s2/IM1"):
+        content = (root / name).read_bytes()
+        start = 132 if bare == "no preamble" else content.index(b"\x08\0\x16\0UI")
+        (root / name).write_bytes(content[start:])
+    data = detect(root)
+    assert units_of(root) == ({"bad/s1/IM0", "ok/s2/IM0", "ok/s3/IM0"}, {})
+    store = precompute(data.dataset(), tmp_path / "n.db", method=RandomNoise(), task=data.task(), device="cpu")
+    assert publish(root, tmp_path / "out", store).failed == {}
+    assert verify(root, tmp_path / "out", store).ok
+    changed = pydicom.dcmread(tmp_path / "out/bad/s1/IM0", force=True)
+    assert changed.SOPInstanceUID == renamed_uid("1.2.3.1.3")
+    restore(tmp_path / "out", tmp_path / "back", store)
+    for file in data.image_files():
+        assert (tmp_path / "out" / file).read_bytes() != (root / file).read_bytes()
+        assert (tmp_path / "back" / file).read_bytes() == (root / file).read_bytes()

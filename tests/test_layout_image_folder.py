@@ -80,8 +80,8 @@ def test_hidden_folders_and_those_of_other_files_are_no_classes_and_strays_are_u
     data = detect(tmp_path)
     assert data.class_names == ("bad", "ok")
     assert len(data.dataset()) == 4
-    assert set(data.unlisted()) == {".cache/x.png", "__MACOSX/ok/x.png", "ok/.x.png", "stray.png", "notes/readme.txt"}
-    assert {file for file, _ in data.unlisted_images()} == set(data.unlisted()) - {"notes/readme.txt"}
+    assert set(data.unlisted()) == {"stray.png", "notes/readme.txt"}
+    assert {file for file, _ in data.unlisted_images()} == {"stray.png"}
 
 
 def test_a_stray_beside_the_classes_of_a_split_is_unlisted(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_copy_without_the_images_of_a_class_opens_again(tmp_path: Path) -> Non
 @pytest.mark.parametrize("pair", [("images", "masks"), ("imagesTr", "labelsTr"), ("train_images", "test_images")])
 def test_images_and_masks_are_not_taken_for_classes(tmp_path: Path, pair: tuple[str, str]) -> None:
     build_image_folder(tmp_path, classes=pair)
-    with pytest.raises(LayoutError, match="no layout this version knows"):
+    with pytest.raises(LayoutError, match=r"no layout this version knows|named for a label map, but holds"):
         detect(tmp_path)
 
 

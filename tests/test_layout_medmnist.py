@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,25 @@ def test_medmnist_reads_and_rewrites(tmp_path: Path, shape: tuple[int, ...], exp
         data.rewrite(tmp_path / "b.npz", edit)
 
 
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_large_archive_is_never_in_memory_as_a_whole(tmp_path: Path, save: Any) -> None:
+    images = np.arange(120 * 224 * 224 * 3, dtype=np.uint32).astype(np.uint8).reshape(120, 224, 224, 3)
+    size = images.nbytes  # 18 megabytes
+    save(tmp_path / "a.npz", train_images=images, train_labels=np.arange(120)[:, None] % 3, test_images=images[::-1])
+    del images
+    tracemalloc.start()
+    try:
+        data = detect(tmp_path / "a.npz")
+        data.rewrite(tmp_path / "b.npz", lambda _, image: image ^ np.uint8(1))
+        copy = data.reopen(tmp_path / "b.npz")
+        for before, after in zip(data.dataset(), copy.dataset(), strict=True):
+            assert np.array_equal(before["image"] ^ 1, after["image"])
+        assert list(data.differences(copy)) == []
+        assert tracemalloc.get_traced_memory()[1] < size / 2
+    finally:
+        tracemalloc.stop()
+
+
 def test_medmnist_multi_label(tmp_path: Path) -> None:
     data = detect(save_archive(tmp_path / "a.npz", (8, 8), [[0, 1, 0], [1, 1, 0], [0, 0, 0], [0, 0, 1]]))
     assert data.task() == Classification(num_classes=3, multi_label=True)
@@ -91,3 +111,13 @@ def test_damaged_archive_names_its_path(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(FormatError, match=r"a\.npz"):
         detect(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "float32"])
+def test_rows_with_one_1_are_classes(tmp_path: Path, dtype: str) -> None:
+    data = detect(save_archive(tmp_path / "a.npz", (8, 7), labels=np.eye(4, 3, dtype=dtype) + np.eye(4, 3, -3)))
+    assert data.task() == Classification(num_classes=3)
+    assert [case["label"] for case in data.dataset()] == [0, 1, 2, 0]
+    assert isinstance(data.dataset()[0]["label"], int)
+    data = detect(save_archive(tmp_path / "b.npz", (8, 7), labels=np.tri(4, 3, dtype=dtype)))
+    assert data.task() == Classification(num_classes=3, multi_label=True)

@@ -57,7 +57,7 @@ SHOWN = {
     title: match[1] for title, body in ENTRIES if (match := re.search(r"```text\n(.*?)```", body, flags=re.DOTALL))
 }
 LOAD = LoadImaged("image", ensure_channel_first=True)
-PROTECT = SALMProtectd("image", store="noise.db")
+
 ABDOMEN = FixedWindow(-160, 240)
 CASES, MASKS = classification_cases(), segmentation_cases()
 
@@ -87,6 +87,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def protect() -> SALMProtectd:
+    return SALMProtectd("image", store="noise.db")
+
+
 def scans() -> list[dict[str, Any]]:
     return [{"image": f"ct_{index}.nii.gz", "label": index % 2, "name": f"ct_{index}"} for index in range(4)]
 
@@ -114,24 +118,24 @@ def with_nan(image: np.ndarray) -> np.ndarray:
 
 # Title in the guide -> what the user does.
 MISTAKES: dict[str, Callable[[], Any]] = {
-    "After Spacingd": lambda: through(LOAD, Spacingd("image", (1, 1, 1)), PROTECT),
-    "After ScaleIntensityRanged": lambda: through(LOAD, ScaleIntensityRanged("image", -1000, 1000, 0, 1), PROTECT),
-    "After a crop": lambda: through(LOAD, RandSpatialCropd("image", (8, 8, 8), random_size=False), PROTECT),
-    "After Orientationd": lambda: through(LOAD, Orientationd("image", "RAS", labels=None), PROTECT),
-    "Nothing loads the image": lambda: through(PROTECT),
+    "After Spacingd": lambda: through(LOAD, Spacingd("image", (1, 1, 1)), protect()),
+    "After ScaleIntensityRanged": lambda: through(LOAD, ScaleIntensityRanged("image", -1000, 1000, 0, 1), protect()),
+    "After a crop": lambda: through(LOAD, RandSpatialCropd("image", (8, 8, 8), random_size=False), protect()),
+    "After Orientationd": lambda: through(LOAD, Orientationd("image", "RAS", labels=None), protect()),
+    "Nothing loads the image": lambda: through(protect()),
     "The image key is missing": lambda: through(LOAD, SALMProtectd("ct", store="noise.db")),
-    "The channel axis is missing": lambda: through(LoadImaged("image"), PROTECT),
-    "The channel axis is last": lambda: PROTECT({"image": np.moveaxis(loaded(), 0, -1), "name": "ct_0"}),
-    "A batch is given": lambda: PROTECT({"image": torch.from_numpy(loaded())[None], "name": "ct_0"}),
-    "Protected twice": lambda: through(LOAD, PROTECT, PROTECT),
+    "The channel axis is missing": lambda: through(LoadImaged("image"), protect()),
+    "The channel axis is last": lambda: protect()({"image": np.moveaxis(loaded(), 0, -1), "name": "ct_0"}),
+    "A batch is given": lambda: protect()({"image": torch.from_numpy(loaded())[None], "name": "ct_0"}),
+    "Protected twice": lambda: through(LOAD, protect(), protect()),
     "Restoring an image that is not protected": lambda: through(LOAD, SALMRestored("image", store="noise.db")),
-    "The store of another data set": lambda: PROTECT({"image": loaded() + 1, "name": "ct_0"}),
+    "The store of another data set": lambda: protect()({"image": loaded() + 1, "name": "ct_0"}),
     "The path of the store is wrong": lambda: through(LOAD, SALMProtectd("image", store="nois.db")),
     "A folder in place of the store": lambda: through(LOAD, SALMProtectd("image", store=".")),
     "The store was cut off": lambda: through(LOAD, SALMProtectd("image", store="half.db")),
     "Another file in place of the store": lambda: through(LOAD, SALMProtectd("image", store="labels.csv")),
     "The store is empty": lambda: through(LOAD, SALMProtectd("image", store="empty.db")),
-    "NaN in an image": lambda: PROTECT({"image": with_nan(loaded()), "name": "ct_0"}),
+    "NaN in an image": lambda: protect()({"image": with_nan(loaded()), "name": "ct_0"}),
     "No label key for new images": lambda: SALMProtectd("image", store="noise.db", on_missing="generate"),
     "The label key is missing": lambda: make(CASES, label_key="target"),
     "Labels that count from 1": lambda: make(changed(CASES, label=lambda label: label + 1)),
@@ -237,19 +241,20 @@ def test_one_class_is_warned_of(tmp_path: Path) -> None:
 
 def test_lost_metadata_do_no_harm(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    kept, lost = through(LOAD, PROTECT)["image"], through(LOAD, ToNumpyd("image"), PROTECT)["image"]
+    kept, lost = through(LOAD, protect())["image"], through(LOAD, ToNumpyd("image"), protect())["image"]
     assert isinstance(kept, MetaTensor)
     assert isinstance(lost, np.ndarray)
     np.testing.assert_array_equal(kept.numpy(), lost)
     scaled = [LOAD, ScaleIntensityd("image"), ToNumpyd("image")]
     item = Compose(scaled)(scans()[0])
     nameless = {"image": item["image"]}
-    assert message_of(lambda: PROTECT(nameless)).startswith("an image, float32")
-    assert message_of(lambda: PROTECT(item)).startswith("case 'ct_0', float32")
+    assert message_of(lambda: protect()(nameless)).startswith("an image, float32")
+    assert message_of(lambda: protect()(item)).startswith("case 'ct_0', float32")
 
 
-def test_monai_says_which_transform_failed() -> None:
-    assert repr(PROTECT) == "SALMProtectd(keys=('image',), store='noise.db')"
+def test_monai_says_which_transform_failed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert repr(protect()) == "SALMProtectd(keys=('image',), store='noise.db')"
     assert repr(SALMRestored(["a", "b"], store="noise.db")) == "SALMRestored(keys=('a', 'b'), store='noise.db')"
     assert repr(SALMProtect("noise.db")) == "SALMProtect(store='noise.db')"
     with pytest.raises(TypeError, match="store must be a NoiseStore or the path of one, got None"):

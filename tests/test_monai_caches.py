@@ -407,7 +407,7 @@ def test_circles_that_differ_have_different_hashes() -> None:
 
 
 def test_a_store_that_is_not_there_is_an_error(samples: Samples, tmp_path: Path) -> None:
-    chain = [LOAD, SALMProtectd("image", tmp_path / "none.db")]
+    chain = [LOAD, SALMProtectd("image", NoiseStore(tmp_path / "none.db"))]
     with pytest.raises(NoiseStoreError, match="no noise store at"):
         PersistentDataset(samples.originals, chain, tmp_path / "cache", hash_transform=salm_hash_transform)
 

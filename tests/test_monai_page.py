@@ -38,7 +38,7 @@ def test_the_code_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     samples = make_samples(tmp_path)
     names: dict[str, Any] = {"items": samples.originals}
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         exec(compile(block, PAGE.name, "exec"), names)  # noqa: S102 - the page is ours
         # Scaled by 1/2000 and perhaps flipped, the noise still shows.

@@ -36,7 +36,7 @@ def test_plan_of_a_folder(tmp_path: Path) -> None:
     assert "not a NIfTI file" in found.refused["training/i2.nii.gz"] or "gzip" in found.refused["training/i2.nii.gz"]
     assert not found.ok
     assert found.bytes["working"] == 2 * 210 * (2 + 2 * 1)  # the images, and codes of a byte twice
-    assert found.bytes["copy"] == sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+    assert found.bytes["copy"] == sum(path.stat().st_size for path in root.rglob("[!.]*") if path.is_file())
     assert found.seconds is not None
     assert 0 < found.seconds < 60
 
@@ -67,7 +67,7 @@ def test_time_grows_with_the_schedule(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rank", [2, 3])
 def test_only_images_that_take_noise_steps_count(tmp_path: Path, rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under SALM's default these are the images of the plain class; a mask is chosen once for all images. A step takes 1 s here."""
-    monkeypatch.setattr(sys.modules["monai_salm.publish.planning"], "_time", lambda step: 1.0)
+    monkeypatch.setattr(sys.modules["monai_salm.publish.effort"], "_time", lambda step: 1.0)
     source = tmp_path / "set.npz"
     cases = classification_cases((8,) * rank, cases=40, num_classes=4)
     labels = np.array([[case["label"]] for case in cases])
@@ -134,7 +134,7 @@ def test_noise_is_shown_for_a_few_images_of_many(tmp_path: Path) -> None:
 
 
 def test_label_maps_take_no_steps_under_a_texture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["monai_salm.publish.planning"], "_time", lambda step: 1.0)
+    monkeypatch.setattr(sys.modules["monai_salm.publish.effort"], "_time", lambda step: 1.0)
     root = make_folder(tmp_path / "set", "int16")
     method = SALM(perturbation=ClassTexture(surrogate_steps=50))
     seconds = plan(root, method=method, width=0.05, device="cpu").seconds
@@ -160,11 +160,15 @@ def test_what_would_stop_everything_is_a_problem(tmp_path: Path) -> None:
     assert not found.ok
 
 
-def test_an_unlisted_copy_of_an_image_is_a_problem(tmp_path: Path) -> None:
+def test_an_unlisted_copy_of_an_image_would_not_be_copied(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "set", "int16")
     shutil.copy(root / "training/i0.nii.gz", root / "backup.nii.gz")
     found = plan(root, method=RandomNoise(), window=IntensityWindow(-500, 500), device="cpu")
-    assert "backup.nii.gz is a copy of an image to be protected" in found.problems[0]
+    assert set(found.not_copied) == {"backup.nii.gz", ".DS_Store"}
+    assert found.ok
+    named = plan(root, method=RandomNoise(), window=IntensityWindow(-500, 500), device="cpu", copy=["*.nii.gz"])
+    assert list(named.refused) == ["backup.nii.gz"]
+    assert not named.ok
 
 
 def test_progress_gives_training_the_share_of_time_that_it_takes(tmp_path: Path) -> None:

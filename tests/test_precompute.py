@@ -122,7 +122,10 @@ BAD_CASES: dict[str, tuple[dict[str, Any], str]] = {
     "rank 2": ({"image": GOOD[0]}, r"shape \(8, 8\) is neither .*ensure_channel_first=True"),
     "rank 5": ({"image": GOOD[None, None]}, r"shape \(1, 1, 1, 8, 8\) is neither"),
     "3D among 2D": ({"image": GOOD[None]}, "2D and 3D mixed"),
-    "channels": ({"image": np.repeat(GOOD, 3, 0)}, "3 channels, case '.*' has 1: all must have the same"),
+    "channels": (
+        {"image": np.stack([GOOD[0], GOOD[0] + 1, GOOD[0]])},
+        "3 channels, most images have 1 channel: all must have the same",
+    ),
     "outside the window": (
         {"image": GOOD.astype(np.int16) + 1000},
         "0.0% of its voxels lie inside its window .*real units of the images, or percentiles",

@@ -68,7 +68,7 @@ def test_there_and_back(kind: str, tmp_path: Path) -> None:
         assert (before["image"] != after["image"]).any()
     restored = restore(tmp_path / "out", tmp_path / "back", store)
     assert (restored.failed, restored.warnings) == ({}, [])
-    files = {path.relative_to(data.root) for path in data.root.rglob("*")}
+    files = {path.relative_to(data.root) for path in data.root.rglob("*")} - set(map(Path, report.not_copied))
     assert files == {path.relative_to(tmp_path / "back") for path in (tmp_path / "back").rglob("*")}
     for file in files:
         if (data.root / file).is_file():
@@ -116,7 +116,7 @@ def test_two_copies_of_one_store_give_back_their_own_headers(kind: str, tmp_path
     for name in ("set", "other"):
         assert restore(tmp_path / f"{name}_out", tmp_path / f"{name}_back", store).ok
         for path in (tmp_path / name).rglob("*"):
-            if path.is_file():
+            if path.is_file() and not path.name.endswith("_T2w.nii.gz"):  # no split lists these
                 require_same(path, tmp_path / f"{name}_back" / path.relative_to(tmp_path / name))
 
 

@@ -18,7 +18,7 @@ from monai_salm.cli import app
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 # Shorter than shown, so that the test takes seconds: what is shown -> what is run.
 SHORTER = {
-    "mask_ratio=0.4)": 'mask_ratio=0.4, perturbation=ClassTexture(surrogate_steps=2)), surrogate="resnet10", width=0.05',
+    "mask_ratio=0.5)": 'mask_ratio=0.5, perturbation=ClassTexture(surrogate_steps=2)), surrogate="resnet10", width=0.05',
     'victims=("resnet18", "vgg11"),': 'victims=("resnet10", "vgg11"), epochs=1,',
     "seeds=(0, 1, 2)": "seeds=(0,)",
     "--mask-ratio 0.4": "--mask-ratio 0.4 --surrogate-steps 2 --surrogate resnet10 --width 0.05",

@@ -77,7 +77,7 @@ def test_same_key_same_bytes() -> None:
     shape, periods = (40, 30), (6.0, 6.0)
     for make in (
         lambda: all_textures(7, shape)[3],
-        lambda: area_numbers(KEY, shape, periods),
+        lambda: area_numbers(KEY, shape, periods, 3),
     ):
         first = make().tobytes()
         waves_of.__globals__["_waves_of"].cache_clear()
@@ -293,6 +293,38 @@ def test_labels_that_share_an_image_have_areas_of_their_own() -> None:
     for found in (first & ~last, last & ~first):
         assert found.mean() > 0.1, "each has its part"
     assert np.array_equal(start(labels(0, 2), task, digest=DIGESTS[1]), both), "the same areas in all images"
+
+
+@pytest.mark.parametrize(
+    ("shape", "count"), [((16, 16), 5), ((64, 64), 6), ((128, 128), 14), ((8, 8), 14), ((12, 9, 7), 14)]
+)
+def test_every_label_that_shares_an_image_has_an_area(shape: tuple[int, ...], count: int) -> None:
+    for seed in range(20):
+        areas = area_numbers(texture_key(seed, DIGESTS), shape, (8.0,) * len(shape), count)
+        assert areas.shape == shape
+        assert set(areas.ravel().tolist()) == set(range(count))
+
+
+@pytest.mark.parametrize("shape", [(64, 64, 1), (64, 1, 64), (30, 30, 30)])
+def test_thin_volumes_and_small_voxels_have_waves_all_the_same(shape: tuple[int, ...]) -> None:
+    image = np.arange(np.prod(shape)).reshape(1, *shape).astype(np.int32)
+    units = Units(spacing=(0.02, 0.02, 0.02))
+    budget = budget_of(image, FixedWindow(0, float(image.max())), units, 8 / 255)
+    for seed in range(20):
+        job = job_of(FOUR, texture_key(seed, DIGESTS))
+        found = [MaskedTexture(restart_every=1).start(image, np.asarray(n), budget, DIGESTS[0], job) for n in range(4)]
+        assert all((one < 0).any() and (one > 0).any() for one in found), "no texture is a mere brightness"
+
+
+def test_labels_outside_the_window_leave_the_image_with_a_texture() -> None:
+    image = np.zeros((1, 16, 16), np.int16)
+    image[0, 4:12, 4:12], image[0, 0] = -900, np.arange(16)
+    label = np.zeros((16, 16), np.int64)
+    label[5:10, 5:10] = 1
+    budget = budget_of(image, FixedWindow(-160, 240), Units(), 8 / 255)
+    codes = MaskedTexture(restart_every=1).start(image, label, budget, DIGESTS[0], job_of(Segmentation(num_classes=2)))
+    assert codes is not None
+    assert budget.effective_codes(image, np.broadcast_to(codes, image.shape)).any()
 
 
 def test_an_image_may_have_a_place_of_its_own_in_the_period() -> None:

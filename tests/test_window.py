@@ -121,7 +121,7 @@ def test_the_padding_that_a_file_names_is_padding_anywhere() -> None:
     image = ramp(0, 100)
     image[0, 7, 7] = -2000
     assert padding_of(image, Units()) is None
-    padding = padding_of(image, Units(padding=-2000))
+    padding = padding_of(image, Units(padding=(-2000, -2000)))
     assert padding is not None
     assert np.argwhere(padding).tolist() == [[0, 7, 7]]
 
@@ -134,6 +134,9 @@ def test_a_constant_border_is_padding_where_it_is_an_extreme_value() -> None:
         assert padding is not None
         assert np.array_equal(padding, framed == value)
     grey = np.pad(image, ((0, 0), (5, 5), (5, 5)), constant_values=50)
+    two = np.zeros((1, 16, 16), np.uint8)
+    two[0, 5:11, 5:11] = 255
+    assert padding_of(two, Units()) is None, "of two values, neither is padding"
     assert padding_of(grey, Units()) is None, "grey in the middle of the range is no padding"
     assert padding_of(np.full((1, 8, 8), 3), Units()) is None, "a constant image is no padding throughout"
     one = np.concatenate([np.pad(image, ((0, 0), (5, 5), (5, 5))), ramp(10, 90, (1, 30, 30))])
@@ -166,10 +169,26 @@ def test_the_automatic_rule_follows_the_kind_of_image() -> None:
         CT_WINDOW[0] + 1000, CT_WINDOW[1] + 1000
     )
     assert automatic.of(image, Units(modality="MR")) == PercentileWindow().of(image, Units())
-    both = np.concatenate([image, image * 50])
+    both = np.concatenate([image - 1000, image * 50])
     found = automatic.of(both, Units(modality=("CT", "PT"))).channels(2)
     assert found[0] == CT_WINDOW
     np.testing.assert_allclose(found[1], (25, 4975))
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        ramp(0, 200),
+        ramp(0, 1),
+        ramp(0, 4000),
+        np.full((1, 4, 4), np.nan),
+        np.where(np.eye(20) > 0, -2000.0, ramp(0, 200)),
+    ],
+)
+def test_what_is_called_ct_and_shows_no_air_goes_by_its_own_range(image: np.ndarray) -> None:
+    units = Units(modality="CT")
+    padding = padding_of(image, units)
+    assert AutomaticWindow().of(image, units, padding) == PercentileWindow().of(image, Units(), padding)
 
 
 def test_each_channel_may_have_a_rule_of_its_own() -> None:

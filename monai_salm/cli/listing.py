@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 # Of problems of one kind, as many as show the kind.
@@ -36,6 +36,23 @@ def briefly(problems: Iterable[str]) -> list[str]:
         lines += [f"  {problem}" for problem in found[:_SHOWN]]
         if found[_SHOWN:]:
             lines.append(f"  ... and {len(found) - _SHOWN} more of this kind (--json has all)")
+    return lines
+
+
+def not_copied(files: Mapping[str, str], what: str) -> list[str]:
+    """Files that a copy does not have, the first few for each reason, under a line that says how they could be copied.
+
+    Args:
+        files: with the reasons.
+        what: happened to them.
+    """
+    reasons: dict[str, list[str]] = {}
+    for file, reason in files.items():
+        reasons.setdefault(reason, []).append(file)
+    lines = [f"{len(files)} {what} (--copy PATTERN copies a file all the same):"] if files else []
+    for reason, names in reasons.items():
+        more = f" and {len(names) - _SHOWN} more (--json has all)" if names[_SHOWN:] else ""
+        lines.append(f"  {', '.join(names[:_SHOWN])}{more}: {reason}")
     return lines
 
 

@@ -76,7 +76,7 @@ SETTINGS = (
     Setting(
         name="mask_ratio",
         metavar="X",
-        default="0.4 (0.5 for segmentation)",
+        default="0.5",
         methods=("salm",),
         panel=SALM,
         help="Share of an image's elements that may carry noise, above 0 up to 1: those with the largest gradients. All others keep "

@@ -9,7 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 METHODS = ("salm", "em", "rem", "sem", "tap", "lsp", "ar", "interslice_em", "roi_em", "random_noise")
-LAYOUTS = ("medmnist", "bids", "nnunet", "decathlon", "datalist", "csv_labels", "dicom_tree", "image_folder")
+LAYOUTS = (
+    "medmnist",
+    "bids",
+    "nnunet",
+    "decathlon",
+    "datalist",
+    "csv_labels",
+    "dicom_tree",
+    "mask_folder",
+    "image_folder",
+)
 IMAGE_NETWORKS = ("resnet10", "resnet18", "resnet50", "densenet121", "vgg11", "efficientnet_b0", "vit")
 VOXEL_NETWORKS = ("unet", "segresnet", "attention_unet", "unetr")
 NETWORKS = IMAGE_NETWORKS + VOXEL_NETWORKS

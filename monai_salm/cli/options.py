@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def _known_layout(name: str | None) -> str | None:
-    if name is not None and name not in names.LAYOUTS:
+    if name is not None and name not in names.LAYOUTS and "->" not in name:
         raise typer.BadParameter(f"unknown layout {name!r}; known: {', '.join(names.LAYOUTS)}")
     return name
 
@@ -49,6 +49,16 @@ LayoutName: TypeAlias = Annotated[
         help=f"Layout of the data set: {', '.join(names.LAYOUTS)}. Found out if not given.",
         callback=_known_layout,
         autocompletion=names.one_of(names.LAYOUTS),
+        rich_help_panel=manual.DATA,
+    ),
+]
+Copy: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--copy",
+        metavar="PATTERN",
+        help="Copy the files beside the images that fit, as at a shell ('*.pdf'), whatever they are; may be given several times. "
+        "Label maps, tables, JSON, sidecars and texts are copied by themselves.",
         rich_help_panel=manual.DATA,
     ),
 ]

@@ -10,7 +10,7 @@ import typer
 
 from monai_salm.cli import options as opt
 from monai_salm.cli import readers
-from monai_salm.cli.listing import window_text
+from monai_salm.cli.listing import not_copied, window_text
 from monai_salm.cli.method_options import make_method
 from monai_salm.cli.protecting import window_of
 from monai_salm.cli.running import Outcome
@@ -26,6 +26,7 @@ def plan(
     method: opt.MethodName = "salm",
     layout: opt.LayoutName = None,
     splits: opt.Splits = "train",
+    copy: opt.Copy = None,
     window: opt.Window = None,
     surrogate: opt.Surrogate = None,
     width: opt.Width = 0.25,
@@ -49,7 +50,7 @@ def plan(
     from monai_salm.publish import plan as plan_
 
     chosen = make_method(method, ctx.obj, open_layout(source, layout))
-    found = plan_(source, method=chosen, layout=layout, window=rule, progress=progress, **settings)
+    found = plan_(source, method=chosen, layout=layout, copy=copy or (), window=rule, progress=progress, **settings)
     return Outcome({**asdict(found), "ok": found.ok}, _described(found), found.ok)
 
 
@@ -100,6 +101,7 @@ def _described(found: Plan) -> str:
         lines.append(f"Time for the noise: about {duration(found.seconds)} on this machine")
     if found.refused:
         lines += [f"{len(found.refused)} would be left out:", *(f"  {n}: {why}" for n, why in found.refused.items())]
+    lines += not_copied(found.not_copied, "would not be copied")
     lines += [f"Problem: {problem}" for problem in found.problems]
     return "\n".join(lines)
 

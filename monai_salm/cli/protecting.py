@@ -13,7 +13,7 @@ from monai_salm._launch import launch
 from monai_salm.cli import manual, readers
 from monai_salm.cli import options as opt
 from monai_salm.cli.kept import store_beside
-from monai_salm.cli.listing import briefly, listed, window_text
+from monai_salm.cli.listing import briefly, listed, not_copied, window_text
 from monai_salm.cli.method_options import make_method
 from monai_salm.cli.running import Outcome
 from monai_salm.progress import ProgressCallback
@@ -64,6 +64,7 @@ def publish(
     store: opt.Store,
     layout: opt.LayoutName = None,
     splits: opt.Splits = "train",
+    copy: opt.Copy = None,
     overwrite: opt.Overwrite = False,
     jobs: opt.Jobs = 1,
     num_shards: opt.NumShards = 1,
@@ -83,6 +84,7 @@ def publish(
     options: dict[str, Any] = {
         "layout": layout,
         "splits": opt.read("--splits", readers.names, splits),
+        "copy": copy or (),
         "overwrite": overwrite,
     }
     report = publish_(source, output, store, jobs=jobs, shard=shard, sign_key=sign_key, progress=progress, **options)
@@ -97,6 +99,7 @@ def protect(
     method: opt.MethodName = "salm",
     layout: opt.LayoutName = None,
     splits: opt.Splits = "train",
+    copy: opt.Copy = None,
     window: opt.Window = None,
     surrogate: opt.Surrogate = None,
     width: opt.Width = 0.25,
@@ -116,7 +119,7 @@ def protect(
     that was interrupted, made again, goes on where it stopped. An image that cannot be read or protected is left out and listed,
     and the exit code is then 1. The verb plan says beforehand what would be refused, and about how long it will take.
     """
-    from monai_salm.publish import check_publishable, require_no_strays
+    from monai_salm.publish import check_publishable
     from monai_salm.publish.staging import Staging
 
     settings = opt.network_settings(surrogate, width, patch_size, view_size, device)
@@ -127,14 +130,11 @@ def protect(
     Staging(output).remove_finished()
     # Before hours of work, not after them. With a store there are none ahead, and what an earlier call published may stand.
     resumed = place.exists() and output.exists() and not overwrite
-    data_set = check_publishable(
-        source, output, place, layout=layout, splits=wanted, overwrite=overwrite or resumed, sign_key=sign_key
-    )
-    if overwrite or not place.exists():
-        require_no_strays(data_set, wanted)
+    check: dict[str, Any] = {"layout": layout, "splits": wanted, "copy": copy or (), "overwrite": overwrite or resumed}
+    check_publishable(source, output, place, sign_key=sign_key, **check)
     given = (source, place, method, ctx.obj, layout, wanted, window, settings)
     noise, data = _generate(*given, progress, reuse=True)
-    lines = [_described(data), *listed("left out", data["skipped"])]
+    lines = [_described(data)]
     if resumed and output.exists():
         verified = verify(source, output, noise.path, layout, jobs, progress=progress)
         if verified.data["problems"]:
@@ -144,9 +144,9 @@ def protect(
         lines += [f"{output} was there already", verified.text, f"Noise store: {place} (keep it private)"]
         return Outcome({**data, "output": str(output), **verified.data}, "\n".join(lines), verified.ok)
     published = publish(
-        source, output, noise.path, layout, splits, overwrite, jobs, sign_key=sign_key, progress=progress
+        source, output, noise.path, layout, splits, copy, overwrite, jobs, sign_key=sign_key, progress=progress
     )
-    verified = verify(source, output, noise.path, layout, jobs, progress=progress)
+    verified = _verify(source, output, noise.path, layout, jobs, progress=progress, said=True)
     lines += [published.text, verified.text, f"Noise store: {place} (keep it private)"]
     return Outcome({**data, **published.data, **verified.data}, "\n".join(lines), published.ok and verified.ok)
 
@@ -176,15 +176,8 @@ def verify(
     Original, copy and store are read again from disk: original plus noise must be the copy, bit for bit, within the budget;
     labels, headers and all other files must be the original's. Problems are listed, and the exit code is then 1.
     """
-    from monai_salm.publish import verify as verify_
-
     shard = opt.shard(shard_index, num_shards)
-    report = verify_(source, output, store, layout=layout, jobs=jobs, shard=shard, signer=signer, progress=progress)
-    data = {"ok": report.ok, "checked": report.checked, "problems": report.problems, "left_out": report.left_out}
-    lines = [f"{report.checked} cases {'checked, problems:' if report.problems else 'verified'}"]
-    lines += briefly(report.problems)
-    lines += listed("left out", [{"name": name, "reason": reason} for name, reason in report.left_out.items()])
-    return Outcome(data, "\n".join(lines), report.ok)
+    return _verify(source, output, store, layout, jobs, shard=shard, signer=signer, progress=progress)
 
 
 def restore(
@@ -210,6 +203,21 @@ def restore(
     return _written(restore_(protected, restored, store, progress=progress, **options), "restored", shard)
 
 
+def _verify(
+    source: Path, output: Path, store: Path, layout: str | None, jobs: int, said: bool = False, **options: Any
+) -> Outcome:
+    """Verify, and describe what was found; ``said`` leaves out what the call before has listed."""
+    from monai_salm.publish import verify as verify_
+
+    report = verify_(source, output, store, layout=layout, jobs=jobs, **options)
+    data = {"ok": report.ok, "checked": report.checked, "problems": report.problems, "left_out": report.left_out}
+    lines = [f"{report.checked} cases {'checked, problems:' if report.problems else 'verified'}"]
+    lines += briefly(report.problems)
+    left_out = {} if said else report.left_out
+    lines += listed("left out", [{"name": name, "reason": reason} for name, reason in left_out.items()])
+    return Outcome(data, "\n".join(lines), report.ok)
+
+
 def window_of(text: str | None) -> Any:
     """The rule of ``--window``; None for the automatic one."""
     return None if text is None else opt.read("--window", readers.window, text)
@@ -223,6 +231,7 @@ def _written(report: PublishReport, what: str, shard: tuple[int, int]) -> Outcom
         "manifest": None if report.manifest is None else str(report.manifest),
         "warnings": report.warnings,
         "failed": report.failed,
+        "not_copied": report.not_copied,
         "complete": report.complete,
     }
     if not report.complete:
@@ -230,6 +239,7 @@ def _written(report: PublishReport, what: str, shard: tuple[int, int]) -> Outcom
         return Outcome(data, text, report.ok)
     lines = [f"{report.images} images {what}, {report.copied} other files copied: {report.output}"]
     lines += listed("left out", [{"name": name, "reason": reason} for name, reason in report.failed.items()])
+    lines += not_copied(report.not_copied, "not copied")
     return Outcome(data, "\n".join([*lines, *(f"Warning: {warning}" for warning in report.warnings)]), report.ok)
 
 

@@ -18,6 +18,7 @@ import typer
 
 from monai_salm._launch import launch
 from monai_salm._warn import DataWarning
+from monai_salm.cli import manual
 from monai_salm.cli.ranks import begin_as_rank
 from monai_salm.progress import show_progress
 
@@ -52,6 +53,28 @@ _COMMON: dict[str, tuple[Any, bool]] = {
     "debug": (Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")], False),
 }
 
+# Of verbs that take a layout: a folder of images and label maps in one line.
+_PATTERNS: dict[str, tuple[Any, Any]] = {
+    f"{kind}_glob": (
+        Annotated[
+            str | None,
+            typer.Option(f"--{kind}-glob", metavar="PATTERN", help=help_, rich_help_panel=manual.DATA),
+        ],
+        None,
+    )
+    for kind, help_ in (
+        (
+            "image",
+            "Which files are images, such as '*/imaging.nii.gz', or '*/*_{t1,t2}.nii.gz' for two channels. Wildcards stand for the "
+            "same as in --label-glob; ** is any number of folders.",
+        ),
+        (
+            "label",
+            "Which files are their label maps, such as '*/segmentation.nii.gz', or '*/masks/*.nii.gz' for one of each class.",
+        ),
+    )
+}
+
 
 def verb(
     function: Callable[..., Outcome], kept: Callable[..., Path | None] = lambda **options: None
@@ -66,13 +89,18 @@ def verb(
     """
     signature = inspect.signature(function, eval_str=True)
     own = [p for p in signature.parameters.values() if p.name != "progress"]
+    shared = {**(_PATTERNS if "layout" in signature.parameters else {}), **_COMMON}
     common = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-        for name, (annotation, default) in _COMMON.items()
+        for name, (annotation, default) in shared.items()
     ]
+
+    patterned = "layout" in signature.parameters
 
     @functools.wraps(function)
     def run(*, as_json: bool, quiet: bool, debug: bool, **options: Any) -> None:
+        if patterned:
+            options["layout"] = _layout_of(options.pop("image_glob"), options.pop("label_glob"), options["layout"])
         place = launch()
         first = place.rank == 0  # the others do their share in silence
         try:
@@ -114,6 +142,19 @@ def verb(
     return run
 
 
+def _layout_of(images: str | None, labels: str | None, layout: str | None) -> str | None:
+    """``--image-glob`` and ``--label-glob`` as a layout; wrong usage if one stands alone or beside another layout."""
+    if images is None and labels is None:
+        return layout
+    if images is None or labels is None:
+        raise typer.BadParameter("give both --image-glob and --label-glob: noise is made against label maps")
+    if layout not in (None, "mask_folder"):
+        raise typer.BadParameter(
+            f"--image-glob and --label-glob describe a data set themselves; leave out --layout {layout}"
+        )
+    return f"{images} -> {labels}"
+
+
 def _stopped(kept: Path | None) -> str:
     """What is said after Ctrl-C."""
     if kept is None:
@@ -130,6 +171,8 @@ def _own_warnings(first: bool) -> Iterator[list[str]]:
         warnings.simplefilter("always" if first else "ignore", DataWarning)
 
         def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+            if issubclass(category, DataWarning) and str(message) in told:
+                return  # of a data set that was opened again
             if issubclass(category, DataWarning):
                 told.append(str(message))
                 typer.echo(f"monai-salm: warning: {message}", err=True)

@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from monai_salm.noise.digest import content_digest
+from monai_salm.noise.kinds import as_kind, commonest_kind, kind_of
 from monai_salm.noise.units import Array, Units, padding_of
 from monai_salm.noise.window import IntensityWindow, WindowRule
-from monai_salm.scan import DataError, MapDataset, image_of, units_of
+from monai_salm.scan import DataError, MapDataset, image_of, image_or_none, units_of
 from monai_salm.store import NoiseStore
 from monai_salm.tasks import Task
 
@@ -81,6 +82,7 @@ def read_set(
     if not len(dataset):
         raise EvaluationError(f"the {role} set is empty: give at least one case")
     result = ImageSet(role, [], [], [], [], [])
+    kind = commonest_kind(lambda index: image_or_none(dataset, index, image_key), len(dataset))
     for index in range(len(dataset)):
         case = dataset[index]
         try:
@@ -97,6 +99,7 @@ def read_set(
                 "Leave it out"
             )
         first = result.images[0] if result.images else image
+        image = as_kind(image, kind or kind_of(image))
         if image.ndim not in (3, 4) or image.ndim != first.ndim or len(image) != len(first):
             raise EvaluationError(
                 f"{role} case {name!r} has shape {image.shape}; expected (channel, *spatial) of rank 2 or 3, alike "

@@ -78,6 +78,10 @@ class ImageFormat(ABC):
         """What the stored numbers mean, as far as the file says it."""
         return Units()
 
+    def affine(self, path: Path) -> Array | None:
+        """From the indices of the array's spatial axes to millimetres (right, anterior, superior), ``(4, 4)``; None if unknown."""
+        return None
+
     @abstractmethod
     def frame(self, path: Path) -> bytes:
         """A digest of everything in the file but the voxels: header, geometry, extensions, trailing bytes."""

@@ -16,7 +16,7 @@ from monai_salm._files import atomic_file
 from monai_salm.formats.base import Array, FormatError, ImageFormat, require_like
 from monai_salm.formats.dicom_elements import Encoding, tag_name, walk
 from monai_salm.formats.dicom_file import DicomFile, load, packed, renamed_uid
-from monai_salm.formats.optional import require
+from monai_salm.formats.dicom_start import begins_as_dicom, data_start, read_dataset
 from monai_salm.noise.units import Units
 
 _NOBODY: frozenset[str] = frozenset()
@@ -30,6 +30,7 @@ _UNITS = (
     "RescaleSlope",
     "RescaleIntercept",
     "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
     "PixelSpacing",
     "SpacingBetweenSlices",
     "SliceThickness",
@@ -61,7 +62,7 @@ class Dicom(ImageFormat):
     pictures = True
 
     def matches(self, path: Path) -> bool:
-        return super().matches(path) or _marked(path)
+        return super().matches(path) or begins_as_dicom(path)
 
     def read(self, path: Path) -> Array:
         return image_of(load(path))
@@ -74,22 +75,19 @@ class Dicom(ImageFormat):
         return layout.bounds if layout.stored < layout.allocated else None
 
     def native_unit(self, path: Path) -> tuple[float, str] | None:
-        pydicom = require("pydicom", "dicom", "DICOM")
-        tags = ["Modality", "RescaleSlope", "RescaleType"]
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
+        header = read_dataset(path, ["Modality", "RescaleSlope", "RescaleType"])
         if header.get("RescaleSlope") is None:
             return None
         unit = str(header.get("RescaleType") or ("HU" if header.get("Modality") == "CT" else "units of the modality"))
         return float(header.RescaleSlope), unit
 
     def units(self, path: Path) -> Units:
-        pydicom = require("pydicom", "dicom", "DICOM")
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_UNITS))
+        header = read_dataset(path, _UNITS)
         return Units(
             slope=_number(header, "RescaleSlope") or 1.0,
             intercept=_number(header, "RescaleIntercept") or 0.0,
             spacing=_spacing(header),
-            padding=_number(header, "PixelPaddingValue"),
+            padding=_padding(header),
             modality=str(header.get("Modality") or ""),
             limits=_limits(header),
         )
@@ -118,6 +116,14 @@ class Dicom(ImageFormat):
         file = replace(file, layout=replace(file.layout, extended=extended))
         with atomic_file(target) as written:
             written.write(packed(kept[:before] + _cells(file, image, protected) + kept[before:], syntax))
+
+
+def _padding(header: Any) -> tuple[float, float] | None:
+    """The range of stored numbers that show nothing (PS3.3 C.7.5.1.1.2); None if the file names none."""
+    value, limit = _number(header, "PixelPaddingValue"), _number(header, "PixelPaddingRangeLimit")
+    if value is None:
+        return None
+    return (value, value) if limit is None else (min(value, limit), max(value, limit))
 
 
 def _number(header: Any, name: str) -> float | None:
@@ -206,7 +212,7 @@ def _cells(file: DicomFile, image: Array, path: Path) -> bytes:
 
 def _elements(content: bytes, like: DicomFile) -> Iterator[tuple[int, bytes]]:
     """Tag and bytes of every element of the first level."""
-    start = 132
+    start = data_start(content) or 0
     while content[start : start + 2] == b"\x02\0":
         element = next(walk(content, start, len(content), Encoding(True)))
         yield element.tag, content[element.start : element.end]
@@ -223,18 +229,6 @@ def _unpacked(keepsake: bytes, path: Path) -> tuple[bytes, int, str, bool]:
         return kept, int(values["before"]), str(values["syntax"]), bool(values["extended"])
     except (zstandard.ZstdError, ValueError, KeyError, TypeError) as error:
         raise FormatError(f"{path}: what the store keeps of the original's header is damaged ({error})") from error
-
-
-def _marked(path: Path) -> bool:
-    """Whether a file begins as DICOM files do."""
-    try:
-        # Only of regular files: others may wait for a writer.
-        if not path.is_file():
-            return False
-        with open(path, "rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
 
 
 __all__ = ["Dicom", "dicom_differences", "image_of", "renamed_uid", "write_dicom"]

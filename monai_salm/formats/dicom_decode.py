@@ -11,15 +11,16 @@ import numpy as np
 
 from monai_salm.formats.dicom_elements import Element, Encoding, assembled, element_bytes, even, value_of
 from monai_salm.formats.dicom_pixels import PHOTOMETRIC, PLANAR, parse_layout, text
+from monai_salm.formats.dicom_start import data_start
 from monai_salm.formats.gzipped import MAX_RATIO
 from monai_salm.formats.optional import require
 
 PIXELS, SYNTAX = 0x7FE00010, 0x00020010
 FILE_META = Encoding(True)
-EXPLICIT, DEFLATED = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99"
+IMPLICIT, EXPLICIT, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99"
 #: Transfer syntaxes whose pixels are not compressed.
 NATIVE = {
-    "1.2.840.10008.1.2": Encoding(False),
+    IMPLICIT: Encoding(False),
     EXPLICIT: FILE_META,
     DEFLATED: FILE_META,
     "1.2.840.10008.1.2.2": Encoding(True, ">"),
@@ -74,7 +75,9 @@ def decoded(content: bytes, syntax: str, meta: tuple[Element, ...], elements: tu
     if samples > 1:
         parts[PLANAR] = element_bytes(PLANAR, b"US", b"\0\0", FILE_META)
     plain = {SYNTAX: element_bytes(SYNTAX, b"UI", even(EXPLICIT.encode(), b"\0"), FILE_META)}
-    return assembled(content, meta, plain, FILE_META, 132) + assembled(content, elements, parts, FILE_META)
+    return assembled(content, meta, plain, FILE_META, data_start(content)) + assembled(
+        content, elements, parts, FILE_META
+    )
 
 
 def _photometric_known(value: bytes | None, tag: int) -> bytes | None:
@@ -90,7 +93,7 @@ def _decode(content: bytes, syntax: str) -> tuple[np.ndarray[Any, Any], str]:
         # Warnings about other elements are the business of whoever shows the file.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            dataset = pydicom.dcmread(io.BytesIO(content))
+            dataset = pydicom.dcmread(io.BytesIO(content), force=True)
             array, info = pixels.get_decoder(syntax).as_array(dataset, raw=True)
     # Decoders raise what they like on damaged data; those written in Rust panic with what is no Exception.
     except BaseException as error:

@@ -9,7 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from monai_salm.formats.base import FormatError
-from monai_salm.formats.dicom_decode import DEFLATED, FILE_META, NATIVE, PIXELS, SYNTAX, decoded, inflated
+from monai_salm.formats.dicom_decode import (
+    DEFLATED,
+    EXPLICIT,
+    FILE_META,
+    IMPLICIT,
+    NATIVE,
+    PIXELS,
+    SYNTAX,
+    decoded,
+    inflated,
+)
 from monai_salm.formats.dicom_elements import (
     Element,
     Encoding,
@@ -21,6 +31,7 @@ from monai_salm.formats.dicom_elements import (
     walk,
 )
 from monai_salm.formats.dicom_pixels import PixelLayout, parse_layout, text
+from monai_salm.formats.dicom_start import data_start, has_representations
 
 SOP_INSTANCE, REFERENCED, ICON = 0x00080018, 0x00081155, 0x00880200
 IMAGE_TYPE, DERIVATION = 0x00080008, 0x00082111
@@ -110,7 +121,7 @@ class DicomFile:
             DERIVATION: element_bytes(DERIVATION, b"ST", description, self.encoding),
         }
         meta = {_MEDIA_INSTANCE: element_bytes(_MEDIA_INSTANCE, b"UI", uid, FILE_META)}
-        return assembled(content, self.meta, meta, FILE_META, 132) + assembled(
+        return assembled(content, self.meta, meta, FILE_META, data_start(content)) + assembled(
             content, self.elements, parts, self.encoding
         )
 
@@ -139,7 +150,7 @@ def packed(content: bytes, syntax: str) -> bytes:
 
 def _native(content: bytes) -> DicomFile:
     meta, start = _split_meta(content)
-    syntax = text(value_of(content, meta, SYNTAX))
+    syntax = text(value_of(content, meta, SYNTAX)) if meta else _guessed_syntax(content, start)
     if not syntax:
         raise ValueError("it does not say its transfer syntax; save it with complete file meta information")
     if syntax == DEFLATED:
@@ -172,14 +183,21 @@ def _native(content: bytes) -> DicomFile:
 
 def _split_meta(content: bytes) -> tuple[tuple[Element, ...], int]:
     """The elements of the file meta information, and where the data set begins."""
-    if content[128:132] != b"DICM":
-        raise ValueError("not a DICOM file with preamble and file meta information; save it with both")
+    place = data_start(content)
+    if place is None:
+        raise ValueError(
+            "not a DICOM file: it begins neither with a preamble nor with an element; get it again from its source"
+        )
     elements: list[Element] = []
-    place = 132
     while content[place : place + 2] == b"\x02\0":
         elements.append(next(walk(content, place, len(content), FILE_META)))
         place = elements[-1].end
     return tuple(elements), place
+
+
+def _guessed_syntax(content: bytes, start: int) -> str:
+    """The transfer syntax of a file without file meta information."""
+    return EXPLICIT if has_representations(content, start) else IMPLICIT
 
 
 def _check_elements(content: bytes, elements: tuple[Element, ...]) -> None:

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import io
 import json
-import warnings
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from monai_salm.formats.base import Array, FormatError, require_like
 from monai_salm.formats.dicom import Dicom, dicom_differences, write_dicom
-from monai_salm.formats.optional import require
+from monai_salm.formats.dicom_stacks import read_header, stacks
 from monai_salm.noise.units import Units
 
 _DICOM = Dicom()
-_KIND = ["SamplesPerPixel", "BitsAllocated", "PixelRepresentation", "PhotometricInterpretation"]
-_PLACE = ["ImagePositionPatient", "ImageOrientationPatient", "InstanceNumber"]
-_TAGS = ["SOPInstanceUID", "SeriesInstanceUID", "Rows", "Columns", "NumberOfFrames", *_KIND, *_PLACE]
-# Millimetres; slices closer than this are at one place.
-_SAME_PLACE = 1e-3
-_SAME_DIRECTION = 1e-3
 
 
 @dataclass(frozen=True)
@@ -130,25 +123,6 @@ class SkippedSeries:
     reason: str
 
 
-@dataclass(frozen=True)
-class _Header:
-    """What decides where a file belongs."""
-
-    file: str
-    instance: str
-    series: str
-    shape: tuple[int, int]
-    frames: int
-    kind: tuple[Any, ...]
-    position: tuple[float, ...]
-    orientation: tuple[float, ...]
-    number: int | None
-
-    @property
-    def folder(self) -> str:
-        return str(PurePosixPath(self.file).parent)
-
-
 def group_series(
     root: Path,
     files: Iterable[str],
@@ -156,7 +130,7 @@ def group_series(
     unit: type[Unit] = DicomSeries,  # type: ignore[assignment]
     skipped: list[SkippedSeries] | None = None,
 ) -> list[Unit]:
-    """Sort DICOM files into images: those of one folder, series and shape make one, multi-frame files one each.
+    """Sort DICOM files into images, see ``dicom_stacks.stacks``: those of one folder, series and shape make one.
 
     Only headers are read. Slices are ordered along the normal of their plane, or by Instance Number where a file does not
     say where it lies. An image of several files is named for the first by name, so that its name is the same whatever else is
@@ -179,93 +153,18 @@ def group_series(
     headers = []
     for file in files:
         try:
-            headers.append(_read_header(root, file))
+            headers.append(read_header(root, file))
         except (FormatError, OSError) as error:
             if skipped is None:
                 raise
             skipped.append(SkippedSeries(file, (file,), str(error)))
     known = frozenset(protected_uids) if protected_uids is not None else frozenset(h.instance for h in headers)
     units = []
-    for group in _groups(headers):
-        name = min(header.file for header in group)
-        try:
-            units.append(unit(name, tuple(header.file for header in _ordered(root, group)), known))
-        except FormatError as error:
-            if skipped is None:
-                raise
-            skipped.append(SkippedSeries(name, tuple(header.file for header in group), str(error)))
+    for stack in stacks(root, headers):
+        if not stack.reason:
+            units.append(unit(stack.name, stack.files, known))
+        elif skipped is None:
+            raise FormatError(stack.reason)
+        else:
+            skipped.append(SkippedSeries(stack.name, stack.files, stack.reason))
     return units
-
-
-def _groups(headers: Iterable[_Header]) -> list[list[_Header]]:
-    """The files of each image."""
-    groups: dict[tuple[Any, ...], list[_Header]] = {}
-    for header in headers:
-        alone = header.frames > 1 or not header.series
-        key = (header.file,) if alone else (header.folder, header.series, header.shape)
-        groups.setdefault(key, []).append(header)
-    return list(groups.values())
-
-
-def _read_header(root: Path, file: str) -> _Header:
-    pydicom = require("pydicom", "dicom", "DICOM")
-    try:
-        # A value that breaks a rule of DICOM is no reason to warn while sorting.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            data = pydicom.dcmread(root / file, stop_before_pixels=True, specific_tags=_TAGS)
-            return _Header(
-                file=file,
-                instance=str(data.get("SOPInstanceUID", "")),
-                series=str(data.get("SeriesInstanceUID", "")),
-                shape=(int(data.get("Rows") or 0), int(data.get("Columns") or 0)),
-                frames=int(data.get("NumberOfFrames") or 1),
-                kind=tuple(str(data.get(tag)) for tag in _KIND),
-                position=tuple(map(float, data.get("ImagePositionPatient") or ())),
-                orientation=tuple(map(float, data.get("ImageOrientationPatient") or ())),
-                number=None if data.get("InstanceNumber") is None else int(data.InstanceNumber),
-            )
-    except OSError:
-        raise
-    # pydicom raises what it meets in a damaged file.
-    except Exception as error:
-        raise FormatError(
-            f"{root / file}: its header cannot be read ({error}); get it again from its source"
-        ) from error
-
-
-def _ordered(root: Path, group: list[_Header]) -> list[_Header]:
-    """The files of a series in the order of their slices."""
-    first = group[0]
-    if len(group) == 1:
-        return group
-    where = f"series {first.series} in {root / first.folder}"
-    if any(header.kind != first.kind for header in group):
-        raise FormatError(f"{where}: its files differ in type of pixels; put them into folders of their own")
-    if first.kind[0] != "1":
-        raise FormatError(f"{where}: several colour slices are no 3D image; put each file into a folder of its own")
-    if all(len(header.position) == 3 and len(header.orientation) == 6 for header in group):
-        return _along_normal(where, group)
-    numbers = [header.number for header in group]
-    if None in numbers or len(set(numbers)) != len(numbers):
-        raise FormatError(
-            f"{where}: its files do not say where their slices lie (Image Position Patient), nor have they each an Instance "
-            "Number of their own; put images that do not belong together into folders of their own"
-        )
-    return sorted(group, key=lambda header: header.number or 0)
-
-
-def _along_normal(where: str, group: list[_Header]) -> list[_Header]:
-    directions = np.array([header.orientation for header in group])
-    if np.abs(directions - directions[0]).max() > _SAME_DIRECTION:
-        raise FormatError(f"{where}: its slices lie in different directions; put each stack into a folder of its own")
-    places = np.array([header.position for header in group]) @ np.cross(directions[0, :3], directions[0, 3:])
-    order = np.argsort(places, kind="stable")
-    gaps = np.diff(places[order])
-    if gaps.min() < _SAME_PLACE:
-        index = int(gaps.argmin())
-        raise FormatError(
-            f"{where}: {group[order[index]].file} and {group[order[index + 1]].file} lie at one place (several phases or "
-            "echoes?); put each stack into a folder of its own"
-        )
-    return [group[index] for index in order]

@@ -79,6 +79,12 @@ class Nifti(InPlace):
         known = len(zooms) == 3 and all(math.isfinite(size) and size > 0 for size in zooms)
         return Units(slope=slope or 1.0, intercept=intercept, spacing=zooms if known else ())
 
+    def affine(self, path: Path) -> Array | None:
+        image: Any = nibabel.load(path)  # reads no voxels
+        header, found = image.header, np.asarray(image.affine)
+        known = header["sform_code"] > 0 or header["qform_code"] > 0
+        return found if known and np.isfinite(found).all() and abs(np.linalg.det(found)) > 1e-12 else None
+
     def _header(self, path: Path) -> Any:
         return _header(read_start(path, _HEADER), path, pair=False)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import NoReturn
 
 import numpy as np
@@ -18,6 +20,8 @@ from monai_salm.formats.npy import MAX_HEADER, NumpyImage, parse_header, view_nu
 
 # A time that any zip reader takes; the same for every archive, so that the same arrays give the same file.
 _TIME = (1980, 1, 1, 0, 0, 0)
+# Larger members are not unpacked into memory.
+_IN_MEMORY, _CHUNK = 1 << 24, 1 << 20
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
@@ -51,13 +55,7 @@ class NpzArchive:
 
     def header(self, key: str) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
         """Shape and type of an array, without reading it."""
-        with (
-            zipfile.ZipFile(self.path) as archive,
-            self._translated(key),
-            archive.open(self._members[f"{key}.npy"]) as file,
-        ):
-            start = file.read(MAX_HEADER)
-        shape, _, dtype, _ = parse_header(start, self._named(key))
+        shape, _, dtype, _ = parse_header(self._start(key), self._named(key))
         return shape, dtype
 
     def raw(self, key: str) -> bytes:
@@ -67,23 +65,31 @@ class NpzArchive:
 
     def frame(self, key: str) -> bytes:
         """The bytes of a member before the numbers: type, order and shape."""
-        raw = self.raw(key)
-        return raw[: parse_header(raw, self._named(key))[3]]
+        start = self._start(key)
+        return start[: parse_header(start, self._named(key))[3]]
 
     def array(self, key: str) -> Array:
-        """An array as it is stored; read-only.
+        """An array as it is stored; read-only. A large one is unpacked into a temporary file, not into memory.
 
         Raises:
             FormatError: if it is damaged, holds objects, or is not the size that its header declares.
         """
-        return view_numbers(self.raw(key), self._named(key))
+        large = self._member(key).file_size > _IN_MEMORY
+        mapped = self._mapped(key) if large else None
+        return view_numbers(self.raw(key) if mapped is None else mapped, self._named(key))
 
-    def write(self, target: Path, replaced: Mapping[str, Array]) -> None:
+    def same(self, key: str, other: NpzArchive) -> bool:
+        """Whether a member has the same bytes in another archive."""
+        if self._member(key).file_size != other._member(key).file_size:
+            return False
+        return all(one == two for one, two in zip(self._chunks(key), other._chunks(key), strict=True))
+
+    def write(self, target: Path, replaced: Mapping[str, Array | Iterable[Array]]) -> None:
         """Write the archive again with other numbers in some arrays; the rest keeps its bytes.
 
         Args:
             target: the new file; it appears only when whole.
-            replaced: key to array, of the stored shape and type.
+            replaced: key to array, of the stored shape and type, or to what it holds along its first axis, in order.
 
         Raises:
             FormatError: if a new array has another shape or type.
@@ -91,23 +97,55 @@ class NpzArchive:
         with atomic_file(target) as file, zipfile.ZipFile(file, "w") as archive:
             for name, member in self._members.items():
                 key = name.removesuffix(".npy")
-                raw = self.raw(key)
-                if key in replaced:
-                    raw = self._edited(raw, key, replaced[key])
                 info = zipfile.ZipInfo(name, _TIME)
-                info.compress_type = member.compress_type
+                info.compress_type, info.file_size = member.compress_type, member.file_size
                 info.external_attr = 0o600 << 16
-                archive.writestr(info, raw)
+                with archive.open(info, "w") as place:
+                    for part in self._edited(key, replaced[key]) if key in replaced else self._chunks(key):
+                        place.write(part)
 
-    def _edited(self, raw: bytes, key: str, array: Array) -> bytes:
-        content = bytearray(raw)
-        stored = view_numbers(content, self._named(key))
-        if stored.shape != array.shape or stored.dtype.newbyteorder("=") != array.dtype.newbyteorder("="):
-            raise self._error(
-                f"{key!r} is {stored.dtype.name} {stored.shape}, cannot take {array.dtype.name} {array.shape} in its place"
-            )
-        stored[...] = array
-        return bytes(content)
+    def _edited(self, key: str, rows: Array | Iterable[Array]) -> Iterator[bytes]:
+        """A member with other numbers, piece by piece."""
+        shape, fortran, dtype, _ = parse_header(self._start(key), self._named(key))
+        yield self.frame(key)
+        if fortran:  # the rows do not lie one after the other
+            whole = np.asarray(rows if isinstance(rows, np.ndarray) else list(rows))
+            self._require_like(key, whole, shape, dtype)
+            yield whole.astype(dtype, copy=False).tobytes("F")
+            return
+        count = 0
+        for count, row in enumerate(rows if len(shape) else [np.asarray(rows)], start=1):  # noqa: B007 - counted
+            self._require_like(key, np.asarray(row), shape[1:], dtype)
+            yield np.asarray(row).astype(dtype, copy=False).tobytes()
+        if count != (shape[0] if shape else 1):
+            raise self._error(f"{key!r} is {dtype.name} {shape}, cannot take {count} rows in its place")
+
+    def _require_like(self, key: str, new: Array, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
+        if new.shape != shape or new.dtype.newbyteorder("=") != dtype.newbyteorder("="):
+            raise self._error(f"{key!r} is {dtype.name} {shape}, cannot take {new.dtype.name} {new.shape} in its place")
+
+    def _start(self, key: str) -> bytes:
+        return next(self._chunks(key, MAX_HEADER), b"")
+
+    def _chunks(self, key: str, size: int = _CHUNK) -> Iterator[bytes]:
+        """The bytes of a member, piece by piece; its checksum is compared at the end."""
+        with zipfile.ZipFile(self.path) as archive, self._translated(key), archive.open(self._member(key)) as file:
+            while chunk := file.read(size):
+                yield chunk
+
+    def _mapped(self, key: str) -> Array | None:
+        """The bytes of a member in a temporary file that nobody else sees; None if there is no room for one."""
+        with suppress(OSError), TemporaryFile(prefix="monai_salm-") as file:
+            for chunk in self._chunks(key):
+                file.write(chunk)
+            file.flush()
+            return np.memmap(file, np.uint8, "r")
+        return None
+
+    def _member(self, key: str) -> zipfile.ZipInfo:
+        if f"{key}.npy" not in self._members:
+            raise self._error(f"no array {key!r}; it has {', '.join(self.keys)}")
+        return self._members[f"{key}.npy"]
 
     def _check_member(self, member: zipfile.ZipInfo) -> None:
         name = member.filename
@@ -124,8 +162,7 @@ class NpzArchive:
             )
 
     def _translated(self, key: str) -> _Translated:
-        if f"{key}.npy" not in self._members:
-            raise self._error(f"no array {key!r}; it has {', '.join(self.keys)}")
+        self._member(key)
         return _Translated(self, key)
 
     def _named(self, key: str) -> str:

@@ -16,6 +16,7 @@ from monai_salm.methods.loop import KEPT_SURROGATES
 from monai_salm.progress import Progress
 from monai_salm.store import Noise, NoiseStore, NoiseStoreError
 from monai_salm.store_records import records
+from monai_salm.store_scales import keep_scales
 from monai_salm.workspace import sync
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ def write_store(path: Path, job: Job, buffer: int, meta: dict[str, Any], restart
     temporary.unlink(missing_ok=True)
     store = NoiseStore.create(temporary, {**meta, **{key: state.get(key, default) for key, default in OUTCOME.items()}})
     store.add(_finished_noise(job, buffer))
+    keep_scales(store, (budget.units for budget in workspace.budgets))
     rounds = state.get("rounds", 0)
     for number in range(max(0, rounds - KEPT_SURROGATES), rounds):
         spec = job.surrogate_spec(number // restart_every if restart_every else 0)

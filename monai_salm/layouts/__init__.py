@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 
-from monai_salm.formats import find_format
+from monai_salm.formats import FORMATS, find_format
 from monai_salm.layouts.base import TRAIN, ArchiveLayout, Case, CaseSequence, Edit, Layout, LayoutError
 from monai_salm.layouts.bids import Bids
 from monai_salm.layouts.csv_labels import CsvLabels
 from monai_salm.layouts.datalist import Datalist
 from monai_salm.layouts.decathlon import Decathlon
 from monai_salm.layouts.dicom_tree import DicomTree
-from monai_salm.layouts.files import is_hidden
+from monai_salm.layouts.files import is_file, is_hidden
 from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.image_folder import ImageFolder
+from monai_salm.layouts.images import has_image_name, some_files
+from monai_salm.layouts.mask_folder import MaskFolder
 from monai_salm.layouts.medmnist import MedMNIST
 from monai_salm.layouts.nnunet import NnUNet
+from monai_salm.layouts.patterns import ARROW, split_patterns
+from monai_salm.layouts.reading import read_json
 
 #: Those that say most about themselves first. All are asked by ``detect``.
 LAYOUTS: dict[str, type[Layout]] = {
-    layout.name: layout for layout in (MedMNIST, Bids, NnUNet, Decathlon, Datalist, CsvLabels, DicomTree, ImageFolder)
+    layout.name: layout
+    for layout in (MedMNIST, Bids, NnUNet, Decathlon, Datalist, CsvLabels, DicomTree, MaskFolder, ImageFolder)
 }
 
 
@@ -38,10 +45,14 @@ def detect(path: str | os.PathLike[str]) -> Layout:
     place = Path(path)
     if not place.exists():
         raise FileNotFoundError(f"{place} does not exist")
+    noted = _noted(place)
+    if noted is not None:
+        return open_layout(place, noted)
     found = [layout for layout in LAYOUTS.values() if layout.recognises(place)]
     covered = {name for layout in found for name in layout.specialises}
     candidates = [layout for layout in found if layout.name not in covered]
     if len(candidates) == 1:
+        _require_no_other_table(place, candidates[0])
         return candidates[0].open(place)
     if candidates:
         what = "; ".join(f"{layout.name}: {layout.description}" for layout in candidates)
@@ -49,8 +60,21 @@ def detect(path: str | os.PathLike[str]) -> Layout:
     raise LayoutError(f"{place} {_what_is_lacking(place)}")
 
 
+def _noted(place: Path) -> str | None:
+    """The layout that the manifest of a protected copy names, which may lack what the original was told by."""
+    for name in {layout.manifest for layout in LAYOUTS.values() if issubclass(layout, FolderLayout)}:
+        if is_file(place / name):
+            with suppress(LayoutError, OSError):
+                noted = read_json(place / name).get("layout")
+                return noted if isinstance(noted, str) and (noted in LAYOUTS or ARROW in noted) else None
+    return None
+
+
 def _what_is_lacking(place: Path) -> str:
-    """Why a place has no layout: what a beginner's folder lacks, or else all layouts there are."""
+    """Why a place has no layout: what speaks for each layout and is not right, or what a beginner's folder lacks."""
+    reasons = [f"As {name}: {why}" for name, layout in LAYOUTS.items() if (why := layout.why_not(place)) is not None]
+    if reasons:
+        return f"has no layout this version knows. {'. '.join(reasons)}. docs/layouts.md shows all layouts"
     if place.is_dir():
         inside = [path for path in place.iterdir() if not is_hidden(path.name)]
         if not inside:
@@ -62,7 +86,28 @@ def _what_is_lacking(place: Path) -> str:
                 "with layout= (--layout)"
             )
     known = "; ".join(f"{name}: {layout.description}" for name, layout in LAYOUTS.items())
-    return f"has no layout this version knows ({known}). Name it with layout= (--layout) if it is one of these"
+    return f"{_unread(place)}has no layout this version knows ({known}). Name it with layout= (--layout) if it is one of these"
+
+
+def _unread(place: Path) -> str:
+    """What kinds of files a folder holds, where none is an image that can be read."""
+    files = list(some_files(place)) if place.is_dir() else []
+    if not files or any(has_image_name(file) for file in files):
+        return ""
+    kinds = Counter(PurePosixPath(file).suffix.lower() or "no suffix" for file in files)
+    shown = ", ".join(f"{count} with {kind}" for kind, count in kinds.most_common(4))
+    known = ", ".join(suffix for format_ in FORMATS.values() for suffix in format_.suffixes)
+    return f"has no image in a format that is read ({known}): of the files looked at {shown}. Convert them; it "
+
+
+def _require_no_other_table(place: Path, layout: type[Layout]) -> None:
+    """Refuse classes by folders where a table says something of the images that was not understood."""
+    why = CsvLabels.why_not(place) if layout is ImageFolder else None
+    if why is not None and not why.endswith("save it as CSV"):
+        raise LayoutError(
+            f"{why}. The table is not understood, and labels may stand there: correct it or take it out of the folder. If the "
+            "folders of images are the classes, say layout='image_folder' (--layout image_folder)"
+        )
 
 
 def open_layout(path: str | os.PathLike[str], layout: str | None = None) -> Layout:
@@ -70,7 +115,8 @@ def open_layout(path: str | os.PathLike[str], layout: str | None = None) -> Layo
 
     Args:
         path: a folder or a file.
-        layout: a name of ``LAYOUTS``; None finds it out.
+        layout: a name of ``LAYOUTS``; or two patterns, ``"*/imaging.nii.gz -> */segmentation.nii.gz"``, which tell images and
+            label maps (``patterns``); None finds it out.
 
     Raises:
         ValueError: for an unknown layout name.
@@ -78,10 +124,13 @@ def open_layout(path: str | os.PathLike[str], layout: str | None = None) -> Layo
     """
     if layout is None:
         return detect(path)
-    if layout not in LAYOUTS:
-        raise ValueError(f"unknown layout {layout!r}; known: {', '.join(LAYOUTS)}")
     if not Path(path).exists():
         raise FileNotFoundError(f"{path} does not exist")
+    patterns = split_patterns(layout)
+    if patterns is not None:
+        return MaskFolder(Path(path), patterns)
+    if layout not in LAYOUTS:
+        raise ValueError(f"unknown layout {layout!r}; known: {', '.join(LAYOUTS)}")
     return LAYOUTS[layout].open(Path(path))
 
 

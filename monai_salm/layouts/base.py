@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeAlias, TypedDict, overload
 
 from monai_salm.formats import format_of
 from monai_salm.formats.base import Array, FormatError
+from monai_salm.noise.kinds import commonest_kind, kind_of
 from monai_salm.noise.units import Units
 from monai_salm.tasks import Task
 
@@ -82,10 +83,20 @@ class Layout(ABC):
     #: The folder or the single file that holds the whole data set.
     root: Path
 
+    @property
+    def called(self) -> str:
+        """What ``open_layout`` takes to open this data set again: the name of the layout, or the patterns that describe it."""
+        return self.name
+
     @classmethod
     @abstractmethod
     def recognises(cls, path: Path) -> bool:
         """Whether a path looks like this layout; cheap, never raises for existing paths."""
+
+    @classmethod
+    def why_not(cls, path: Path) -> str | None:
+        """Why a path that is not recognised is not of this layout, and what to do; None if nothing speaks for the layout."""
+        return None
 
     @classmethod
     @abstractmethod
@@ -118,18 +129,26 @@ class Layout(ABC):
         """
 
     def image_size(self) -> tuple[int, ...]:
-        """Spatial size of the first training image that can be read.
+        """Spatial size of the first training image of the commonest rank that can be read.
 
         Raises:
             LayoutError: if none can, with the reason for the first.
         """
-        reason, dataset = "", self.dataset(TRAIN)
-        for index in range(len(dataset)):
+        dataset, reasons = self.dataset(TRAIN), list[str]()
+
+        def load(index: int) -> Array | None:
             try:
-                return dataset[index]["image"].shape[1:]
+                return dataset[index]["image"]
             except (FormatError, OSError) as error:
-                reason = reason or f" ({error})"
-        raise LayoutError(f"{self.root}: no training image can be read{reason}")
+                reasons.append(str(error))
+                return None
+
+        kind = commonest_kind(load, len(dataset))
+        images = (load(index) for index in range(len(dataset)))
+        for image in images:
+            if image is not None and kind is not None and kind_of(image)[0] == kind[0]:
+                return image.shape[1:]
+        raise LayoutError(f"{self.root}: no training image can be read ({reasons[0] if reasons else 'there is none'})")
 
     def cases(self, splits: Sequence[str]) -> CaseSequence:
         """The cases of several splits, one after the other.
@@ -210,6 +229,10 @@ class ArchiveLayout(Layout):
         Raises:
             FileExistsError: if the output exists.
         """
+
+    @abstractmethod
+    def unlisted_image_arrays(self) -> tuple[str, ...]:
+        """Parts that no split lists and that may hold images, by their axes."""
 
     @abstractmethod
     def differences(self, other: Layout, splits: Sequence[str] = (TRAIN,), ignore: Sequence[str] = ()) -> Iterator[str]:

@@ -46,7 +46,7 @@ class Bids(FolderLayout):
     name = "bids"
     description = "a folder with dataset_description.json and sub-* folders (BIDS)"
     # What the scanner gave may lie in sourcedata/.
-    specialises = ("dicom_tree",)
+    specialises = ("dicom_tree", "mask_folder")
     # The validator passes over code/; at the root it would ask what the file is.
     manifest: ClassVar[str] = "code/monai_salm.json"
 
@@ -73,6 +73,15 @@ class Bids(FolderLayout):
     @classmethod
     def recognises(cls, path: Path) -> bool:
         return path.is_dir() and is_file(path / _DESCRIPTION) and any(sub.is_dir() for sub in path.glob("sub-*"))
+
+    @classmethod
+    def why_not(cls, path: Path) -> str | None:
+        described, subjects = is_file(path / _DESCRIPTION), any(sub.is_dir() for sub in path.glob("sub-*"))
+        if described and not subjects:
+            return f"it has a {_DESCRIPTION}, but no sub-* folders"
+        if subjects and not described:
+            return f'it has sub-* folders, but no {_DESCRIPTION}; add one: {{"Name": "...", "BIDSVersion": "1.8.0"}}'
+        return None
 
     @classmethod
     def open(cls, path: Path) -> Bids:

@@ -7,9 +7,18 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 from monai_salm.layouts.base import TRAIN, LayoutError
-from monai_salm.layouts.classes import IMAGE_COLUMNS, MASK_COLUMNS, SPLIT_COLUMNS, find_column, is_nothing, split_named
+from monai_salm.layouts.classes import (
+    IMAGE_COLUMNS,
+    LABEL_COLUMNS,
+    MASK_COLUMNS,
+    SPLIT_COLUMNS,
+    find_column,
+    is_nothing,
+    split_named,
+)
 from monai_salm.layouts.files import confine, is_file, relative_path, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout, channel_files
 from monai_salm.layouts.images import ImageIndex, has_image_name, is_dicom, is_image, some_files
@@ -18,6 +27,8 @@ from monai_salm.layouts.table_labels import LabelledRow, label_columns, labels_o
 from monai_salm.layouts.units import BrokenUnit, ImageUnit
 
 _SUFFIXES = (".csv", ".tsv")
+_SHEETS = (".xlsx", ".xls", ".ods")
+_Label: TypeAlias = str | int | list[int] | None
 
 
 @dataclass(frozen=True)
@@ -50,13 +61,15 @@ class CsvLabels(FolderLayout):
 
     name = "csv_labels"
     description = "a folder of images and a CSV with a column of image names and columns of labels"
+    specialises = ("mask_folder",)
 
     def __init__(self, tables: Sequence[Path], columns: Columns = Columns()) -> None:
         self.tables, self.columns, root = tuple(tables), columns, tables[0].parent
         self._index = ImageIndex(file for file in walk(root) if is_image(root / file))
-        entries = [entry for path in tables for entry in self._entries(read_table(path), root, len(tables) > 1)]
-        _refuse_repeated(entries)
-        numbers = self._labels(entries, root)
+        read = [read_table(path) for path in tables]
+        self._taken = self._exactly_named(read, root)
+        entries = [entry for table in read for entry in self._entries(table, root, len(tables) > 1)]
+        entries, numbers = _without_repeated(entries, self._labels(entries, root))
         entries = list(self._usable(entries, numbers))
         cases: dict[str, list[FolderCase]] = {TRAIN: [], "val": [], "test": []}
         for entry, label in zip(entries, numbers, strict=True):
@@ -74,6 +87,17 @@ class CsvLabels(FolderLayout):
         except OSError:
             return False
         return any(_fits(table) for table in tables)
+
+    @classmethod
+    def why_not(cls, path: Path) -> str | None:
+        folder = path if path.is_dir() else path.parent
+        names = sorted(os.listdir(folder)) if path.is_dir() else [path.name]
+        tables = [folder / name for name in names if name.lower().endswith(_SUFFIXES) and not name.startswith(".")]
+        reasons = [reason for table in tables if (reason := _misfit(table)) is not None]
+        sheets = [name for name in names if name.lower().endswith(_SHEETS) and not name.startswith((".", "~"))]
+        if sheets and not reasons:
+            return f"{sheets[0]} may be a table of labels, but is not read; save it as CSV"
+        return reasons[0] if reasons else None
 
     @classmethod
     def open(cls, path: Path) -> CsvLabels:
@@ -104,6 +128,12 @@ class CsvLabels(FolderLayout):
             of = own or (split_of(table, row, split) if split else TRAIN)
             yield _Entry(table, row, of, self._unit(row.values[image], root, where))
 
+    def _exactly_named(self, tables: Sequence[Table], root: Path) -> frozenset[str]:
+        """The files that some line names by their whole path from the root."""
+        columns = [(table, self.columns.image or find_column(table.columns, IMAGE_COLUMNS)) for table in tables]
+        cells = {row.values.get(column or "", "") for table, column in columns for row in table.rows}
+        return frozenset(cell for cell in cells if cell and "\0" not in cell and is_file(root / cell))
+
     def _unit(self, text: str, root: Path, where: str) -> ImageUnit:
         file = self._find(text, root, where)
         if is_file(root / file):
@@ -114,10 +144,10 @@ class CsvLabels(FolderLayout):
     def _find(self, text: str, root: Path, where: str) -> str:
         """The file that a cell names; the path as it stands there if there is none."""
         relative = confine(root, text, where)
-        found = None if is_file(root / relative) else self._index.find(relative, where)
+        found = None if is_file(root / relative) else self._index.find(relative, where, self._taken)
         return relative if found is None else confine(root, found, where)
 
-    def _labels(self, entries: Sequence[_Entry], root: Path) -> list[str | int | list[int] | None]:
+    def _labels(self, entries: Sequence[_Entry], root: Path) -> list[_Label]:
         self._names: tuple[str, ...] = ()
         if not entries:
             raise LayoutError(f"{self.tables[0]} has no rows below its header")
@@ -168,17 +198,42 @@ def _tables(folder: Path) -> list[Path]:
 def _fits(path: Path) -> bool:
     """Whether a line of a table names an image that is there, and something may be its label; never raises."""
     try:
-        table = read_table(path)
-        image = find_column(table.columns, IMAGE_COLUMNS)
-        if image is None or len(table.columns) < 2 or not table.rows:
-            return False
-        index = ImageIndex(file for file in some_files(path.parent, every=True) if has_image_name(file))
-        found = (_named_image(path.parent, row.values[image], index) for row in table.rows)
-        # Any line will do: a protected copy may have left out the first one's image.
-        first = next((file for file in found if file is not None), None)
-        return first is not None and not is_dicom(path.parent / first)
+        image = _first_image(read_table(path))
     except (LayoutError, OSError):
         return False
+    return image is not None and not is_dicom(path.parent / image)
+
+
+def _first_image(table: Table) -> str | None:
+    """The first image that a line of a table names."""
+    image, folder = find_column(table.columns, IMAGE_COLUMNS), table.path.parent
+    if image is None or len(table.columns) < 2 or not table.rows:
+        return None
+    index = ImageIndex(file for file in some_files(folder, every=True) if has_image_name(file))
+    # Any line will do: a protected copy may have left out the first one's image.
+    found = (_named_image(folder, row.values[image], index) for row in table.rows)
+    return next((file for file in found if file is not None), None)
+
+
+def _misfit(path: Path) -> str | None:
+    """Why a table that seems to hold names or labels of images does not fit the images beside it; None if it does not seem so."""
+    try:
+        table = read_table(path)
+        image, label = find_column(table.columns, IMAGE_COLUMNS), find_column(table.columns, LABEL_COLUMNS)
+        if image is None:
+            columns = f"its columns are {', '.join(table.columns)}"
+            names = ", ".join(IMAGE_COLUMNS[:5])
+            return (
+                None
+                if label is None
+                else f"{path} has a column {label!r}, but none of image names ({names}, ...); {columns}"
+            )
+        if path.name.lower().startswith("sample") or not table.rows or _first_image(table) is not None:
+            return None
+        first = table.rows[0]
+        return f"{table.where(first, image)}: no image {first.values[image]!r} in {path.parent}, nor that of any other line"
+    except (LayoutError, OSError) as error:
+        return str(error)
 
 
 def _named_image(folder: Path, text: str, index: ImageIndex) -> str | None:
@@ -194,12 +249,19 @@ def _split_in_name(path: Path) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _refuse_repeated(entries: Sequence[_Entry]) -> None:
-    seen: dict[str, _Entry] = {}
-    for entry in entries:
-        first = seen.setdefault(entry.unit.name, entry)
-        if first is not entry:
+def _without_repeated(entries: Sequence[_Entry], labels: Sequence[_Label]) -> tuple[list[_Entry], list[_Label]]:
+    """The lines and their labels, each image once.
+
+    Raises:
+        LayoutError: for an image with two labels or in two splits.
+    """
+    seen: dict[str, tuple[_Entry, _Label]] = {}
+    for entry, label in zip(entries, labels, strict=True):
+        first, known = seen.setdefault(entry.unit.name, (entry, label))
+        if known != label or first.split != entry.split:
             raise LayoutError(
                 f"{entry.table.path}, line {entry.row.line}: {entry.unit.name} is in {first.table.path.name}, line {first.row.line}, "
-                "already; give each image one line, with a column of zeros and ones for each label if it has several"
+                "already, with another label or split; give each image one line, with a column of zeros and ones for each label if "
+                "it has several"
             )
+    return [entry for entry, _ in seen.values()], [label for _, label in seen.values()]

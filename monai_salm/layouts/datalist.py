@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count, takewhile
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar
 
 from monai_salm.layouts.base import TRAIN, LayoutError
-from monai_salm.layouts.files import confine
+from monai_salm.layouts.classes import Cell, class_numbers
+from monai_salm.layouts.files import confine, from_root, is_file
 from monai_salm.layouts.folder import FolderCase, FolderLayout, channel_files
+from monai_salm.layouts.images import has_image_name, stem
 from monai_salm.layouts.reading import read_json
+from monai_salm.layouts.units import BrokenUnit, ChannelFiles, ImageUnit
 
 #: Split -> the keys under which datalists have it.
 _SPLIT_KEYS = {"train": ("training",), "val": ("validation",), "test": ("test", "testing")}
@@ -19,29 +25,49 @@ _NAMES = ("dataset.json", "datalist.json")
 class Datalist(FolderLayout):
     """A folder with a JSON of ``training``, ``validation`` and ``test`` lists, paths relative to the JSON.
 
-    An entry is ``{"image": path, "label": path | int | [0, 1, ...]}``, or the path alone where there is no label; an image
-    in several files, one for each channel, is a list of paths. Other keys, such as the ``fold`` of MONAI's Auto3DSeg, mean
-    nothing here: a case of any fold is trained on in some run, so all of "training" is protected.
+    An entry is ``{"image": path, "label": path | int | name of a class | [0, 1, ...]}``, or the path alone where there is no
+    label; an image in several files, one for each channel, is a list of paths. Absolute paths must lie in the JSON's folder.
+    Other keys, such as the ``fold`` of MONAI's Auto3DSeg, mean nothing here: a case of any fold is trained on in some run, so
+    all of "training" is protected.
     """
 
     name = "datalist"
-    specialises = ("dicom_tree",)
+    # It says itself what is an image.
+    specialises: ClassVar[tuple[str, ...]] = ("dicom_tree", "image_folder", "mask_folder")
     description = (
         'a folder with a dataset.json or another JSON that has a "training" list of {"image": ..., "label": ...}'
     )
 
     def __init__(self, listing: Path) -> None:
         self.root, self.json = listing.parent, listing
-        self.content = read_json(listing)
+        written = read_json(listing)
+        self.content = from_root(listing.parent, written)
+        self._absolute = self.content != written
+        self._classes = self._text_classes()
         cases = {split: list(self._read_split(split)) for split in _SPLIT_KEYS}
         if not cases[TRAIN]:
             raise LayoutError(f'{listing} has no "training" list with cases; its keys are {", ".join(self.content)}')
-        named = modalities_of(self.content, "modality")
-        super().__init__(listing.parent, cases, [listing.name], self._named_classes(), modalities=named)
+        named, classes = modalities_of(self.content, "modality"), self._classes.names
+        number = len(classes) or self._named_classes()
+        super().__init__(listing.parent, _by_class(cases), [listing.name], number, classes, named)
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
         return (path.suffix == ".json" and path.is_file()) or (path.is_dir() and bool(_candidates(path)))
+
+    @classmethod
+    def why_not(cls, path: Path) -> str | None:
+        for listing in sorted(path.glob("*.json")) if path.is_dir() else ():
+            try:
+                content = read_json(listing)
+            except (LayoutError, OSError) as error:
+                if listing.name in _NAMES:
+                    return str(error)
+                continue
+            keys = ", ".join(map(repr, content))
+            if listing.name in _NAMES or {"train", "val", "validation", "test", "testing"} & set(content):
+                return f'{listing} has no "training" list of images and labels; its keys are {keys}'
+        return None
 
     @classmethod
     def open(cls, path: Path) -> Datalist:
@@ -59,6 +85,26 @@ class Datalist(FolderLayout):
             raise LayoutError(f"{listing} is missing; give the folder of a copy of {self.root}")
         return type(self)(listing)
 
+    def rewritten_files(self, splits: Sequence[str] = (TRAIN,)) -> Mapping[str, bytes]:
+        """The list with relative paths, if its own lead into the original's folder."""
+        if not self._absolute:
+            return {}
+        return {self.json.name: (json.dumps(self.content, indent=4, ensure_ascii=False) + "\n").encode()}
+
+    def _text_classes(self) -> _TextClasses:
+        """Class names that stand as labels where no label is a file or is named as one."""
+        cells = {}
+        for key in (key for keys in _SPLIT_KEYS.values() for key in keys):
+            entries = self.content.get(key, [])
+            for index, entry in enumerate(entries if isinstance(entries, list) else ()):
+                label = _single(entry.get("label")) if isinstance(entry, Mapping) else None
+                if isinstance(label, str):
+                    cells[label] = Cell(label, f"{self.json}: {key}[{index}]")
+        if any(text.startswith(("/", ".")) or has_image_name(text) or is_file(self.root / text) for text in cells):
+            return _TextClasses({}, ())
+        found = class_numbers(list(cells.values()))
+        return _TextClasses(dict(zip(cells, found.labels, strict=True)), found.names)
+
     def _read_split(self, split: str) -> Iterator[FolderCase]:
         for key in _SPLIT_KEYS[split]:
             entries = self.content.get(key, [])
@@ -69,10 +115,10 @@ class Datalist(FolderLayout):
 
     def _read_entry(self, entry: object, where: str) -> FolderCase:
         if isinstance(entry, str):
-            return FolderCase(channel_files([confine(self.root, entry, where)]), None)
+            return FolderCase(self._unit([entry], where), None)
         if not isinstance(entry, Mapping) or "image" not in entry:
             raise LayoutError(f'{where}: expected {{"image": path, "label": ...}} or a path, got {entry!r}')
-        image, label = entry["image"], entry.get("label")
+        image, label = entry["image"], _single(entry.get("label"))
         images = image if isinstance(image, list) and image else [image]
         if isinstance(label, Mapping):
             raise LayoutError(
@@ -80,14 +126,27 @@ class Datalist(FolderLayout):
                 "the one to protect against as a path, a class number or a list of zeros and ones"
             )
         if isinstance(label, str):
-            label = confine(self.root, label, where)
-        elif isinstance(label, list) and all(type(v) is int for v in label) and label:
-            label = label[0] if len(label) == 1 else label
-        elif label is not None and type(label) is not int:
+            label = self._classes.labels[label] if label in self._classes.labels else confine(self.root, label, where)
+        elif not (label is None or type(label) is int or (isinstance(label, list) and _all_whole(label))):
             raise LayoutError(
-                f"{where}: label must be a path, a class number or a list of zeros and ones, got {label!r}"
+                f"{where}: label must be a path, a class number or name, or a list of zeros and ones, got {label!r}"
             )
-        return FolderCase(channel_files([confine(self.root, part, where) for part in images]), label)
+        return FolderCase(self._unit(images, where), label)
+
+    def _unit(self, images: Sequence[object], where: str) -> ImageUnit:
+        files = [confine(self.root, part, where) for part in images]
+        if len(files) > 1 or is_file(self.root / files[0]):
+            return channel_files(files)
+        # nnU-Net version 1 lists case.nii.gz for case_0000.nii.gz, case_0001.nii.gz, ...
+        own = PurePosixPath(files[0])
+        base, ending = stem(own.name), own.name[len(stem(own.name)) :]
+        names = (own.with_name(f"{base}_{number:04d}{ending}").as_posix() for number in count())
+        channels = tuple(takewhile(lambda name: is_file(self.root / name), names))
+        named = len(modalities_of(self.content, "modality"))
+        if channels and named and len(channels) != named:
+            reason = f"{where}: it has {len(channels)} files of channels ({channels[0]}, ...), {named} are named under modality"
+            return BrokenUnit(files[0], channels, reason)
+        return ChannelFiles(files[0], channels or tuple(files))
 
     def _named_classes(self) -> int | None:
         """Classes by the JSON's ``labels``: ``{"0": "background", ...}`` (Decathlon) or ``{"background": 0, ...}``."""
@@ -98,6 +157,40 @@ class Datalist(FolderLayout):
         if not all(str(number).isdecimal() for number in numbers):
             return None
         return max(int(number) for number in numbers) + 1
+
+
+@dataclass(frozen=True)
+class _TextClasses:
+    """Labels that text stands for, and the names of the classes in their order."""
+
+    labels: Mapping[str, int | list[int] | None]
+    names: tuple[str, ...]
+
+
+def _single(label: object) -> object:
+    """A label without the list around it if it is alone, and whole floats as whole numbers."""
+    if isinstance(label, list) and len(label) == 1:
+        return _single(label[0])
+    if isinstance(label, list):
+        return [_single(item) for item in label]
+    return int(label) if isinstance(label, float) and label.is_integer() else label
+
+
+def _all_whole(label: list[object]) -> bool:
+    return bool(label) and all(type(item) is int for item in label)
+
+
+def _by_class(cases: Mapping[str, Sequence[FolderCase]]) -> dict[str, Sequence[FolderCase]]:
+    """Cases with a class number in place of a vector, if each vector has one 1."""
+    labels = [case.label for found in cases.values() for case in found if case.label is not None]
+    vectors = [label for label in labels if isinstance(label, list)]
+    if not vectors or len(vectors) < len(labels) or any(sorted(set(v)) != [0, 1] or sum(v) != 1 for v in vectors):
+        return dict(cases)
+    return {split: [_classed(case) for case in found] for split, found in cases.items()}
+
+
+def _classed(case: FolderCase) -> FolderCase:
+    return replace(case, label=case.label.index(1)) if isinstance(case.label, list) else case
 
 
 def modalities_of(content: Mapping[str, Any], key: str) -> tuple[str, ...]:

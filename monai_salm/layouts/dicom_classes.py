@@ -35,3 +35,8 @@ def holds_no_pixels(storage: str) -> bool:
 def is_raw_data(storage: str) -> bool:
     """Whether objects of a storage class (its UID) are what a scanner measured, from which images can be made again."""
     return storage == _STORAGE + _RAW
+
+
+def is_capture(storage: str) -> bool:
+    """Whether a storage class (its UID) is of secondary captures: pictures of a screen or a page, or digitized films."""
+    return storage.startswith(f"{_STORAGE}7") and storage.removeprefix(_STORAGE).partition(".")[0] == "7"

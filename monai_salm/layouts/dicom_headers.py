@@ -10,18 +10,16 @@ from typing import Any
 
 from monai_salm.formats.dicom import renamed_uid
 from monai_salm.formats.dicom_elements import Element, Encoding, assembled, even, rewritten, value_of, walk
-from monai_salm.formats.optional import require
+from monai_salm.formats.dicom_start import data_start, has_representations, read_dataset
 from monai_salm.layouts.base import LayoutError
 from monai_salm.layouts.dicom_classes import holds_labels, holds_no_pixels, is_raw_data
 
 _TAGS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID", "Rows", "Modality")
+_KIND = "ImageType"
 _REFERENCED = 0x00081155
 _SYNTAX = 0x00020010
-_META_START = 132
 _ENCODINGS = {"1.2.840.10008.1.2": Encoding(False), "1.2.840.10008.1.2.2": Encoding(True, ">")}
 _DEFLATED = "1.2.840.10008.1.2.1.99"
-# Of the file meta information, and of a data set without representations.
-_FIRST_TAGS = (b"\x02\0\0\0", b"\x08\0\0\0", b"\x08\0\x05\0", b"\x08\0\x08\0", b"\x08\0\x16\0")
 _ICON = 0x00880200
 _PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 
@@ -34,6 +32,8 @@ class DicomHeader:
         instance, series, study, patient, modality: the UIDs, the patient's ID, the modality.
         is_image: whether it is an image, or in so bad a state that it may be one.
         problem: why it cannot be used, and what to do; empty for a sound file.
+        storage: UID of the storage class.
+        image_type: the values of Image Type.
     """
 
     instance: str = ""
@@ -43,6 +43,8 @@ class DicomHeader:
     modality: str = ""
     is_image: bool = True
     problem: str = ""
+    storage: str = ""
+    image_type: tuple[str, ...] = ()
 
 
 def read_header(path: Path) -> DicomHeader:
@@ -53,29 +55,21 @@ def read_header(path: Path) -> DicomHeader:
     Raises:
         ImportError: if pydicom is missing.
     """
-    pydicom = require("pydicom", "dicom", "DICOM")
     try:
-        # Warnings about odd values are the business of whoever shows the file.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
+            data = read_dataset(path, [*_TAGS, _KIND])
             found: dict[str, Any] = {tag: str(data.get(tag, "") or "") for tag in _TAGS}
+            kind = data.get(_KIND) or ()
+            words = (kind,) if isinstance(kind, str) else tuple(map(str, kind))
+    except ImportError:
+        raise
     # On damaged files pydicom raises what its parts raise.
     except Exception as error:
         return DicomHeader(problem=f"{path} is no DICOM file that can be read ({error}); repair or remove it")
     is_image, problem = _kind(path, found["SOPClassUID"], bool(found["Rows"]))
     uids = (found["SOPInstanceUID"], found["SeriesInstanceUID"], found["StudyInstanceUID"])
-    return DicomHeader(*uids, found["PatientID"], found["Modality"], is_image, problem)
-
-
-def lacks_preamble(path: Path) -> bool:
-    """Whether a file begins as the elements of a DICOM file do, which some programs write without what goes before."""
-    try:
-        with open(path, "rb") as file:
-            start = file.read(6)
-    except OSError:
-        return False
-    return start[:4] in _FIRST_TAGS or (start[:2] == b"\x08\0" and start[3:4] == b"\0" and start[4:6].isalpha())
+    return DicomHeader(*uids, found["PatientID"], found["Modality"], is_image, problem, found["SOPClassUID"], words)
 
 
 def _kind(path: Path, storage: str, has_rows: bool) -> tuple[bool, str]:
@@ -132,11 +126,16 @@ class RenamedReferences(Mapping[str, bytes]):
 def _taken_apart(content: bytes) -> tuple[int, tuple[Element, ...], Encoding]:
     """Where the data set of a file begins, its elements, and how they are written."""
     meta: list[Element] = []
-    start = _META_START
+    start = data_start(content)
+    if start is None:
+        raise ValueError("it does not begin as DICOM files do; get it again from its source")
     while content[start : start + 2] == b"\x02\0":
         meta.append(next(walk(content, start, len(content), Encoding(True))))
         start = meta[-1].end
     syntax = _uid(value_of(content, tuple(meta), _SYNTAX) or b"")
+    if not meta:
+        bare = Encoding(has_representations(content, start))
+        return start, tuple(walk(content, start, len(content), bare)), bare
     if syntax == _DEFLATED:
         raise ValueError("it is deflated, so that its references cannot follow; store it as Explicit VR Little Endian")
     encoding = _ENCODINGS.get(syntax, Encoding(True))

@@ -10,8 +10,9 @@ from typing import TypeAlias
 from monai_salm.formats.dicom_series import DicomSeries, SkippedSeries, group_series
 from monai_salm.layouts.base import TRAIN, LayoutError
 from monai_salm.layouts.classes import IMAGE_COLUMNS, SPLIT_COLUMNS, find_column
-from monai_salm.layouts.dicom_headers import DicomHeader, RenamedReferences, lacks_preamble, read_header
-from monai_salm.layouts.files import is_hidden, relative_path, walk
+from monai_salm.layouts.dicom_headers import DicomHeader, RenamedReferences, read_header
+from monai_salm.layouts.dicom_roles import set_aside
+from monai_salm.layouts.files import relative_path, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.image_folder import class_folders, places_of
 from monai_salm.layouts.images import is_dicom, some_files
@@ -60,12 +61,7 @@ class DicomTree(FolderLayout):
     def __init__(self, root: Path) -> None:
         self.root = root
         files = sorted(walk(root))
-        self._refuse_index(files)
-        self.headers = {
-            file: read_header(root / file)
-            for file in files
-            if not is_hidden(file) and (is_dicom(root / file) or lacks_preamble(root / file))
-        }
+        self.headers = {file: read_header(root / file) for file in files if is_dicom(root / file)}
         images = [file for file, header in self.headers.items() if header.is_image]
         if not images:
             raise LayoutError(f"{root} holds no DICOM images")
@@ -75,6 +71,7 @@ class DicomTree(FolderLayout):
             answers, classes = _by_table(table, images, self.headers, root)
         else:
             answers, classes = _by_folder(images, self.headers, root, files)
+        self._aside = set_aside({file: self.headers[file] for file in images if not self.headers[file].problem})
         cases = self._series(images, answers)
         # In every publication, whatever its splits are: an object may refer to any image.
         cases[TRAIN] += [
@@ -124,13 +121,13 @@ class DicomTree(FolderLayout):
         """Objects without an image, less those that are cases which cannot be used."""
         return [file for file in self._objects if not self.headers[file].problem]
 
-    def _refuse_index(self, files: Sequence[str]) -> None:
-        for file in files:
-            if PurePosixPath(file).name.upper() == "DICOMDIR":
-                raise LayoutError(
-                    f"{self.root / file} is an index of instances, whose UIDs and icons a protected copy does not have; remove "
-                    "it and make a new one after publishing"
-                )
+    def _aside_series(self, files: Sequence[str]) -> list[SkippedSeries]:
+        """What is no case among others, each series once."""
+        series: dict[tuple[str, str, str], list[str]] = {}
+        for file in sorted(set(files) & set(self._aside)):
+            key = (str(PurePosixPath(file).parent), self.headers[file].series, self._aside[file])
+            series.setdefault(key, []).append(file)
+        return [SkippedSeries(found[0], tuple(found), reason) for (_, _, reason), found in series.items()]
 
     def _series(self, images: Sequence[str], answers: Mapping[str, _Answer]) -> dict[str, list[FolderCase]]:
         """Series of each split; what has no split (beside the split folders) is unlisted."""
@@ -139,8 +136,8 @@ class DicomTree(FolderLayout):
             files = [file for file in images if file in answers and answers[file].split == split]
             broken = [file for file in files if self.headers[file].problem]
             found += [_broken(file, self.headers[file], answers[file].label) for file in broken]
-            skipped: list[SkippedSeries] = []
-            sound = [file for file in files if not self.headers[file].problem]
+            skipped = self._aside_series(files)
+            sound = [file for file in files if not self.headers[file].problem and file not in self._aside]
             for unit in group_series(self.root, sound, unit=SeriesUnit, skipped=skipped):
                 labels = [answers[file].label for file in unit.files]
                 if any(label != labels[0] for label in labels):
@@ -209,11 +206,10 @@ def _by_table(
     for row, label in zip(rows, found.labels, strict=True):
         where, text = table.where(row.row, column), row.row.values[column]
         text = relative_path(root, text, where) if key == "folder" else text
-        if not text or text in answers:
-            raise LayoutError(
-                f"{where}: {text!r} {'stands there again' if text else 'names nothing'}; give each one line"
-            )
-        answers[text] = _Answer(label, row.split)
+        answer = _Answer(label, row.split)
+        if not text or answers.setdefault(text, answer) != answer:
+            what = "stands there again, with another label or split" if text else "names nothing"
+            raise LayoutError(f"{where}: {text!r} {what}; give each one line")
     keys = {file: _keys(file, headers[file], key) for file in images}
     _refuse_unused(table, rows, column, key, {name for names in keys.values() for name in names}, root)
     nothing = _Answer(None, TRAIN)

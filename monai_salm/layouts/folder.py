@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeAlias, cast
 
 import numpy as np
 
+from monai_salm._warn import warn
 from monai_salm.formats import find_format, format_of
 from monai_salm.formats.base import Array, FormatError
 from monai_salm.layouts.base import TRAIN, Case, CaseSequence, Layout, LayoutError
 from monai_salm.layouts.classes import MAX_CLASS
-from monai_salm.layouts.files import is_file, is_hidden, walk, walk_folders
+from monai_salm.layouts.files import every_file, leftovers, walk, walk_folders
+from monai_salm.layouts.label_maps import LabelMap, LabelParts, distinct, files_of, on_grid_of, read_label_map
 from monai_salm.layouts.renaming import companions_of, renamed_texts, with_copies
 from monai_salm.layouts.units import BrokenUnit, ChannelFiles, ImageUnit
 from monai_salm.noise.units import Units
 from monai_salm.tasks import Classification, Segmentation, Task
+
+#: What a case may have as its label.
+Label: TypeAlias = LabelMap | int | list[int] | None
+# Values of label maps that stand for classes and are no class numbers, such as 0 and 255, are as few as this.
+_RENUMBERED = 64
 
 
 @dataclass(frozen=True)
@@ -26,11 +34,11 @@ class FolderCase:
 
     Args:
         unit: its image.
-        label: a label map's file relative to the root, a class number, a vector of zeros and ones, or None.
+        label: a label map's file relative to the root (or several), a class number, a vector of zeros and ones, or None.
     """
 
     unit: ImageUnit
-    label: str | int | list[int] | None
+    label: Label
 
 
 class FolderLayout(Layout):
@@ -43,6 +51,7 @@ class FolderLayout(Layout):
         num_classes: classes that the data set names; None if it names none.
         class_names: what class numbers mean, in their order; empty if the data set has numbers only.
         modalities: of each channel, as the data set names them; empty if it names none.
+        masks: label maps that are no case's label.
 
     Raises:
         LayoutError: for a folder that cannot be read; a file that is part of two images, or an image and a label; or a label
@@ -52,6 +61,8 @@ class FolderLayout(Layout):
     root: Path
     #: Where a protected copy's manifest stands, relative to the root.
     manifest: ClassVar[str] = "monai_salm.json"
+    #: Whether a label map was read along other axes than those of its file.
+    _turned = False
 
     def __init__(
         self,
@@ -61,7 +72,9 @@ class FolderLayout(Layout):
         num_classes: int | None,
         class_names: Sequence[str] = (),
         modalities: Sequence[str] = (),
+        masks: Sequence[str] = (),
     ) -> None:
+        self._masks = tuple(masks)
         self.root, self.listing, self.num_classes = root, tuple(listing), num_classes
         self.class_names, self.modalities = tuple(class_names), tuple(modalities)
         units = with_copies(root, dict.fromkeys(case.unit for found in cases.values() for case in found))
@@ -88,13 +101,15 @@ class FolderLayout(Layout):
     def task(self) -> Task:
         self._check_training()
         labels = [case.label for split in self.splits for case in self._sound(split) if case.label is not None]
-        kinds = {type(label) for label in labels}
+        kinds = {str if files_of(label) else type(label) for label in labels}
         if len(kinds) != 1:
             raise LayoutError(
                 f"{self.root}: labels are of different kinds: files, numbers or vectors, not several of them"
             )
         if kinds == {str}:
-            return Segmentation(num_classes=self.num_classes or self._largest_voxel() + 1)
+            return Segmentation(
+                num_classes=max(2, self.num_classes or len(self._renumbered) or self._largest_voxel() + 1)
+            )
         if kinds == {int}:
             largest = max(label for label in labels if isinstance(label, int))
             return Classification(num_classes=max(self.num_classes or 2, largest + 1))
@@ -110,15 +125,58 @@ class FolderLayout(Layout):
         def load(index: int) -> Case:
             case = cases[index]
             image, label = case.unit.read(self.root), cast(Any, case.label)
-            if isinstance(label, str):
-                if not is_file(self.root / label):
-                    raise FormatError(f"case {case.unit.name!r}: its label map is missing: {self.root / label}")
-                label = format_of(self.root / label).read(self.root / label)
+            if isinstance(label, (str, LabelParts)):
+                label = self._label_map(case.unit, label, image.shape[1:])
             elif isinstance(label, list):
                 label = np.array(label)
             return {"image": image, "label": label, "name": case.unit.name, "units": self._units(case.unit, image)}
 
         return CaseSequence([case.unit.name for case in cases], load)
+
+    def _label_map(self, unit: ImageUnit, label: LabelMap, shape: Sequence[int]) -> Array:
+        """A label map of class numbers along the axes of its image, ``(1, *spatial)``."""
+        stored = read_label_map(self.root, label, unit.name)
+        file = files_of(label)[0]
+        own, image = self._affine(file), self._affine(unit.files[0])
+        where = f"case {unit.name!r}, label map {self.root / file}"
+        found = on_grid_of(stored, own, image, shape, where)
+        if found is not stored and not self._turned:
+            self._turned = True
+            warn(
+                f"{where}: its axes run otherwise than those of its image; label maps are read along the axes of the image"
+            )
+        return (
+            np.searchsorted(self._renumbered, found)
+            if self._renumbered and np.isin(found, self._renumbered).all()
+            else found
+        )
+
+    def _affine(self, file: str) -> Array | None:
+        return format_of(self.root / file).affine(self.root / file)
+
+    @cached_property
+    def _map_values(self) -> dict[LabelMap, tuple[float, ...]]:
+        """The values in the label map of each case; those that cannot be read are left out."""
+        found: dict[LabelMap, tuple[float, ...]] = {}
+        for cases in self._cases.values():
+            for case in cases:
+                if isinstance(case.label, (str, LabelParts)) and case.label not in found:
+                    try:
+                        found[case.label] = tuple(
+                            distinct(read_label_map(self.root, case.label, case.unit.name)).tolist()
+                        )
+                    except (FormatError, OSError):
+                        continue  # its case is listed when it is read
+        return found
+
+    @cached_property
+    def _renumbered(self) -> tuple[float, ...]:
+        """The values of label maps that are no class numbers, such as 0 and 255, in the order of the classes; else nothing."""
+        if self.num_classes is not None:
+            return ()
+        values = sorted({value for found in self._map_values.values() for value in found})
+        few = 1 < len(values) <= _RENUMBERED and values[0] == 0 and values[-1] >= 2 * len(values)
+        return tuple(values) if few and all(value == int(value) for value in values) else ()
 
     def _units(self, unit: ImageUnit, image: Array) -> Units:
         """What an image's numbers mean: what its files say, and the modalities that the data set names."""
@@ -136,12 +194,20 @@ class FolderLayout(Layout):
 
     def label_files(self) -> tuple[str, ...]:
         """Files that hold label maps, relative to the root."""
-        labels = (case.label for cases in self._cases.values() for case in cases)
-        found = tuple(dict.fromkeys(label for label in labels if isinstance(label, str)))
+        labels = (files_of(case.label) for cases in self._cases.values() for case in cases)
+        found = tuple(dict.fromkeys(file for files in (*labels, self._masks) for file in files))
         return found + companions_of(self.root, found)
 
     def all_files(self) -> tuple[str, ...]:
         return tuple(sorted(walk(self.root)))
+
+    def every_file(self) -> tuple[str, ...]:
+        """``all_files`` and the files that programs left under the folder, relative to it."""
+        return tuple(sorted(every_file(self.root)))
+
+    def leftovers(self) -> dict[str, str]:
+        """The folders (with a ``/`` at the end) and files that programs left, with what they are; no part of the data set."""
+        return leftovers(self.root)
 
     def folders(self) -> tuple[str, ...]:
         """All folders, relative to the root, parents first; empty ones belong to the data set too."""
@@ -166,7 +232,7 @@ class FolderLayout(Layout):
 
     def unlisted(self) -> tuple[str, ...]:
         listed = {*self.image_files(self.splits), *self.label_files(), *self.listing}
-        return tuple(file for file in self.all_files() if file not in listed and not is_hidden(file))
+        return tuple(file for file in self.all_files() if file not in listed)
 
     def unlisted_images(self) -> Iterator[tuple[str, Array]]:
         for file in self.unlisted():
@@ -219,15 +285,7 @@ class FolderLayout(Layout):
                     raise LayoutError(f"{self.root}: the label of {case.unit.name} is {label}, not zeros and ones only")
 
     def _largest_voxel(self) -> int:
-        largest = 1
-        for file in dict.fromkeys(case.label for cases in self._cases.values() for case in cases):
-            if not isinstance(file, str):
-                continue
-            try:
-                largest = max(largest, int(format_of(self.root / file).read(self.root / file).max()))
-            except (FormatError, OSError):
-                continue  # its case is listed when it is read
-        return largest
+        return int(max((value for found in self._map_values.values() for value in found), default=1))
 
 
 def channel_files(files: Sequence[str]) -> ImageUnit:

@@ -12,10 +12,17 @@ from monai_salm.layouts.classes import split_named
 from monai_salm.layouts.files import is_file, is_hidden, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout, channel_files
 from monai_salm.layouts.images import has_image_name, is_dicom, is_image, some_files
+from monai_salm.layouts.label_maps import is_label_map
+from monai_salm.layouts.leftovers import why_folder
+from monai_salm.layouts.patients import inner_classes, why_patients
+from monai_salm.layouts.patterns import suggested
+from monai_salm.layouts.roles import pair
 
 #: A file's split, and its path below the folder of the split: class folder and the rest.
 _Place: TypeAlias = tuple[str, tuple[str, ...]]
 
+# Files of a patient that are looked into for label maps.
+_LOOKED_AT = 8
 # Words in the names of folders that hold images or labels of any class.
 _NO_CLASSES = {
     "image",
@@ -47,13 +54,14 @@ class ImageFolder(FolderLayout):
 
     def __init__(self, root: Path) -> None:
         files = list(walk(root))
-        found = [(file, parts) for file, parts in _visible(files) if is_image(root / file)]
+        found = [(file, parts) for file, parts in visible(files) if is_image(root / file)]
         dicom = next((file for file, _ in found if is_dicom(root / file)), None)
         if dicom is not None:
             raise LayoutError(
                 f'{root / dicom} is DICOM, where a series makes up an image; open it with layout="dicom_tree" (--layout dicom_tree)'
             )
-        places = places_of(found)
+        masks = masks_of(root, [file for file, _ in found])
+        places = without_sites(places_of([(file, parts) for file, parts in found if file not in masks]))
         if TRAIN not in {split for split, _ in places.values()}:
             what = "a folder named train" if places else "folders of classes"
             raise LayoutError(f"{root} has no images in {what}; an image folder is {self.description}")
@@ -62,19 +70,15 @@ class ImageFolder(FolderLayout):
             raise LayoutError(
                 f"{root} must have folders of images for two classes or more, found {', '.join(names) or 'none'}"
             )
-        super().__init__(root, _cases(root, places, names), (), len(names), names)
+        super().__init__(root, _cases(root, places, names), (), len(names), names, masks=masks)
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        if not path.is_dir():
-            return False
-        found = [(file, parts) for file, parts in _visible(some_files(path)) if has_image_name(file)]
-        names = {parts[0].lower() for _, parts in places_of(found).values() if len(parts) > 1}
-        if names and is_file(path / cls.manifest):
-            names |= {name.lower() for name in _emptied(path, _visible(some_files(path)), [path])}
-        if len(names) < 2 or any(_means_another_layout(name) for name in names):
-            return False
-        return not any(is_dicom(path / file) for file, _ in found)
+        return path.is_dir() and _misfit(path) is None
+
+    @classmethod
+    def why_not(cls, path: Path) -> str | None:
+        return _misfit(path) or None if path.is_dir() else None
 
     @classmethod
     def open(cls, path: Path) -> ImageFolder:
@@ -86,11 +90,90 @@ class ImageFolder(FolderLayout):
         return self.open(root)
 
 
+def _misfit(path: Path) -> str | None:
+    """Why a folder has no folders of classes; empty where it has nothing like them, None if it has."""
+    seen = [(file, parts) for file, parts in visible(some_files(path)) if has_image_name(file)]
+    pairs = pair(file for file, _ in seen)
+    masks = {*pairs.map_files, *pairs.alone} if pairs.maps else set()
+    found = [(file, parts) for file, parts in seen if file not in masks]
+    places = places_of(found)
+    names = {parts[0].lower() for _, parts in without_sites(places).values() if len(parts) > 1}
+    if names and is_file(path / ImageFolder.manifest):
+        names |= {name.lower() for name in _emptied(path, visible(some_files(path)), [path])}
+    if not names or any(is_dicom(path / file) for file, _ in found):
+        return ""
+    shown = ", ".join(sorted(names)[:3])
+    if len(names) < 2:
+        return f"it has images in one folder alone ({shown}); classes are two folders or more"
+    if any(_means_another_layout(name) for name in names):
+        return f"its folders ({shown}) hold no classes by their names"
+    return why_no_classes(path, places)
+
+
+def without_sites(places: Mapping[str, _Place]) -> Mapping[str, _Place]:
+    """Where images belong, without the folders of sites above those of classes."""
+    if not inner_classes(_training_folders(places)):
+        return places
+    return {file: (split, parts[1:] if len(parts) > 2 else parts) for file, (split, parts) in places.items()}
+
+
+def _training_folders(places: Mapping[str, _Place]) -> dict[str, list[tuple[str, ...]]]:
+    folders: dict[str, list[tuple[str, ...]]] = {}
+    for split, parts in places.values():
+        if split == TRAIN and len(parts) > 1:
+            folders.setdefault(parts[0], []).append(parts[1:])
+    return folders
+
+
+def masks_of(root: Path, files: Sequence[str]) -> tuple[str, ...]:
+    """The files that are named for the label map of another, and hold what looks like one."""
+    return tuple(file for file in pair(files).map_files if is_label_map(root / file))
+
+
+def why_no_classes(root: Path, places: Mapping[str, _Place]) -> str | None:
+    """Why the training folders are none of classes, and what to do; None if they may be classes."""
+    sites = inner_classes(_training_folders(places))
+    if sites is None:
+        outer = _training_folders(places)
+        inner = sorted({parts[0] for found in outer.values() for parts in found})
+        return (
+            f"the folders {', '.join(sorted(outer)[:3])} each hold the folders {', '.join(inner[:3])}: either may be the classes. "
+            "If the outer are, say --layout image_folder; else list each image with its label in a CSV"
+        )
+    folders: dict[str, list[str]] = {}
+    for file, (split, parts) in without_sites(places).items():
+        if split == TRAIN and len(parts) > 1:
+            folders.setdefault(parts[0], []).append(file)
+    reason = why_patients(folders)
+    if reason is None:
+        return None
+    return (
+        f"{reason}. Noise is made against labels: list each image with its class in a CSV (columns image and label)"
+        f"{_maps(root, folders)}."
+        "If each folder is a class, say --layout image_folder"
+    )
+
+
+def _maps(root: Path, folders: Mapping[str, Sequence[str]]) -> str:
+    """How to say which files are label maps, where one in a folder of a patient looks so."""
+    files = next(iter(folders.values()))[:_LOOKED_AT]
+    maps = [file for file in files if is_label_map(root / file)]
+    others = [file for file in files if file not in maps]
+    if not maps or not others:
+        return ", or describe images and label maps with --image-glob and --label-glob"
+    like = [file for found in folders.values() for file in found]
+    image, label = (
+        suggested([file for file in like if PurePosixPath(file).name == PurePosixPath(one[0]).name][:3])
+        for one in (others, maps)
+    )
+    return f"; or, as {maps[0]} looks like a label map, say --image-glob '{image}' --label-glob '{label}'"
+
+
 def _means_another_layout(name: str) -> bool:
     return any(word in _NO_CLASSES or split_named(word) for word in re.split(r"[-_. ]", name))
 
 
-def _visible(files: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+def visible(files: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Files with the parts of their paths; none that are hidden or lie in hidden folders."""
     for file in sorted(files):
         parts = PurePosixPath(file).parts
@@ -125,18 +208,14 @@ def class_folders(root: Path, places: Mapping[str, _Place], files: Iterable[str]
         if split == TRAIN and len(parts) > 1:
             names.add(parts[0])
             tops.add(root / Path(*PurePosixPath(file).parts[: -len(parts)]))
-    return sorted(names | _emptied(root, _visible(files), tops))
+    return sorted(names | _emptied(root, visible(files), tops))
 
 
 def _emptied(root: Path, files: Iterable[tuple[str, tuple[str, ...]]], tops: Iterable[Path]) -> set[str]:
     """Names of visible folders, right below some others, that hold no files."""
     full = {root / parent for file, _ in files if not is_hidden(file) for parent in PurePosixPath(file).parents}
     below = (path for top in tops for path in top.iterdir())
-    return {
-        path.name
-        for path in below
-        if path.is_dir() and path not in full and not path.name.startswith((".", "__MACOSX"))
-    }
+    return {path.name for path in below if path.is_dir() and path not in full and why_folder(path.name) is None}
 
 
 def _cases(root: Path, places: Mapping[str, _Place], names: Sequence[str]) -> dict[str, list[FolderCase]]:

@@ -3,26 +3,55 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+import re
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from monai_salm.formats import SUFFIXES, find_format
 from monai_salm.layouts.base import LayoutError
 from monai_salm.layouts.files import is_hidden
+from monai_salm.layouts.leftovers import why_folder
 
+# Endings of images in formats of any program, as tables name them.
+_ANY_SUFFIX = re.compile(
+    r"\.(nii\.gz|nii|png|jpe?g|jpe|jfif|tiff?|bmp|gif|webp|jp2|p[gnpb]m|dcm|ima|np[yz]|mh[ad]|nrrd|mg[hz]|hdr|img|ome\.tiff?)$"
+)
 # Enough to tell a layout; a data set may have any number of files.
 _FILES_A_FOLDER = 20
 _FOLDERS = 2000
+# Images, and films of them, in formats that are not read: cases that are left out, with the reason.
+_UNREAD = (
+    ".bmp", ".dib", ".gif", ".pgm", ".ppm", ".pbm", ".pnm", ".heic", ".heif", ".avif", ".jxl", ".tga", ".pcx", ".psd", ".ico",
+    ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".mnc", ".img", ".nii.bz2", ".nii.xz", ".nii.zst", ".par", ".isq",
+    ".svs", ".ndpi", ".scn", ".mrxs", ".bif", ".vms", ".czi", ".lif", ".nd2", ".oib", ".oif", ".vsi", ".lsm", ".stk",
+    ".avi", ".mp4", ".mov", ".wmv", ".mkv", ".mpg", ".mpeg",
+)  # fmt: skip
+#: How files of pictures begin that are told by their content.
+STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file is an image, and not one that systems hide."""
-    return not is_hidden(path.name) and find_format(path) is not None
+    """Whether a file is an image, and none that a program left; also one in a format that is not read."""
+    return not is_hidden(path.name) and (
+        has_image_name(path.name) or find_format(path) is not None or _is_picture(path)
+    )
 
 
 def has_image_name(file: str) -> bool:
     """``is_image`` by the name alone, for files that need not exist."""
-    return not is_hidden(file) and file.lower().endswith(SUFFIXES)
+    return not is_hidden(file) and file.lower().endswith((*SUFFIXES, *_UNREAD))
+
+
+def _is_picture(path: Path) -> bool:
+    """Whether a file begins as pictures do, whatever its name is."""
+    try:
+        if not path.is_file():
+            return False
+        with open(path, "rb") as file:
+            return file.read(8).startswith(STARTS)
+    except OSError:
+        return False
 
 
 def is_dicom(path: Path) -> bool:
@@ -35,7 +64,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def some_files(root: Path, every: bool = False) -> Iterator[str]:
-    """A few files of every folder, relative to the root, links and hidden files left out; never raises.
+    """A few files of every folder, relative to the root, without what programs left (``leftovers``); never raises.
 
     Folders that cannot be read are passed over: the data set is only recognised by these files, and refused when opened.
 
@@ -46,11 +75,9 @@ def some_files(root: Path, every: bool = False) -> Iterator[str]:
     for count, (folder, folders, files) in enumerate(os.walk(root)):
         if count == _FOLDERS:
             return
-        folders.sort()
-        shown = [name for name in sorted(files) if not name.startswith(".")][: None if every else _FILES_A_FOLDER]
-        for path in (Path(folder, name) for name in shown):
-            if not path.is_symlink():
-                yield path.relative_to(root).as_posix()
+        folders[:] = sorted(name for name in folders if why_folder(name) is None)
+        shown = [name for name in sorted(files) if not is_hidden(name)][: None if every else _FILES_A_FOLDER]
+        yield from (Path(folder, name).relative_to(root).as_posix() for name in shown)
 
 
 def stem(file: str) -> str:
@@ -62,6 +89,13 @@ def stem(file: str) -> str:
     return name
 
 
+def any_stem(file: str) -> str:
+    """``stem``, for the suffixes of images of any program."""
+    name = PurePosixPath(file).name
+    found = _ANY_SUFFIX.search(name.casefold())
+    return name[: found.start()] if found else name
+
+
 class ImageIndex:
     """Finds images by the ends of their paths, with or without suffix.
 
@@ -71,16 +105,22 @@ class ImageIndex:
 
     def __init__(self, files: Iterable[str]) -> None:
         self._by_name: dict[str, list[str]] = {}
+        self._by_plain_name: dict[str, list[str]] = {}
         for file in files:
             for name in {PurePosixPath(file).name, stem(file)}:
                 self._by_name.setdefault(name, []).append(file)
+            self._by_plain_name.setdefault(_plain(PurePosixPath(file).name), []).append(file)
 
-    def find(self, text: str, where: str) -> str | None:
+    def find(self, text: str, where: str, taken: Collection[str] = ()) -> str | None:
         """The one image whose path ends so; None if there is none.
+
+        Where no path ends exactly so, the suffix, upper and lower case and the Unicode form may differ, and the path may begin
+        with folders above the root.
 
         Args:
             text: a name, or the end of a path: ``"b"``, ``"b.png"``, ``"a/b"``.
             where: the entry, for messages.
+            taken: images that another entry names exactly.
 
         Raises:
             LayoutError: if several images fit.
@@ -88,14 +128,31 @@ class ImageIndex:
         parts = PurePosixPath(text.replace("\\", "/")).parts
         if not parts:
             return None
-        folders, name = parts[:-1], parts[-1]
-        fits = [
-            file
-            for file in self._by_name.get(name, [])
-            if not folders or PurePosixPath(file).parts[:-1][-len(folders) :] == folders
-        ]
+        fits = [file for file in self._by_name.get(parts[-1], []) if _ends_so(file, parts[:-1])]
+        if not fits:
+            alike = [file for file in self._by_plain_name.get(_plain(parts[-1]), []) if file not in taken]
+            folders = tuple(_plain(part) for part in parts[:-1])
+            fits = [file for file in alike if _ends_so(_plain(file), folders)]
+            # A table may begin with the name of the data set's folder, as it was called elsewhere.
+            fits = fits or [file for file in alike if _is_end_of(_plain(file), folders)]
         if len(fits) > 1:
             raise LayoutError(
                 f"{where}: {text!r} fits {len(fits)} images: {fits[0]}, {fits[1]}{', ...' if fits[2:] else ''}; write the path"
             )
         return fits[0] if fits else None
+
+
+def _ends_so(file: str, folders: tuple[str, ...]) -> bool:
+    return not folders or PurePosixPath(file).parts[:-1][-len(folders) :] == folders
+
+
+def _is_end_of(file: str, folders: tuple[str, ...]) -> bool:
+    """Whether all folders of a file are the last of some folders."""
+    own = PurePosixPath(file).parts[:-1]
+    return not own or folders[-len(own) :] == own
+
+
+def _plain(name: str) -> str:
+    """A name without the suffix of an image, in one case and one Unicode form."""
+    return _ANY_SUFFIX.sub("", unicodedata.normalize("NFC", name).casefold())
+

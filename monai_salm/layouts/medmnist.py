@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
+from monai_salm._arrays import rows_of
 from monai_salm.formats import NpzArchive
 from monai_salm.formats.base import Array, FormatError
 from monai_salm.layouts.base import TRAIN, ArchiveLayout, Case, CaseSequence, Edit, Layout, LayoutError
@@ -20,7 +22,7 @@ class MedMNIST(ArchiveLayout):
     """A .npz with ``{train,val,test}_{images,labels}``.
 
     Images are ``(cases, height, width)``, ``(cases, height, width, 3)`` or ``(cases, x, y, z)``; labels ``(cases, 1)``
-    class numbers or ``(cases, labels)`` zeros and ones.
+    class numbers or ``(cases, labels)`` zeros and ones; with one 1 in each row they are classes.
     """
 
     name = "medmnist"
@@ -28,7 +30,8 @@ class MedMNIST(ArchiveLayout):
 
     def __init__(self, archive: NpzArchive) -> None:
         self.root, self.archive = archive.path, archive
-        self._arrays: dict[str, Array] = {}
+        self._images: dict[str, Sequence[Array]] = {}
+        self._known_labels: dict[str, Array] = {}
         keys = set(archive.keys)
         self._splits = tuple(s for s in _SPLITS if f"{s}_images" in keys)
         if TRAIN not in self._splits:
@@ -75,13 +78,13 @@ class MedMNIST(ArchiveLayout):
         self.require_split(split)
         shape, _ = self.archive.header(f"{split}_images")
         names = [f"{split}[{index}]" for index in range(shape[0])]
-        labelled = self.has_labels(split)
+        labelled, images = self.has_labels(split), partial(self._rows, split)
 
         def load(index: int) -> Case:
             label = self._labels(split)[index] if labelled else None
             if label is not None and len(label) == 1:
                 label = int(label[0])
-            image = _channel_first(self._array(f"{split}_images")[index])
+            image = _channel_first(_native(images()[index]))
             units = Units(picture=image.dtype == np.uint8 and image.ndim == 3)
             return {"image": image, "label": label, "name": names[index], "units": units}
 
@@ -100,26 +103,29 @@ class MedMNIST(ArchiveLayout):
         listed = {f"{split}_{what}" for split in _SPLITS for what in ("images", "labels")}
         return tuple(key for key in self.archive.keys if key not in listed)
 
+    def unlisted_image_arrays(self) -> tuple[str, ...]:
+        return tuple(key for key in self.unlisted() if len(self.archive.header(key)[0]) > 2)
+
     def unlisted_images(self) -> Iterator[tuple[str, Array]]:
         return iter(())
 
     def rewrite(self, output: Path, edit: Edit, splits: Sequence[str] = (TRAIN,)) -> None:
         if output.exists():
             raise FileExistsError(f"{output} exists")
-        replaced = {}
-        for split in splits:
-            dataset = self.dataset(split)
-            images = np.array(self._array(f"{split}_images"))
-            for index, name in enumerate(dataset.names):
-                image = _channel_first(images[index])
-                edited = edit(name, image)
-                if edited.shape != image.shape or edited.dtype != image.dtype:
-                    raise LayoutError(
-                        f"case {name!r}: {image.dtype} {image.shape} cannot become {edited.dtype} {edited.shape} in {self.root}"
-                    )
-                _channel_first(images[index])[...] = edited
-            replaced[f"{split}_images"] = images
-        self.archive.write(output, replaced)
+        self.archive.write(output, {f"{split}_images": self._edited(split, edit) for split in splits})
+
+    def _edited(self, split: str, edit: Edit) -> Iterator[Array]:
+        """The images of a split after ``edit``, as they are stored."""
+        for name, stored in zip(self.dataset(split).names, self._rows(split), strict=True):
+            image = _channel_first(_native(stored))
+            edited = edit(name, image)
+            if edited.shape != image.shape or edited.dtype != image.dtype:
+                raise LayoutError(
+                    f"case {name!r}: {image.dtype} {image.shape} cannot become {edited.dtype} {edited.shape} in {self.root}"
+                )
+            row = np.empty(stored.shape, edited.dtype)
+            _channel_first(row)[...] = edited
+            yield row
 
     def differences(self, other: Layout, splits: Sequence[str] = (TRAIN,), ignore: Sequence[str] = ()) -> Iterator[str]:
         assert isinstance(other, MedMNIST)
@@ -130,9 +136,8 @@ class MedMNIST(ArchiveLayout):
         for key in mine:
             if key not in theirs:
                 continue
-            read = NpzArchive.frame if key in edited else NpzArchive.raw
             try:
-                if read(self.archive, key) != read(other.archive, key):
+                if not (_same_frame if key in edited else NpzArchive.same)(self.archive, key, other.archive):
                     yield f"{key}: {'type or shape' if key in edited else 'the array'} differs"
             except FormatError as error:
                 yield str(error)
@@ -151,17 +156,40 @@ class MedMNIST(ArchiveLayout):
                     f"{self.root}: {split}_labels is {labels} for {shape[0]} images; expected (cases, labels)"
                 )
 
-    def _array(self, key: str) -> Array:
-        if key not in self._arrays:
-            stored = self.archive.array(key)
-            self._arrays[key] = stored.astype(stored.dtype.newbyteorder("="), copy=False)
-        return self._arrays[key]
+    def _rows(self, split: str) -> Sequence[Array]:
+        """The images of a split as they are stored."""
+        if split not in self._images:
+            self._images[split] = rows_of(self.archive.array(f"{split}_images"))
+        return self._images[split]
 
     def _labels(self, split: str) -> Array:
-        labels = self._array(f"{split}_labels")
-        return labels.reshape(len(labels), -1)
+        labels = self._vectors(split)
+        return labels.argmax(axis=1)[:, None] if self._one_hot else labels
+
+    def _vectors(self, split: str) -> Array:
+        if split not in self._known_labels:
+            labels = _native(self.archive.array(f"{split}_labels"))
+            self._known_labels[split] = labels.reshape(len(labels), -1)
+        return self._known_labels[split]
+
+    @cached_property
+    def _one_hot(self) -> bool:
+        """Whether every label is a vector of zeros and a single 1, which is a class."""
+        parts = [self._vectors(split) for split in self._splits if self.has_labels(split)]
+        return all(
+            part.shape[1] > 1 and np.isin(part, (0, 1)).all() and (np.count_nonzero(part, axis=1) == 1).all()
+            for part in parts
+        )
 
 
 def _channel_first(image: Array) -> Array:
     """``(h, w)`` -> ``(1, h, w)``, ``(h, w, 3)`` -> ``(3, h, w)``, ``(x, y, z)`` -> ``(1, x, y, z)``; a view."""
     return np.moveaxis(image, -1, 0) if image.ndim == 3 and image.shape[-1] == 3 else image[None]
+
+
+def _same_frame(archive: NpzArchive, key: str, other: NpzArchive) -> bool:
+    return archive.frame(key) == other.frame(key)
+
+
+def _native(array: Array) -> Array:
+    return array.astype(array.dtype.newbyteorder("="), copy=False)

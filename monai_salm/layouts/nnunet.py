@@ -28,7 +28,7 @@ class NnUNet(FolderLayout):
 
     name = "nnunet"
     description = 'a folder with imagesTr and a dataset.json with "channel_names" and "file_ending" (nnU-Net version 2)'
-    specialises = ("datalist", "decathlon")
+    specialises = ("datalist", "decathlon", "mask_folder")
 
     def __init__(self, root: Path) -> None:
         self.root, self.json = root, root / _JSON
@@ -53,6 +53,16 @@ class NnUNet(FolderLayout):
             return {"channel_names", "file_ending"} <= set(read_json(listing))
         except (LayoutError, OSError):
             return False
+
+    @classmethod
+    def why_not(cls, path: Path) -> str | None:
+        if not path.is_dir() or not is_file(path / _JSON) or not (path / "imagesTr").is_dir():
+            return None
+        try:
+            missing = sorted({"channel_names", "file_ending"} - set(read_json(path / _JSON)))
+        except (LayoutError, OSError) as error:
+            return str(error)
+        return f"{path / _JSON} lacks {' and '.join(missing)}" if missing else None
 
     @classmethod
     def open(cls, path: Path) -> NnUNet:

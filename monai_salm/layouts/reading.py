@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 from collections.abc import Iterable, Iterator
@@ -29,7 +30,7 @@ def read_json(path: Path) -> dict[str, Any]:
     def no_constant(name: str) -> NoReturn:
         raise ValueError(f"{name} is no JSON number")
 
-    text = _read_text(path)
+    text = _as_text(path, _read_bytes(path))
     try:
         content = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=no_constant)
         if "\\ud" in text.lower():  # an escaped half of a character, which could not be written again
@@ -95,13 +96,15 @@ class Table:
 def read_table(path: Path) -> Table:
     """Read a table: tabs between the columns of a .tsv, else commas, or semicolons where the header has more of them.
 
+    Text that is not UTF-8 is UTF-16 if it begins with a byte order mark, and else Windows-1252, as Excel writes it.
+
     Args:
         path: the file.
 
     Raises:
         LayoutError: if it is too large, not text, or has no header, two columns of one name, or a row of another length.
     """
-    text = _read_text(path)
+    text = _table_text(path, _read_bytes(path))
     try:
         return _parse(path, csv.reader(text.splitlines(keepends=True), delimiter=_delimiter(path, text)))
     except csv.Error as error:
@@ -111,8 +114,8 @@ def read_table(path: Path) -> Table:
 def read_header(path: Path) -> tuple[str, ...]:
     """The column names of a table, at little cost; empty for a file that is none."""
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            start = file.readline(1 << 16)
+        with open(path, "rb") as file:
+            start = _table_text(path, file.read(1 << 16), whole=False).partition("\n")[0]
         return tuple(_clean(next(csv.reader([start], delimiter=_delimiter(path, start)), [])))
     except (OSError, ValueError, csv.Error):
         return ()
@@ -163,17 +166,42 @@ def _delimiter(path: Path, text: str) -> str:
     return max(",;\t", key=header.count)
 
 
-def _read_text(path: Path) -> str:
+def _read_bytes(path: Path) -> bytes:
     size = path.stat().st_size
     if size > _MAX_BYTES:
         raise LayoutError(f"{path} is larger than any list of cases ({size} bytes)")
+    return path.read_bytes()
+
+
+def _table_text(path: Path, content: bytes, whole: bool = True) -> str:
+    """The text of a table in the encodings that spreadsheet programs write.
+
+    Args:
+        path: the file, for messages.
+        content: of the file, or its beginning.
+        whole: False for a beginning, whose last character may be cut off.
+    """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return _as_text(path, content if whole else content[: len(content) // 2 * 2], "utf-16")
     try:
-        text = path.read_text("utf-8-sig")
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(content, whole)
+    except UnicodeDecodeError:
+        text = _as_text(path, content, "cp1252")
+    return _as_lines(path, text)
+
+
+def _as_text(path: Path, content: bytes, encoding: str = "utf-8-sig") -> str:
+    try:
+        return _as_lines(path, content.decode(encoding))
     except UnicodeDecodeError as error:
         raise LayoutError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
+
+
+def _as_lines(path: Path, text: str) -> str:
+    """Text with the ends of lines that Python's own reading gives."""
     if "\0" in text:
         raise LayoutError(f"{path} holds zero bytes; it is no text or is damaged")
-    return text
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

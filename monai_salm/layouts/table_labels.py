@@ -25,6 +25,9 @@ from monai_salm.layouts.reading import Row, Table
 # A patient's data and what only names something; no labels, even if they happen to be zeros and ones.
 _ASIDE = (*IMAGE_COLUMNS, *SPLIT_COLUMNS, *PATIENT_COLUMNS)
 
+# What chest X-ray tables write for "uncertain".
+_UNCERTAIN = ("-1", "-1.0")
+
 
 @dataclass(frozen=True)
 class LabelledRow:
@@ -92,7 +95,8 @@ def label_columns(rows: Sequence[LabelledRow], asked: Sequence[str], aside: Sequ
     candidates = [name for name in others if _may_answer([row.cell(name).text for row in training])]
     # A row that answers nothing is an image without labels, not a reason to take the columns for something else.
     told = [row for row in training if not all(is_nothing(row.cell(name).text) for name in candidates)]
-    answers = [name for name in candidates if all(yes_or_no(row.cell(name).text) is not None for row in told)]
+    sure = [name for name in candidates if all(yes_or_no(row.cell(name).text) is not None for row in told)]
+    answers = candidates if len(candidates) > 1 else sure
     if not answers:
         raise LayoutError(
             f"{table.path} has no column of labels ({', '.join(LABEL_COLUMNS[:5])}, ...) and none of zeros and ones only; its "
@@ -102,13 +106,21 @@ def label_columns(rows: Sequence[LabelledRow], asked: Sequence[str], aside: Sequ
 
 
 def _may_answer(texts: Sequence[str]) -> bool:
-    """Whether a column holds zeros and ones, and nothing else but empty cells."""
-    known = [yes_or_no(text) for text in texts if not is_nothing(text)]
-    return bool(known) and None not in known
+    """Whether a column holds zeros and ones, and nothing else but -1 and empty cells."""
+    known = [text for text in texts if not is_nothing(text)]
+    return bool(known) and all(yes_or_no(text) is not None or text in _UNCERTAIN for text in known)
+
+
+def _is_open(row: LabelledRow, columns: Sequence[str]) -> bool:
+    """Whether a row leaves one of several labels open."""
+    return any(is_nothing(text) or text in _UNCERTAIN for text in (row.cell(name).text for name in columns))
 
 
 def labels_of(rows: Sequence[LabelledRow], columns: Sequence[str]) -> ClassNumbers:
     """The labels of rows: of one column its classes; of several a class number if each row has one 1, else vectors.
+
+    Among several columns, an empty cell and -1 ("not mentioned" and "uncertain" of chest X-rays) count as 0, and the labels
+    are vectors then.
 
     Raises:
         LayoutError: for a cell that is no label.
@@ -117,7 +129,8 @@ def labels_of(rows: Sequence[LabelledRow], columns: Sequence[str]) -> ClassNumbe
         return class_numbers([row.cell(columns[0]) for row in rows])
     vectors = [_answers(row, columns) for row in rows]
     known = [vector for vector in vectors if vector is not None]
-    if all(sum(vector) == 1 for vector in known):
+    open_ = [row for row, vector in zip(rows, vectors, strict=True) if vector is not None and _is_open(row, columns)]
+    if not open_ and all(sum(vector) == 1 for vector in known):
         return ClassNumbers([None if vector is None else vector.index(1) for vector in vectors], tuple(columns))
     return ClassNumbers(list(vectors), tuple(columns))
 
@@ -128,8 +141,8 @@ def _answers(row: LabelledRow, columns: Sequence[str]) -> list[int] | None:
         return None
     result = []
     for cell in cells:
-        answer = yes_or_no(cell.text)
+        answer = 0 if is_nothing(cell.text) or cell.text in _UNCERTAIN else yes_or_no(cell.text)
         if answer is None:
-            raise LayoutError(f"{cell.where}: {cell.text!r} is neither 0 nor 1")
+            raise LayoutError(f"{cell.where}: {cell.text!r} is neither 0 nor 1, nor empty or -1 for 0")
         result.append(answer)
     return result

@@ -13,7 +13,7 @@ import numpy as np
 
 from monai_salm.formats import format_of
 from monai_salm.formats.base import Array, FormatError
-from monai_salm.layouts.files import relative_path
+from monai_salm.layouts.files import dead_link, relative_path
 from monai_salm.noise.units import Units, joined
 
 
@@ -164,6 +164,9 @@ class ChannelFiles(ImageUnit):
             format_of(root / file).restore(root / file, output / name, part, own)
 
     def _parts(self, root: Path) -> list[Array]:
+        for file in self.files:
+            if (reason := dead_link(root / file)) is not None:
+                raise FormatError(reason)
         parts = [format_of(root / file).read(root / file) for file in self.images]
         for file, part in zip(self.images, parts, strict=True):
             if part.dtype != parts[0].dtype or part.shape[1:] != parts[0].shape[1:]:

@@ -42,9 +42,9 @@ def recommended(task: Task, spatial_dims: int, image_size: Sequence[int] = (), e
         # A network answers voxel by voxel at the resolution of the files: only the finest texture fits into a thin structure, and
         # labels without it teach the anatomy.
         texture = ClassTexture(period=2.0, sees_texture=True, surrogate_steps=150)
-        return SALM(epsilon=epsilon, mask_ratio=0.5, mask_area=5, perturbation=texture)
+        return SALM(epsilon=epsilon, mask_area=5, perturbation=texture)
     if image_size and min(image_size) < _SMALL:  # few long periods fit, and small crops are learned fast
-        return SALM(epsilon=epsilon, mask_ratio=0.5, perturbation=ClassTexture(period=2.0))
+        return SALM(epsilon=epsilon, perturbation=ClassTexture(period=2.0))
     return SALM(epsilon=epsilon)
 
 

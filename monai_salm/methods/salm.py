@@ -37,7 +37,7 @@ class SALM(Method):
         perturbation: what is put inside the mask.
     """
 
-    mask_ratio: float = 0.4
+    mask_ratio: float = 0.5
     mask_area: int = 7
     mask_scope: str = "sample"
     perturbation: Perturbation = ClassTexture()
@@ -157,6 +157,14 @@ class MaskedTexture(BilevelMethod):
     def start(self, image: Array, label: Array, budget: Budget, digest: bytes, job: Job) -> Array | None:
         if not self.still(label, job.plain_class):
             return None
+        found = self._codes(image, label, budget, digest, job)
+        if not label.ndim or np.any(budget.effective_codes(image, np.broadcast_to(found, image.shape))):
+            return found
+        return self._codes(
+            image, np.zeros_like(label), budget, digest, job
+        )  # all that is labelled lies outside the window
+
+    def _codes(self, image: Array, label: Array, budget: Budget, digest: bytes, job: Job) -> Array:
         signs = _signs(label, image.shape[1:], budget, digest, job, self.texture)
         if budget.units.picture:
             signs = signs * opponent(image)
@@ -169,15 +177,17 @@ def _signs(
     """Plus and minus one by the class, and 0 where no class has a texture, for the spatial shape of an image."""
     task = job.cases.task
     per_voxel = task.kind == "segmentation"
-    periods = stored_periods(setting, shape, budget.units, per_voxel)
+    periods: Sequence[float] = stored_periods(setting, shape, budget.units, per_voxel)
     shift = drawn_shift(job.key, digest, setting.shifts)
     if per_voxel:
         return _map_signs(label, periods, task, job.key, shift)
+    wide = [axis for axis, side in enumerate(shape) if side > 1] or [0]  # an axis of one element shows no wave
+    sides, periods = [shape[axis] for axis in wide], [periods[axis] for axis in wide]
     if getattr(task, "multi_label", False):
-        return _shared_signs(np.flatnonzero(label), shape, periods, task, job.key, shift)
+        return _shared_signs(np.flatnonzero(label), sides, periods, task, job.key, shift).reshape(shape)
     number, plain = int(label), job.plain_class
-    waves = waves_of(job.key, task.num_classes - (plain is not None), len(shape))
-    return texture(waves[number - (plain is not None and number > plain)], shape, periods, shift)
+    waves = waves_of(job.key, task.num_classes - (plain is not None), len(sides))
+    return texture(waves[number - (plain is not None and number > plain)], sides, periods, shift).reshape(shape)
 
 
 def _map_signs(label: Array, periods: Sequence[float], task: Task, key: bytes, shift: float) -> Array:
@@ -198,7 +208,7 @@ def _shared_signs(
     waves = waves_of(key, task.num_classes + 1, len(shape))
     if not len(positive):
         return texture(waves[-1], shape, periods, shift)
-    areas = area_numbers(key, shape, periods) % len(positive)
+    areas = area_numbers(key, shape, periods, len(positive))
     signs = np.zeros(shape, np.int8)
     for turn, number in enumerate(positive):
         signs = np.where(areas == turn, texture(waves[int(number)], shape, periods, shift), signs)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -106,7 +107,8 @@ def texture(wave: Wave, shape: Sequence[int], periods: Sequence[float], shift: f
     """
     result = np.ones([1] * len(shape), np.int8)
     for number, (axis, scale, phase) in enumerate(zip(wave.axes, wave.scales, wave.phases, strict=True)):
-        places = np.arange(shape[axis]) / (periods[axis] * scale) + phase + (shift if number == 0 else 0.0)
+        period = min(periods[axis] * scale, shape[axis])  # a short axis holds one period at least
+        places = np.arange(shape[axis]) / period + phase + (shift if number == 0 else 0.0)
         signs = np.where(places % 1.0 < 0.5, 1, -1).astype(np.int8)
         result = result * signs.reshape([-1 if other == axis else 1 for other in range(len(shape))])
     found: NDArray[np.int8] = np.broadcast_to(result, shape)
@@ -141,16 +143,24 @@ def opponent(image: NDArray[Any]) -> NDArray[np.int8]:
     return signs
 
 
-def area_numbers(key: bytes, shape: Sequence[int], periods: Sequence[float]) -> NDArray[np.int64]:
-    """A random number for each area of two periods, the same for all images of a data set, for labels that share an image.
+def area_numbers(key: bytes, shape: Sequence[int], periods: Sequence[float], count: int) -> NDArray[np.int64]:
+    """Which of ``count`` labels that share an image has each area of two periods, drawn from the key; each has as many.
+
+    Areas are smaller where there would be fewer than labels.
 
     Args:
         key: secret of the data set.
         shape: spatial shape.
         periods: elements of a texture's period along each axis.
+        count: of labels.
     """
-    places = [np.floor(np.arange(side) / (2 * period)).astype(int) for side, period in zip(shape, periods, strict=True)]
-    numbers = _generator(key, b"areas").integers(0, 2**16, [int(place[-1]) + 1 for place in places])
+    edges = [2 * period for period in periods]
+    while (grid := [max(1, round(side / edge)) for side, edge in zip(shape, edges, strict=True)]) and (
+        math.prod(grid) < count and max(edges) > 1
+    ):
+        edges = [max(1.0, edge / 2) for edge in edges]
+    numbers = (_generator(key, b"areas").permutation(math.prod(grid)) % count).reshape(grid)
+    places = [np.arange(side) * parts // side for side, parts in zip(shape, grid, strict=True)]
     found: NDArray[np.int64] = numbers[np.ix_(*places)]
     return found
 

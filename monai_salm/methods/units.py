@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ import torch
 from monai_salm.cases import Slices
 from monai_salm.methods.base import Job
 from monai_salm.noise.units import Array
+
+# Elements of all images of a unit on a processor: each of its cores works on one, with a dozen arrays of this size.
+_MOST_ELEMENTS = 2**20
 
 
 @dataclass(frozen=True)
@@ -64,9 +68,21 @@ def plan_units(job: Job, still: Callable[[Array], bool] | None = None) -> list[U
     units: list[Unit] = []
     for (shape, resting), cases in groups.items():
         tiles = job.cases.view.tiles(shape[1:])
-        for members in _batches(cases, job.recipe.batch_size, job.world.size):
+        elements = shape[0] * max(math.prod(side.stop - side.start for side in tile) for tile in tiles)
+        for members in _batches(cases, unit_size(job.recipe.batch_size, elements, job.device), job.world.size):
             units.append(Unit(len(units), members, tiles, resting))
     return units
+
+
+def unit_size(batch_size: int, elements: int, device: torch.device) -> int:
+    """How many images a unit has: as many as a batch, and on a processor no more than its workers have room for.
+
+    Args:
+        batch_size: of the recipe.
+        elements: of one image, or of one tile of it.
+        device: where to compute.
+    """
+    return batch_size if device.type != "cpu" else max(1, min(batch_size, _MOST_ELEMENTS // elements))
 
 
 def _batches(cases: list[int], batch_size: int, ranks: int) -> list[list[int]]:

@@ -26,7 +26,7 @@ class Units:
         slope: real units in one stored unit, one number or one for each channel.
         intercept: real value of the stored number 0, one number or one for each channel.
         spacing: size of a voxel in millimetres along each spatial axis; empty if unknown.
-        padding: stored number that marks "nothing here", if the file names one.
+        padding: least and largest stored number that mark "nothing here", if the file names them.
         modality: DICOM's name of the modality, such as ``"CT"``, one or one for each channel; empty if unknown.
         picture: whether the image is a picture of 8 bits, whose window is 0 to 255.
         limits: least and largest stored number that the file can hold, where it holds fewer than its type; None is the type's.
@@ -35,7 +35,7 @@ class Units:
     slope: float | tuple[float, ...] = 1.0
     intercept: float | tuple[float, ...] = 0.0
     spacing: tuple[float, ...] = ()
-    padding: float | None = None
+    padding: tuple[float, float] | None = None
     modality: str | tuple[str, ...] = ""
     picture: bool = False
     limits: tuple[float, float] | None = None
@@ -85,7 +85,7 @@ def padding_of(image: Array, units: Units) -> Array | None:
         with np.errstate(invalid="ignore"):
             found |= ~(np.abs(image) < _NOTHING)
     if units.padding is not None:
-        found |= image == units.padding
+        found |= (image >= units.padding[0]) & (image <= units.padding[1])
     for channel, marked in zip(image, found, strict=True):
         value = _border_value(channel, marked)
         if value is not None:
@@ -103,7 +103,8 @@ def _border_value(channel: Array, marked: Array) -> Any | None:
         return None
     for value in (rest.min(), rest.max()):
         if np.mean(border == value) >= _BORDER_SHARE and _IMAGE_SHARE <= np.mean(rest == value) < 1:
-            return value
+            shown = rest[rest != value]
+            return value if shown.min() < shown.max() else None  # of two values, neither is padding
     return None
 
 

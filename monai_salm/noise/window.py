@@ -15,12 +15,12 @@ from monai_salm.noise.units import Units
 
 #: What resampling programs write where nothing was measured (the lowest float32 is -3.4e38).
 _NOTHING = 1e30
-# A border value is padding if it covers this share of the border, and this share of the image.
-_BORDER_SHARE, _IMAGE_SHARE = 0.25, 0.02
 # Values looked at for percentiles; larger channels are sampled at fixed random places.
 _SAMPLE = 1 << 23
 #: Hounsfield units of soft tissue, the range to which networks for the abdomen clip CT. Lungs and bone lie outside of it.
 CT_WINDOW = (-160.0, 240.0)
+# Air has -1000 HU; scanners fill what they did not measure with less.
+_NO_HU = -1100.0
 
 
 @dataclass(frozen=True)
@@ -204,12 +204,15 @@ class PercentileWindow:
 
 @dataclass(frozen=True)
 class AutomaticWindow:
-    """The rule by kind of image: pictures of 8 bits 0 to 255, CT a fixed window in Hounsfield units, else percentiles."""
+    """The rule by kind of image: pictures of 8 bits 0 to 255, CT a fixed window in Hounsfield units, else percentiles.
+
+    An image that is called CT and shows nothing darker than that window is no body in air, or was rescaled: percentiles.
+    """
 
     kind: ClassVar[str] = "automatic"
 
     def of(self, image: Array, units: Units, padding: Array | None = None) -> IntensityWindow:
-        rules = [chosen_rule(units, channel) for channel in range(len(image))]
+        rules = [chosen_rule(units, number, channel) for number, channel in enumerate(image)]
         return (rules[0] if len(set(rules)) == 1 else ChannelWindows(tuple(rules))).of(image, units, padding)
 
     def spec(self) -> dict[str, Any]:
@@ -239,11 +242,23 @@ class ChannelWindows:
         return {"kind": "channels", "rules": [rule.spec() for rule in self.rules]}
 
 
-def chosen_rule(units: Units, channel: int = 0) -> FixedWindow | PercentileWindow:
-    """The rule that fits a channel of an image by its modality and type."""
-    if units.modality_of(channel) == "CT":
+def chosen_rule(units: Units, number: int = 0, channel: Array | None = None) -> FixedWindow | PercentileWindow:
+    """The rule that fits a channel of an image by its modality and type.
+
+    Args:
+        units: of the image.
+        number: of the channel.
+        channel: its stored numbers; None is not looked at.
+    """
+    if units.modality_of(number) == "CT" and (channel is None or _shows_air(channel, units, number)):
         return FixedWindow(*CT_WINDOW)
     return FixedWindow(0, 255) if units.picture else PercentileWindow()
+
+
+def _shows_air(channel: Array, units: Units, number: int) -> bool:
+    """Whether a channel goes below the window of CT, but for numbers that no tissue or air has."""
+    least, most = sorted(units.stored(value, number) for value in (_NO_HU, CT_WINDOW[0]))
+    return bool(((channel > least) & (channel < most)).any())
 
 
 def rule_from_spec(spec: Mapping[str, Any]) -> WindowRule:

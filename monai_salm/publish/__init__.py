@@ -1,6 +1,6 @@
 """Protected copies of data sets: made, proved, and undone."""
 
-from monai_salm.publish.checks import PublishError, check_publishable, require_no_strays, require_outside_copies
+from monai_salm.publish.checks import PublishError, check_publishable, require_outside_copies
 from monai_salm.publish.copying import publish, restore
 from monai_salm.publish.manifest import read_manifest
 from monai_salm.publish.pairs import clean_test_cases, open_pair
@@ -21,7 +21,6 @@ __all__ = [
     "plan",
     "publish",
     "read_manifest",
-    "require_no_strays",
     "require_outside_copies",
     "restore",
     "verify",

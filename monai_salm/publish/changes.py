@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from monai_salm._readers import KEEP_AXES
 from monai_salm.formats.base import Array
 from monai_salm.layouts.units import ImageUnit
 from monai_salm.noise.digest import content_digest
+from monai_salm.noise.kinds import one_channel
 from monai_salm.publish.folders import LeftOutError
 from monai_salm.publish.records import copy_key
 from monai_salm.store import Noise, NoiseStore
@@ -30,15 +32,16 @@ class Protection:
     store: NoiseStore
 
     def edit(self, name: str, image: Array) -> Array:
-        """The protected image.
+        """The protected image; one that is grey in several channels may have the noise of a grey image.
 
         Raises:
             LeftOutError: if it cannot be protected.
         """
-        skipped = {str(case["name"]): case["reason"] for case in self.store.meta.get("skipped", [])}
-        if name in skipped:
-            raise LeftOutError(f"case {name!r} was left out when the noise was made: {skipped[name]}")
+        self._require_made(name)
         noise = self.store.get(content_digest(image), image.shape)
+        grey = one_channel(image) if noise is None else None
+        if grey is not None and self.store.get(content_digest(grey), grey.shape) is not None:
+            return np.repeat(self.edit(name, grey), len(image), axis=0)
         if noise is None:
             raise LeftOutError(f"case {name!r} is not in {self.store.path}{_why_missing(self.store, image)}")
         _require_type(noise, image, name)
@@ -49,10 +52,20 @@ class Protection:
 
     def write(self, unit: ImageUnit, root: Path, output: Path) -> None:
         """Write the protected files of an image, and keep what they lack."""
+        self._require_made(unit.name)
         keepsake = unit.keepsake(root)
         unit.rewrite(root, output, lambda image: self.edit(unit.name, image))
         if keepsake is not None:
             keep(self.store, {copy_key(output, unit.published): keepsake})
+
+    @cached_property
+    def _skipped(self) -> dict[str, str]:
+        return {str(case["name"]): str(case["reason"]) for case in self.store.meta.get("skipped", [])}
+
+    def _require_made(self, name: str) -> None:
+        """Refuse an image that was left out when the noise was made, for the reason that was given then."""
+        if name in self._skipped:
+            raise LeftOutError(self._skipped[name])
 
     def finished(self, unit: ImageUnit, root: Path, output: Path) -> bool:
         """Whether files that are there are all there is to an image: a kill may have come before its header was kept."""
@@ -82,6 +95,9 @@ class Removal:
             LeftOutError: if it cannot be restored.
         """
         noise = self.store.get_protected(content_digest(image), image.shape)
+        grey = one_channel(image) if noise is None else None
+        if grey is not None and self.store.get_protected(content_digest(grey), grey.shape) is not None:
+            return np.repeat(self.edit(name, grey), len(image), axis=0)
         if noise is None and name not in self.expected:
             return image
         if noise is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
@@ -39,6 +40,7 @@ def check_publishable(
     *,
     layout: str | None = None,
     splits: Sequence[str] = (TRAIN,),
+    copy: Sequence[str] = (),
     overwrite: bool = False,
     sign_key: PathLike | None = None,
 ) -> Layout:
@@ -50,6 +52,7 @@ def check_publishable(
         store: path of the store, which need not exist yet.
         layout: a name of ``layouts.LAYOUTS``; None finds it out.
         splits: whose images are to be protected.
+        copy: patterns of what is copied, whatever it is.
         overwrite: an earlier copy may be replaced; nothing else ever is.
         sign_key: file of a private key, which must not be published.
 
@@ -78,6 +81,7 @@ def check_publishable(
         require_key(Path(sign_key))
     _require_room(target)
     _require_no_store(data)
+    require_no_bare_arrays(data, copy)
     if Path(store).exists():
         NoiseStore(store).settings  # noqa: B018 - raises for what is no store, or an incomplete one
         if not os.access(store, os.W_OK):
@@ -203,7 +207,7 @@ def _known_files(data: Layout) -> tuple[str, ...]:
     """All files that a copy may hold."""
     assert isinstance(data, FolderLayout)
     return (
-        *data.all_files(),
+        *data.every_file(),
         *data.published_files(data.splits),
         data.manifest,
         signature_path(Path(data.manifest)).as_posix(),
@@ -264,44 +268,21 @@ def renamed_warnings(renamed: Mapping[str, str], texts: Mapping[str, object]) ->
     ]
 
 
-def require_no_strays(data: Layout, splits: Sequence[str]) -> None:
-    """Refuse copies of images to be protected that no split lists, before there is noise; ``publish`` asks the store.
-
-    Costs nothing where no image is unlisted; else the images of the splits are read once.
+def require_no_bare_arrays(data: Layout, copy: Sequence[str] = ()) -> None:
+    """Refuse an archive with arrays that no split lists and that may hold images: they would be copied as they are.
 
     Args:
         data: the data set.
-        splits: whose images are to be protected.
+        copy: patterns of names of arrays that may be.
 
     Raises:
-        PublishError: for the first such file.
+        PublishError: naming the first such array.
     """
-    strays = {content_digest(image): (file, image.shape) for file, image in data.unlisted_images()}
-    shapes = {shape for _, shape in strays.values()}
-    cases = data.cases(splits) if strays else ()
-    for index in range(len(cases)):
-        try:
-            image = cases[index]["image"]
-        except (FormatError, OSError):
-            continue  # it is listed when the noise is made
-        if image.shape in shapes and (found := strays.get(content_digest(image))) is not None:
-            raise PublishError(stray_copy(found[0]))
-
-
-def stray_copy(file: str) -> str:
-    """What is wrong with a file that no split lists, when its image is one to be protected."""
-    return f"{file} is a copy of an image to be protected that no split lists, and would be published unprotected; remove it"
-
-
-def unlisted_warnings(data: Layout, store: NoiseStore) -> list[str]:
-    """What no split lists is copied as it is: an error if it is an original, else a warning, whatever it may hold."""
-    for file, image in data.unlisted_images():
-        if content_digest(image) in store:
-            raise PublishError(stray_copy(file))
-    names = data.unlisted()
-    if not names:
-        return []
-    more = f" and {len(names) - 3} more" if names[3:] else ""
-    kind = "array" if data.root.is_file() else "file"
-    what = f"1 {kind} that no split lists was" if len(names) == 1 else f"{len(names)} {kind}s that no split lists were"
-    return [f"{what} copied unprotected: {', '.join(names[:3])}{more}"]
+    if not isinstance(data, ArchiveLayout):
+        return
+    bare = [key for key in data.unlisted_image_arrays() if not any(fnmatchcase(key, pattern) for pattern in copy)]
+    if bare:
+        raise PublishError(
+            f"{data.root}: no split lists the array {bare[0]!r}, which may hold images and would be copied unprotected; remove it, "
+            f"or copy it all the same: copy={bare[:1]} (--copy {bare[0]})"
+        )

@@ -20,9 +20,9 @@ from monai_salm.publish.checks import (
     check_restorable,
     renamed_warnings,
     repeated_warnings,
-    unlisted_warnings,
     whole_path,
 )
+from monai_salm.publish.companions import Companions, companions, everything
 from monai_salm.publish.folders import in_threads
 from monai_salm.publish.manifest import file_path, manifest_path, read_manifest, write_manifest
 from monai_salm.publish.records import (
@@ -34,6 +34,7 @@ from monai_salm.publish.records import (
     record_restored,
     was_restored,
 )
+from monai_salm.publish.searching import find_bare
 from monai_salm.publish.signing import sign_manifest
 from monai_salm.publish.staging import Staging
 from monai_salm.publish.work import PublishReport, Work
@@ -48,6 +49,7 @@ def publish(
     *,
     layout: str | None = None,
     splits: Sequence[str] = (TRAIN,),
+    copy: Sequence[str] = (),
     overwrite: bool = False,
     jobs: int = 1,
     shard: tuple[int, int] = (0, 1),
@@ -58,7 +60,8 @@ def publish(
 
     The copy has the same files, names, types and headers, and a public manifest (``publish.manifest``). It appears under
     its name only when it is whole; what a killed call has written, the same call goes on from. An image that cannot be
-    read does not stop the others: it is left out and listed.
+    read does not stop the others: it is left out and listed. Of the files that no split lists, those known to be harmless
+    are copied (``publish.companions``), the others are listed. A file that holds a protected image as it was is left out.
 
     Args:
         source: the original data set.
@@ -66,6 +69,7 @@ def publish(
         store: noise of every image of the splits.
         layout: a name of ``layouts.LAYOUTS``; None finds it out.
         splits: whose images are protected.
+        copy: patterns of paths or names, as at a shell; files beside the images that fit one are copied, whatever they are.
         overwrite: replace an earlier copy.
         jobs: threads.
         shard: index and number of calls, on any machines that share the disk, that do the work together.
@@ -83,25 +87,36 @@ def publish(
     Staging(target).remove_finished()
     data = open_layout(source, layout)
     report = progress or (lambda _: None)
-    work = Work(data, target, splits, splits, "publish", jobs, shard, overwrite, report)
-    asked = {"verb": "publish", "version": __version__, "noise": _identity(noises), "sign": str(sign_key)}
+    others = companions(data, splits, copy) if isinstance(data, FolderLayout) else Companions()
+    work = Work(data, target, splits, splits, "publish", jobs, shard, overwrite, report, others=others)
+    asked = {
+        "verb": "publish",
+        "version": __version__,
+        "noise": _identity(noises),
+        "sign": str(sign_key),
+        "copy": [*copy],
+    }
     job = hashlib.sha256(json.dumps(work.identity(asked), sort_keys=True).encode()).hexdigest()
     done = record_of(noises, manifest_path(data, target), job) if shard[1] > 1 and target.exists() else None
     if done is not None:  # a repeated part of what is finished
         return work.outcome(done["failed"], [], complete=True)
-    check_publishable(data, target, noises.path, splits=splits, overwrite=overwrite, sign_key=sign_key)
-    warnings = [] if shard[0] else [*unlisted_warnings(data, noises), *repeated_warnings(data, noises, splits)]
+    check_publishable(data, target, noises.path, splits=splits, copy=copy, overwrite=overwrite, sign_key=sign_key)
+    warnings = [] if shard[0] or isinstance(data, FolderLayout) else repeated_warnings(data, noises, splits)
     replaced = data.rewritten_files(splits) if isinstance(data, FolderLayout) else {}
     if isinstance(data, FolderLayout) and not shard[0]:
         warnings += renamed_warnings(data.renamed(splits), replaced)
 
-    def finish(staging: Staging, failed: Mapping[str, str]) -> list[str]:
+    def finish(staging: Staging, failed: dict[str, str]) -> list[str]:
+        if isinstance(data, FolderLayout):
+            failed |= _remove_bare(data, splits, others, staging, jobs)
         for file in replaced:
             keep(noises, {copy_key(staging.copy, [file]): (data.root / file).read_bytes()})
         files = work.image_files(failed)
         places = [file_path(data, file, staging.copy) for file in files]
         path = manifest_path(data, staging.copy)
-        write_manifest(path, dict(zip(files, in_threads(file_sha256, places, jobs), strict=True)), noises, splits)
+        write_manifest(
+            path, dict(zip(files, in_threads(file_sha256, places, jobs), strict=True)), noises, splits, data.called
+        )
         if sign_key is not None:
             sign_manifest(path, Path(sign_key))
         record_copy(noises, data, target, staging.copy, splits, failed, job, jobs)
@@ -152,9 +167,11 @@ def restore(
     record = record_of(noises, manifest_path(data))
     never = {} if record is None else {record["renamed"].get(name, name): why for name, why in record["failed"].items()}
     never = {name: why for name, why in never.items() if _is_absent(data, name)}
-    work = replace(work, absent=frozenset(never))
+    own, replaced = _originals(data, noises)
+    others = everything(data, own) if isinstance(data, FolderLayout) else Companions()
+    work = replace(work, absent=frozenset(never), others=others)
 
-    def finish(staging: Staging, failed: Mapping[str, str]) -> list[str]:
+    def finish(staging: Staging, failed: dict[str, str]) -> list[str]:
         _remove_manifest_folder(data, staging, record)
         record_restored(noises, target, staging.copy)
         return [
@@ -164,7 +181,7 @@ def restore(
 
     asked = {"verb": "restore", "version": __version__, "noise": _identity(noises)}
     removal = Removal(noises, frozenset(work.names()))
-    return work.run(work.identity(asked), removal, _originals(data, noises), finish, [])
+    return work.run(work.identity(asked), removal, replaced, finish, [])
 
 
 def _is_absent(data: Layout, name: str) -> bool:
@@ -175,18 +192,33 @@ def _is_absent(data: Layout, name: str) -> bool:
     return not any((data.root / file).exists() for file in files)
 
 
-def _originals(data: Layout, store: NoiseStore) -> dict[str, bytes | None]:
-    """What files, not images, were before they were published; None for those that were not there."""
+def _remove_bare(
+    data: FolderLayout, splits: Sequence[str], others: Companions, staging: Staging, jobs: int
+) -> dict[str, str]:
+    """Take out of a copy what shows an image that was to be protected; the names, with the reasons."""
+    found = find_bare(data, splits, others.copied, staging.copy, jobs)
+    owners = {file: unit for unit in data.units(data.splits) for file in unit.files}
+    removed = {}
+    for file, reason in found.items():
+        unit = owners.get(file)
+        removed[unit.name if unit else file] = f"{file} {reason}" if unit else reason
+        for part in unit.files if unit else (file,):
+            (staging.copy / part).unlink(missing_ok=True)
+    return removed
+
+
+def _originals(data: Layout, store: NoiseStore) -> tuple[tuple[str, ...], dict[str, bytes]]:
+    """What a copy has and its original had not, and what other files, not images, were before they were published."""
     if not isinstance(data, FolderLayout):
-        return {}
-    found: dict[str, bytes | None] = dict.fromkeys(own_files(data))
+        return (), {}
+    own, found = own_files(data), {}
     images = set(data.image_files(data.splits))
     for file in data.all_files():
-        if file not in images and file not in found:
+        if file not in images and file not in own:
             original = kept(store, copy_key(data.root, [file]))
             if original is not None:
                 found[file] = original
-    return found
+    return own, found
 
 
 def _unvouched(data: Layout, record: Mapping[str, Any] | None, jobs: int) -> list[str]:

@@ -13,8 +13,10 @@ from typing import TypeVar
 from monai_salm._files import atomic_file, copy_file
 from monai_salm.formats.base import FormatError
 from monai_salm.layouts import FolderLayout
+from monai_salm.layouts.files import dead_link
 from monai_salm.layouts.units import ImageUnit
 from monai_salm.progress import Progress, ProgressCallback
+from monai_salm.publish.companions import Companions
 from monai_salm.publish.staging import Staging
 
 T = TypeVar("T")
@@ -38,7 +40,8 @@ class FolderCopy:
         write: writes one image's files into ``staging.copy``; raises LeftOutError or FormatError for one that cannot be.
         names: the files of an image in the copy.
         finished: whether an image whose files are there needs nothing else; asked of what an earlier call has written.
-        replaced: files with other content in the copy; None leaves one out.
+        others: what else is copied, see ``companions``.
+        replaced: files with other content in the copy.
         stage: for the progress.
         report: called with the progress.
         jobs: threads.
@@ -51,7 +54,8 @@ class FolderCopy:
     write: Callable[[ImageUnit], None]
     names: Callable[[ImageUnit], tuple[str, ...]]
     finished: Callable[[ImageUnit], bool]
-    replaced: Mapping[str, bytes | None]
+    others: Companions
+    replaced: Mapping[str, bytes]
     stage: str
     report: ProgressCallback
     jobs: int = 1
@@ -63,7 +67,7 @@ class FolderCopy:
         Raises:
             OSError: if the disk is full or cannot be written; what is there stays for the next call.
         """
-        for folder in self.data.folders():
+        for folder in self.others.folders:
             (self.staging.copy / folder).mkdir(parents=True, exist_ok=True)
         mine = self._items()[self.shard[0] :: self.shard[1]]
         for item in mine:
@@ -99,8 +103,7 @@ class FolderCopy:
 
     def _items(self) -> list[ImageUnit | str]:
         images = {file for unit in self.units for file in unit.files}
-        others = [f for f in self.data.all_files() if f not in images and self.replaced.get(f, b"") is not None]
-        return [*self.units, *others]
+        return [*self.units, *(file for file in self.others.copied if file not in images)]
 
     def _do(self, item: ImageUnit | str) -> ImageUnit | str:
         try:
@@ -118,6 +121,8 @@ class FolderCopy:
 
     def _copy(self, file: str) -> None:
         content = self.replaced.get(file)
+        if (reason := dead_link(self.data.root / file)) is not None:
+            raise LeftOutError(reason)
         if content is None:
             copy_file(self.data.root / file, self.staging.copy / file)
             return

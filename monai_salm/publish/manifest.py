@@ -46,7 +46,9 @@ def file_path(layout: Layout, file: str, root: Path | None = None) -> Path:
     return root / file if isinstance(layout, FolderLayout) else root
 
 
-def write_manifest(path: Path, digests: dict[str, str], store: NoiseStore, splits: Sequence[str]) -> None:
+def write_manifest(
+    path: Path, digests: dict[str, str], store: NoiseStore, splits: Sequence[str], layout: str | None = None
+) -> None:
     """Describe a protected copy.
 
     Args:
@@ -54,10 +56,12 @@ def write_manifest(path: Path, digests: dict[str, str], store: NoiseStore, split
         digests: SHA-256 of every file with protected images, hexadecimal.
         store: the noise that was put in.
         splits: whose images were protected.
+        layout: what ``open_layout`` opens the copy with.
     """
     content = {
         "format_version": _FORMAT_VERSION,
         "monai_salm": __version__,
+        **({} if layout is None else {"layout": layout}),
         "notice": _NOTICE,
         "splits": list(splits),
         **_settings(store),

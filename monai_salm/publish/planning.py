@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import math
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
-from monai_salm.cases import View, choose_view
+from monai_salm.cases import choose_view
 from monai_salm.generate.precompute import default_surrogate, plain_class, window_rule
-from monai_salm.layouts import TRAIN, Layout, open_layout
+from monai_salm.layouts import TRAIN, FolderLayout, Layout, open_layout
+from monai_salm.layouts.files import dead_link
 from monai_salm.methods import Method, loop_of
-from monai_salm.networks import build_network, frozen_copy, seeded
 from monai_salm.networks.devices import resolve_device
 from monai_salm.noise.budget import Budget
-from monai_salm.noise.digest import content_digest
 from monai_salm.noise.units import Array
 from monai_salm.noise.window import WindowRule
 from monai_salm.progress import Progress, ProgressCallback
-from monai_salm.publish.checks import PathLike, stray_copy
+from monai_salm.publish.checks import PathLike, PublishError, require_no_bare_arrays
+from monai_salm.publish.companions import Companions, companions
+from monai_salm.publish.effort import Effort
 from monai_salm.publish.manifest import file_path, read_manifest
-from monai_salm.recipes import Recipe, default_recipe
+from monai_salm.publish.searching import find_bare
+from monai_salm.recipes import default_recipe
 from monai_salm.scan import scan
 from monai_salm.tasks import Task
-from monai_salm.training import Trainer
 
 # Images whose noise is shown in real units.
 _SHOWN = 5
@@ -64,6 +63,7 @@ class Plan:
             voxel of each channel, real units), ``stored`` (the same in stored units).
         view: how networks would see the images.
         refused: images that would be left out, by name, with the reason.
+        not_copied: files that would not be copied, as ``PublishReport`` has them.
         problems: what would stop everything.
         bytes: ``copy`` (the protected data set), ``store`` (about), ``working`` (while the noise is made).
         seconds: about how long the noise would take on this machine, from a few steps of it; None if not known.
@@ -79,6 +79,7 @@ class Plan:
     noise: list[dict[str, Any]]
     view: dict[str, Any]
     refused: dict[str, str]
+    not_copied: dict[str, str]
     problems: list[str]
     bytes: dict[str, int]
     seconds: float | None
@@ -95,6 +96,7 @@ def plan(
     method: Method,
     layout: str | None = None,
     splits: Sequence[str] = (TRAIN,),
+    copy: Sequence[str] = (),
     window: WindowRule | None = None,
     surrogate: Sequence[str] | None = None,
     width: float = 0.25,
@@ -110,6 +112,7 @@ def plan(
         method: a noise method with its settings.
         layout: a name of ``layouts.LAYOUTS``; None finds it out.
         splits: whose images would be protected.
+        copy: as for ``publish``.
         window: chooses each image's window; None as ``precompute`` does.
         surrogate: networks that make the noise, in turn; None is the one ``precompute`` takes.
         width: channels of the network as a share of the published architecture's.
@@ -124,8 +127,15 @@ def plan(
     data = open_layout(source, layout)
     task, rule = data.task(), window_rule(window)
     refused: dict[str, str] = {}
-    seen, digests, problems = _look(data, splits, task, rule, method.epsilon, refused, progress or (lambda _: None))
-    problems += [stray_copy(file) for file, image in data.unlisted_images() if content_digest(image) in digests]
+    seen, problems = _look(data, splits, task, rule, method.epsilon, refused, progress or (lambda _: None))
+    others = Companions()
+    if isinstance(data, FolderLayout):
+        others = companions(data, splits, copy)
+        refused |= _refused_files(data, splits, others)
+    try:
+        require_no_bare_arrays(data, copy)
+    except PublishError as error:
+        problems.append(str(error))
     if read_manifest(data):
         problems.append(f"{data.root} is a protected copy already, by its manifest")
     shapes = [one.shape for one in seen]
@@ -138,7 +148,7 @@ def plan(
         networks = tuple(surrogate or (default_surrogate(task, spatial_dims),))
         method.require_fit(task, spatial_dims)
         recipe, moving = default_recipe(task, spatial_dims), _moving(method, task, seen)
-        efforts = [_Effort(task, view, shapes, moving, network, width, recipe) for network in networks]
+        efforts = [Effort(task, view, shapes, moving, network, width, recipe) for network in networks]
         seconds = sum(effort.seconds(method, resolve_device(device)) for effort in efforts) / len(efforts)
     return Plan(
         layout=data.name,
@@ -151,8 +161,9 @@ def plan(
         noise=[_real_noise(one) for one in seen[:: max(1, len(seen) // _SHOWN)][:_SHOWN]],
         view={} if view is None else asdict(view),
         refused=refused,
+        not_copied=others.left_out,
         problems=problems,
-        bytes=_bytes(data, seen),
+        bytes=_bytes(data, seen, others),
         seconds=seconds,
     )
 
@@ -165,18 +176,25 @@ def _look(
     epsilon: float,
     refused: dict[str, str],
     report: Callable[[Progress], None],
-) -> tuple[list[_Seen], set[bytes], list[str]]:
-    """Shape and budget of every image that can be protected, their digests, and what would stop everything."""
-    cases, seen, digests = data.cases(splits), [], set()
+) -> tuple[list[_Seen], list[str]]:
+    """Shape and budget of every image that can be protected, and what would stop everything."""
+    cases, seen = data.cases(splits), []
     try:
         for case in scan(cases, task, window, epsilon, "image", "label", refused):
             label = None if task.kind == "segmentation" else case.label
             seen.append(_Seen(case.name, case.image.shape, case.budget, label))
-            digests.add(case.digest)
             report(Progress("plan", len(seen), len(cases), case.name))
     except ValueError as error:
-        return seen, digests, [str(error)]
-    return seen, digests, []
+        return seen, [str(error)]
+    return seen, []
+
+
+def _refused_files(data: FolderLayout, splits: Sequence[str], others: Companions) -> dict[str, str]:
+    """Files beside the images, and images of other splits, that could not be in the copy."""
+    owners = {file: unit.name for unit in data.units(data.splits) for file in unit.files}
+    dead = {file: why for file in others.copied if (why := dead_link(data.root / file))}
+    bare = find_bare(data, splits, others.copied, data.root, 1)
+    return dead | {owners.get(file, file): reason for file, reason in bare.items()}
 
 
 def _real_noise(seen: _Seen) -> dict[str, Any]:
@@ -208,93 +226,9 @@ def _counted(names: Sequence[str]) -> dict[str, int]:
     return dict(Counter(names).most_common())
 
 
-def _bytes(data: Layout, seen: Sequence[_Seen]) -> dict[str, int]:
+def _bytes(data: Layout, seen: Sequence[_Seen], others: Companions) -> dict[str, int]:
     codes = sum(math.prod(one.shape) * one.budget.grid.code_dtype.itemsize for one in seen)
     images = sum(math.prod(one.shape) * np.dtype(one.budget.grid.dtype).itemsize for one in seen)
-    copy = sum(file_path(data, file).stat().st_size for file in data.all_files())
+    files = {*data.image_files(data.splits), *others.copied}
+    copy = sum(path.stat().st_size for file in files if (path := file_path(data, file)).is_file())
     return {"copy": copy, "store": round(codes * _CODE_RATIO), "working": images + 2 * codes}
-
-
-@dataclass(frozen=True)
-class _Effort:
-    """Times a few steps of a schedule and multiplies."""
-
-    task: Task
-    view: View
-    shapes: Sequence[tuple[int, ...]]
-    moving: Sequence[tuple[int, ...]]
-    network: str
-    width: float
-    recipe: Recipe
-
-    def seconds(self, method: Method, device: torch.device) -> float:
-        """About how long the noise takes, for networks by name."""
-        loop = loop_of(method)
-        if loop is None:
-            return 0.0
-        threads = torch.get_num_threads()
-        with seeded(0, device):
-            training = self._training_step(device)
-            torch.set_num_threads(1 if device.type == "cpu" else threads)
-            try:
-                noise = self._noise_step(device)
-            finally:
-                torch.set_num_threads(threads)
-        lanes = threads if device.type == "cpu" else 1
-        steps = loop.num_steps * self._batches(self.moving, lanes) * loop.passes[1]
-        found = loop.rounds * (loop.surrogate_steps * training * loop.passes[0] + steps * noise)
-        # A mask that is kept is chosen once, for the images that take no steps as well.
-        return found + (self._batches(self.shapes, lanes) * noise if loop.mask.fixed else 0)
-
-    def _batches(self, shapes: Sequence[tuple[int, ...]], lanes: int) -> float:
-        """Batches, one after the other, that hold every tile of such images once, where ``lanes`` are worked on at a time."""
-        batches = sum(len(self.view.tiles(shape[1:])) for shape in shapes) / self._batch()
-        return max(batches / lanes, min(batches, 1.0))  # what is in one batch is not shared out
-
-    def _batch(self) -> int:
-        return min(self.recipe.batch_size, len(self.shapes))
-
-    def _trainer(self, device: torch.device) -> Trainer:
-        channels, rank = self.shapes[0][0], len(self.view.size)
-        size = {"width": self.width, "image_size": self.view.size}
-        model = build_network(self.network, rank, channels, self.task.num_classes, **size)  # type: ignore[arg-type]
-        return Trainer(model, self.task, self.recipe, device, rank)
-
-    def _batch_of(self, shape: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        inputs = torch.rand(self._batch(), self.shapes[0][0], *shape)
-        if self.task.kind == "segmentation":
-            return inputs, torch.randint(self.task.num_classes, (len(inputs), *shape))
-        if getattr(self.task, "multi_label", False):
-            return inputs, torch.randint(2, (len(inputs), self.task.num_classes)).float()
-        return inputs, torch.randint(self.task.num_classes, (len(inputs),))
-
-    def _training_step(self, device: torch.device) -> float:
-        trainer = self._trainer(device)
-        inputs, targets = self._batch_of(self.view.size)
-        return _time(lambda: trainer.step(inputs, targets))
-
-    def _noise_step(self, device: torch.device) -> float:
-        trainer = self._trainer(device)
-        frozen = frozen_copy(trainer.model).to(memory_format=trainer.memory_format)
-        shape = self.view.size if self.view.kind == "patch" else Counter(self.shapes).most_common(1)[0][0][1:]
-        inputs, targets = self._batch_of(shape)
-        inputs, targets = inputs.to(device).requires_grad_(True), targets.to(device)
-
-        def step() -> None:
-            loss = self.task.loss(trainer.forward(self.view.resize(inputs), frozen), targets)
-            torch.autograd.grad(loss, inputs)
-
-        return _time(step)
-
-
-def _time(step: Callable[[], Any], repeats: int = 3) -> float:
-    """Seconds of a step, the fastest of a few, after one that warms up."""
-    step()
-    best = math.inf
-    for _ in range(repeats):
-        start = time.perf_counter()
-        step()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - start)
-    return best

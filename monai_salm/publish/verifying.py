@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cached_property
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from monai_salm._files import same_bytes
-from monai_salm.formats.base import Array, FormatError
+from monai_salm.formats.base import FormatError
 from monai_salm.layouts import TRAIN, ArchiveLayout, Case, FolderLayout, Layout, LayoutError, open_layout
 from monai_salm.layouts.units import ImageUnit
-from monai_salm.methods.masks import mask_size
-from monai_salm.noise.digest import content_digest
-from monai_salm.noise.window import IntensityWindow
 from monai_salm.progress import Progress, ProgressCallback
 from monai_salm.publish.checks import PathLike, PublishError
+from monai_salm.publish.companions import Companions, companions
 from monai_salm.publish.folders import in_threads
 from monai_salm.publish.manifest import manifest_path, manifest_problems, read_manifest, signature_path
 from monai_salm.publish.records import copy_key, record_of, record_problems
+from monai_salm.publish.rules import Rules
+from monai_salm.publish.searching import find_bare
 from monai_salm.publish.signing import signature_problem
 from monai_salm.store import NoiseStore
 from monai_salm.store_records import kept
@@ -98,7 +99,7 @@ def verify(
         NoiseStoreError: if the store is damaged.
     """
     noises = store if isinstance(store, NoiseStore) else NoiseStore(store)
-    rules = _Rules(noises)
+    rules = Rules(noises)
     data, target = open_layout(source, layout), Path(output)
     if not target.exists():
         return VerifyReport(0, [f"{target} does not exist; check the path, or publish it first"])
@@ -112,7 +113,9 @@ def verify(
     splits = (TRAIN,) if unknown else splits
     record = record_of(noises, manifest_path(data, target))
     known = {} if record is None else record["failed"]
-    comparison = _Comparison(data, target, splits, rules, known, jobs, shard, progress or (lambda _: None))
+    published = frozenset(() if record is None else record["files"])
+    work = (jobs, shard, progress or (lambda _: None))
+    comparison = _Comparison(data, target, splits, rules, known, published, *work)
     checked, problems = comparison.run()
     if rules.is_stranger():
         strange = f"none of the {checked} images' noise is in {noises.path}: it is the store of another data set, or this is not"
@@ -134,8 +137,9 @@ class _Comparison:
     data: Layout
     target: Path
     splits: tuple[str, ...]
-    rules: _Rules
+    rules: Rules
     known: Mapping[str, str]
+    published: frozenset[str]
     jobs: int
     shard: tuple[int, int]
     report: ProgressCallback
@@ -154,16 +158,15 @@ class _Comparison:
         return {file for file in self.data.published_files(self.splits) if not (self.target / file).exists()}
 
     def _folder(self, data: FolderLayout) -> tuple[int, list[str]]:
-        units = data.units(self.splits)
-        images = {file for unit in units for file in unit.files}
-        everything: list[ImageUnit | str] = [*units, *(file for file in data.all_files() if file not in images)]
+        units, others = data.units(self.splits), self._others(data)
+        everything: list[ImageUnit | str] = [*units, *others]
         items = everything[self.shard[0] :: self.shard[1]]
-        replaced = dict(data.rewritten_files(self.splits))
+        replaced, absent = dict(data.rewritten_files(self.splits)), self._absent(data)
         problems: list[str] = []
 
         def compare(item: ImageUnit | str) -> list[str]:
             if isinstance(item, str):
-                return list(self._file_problems(item, replaced.get(item)))
+                return list(self._file_problems(item, replaced.get(item), item in absent))
             return [f"case {item.name!r}: {what}" for what in self._unit_problems(item)]
 
         for done, found in enumerate(in_threads(compare, items, self.jobs), start=1):
@@ -172,8 +175,26 @@ class _Comparison:
             self.report(Progress("verify", done, len(items), item if isinstance(item, str) else item.name))
         if self.shard[0] == 0:
             problems += self._additions(data)
+            bare = find_bare(data, self.splits, others, self.target, self.jobs)
+            problems += [f"{file}: {reason}" for file, reason in bare.items()]
         there = [item for item in items if isinstance(item, ImageUnit) and (self.target / item.published[0]).exists()]
         return len(there), problems
+
+    @cached_property
+    def _companions(self) -> Companions:
+        return companions(self.data, self.splits) if isinstance(self.data, FolderLayout) else Companions()
+
+    def _others(self, data: FolderLayout) -> list[str]:
+        """The files beside the protected images that the copy has, or should have."""
+        images = set(data.image_files(self.splits))
+        expected, known = set(self._companions.copied), set(data.every_file())
+        there = {file for file in known if (self.target / file).is_file()}
+        return sorted((expected | there | (known & self.published)) - images)
+
+    def _absent(self, data: FolderLayout) -> set[str]:
+        """Files that the copy lacks for a known reason."""
+        units = data.units(data.splits)
+        return {*self.known, *(file for unit in units if unit.name in self.known for file in unit.files)}
 
     def _unit_problems(self, unit: ImageUnit) -> Iterator[str]:
         missing = [file for file in unit.published if not (self.target / file).is_file()]
@@ -193,11 +214,11 @@ class _Comparison:
         except (FormatError, OverflowError, OSError) as error:
             yield str(error)
 
-    def _file_problems(self, file: str, content: bytes | None) -> Iterator[str]:
+    def _file_problems(self, file: str, content: bytes | None, absent: bool) -> Iterator[str]:
         copy = self.target / file
         try:
             if not copy.is_file():
-                if file not in self.known:
+                if not absent:
                     yield f"{file}: missing from the copy"
             elif content is not None:
                 if copy.read_bytes() != content:
@@ -212,13 +233,14 @@ class _Comparison:
     def _additions(self, data: FolderLayout) -> Iterator[str]:
         """What the copy has and the original has not."""
         own = {data.manifest, signature_path(Path(data.manifest)).as_posix()}
-        known = {*data.all_files(), *data.published_files(self.splits), *own} - set(data.renamed(self.splits))
-        folders = {*data.folders(), Path(data.manifest).parent.as_posix()}
+        gone = set(data.renamed(self.splits))
+        known, needed = {*data.every_file(), *data.published_files(self.splits), *own} - gone, set(self._companions.folders)
+        folders = {*needed, Path(data.manifest).parent.as_posix(), *_above(known)}
         for path in sorted(self.target.rglob("*")):
             file = path.relative_to(self.target).as_posix()
             if path.is_symlink() or file not in (folders if path.is_dir() else known):
                 yield f"{file}: not in the original data set"
-        for folder in sorted(set(data.folders()) - {"."}):
+        for folder in sorted(needed - {"."}):
             if not (self.target / folder).is_dir():
                 yield f"{folder}: missing from the copy"
 
@@ -251,56 +273,6 @@ class _Comparison:
             yield str(error)
 
 
-class _Rules:
-    """What must hold for every protected image, by the settings and the window that the store records."""
-
-    def __init__(self, store: NoiseStore) -> None:
-        settings = store.settings
-        self.store, self.epsilon, self.mask_share = store, settings.epsilon, settings.mask_share
-        self._known = self._unknown = False
-
-    def is_stranger(self) -> bool:
-        """Whether images were looked for in the store and none was there."""
-        return self._unknown and not self._known
-
-    def problems(self, before: Array, after: Array) -> Iterator[str]:
-        """What is wrong with one image, a line each."""
-        if before.dtype != after.dtype or before.shape != after.shape:
-            yield f"is {after.dtype.name} {after.shape}, the original {before.dtype.name} {before.shape}"
-            return
-        noise = self.store.get(content_digest(before), before.shape)
-        self._known, self._unknown = self._known or noise is not None, self._unknown or noise is None
-        if noise is None:
-            yield "the original is not in the store"
-        elif noise.apply(before).tobytes() != after.tobytes():
-            yield "is not the original plus its noise in the store"
-        elif noise.remove(after).tobytes() != before.tobytes():
-            yield "taking its noise off does not give back the original"
-        yield from self._noise_problems(before, after, None if noise is None else noise.window)
-
-    def _noise_problems(self, before: Array, after: Array, window: IntensityWindow | None) -> Iterator[str]:
-        """Measured on the two images alone, by the window that the store records."""
-        with np.errstate(invalid="ignore"):  # NaN stays NaN
-            original = before.astype(np.float64)
-            difference = np.nan_to_num(after.astype(np.float64) - original)
-        if not difference.any():
-            yield "is unprotected: it equals the original"
-        support = int(np.count_nonzero(difference))
-        if support > mask_size(before.size, self.mask_share):
-            yield f"noise on {support} elements, more than the mask's {mask_size(before.size, self.mask_share)}"
-        if window is None:
-            return
-        low, high = window.bounds(len(before), before.ndim - 1)
-        ends = np.abs([low, high]).max()
-        slack = float(np.spacing(after.dtype.type(ends))) if after.dtype.kind == "f" else 0.0
-        largest = np.abs(difference).max(axis=tuple(range(1, before.ndim)), keepdims=True)
-        budget = self.epsilon * (high - low)
-        for channel in np.flatnonzero(largest > budget * (1 + 1e-9) + slack):
-            share = largest.flat[channel] / (high - low).flat[channel]
-            yield f"noise of {share:.4g} of the window in channel {channel} exceeds epsilon {self.epsilon:.4g}"
-        # A float image holds the window's bounds as its type rounds them: float32(0.3) is more than 0.3, and inside.
-        if before.dtype.kind == "f":
-            low, high = (end.astype(before.dtype).astype(np.float64) for end in (low, high))
-        outside = (original < low) | (original > high)
-        if difference[outside].any():
-            yield f"noise outside the window ({window.low}, {window.high})"
+def _above(files: Iterable[str]) -> set[str]:
+    """The folders that some files lie in."""
+    return {parent.as_posix() for file in files for parent in PurePosixPath(file).parents}

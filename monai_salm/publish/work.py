@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,6 +17,7 @@ from monai_salm.layouts.units import ImageUnit
 from monai_salm.progress import Progress, ProgressCallback
 from monai_salm.publish.changes import Protection, Removal
 from monai_salm.publish.checks import PublishError, in_the_way
+from monai_salm.publish.companions import Companions
 from monai_salm.publish.folders import FolderCopy, LeftOutError
 from monai_salm.publish.manifest import file_path, manifest_path, signature_path
 from monai_salm.publish.staging import Staging
@@ -32,6 +34,8 @@ class PublishReport:
         manifest: the public manifest; None for a restored copy.
         warnings: what the owner should look at.
         failed: images and files that could not be taken over, by name, with the reason; they are not in the copy.
+        not_copied: files that no split lists and that are not known to be harmless, and folders (with a ``/`` at the end) that
+            programs left, with the reasons; they are not in the copy.
         complete: False while other shards have work to do; the copy has its name only when all are done.
     """
 
@@ -42,6 +46,7 @@ class PublishReport:
     warnings: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     complete: bool = True
+    not_copied: dict[str, str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -49,8 +54,8 @@ class PublishReport:
         return not self.failed
 
 
-#: What ends a copy: given the staging folder and what was left out, returns warnings.
-Finish: TypeAlias = Callable[[Staging, Mapping[str, str]], list[str]]
+#: What ends a copy: given the staging folder and what was left out, to which it may add, returns warnings.
+Finish: TypeAlias = Callable[[Staging, dict[str, str]], list[str]]
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ class Work:
         overwrite: an earlier copy may be replaced.
         report: called with the progress.
         absent: images that are not there, and need not be.
+        others: the files beside the images that are handled.
     """
 
     data: Layout
@@ -80,6 +86,7 @@ class Work:
     overwrite: bool
     report: ProgressCallback
     absent: frozenset[str] = frozenset()
+    others: Companions = field(default_factory=Companions)
 
     def names(self) -> list[str]:
         """The images that carry noise."""
@@ -102,7 +109,7 @@ class Work:
         self,
         identity: dict[str, Any],
         change: Protection | Removal,
-        replaced: Mapping[str, bytes | None],
+        replaced: Mapping[str, bytes],
         finish: Finish,
         warnings: list[str],
     ) -> PublishReport:
@@ -111,7 +118,7 @@ class Work:
         Args:
             identity: of the job.
             change: what happens to images.
-            replaced: files with other content in the copy; None leaves one out.
+            replaced: files with other content in the copy.
             finish: called when all files are there.
             warnings: for the report.
         """
@@ -137,10 +144,11 @@ class Work:
     def outcome(self, failed: Mapping[str, str], warnings: list[str], complete: bool) -> PublishReport:
         """The report of a call."""
         changed = [name for name in self.names() if name not in failed]
-        kept = set(self.data.all_files()) - set(self.data.image_files(self.splits)) - set(failed)
-        own = {self.data.manifest} if isinstance(self.data, FolderLayout) else set()
+        handled = set(self.data.image_files(self.splits)) if isinstance(self.data, FolderLayout) else set()
+        kept = set(self.others.copied) - handled - set(failed)
         place = manifest_path(self.data, self.target) if self.stage == "publish" and complete else None
-        return PublishReport(self.target, len(changed), len(kept - own), place, warnings, dict(failed), complete)
+        report = PublishReport(self.target, len(changed), len(kept), place, warnings, dict(failed), complete)
+        return replace(report, not_copied=dict(self.others.left_out))
 
     def _refuse_empty(self, failed: Mapping[str, str]) -> None:
         if isinstance(self.data, FolderLayout) and set(failed) >= set(self.names()):
@@ -152,7 +160,7 @@ class Work:
         data: FolderLayout,
         staging: Staging,
         change: Protection | Removal,
-        replaced: Mapping[str, bytes | None],
+        replaced: Mapping[str, bytes],
     ) -> dict[str, str] | None:
         def write(unit: ImageUnit) -> None:
             change.write(unit, data.root, staging.copy)
@@ -166,7 +174,7 @@ class Work:
 
         units = [unit for unit in data.units(self.handled) if unit.name not in self.absent]
         work = (self.stage, self.report, self.jobs, self.shard)
-        copy = FolderCopy(data, staging, units, write, names, finished, replaced, *work)
+        copy = FolderCopy(data, staging, units, write, names, finished, self.others, replaced, *work)
         copy.run()
         failed = copy.failures()
         if failed:
@@ -209,6 +217,6 @@ def _fingerprint(data: Layout) -> str:
     """Tells whether a data set is as it was when an interrupted call read it, by sizes and times of its files."""
     digest = hashlib.sha256(str(data.root.resolve()).encode("utf-8", "surrogatepass"))
     for file in data.all_files():
-        found = file_path(data, file).stat()
+        found = os.stat(file_path(data, file), follow_symlinks=file_path(data, file).exists())
         digest.update(f"\0{file}\0{found.st_size}\0{found.st_mtime_ns}".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

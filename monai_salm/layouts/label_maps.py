@@ -1,0 +1,167 @@
+"""Label maps: read from one file, or from one for each class, onto the grid of their image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from monai_salm.formats import format_of
+from monai_salm.formats.base import Array, FormatError
+from monai_salm.layouts.files import is_file
+
+# A label map and its image may lie this far apart, in voxels: programs round their headers.
+_APART = 0.5
+# So few values are no image; of more, neighbours must be alike.
+_FEW_VALUES, _MOST_VALUES = 8, 400
+
+
+@dataclass(frozen=True)
+class LabelParts:
+    """A label map in several files, each of zeros and something else.
+
+    Args:
+        parts: files relative to the data set's root, and the class that each is of; where they overlap, the last counts.
+    """
+
+    parts: tuple[tuple[str, int], ...]
+
+
+#: Where a label map stands: a file relative to the data set's root, or one for each class.
+LabelMap: TypeAlias = str | LabelParts
+
+
+def files_of(label: object) -> tuple[str, ...]:
+    """The files of a label map; none for any other label."""
+    if isinstance(label, LabelParts):
+        return tuple(file for file, _ in label.parts)
+    return (label,) if isinstance(label, str) else ()
+
+
+def read_label_map(root: Path, label: LabelMap, case: str) -> Array:
+    """Read a label map as it is stored: ``(1, *spatial)``, whole numbers.
+
+    Args:
+        root: folder of the data set.
+        label: where it stands.
+        case: name of its case, for messages.
+
+    Raises:
+        FormatError: if a file is missing or cannot be read, or if the parts differ in shape.
+        OSError: if a file cannot be opened.
+    """
+    if isinstance(label, str):
+        return _one_channel(_read(root / label, case))
+    whole: Array | None = None
+    for file, number in label.parts:
+        part = _one_channel(_read(root / file, case))
+        if whole is None:
+            whole = np.zeros(part.shape, np.uint8 if max(n for _, n in label.parts) < 256 else np.uint16)
+        if part.shape != whole.shape:
+            raise FormatError(f"case {case!r}: {root / file} has shape {part.shape[1:]}, others {whole.shape[1:]}")
+        whole[part != 0] = number
+    assert whole is not None
+    return whole
+
+
+def on_grid_of(label: Array, own: Array | None, image: Array | None, shape: Sequence[int], where: str) -> Array:
+    """A label map along the axes of its image.
+
+    Args:
+        label: ``(1, *spatial)``.
+        own: affine of the label map, from its indices to millimetres, ``(4, 4)``; None if it says nothing.
+        image: affine of the image.
+        shape: spatial shape of the image.
+        where: the label map and its image, for messages.
+
+    Raises:
+        FormatError: if it lies elsewhere than its image.
+    """
+    if own is None or image is None or label.ndim != len(shape) + 1 or _alike(own, image, label.shape[1:], shape):
+        return label
+    full = (*label.shape[1:], 1)[:3]
+    volume = label[0].reshape(full)
+    steps: Array = np.linalg.solve(
+        image.astype(float), own.astype(float)
+    )  # from indices of the label map to indices of the image
+    signs = np.rint(steps[:3, :3]).astype(int)
+    turns = np.abs(steps[:3, :3] - signs).max() < 0.01 and (np.abs(signs).sum(0) == 1).all()
+    if turns and (np.abs(signs).sum(1) == 1).all():
+        order = [int(np.flatnonzero(row)[0]) for row in signs]
+        turned: Array = np.flip(
+            volume.transpose(order), tuple(axis for axis in range(3) if signs[axis, order[axis]] < 0)
+        )
+        start = np.where(signs.sum(1) < 0, np.array([full[axis] for axis in order]) - 1, 0)
+        if turned.shape[: len(shape)] == tuple(shape) and np.abs(steps[:3, 3] - start).max() < _APART:
+            return np.ascontiguousarray(turned.reshape(shape))[None]
+    if np.allclose(own, np.eye(4)) or np.allclose(image, np.eye(4)):  # what programs write that know no geometry
+        return label
+    raise FormatError(
+        f"{where}: the affines differ by more than the order and direction of the axes, so the label map lies elsewhere than its "
+        "image; resample it onto the image's grid"
+    )
+
+
+def _alike(own: Array, image: Array, label_shape: Sequence[int], shape: Sequence[int]) -> bool:
+    """Whether no corner of two grids of one shape is far from the other's."""
+    if tuple(label_shape) != tuple(shape):
+        return False
+    ends = [(0, size - 1) for size in (*shape, 1)[:3]]
+    corners = np.stack([*(axis.ravel() for axis in np.meshgrid(*ends)), np.ones(8)])
+    return bool(np.abs(np.linalg.solve(image.astype(float), own.astype(float) @ corners) - corners).max() < _APART)
+
+
+def distinct(values: Array) -> Array:
+    """The different values of an array, sorted."""
+    if values.dtype.kind in "ui" and values.dtype.itemsize <= 2 and values.size:
+        low = int(values.min())
+        return np.flatnonzero(np.bincount(values.ravel().astype(np.int64) - low)) + low
+    return np.unique(values)
+
+
+def looks_like_label_map(image: Array) -> bool:
+    """Whether an image holds few whole values, as label maps do; one of a single value says nothing.
+
+    Args:
+        image: ``(channel, *spatial)``.
+    """
+    first = image[0]
+    values = distinct(first)
+    if (
+        len(values) < 2
+        or len(values) > _MOST_VALUES
+        or not np.isfinite(values).all()
+        or (values != np.rint(values)).any()
+    ):
+        return False
+    if len(values) <= _FEW_VALUES:
+        return True
+    inner, next_ = first[:-1], first[1:]
+    shown = inner != values[0]
+    return bool(shown.any() and (inner == next_)[shown].mean() > 0.6)
+
+
+def is_label_map(path: Path) -> bool:
+    """Whether a file holds what looks like a label map; False for one that cannot be read."""
+    try:
+        return looks_like_label_map(_one_channel(format_of(path).read(path)))
+    except (FormatError, OSError):
+        return False
+
+
+def _read(path: Path, case: str) -> Array:
+    if not is_file(path):
+        raise FormatError(f"case {case!r}: its label map is missing: {path}")
+    return format_of(path).read(path)
+
+
+def _one_channel(label: Array) -> Array:
+    """A grey label map that was saved in colours, and with transparency, has one channel again."""
+    if len(label) in (2, 3, 4) and label.ndim == 3:
+        colours = label[:-1] if len(label) in (2, 4) and label[-1].min() == label[-1].max() else label
+        if (colours == colours[:1]).all():
+            return colours[:1]
+    return label

@@ -1,0 +1,188 @@
+"""Folders of images and their label maps that nothing lists: told by their names, or by two patterns."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from monai_salm.formats.base import Array, FormatError
+from monai_salm.layouts.base import TRAIN, LayoutError
+from monai_salm.layouts.classes import split_named
+from monai_salm.layouts.files import is_file, walk
+from monai_salm.layouts.folder import FolderCase, FolderLayout
+from monai_salm.layouts.image_folder import ImageFolder, visible
+from monai_salm.layouts.images import has_image_name, is_dicom, is_image, some_files
+from monai_salm.layouts.label_maps import LabelMap, LabelParts, distinct, files_of, looks_like_label_map, read_label_map
+from monai_salm.layouts.patterns import ARROW, pair_by_patterns, suggested
+from monai_salm.layouts.roles import Key, Pairs, described, pair, role_of
+from monai_salm.layouts.split_tables import SplitTable
+from monai_salm.layouts.units import BrokenUnit, ChannelFiles
+
+_SAY = (
+    "Say which files are images and which are label maps with --image-glob and --label-glob, such as '{}' and '{}'; or list "
+    'both in a JSON: {{"training": [{{"image": ..., "label": ...}}, ...]}}'
+)
+
+# Cases whose label maps are looked into when the folder is opened.
+_LOOKED_AT = 3
+
+
+class MaskFolder(FolderLayout):
+    """Images with a label map each: a folder per patient, a mask beside each image, or folders ``images`` and ``masks``.
+
+    A label map is told by its name (``seg``, ``mask``, ``gt``, ``label``, ...) and bears the name of its image otherwise. Several
+    images of one name are the channels of one (``flair``, ``t1``); several label maps of an image are a class each
+    (``segmentations/liver``). Folders named for splits are splits; so is a column of a table with a line for each case.
+
+    Args:
+        root: the folder.
+        patterns: of images and of label maps; None lets the names tell.
+    """
+
+    name = "mask_folder"
+    description = "a folder of images and label maps of the same names, such as case_1/imaging and case_1/segmentation"
+
+    def __init__(self, root: Path, patterns: tuple[str, str] | None = None) -> None:
+        self.root, self.patterns = root, patterns
+        if not root.is_dir():
+            raise LayoutError(f"{root} is no folder; a mask folder is {self.description}")
+        files = [file for file, _ in visible(walk(root)) if is_image(root / file)]
+        pairs = pair(files) if patterns is None else pair_by_patterns(files, *patterns)
+        if patterns is None and not is_file(root / self.manifest):  # a copy may have left images out
+            self._require_sure(pairs)
+        elif patterns is not None and not pairs.maps:
+            raise LayoutError(
+                f"{root}: the wildcards of {patterns[0]!r} and {patterns[1]!r} stand for the same nowhere"
+            )
+        labels, names = _labels(pairs)
+        self._require_binary(labels)
+        table = SplitTable.find(root, [files[0] for files in pairs.images.values()])
+        cases = self._find_cases(pairs, labels, table)
+        listing = () if table is None else (table.path.name,)
+        classes = ("background", *names) if names else ()
+        super().__init__(root, cases, listing, len(classes) or None, classes, masks=pairs.alone)
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        if not path.is_dir() or ImageFolder.recognises(path):
+            return False
+        pairs = pair(file for file, _ in visible(some_files(path, every=True)) if has_image_name(file))
+        files = [file for found in pairs.images.values() for file in found]
+        return bool(pairs.maps) and not any(is_dicom(path / file) for file in files)
+
+    @classmethod
+    def why_not(cls, path: Path) -> str | None:
+        files = [file for file, _ in visible(some_files(path)) if has_image_name(file)] if path.is_dir() else []
+        pairs = pair(files)
+        if not pairs.alone or not pairs.images:
+            return None
+        return f"no image bears the name of {described(pairs.alone)}, which seem to be label maps. {_how_to_say(pairs)}"
+
+    @classmethod
+    def open(cls, path: Path) -> MaskFolder:
+        return cls(path)
+
+    @property
+    def called(self) -> str:
+        return self.name if self.patterns is None else f" {ARROW} ".join(self.patterns)
+
+    def reopen(self, root: Path) -> MaskFolder:
+        return type(self)(root, self.patterns)
+
+    def _require_sure(self, pairs: Pairs) -> None:
+        """Names alone must not decide what noise is made against where most of them fit nothing."""
+        if not pairs.maps:
+            raise LayoutError(
+                f"{self.root} has no image with a label map of its name; a mask folder is {self.description}"
+            )
+        training = [key for key, files in pairs.images.items() if _split_of(files[0]) in (None, TRAIN)]
+        bare = [pairs.images[key][0] for key in training if key not in pairs.maps]
+        if len(bare) > len(training) / 2 or len(pairs.alone) > len(pairs.map_files):
+            what = f"{len(training)} images and {len(pairs.map_files) + len(pairs.alone)} label maps by their names"
+            odd = f"no label map fits {described(bare)}" if bare else f"no image fits {described(pairs.alone)}"
+            raise LayoutError(f"{self.root} seems to hold {what}, but {odd}. {_how_to_say(pairs)}")
+        self._require_label_maps(pairs)
+
+    def _require_label_maps(self, pairs: Pairs) -> None:
+        """What is named for a label map must look like one."""
+        for file in pairs.map_files[:_LOOKED_AT]:
+            label = self._try_to_read(file)
+            if label is not None and label.min() < label.max() and not looks_like_label_map(label):
+                raise LayoutError(
+                    f"{self.root}: {file} is named for a label map, but holds {len(distinct(label))} values as images do (JPEG "
+                    f"gives label maps such values, too). {_how_to_say(pairs)}"
+                )
+
+    def _try_to_read(self, file: str) -> Array | None:
+        try:
+            return read_label_map(self.root, file, file)
+        except (FormatError, OSError):
+            return None  # its case is listed when it is read
+
+    def _require_binary(self, labels: Mapping[Key, LabelMap]) -> None:
+        """Several label maps of an image must hold one class each; one of several classes is another map of the same."""
+        several = [files_of(label) for label in labels.values() if len(files_of(label)) > 1]
+        for file in (file for parts in several[:_LOOKED_AT] for file in parts):
+            found = self._try_to_read(file)
+            values = () if found is None else tuple(distinct(found))
+            if len(values) > 2:
+                raise LayoutError(
+                    f"{self.root} has several label maps of one image ({described(several[0])}), and {file} holds {len(values)} "
+                    "values: which one noise is to be made against is not known. Name it with --image-glob and --label-glob"
+                )
+
+    def _find_cases(
+        self, pairs: Pairs, labels: Mapping[Key, LabelMap], table: SplitTable | None
+    ) -> dict[str, list[FolderCase]]:
+        cases: dict[str, list[FolderCase]] = {TRAIN: [], "val": [], "test": []}
+        splits = {key: _split_of(files[0]) or TRAIN for key, files in pairs.images.items()}
+        if TRAIN not in splits.values():
+            splits = dict.fromkeys(splits, TRAIN)
+        channels = Counter(_channels(files) for files in pairs.images.values()).most_common(1)[0][0]
+        for key, files in pairs.images.items():
+            split = splits[key] if table is None else table.split_of(files[0])
+            case = FolderCase(ChannelFiles(files[0], files), labels.get(key))
+            reason = "" if len(files) == len(channels) else f"it has {len(files)} channels, others have {len(channels)}"
+            if case.label is None and split == TRAIN:
+                reason = (
+                    "no label map has its name, and noise is made against label maps; add one, or take the image out"
+                )
+            if reason:
+                case = replace(case, unit=BrokenUnit(files[0], files, reason))
+            cases[split].append(case)
+        return cases
+
+
+def _labels(pairs: Pairs) -> tuple[dict[Key, LabelMap], tuple[str, ...]]:
+    """The label map of each image, and the names of the classes where each has a file of its own."""
+    names = sorted({name for found in pairs.maps.values() for name, _ in found if name and not name.isdecimal()})
+    number = {name: index + 1 for index, name in enumerate(names)}
+    several = any(len(found) > 1 for found in pairs.maps.values())
+    labels: dict[Key, LabelMap] = {}
+    for key, found in pairs.maps.items():
+        parts = tuple((file, number.get(name, 1)) for name, file in found)
+        labels[key] = LabelParts(parts) if several or names else parts[0][0]
+    return labels, tuple(names)
+
+
+def _how_to_say(pairs: Pairs) -> str:
+    """What a user can do, with patterns that may fit."""
+    image = suggested([files[0] for files in pairs.images.values()][:3])
+    label = suggested([*pairs.map_files, *pairs.alone][:3])
+    folders = image.split("/")[:-1]
+    if "*" in "".join(folders) and len(folders) == label.count("/"):
+        label = "/".join([*folders, label.split("/")[-1]])
+    return _SAY.format(image, label)
+
+
+def _split_of(file: str) -> str | None:
+    """The split that the folders of a file name: ``imagesTr``, ``train/masks``, ``Training_Input``."""
+    words = (word for part in role_of(file).key[:-1] for word in part)
+    folders = (word for folder in PurePosixPath(file).parts[:-1] for word in (folder,))
+    return next((split for word in (*folders, *words) if (split := split_named(word)) is not None), None)
+
+
+def _channels(files: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    return tuple(role_of(file).words for file in files)

@@ -1,0 +1,231 @@
+"""Which files of a folder are images and which are their label maps, told by their names."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TypeAlias
+
+from monai_salm.layouts.images import any_stem
+
+#: What names of an image and of its label map have in common: the words of each part of the path.
+Key: TypeAlias = tuple[tuple[str, ...], ...]
+
+_MASK_WORDS = {
+    "seg",
+    "segm",
+    "segs",
+    "segmentation",
+    "segmentations",
+    "mask",
+    "masks",
+    "msk",
+    "gt",
+    "ground",
+    "truth",
+    "manual",
+}
+_MASK_WORDS |= {
+    "label",
+    "labels",
+    "labelmap",
+    "labelmaps",
+    "annotation",
+    "annotations",
+    "annot",
+    "roi",
+    "rois",
+    "groundtruth",
+}
+_IMAGE_WORDS = {
+    "image",
+    "images",
+    "imaging",
+    "img",
+    "imgs",
+    "volume",
+    "volumes",
+    "vol",
+    "scan",
+    "scans",
+    "orig",
+    "original",
+}
+_IMAGE_WORDS |= {"input", "inputs", "picture", "pictures", "raw"}
+# Words in file names that tell the channels of one image apart.
+_CHANNEL_WORDS = {
+    "flair",
+    "t1",
+    "t1ce",
+    "t1c",
+    "t1n",
+    "t1gd",
+    "t1w",
+    "t2",
+    "t2w",
+    "t2f",
+    "pd",
+    "pdw",
+    "adc",
+    "dwi",
+    "swi",
+    "asl",
+}
+_CHANNEL_WORDS |= {"ct", "cta", "cbct", "mr", "mri", "pet", "pt", "suv", "cbf", "cbv", "tmax", "mtt", "spect"}
+_NUMBERED = re.compile(r"([a-z]+)(\d+)")
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a file's name says.
+
+    Args:
+        is_mask: whether it is named for a label map.
+        key: the rest of the name, which an image and its label map share.
+        words: the words that say what the file is, as in ``("t1",)``.
+    """
+
+    is_mask: bool
+    key: Key
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Images and label maps that belong together.
+
+    Args:
+        images: the files of each image, one for each channel.
+        maps: of each image with any, the name and the file of each label map; the name is empty where there is one alone.
+        alone: label maps that fit no image.
+    """
+
+    images: dict[Key, tuple[str, ...]]
+    maps: dict[Key, tuple[tuple[str, str], ...]]
+    alone: tuple[str, ...]
+
+    @property
+    def map_files(self) -> tuple[str, ...]:
+        """All label maps that have an image."""
+        return tuple(file for found in self.maps.values() for _, file in found)
+
+
+def role_of(file: str) -> Role:
+    """Take the name of a file apart.
+
+    Args:
+        file: relative to the data set's root.
+    """
+    *folders, name = (*PurePosixPath(file).parts[:-1], any_stem(file))
+    parts = [_words(part) for part in (*folders, name)]
+    # The part of the path next to the file that says anything decides.
+    said = next((part for part in reversed(parts) if set(part) & (_MASK_WORDS | _IMAGE_WORDS)), [])
+    own = [word for word in parts[-1] if word in _MASK_WORDS | _IMAGE_WORDS | _CHANNEL_WORDS]
+    rest = [[word for word in part if word not in _MASK_WORDS | _IMAGE_WORDS] for part in parts]
+    rest[-1] = [word for word in rest[-1] if word not in _CHANNEL_WORDS]
+    above = parts[-2] if folders else []
+    if above and parts[-1][: len(above)] == above:  # files that begin with the name of their folder
+        rest[-1] = rest[-1][len([word for word in above if word in rest[-1]]) :]
+    return Role(bool(set(said) & _MASK_WORDS), tuple(tuple(part) for part in rest if part), tuple(own))
+
+
+def pair(files: Iterable[str]) -> Pairs:
+    """Find the label maps of images by their names.
+
+    A label map bears the name of its image, less the words that say what each is: ``case_1/imaging.nii.gz`` and
+    ``case_1/segmentation.nii.gz``, ``a.png`` and ``a_mask.png``, ``images/a.png`` and ``masks/a.png``. What else stands in its
+    name is the name of its class: ``case_1/ct.nii.gz`` and ``case_1/segmentations/liver.nii.gz``.
+
+    Args:
+        files: images of any kind, relative to the data set's root.
+    """
+    roles = {file: role_of(file) for file in sorted(files)}
+    images: dict[Key, list[str]] = {}
+    for file, role in roles.items():
+        if not role.is_mask:
+            images.setdefault(role.key, []).append(file)
+    masks = {file: role.key for file, role in roles.items() if role.is_mask}
+    keys = {file: _image_of(key, images) for file, key in masks.items()}
+    if not any(key is not None for key in keys.values()):
+        keys = _by_last_part(masks, images)
+    maps: dict[Key, list[tuple[str, str]]] = {}
+    for file, found in keys.items():
+        if found is not None:
+            maps.setdefault(found, []).append((_rest(masks[file], found), file))
+    sure = _sure_names(maps)
+    alone = [file for file, found in keys.items() if found is None]
+    for image, found_maps in maps.items():
+        alone += [file for name, file in found_maps if not sure(name, file, found_maps)]
+        maps[image] = [(name, file) for name, file in found_maps if sure(name, file, found_maps)]
+    maps = {image: found_maps for image, found_maps in maps.items() if found_maps}
+    return Pairs({k: tuple(v) for k, v in images.items()}, {k: tuple(v) for k, v in maps.items()}, tuple(alone))
+
+
+def _sure_names(maps: dict[Key, list[tuple[str, str]]]) -> Callable[[str, str, list[tuple[str, str]]], bool]:
+    """Whether a label map with words of its own is one of a class of its image: others have them, or it is a second mask."""
+    counts = Counter(name for found in maps.values() for name in {name for name, _ in found})
+
+    def sure(name: str, file: str, found: list[tuple[str, str]]) -> bool:
+        if not name or counts[name] >= max(2, len(maps) / 2) or len(maps) == 1:
+            return True
+        second = name.isdecimal() and _words(any_stem(file))[-2] in _MASK_WORDS
+        return second and any(not other for other, _ in found)
+
+    return sure
+
+
+def _words(part: str) -> list[str]:
+    """``"imagesTr"`` -> images, tr; ``"img0001"`` -> img, 0001; ``"benign (1)"`` -> benign, 1."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", part)
+    words = []
+    for word in re.split(r"[\W_]+", spaced.casefold()):
+        numbered = _NUMBERED.fullmatch(word)
+        if numbered and numbered[1] in _MASK_WORDS | _IMAGE_WORDS:
+            words += [numbered[1], numbered[2]]
+        elif word:
+            words.append(word)
+    return words
+
+
+def _image_of(key: Key, images: Iterable[Key]) -> Key | None:
+    """The image that a label map is of: the same words, or as many of the first as possible."""
+    known = images if isinstance(images, dict) else set(images)
+    if key in known:
+        return key
+    for parts in range(len(key), 0, -1):
+        for words in range(len(key[parts - 1]), 0, -1):
+            shorter = (*key[: parts - 1], key[parts - 1][:words])
+            if shorter in known:
+                return shorter
+    return None
+
+
+def _by_last_part(masks: dict[str, Key], images: dict[Key, list[str]]) -> dict[str, Key | None]:
+    """Images and label maps by the last part of the path alone, where each name stands once: folders of any names."""
+    of: dict[tuple[str, ...], list[Key]] = {}
+    for key in images:
+        of.setdefault(key[-1] if key else (), []).append(key)
+    ends = [key[-1] if key else () for key in masks.values()]
+    found = {}
+    for file, key in masks.items():
+        end = key[-1] if key else ()
+        fits = of.get(end, [])
+        found[file] = fits[0] if end and len(fits) == 1 and ends.count(end) == 1 else None
+    return found
+
+
+def _rest(key: Key, image: Key) -> str:
+    """What stands in the name of a label map beside that of its image."""
+    words = [word for part in key for word in part]
+    return (
+        "_".join(words[len([word for part in image for word in part]) :]) if key[: len(image) - 1] == image[:-1] else ""
+    )
+
+
+def described(files: Sequence[str], shown: int = 2) -> str:
+    """A few files of many, for messages."""
+    more = f" and {len(files) - shown} more" if len(files) > shown else ""
+    return ", ".join(files[:shown]) + more

@@ -1,0 +1,178 @@
+"""Files beside the images: which of them are known to be harmless and are copied, and why the others are not."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from monai_salm.formats import find_format
+from monai_salm.formats.base import Array, FormatError
+from monai_salm.layouts import FolderLayout
+from monai_salm.layouts.files import dead_link
+from monai_salm.layouts.images import STARTS, is_image
+
+_TEXTS = (
+    ".txt", ".md", ".rst", ".csv", ".tsv", ".tab", ".json", ".jsonl", ".ndjson", ".yaml", ".yml", ".xml", ".toml", ".ini", ".cfg",
+    ".cff", ".bib", ".bval", ".bvec", ".dat", ".lst", ".sha256", ".md5", ".license",
+)  # fmt: skip
+_TEXT_NAMES = (
+    "readme", "license", "licence", "changes", "changelog", "copying", "authors", "citation", "notice", "contributors",
+    ".bidsignore", ".gitattributes", ".gitignore", ".gitmodules", "md5sums", "sha256sums", "version",
+)  # fmt: skip
+# Tables of office and statistics programs. Pictures may be set into them.
+_PACKED_TABLES, _BINARY_TABLES = (".xlsx", ".xlsm", ".ods"), (".xls", ".sav", ".dta", ".sas7bdat", ".xpt")
+_ARCHIVES = (
+    ".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".lzma", ".z", ".iso", ".dmg", ".cab", ".tbz", ".txz",
+)  # fmt: skip
+_PICTURES = re.compile(b"|".join(map(re.escape, STARTS)))
+# The same, and gzip, as they begin in base64, and as much of it as no name or number is.
+_EMBEDDED = re.compile(rb"(?:iVBORw0KGgo|/9j/|R0lGOD|SUkqA|TU0AK|H4sI|UklGR|XAEAA)[A-Za-z0-9+/]{200}")
+_MASK_WORDS = re.compile(
+    r"(?i)(?:^|[^a-z])(?:d?seg|segmentations?|masks?|labels?(?:tr|ts|va)?|gt|groundtruth|ground_truth|annotations?|parc\w*|atlas)(?:$|[^a-z])"
+)
+# A label map has few numbers, or more, as those of brain regions, in areas of one number each.
+_FEW_LABELS, _MOST_LABELS = 64, 512
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Companions:
+    """The files of a data set beside the images that are protected.
+
+    Args:
+        copied: files that a copy takes over byte for byte, relative to the root.
+        left_out: files, and folders with a ``/`` at the end, that it does not take over, with the reasons.
+        folders: folders of the data set that a copy has.
+    """
+
+    copied: tuple[str, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
+    folders: tuple[str, ...] = ()
+
+
+def companions(data: FolderLayout, splits: Sequence[str], copy: Sequence[str] = ()) -> Companions:
+    """Sort the files beside the images that are protected.
+
+    Args:
+        data: the original data set.
+        splits: whose images are protected.
+        copy: patterns of paths or names, as at a shell; what fits one is copied all the same.
+    """
+    images, unlisted = set(data.image_files(splits)), set(data.unlisted())
+    copied, left_out = [], dict(data.leftovers())
+    for file in data.all_files():
+        if file in images:
+            continue
+        reason = None if file not in unlisted or _fits(file, copy) else _why(data.root, file)
+        if reason is None:
+            copied.append(file)
+        else:
+            left_out[file] = reason
+    if copy:
+        inside = [file for file in set(data.every_file()) - set(data.all_files()) if _fits(file, copy)]
+        copied += inside
+        left_out = {name: why for name, why in left_out.items() if name not in inside}
+    return Companions(tuple(sorted(copied)), left_out, _folders(data, {*copied, *images}))
+
+
+def everything(data: FolderLayout, without: Iterable[str]) -> Companions:
+    """All files under a folder, programs' leftovers among them, as ``restore`` takes them over.
+
+    Args:
+        data: the data set.
+        without: files that are not.
+    """
+    files = tuple(sorted(set(data.every_file()) - set(without)))
+    return Companions(files, {}, _folders(data, set(files)))
+
+
+def _folders(data: FolderLayout, files: set[str]) -> tuple[str, ...]:
+    """The folders of some files, and those that are empty: a folder of files that are all left out must not become a class."""
+    needed = {parent.as_posix() for file in files for parent in PurePosixPath(file).parents}
+    filled = {parent.as_posix() for file in data.all_files() for parent in PurePosixPath(file).parents}
+    return tuple(sorted(needed | (set(data.folders()) - filled)))
+
+
+def _fits(file: str, patterns: Sequence[str]) -> bool:
+    path = PurePosixPath(file)
+    names = [path.as_posix(), path.name, *(parent.as_posix() for parent in path.parents)]
+    return any(fnmatchcase(name, pattern.rstrip("/")) for name in names for pattern in patterns)
+
+
+def _why(root: Path, file: str) -> str | None:
+    """Why a file that no split lists is not copied; None for one that is known to be harmless."""
+    path, name = root / file, PurePosixPath(file).name.lower()
+    if (dead := dead_link(path)) is not None:
+        return dead
+    try:
+        if is_image(path):
+            return None if _is_label_map(path, file) else "an image that no split lists"
+        if name.endswith(_PACKED_TABLES):
+            return _why_packed_table(path)
+        if name.endswith(_BINARY_TABLES):
+            return "a table with pictures in it" if _holds(path, _PICTURES) else None
+        if name.endswith(_ARCHIVES):
+            return "an archive, which may hold the originals"
+        if name.endswith(_TEXTS) or name.partition(".")[0] in _TEXT_NAMES or name in _TEXT_NAMES:
+            return _why_text(path)
+    except OSError as error:
+        return str(error)
+    return "not known to be harmless"
+
+
+def _why_text(path: Path) -> str | None:
+    with open(path, "rb") as file:
+        start = file.read(4096)
+    if b"\0" in start and start[:2] not in (b"\xff\xfe", b"\xfe\xff"):
+        return "no text, in spite of its name"
+    return "a text with a picture in it (base64)" if _holds(path, _EMBEDDED) else None
+
+
+def _why_packed_table(path: Path) -> str | None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.namelist()
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError):
+        return "no table, in spite of its name"
+    pictures = [part for part in parts if "/media/" in part or part.startswith(("Pictures/", "Object"))]
+    return f"a table with pictures in it ({pictures[0]})" if pictures else None
+
+
+def _holds(path: Path, pattern: re.Pattern[bytes]) -> bool:
+    """Whether a pattern of at most 300 bytes occurs in a file."""
+    tail = b""
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            if pattern.search(tail + chunk):
+                return True
+            tail = chunk[-300:]
+    return False
+
+
+def _is_label_map(path: Path, file: str) -> bool:
+    """Whether a file that no split lists is a label map, by the words of its path and by its numbers."""
+    format_ = find_format(path)
+    if format_ is None or not _MASK_WORDS.search(file):
+        return False
+    try:
+        return _few_whole_numbers(format_.read(path))
+    except FormatError:
+        return False
+
+
+def _few_whole_numbers(image: Array) -> bool:
+    """Whether an image is a label map: whole numbers, and few of them, or more in areas of one number each."""
+    if image.dtype.kind == "f" and not (np.isfinite(image).all() and np.array_equal(np.rint(image), image)):
+        return False
+    count = len(np.unique(image))
+    if count <= _FEW_LABELS:
+        return True
+    labelled = image[..., 1:] != 0
+    areas = (image[..., 1:] == image[..., :-1])[labelled]
+    return count <= _MOST_LABELS and bool(areas.size) and float(areas.mean()) >= 0.5
