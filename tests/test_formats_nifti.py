@@ -127,3 +127,11 @@ def test_the_header_says_what_the_numbers_mean(
     assert (units.slope, units.intercept) == (scaling if scaling == (2.0, -1024.0) else (1.0, 0.0))
     assert units.spacing == pytest.approx((0.906, 1.105, 2.5), abs=0.001)
     assert NIFTI.units(save_nifti(tmp_path, shape=(5, 4))).spacing == (), "a picture has no thickness"
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("mm", 1), ("meter", 1000), ("micron", 0.001), ("unknown", 1)])
+def test_the_size_of_a_voxel_is_told_in_millimetres(tmp_path: Path, unit: str, factor: float) -> None:
+    image = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.diag([2.0, 3, 4, 1]))
+    image.header.set_xyzt_units(unit)
+    nibabel.save(image, tmp_path / "i.nii")
+    assert NIFTI.units(tmp_path / "i.nii").spacing == pytest.approx((2 * factor, 3 * factor, 4 * factor))

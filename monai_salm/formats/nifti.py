@@ -16,6 +16,8 @@ from monai_salm.formats.gzipped import pack
 from monai_salm.formats.in_place import InPlace, Opened, read_bounded, read_start
 from monai_salm.noise.units import Units
 
+# Units of length that a header may name, in millimetres.
+_MILLIMETRES = {"meter": 1000.0, "micron": 0.001}
 _HEADER = 540
 # Size of the header -> class, where its magic stands, the magic of one file, and of a pair.
 _VERSIONS: dict[int, tuple[Any, slice, bytes, bytes]] = {
@@ -75,15 +77,18 @@ class Nifti(InPlace):
     def units(self, path: Path) -> Units:
         header = self._header(path)
         slope, intercept = _scaling(header)
-        zooms = tuple(float(size) for size in header.get_zooms()[:3])
+        millimetres = _MILLIMETRES.get(header.get_xyzt_units()[0], 1.0) if "xyzt_units" in header else 1.0
+        zooms = tuple(float(size) * millimetres for size in header.get_zooms()[:3])
         known = len(zooms) == 3 and all(math.isfinite(size) and size > 0 for size in zooms)
         return Units(slope=slope or 1.0, intercept=intercept, spacing=zooms if known else ())
 
     def affine(self, path: Path) -> Array | None:
-        image: Any = nibabel.load(path)  # reads no voxels
-        header, found = image.header, np.asarray(image.affine)
+        header = self._header(path)
+        if "sform_code" not in header:  # Analyze
+            return None
+        found: Array = np.asarray(header.get_best_affine(), float)
         known = header["sform_code"] > 0 or header["qform_code"] > 0
-        return found if known and np.isfinite(found).all() and abs(np.linalg.det(found)) > 1e-12 else None
+        return found if known and np.isfinite(found).all() and abs(float(np.linalg.det(found.astype(float)))) > 1e-12 else None
 
     def _header(self, path: Path) -> Any:
         return _header(read_start(path, _HEADER), path, pair=False)

@@ -155,4 +155,3 @@ def _is_end_of(file: str, folders: tuple[str, ...]) -> bool:
 def _plain(name: str) -> str:
     """A name without the suffix of an image, in one case and one Unicode form."""
     return _ANY_SUFFIX.sub("", unicodedata.normalize("NFC", name).casefold())
-

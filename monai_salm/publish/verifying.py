@@ -234,7 +234,10 @@ class _Comparison:
         """What the copy has and the original has not."""
         own = {data.manifest, signature_path(Path(data.manifest)).as_posix()}
         gone = set(data.renamed(self.splits))
-        known, needed = {*data.every_file(), *data.published_files(self.splits), *own} - gone, set(self._companions.folders)
+        known, needed = (
+            {*data.every_file(), *data.published_files(self.splits), *own} - gone,
+            set(self._companions.folders),
+        )
         folders = {*needed, Path(data.manifest).parent.as_posix(), *_above(known)}
         for path in sorted(self.target.rglob("*")):
             file = path.relative_to(self.target).as_posix()
