@@ -83,7 +83,7 @@ def carriers(image: np.ndarray, budget: Budget) -> np.ndarray:
 
 
 def free_of_border(channel: np.ndarray) -> np.ndarray:
-    """Elements that are no constant border: the smallest or else the largest value, if it takes a quarter of the border."""
+    """Elements that are no constant border: the smallest or else the largest value, on a quarter of the border at least."""
     with np.errstate(over="ignore"):
         known = np.abs(channel.astype(np.float64)) >= 1e30
     faces = [
@@ -93,7 +93,8 @@ def free_of_border(channel: np.ndarray) -> np.ndarray:
     rest = channel[~known]
     for value in (rest.min(), rest.max()) if border.size else ():
         if np.mean(border == value) >= 0.25 and 0.02 <= np.mean(rest == value) < 1:
-            return channel != value
+            two = len(np.unique(rest)) == 2  # neither is padding then
+            return np.ones(channel.shape, bool) if two else channel != value
     return np.ones(channel.shape, bool)
 
 

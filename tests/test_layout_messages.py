@@ -64,7 +64,7 @@ def one_class(root: Path) -> None:
 
 def unread_format(root: Path) -> None:
     for number in range(3):
-        save_text(root / "a" / f"{number}.svs", "x")
+        save_text(root / "a" / f"{number}.xyz", "x")
 
 
 def patients_with_maps(root: Path) -> None:
@@ -91,7 +91,7 @@ def either_level(root: Path) -> None:
         (nnunet_without_its_keys, ['dataset.json has no "training" list with cases; its keys are labels']),
         (bids_without_description, ["bids: .*no dataset_description.json; add one"]),
         (one_class, [r"image_folder: .*one folder alone \(all\)"]),
-        (unread_format, [r"no image in a format that is read .*3 with \.svs"]),
+        (unread_format, [r"no image in a format that is read .*3 with \.xyz"]),
         (
             patients_with_maps,
             [
