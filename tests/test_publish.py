@@ -240,7 +240,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         "test/i0.nii.gz: differs",
     ),
     "missing image": (lambda out: (out / "training/i0.nii.gz").unlink(), "training/i0.nii.gz: missing"),
-    "broken image": (lambda out: (out / "training/i0.nii.gz").write_bytes(b"x"), "damaged gzip"),
+    "broken image": (lambda out: (out / "training/i0.nii.gz").write_bytes(b"x"), "not a NIfTI file"),
     "swapped": (
         lambda out: shutil.copy(out / "training/i1.nii.gz", out / "training/i0.nii.gz"),
         "i0.nii.gz': is not the original",

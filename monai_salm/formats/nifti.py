@@ -88,7 +88,11 @@ class Nifti(InPlace):
             return None
         found: Array = np.asarray(header.get_best_affine(), float)
         known = header["sform_code"] > 0 or header["qform_code"] > 0
-        return found if known and np.isfinite(found).all() and abs(float(np.linalg.det(found.astype(float)))) > 1e-12 else None
+        return (
+            found
+            if known and np.isfinite(found).all() and abs(float(np.linalg.det(found.astype(float)))) > 1e-12
+            else None
+        )
 
     def _header(self, path: Path) -> Any:
         return _header(read_start(path, _HEADER), path, pair=False)

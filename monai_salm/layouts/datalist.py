@@ -15,6 +15,7 @@ from monai_salm.layouts.files import confine, from_root, is_file
 from monai_salm.layouts.folder import FolderCase, FolderLayout, channel_files
 from monai_salm.layouts.images import has_image_name, stem
 from monai_salm.layouts.reading import read_json
+from monai_salm.layouts.renaming import renamed_json
 from monai_salm.layouts.units import BrokenUnit, ChannelFiles, ImageUnit
 
 #: Split -> the keys under which datalists have it.
@@ -86,10 +87,12 @@ class Datalist(FolderLayout):
         return type(self)(listing)
 
     def rewritten_files(self, splits: Sequence[str] = (TRAIN,)) -> Mapping[str, bytes]:
-        """The list with relative paths, if its own lead into the original's folder."""
-        if not self._absolute:
-            return {}
-        return {self.json.name: (json.dumps(self.content, indent=4, ensure_ascii=False) + "\n").encode()}
+        """Texts that name renamed images, and the list with relative paths, if its own lead into the original's folder."""
+        texts = dict(super().rewritten_files(splits))
+        if self._absolute:
+            content = (json.dumps(self.content, indent=4, ensure_ascii=False) + "\n").encode()
+            texts[self.json.name] = renamed_json(content, self.renamed(splits))
+        return texts
 
     def _text_classes(self) -> _TextClasses:
         """Class names that stand as labels where no label is a file or is named as one."""

@@ -105,6 +105,11 @@ def renamed_texts(root: Path, files: Iterable[str], renamed: Mapping[str, str]) 
     return result
 
 
+def renamed_json(content: bytes, renamed: Mapping[str, str]) -> bytes:
+    """JSON with the new names of renamed images, relative to the root; all else keeps its bytes."""
+    return _renamed(content, True, _Endings(renamed)) if renamed else content
+
+
 def _renamed(content: bytes, is_json: bool, index: _Endings) -> bytes:
     encoding = "utf-16-le" if content[:2] == b"\xff\xfe" else "utf-16-be" if content[:2] == b"\xfe\xff" else "utf-8"
     errors = "surrogateescape" if encoding == "utf-8" else "surrogatepass"

@@ -82,7 +82,7 @@ def padding_of(image: Array, units: Units) -> Array | None:
     """
     found = np.zeros(image.shape, bool)
     if image.dtype.kind == "f":
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):  # 1e30 is infinite for float16
             found |= ~(np.abs(image) < _NOTHING)
     if units.padding is not None:
         found |= (image >= units.padding[0]) & (image <= units.padding[1])
