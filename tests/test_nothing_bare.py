@@ -200,7 +200,8 @@ def test_label_maps_that_no_split_lists_are_copied_and_images_are_not(tmp_path: 
     pairs = [{"image": f"{name}/{name}0.png", "label": number} for number, name in enumerate(("bad", "ok"))]
     save_json(root / "dataset.json", {"training": pairs})
     save_nifti(root / "labelsTs/a.nii.gz", random_image(0, (6, 5, 4), "uint8", 3))
-    save_nifti(root / "labelsTs/areas.nii.gz", np.repeat(random_image(0, (40, 5, 2), "int16", 400), 8, axis=-1))
+    areas = np.kron(random_image(0, (8, 5, 4), "int16", 400), np.ones((5, 4, 4), np.int16))
+    save_nifti(root / "labelsTs/areas.nii.gz", areas)
     save_nifti(root / "labelsTs/b.nii.gz", random_image(1, (16, 15, 14), "int16", 3000))
     save_nifti(root / "other/c.nii.gz", random_image(2, (6, 5, 4), "uint8", 3))
     data = detect(root)

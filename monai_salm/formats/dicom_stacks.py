@@ -27,30 +27,9 @@ _APART = [
 ]  # fmt: skip
 _TAGS = [*_CLASS, *_KIND, *_PLACE, *_APART]
 # Images of one view each, whatever their series is: X-rays, mammograms, ultrasound, angiograms, photographs, captures.
-PROJECTIONS = frozenset(
-    (
-        "CR",
-        "DX",
-        "MG",
-        "IO",
-        "PX",
-        "XA",
-        "RF",
-        "US",
-        "SC",
-        "RG",
-        "DG",
-        "ES",
-        "XC",
-        "GM",
-        "SM",
-        "OP",
-        "DF",
-        "DS",
-        "TG",
-        "EC",
-    )
-)
+PROJECTIONS = frozenset((
+    "CR", "DX", "MG", "IO", "PX", "XA", "RF", "US", "SC", "RG", "DG", "ES", "XC", "GM", "SM", "OP", "DF", "DS", "TG", "EC",
+))  # fmt: skip
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _PROJECTION_CLASSES = (
     "1", "1.1", "1.1.1", "1.2", "1.2.1", "1.3", "1.3.1", "3", "3.1", "6", "6.1", "7", "7.1", "7.2", "7.3", "7.4", "12.1", "12.1.1",

@@ -144,10 +144,16 @@ def looks_like_label_map(image: Array) -> bool:
     return bool(shown.any() and (inner == next_)[shown].mean() > 0.6)
 
 
-def is_label_map(path: Path) -> bool:
-    """Whether a file holds what looks like a label map; False for one that cannot be read."""
+def is_label_map(path: Path, empty: bool = False) -> bool:
+    """Whether a file holds what looks like a label map; False for one that cannot be read.
+
+    Args:
+        path: the file.
+        empty: whether a single value counts as one.
+    """
     try:
-        return looks_like_label_map(_one_channel(format_of(path).read(path)))
+        label = _one_channel(format_of(path).read(path))
+        return looks_like_label_map(label) or (empty and label.min() == label.max())
     except (FormatError, OSError):
         return False
 

@@ -179,9 +179,10 @@ def _how_to_say(pairs: Pairs) -> str:
 
 def _split_of(file: str) -> str | None:
     """The split that the folders of a file name: ``imagesTr``, ``train/masks``, ``Training_Input``."""
-    words = (word for part in role_of(file).key[:-1] for word in part)
-    folders = (word for folder in PurePosixPath(file).parts[:-1] for word in (folder,))
-    return next((split for word in (*folders, *words) if (split := split_named(word)) is not None), None)
+    words = [word for part in role_of(file).key[:-1] for word in part]
+    return next(
+        (split for word in (*PurePosixPath(file).parts[:-1], *words) if (split := split_named(word)) is not None), None
+    )
 
 
 def _channels(files: Sequence[str]) -> tuple[tuple[str, ...], ...]:

@@ -17,21 +17,10 @@ _CLASS_WORDS = re.compile(
 _SITE = re.compile(
     r"(site|hospital|cent(er|re)|clinic|institut\w*|scanner|vendor|cohort|batch|fold|part|source|dataset|data|set|lab)[\W_]*\w{0,3}"
 )
-_FINDINGS = {
-    "benign",
-    "malignant",
-    "normal",
-    "abnormal",
-    "healthy",
-    "control",
-    "positive",
-    "negative",
-    "pos",
-    "neg",
-    "yes",
-    "no",
-}
-_FINDINGS |= {"tumor", "tumour", "cancer", "sick", "ill", "disease", "ok", "bad", "good", "ad", "cn", "mci", "covid"}
+_FINDINGS = frozenset((
+    "benign", "malignant", "normal", "abnormal", "healthy", "control", "positive", "negative", "pos", "neg", "yes", "no",
+    "tumor", "tumour", "cancer", "sick", "ill", "disease", "ok", "bad", "good", "ad", "cn", "mci", "covid",
+))  # fmt: skip
 # Fewer folders may be classes whose names happen to hold numbers.
 _MANY = 10
 _FEW_ROLES = 12

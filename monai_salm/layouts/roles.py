@@ -14,67 +14,20 @@ from monai_salm.layouts.images import any_stem
 #: What names of an image and of its label map have in common: the words of each part of the path.
 Key: TypeAlias = tuple[tuple[str, ...], ...]
 
-_MASK_WORDS = {
-    "seg",
-    "segm",
-    "segs",
-    "segmentation",
-    "segmentations",
-    "mask",
-    "masks",
-    "msk",
-    "gt",
-    "ground",
-    "truth",
-    "manual",
-}
-_MASK_WORDS |= {
-    "label",
-    "labels",
-    "labelmap",
-    "labelmaps",
-    "annotation",
-    "annotations",
-    "annot",
-    "roi",
-    "rois",
-    "groundtruth",
-}
-_IMAGE_WORDS = {
-    "image",
-    "images",
-    "imaging",
-    "img",
-    "imgs",
-    "volume",
-    "volumes",
-    "vol",
-    "scan",
-    "scans",
-    "orig",
-    "original",
-}
-_IMAGE_WORDS |= {"input", "inputs", "picture", "pictures", "raw"}
+_MASK_WORDS = frozenset((
+    "seg", "segm", "segs", "dseg", "aseg", "segmentation", "segmentations", "mask", "masks", "msk", "gt", "ground", "truth",
+    "groundtruth", "manual", "label", "labels", "labelmap", "labelmaps", "annotation", "annotations", "annot", "roi", "rois",
+    "parc", "aparc", "parcellation", "atlas",
+))  # fmt: skip
+_IMAGE_WORDS = frozenset((
+    "image", "images", "imaging", "img", "imgs", "volume", "volumes", "vol", "scan", "scans", "orig", "original", "input",
+    "inputs", "picture", "pictures", "raw",
+))  # fmt: skip
 # Words in file names that tell the channels of one image apart.
-_CHANNEL_WORDS = {
-    "flair",
-    "t1",
-    "t1ce",
-    "t1c",
-    "t1n",
-    "t1gd",
-    "t1w",
-    "t2",
-    "t2w",
-    "t2f",
-    "pd",
-    "pdw",
-    "adc",
-    "dwi",
-    "swi",
-    "asl",
-}
-_CHANNEL_WORDS |= {"ct", "cta", "cbct", "mr", "mri", "pet", "pt", "suv", "cbf", "cbv", "tmax", "mtt", "spect"}
+_CHANNEL_WORDS = frozenset((
+    "flair", "t1", "t1ce", "t1c", "t1n", "t1gd", "t1w", "t2", "t2w", "t2f", "pd", "pdw", "adc", "dwi", "swi", "asl", "ct",
+    "cta", "cbct", "mr", "mri", "pet", "pt", "suv", "cbf", "cbv", "tmax", "mtt", "spect",
+))  # fmt: skip
 _NUMBERED = re.compile(r"([a-z]+)(\d+)")
 
 
@@ -130,6 +83,12 @@ def role_of(file: str) -> Role:
     if above and parts[-1][: len(above)] == above:  # files that begin with the name of their folder
         rest[-1] = rest[-1][len([word for word in above if word in rest[-1]]) :]
     return Role(bool(set(said) & _MASK_WORDS), tuple(tuple(part) for part in rest if part), tuple(own))
+
+
+def names_a_mask(file: str) -> bool:
+    """Whether the name of a file, or of a folder that it is in, has a word for label maps."""
+    parts = (*PurePosixPath(file).parts[:-1], any_stem(file))
+    return any(set(_words(part)) & _MASK_WORDS for part in parts)
 
 
 def pair(files: Iterable[str]) -> Pairs:

@@ -9,13 +9,11 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
-from monai_salm.formats import find_format
-from monai_salm.formats.base import Array, FormatError
 from monai_salm.layouts import FolderLayout
 from monai_salm.layouts.files import dead_link
 from monai_salm.layouts.images import STARTS, is_image
+from monai_salm.layouts.label_maps import is_label_map
+from monai_salm.layouts.roles import names_a_mask
 
 _TEXTS = (
     ".txt", ".md", ".rst", ".csv", ".tsv", ".tab", ".json", ".jsonl", ".ndjson", ".yaml", ".yml", ".xml", ".toml", ".ini", ".cfg",
@@ -33,11 +31,6 @@ _ARCHIVES = (
 _PICTURES = re.compile(b"|".join(map(re.escape, STARTS)))
 # The same, and gzip, as they begin in base64, and as much of it as no name or number is.
 _EMBEDDED = re.compile(rb"(?:iVBORw0KGgo|/9j/|R0lGOD|SUkqA|TU0AK|H4sI|UklGR|XAEAA)[A-Za-z0-9+/]{200}")
-_MASK_WORDS = re.compile(
-    r"(?i)(?:^|[^a-z])(?:d?seg|segmentations?|masks?|labels?(?:tr|ts|va)?|gt|groundtruth|ground_truth|annotations?|parc\w*|atlas)(?:$|[^a-z])"
-)
-# A label map has few numbers, or more, as those of brain regions, in areas of one number each.
-_FEW_LABELS, _MOST_LABELS = 64, 512
 _CHUNK = 1 << 22
 
 
@@ -156,23 +149,5 @@ def _holds(path: Path, pattern: re.Pattern[bytes]) -> bool:
 
 
 def _is_label_map(path: Path, file: str) -> bool:
-    """Whether a file that no split lists is a label map, by the words of its path and by its numbers."""
-    format_ = find_format(path)
-    if format_ is None or not _MASK_WORDS.search(file):
-        return False
-    try:
-        return _few_whole_numbers(format_.read(path))
-    except FormatError:
-        return False
-
-
-def _few_whole_numbers(image: Array) -> bool:
-    """Whether an image is a label map: whole numbers, and few of them, or more in areas of one number each."""
-    if image.dtype.kind == "f" and not (np.isfinite(image).all() and np.array_equal(np.rint(image), image)):
-        return False
-    count = len(np.unique(image))
-    if count <= _FEW_LABELS:
-        return True
-    labelled = image[..., 1:] != 0
-    areas = (image[..., 1:] == image[..., :-1])[labelled]
-    return count <= _MOST_LABELS and bool(areas.size) and float(areas.mean()) >= 0.5
+    """Whether a file that no split lists is a label map, by its name and by its numbers; an empty one has a single number."""
+    return names_a_mask(file) and is_label_map(path, empty=True)
