@@ -102,8 +102,8 @@ def _unread(place: Path) -> str:
 
 def _require_no_other_table(place: Path, layout: type[Layout]) -> None:
     """Refuse classes by folders where a table says something of the images that was not understood."""
-    why = CsvLabels.why_not(place) if layout is ImageFolder else None
-    if why is not None and not why.endswith("save it as CSV"):
+    why = CsvLabels.table_misfit(place) if layout is ImageFolder else None
+    if why is not None:
         raise LayoutError(
             f"{why}. The table is not understood, and labels may stand there: correct it or take it out of the folder. If the "
             "folders of images are the classes, say layout='image_folder' (--layout image_folder)"

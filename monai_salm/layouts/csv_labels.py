@@ -90,14 +90,16 @@ class CsvLabels(FolderLayout):
 
     @classmethod
     def why_not(cls, path: Path) -> str | None:
+        sheets = [name for name in _names(path) if name.lower().endswith(_SHEETS) and not name.startswith((".", "~"))]
+        sheet = f"{sheets[0]} may be a table of labels, but is not read; save it as CSV" if sheets else None
+        return cls.table_misfit(path) or sheet
+
+    @classmethod
+    def table_misfit(cls, path: Path) -> str | None:
+        """Why a table seems to tell labels of images and does not fit them; None if there is none such."""
         folder = path if path.is_dir() else path.parent
-        names = sorted(os.listdir(folder)) if path.is_dir() else [path.name]
-        tables = [folder / name for name in names if name.lower().endswith(_SUFFIXES) and not name.startswith(".")]
-        reasons = [reason for table in tables if (reason := _misfit(table)) is not None]
-        sheets = [name for name in names if name.lower().endswith(_SHEETS) and not name.startswith((".", "~"))]
-        if sheets and not reasons:
-            return f"{sheets[0]} may be a table of labels, but is not read; save it as CSV"
-        return reasons[0] if reasons else None
+        tables = (folder / name for name in _names(path) if name.lower().endswith(_SUFFIXES) and name[0] != ".")
+        return next((reason for table in tables if (reason := _misfit(table)) is not None), None)
 
     @classmethod
     def open(cls, path: Path) -> CsvLabels:
@@ -202,6 +204,11 @@ def _fits(path: Path) -> bool:
     except (LayoutError, OSError):
         return False
     return image is not None and not is_dicom(path.parent / image)
+
+
+def _names(path: Path) -> list[str]:
+    """The files in a folder, or the name of a file."""
+    return sorted(os.listdir(path)) if path.is_dir() else [path.name]
 
 
 def _first_image(table: Table) -> str | None:

@@ -149,7 +149,7 @@ def why_no_classes(root: Path, places: Mapping[str, _Place]) -> str | None:
         return None
     return (
         f"{reason}. Noise is made against labels: list each image with its class in a CSV (columns image and label)"
-        f"{_maps(root, folders)}."
+        f"{_maps(root, folders)}. "
         "If each folder is a class, say --layout image_folder"
     )
 
