@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -139,3 +140,17 @@ def test_an_original_that_is_put_back_into_the_copy_is_noticed(tmp_path: Path) -
     there_and_back(root)
     (tmp_path / "out/ok/0.jpg").write_bytes((root / "ok/0.jpg").read_bytes())
     assert any("ok/0.jpg" in text for text in verify(root, tmp_path / "out", tmp_path / "noise.db").problems)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_a_text_that_is_a_dead_link_does_not_stop_the_others(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for name in ("a", "b"):
+        for number in range(2):
+            save_jpeg(root / name / f"{number}.jpg", number + 5 * (name == "b"))
+    os.symlink("gone.json", root / "info.json")
+    data = detect(root)
+    assert isinstance(data, FolderLayout)
+    store = precompute(data.dataset(), tmp_path / "noise.db", method=RandomNoise(), task=data.task(), device="cpu")
+    report = publish(root, tmp_path / "out", store)
+    assert (report.images, set(report.not_copied)) == (4, {"info.json"})

@@ -97,7 +97,7 @@ def renamed_texts(root: Path, files: Iterable[str], renamed: Mapping[str, str]) 
     result = {}
     for file in files:
         path = root / file
-        if file.lower().endswith(TEXTS) and path.stat().st_size <= _MAX_TEXT:
+        if file.lower().endswith(TEXTS) and path.is_file() and path.stat().st_size <= _MAX_TEXT:
             content = path.read_bytes()
             new = _renamed(content, file.lower().endswith((".json", ".jsonl")), index)
             if new != content:
