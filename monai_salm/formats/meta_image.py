@@ -11,8 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from monai_salm.formats.base import FormatError
-from monai_salm.formats.gzipped import MAX_RATIO, gunzip
-from monai_salm.formats.in_place import InPlace, Opened, plain_name, read_bounded, read_start, stored_view
+from monai_salm.formats.in_place import (
+    InPlace,
+    Opened,
+    place_of,
+    plain_name,
+    read_bounded,
+    read_start,
+    stored_view,
+    unpack_voxels,
+)
 from monai_salm.noise.units import Units
 
 _MAX_HEADER = 1 << 16
@@ -74,17 +82,11 @@ class MetaImage(InPlace):
 
     def open(self, path: Path) -> Opened:
         header = _header(read_start(path, _MAX_HEADER), path)
-        place = path.parent / header.data if header.data else path
-        if not place.is_file():
-            raise FormatError(f"{path}: its voxels are in {header.data}, which is missing; put it beside the header")
+        place = place_of(path, header.data)
         begin = 0 if header.data else len(header.text)
         if header.packed:
             raw = place.read_bytes()[begin:]
-            if header.size > MAX_RATIO * len(raw):
-                raise FormatError(
-                    f"{path}: the header declares {header.size} bytes of voxels, more than the file can hold"
-                )
-            content = bytearray(header.with_size(0)[: begin or 0] + gunzip(raw, header.size, path))
+            content = bytearray(header.with_size(0)[:begin] + unpack_voxels(raw, header.size, path))
             begin = len(content) - header.size
         else:
             content, _ = read_bounded(place, lambda _: begin + header.size, begin or 2, plain=begin + header.size)

@@ -10,8 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from monai_salm.formats.base import FormatError
-from monai_salm.formats.gzipped import MAX_RATIO, gunzip, pack
-from monai_salm.formats.in_place import InPlace, Opened, plain_name, read_bounded, read_start, stored_view
+from monai_salm.formats.gzipped import pack
+from monai_salm.formats.in_place import (
+    InPlace,
+    Opened,
+    place_of,
+    plain_name,
+    read_bounded,
+    read_start,
+    stored_view,
+    unpack_voxels,
+)
 from monai_salm.noise.units import Units
 
 _MAX_HEADER = 1 << 20
@@ -67,17 +76,11 @@ class Nrrd(InPlace):
 
     def open(self, path: Path) -> Opened:
         header = _header(read_start(path, _MAX_HEADER), path)
-        place = path.parent / header.data if header.data else path
-        if not place.is_file():
-            raise FormatError(f"{path}: its voxels are in {header.data}, which is missing; put it beside the header")
+        place = place_of(path, header.data)
         begin = 0 if header.data else header.end
         if header.gzipped:
             packed = place.read_bytes()
-            if header.size > MAX_RATIO * len(packed):
-                raise FormatError(
-                    f"{path}: the header declares {header.size} bytes of voxels, more than the file can hold"
-                )
-            content = bytearray(packed[:begin] + gunzip(packed[begin:], header.size, path))
+            content = bytearray(packed[:begin] + unpack_voxels(packed[begin:], header.size, path))
         else:
             content, _ = read_bounded(place, lambda _: begin + header.size, begin or 2, plain=begin + header.size)
         image = stored_view(content, begin, header.sizes, header.dtype, header.channels)
