@@ -16,6 +16,7 @@ from monai_salm.noise.noise import Noise, NoiseStoreError
 from monai_salm.noise.units import Array
 from monai_salm.noise.window import AutomaticWindow, FixedWindow, IntensityWindow
 from monai_salm.store import NoiseStore
+from monai_salm.store_scales import scales_of
 
 # Each of up to 48 orientations of an image is hashed; for larger ones that would take minutes.
 _MAX_ORIENTED = 2**22
@@ -218,8 +219,8 @@ def usual_window(store: NoiseStore) -> IntensityWindow | None:
     rule = store.window
     if isinstance(rule, IntensityWindow):
         return rule if isinstance(rule.low, float) else None
-    if isinstance(rule, FixedWindow):
-        return IntensityWindow(rule.low, rule.high)
+    if isinstance(rule, FixedWindow):  # in real units
+        return None if len(scales_of(store)) else IntensityWindow(rule.low, rule.high)
     pictures = isinstance(rule, AutomaticWindow) and store.dtypes() == ["uint8"] and len(store.shapes(1)[0]) == 3
     return IntensityWindow(0, 255) if pictures else None
 

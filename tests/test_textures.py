@@ -336,10 +336,12 @@ def test_an_image_may_have_a_place_of_its_own_in_the_period() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"period": 1.5}, "period must be at least 2 elements of the training resolution, got 1.5"),
+        ({"period": 1.5}, "period must be finite and at least 2 elements of the training resolution, got 1.5"),
+        ({"period": float("inf")}, "period must be finite and at least 2 elements of the training resolution, got inf"),
+        ({"shifts": 1.5}, "shifts must be a whole number, at least 1, got 1.5"),
         ({"train_side": 0}, "train_side must be at least 1, got 0"),
         ({"train_spacing": 0.0}, "train_spacing must be above 0, got 0.0"),
-        ({"shifts": 0}, "shifts must be at least 1, got 0"),
+        ({"shifts": 0}, "shifts must be a whole number, at least 1, got 0"),
         ({"surrogate_steps": 0}, "surrogate_steps must be at least 1, got 0"),
     ],
 )

@@ -220,3 +220,11 @@ def test_a_rule_comes_back_from_its_plain_values(rule: WindowRule) -> None:
 def test_what_describes_no_rule_is_refused(spec: dict[str, object]) -> None:
     with pytest.raises((KeyError, TypeError, ValueError)):
         rule_from_spec(spec)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_window_for_two_channels_fits_no_other_number(count: int) -> None:
+    window = IntensityWindow((0, 0), (1, 20))
+    assert window.width == 20
+    with pytest.raises(ValueError, match=rf"has 2 channels, the image has {count}: give one window for each"):
+        window.channels(count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -61,10 +62,11 @@ class ClassTexture(Perturbation):
     name: ClassVar[str] = "class_texture"
 
     def __post_init__(self) -> None:
-        require(self.period >= 2, "period", "at least 2 elements of the training resolution", self.period)
+        fits = 2 <= self.period < math.inf
+        require(fits, "period", "finite and at least 2 elements of the training resolution", self.period)
         require(self.train_side >= 1, "train_side", "at least 1", self.train_side)
         require(self.train_spacing > 0, "train_spacing", "above 0", self.train_spacing)
-        require(self.shifts >= 1, "shifts", "at least 1", self.shifts)
+        require(isinstance(self.shifts, int) and self.shifts >= 1, "shifts", "a whole number, at least 1", self.shifts)
         require(self.surrogate_steps >= 1, "surrogate_steps", "at least 1", self.surrogate_steps)
 
 

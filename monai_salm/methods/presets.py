@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from monai_salm.methods.ar import AR
-from monai_salm.methods.base import Method
+from monai_salm.methods.base import Method, require
 from monai_salm.methods.em import EM
 from monai_salm.methods.lsp import LSP
 from monai_salm.methods.masks import MASKS
@@ -38,6 +38,7 @@ def recommended(task: Task, spatial_dims: int, image_size: Sequence[int] = (), e
         image_size: spatial size of the smallest image; empty if it is not known.
         epsilon: budget as a fraction of each image's window.
     """
+    require(spatial_dims in (2, 3), "spatial_dims", "2 or 3", spatial_dims)
     if task.kind == "segmentation":
         # A network answers voxel by voxel at the resolution of the files: only the finest texture fits into a thin structure, and
         # labels without it teach the anatomy.

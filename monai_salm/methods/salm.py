@@ -160,9 +160,8 @@ class MaskedTexture(BilevelMethod):
         found = self._codes(image, label, budget, digest, job)
         if not label.ndim or np.any(budget.effective_codes(image, np.broadcast_to(found, image.shape))):
             return found
-        return self._codes(
-            image, np.zeros_like(label), budget, digest, job
-        )  # all that is labelled lies outside the window
+        # All that is labelled lies outside the window: the image is protected as one without labels.
+        return self._codes(image, np.zeros_like(label), budget, digest, job)
 
     def _codes(self, image: Array, label: Array, budget: Budget, digest: bytes, job: Job) -> Array:
         signs = _signs(label, image.shape[1:], budget, digest, job, self.texture)

@@ -43,7 +43,7 @@ class Budget:
             low, high = np.maximum(low, info.min), np.minimum(high, info.max)
             if self.units.limits is not None:  # 12 bits in a file of 16
                 low, high = np.maximum(low, self.units.limits[0]), np.minimum(high, self.units.limits[1])
-        else:  # a bound between two float32 values must mean the same here as where float32 images are compared with it
+        else:  # a bound between two values of the type must mean the same here as where images are compared with it
             low, high = (ends.astype(grid.dtype).astype(np.float64) for ends in (low, high))
         largest = grid.limits(rank)
         with np.errstate(invalid="ignore", over="ignore"):

@@ -52,7 +52,7 @@ class IntensityWindow:
     @property
     def width(self) -> float:
         """``high - low`` of the widest channel, in stored units."""
-        return max(high - low for low, high in self.channels(1))
+        return max(high - low for low, high in zip(_numbers(self.low), _numbers(self.high), strict=True))
 
     def channels(self, count: int) -> list[tuple[float, float]]:
         """The bounds of each channel.
@@ -66,8 +66,8 @@ class IntensityWindow:
         lows, highs = _numbers(self.low), _numbers(self.high)
         if len(lows) == 1:
             return [(lows[0], highs[0])] * max(1, count)
-        if count not in (1, len(lows)):
-            raise ValueError(f"the window has {len(lows)} channels, the image has {count}")
+        if count != len(lows):
+            raise ValueError(f"the window has {len(lows)} channels, the image has {count}: give one window for each")
         return list(zip(lows, highs, strict=True))
 
     def bounds(self, count: int, rank: int) -> tuple[Array, Array]:
