@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Set
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import zstandard
 
@@ -16,33 +14,14 @@ from monai_salm._files import atomic_file
 from monai_salm.formats.base import Array, FormatError, ImageFormat, require_like, unpacked
 from monai_salm.formats.dicom_elements import Encoding, tag_name, walk
 from monai_salm.formats.dicom_file import DicomFile, load, packed, renamed_uid
-from monai_salm.formats.dicom_pixels import PALETTE
 from monai_salm.formats.dicom_start import begins_as_dicom, data_start, read_dataset
+from monai_salm.formats.dicom_units import PLACES, UNITS, affine_of, units_of
 from monai_salm.noise.units import Units
 
 _NOBODY: frozenset[str] = frozenset()
 _LEVEL = 9
 # What a keepsake begins with that is the whole file.
 _WHOLE = b"whole\n"
-
-# What files of many frames say of all frames, and of each; within these, of values and of sizes.
-_FRAMES = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
-_MACROS = ("PixelValueTransformationSequence", "PixelMeasuresSequence")
-_UNITS = (
-    "Modality",
-    "RescaleSlope",
-    "RescaleIntercept",
-    "PixelPaddingValue",
-    "PixelPaddingRangeLimit",
-    "PixelSpacing",
-    "SpacingBetweenSlices",
-    "SliceThickness",
-    "BitsAllocated",
-    "BitsStored",
-    *_FRAMES,
-    "PhotometricInterpretation",
-    "PixelRepresentation",  # without it pydicom takes negative padding for a large number
-)
 
 
 class Dicom(ImageFormat):
@@ -86,17 +65,10 @@ class Dicom(ImageFormat):
         return float(header.RescaleSlope), unit
 
     def units(self, path: Path) -> Units:
-        header = read_dataset(path, _UNITS)
-        if header.get("PhotometricInterpretation") == PALETTE:  # the rest is of the places in the palette
-            return Units(spacing=_spacing(header), modality=str(header.get("Modality") or ""))
-        return Units(
-            slope=_number(header, "RescaleSlope") or 1.0,
-            intercept=_number(header, "RescaleIntercept") or 0.0,
-            spacing=_spacing(header),
-            padding=_padding(header),
-            modality=str(header.get("Modality") or ""),
-            limits=_limits(header),
-        )
+        return units_of(read_dataset(path, UNITS))
+
+    def affine(self, path: Path) -> Array | None:
+        return affine_of(read_dataset(path, PLACES))
 
     def frame(self, path: Path) -> bytes:
         file = load(path)
@@ -128,49 +100,6 @@ class Dicom(ImageFormat):
         file = replace(file, layout=replace(file.layout, extended=extended))
         with atomic_file(target) as written:
             written.write(packed(kept[:before] + _cells(file, image, protected) + kept[before:], syntax))
-
-
-def _padding(header: Any) -> tuple[float, float] | None:
-    """The range of stored numbers that show nothing (PS3.3 C.7.5.1.1.2); None if the file names none."""
-    value, limit = _number(header, "PixelPaddingValue"), _number(header, "PixelPaddingRangeLimit")
-    if value is None:
-        return None
-    return (value, value) if limit is None else (min(value, limit), max(value, limit))
-
-
-def _number(header: Any, name: str) -> float | None:
-    """The value of an element; None if it is missing, empty or no number."""
-    try:
-        value = float(_element(header, name))
-    except (TypeError, ValueError):
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _element(header: Any, name: str) -> Any:
-    """An element of the header; where it has none, what it says of all frames, or else of the first."""
-    groups = [group for frames in _FRAMES for group in list(header.get(frames) or ())[:1]]
-    macros = [part for group in groups for macro in _MACROS for part in list(group.get(macro) or ())[:1]]
-    return next((part.get(name) for part in (header, *macros) if name in part), None)
-
-
-def _limits(header: Any) -> tuple[float, float] | None:
-    """Least and largest number of the stored bits, where they are fewer than the allocated; else None."""
-    stored, allocated = (int(_number(header, f"Bits{name}") or 0) for name in ("Stored", "Allocated"))
-    if not 0 < stored < allocated:
-        return None
-    lowest = -(2 ** (stored - 1)) if _number(header, "PixelRepresentation") else 0
-    return float(lowest), float(lowest + 2**stored - 1)
-
-
-def _spacing(header: Any) -> tuple[float, ...]:
-    """Millimetres between rows, columns and slices; empty if the file does not say."""
-    plane = _element(header, "PixelSpacing")
-    between = _number(header, "SpacingBetweenSlices") or _number(header, "SliceThickness")
-    if plane is None or len(plane) != 2:
-        return ()
-    found = [float(plane[0]), float(plane[1]), *([between] if between else [])]
-    return tuple(found) if min(found) > 0 else ()
 
 
 def write_dicom(source: Path, target: Path, image: Array, protected_uids: Set[str] = _NOBODY) -> None:

@@ -156,7 +156,9 @@ def parse_layout(values: Values, order: str) -> PixelLayout:
         shift=_number(values, HIGH_BIT, order) + 1 - _number(values, STORED, order),
     )
     if layout.allocated == 1:
-        raise ValueError("its pixels have 1 bit, as masks have, and cannot carry noise; store whole bytes")
+        raise ValueError(
+            "its pixels have 1 bit, as segmentations have: they carry no noise, and are no label maps here; save labels as NIfTI"
+        )
     if (
         layout.allocated not in (8, 16, 32)
         or not 2 <= layout.stored <= layout.allocated
