@@ -32,6 +32,7 @@ from monai_salm.formats.dicom_elements import (
 )
 from monai_salm.formats.dicom_pixels import PHOTOMETRIC, PixelLayout, parse_layout, text
 from monai_salm.formats.dicom_start import data_start, has_representations
+from monai_salm.formats.optional import require
 
 SOP_INSTANCE, REFERENCED, ICON = 0x00080018, 0x00081155, 0x00880200
 IMAGE_TYPE, DERIVATION = 0x00080008, 0x00082111
@@ -40,6 +41,7 @@ _MEDIA_INSTANCE = 0x00020003
 _FLOATS = (0x7FE00008, 0x7FE00009)
 _SIGNATURES = 0xFFFAFFFA
 _MAX_TEXT = 1024
+_STORAGE = 0x00080016
 
 
 def renamed_uid(uid: str) -> str:
@@ -210,9 +212,15 @@ def _check_elements(content: bytes, elements: tuple[Element, ...]) -> None:
     if any(tag in _FLOATS for tag in tags):
         raise ValueError("its pixels are floats; store integers with a rescale slope")
     if PIXELS not in tags:
-        raise ValueError("it holds no image (no Pixel Data)")
+        raise ValueError(f"it holds no image (no Pixel Data){_storage(text(value_of(content, elements, _STORAGE)))}")
     if _SIGNATURES in tags:
         raise ValueError("it is digitally signed, and noise would break the signature; remove the signature first")
+
+
+def _storage(uid: str) -> str:
+    """The storage class in words, to go on with; empty for one that is not known."""
+    name = str(require("pydicom.uid", "dicom", "DICOM").UID(uid).name)
+    return f": {name}" if uid and name != uid else ""
 
 
 def _image_type(value: bytes | None) -> bytes:
