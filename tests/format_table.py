@@ -286,7 +286,7 @@ def _tiff() -> Iterator[Row]:
     yield Row(
         "tiff", "RGB, tiles", "uint8", lambda f: save_tiff(f, shape=(33, 20, 3), photometric="rgb", tile=(16, 16))
     )
-    for dtype in ("uint32", "int32", "float64"):
+    for dtype in ("uint32", "int32", "uint64", "int64", "float64"):
         yield Row("tiff", "grey", dtype, lambda f, d=dtype: save_tiff(f, d))
     for compression in ("lzw", "zlib", "packbits", "jpeg"):
         yield Row(
@@ -306,6 +306,35 @@ def _tiff() -> Iterator[Row]:
         lambda f: save_tiff(f, "uint16", tile=(16, 16), compression="zlib", predictor=True),
         kept=True,
     )
+    for name, options in {
+        "RGB with alpha": {},
+        "RGB with alpha, plane by plane": {"shape": (4, 33, 20), "planarconfig": "separate"},
+        "RGB with alpha, tiles": {"tile": (16, 16)},
+    }.items():
+        whole = {"shape": (33, 20, 4), "photometric": "rgb", "extrasamples": ["unassalpha"], **options}
+        yield Row("tiff", name, "uint8", lambda f, o=whole: save_tiff(f, **o))
+    grey = {"shape": (33, 20, 2), "photometric": "minisblack", "extrasamples": ["unassalpha"], "planarconfig": "contig"}
+    yield Row("tiff", "grey with alpha", "uint16", lambda f: save_tiff(f, "uint16", **grey))
+    alpha = {"shape": (33, 20, 4), "photometric": "rgb", "extrasamples": ["unassalpha"], "compression": "lzw"}
+    yield Row("tiff", "RGB with alpha, LZW", "uint8", lambda f: save_tiff(f, **alpha), kept=True)
+    yield Row("tiff", "RGB pages", "uint8", lambda f: save_tiff(f, shape=(2, 33, 20, 3), photometric="rgb"))
+    for dtype, scale in (("uint8", 257), ("uint16", 250)):
+        table = np.arange(256, dtype="uint16") * np.uint16(scale) * np.ones((3, 1), "uint16")
+        options = {"photometric": "palette", "colormap": table}
+        yield Row("tiff", "palette", dtype, lambda f, o=options: save_tiff(f, **o), kept=True)
+    yield Row("tiff", "1 bit", "uint8", lambda f: _bilevel(f), kept=True)
+    yield Row(
+        "tiff",
+        "1 bit, fax",
+        "uint8",
+        lambda f: save_picture(f, "image.tif", "1", compression="group4"),
+        kept=True,
+    )
+    yield Row("tiff", "CMYK", "uint8", lambda f: save_picture(f, "image.tif", "CMYK"), kept=True)
+    yield Row(
+        "tiff", "CMYK, LZW", "uint8", lambda f: save_picture(f, "image.tif", "CMYK", compression="tiff_lzw"), kept=True
+    )
+    yield Row("tiff", "YCbCr", "uint8", lambda f: save_tiff(f, shape=(33, 20, 3), photometric="ycbcr"), kept=True)
     yield Row("tiff", "grey, white is zero", "uint8", lambda f: save_tiff(f, photometric="miniswhite"))
 
 
@@ -544,10 +573,11 @@ REFUSED: tuple[Row, ...] = (
     Row("png", "cut off", "", lambda f: _cut(save_png(f))),
     Row("png", "wrong checksum", "", lambda f: _flipped(save_png(f), 45)),
     Row("png", "no picture", "", lambda f: _written(f, "image.png", b"hello")),
-    Row("tiff", "alpha", "", lambda f: save_tiff(f, shape=(33, 20, 4), photometric="rgb", extrasamples=["unassalpha"])),
-    Row("tiff", "palette", "", lambda f: save_tiff(f, photometric="palette", colormap=np.zeros((3, 256), "uint16"))),
-    Row("tiff", "1 bit", "", lambda f: _bilevel(f)),
-    Row("tiff", "colour pages", "", lambda f: save_tiff(f, shape=(2, 33, 20, 3), photometric="rgb")),
+    Row(
+        "tiff", "five samples", "", lambda f: save_tiff(f, shape=(33, 20, 5), photometric="rgb", planarconfig="contig")
+    ),
+    Row("tiff", "Lab", "", lambda f: save_tiff(f, shape=(33, 20, 3), photometric="cielab")),
+    Row("tiff", "floats of 16 bits", "", lambda f: save_tiff(f, "float16")),
     Row("tiff", "pyramid", "", _pyramid),
     Row("tiff", "stack with one header", "", lambda f: save_tiff(f, shape=(3, 33, 20), truncate=True, metadata={})),
     Row("tiff", "cut off", "", lambda f: _tiff_cut(f)),
