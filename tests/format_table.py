@@ -389,7 +389,6 @@ def _dicom() -> Iterator[Row]:
     yield from _dicom_colours()
     yield Row("dicom", "grey, overlay in the pixels", "uint16", lambda f: _overlay(f, 12))
     yield Row("dicom", "grey, data above the stored bits", "int16", lambda f: _overlay(f, 12, signed=True))
-    yield Row("dicom", "grey, stored bits are the highest", "uint16", lambda f: _high_bits(f))
     yield Row("dicom", "grey, bytes in big-endian words", "uint8", save_dicom_words, kept=True)
     yield Row("dicom", "grey, no SOP Instance UID", "uint16", lambda f: _dicom_element(f, SOPInstanceUID=""))
 
@@ -486,11 +485,6 @@ def _overlay(folder: Path, stored: int, signed: bool = False) -> Path:
     """Pixels of 16 bits, of which only the lower ones are the number."""
     changes = {} if signed else {"OverlayBitPosition": stored}
     return _changed(save_dicom(folder, signed=signed), BitsStored=stored, HighBit=stored - 1, **changes)
-
-
-def _high_bits(folder: Path) -> Path:
-    """Numbers of 12 bits above four others."""
-    return _changed(save_dicom(folder), BitsStored=12, HighBit=15)
 
 
 def _without_pixels(folder: Path) -> Path:
@@ -599,7 +593,7 @@ REFUSED: tuple[Row, ...] = (
     Row("dicom", "YBR of 16 bits", "", lambda f: save_dicom_ybr(f, bits=16)),
     Row("dicom", "YBR_RCT, not compressed", "", lambda f: save_dicom_ybr(f, "YBR_RCT")),
     Row("dicom", "YBR cut off", "", lambda f: _changed(save_dicom_ybr(f), Rows=9)),
-    Row("dicom", "high bit beyond the cell", "", lambda f: _dicom_element(f, BitsStored=12, HighBit=16)),
+    Row("dicom", "high bit not the last", "", lambda f: _dicom_element(f, BitsStored=12, HighBit=15)),
     Row("dicom", "1 bit", "", lambda f: _dicom_element(f, BitsAllocated=1, BitsStored=1, HighBit=0)),
     Row(
         "dicom",

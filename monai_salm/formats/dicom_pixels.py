@@ -31,9 +31,8 @@ class PixelLayout:
         stored: bits of a cell that are the number.
         signed: whether it is a two's complement.
         order: ``"<"`` or ``">"``.
-        shift: how many bits of a cell are below the number.
-        extended: whether the bits above those stored repeat the sign; False: they are zero; None: they, and those below, hold
-            other data, such as overlays, and keep it.
+        extended: whether the bits above those stored repeat the sign; False: they are zero; None: they hold other data,
+            such as overlays, and keep it.
     """
 
     frames: int
@@ -45,7 +44,6 @@ class PixelLayout:
     stored: int
     signed: bool
     order: str
-    shift: int = 0
     extended: bool | None = True
 
     @property
@@ -71,8 +69,6 @@ class PixelLayout:
 
     def fill(self, cells: bytes) -> bool | None:
         """Whether the bits above those stored repeat the sign (True) or are zero (False); None if they hold data."""
-        if self.shift:
-            return None
         numbers, mask = self._unsigned(cells), (1 << self.stored) - 1
         high = numbers >> self.stored if self.stored < self.allocated else np.zeros_like(numbers)
         if not high.any():
@@ -86,7 +82,7 @@ class PixelLayout:
         """The numbers in native byte order, channel first."""
         numbers = self._unsigned(cells).astype(f"u{self.allocated // 8}")
         if self.extended is None:
-            numbers = numbers >> self.shift & numbers.dtype.type((1 << self.stored) - 1)
+            numbers &= numbers.dtype.type((1 << self.stored) - 1)
         if self.signed and not self.extended:
             sign = numbers.dtype.type(1 << (self.stored - 1))
             numbers = (numbers ^ sign) - sign
@@ -114,7 +110,7 @@ class PixelLayout:
         if not self.extended:
             numbers &= mask
         if self.extended is None:
-            numbers = numbers << self.shift | (self._unsigned(old) & ~numbers.dtype.type(mask << self.shift))
+            numbers |= self._unsigned(old) & ~mask
         return numbers.astype(numbers.dtype.newbyteorder("<" if self.order == "<" else ">")).tobytes()
 
     def _unsigned(self, cells: bytes) -> NDArray[np.unsignedinteger]:
@@ -153,8 +149,8 @@ def parse_layout(values: Values, order: str) -> PixelLayout:
         stored=_number(values, STORED, order),
         signed=_number(values, SIGNED, order) == 1,
         order=order,
-        shift=_number(values, HIGH_BIT, order) + 1 - _number(values, STORED, order),
     )
+    high_bit = _number(values, HIGH_BIT, order)
     if layout.allocated == 1:
         raise ValueError(
             "its pixels have 1 bit, as segmentations have: they carry no noise, and are no label maps here; save labels as NIfTI"
@@ -162,11 +158,11 @@ def parse_layout(values: Values, order: str) -> PixelLayout:
     if (
         layout.allocated not in (8, 16, 32)
         or not 2 <= layout.stored <= layout.allocated
-        or not 0 <= layout.shift <= layout.allocated - layout.stored
+        or high_bit != layout.stored - 1
     ):
         raise ValueError(
-            f"its pixels have {layout.allocated} bits, {layout.stored} of them stored, the highest at "
-            f"{layout.shift + layout.stored - 1}; only whole bytes that hold the stored bits are read"
+            f"its pixels have {layout.allocated} bits, {layout.stored} of them stored, the highest at {high_bit}; only whole "
+            "bytes with the stored bits lowest are read, as pydicom does"
         )
     if layout.samples != _COLOURS[photometric] or layout.rows < 1 or layout.columns < 1:
         raise ValueError(f"it declares {photometric} pixels of shape {layout.shape}; the header is damaged")
