@@ -20,14 +20,17 @@ import tifffile
 from nibabel.nifti1 import Nifti1Extension
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import (
+    JPEG2000,
     CTImageStorage,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
     RLELossless,
 )
 
@@ -278,6 +281,56 @@ def save_dicom(
     # Eight bits in big-endian words would be swapped.
     data["PixelData"].VR = "OB" if bits == 8 else "OW"
     return write_dicom_dataset(folder / file, data, syntax)
+
+
+def save_dicom_palette(
+    folder: Path, bits: int = 8, entries: int = 256, first: int = 0, words: bool = False, **options: Any
+) -> Path:
+    """With a palette of ``entries`` colours of so many bits; ``words`` stores each of 8 bits in 16."""
+    table = np.random.default_rng(1).integers(0, 2**bits, (3, entries)).astype(f"<u{2 if words else bits // 8}")
+    order = ">" if options.get("syntax") == "big-endian" else "<"
+    elements: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for colour, numbers in zip(("Red", "Green", "Blue"), table, strict=True):
+        name = f"{colour}PaletteColorLookupTable"
+        content = numbers.tobytes() + b"\0" * (numbers.nbytes % 2)
+        elements[f"{name}Descriptor"] = [entries % 2**16, first, bits]
+        elements[f"{name}Data"] = np.frombuffer(content, "<u2").astype(f"{order}u2").tobytes()
+    return save_dicom(folder, **{**options, "bits": 8}, **elements)
+
+
+def save_dicom_ybr(folder: Path, photometric: str = "YBR_FULL", **options: Any) -> Path:
+    """YBR that is not compressed."""
+    path = save_dicom(folder, **{"bits": 8, "channels": 3, **options}, PhotometricInterpretation=photometric)
+    if photometric == "YBR_FULL_422":
+        data = read_dicom(path)
+        data.PixelData = data.PixelData[: len(data.PixelData) // 3 * 2]
+        data.save_as(path)
+    return path
+
+
+def save_dicom_packed(folder: Path, photometric: str, packing: str = "JPEG", **options: Any) -> Path:
+    """Colours that Pillow compressed, as one frame."""
+    buffer = BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 255, (20, 18, 3)).astype("uint8")
+    Image.fromarray(pixels).save(buffer, packing, **options)
+    path = save_dicom(folder, bits=8, channels=3, shape=(20, 18), PhotometricInterpretation=photometric)
+    data = read_dicom(path)
+    data.PixelData = encapsulate([buffer.getvalue()])
+    data["PixelData"].is_undefined_length = True
+    data.file_meta.TransferSyntaxUID = JPEGBaseline8Bit if packing == "JPEG" else JPEG2000
+    pydicom.dcmwrite(path, data, enforce_file_format=True)
+    return path
+
+
+def save_dicom_words(folder: Path) -> Path:
+    """Big-endian, with pixels of 8 bits in words."""
+    path = save_dicom(folder, "big-endian", bits=8)
+    content = path.read_bytes()
+    place = content.index(b"\x7f\xe0\x00\x10OB")
+    start = place + 12
+    swapped = np.frombuffer(content[start:], "u2").byteswap().tobytes()
+    path.write_bytes(content[: place + 4] + b"OW" + content[place + 6 : start] + swapped)
+    return path
 
 
 def _numbers(bits: int, stored: int, signed: bool, shape: Sequence[int], zero_filled: bool, seed: int) -> np.ndarray:

@@ -24,6 +24,10 @@ from format_samples import (
     round_trip,
     save_by_itk,
     save_dicom,
+    save_dicom_packed,
+    save_dicom_palette,
+    save_dicom_words,
+    save_dicom_ybr,
     save_mgh,
     save_nifti,
     save_nifti_colours,
@@ -282,7 +286,7 @@ def _tiff() -> Iterator[Row]:
     yield Row(
         "tiff", "RGB, tiles", "uint8", lambda f: save_tiff(f, shape=(33, 20, 3), photometric="rgb", tile=(16, 16))
     )
-    for dtype in ("uint32", "int32", "float64"):
+    for dtype in ("uint32", "int32", "uint64", "int64", "float64"):
         yield Row("tiff", "grey", dtype, lambda f, d=dtype: save_tiff(f, d))
     for compression in ("lzw", "zlib", "packbits", "jpeg"):
         yield Row(
@@ -302,6 +306,35 @@ def _tiff() -> Iterator[Row]:
         lambda f: save_tiff(f, "uint16", tile=(16, 16), compression="zlib", predictor=True),
         kept=True,
     )
+    for name, options in {
+        "RGB with alpha": {},
+        "RGB with alpha, plane by plane": {"shape": (4, 33, 20), "planarconfig": "separate"},
+        "RGB with alpha, tiles": {"tile": (16, 16)},
+    }.items():
+        whole = {"shape": (33, 20, 4), "photometric": "rgb", "extrasamples": ["unassalpha"], **options}
+        yield Row("tiff", name, "uint8", lambda f, o=whole: save_tiff(f, **o))
+    grey = {"shape": (33, 20, 2), "photometric": "minisblack", "extrasamples": ["unassalpha"], "planarconfig": "contig"}
+    yield Row("tiff", "grey with alpha", "uint16", lambda f: save_tiff(f, "uint16", **grey))
+    alpha = {"shape": (33, 20, 4), "photometric": "rgb", "extrasamples": ["unassalpha"], "compression": "lzw"}
+    yield Row("tiff", "RGB with alpha, LZW", "uint8", lambda f: save_tiff(f, **alpha), kept=True)
+    yield Row("tiff", "RGB pages", "uint8", lambda f: save_tiff(f, shape=(2, 33, 20, 3), photometric="rgb"))
+    for dtype, scale in (("uint8", 257), ("uint16", 250)):
+        table = np.arange(256, dtype="uint16") * np.uint16(scale) * np.ones((3, 1), "uint16")
+        options = {"photometric": "palette", "colormap": table}
+        yield Row("tiff", "palette", dtype, lambda f, o=options: save_tiff(f, **o), kept=True)
+    yield Row("tiff", "1 bit", "uint8", lambda f: _bilevel(f), kept=True)
+    yield Row(
+        "tiff",
+        "1 bit, fax",
+        "uint8",
+        lambda f: save_picture(f, "image.tif", "1", compression="group4"),
+        kept=True,
+    )
+    yield Row("tiff", "CMYK", "uint8", lambda f: save_picture(f, "image.tif", "CMYK"), kept=True)
+    yield Row(
+        "tiff", "CMYK, LZW", "uint8", lambda f: save_picture(f, "image.tif", "CMYK", compression="tiff_lzw"), kept=True
+    )
+    yield Row("tiff", "YCbCr", "uint8", lambda f: save_tiff(f, shape=(33, 20, 3), photometric="ycbcr"), kept=True)
     yield Row("tiff", "grey, white is zero", "uint8", lambda f: save_tiff(f, photometric="miniswhite"))
 
 
@@ -353,6 +386,40 @@ def _dicom() -> Iterator[Row]:
     yield Row("dicom", "RGB, plane by plane", "uint8", lambda f: save_dicom(f, bits=8, channels=3, planar=1))
     yield Row("dicom", "RGB, 2 frames", "uint8", lambda f: save_dicom(f, bits=8, channels=3, shape=(2, 6, 5)))
     yield Row("dicom", "RGB, RLE", "uint8", lambda f: save_dicom(f, "RLE", bits=8, channels=3))
+    yield from _dicom_colours()
+    yield Row("dicom", "grey, overlay in the pixels", "uint16", lambda f: _overlay(f, 12))
+    yield Row("dicom", "grey, data above the stored bits", "int16", lambda f: _overlay(f, 12, signed=True))
+    yield Row("dicom", "grey, bytes in big-endian words", "uint8", save_dicom_words, kept=True)
+    yield Row("dicom", "grey, no SOP Instance UID", "uint16", lambda f: _dicom_element(f, SOPInstanceUID=""))
+
+
+def _dicom_colours() -> Iterator[Row]:
+    for syntax in ("implicit", "explicit", "big-endian", "deflated", "RLE"):
+        yield Row(
+            "dicom", f"palette, {syntax}", "uint8", lambda f, s=syntax: save_dicom_palette(f, syntax=s), kept=True
+        )
+    for what, dtype, options in (
+        ("palette, 16 bits a colour", "uint16", {"bits": 16}),
+        ("palette, a byte in a word", "uint8", {"words": True}),
+        ("palette, 40 entries from 9", "uint8", {"entries": 40, "first": 9}),
+        ("palette, 2 frames", "uint8", {"shape": (2, 6, 5)}),
+    ):
+        yield Row("dicom", what, dtype, lambda f, o=options: save_dicom_palette(f, **o), kept=True)
+    for syntax in ("implicit", "explicit", "big-endian", "deflated", "RLE"):
+        yield Row("dicom", f"YBR_FULL, {syntax}", "uint8", lambda f, s=syntax: save_dicom_ybr(f, syntax=s), kept=True)
+    yield Row("dicom", "YBR_FULL, plane by plane", "uint8", lambda f: save_dicom_ybr(f, planar=1), kept=True)
+    yield Row("dicom", "YBR_FULL, 2 frames", "uint8", lambda f: save_dicom_ybr(f, shape=(2, 6, 5)), kept=True)
+    yield Row("dicom", "YBR_FULL_422", "uint8", lambda f: save_dicom_ybr(f, "YBR_FULL_422", shape=(6, 4)), kept=True)
+    for photometric in ("YBR_FULL", "YBR_FULL_422"):
+        yield Row("dicom", f"{photometric}, JPEG", "uint8", lambda f, p=photometric: save_dicom_packed(f, p), kept=True)
+    for photometric in ("YBR_RCT", "YBR_ICT"):
+        yield Row(
+            "dicom",
+            f"{photometric}, JPEG 2000",
+            "uint8",
+            lambda f, p=photometric: save_dicom_packed(f, p, "JPEG2000", irreversible=p == "YBR_ICT", no_jp2=True),
+            kept=True,
+        )
 
 
 READ: tuple[Row, ...] = (*_nifti(), *_volumes(), *_png(), *_pictures(), *_tiff(), *_numpy(), *_dicom())
@@ -414,6 +481,12 @@ def _objects(folder: Path) -> Path:
     return folder / "image.npy"
 
 
+def _overlay(folder: Path, stored: int, signed: bool = False) -> Path:
+    """Pixels of 16 bits, of which only the lower ones are the number."""
+    changes = {} if signed else {"OverlayBitPosition": stored}
+    return _changed(save_dicom(folder, signed=signed), BitsStored=stored, HighBit=stored - 1, **changes)
+
+
 def _without_pixels(folder: Path) -> Path:
     path = save_dicom(folder)
     data = read_dicom(path)
@@ -424,7 +497,10 @@ def _without_pixels(folder: Path) -> Path:
 
 def _dicom_element(folder: Path, **elements: object) -> Path:
     """Set elements after writing, so that pixels stay as they are."""
-    path = save_dicom(folder)
+    return _changed(save_dicom(folder), **elements)
+
+
+def _changed(path: Path, **elements: object) -> Path:
     data = read_dicom(path)
     for name, value in elements.items():
         set_element(data, name, value)
@@ -491,10 +567,11 @@ REFUSED: tuple[Row, ...] = (
     Row("png", "cut off", "", lambda f: _cut(save_png(f))),
     Row("png", "wrong checksum", "", lambda f: _flipped(save_png(f), 45)),
     Row("png", "no picture", "", lambda f: _written(f, "image.png", b"hello")),
-    Row("tiff", "alpha", "", lambda f: save_tiff(f, shape=(33, 20, 4), photometric="rgb", extrasamples=["unassalpha"])),
-    Row("tiff", "palette", "", lambda f: save_tiff(f, photometric="palette", colormap=np.zeros((3, 256), "uint16"))),
-    Row("tiff", "1 bit", "", lambda f: _bilevel(f)),
-    Row("tiff", "colour pages", "", lambda f: save_tiff(f, shape=(2, 33, 20, 3), photometric="rgb")),
+    Row(
+        "tiff", "five samples", "", lambda f: save_tiff(f, shape=(33, 20, 5), photometric="rgb", planarconfig="contig")
+    ),
+    Row("tiff", "Lab", "", lambda f: save_tiff(f, shape=(33, 20, 3), photometric="cielab")),
+    Row("tiff", "floats of 16 bits", "", lambda f: save_tiff(f, "float16")),
     Row("tiff", "pyramid", "", _pyramid),
     Row("tiff", "stack with one header", "", lambda f: save_tiff(f, shape=(3, 33, 20), truncate=True, metadata={})),
     Row("tiff", "cut off", "", lambda f: _tiff_cut(f)),
@@ -508,13 +585,16 @@ REFUSED: tuple[Row, ...] = (
     Row("npz", "cut off", "", lambda f: _cut(save_npz(f), 30)),
     Row("npz", "wrong checksum", "", lambda f: _flipped(save_npz(f, packed=False), 200)),
     Row("dicom", "no pixels", "", _without_pixels),
-    Row("dicom", "palette", "", lambda f: _dicom_element(f, PhotometricInterpretation="PALETTE COLOR")),
-    Row("dicom", "YBR", "", lambda f: _dicom_element(f, PhotometricInterpretation="YBR_FULL")),
-    Row("dicom", "overlay in the pixels", "", lambda f: _dicom_element(f, OverlayBitPosition=12)),
-    Row("dicom", "data above the stored bits", "", lambda f: _dicom_element(f, BitsStored=12, HighBit=11)),
+    Row("dicom", "palette that is missing", "", lambda f: _dicom_element(f, PhotometricInterpretation="PALETTE COLOR")),
+    Row(
+        "dicom", "palette cut off", "", lambda f: _changed(save_dicom_palette(f), BluePaletteColorLookupTableData=b"12")
+    ),
+    Row("dicom", "YBR of one sample", "", lambda f: _dicom_element(f, PhotometricInterpretation="YBR_FULL")),
+    Row("dicom", "YBR of 16 bits", "", lambda f: save_dicom_ybr(f, bits=16)),
+    Row("dicom", "YBR_RCT, not compressed", "", lambda f: save_dicom_ybr(f, "YBR_RCT")),
+    Row("dicom", "YBR cut off", "", lambda f: _changed(save_dicom_ybr(f), Rows=9)),
     Row("dicom", "high bit not the last", "", lambda f: _dicom_element(f, BitsStored=12, HighBit=15)),
     Row("dicom", "1 bit", "", lambda f: _dicom_element(f, BitsAllocated=1, BitsStored=1, HighBit=0)),
-    Row("dicom", "no SOP Instance UID", "", lambda f: _dicom_element(f, SOPInstanceUID="")),
     Row(
         "dicom",
         "signed by a certificate",

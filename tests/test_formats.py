@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import struct
 import zipfile
 from pathlib import Path
@@ -191,8 +192,26 @@ def test_damaged_gzip_is_refused(tmp_path: Path, rng: np.random.Generator, damag
 def test_formats_are_found_by_name() -> None:
     assert format_of(Path("x/IMAGE.nii.gz")) is NIFTI
     assert find_format(Path("x/nii.txt")) is None
-    with pytest.raises(FormatError, match=r"x\.svs: not a format .*\.nii"):
-        format_of(Path("x.svs"))
+    with pytest.raises(FormatError, match=r"x\.xyz: not a format .*\.nii"):
+        format_of(Path("x.xyz"))
+
+
+@pytest.mark.parametrize(
+    ("file", "why"),
+    [
+        ("x.svs", "a slide or a microscope.*export each as TIFF"),
+        ("x.PAR", r"Philips.*convert it to NIfTI \(nibabel's parrec2nii"),
+        ("x+orig.BRIK.gz", "AFNI.*convert it to NIfTI"),
+        ("x.mnc", "MINC.*convert it to NIfTI"),
+        ("x.dcm.gz", "packed DICOM; unpack it"),
+        ("x.tck", "streamlines: no image"),
+        ("x.func.gii", "no image"),
+        ("x.hdr", r"its voxels are in an \.img"),
+    ],
+)
+def test_a_file_of_a_known_format_that_is_not_read_is_named(file: str, why: str) -> None:
+    with pytest.raises(FormatError, match=f"{re.escape(file)}: it is .*{why}"):
+        format_of(Path(file))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

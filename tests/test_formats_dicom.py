@@ -8,9 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from format_samples import SYNTAXES, UID, dicom_sequence, read_dicom, save_dicom, with_noise
+from format_samples import (
+    SYNTAXES,
+    UID,
+    dicom_sequence,
+    read_dicom,
+    save_dicom,
+    save_dicom_palette,
+    save_dicom_ybr,
+    with_noise,
+)
 from pydicom.dataset import Dataset
-from pydicom.pixels import pixel_array
+from pydicom.pixels import apply_color_lut, pixel_array
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import ExplicitVRLittleEndian
 
@@ -49,6 +58,87 @@ def test_colour_is_read_as_pydicom_does(tmp_path: Path, planar: int, shape: tupl
     frames = read if read.ndim == 4 else read[None]
     expected = np.moveaxis(frames, -1, 1)
     assert np.array_equal(image, expected[0] if len(shape) == 2 else np.moveaxis(expected, 0, -1))
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (3, 6, 4)])
+@pytest.mark.parametrize("photometric", ["YBR_FULL", "YBR_FULL_422"])
+def test_ybr_becomes_the_rgb_that_pydicom_makes(tmp_path: Path, photometric: str, shape: tuple[int, ...]) -> None:
+    path = save_dicom_ybr(tmp_path, photometric, shape=shape)
+    target, before, after = protect(path)
+    expected = pixel_array(before)
+    assert np.array_equal(DICOM.read(path), _channel_first(expected))
+    assert (after.PhotometricInterpretation, after.PlanarConfiguration, after.BitsStored) == ("RGB", 0, 8)
+    assert np.array_equal(_channel_first(pixel_array(after)), with_noise(DICOM.read(path)))
+    assert list(DICOM.differences(path, target)) == []
+
+
+def _channel_first(pixels: np.ndarray) -> np.ndarray:
+    return np.moveaxis(pixels, -1, 0) if pixels.ndim == 3 else np.moveaxis(np.moveaxis(pixels, -1, 0), 1, -1)
+
+
+@pytest.mark.parametrize("options", [{}, {"entries": 40, "first": 9}, {"bits": 16}, {"shape": (3, 6, 5)}])
+def test_palettes_become_the_rgb_that_pydicom_makes(tmp_path: Path, options: dict[str, Any]) -> None:
+    path = save_dicom_palette(tmp_path, PixelPaddingValue=3, SmallestImagePixelValue=1, **options)
+    _, before, after = protect(path)
+    expected = apply_color_lut(pixel_array(before), before)
+    assert np.array_equal(DICOM.read(path), _channel_first(expected))
+    assert np.array_equal(_channel_first(pixel_array(after)), with_noise(DICOM.read(path)))
+    assert (after.SamplesPerPixel, after.PhotometricInterpretation) == (3, "RGB")
+    # What was said of places in the palette says nothing of colours.
+    assert not any("Palette" in element.name or "Padding" in element.name for element in after)
+    assert "SmallestImagePixelValue" not in after
+    assert DICOM.units(path).padding is None
+
+
+def test_palettes_in_segments_are_read(tmp_path: Path) -> None:
+    path = save_dicom_palette(tmp_path, bits=16)
+    data = read_dicom(path)
+    for colour, end in (("Red", 510), ("Green", 255), ("Blue", 0)):
+        del data[f"{colour}PaletteColorLookupTableData"]
+        # Opcode 0 lists one entry, 1 runs in 255 steps to another.
+        content = np.array([0, 1, 0, 1, 255, end], "<u2").tobytes()
+        setattr(data, f"Segmented{colour}PaletteColorLookupTableData", content)
+    data.save_as(path)
+    assert np.array_equal(DICOM.read(path)[0], 2 * pixel_array(path).astype("uint16"))
+    assert np.array_equal(DICOM.read(path)[1], pixel_array(path))
+    assert not DICOM.read(path)[2].any()
+
+
+def test_a_palette_of_bytes_in_16_bits_becomes_8_bits(tmp_path: Path) -> None:
+    path = save_dicom_palette(tmp_path, bits=16)
+    data = read_dicom(path)
+    for colour in ("Red", "Green", "Blue"):
+        setattr(data, f"{colour}PaletteColorLookupTableData", (np.arange(256) * 257).astype("<u2").tobytes())
+    data.save_as(path)
+    image = DICOM.read(path)
+    assert image.dtype == np.uint8
+    assert np.array_equal(image[1], pixel_array(path))
+
+
+def test_an_overlay_above_the_numbers_stays(tmp_path: Path) -> None:
+    path = save_dicom(tmp_path, OverlayBitPosition=12)
+    data = read_dicom(path)
+    data.BitsStored, data.HighBit = 12, 11
+    data.save_as(path)
+    target, before, after = protect(path)
+    cells = [np.frombuffer(each.PixelData, "<u2") for each in (before, after)]
+    assert np.array_equal(cells[0] >> 12, cells[1] >> 12)
+    assert (cells[0] != cells[1]).all()
+    assert np.array_equal(DICOM.read(path)[0], pixel_array(before))
+    # An overlay that somebody changed in the copy is found.
+    after.PixelData = (cells[1] ^ np.uint16(0xF000)).tobytes()
+    after.save_as(target)
+    assert list(DICOM.differences(path, target)) == ["element (7fe0,0010) Pixel Data differs"]
+
+
+def test_without_a_uid_the_copy_gets_one(tmp_path: Path) -> None:
+    path = save_dicom(tmp_path, ReferencedImageSequence=dicom_sequence(ReferencedSOPInstanceUID=""))
+    data = read_dicom(path)
+    del data.SOPInstanceUID
+    data.save_as(path)
+    _, _, after = protect(path, protected_uids={""})
+    assert after.SOPInstanceUID.startswith("2.25.")
+    assert after.ReferencedImageSequence[0].ReferencedSOPInstanceUID == ""
 
 
 @pytest.mark.parametrize("syntax", list(SYNTAXES))

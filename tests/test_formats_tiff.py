@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from format_samples import random_array, save_npy, save_tiff, with_noise
+from format_samples import random_array, save_npy, save_picture, save_tiff, with_noise
+from PIL import Image
 
 from monai_salm.formats import FORMATS, FormatError, optional
 
@@ -104,3 +105,21 @@ def test_a_compressed_file_keeps_what_readers_go_by(tmp_path: Path, caplog: pyte
         assert (page.tags[296].value, page.tags[274].value, page.compression) == (3, 6, 1)
     assert np.array_equal(tifffile.imread(target), with_noise(tifffile.imread(path)))
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "CMYK", "YCbCr", "RGBA", "LA"])
+def test_other_colours_become_what_pillow_shows(tmp_path: Path, mode: str) -> None:
+    path = save_picture(tmp_path, "image.tif", mode)
+    colours = "L" if mode in ("1", "LA") else "RGB"
+    with Image.open(path) as picture:
+        expected = np.asarray(picture.convert(colours)).reshape(20, 18, -1)
+    image = TIFF.read(path)
+    assert np.array_equal(image, np.moveaxis(expected, -1, 0))
+    TIFF.write(path, tmp_path / "copy.tif", with_noise(image))
+    with Image.open(tmp_path / "copy.tif") as picture:
+        shown = np.asarray(picture.convert(colours)).reshape(20, 18, -1)
+        assert np.array_equal(np.moveaxis(shown, -1, 0), with_noise(image))
+        assert (picture.mode in ("RGBA", "LA")) == (mode in ("RGBA", "LA"))
+        if mode in ("RGBA", "LA"):
+            before = Image.open(path)
+            assert np.array_equal(picture.getchannel("A"), before.getchannel("A"))

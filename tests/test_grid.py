@@ -297,6 +297,20 @@ def test_whole_numbers_have_one_grid_in_files_and_loaded(dtype: str) -> None:
     assert budget.window == BYTES
 
 
+def test_channels_of_whole_numbers_beside_others_have_noise_of_whole_numbers() -> None:
+    image = np.concatenate([gradient(-1000, 1000, "float32").round(), gradient(0, 20, "float32")])
+    budget = budget_of(image, PercentileWindow(0, 100), Units(), 8 / 255)
+    step = budget.grid.strides[0]
+    assert (step * budget.grid.quantum, budget.grid.strides[1]) == (1.0, 1)
+    assert budget.grid.max_codes[0] == 62 * step
+    for codes in budget.code_bounds(image):
+        assert not (codes[0] % step).any()
+    found = budget.effective_codes(image, np.full(image.shape, -(2 * step - 1)))
+    assert set(np.unique(found[0])) == {-step, 0}
+    alike = np.concatenate([image[:1], image[:1]])
+    assert budget_of(alike, PercentileWindow(), Units(), 8 / 255).grid.strides == ()
+
+
 def test_the_noise_of_an_image_is_a_share_of_its_own_range_in_real_units() -> None:
     """The same anatomy under another scale factor gets the same noise, seen in real units."""
     plain, scaled = gradient(0, 1000, "int16"), gradient(0, 250, "int16")

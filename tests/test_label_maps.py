@@ -7,8 +7,11 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK
+from format_samples import dicom_sequence, save_dicom
 from layout_samples import random_image, save_json, save_png
 from PIL import Image
+from pydicom.sequence import Sequence as DicomSequence
 
 from monai_salm._warn import DataWarning
 from monai_salm.formats import FormatError
@@ -100,3 +103,77 @@ def test_what_looks_like_a_label_map() -> None:
     for value in range(20):
         many[0, 3 * value : 3 * value + 3] = value
     assert looks_like_label_map(many)
+
+
+# Formats whose headers say where voxels lie; DICOM is written below.
+PLACED = [".nii.gz", ".img", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz"]
+
+
+def save_as(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
+    """In any format of ``PLACED``, by a library that the package does not read it with."""
+    if path.suffix == ".mgz":
+        nibabel.save(nibabel.MGHImage(array.astype("int32"), affine), path)
+        return
+    image = SimpleITK.GetImageFromArray(array.T)
+    lps = np.diag([-1, -1, 1.0]) @ affine[:3]
+    sides = np.linalg.norm(lps[:, :3], axis=0)
+    image.SetSpacing(sides.tolist())
+    image.SetDirection((lps[:, :3] / sides).ravel().tolist())
+    image.SetOrigin(lps[:, 3].tolist())
+    SimpleITK.WriteImage(image, str(path))
+
+
+@pytest.mark.parametrize("change", ["none", "turned", "shifted"])
+@pytest.mark.parametrize("suffix", PLACED)
+@pytest.mark.parametrize("other", [".nii.gz", None])
+def test_formats_say_where_a_label_map_lies(tmp_path: Path, suffix: str, other: str | None, change: str) -> None:
+    """Of the image's own format, and as NIfTI beside it."""
+    label, affine = np.zeros((8, 7, 5), "uint8"), AFFINE.copy()
+    label[1:3, 2:6, 1] = 1
+    stored, turn = label, nibabel.orientations.axcodes2ornt("PIR")
+    if change == "turned":
+        turn = nibabel.orientations.ornt_transform(nibabel.orientations.io_orientation(AFFINE), turn)
+        stored = nibabel.orientations.apply_orientation(label, turn)
+        affine = AFFINE @ nibabel.orientations.inv_ornt_aff(turn, label.shape)
+    elif change == "shifted":
+        affine[:3, 3] += 10
+    label_file = f"l{other or suffix}"
+    save_as(tmp_path / f"i{suffix}", random_image(0, (8, 7, 5)), AFFINE)
+    save_as(tmp_path / label_file, stored, affine)
+    save_json(tmp_path / "dataset.json", {"training": [{"image": f"i{suffix}", "label": label_file}]})
+    data = detect(tmp_path)
+    if change == "shifted":
+        with pytest.raises(FormatError, match="the affines differ"):
+            data.dataset()[0]
+    elif change == "turned":
+        with pytest.warns(DataWarning, match="its axes run otherwise"):
+            assert np.array_equal(data.dataset()[0]["label"], label[None])
+    else:
+        assert np.array_equal(data.dataset()[0]["label"], label[None])
+
+
+@pytest.mark.parametrize("frames", [1, 5])
+def test_a_label_map_of_a_dicom_file(tmp_path: Path, frames: int) -> None:
+    """DICOM stores rows first, NIfTI columns; what a converter writes lies on the image all the same."""
+    places = [
+        dicom_sequence(PlanePositionSequence=dicom_sequence(ImagePositionPatient=[-9, -8, 4 * z]))
+        for z in range(frames)
+    ]
+    place = {"PerFrameFunctionalGroupsSequence": DicomSequence([part[0] for part in places])}
+    save_dicom(
+        tmp_path,
+        file="i.dcm",
+        shape=(frames, 8, 7) if frames > 1 else (8, 7),
+        ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+        ImagePositionPatient=[-9, -8, 0],
+        PixelSpacing=[2, 3],
+        SliceThickness=4,
+        **(place if frames > 1 else {}),
+    )
+    label = np.zeros((8, 7, 5)[: 3 if frames > 1 else 2], "uint8")
+    label[1:3, 2:6] = 1
+    affine = np.array([[-3, 0, 0, 9], [0, -2, 0, 8], [0, 0, 4, 0], [0, 0, 0, 1.0]])
+    save(tmp_path / "l.nii.gz", np.swapaxes(label, 0, 1), affine)
+    save_json(tmp_path / "dataset.json", {"training": [{"image": "i.dcm", "label": "l.nii.gz"}]})
+    with pytest.warns(DataWarning, match="its axes run otherwise"):
+        assert np.array_equal(detect(tmp_path).dataset()[0]["label"], label[None])

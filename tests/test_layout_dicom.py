@@ -12,6 +12,7 @@ import pytest
 
 pydicom = pytest.importorskip("pydicom")
 
+import format_samples  # noqa: E402
 from layout_samples import (  # noqa: E402
     SEG_STORAGE,
     SR_STORAGE,
@@ -472,3 +473,21 @@ def test_files_without_preamble_and_suffix_are_published_and_restored(tmp_path: 
     for file in data.image_files():
         assert (tmp_path / "out" / file).read_bytes() != (root / file).read_bytes()
         assert (tmp_path / "back" / file).read_bytes() == (root / file).read_bytes()
+
+
+@pytest.mark.parametrize("palettes", [1, 4])
+def test_palettes_among_other_colours_are_set_aside(tmp_path: Path, palettes: int) -> None:
+    """Alone they become RGB; a few among images of true colour would change their shape for readers."""
+    for number in range(4):
+        options = {"file": f"{number}.dcm", "uid": f"1.2.3.{number}", "seed": number, "shape": (9, 8), "Modality": "US"}
+        folder = tmp_path / "ab"[number % 2]
+        folder.mkdir(exist_ok=True)
+        if number < palettes:
+            format_samples.save_dicom_palette(folder, **options)
+        else:
+            format_samples.save_dicom(folder, bits=8, channels=3, **options)
+    units = detect(tmp_path).units()
+    left_out = [unit for unit in units if isinstance(unit, BrokenUnit)]
+    assert len(left_out) == (1 if palettes == 1 else 0)
+    assert all("palette" in unit.reason for unit in left_out)
+    assert all(unit.read(tmp_path).shape == (3, 9, 8) for unit in units if unit not in left_out)

@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 import torch
 from conftest import classification_cases
+from PIL import Image
 from published_samples import make_archive, make_folder
 
 from monai_salm.generate.precompute import precompute
+from monai_salm.layouts import open_layout
 from monai_salm.methods import EM, SALM, ClassTexture, ErrorMinimizing, Method, RandomNoise
 from monai_salm.methods.perturbations import Perturbation
 from monai_salm.noise.window import FixedWindow, IntensityWindow, PercentileWindow, WindowRule
 from monai_salm.progress import Progress
-from monai_salm.publish import plan
+from monai_salm.publish import plan, publish
 from monai_salm.recipes import default_recipe
 from monai_salm.tasks import Classification
 
@@ -39,6 +41,24 @@ def test_plan_of_a_folder(tmp_path: Path) -> None:
     assert found.bytes["copy"] == sum(path.stat().st_size for path in root.rglob("[!.]*") if path.is_file())
     assert found.seconds is not None
     assert 0 < found.seconds < 60
+
+
+@pytest.mark.parametrize("kind", ["jpg", "bmp", "lzw.tif"])
+def test_originals_that_the_store_keeps_count(tmp_path: Path, kind: str) -> None:
+    root, rng = tmp_path / "set", np.random.default_rng(0)
+    for number in range(8):
+        path = root / "ab"[number % 2] / f"{number}.{kind}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        options = {"compression": "tiff_lzw"} if kind == "lzw.tif" else {}
+        Image.fromarray(rng.integers(0, 255, (60, 50)).astype("uint8")).save(path, **options)
+    found = plan(root, method=RandomNoise(), device="cpu")
+    assert found.ok
+    data = open_layout(root)
+    store = precompute(data.dataset(), tmp_path / "noise.db", method=RandomNoise(), task=data.task(), device="cpu")
+    assert publish(root, tmp_path / "out", store).ok
+    written = sum(path.stat().st_size for path in (tmp_path / "out").rglob("*.*"))
+    assert found.bytes["store"] == pytest.approx((tmp_path / "noise.db").stat().st_size, rel=0.5)
+    assert found.bytes["copy"] == pytest.approx(written, rel=0.5)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 8, 3), (6, 6, 6)])

@@ -22,21 +22,21 @@ FILES = sorted(
     path for folder in FOLDERS for path in folder.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")
 )
 NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
+CONVERTED = ("YBR_FULL", "YBR_FULL_422", "PALETTE COLOR")
 # Each has a way of its own to hold no image, or one that cannot be given back exactly.
 REASONS = (
     "not a format this version reads",
+    "convert it to NIfTI",
+    "no image",
+    "the header of a pair",
+    "packed DICOM",
     "compression rounds noise",
     "holds no image",
-    "no SOP Instance UID",
     "not a DICOM file",
-    "does not say its transfer syntax",
     "cut off",
-    "its pixels are YBR",
-    "places in a palette",
+    "of unknown colour",
     "cannot be decoded",
-    "no value representation",
-    "8-bit pixels are stored in swapped pairs",
-    "have 1 bits",
+    "have 1 bit,",
     "stands in it twice",
     "declares '1A' frames",
     "shape (1, 1, 1, 1, 10, 10)",
@@ -88,13 +88,24 @@ def _is_packed(path: Path) -> bool:
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_real_files_come_through_or_are_refused(tmp_path: Path) -> None:
     counts = Counter((_name(path), outcome(path, tmp_path)) for path in FILES)
-    print(f"{len(FILES)} real files:", dict(counts))
+    bare = sum(_holds_no_image(path) for path in FILES)
+    refused = sum(count for (_, what), count in counts.items() if what == "refused")
+    print(f"{len(FILES)} real files: {dict(counts)}; of {refused} refused, {bare} hold no image")
     assert counts["nifti", "every byte"] + counts["nifti", "content"] >= 7
-    assert counts["dicom", "every byte"] >= 60
+    assert counts["dicom", "every byte"] >= 75
     assert counts["dicom", "content"] >= 20
-    assert counts["dicom", "refused"] >= 90
-    assert counts["other", "refused"] >= 50
     assert sum(counts.values()) == len(FILES)
+    assert refused - bare <= 80
+
+
+def _holds_no_image(path: Path) -> bool:
+    """Whether a file is refused as one that holds no image: texts, surfaces, streamlines, DICOM without pixels."""
+    try:
+        format_of(path).read(path)
+    except FormatError as error:
+        unknown = "not a format this version reads" in str(error) and path.suffix != ".gz"
+        return unknown or "no image" in str(error)
+    return False
 
 
 def test_pydicom_sees_the_same_elements(tmp_path: Path) -> None:
@@ -107,14 +118,14 @@ def test_pydicom_sees_the_same_elements(tmp_path: Path) -> None:
             image = DICOM.read(path)
         except FormatError:
             continue
-        if _is_packed(path):
+        if _is_packed(path) or pydicom.dcmread(path).get("PhotometricInterpretation") in CONVERTED:
             continue
         DICOM.write(path, tmp_path / "copy.dcm", with_noise(image, DICOM.bounds(path)))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             before, after = pydicom.dcmread(path), pydicom.dcmread(tmp_path / "copy.dcm")
             assert _texts(before) == _texts(after)
-            assert after.file_meta.MediaStorageSOPInstanceUID == after.SOPInstanceUID != before.SOPInstanceUID
+            assert after.file_meta.MediaStorageSOPInstanceUID == after.SOPInstanceUID != before.get("SOPInstanceUID")
         compared += 1
     assert compared >= 60
 

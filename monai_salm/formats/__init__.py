@@ -14,6 +14,7 @@ from monai_salm.formats.npz import Npz, NpzArchive
 from monai_salm.formats.nrrd import Nrrd
 from monai_salm.formats.png import Bmp, Gif, Jpeg, Jpeg2000, Netpbm, Png, WebP
 from monai_salm.formats.tiff import Tiff
+from monai_salm.formats.unread import UNREAD, why_unread
 
 # DICOM comes last: where no name fits, it looks into the file, since DICOM files often have no suffix.
 FORMATS: dict[str, ImageFormat] = {
@@ -64,6 +65,8 @@ def format_of(path: Path) -> ImageFormat:
     """
     found = find_format(path)
     if found is None:
+        if why := why_unread(path):
+            raise FormatError(f"{path}: it is {why}")
         known = ", ".join(suffix for format_ in FORMATS.values() for suffix in format_.suffixes)
         raise FormatError(f"{path}: not a format this version reads ({known}); convert it first")
     return found
@@ -72,6 +75,7 @@ def format_of(path: Path) -> ImageFormat:
 __all__ = [
     "FORMATS",
     "SUFFIXES",
+    "UNREAD",
     "Array",
     "FormatError",
     "ImageFormat",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, TypeAlias
 
@@ -109,6 +109,22 @@ class ImageFormat(ABC):
             return
         with atomic_file(target) as file:
             file.write(unpacked(keepsake, protected))
+
+
+def in_millimetres(steps: Sequence[Array], origin: Array, to_right: bool = False) -> Array | None:
+    """The affine of an image, as ``ImageFormat.affine`` gives it; None if its numbers describe no image.
+
+    Args:
+        steps: from a voxel to the next along each of three axes, in millimetres.
+        origin: place of the first voxel.
+        to_right: whether places are given as (right, anterior, superior); else as (left, posterior, superior), as most do.
+    """
+    found = np.eye(4)
+    found[:3, :3], found[:3, 3] = np.stack(steps, 1), origin
+    if not to_right:
+        found[:2] *= -1
+    good = np.isfinite(found).all() and abs(float(np.linalg.det(found))) > 1e-12
+    return found if good else None
 
 
 def packed(content: bytes) -> bytes:

@@ -4,41 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Set
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import zstandard
 
 from monai_salm._files import atomic_file
-from monai_salm.formats.base import Array, FormatError, ImageFormat, require_like
+from monai_salm.formats.base import Array, FormatError, ImageFormat, require_like, unpacked
 from monai_salm.formats.dicom_elements import Encoding, tag_name, walk
 from monai_salm.formats.dicom_file import DicomFile, load, packed, renamed_uid
 from monai_salm.formats.dicom_start import begins_as_dicom, data_start, read_dataset
+from monai_salm.formats.dicom_units import PLACES, UNITS, affine_of, units_of
 from monai_salm.noise.units import Units
 
 _NOBODY: frozenset[str] = frozenset()
 _LEVEL = 9
-
-# What files of many frames say of all frames, and of each; within these, of values and of sizes.
-_FRAMES = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
-_MACROS = ("PixelValueTransformationSequence", "PixelMeasuresSequence")
-_UNITS = (
-    "Modality",
-    "RescaleSlope",
-    "RescaleIntercept",
-    "PixelPaddingValue",
-    "PixelPaddingRangeLimit",
-    "PixelSpacing",
-    "SpacingBetweenSlices",
-    "SliceThickness",
-    "BitsAllocated",
-    "BitsStored",
-    *_FRAMES,
-    "PixelRepresentation",  # without it pydicom takes negative padding for a large number
-)
+# What a keepsake begins with that is the whole file.
+_WHOLE = b"whole\n"
 
 
 class Dicom(ImageFormat):
@@ -50,9 +33,9 @@ class Dicom(ImageFormat):
     The copy has a new SOP Instance UID (``renamed_uid``), in the file meta information, too; references in the file to it
     (and, with ``write_dicom``, to other protected instances) follow. Image Type begins with DERIVED, and Derivation
     Description says that noise was added. Icon Image Sequence is left out, since it shows the original. Compressed pixels
-    become Explicit VR Little Endian. All other elements, private ones included, keep bytes and order. ``keepsake`` holds what
-    changed, so that ``restore`` gives the original file byte for byte; one that was compressed or deflated comes back with
-    its elements and pixels, not packed as it was.
+    become Explicit VR Little Endian; palettes and YBR become RGB. All other elements, private ones included, keep bytes and
+    order. ``keepsake`` holds what changed, so that ``restore`` gives the original file byte for byte; a grey or RGB one that
+    was compressed or deflated comes back with its elements and pixels, not packed as it was.
 
     Needs pydicom, the extra ``dicom``.
     """
@@ -82,15 +65,10 @@ class Dicom(ImageFormat):
         return float(header.RescaleSlope), unit
 
     def units(self, path: Path) -> Units:
-        header = read_dataset(path, _UNITS)
-        return Units(
-            slope=_number(header, "RescaleSlope") or 1.0,
-            intercept=_number(header, "RescaleIntercept") or 0.0,
-            spacing=_spacing(header),
-            padding=_padding(header),
-            modality=str(header.get("Modality") or ""),
-            limits=_limits(header),
-        )
+        return units_of(read_dataset(path, UNITS))
+
+    def affine(self, path: Path) -> Array | None:
+        return affine_of(read_dataset(path, PLACES))
 
     def frame(self, path: Path) -> bytes:
         file = load(path)
@@ -101,6 +79,8 @@ class Dicom(ImageFormat):
 
     def keepsake(self, source: Path) -> bytes | None:
         file = load(source)
+        if file.whole is not None:
+            return _WHOLE + zstandard.ZstdCompressor(level=_LEVEL).compress(file.whole)
         head = json.dumps({"before": len(file.before), "syntax": file.syntax, "extended": file.layout.extended})
         kept = head.encode() + b"\n" + file.before + file.after
         return zstandard.ZstdCompressor(level=_LEVEL).compress(kept)
@@ -110,55 +90,16 @@ class Dicom(ImageFormat):
             raise FormatError(
                 f"{protected}: the store does not have what the original's header was; it is of another version"
             )
+        if keepsake.startswith(_WHOLE):
+            with atomic_file(target) as written:
+                written.write(unpacked(keepsake[len(_WHOLE) :], protected))
+            return
         kept, before, syntax, extended = _unpacked(keepsake, protected)
         # Whether the bits above those stored repeat the sign shows only where a number is negative.
         file = load(protected)
         file = replace(file, layout=replace(file.layout, extended=extended))
         with atomic_file(target) as written:
             written.write(packed(kept[:before] + _cells(file, image, protected) + kept[before:], syntax))
-
-
-def _padding(header: Any) -> tuple[float, float] | None:
-    """The range of stored numbers that show nothing (PS3.3 C.7.5.1.1.2); None if the file names none."""
-    value, limit = _number(header, "PixelPaddingValue"), _number(header, "PixelPaddingRangeLimit")
-    if value is None:
-        return None
-    return (value, value) if limit is None else (min(value, limit), max(value, limit))
-
-
-def _number(header: Any, name: str) -> float | None:
-    """The value of an element; None if it is missing, empty or no number."""
-    try:
-        value = float(_element(header, name))
-    except (TypeError, ValueError):
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _element(header: Any, name: str) -> Any:
-    """An element of the header; where it has none, what it says of all frames, or else of the first."""
-    groups = [group for frames in _FRAMES for group in list(header.get(frames) or ())[:1]]
-    macros = [part for group in groups for macro in _MACROS for part in list(group.get(macro) or ())[:1]]
-    return next((part.get(name) for part in (header, *macros) if name in part), None)
-
-
-def _limits(header: Any) -> tuple[float, float] | None:
-    """Least and largest number of the stored bits, where they are fewer than the allocated; else None."""
-    stored, allocated = (int(_number(header, f"Bits{name}") or 0) for name in ("Stored", "Allocated"))
-    if not 0 < stored < allocated:
-        return None
-    lowest = -(2 ** (stored - 1)) if _number(header, "PixelRepresentation") else 0
-    return float(lowest), float(lowest + 2**stored - 1)
-
-
-def _spacing(header: Any) -> tuple[float, ...]:
-    """Millimetres between rows, columns and slices; empty if the file does not say."""
-    plane = _element(header, "PixelSpacing")
-    between = _number(header, "SpacingBetweenSlices") or _number(header, "SliceThickness")
-    if plane is None or len(plane) != 2:
-        return ()
-    found = [float(plane[0]), float(plane[1]), *([between] if between else [])]
-    return tuple(found) if min(found) > 0 else ()
 
 
 def write_dicom(source: Path, target: Path, image: Array, protected_uids: Set[str] = _NOBODY) -> None:
@@ -185,7 +126,8 @@ def dicom_differences(source: Path, protected: Path, protected_uids: Set[str] = 
     if replace(original.layout, extended=True) != replace(copy.layout, extended=True):
         yield f"its pixels are {copy.layout.dtype.name} {copy.layout.shape}, laid out otherwise than the original's"
         return
-    expected = original.protected(copy.cells, protected_uids)
+    # Overlays in the cells are the original's.
+    expected = original.protected(_cells(original, image_of(copy), protected), protected_uids)
     if expected == copy.content:
         return
     before, after = dict(_elements(expected, copy)), dict(_elements(copy.content, copy))
@@ -205,7 +147,7 @@ def image_of(file: DicomFile) -> Array:
 def _cells(file: DicomFile, image: Array, path: Path) -> bytes:
     require_like(path, file.layout.shape, file.layout.dtype, image)
     try:
-        return file.layout.cells(image)
+        return file.layout.cells(image, file.cells)
     except ValueError as error:
         raise FormatError(f"{path}: {error}; ask for bounds before making noise") from error
 
@@ -221,14 +163,18 @@ def _elements(content: bytes, like: DicomFile) -> Iterator[tuple[int, bytes]]:
         yield element.tag, content[element.start : element.end]
 
 
-def _unpacked(keepsake: bytes, path: Path) -> tuple[bytes, int, str, bool]:
+def _unpacked(keepsake: bytes, path: Path) -> tuple[bytes, int, str, bool | None]:
     """Header and what follows the voxels in one, where the second begins, the transfer syntax, and how cells are filled."""
     try:
         head, _, kept = zstandard.ZstdDecompressor().decompress(keepsake).partition(b"\n")
         values = json.loads(head)
-        return kept, int(values["before"]), str(values["syntax"]), bool(values["extended"])
+        return kept, int(values["before"]), str(values["syntax"]), _flag(values["extended"])
     except (zstandard.ZstdError, ValueError, KeyError, TypeError) as error:
         raise FormatError(f"{path}: what the store keeps of the original's header is damaged ({error})") from error
+
+
+def _flag(value: object) -> bool | None:
+    return None if value is None else bool(value)
 
 
 __all__ = ["Dicom", "dicom_differences", "image_of", "renamed_uid", "write_dicom"]

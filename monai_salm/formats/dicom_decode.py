@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from monai_salm.formats.dicom_colours import PIXELS, rgb
 from monai_salm.formats.dicom_elements import Element, Encoding, assembled, element_bytes, even, value_of
-from monai_salm.formats.dicom_pixels import PHOTOMETRIC, PLANAR, parse_layout, text
+from monai_salm.formats.dicom_pixels import PHOTOMETRIC, PLANAR, YBR, parse_layout
 from monai_salm.formats.dicom_start import data_start
 from monai_salm.formats.gzipped import MAX_RATIO
 from monai_salm.formats.optional import require
 
-PIXELS, SYNTAX = 0x7FE00010, 0x00020010
+SYNTAX = 0x00020010
 FILE_META = Encoding(True)
 IMPLICIT, EXPLICIT, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99"
 #: Transfer syntaxes whose pixels are not compressed.
@@ -45,44 +46,47 @@ def inflated(data: bytes) -> bytes:
     return plain
 
 
-def decoded(content: bytes, syntax: str, meta: tuple[Element, ...], elements: tuple[Element, ...]) -> bytes:
-    """The file with its compressed pixels decoded, in Explicit VR Little Endian.
+def decoded(
+    content: bytes, syntax: str, meta: tuple[Element, ...], elements: tuple[Element, ...], encoding: Encoding
+) -> bytes:
+    """The file with its compressed pixels decoded, in Little Endian; YBR becomes RGB.
 
     Args:
         content: the file.
         syntax: its transfer syntax.
         meta: the elements of the file meta information.
         elements: those of the data set.
+        encoding: of the data set.
 
     Raises:
         ValueError: if no decoder here can read them.
     """
-    layout = parse_layout(lambda tag: _photometric_known(value_of(content, elements, tag), tag), "<")
+    layout = parse_layout(lambda tag: value_of(content, elements, tag), "<")
     if layout.size > MAX_RATIO * len(content):
         raise ValueError(
             f"its header declares {layout.size} bytes of pixels, more than a file of {len(content)} can hold"
         )
     array, photometric = _decode(content, syntax)
+    array, photometric = rgb(array, photometric), "RGB" if photometric in YBR else photometric
     samples = layout.samples
     if array.size * array.dtype.itemsize != layout.size or array.dtype.itemsize * 8 != layout.allocated:
         raise ValueError(f"its pixels decode to {array.dtype.name} {array.shape}, not what its header declares")
     cells = even(array.astype(array.dtype.newbyteorder("<")).tobytes(), b"\0")
     parts = {
-        PHOTOMETRIC: element_bytes(PHOTOMETRIC, b"CS", even(photometric.encode(), b" "), FILE_META),
-        PIXELS: element_bytes(PIXELS, b"OB" if layout.allocated == 8 else b"OW", cells, FILE_META),
+        PHOTOMETRIC: element_bytes(PHOTOMETRIC, b"CS", even(photometric.encode(), b" "), encoding),
+        PIXELS: element_bytes(PIXELS, b"OB" if layout.allocated == 8 else b"OW", cells, encoding),
         **dict.fromkeys(_OFFSET_TABLES, b""),
     }
     if samples > 1:
-        parts[PLANAR] = element_bytes(PLANAR, b"US", b"\0\0", FILE_META)
-    plain = {SYNTAX: element_bytes(SYNTAX, b"UI", even(EXPLICIT.encode(), b"\0"), FILE_META)}
+        parts[PLANAR] = element_bytes(PLANAR, b"US", b"\0\0", encoding)
+    plain = {
+        SYNTAX: element_bytes(
+            SYNTAX, b"UI", even((EXPLICIT if encoding.explicit else IMPLICIT).encode(), b"\0"), FILE_META
+        )
+    }
     return assembled(content, meta, plain, FILE_META, data_start(content)) + assembled(
-        content, elements, parts, FILE_META
+        content, elements, parts, encoding
     )
-
-
-def _photometric_known(value: bytes | None, tag: int) -> bytes | None:
-    """JPEG 2000 brings colours stored as YBR_RCT and YBR_ICT back to RGB by itself."""
-    return b"RGB" if tag == PHOTOMETRIC and text(value) in ("YBR_RCT", "YBR_ICT") else value
 
 
 def _decode(content: bytes, syntax: str) -> tuple[np.ndarray[Any, Any], str]:

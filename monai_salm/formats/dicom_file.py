@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from monai_salm.formats.base import FormatError
+from monai_salm.formats.dicom_colours import PIXELS, converted, is_coloured, needs_conversion
 from monai_salm.formats.dicom_decode import (
     DEFLATED,
     EXPLICIT,
     FILE_META,
     IMPLICIT,
     NATIVE,
-    PIXELS,
     SYNTAX,
     decoded,
     inflated,
@@ -30,8 +30,9 @@ from monai_salm.formats.dicom_elements import (
     value_of,
     walk,
 )
-from monai_salm.formats.dicom_pixels import PixelLayout, parse_layout, text
+from monai_salm.formats.dicom_pixels import PHOTOMETRIC, PixelLayout, parse_layout, text
 from monai_salm.formats.dicom_start import data_start, has_representations
+from monai_salm.formats.optional import require
 
 SOP_INSTANCE, REFERENCED, ICON = 0x00080018, 0x00081155, 0x00880200
 IMAGE_TYPE, DERIVATION = 0x00080008, 0x00082111
@@ -40,6 +41,7 @@ _MEDIA_INSTANCE = 0x00020003
 _FLOATS = (0x7FE00008, 0x7FE00009)
 _SIGNATURES = 0xFFFAFFFA
 _MAX_TEXT = 1024
+_STORAGE = 0x00080016
 
 
 def renamed_uid(uid: str) -> str:
@@ -60,6 +62,7 @@ class DicomFile:
         encoding: of the data set.
         pixels: the element Pixel Data.
         layout: of the pixels.
+        whole: the file as it is, where its pixels are of another form than those here.
     """
 
     content: bytes
@@ -69,6 +72,7 @@ class DicomFile:
     encoding: Encoding
     pixels: Element
     layout: PixelLayout
+    whole: bytes | None = None
 
     @property
     def before(self) -> bytes:
@@ -87,7 +91,7 @@ class DicomFile:
 
     @property
     def uid(self) -> str:
-        """Its SOP Instance UID."""
+        """Its SOP Instance UID; empty if it has none."""
         return text(self.value(SOP_INSTANCE))
 
     def value(self, tag: int) -> bytes | None:
@@ -101,7 +105,7 @@ class DicomFile:
             cells: the voxels.
             uids: of all protected instances; references to them follow their new names.
         """
-        known = uids | {self.uid}
+        known = (uids | {self.uid}) - {""}
 
         def change(element: Element, value: bytes) -> bytes | None:
             if element.tag == ICON:
@@ -110,7 +114,8 @@ class DicomFile:
                 return even(renamed_uid(text(value)).encode(), b"\0")
             return value
 
-        uid = even(renamed_uid(self.uid).encode(), b"\0")
+        name = self.uid or hashlib.sha256(self.before + self.after).hexdigest()
+        uid = even(renamed_uid(name).encode(), b"\0")
         start, stop = self.pixels.value, self.pixels.value + self.layout.size
         content = self.content[:start] + cells + self.content[stop:]
         parts = {e.tag: rewritten(content, e, self.encoding, change) for e in self.elements if e.tag != SOP_INSTANCE}
@@ -148,21 +153,27 @@ def packed(content: bytes, syntax: str) -> bytes:
     return content[:start] + even(packer.compress(content[start:]) + packer.flush(), b"\0")
 
 
-def _native(content: bytes) -> DicomFile:
+def _native(content: bytes, whole: bytes | None = None) -> DicomFile:
+    """The file in native form; ``whole`` is the original where its colours were converted already."""
+    original = content
     meta, start = _split_meta(content)
-    syntax = text(value_of(content, meta, SYNTAX)) if meta else _guessed_syntax(content, start)
-    if not syntax:
-        raise ValueError("it does not say its transfer syntax; save it with complete file meta information")
+    syntax = text(value_of(content, meta, SYNTAX)) or _guessed_syntax(content, start)
     if syntax == DEFLATED:
         content = content[:start] + inflated(content[start:])
     encoding = NATIVE.get(syntax, FILE_META)
+    if encoding == FILE_META and not has_representations(content, start):
+        encoding = NATIVE[IMPLICIT]  # as programs write that do not know their own transfer syntax
     elements = tuple(walk(content, start, len(content), encoding))
     _check_elements(content, elements)
     for element in elements:
         # Damage inside of sequences is met now, not when the noise is made and the file is written.
         rewritten(content, element, encoding, lambda _, value: value)
     if syntax not in NATIVE:
-        return _native(decoded(content, syntax, meta, elements))
+        coloured = is_coloured(text(value_of(content, elements, PHOTOMETRIC)))
+        return _native(decoded(content, syntax, meta, elements, encoding), whole or (original if coloured else None))
+    if needs_conversion(content, elements, encoding):
+        plain = converted(content, elements, encoding, start)
+        return _native(packed(plain, syntax), whole or original)
     pixels = next(element for element in elements if element.tag == PIXELS)
     layout = parse_layout(lambda tag: value_of(content, elements, tag), encoding.order)
     if pixels.undefined or layout.size > pixels.stop - pixels.value:
@@ -170,15 +181,8 @@ def _native(content: bytes) -> DicomFile:
             f"its header declares {layout.size} bytes of pixels, but it holds {pixels.stop - pixels.value}; it is cut off or "
             "damaged"
         )
-    if layout.order == ">" and layout.allocated == 8 and pixels.vr == b"OW":
-        raise ValueError("its 8-bit pixels are stored in swapped pairs; convert it to Explicit VR Little Endian")
     fill = layout.fill(content[pixels.value : pixels.value + layout.size])
-    if fill is None:
-        raise ValueError(
-            f"its pixels have data above their {layout.stored} stored bits (an overlay, or too few bits declared), which would "
-            "be lost; move it to an element of its own, or correct Bits Stored"
-        )
-    return DicomFile(content, syntax, meta, elements, encoding, pixels, replace(layout, extended=fill))
+    return DicomFile(content, syntax, meta, elements, encoding, pixels, replace(layout, extended=fill), whole)
 
 
 def _split_meta(content: bytes) -> tuple[tuple[Element, ...], int]:
@@ -208,17 +212,15 @@ def _check_elements(content: bytes, elements: tuple[Element, ...]) -> None:
     if any(tag in _FLOATS for tag in tags):
         raise ValueError("its pixels are floats; store integers with a rescale slope")
     if PIXELS not in tags:
-        raise ValueError("it holds no image (no Pixel Data)")
-    if not text(value_of(content, elements, SOP_INSTANCE)):
-        raise ValueError("it has no SOP Instance UID, so that the protected copy cannot be told from it; give it one")
+        raise ValueError(f"it holds no image (no Pixel Data){_storage(text(value_of(content, elements, _STORAGE)))}")
     if _SIGNATURES in tags:
         raise ValueError("it is digitally signed, and noise would break the signature; remove the signature first")
-    for element in elements:
-        overlay = 0x6000 <= element.tag >> 16 <= 0x60FF and element.tag & 0xFFFF == 0x0102
-        if overlay and any(content[element.value : element.stop]):
-            raise ValueError(
-                "an overlay lies in unused bits of its pixels (a retired form); move it to Overlay Data first"
-            )
+
+
+def _storage(uid: str) -> str:
+    """The storage class in words, to go on with; empty for one that is not known."""
+    name = str(require("pydicom.uid", "dicom", "DICOM").UID(uid).name)
+    return f": {name}" if uid and name != uid else ""
 
 
 def _image_type(value: bytes | None) -> bytes:

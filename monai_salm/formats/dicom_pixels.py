@@ -15,11 +15,9 @@ ROWS, COLUMNS, SAMPLES, PLANAR, FRAMES = 0x00280010, 0x00280011, 0x00280002, 0x0
 ALLOCATED, STORED, HIGH_BIT, SIGNED, PHOTOMETRIC = 0x00280100, 0x00280101, 0x00280102, 0x00280103, 0x00280004
 #: Given a tag, its value's bytes; None where the file does not have it.
 Values = Callable[[int], bytes | None]
-_COLOURS = {
-    "MONOCHROME1": 1,
-    "MONOCHROME2": 1,
-    "RGB": 3,
-}
+PALETTE = "PALETTE COLOR"
+YBR = ("YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
+_COLOURS = {"MONOCHROME1": 1, "MONOCHROME2": 1, "RGB": 3, PALETTE: 1} | dict.fromkeys(YBR, 3)
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,8 @@ class PixelLayout:
         stored: bits of a cell that are the number.
         signed: whether it is a two's complement.
         order: ``"<"`` or ``">"``.
-        extended: whether the bits above those stored repeat the sign; otherwise they are zero.
+        extended: whether the bits above those stored repeat the sign; False: they are zero; None: they hold other data,
+            such as overlays, and keep it.
     """
 
     frames: int
@@ -45,7 +44,7 @@ class PixelLayout:
     stored: int
     signed: bool
     order: str
-    extended: bool = True
+    extended: bool | None = True
 
     @property
     def size(self) -> int:
@@ -82,13 +81,19 @@ class PixelLayout:
     def image(self, cells: bytes) -> Array:
         """The numbers in native byte order, channel first."""
         numbers = self._unsigned(cells).astype(f"u{self.allocated // 8}")
+        if self.extended is None:
+            numbers &= numbers.dtype.type((1 << self.stored) - 1)
         if self.signed and not self.extended:
             sign = numbers.dtype.type(1 << (self.stored - 1))
             numbers = (numbers ^ sign) - sign
         return np.ascontiguousarray(self._channel_first(numbers.view(self.dtype)))
 
-    def cells(self, image: Array) -> bytes:
+    def cells(self, image: Array, old: bytes) -> bytes:
         """The inverse of ``image``.
+
+        Args:
+            image: the numbers.
+            old: the cells of the file, for the bits that are no part of the numbers.
 
         Raises:
             ValueError: if a voxel does not fit into the stored bits.
@@ -101,8 +106,11 @@ class PixelLayout:
         stored = np.empty(self._stored_shape(), self.dtype)
         self._channel_first(stored)[...] = image
         numbers = stored.view(f"u{self.allocated // 8}")
+        mask = numbers.dtype.type((1 << self.stored) - 1)
         if not self.extended:
-            numbers &= numbers.dtype.type((1 << self.stored) - 1)
+            numbers &= mask
+        if self.extended is None:
+            numbers |= self._unsigned(old) & ~mask
         return numbers.astype(numbers.dtype.newbyteorder("<" if self.order == "<" else ">")).tobytes()
 
     def _unsigned(self, cells: bytes) -> NDArray[np.unsignedinteger]:
@@ -143,6 +151,10 @@ def parse_layout(values: Values, order: str) -> PixelLayout:
         order=order,
     )
     high_bit = _number(values, HIGH_BIT, order)
+    if layout.allocated == 1:
+        raise ValueError(
+            "its pixels have 1 bit, as segmentations have: they carry no noise, and are no label maps here; save labels as NIfTI"
+        )
     if (
         layout.allocated not in (8, 16, 32)
         or not 2 <= layout.stored <= layout.allocated
@@ -150,7 +162,7 @@ def parse_layout(values: Values, order: str) -> PixelLayout:
     ):
         raise ValueError(
             f"its pixels have {layout.allocated} bits, {layout.stored} of them stored, the highest at {high_bit}; only whole "
-            "bytes with the stored bits lowest are read"
+            "bytes with the stored bits lowest are read, as pydicom does"
         )
     if layout.samples != _COLOURS[photometric] or layout.rows < 1 or layout.columns < 1:
         raise ValueError(f"it declares {photometric} pixels of shape {layout.shape}; the header is damaged")
@@ -180,8 +192,4 @@ def _number(values: Values, tag: int, order: str, default: int | None = None) ->
 
 
 def _why_not(photometric: str) -> str:
-    if photometric == "PALETTE COLOR":
-        return "its numbers are places in a palette, not intensities; convert it to RGB"
-    if photometric.startswith("YBR"):
-        return f"its pixels are {photometric}, which is rounded on the way to RGB; convert it to RGB"
     return f"its pixels are {photometric or 'of unknown colour'}; convert it to MONOCHROME2 or RGB"

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from monai_salm.formats.base import FormatError
+from monai_salm.formats.dicom_pixels import PALETTE
 from monai_salm.formats.dicom_start import read_dataset
 
 _KIND = ["SamplesPerPixel", "BitsAllocated", "PixelRepresentation", "PhotometricInterpretation"]
@@ -104,6 +105,7 @@ def _header_of(file: str, data: Any) -> Header:
     storage = str(data.get("SOPClassUID", "")).removeprefix(_STORAGE)
     projection = str(data.get("Modality") or "") in PROJECTIONS or storage in _PROJECTION_CLASSES
     frames, colour = int(data.get("NumberOfFrames") or 1), data.get("SamplesPerPixel") not in (None, 1)
+    colour = colour or data.get("PhotometricInterpretation") == PALETTE
     return Header(
         file=file,
         instance=str(data.get("SOPInstanceUID", "")),

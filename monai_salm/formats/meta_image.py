@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_salm.formats.base import FormatError
+from monai_salm.formats.base import Array, FormatError, in_millimetres
 from monai_salm.formats.in_place import (
     InPlace,
     Opened,
@@ -53,6 +53,7 @@ class _Header:
     packed: bool
     data: str
     spacing: tuple[float, ...]
+    affine: Array | None
 
     @property
     def size(self) -> int:
@@ -79,6 +80,9 @@ class MetaImage(InPlace):
 
     def units(self, path: Path) -> Units:
         return Units(spacing=_header(read_start(path, _MAX_HEADER), path).spacing)
+
+    def affine(self, path: Path) -> Array | None:
+        return _header(read_start(path, _MAX_HEADER), path).affine
 
     def open(self, path: Path) -> Opened:
         header = _header(read_start(path, _MAX_HEADER), path)
@@ -134,6 +138,7 @@ def _header(start: bytes, path: Path) -> _Header:
         fields.get("compresseddata", "false").lower() == "true",
         "" if data.upper() == "LOCAL" else plain_name(data, path),
         _spacing(fields),
+        _affine(fields),
     )
 
 
@@ -144,3 +149,18 @@ def _spacing(fields: dict[str, str]) -> tuple[float, ...]:
     except ValueError:
         return ()
     return found if found and all(math.isfinite(side) and side > 0 for side in found) else ()
+
+
+def _affine(fields: dict[str, str]) -> Array | None:
+    """Where the voxels lie; None if the header does not say."""
+    turn = next((fields[name] for name in ("transformmatrix", "rotation", "orientation") if name in fields), None)
+    start = next((fields[name] for name in ("offset", "position", "origin") if name in fields), None)
+    spacing = _spacing(fields)
+    if turn is None or start is None or len(spacing) != 3:
+        return None
+    try:
+        directions = np.reshape([float(part) for part in turn.split()], (3, 3))
+        origin = np.reshape([float(part) for part in start.split()], 3)
+    except ValueError:
+        return None
+    return in_millimetres(list(directions * np.array(spacing)[:, None]), origin)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_salm.formats.base import FormatError
+from monai_salm.formats.base import Array, FormatError, in_millimetres
 from monai_salm.formats.gzipped import pack
 from monai_salm.formats.in_place import InPlace, Opened, read_bounded, read_start, stored_view
 from monai_salm.noise.units import Units
@@ -39,6 +39,15 @@ class Mgh(InPlace):
         good, *sides = struct.unpack_from(">h3f", start, 28)
         known = good and all(math.isfinite(side) and side > 0 for side in sides)
         return Units(spacing=tuple(sides) if known else ())
+
+    def affine(self, path: Path) -> Array | None:
+        start = read_start(path, _HEADER)
+        sizes, _ = _parse(start, path)
+        good, *numbers = struct.unpack_from(">h15f", start, 28)
+        sides, turns, centre = np.array(numbers[:3]), np.reshape(numbers[3:12], (3, 3)), np.array(numbers[12:])
+        steps = turns * sides[:, None]
+        origin = centre - np.array(sizes[:3]) / 2 @ steps
+        return in_millimetres(list(steps), origin, to_right=True) if good else None
 
 
 def _parse(start: bytes, path: Path) -> tuple[tuple[int, ...], np.dtype[np.generic]]:

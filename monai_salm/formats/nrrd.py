@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_salm.formats.base import FormatError
+from monai_salm.formats.base import Array, FormatError, in_millimetres
 from monai_salm.formats.gzipped import pack
 from monai_salm.formats.in_place import (
     InPlace,
@@ -37,6 +37,16 @@ _TYPES = {
     "f8": ("double",),
 }
 _TYPE_OF = {name: code for code, names in _TYPES.items() for name in names}
+# Spaces, and which of their axes run as (right, anterior, superior) do.
+_SPACES = {
+    name: signs
+    for names, signs in (
+        (("right-anterior-superior", "ras"), (1, 1, 1)),
+        (("left-anterior-superior", "las"), (-1, 1, 1)),
+        (("left-posterior-superior", "lps"), (-1, -1, 1)),
+    )
+    for name in names
+}
 _SPACE_KINDS = ("domain", "space", "???", "none")
 
 
@@ -51,6 +61,7 @@ class _Header:
     gzipped: bool
     data: str
     spacing: tuple[float, ...]
+    affine: Array | None
 
     @property
     def size(self) -> int:
@@ -73,6 +84,9 @@ class Nrrd(InPlace):
 
     def units(self, path: Path) -> Units:
         return Units(spacing=_header(read_start(path, _MAX_HEADER), path).spacing)
+
+    def affine(self, path: Path) -> Array | None:
+        return _header(read_start(path, _MAX_HEADER), path).affine
 
     def open(self, path: Path) -> Opened:
         header = _header(read_start(path, _MAX_HEADER), path)
@@ -122,6 +136,7 @@ def _header(start: bytes, path: Path) -> _Header:
         encoding != "raw",
         plain_name(data, path) if data else "",
         _spacing(fields),
+        _affine(fields),
     )
 
 
@@ -148,3 +163,17 @@ def _spacing(fields: dict[str, str]) -> tuple[float, ...]:
     except ValueError:
         return ()
     return found if found and all(math.isfinite(side) and side > 0 for side in found) else ()
+
+
+def _affine(fields: dict[str, str]) -> Array | None:
+    """Where the voxels lie; None if the header does not say, or not in the patient."""
+    space = _SPACES.get(fields.get("space", "").lower())
+    places = re.findall(r"\(([^)]*)\)", fields.get("spacedirections", "") + fields.get("spaceorigin", ""))
+    try:
+        vectors = [np.array([float(part) for part in place.split(",")]) for place in places]
+    except ValueError:
+        return None
+    if space is None or len(vectors) != 4 or any(len(vector) != 3 for vector in vectors):
+        return None
+    *steps, origin = (vector * space for vector in vectors)
+    return in_millimetres(steps, origin, to_right=True)

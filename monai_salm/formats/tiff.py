@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from monai_salm._files import atomic_file
 from monai_salm.formats.base import Array, FormatError, ImageFormat, packed, require_like
 from monai_salm.formats.gzipped import MAX_RATIO
 from monai_salm.formats.optional import require
 
-_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64")
 _MAX_PAGES = 1 << 16
 _PHOTOMETRIC = ("MINISWHITE", "MINISBLACK", "RGB")
+# Colours that are written as RGB, and how Pillow calls those of several samples.
+_CONVERTED = {"PALETTE": "", "SEPARATED": "CMYK", "YCBCR": "YCbCr"}
 # Orientation and colour profile, which a compressed file keeps beside description and resolution.
 _KEPT = (274, 34675)
 
@@ -41,7 +44,7 @@ class _Piece:
 
 @dataclass(frozen=True)
 class _Tiff:
-    """A parsed file: the pages' common shape ``(h, w, samples)`` and type, and the pieces of each page.
+    """A parsed file: the pages' common shape ``(h, w, samples)`` without alpha, type, and the pieces of each page.
 
     ``whole`` is the file as it is, where its pixels are compressed and the content is another form of it.
     """
@@ -55,7 +58,7 @@ class _Tiff:
     @property
     def image_shape(self) -> tuple[int, ...]:
         height, width, samples = self.shape
-        return (samples, height, width) if len(self.pages) == 1 else (1, height, width, len(self.pages))
+        return (samples, height, width) if len(self.pages) == 1 else (samples, height, width, len(self.pages))
 
     def parts(self) -> Iterator[tuple[Array, tuple[int | slice, ...]]]:
         """Every piece as an array ``(samples, rows, columns)`` in the content's memory, and its place in the image."""
@@ -63,22 +66,25 @@ class _Tiff:
             for piece in pieces:
                 stored = np.ndarray(piece.stored, self.dtype, buffer=self.content, offset=piece.offset)
                 rows, columns = piece.valid
+                colours = min(piece.stored[2], self.shape[2] - piece.sample)
+                if colours < 1:  # a plane of alpha
+                    continue
                 place = (
-                    slice(piece.sample, piece.sample + piece.stored[2]),
+                    slice(piece.sample, piece.sample + colours),
                     slice(piece.row, piece.row + rows),
                     slice(piece.column, piece.column + columns),
                 )
                 page = () if len(self.pages) == 1 else (number,)
-                yield np.moveaxis(stored[:rows, :columns], -1, 0), place + page
+                yield np.moveaxis(stored[:rows, :columns, :colours], -1, 0), place + page
 
 
 class Tiff(ImageFormat):
-    """``.tif`` and ``.tiff``: 8 and 16 bits and float32, grey and RGB, strips or tiles, not compressed.
+    """``.tif`` and ``.tiff``: integers of 8 to 64 bits and floats, grey and RGB, strips or tiles.
 
-    Images are ``(1, h, w)``, ``(3, h, w)``, or for several grey pages of one kind ``(1, h, w, pages)``. A compressed file is
-    written plain, with the tags that readers go by: noisy strips are larger than the original ones, every offset in the file
-    would move, and offsets inside private tags cannot be found. ``keepsake`` is the whole file then. Needs tifffile, the extra
-    ``tiff``.
+    Images are ``(1, h, w)``, ``(3, h, w)``, or for several pages of one kind ``(1 or 3, h, w, pages)``. Alpha is kept and never
+    part of the image. A compressed file is written plain, with the tags that readers go by: noisy strips are larger than the
+    original ones, every offset in the file would move, and offsets inside private tags cannot be found. Palettes, CMYK and YCbCr
+    become RGB, and fewer than 8 bits become 8. ``keepsake`` is the whole file then. Needs tifffile, the extra ``tiff``.
     """
 
     name = "tiff"
@@ -128,7 +134,7 @@ def _load(path: Path) -> _Tiff:
     try:
         with tifffile.TiffFile(io.BytesIO(content)) as tiff:
             pages = list(tiff.pages)
-            if not pages or all(int(page.compression) == 1 for page in pages):
+            if not any(_is_converted(page) for page in pages):
                 return _parse(tiff, content)
             plain = bytearray(_plain(tifffile, tiff, pages, len(content)))
         with tifffile.TiffFile(io.BytesIO(plain)) as tiff:
@@ -143,22 +149,23 @@ def _load(path: Path) -> _Tiff:
 def _plain(tifffile: Any, tiff: Any, pages: Sequence[Any], size: int) -> bytes:
     """The same pages without compression, with the tags that readers go by."""
     _check_alone(tiff, pages)
-    first = pages[0]
+    first, kind = pages[0], _named(pages[0].photometric)
     declared = sum(int(page.size) * np.dtype(page.dtype or "u1").itemsize for page in pages)
     if declared > MAX_RATIO * size:
         raise FormatError(f"it declares {declared} bytes of pixels, more than a file of {size} bytes can hold")
-    if _named(first.photometric) not in (*_PHOTOMETRIC, "YCBCR"):
-        raise FormatError(
-            f"its colours are {_named(first.photometric)}, whose numbers are no intensities; convert it to grey or RGB"
-        )
+    if kind not in (*_PHOTOMETRIC, *_CONVERTED):
+        raise FormatError(f"its colours are {kind}, whose numbers are no intensities; convert it to grey or RGB")
+    extra = [] if kind in _CONVERTED else [int(sample) for sample in first.extrasamples]
+    separate = int(first.planarconfig) == 2 and first.samplesperpixel > 1 and kind not in _CONVERTED
     tags = [
         (code, first.tags[code].dtype, first.tags[code].count, first.tags[code].value)
         for code in _KEPT
         if code in first.tags
     ]
     options = {
-        "photometric": "rgb" if first.samplesperpixel == 3 else _named(first.photometric).lower(),
-        "planarconfig": "separate" if first.samplesperpixel == 3 and int(first.planarconfig) == 2 else None,
+        "photometric": "rgb" if kind in _CONVERTED else kind.lower(),
+        "planarconfig": "separate" if separate else "contig" if extra else None,
+        "extrasamples": extra or None,
         "description": first.description or None,
         "metadata": None,
         "software": False,
@@ -170,9 +177,33 @@ def _plain(tifffile: Any, tiff: Any, pages: Sequence[Any], size: int) -> bytes:
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer, byteorder=tiff.byteorder) as writer:
         for page in pages:
-            array = page.asarray()
-            writer.write(array, contiguous=False, **options)
+            writer.write(_intensities(page), contiguous=False, **options)
     return buffer.getvalue()
+
+
+def _is_converted(page: Any) -> bool:
+    """Whether a page is written in another form than it has."""
+    return int(page.compression) != 1 or _named(page.photometric) in _CONVERTED or page.bitspersample in (1, 2, 4)
+
+
+def _intensities(page: Any) -> Array:
+    """The pixels of a page: ``(h, w)``, ``(h, w, samples)`` or ``(samples, h, w)``, grey or RGB of whole bytes."""
+    array: Array = page.asarray()
+    kind, packed_by = _named(page.photometric), int(page.compression)
+    if kind == "PALETTE":
+        table = np.asarray(page.colormap)
+        if not (table & 255).any() or (table >> 8 == table & 255).all():  # a table of 8 bits, shifted or repeated
+            table = (table >> 8).astype(np.uint8)
+        return np.moveaxis(table[:, array], 0, -1)
+    if kind in _CONVERTED and not (kind == "YCBCR" and packed_by != 1):  # tifffile decodes JPEG to RGB
+        samples = array if int(page.planarconfig) == 1 else np.moveaxis(array, 0, -1)
+        if samples.dtype != np.uint8 or samples.shape[2:] != ({"CMYK": 4}.get(_CONVERTED[kind], 3),):
+            raise FormatError(f"its colours are {kind} of shape {samples.shape}; convert it to grey or RGB")
+        height, width = samples.shape[:2]
+        return np.asarray(Image.frombytes(_CONVERTED[kind], (width, height), samples.tobytes()).convert("RGB"))
+    if page.bitspersample in (1, 2, 4):
+        return array.astype(np.uint8) * np.uint8(255 // (2**page.bitspersample - 1))
+    return array
 
 
 def _parse(tiff: Any, content: bytearray) -> _Tiff:
@@ -185,9 +216,8 @@ def _parse(tiff: Any, content: bytearray) -> _Tiff:
     first = pages[0]
     dtype = np.dtype(first.dtype).newbyteorder(tiff.byteorder)
     shape = (int(first.imagelength), int(first.imagewidth), int(first.samplesperpixel))
-    if len(pages) > 1 and shape[2] != 1:
-        raise FormatError("it has several colour pages; store one image a file")
     pieces = [_pieces(page, shape, dtype.itemsize, len(content)) for page in pages]
+    shape = (*shape[:2], shape[2] - len(first.extrasamples))
     _check_apart([piece for page in pieces for piece in page], dtype.itemsize)
     return _Tiff(content, shape, dtype, pieces)
 
@@ -218,8 +248,9 @@ def _check_page(page: Any) -> None:
     photometric = _named(page.photometric)
     if photometric not in _PHOTOMETRIC:
         raise FormatError(f"its colours are {photometric}, whose numbers are no intensities; convert it to grey or RGB")
-    if page.extrasamples or int(page.samplesperpixel) != (3 if photometric == "RGB" else 1):
-        raise FormatError(f"it has {page.samplesperpixel} samples a pixel; remove alpha and other extra channels")
+    extra = len(page.extrasamples)
+    if extra > 1 or int(page.samplesperpixel) - extra != (3 if photometric == "RGB" else 1):
+        raise FormatError(f"it has {page.samplesperpixel} samples a pixel; store grey or RGB, with or without alpha")
     if page.dtype is None or np.dtype(page.dtype).name not in _TYPES:
         raise FormatError(f"its {page.bitspersample}-bit samples are not supported; store 8, 16 or 32 bits, or floats")
     if page.bitspersample != 8 * np.dtype(page.dtype).itemsize or int(page.fillorder) != 1:

@@ -10,12 +10,13 @@ from typing import Any
 
 from monai_salm.formats.dicom import renamed_uid
 from monai_salm.formats.dicom_elements import Element, Encoding, assembled, even, rewritten, value_of, walk
+from monai_salm.formats.dicom_pixels import PALETTE
 from monai_salm.formats.dicom_start import data_start, has_representations, read_dataset
 from monai_salm.layouts.base import LayoutError
 from monai_salm.layouts.dicom_classes import holds_labels, holds_no_pixels, is_raw_data
 
 _TAGS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID", "Rows", "Modality")
-_KIND = "ImageType"
+_KIND, _COLOURS = "ImageType", "PhotometricInterpretation"
 _REFERENCED = 0x00081155
 _SYNTAX = 0x00020010
 _ENCODINGS = {"1.2.840.10008.1.2": Encoding(False), "1.2.840.10008.1.2.2": Encoding(True, ">")}
@@ -34,6 +35,7 @@ class DicomHeader:
         problem: why it cannot be used, and what to do; empty for a sound file.
         storage: UID of the storage class.
         image_type: the values of Image Type.
+        palette: whether its pixels are places in a palette.
     """
 
     instance: str = ""
@@ -45,6 +47,7 @@ class DicomHeader:
     problem: str = ""
     storage: str = ""
     image_type: tuple[str, ...] = ()
+    palette: bool = False
 
 
 def read_header(path: Path) -> DicomHeader:
@@ -58,9 +61,10 @@ def read_header(path: Path) -> DicomHeader:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            data = read_dataset(path, [*_TAGS, _KIND])
+            data = read_dataset(path, [*_TAGS, _KIND, _COLOURS])
             found: dict[str, Any] = {tag: str(data.get(tag, "") or "") for tag in _TAGS}
             kind = data.get(_KIND) or ()
+            palette = str(data.get(_COLOURS) or "") == PALETTE
             words = (kind,) if isinstance(kind, str) else tuple(map(str, kind))
     except ImportError:
         raise
@@ -69,7 +73,9 @@ def read_header(path: Path) -> DicomHeader:
         return DicomHeader(problem=f"{path} is no DICOM file that can be read ({error}); repair or remove it")
     is_image, problem = _kind(path, found["SOPClassUID"], bool(found["Rows"]))
     uids = (found["SOPInstanceUID"], found["SeriesInstanceUID"], found["StudyInstanceUID"])
-    return DicomHeader(*uids, found["PatientID"], found["Modality"], is_image, problem, found["SOPClassUID"], words)
+    return DicomHeader(
+        *uids, found["PatientID"], found["Modality"], is_image, problem, found["SOPClassUID"], words, palette
+    )
 
 
 def _kind(path: Path, storage: str, has_rows: bool) -> tuple[bool, str]:

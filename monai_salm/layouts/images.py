@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from monai_salm.formats import SUFFIXES, find_format
+from monai_salm.formats import SUFFIXES, UNREAD, find_format
 from monai_salm.layouts.base import LayoutError
 from monai_salm.layouts.files import is_hidden
 from monai_salm.layouts.leftovers import why_folder
@@ -20,13 +20,6 @@ _ANY_SUFFIX = re.compile(
 # Enough to tell a layout; a data set may have any number of files.
 _FILES_A_FOLDER = 20
 _FOLDERS = 2000
-# Images, and films of them, in formats that are not read: cases that are left out, with the reason.
-_UNREAD = (
-    ".bmp", ".dib", ".gif", ".pgm", ".ppm", ".pbm", ".pnm", ".heic", ".heif", ".avif", ".jxl", ".tga", ".pcx", ".psd", ".ico",
-    ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".mnc", ".img", ".nii.bz2", ".nii.xz", ".nii.zst", ".par", ".isq",
-    ".svs", ".ndpi", ".scn", ".mrxs", ".bif", ".vms", ".czi", ".lif", ".nd2", ".oib", ".oif", ".vsi", ".lsm", ".stk",
-    ".avi", ".mp4", ".mov", ".wmv", ".mkv", ".mpg", ".mpeg",
-)  # fmt: skip
 #: How files of pictures begin that are told by their content.
 STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")
 
@@ -40,7 +33,7 @@ def is_image(path: Path) -> bool:
 
 def has_image_name(file: str) -> bool:
     """``is_image`` by the name alone, for files that need not exist."""
-    return not is_hidden(file) and file.lower().endswith((*SUFFIXES, *_UNREAD))
+    return not is_hidden(file) and file.lower().endswith((*SUFFIXES, *UNREAD))
 
 
 def _is_picture(path: Path) -> bool:

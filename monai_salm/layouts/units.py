@@ -111,6 +111,8 @@ class ImageUnit(ABC):
 class ChannelFiles(ImageUnit):
     """An image in one file, or one file for each of its channels (groups of channels), in order.
 
+    Files of several types, as CT of int16 beside PET of float32, are one image of the type that holds all their numbers.
+
     Args:
         beside: how many of the files, the last ones, are parts of others (headers, or the voxels of a header).
     """
@@ -168,8 +170,11 @@ class ChannelFiles(ImageUnit):
             if (reason := dead_link(root / file)) is not None:
                 raise FormatError(reason)
         parts = [format_of(root / file).read(root / file) for file in self.images]
+        joint = np.result_type(*(part.dtype for part in parts))
         for file, part in zip(self.images, parts, strict=True):
-            if part.dtype != parts[0].dtype or part.shape[1:] != parts[0].shape[1:]:
+            # Noise on a float is exact in its own type alone, and a float holds no integers that are as long as itself.
+            fits = part.dtype == joint if part.dtype.kind == "f" else part.dtype.itemsize < 8 or joint.kind != "f"
+            if part.shape[1:] != parts[0].shape[1:] or not fits:
                 raise FormatError(
                     f"case {self.name!r}: its channels differ: {root / file} is {part.dtype.name} {part.shape[1:]}, "
                     f"{root / self.files[0]} is {parts[0].dtype.name} {parts[0].shape[1:]}; store them alike"
@@ -182,7 +187,14 @@ class ChannelFiles(ImageUnit):
             return
         start = 0
         for file, part in zip(self.images, self._parts(root), strict=True):
-            yield file, image[start : start + len(part)]
+            own = image[start : start + len(part)]
+            stored = own.astype(part.dtype)
+            if not np.array_equal(stored, own, equal_nan=True):
+                raise FormatError(
+                    f"case {self.name!r}: the noise of {root / file} does not fit into {part.dtype.name}, which is coarser than "
+                    "the other channels; give its channel a wider window, or store it as float32"
+                )
+            yield file, stored
             start += len(part)
 
 

@@ -53,8 +53,8 @@ class Budget:
         padding = padding_of(image, self.units)
         if padding is not None:
             inside &= ~padding
-        dtype = grid.code_dtype
-        return np.where(inside, lower, 0.0).astype(dtype), np.where(inside, upper, 0.0).astype(dtype)
+        lower, upper = (grid.on_strides(np.where(inside, ends, 0.0)).astype(grid.code_dtype) for ends in (lower, upper))
+        return lower, upper
 
     def effective_codes(self, image: Array, codes: Array) -> Array:
         """Enforce the budget, the window and the stored type on finished noise (the exit check of every method).
@@ -66,7 +66,7 @@ class Budget:
         Returns:
             Codes of ``grid.code_dtype`` that ``apply_codes`` can add without clipping.
         """
-        return np.clip(codes, *self.code_bounds(image)).astype(self.grid.code_dtype)
+        return self.grid.on_strides(np.clip(codes, *self.code_bounds(image)).astype(self.grid.code_dtype))
 
     def shares(self, channels: int) -> list[float]:
         """One code as a share of the window's width, for each channel."""
@@ -76,7 +76,8 @@ class Budget:
 def budget_of(image: Array, rule: WindowRule, units: Units, epsilon: float) -> Budget:
     """The limits of an image's noise: its window by the rule, and the grid of its type.
 
-    A float image that holds nothing but whole numbers has the grid of whole numbers.
+    A float image that holds nothing but whole numbers has the grid of whole numbers. Of one in which only some channels do, as
+    CT beside PET, the noise of these is of whole numbers.
 
     Args:
         image: stored array ``(channel, *spatial)``.
@@ -92,12 +93,14 @@ def budget_of(image: Array, rule: WindowRule, units: Units, epsilon: float) -> B
     parts = [channel if padding is None else channel[~padding[number]] for number, channel in enumerate(image)]
     if not any(part.size for part in parts):
         raise ValueError("the image holds nothing but padding, NaN or infinite values: there is nothing to protect")
-    whole = image.dtype.kind == "f" and all(bool(np.array_equal(np.rint(part), part)) for part in parts)
+    floats = image.dtype.kind == "f"
+    whole = [floats and bool(np.array_equal(np.rint(part), part)) for part in parts]
     spans = [float(part.max()) - float(part.min()) if part.size else 0.0 for part in parts]
     window = rule.of(image, units, padding)
     bounds = window.channels(len(image))
     widths = [0.0 if not span else high - low for (low, high), span in zip(bounds, spans, strict=True)]
-    grid = make_grid(image.dtype.name, widths, epsilon, whole, max(abs(end) for pair in bounds for end in pair))
+    grid = make_grid(image.dtype.name, widths, epsilon, all(whole), max(abs(end) for pair in bounds for end in pair))
+    grid = grid.in_whole_numbers(whole)
     drowned = [
         (low, high, part)
         for (low, high), span, part in zip(bounds, spans, parts, strict=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from numbers import Real
 
@@ -34,11 +34,13 @@ class Grid:
         dtype: name of the stored type, one of ``GRIDS``.
         quantum: size of one noise step in stored units; 1 for integers, a power of two for floats.
         max_codes: largest noise of each channel, in quanta; 0 for a constant channel, which carries none.
+        strides: of each channel, in quanta: its codes are multiples of this. Empty means 1 for all.
     """
 
     dtype: str
     quantum: float
     max_codes: tuple[int, ...]
+    strides: tuple[int, ...] = ()
 
     @property
     def code_dtype(self) -> np.dtype[np.generic]:
@@ -52,6 +54,31 @@ class Grid:
     def limits(self, rank: int) -> Array:
         """``max_codes`` as float64 ``(channel, 1, ...)``, for an image of ``rank`` spatial axes."""
         return np.asarray(self.max_codes, np.float64).reshape(-1, *[1] * rank)
+
+    def on_strides(self, codes: Array) -> Array:
+        """Codes ``(channel, *spatial)``, those between two multiples of a channel's stride brought to the one nearer to 0."""
+        if not self.strides:
+            return codes
+        steps = np.asarray(self.strides, codes.dtype).reshape(-1, *[1] * (codes.ndim - 1))
+        found: Array = codes - np.fmod(codes, steps)
+        return found
+
+    def in_whole_numbers(self, channels: Sequence[bool]) -> Grid:
+        """The grid with noise of whole numbers in some channels, as files of integers hold it beside files of floats.
+
+        A channel whose budget is below 1 keeps its steps.
+
+        Args:
+            channels: whether each is one of them.
+        """
+        step = round(1 / self.quantum) if self.quantum < 1 else 1
+        strides = tuple(
+            step if whole and most >= step else 1 for whole, most in zip(channels, self.max_codes, strict=True)
+        )
+        if max(strides) == 1:
+            return self
+        most = tuple(code // stride * stride for code, stride in zip(self.max_codes, strides, strict=True))
+        return replace(self, max_codes=most, strides=strides)
 
 
 def require_epsilon(epsilon: object) -> None:

@@ -14,6 +14,7 @@ from monai_salm.cases import choose_view
 from monai_salm.generate.precompute import default_surrogate, plain_class, window_rule
 from monai_salm.layouts import TRAIN, FolderLayout, Layout, open_layout
 from monai_salm.layouts.files import dead_link
+from monai_salm.layouts.units import ImageUnit
 from monai_salm.methods import Method, loop_of
 from monai_salm.networks.devices import resolve_device
 from monai_salm.noise.budget import Budget
@@ -45,6 +46,8 @@ class _Seen:
 
 # Codes compress to about this share in a store (measured on brain images, 2 bits a voxel).
 _CODE_RATIO = 0.3
+# So many images are looked at for what the store keeps of them.
+_LOOKED_AT = 50
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,7 @@ def plan(
         refused=refused,
         not_copied=others.left_out,
         problems=problems,
-        bytes=_bytes(data, seen, others),
+        bytes=_bytes(data, splits, seen, others),
         seconds=seconds,
     )
 
@@ -226,9 +229,23 @@ def _counted(names: Sequence[str]) -> dict[str, int]:
     return dict(Counter(names).most_common())
 
 
-def _bytes(data: Layout, seen: Sequence[_Seen], others: Companions) -> dict[str, int]:
+def _bytes(data: Layout, splits: Sequence[str], seen: Sequence[_Seen], others: Companions) -> dict[str, int]:
+    sizes = {one.name: math.prod(one.shape) * np.dtype(one.budget.grid.dtype).itemsize for one in seen}
     codes = sum(math.prod(one.shape) * one.budget.grid.code_dtype.itemsize for one in seen)
-    images = sum(math.prod(one.shape) * np.dtype(one.budget.grid.dtype).itemsize for one in seen)
+    units = [unit for unit in data.units(splits) if unit.name in sizes] if isinstance(data, FolderLayout) else []
+    # A JPEG becomes a PNG, which with noise takes about as much as its pixels.
+    grown = {file: sizes[unit.name] for unit in units if unit.copies for file in unit.files[:1]}
     files = {*data.image_files(data.splits), *others.copied}
-    copy = sum(path.stat().st_size for file in files if (path := file_path(data, file)).is_file())
-    return {"copy": copy, "store": round(codes * _CODE_RATIO), "working": images + 2 * codes}
+    copy = sum(grown.get(file, path.stat().st_size) for file in files if (path := file_path(data, file)).is_file())
+    store = round(codes * _CODE_RATIO) + _kept_bytes(data, units)
+    return {"copy": copy, "store": store, "working": sum(sizes.values()) + 2 * codes}
+
+
+def _kept_bytes(data: Layout, units: Sequence[ImageUnit]) -> int:
+    """About what the store keeps of the original files, such as whole JPEG files, by a few of them."""
+    kept = looked_at = 0
+    shown = [sum(file_path(data, file).stat().st_size for file in unit.files) for unit in units]
+    for number in range(0, len(units), max(1, len(units) // _LOOKED_AT)):
+        kept += len(units[number].keepsake(data.root) or b"")
+        looked_at += shown[number]
+    return round(sum(shown) * kept / max(1, looked_at))
