@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 from monai_salm.layouts.base import TRAIN, LayoutError
-from monai_salm.layouts.classes import Cell, class_numbers
+from monai_salm.layouts.classes import MAX_CLASS, Cell, class_numbers
 from monai_salm.layouts.files import confine, from_root, is_file
 from monai_salm.layouts.folder import FolderCase, FolderLayout, channel_files
 from monai_salm.layouts.images import has_image_name, stem
@@ -48,9 +48,8 @@ class Datalist(FolderLayout):
         cases = {split: list(self._read_split(split)) for split in _SPLIT_KEYS}
         if not cases[TRAIN]:
             raise LayoutError(f'{listing} has no "training" list with cases; its keys are {", ".join(self.content)}')
-        named, classes = modalities_of(self.content, "modality"), self._classes.names
-        number = len(classes) or self._named_classes()
-        super().__init__(listing.parent, _by_class(cases), [listing.name], number, classes, named)
+        named, classes = modalities_of(self.content, "modality"), self._classes.names or self._named_classes()
+        super().__init__(listing.parent, _by_class(cases), [listing.name], len(classes) or None, classes, named)
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -151,15 +150,16 @@ class Datalist(FolderLayout):
             return BrokenUnit(files[0], channels, reason)
         return ChannelFiles(files[0], channels or tuple(files))
 
-    def _named_classes(self) -> int | None:
+    def _named_classes(self) -> tuple[str, ...]:
         """Classes by the JSON's ``labels``: ``{"0": "background", ...}`` (Decathlon) or ``{"background": 0, ...}``."""
         labels = self.content.get("labels")
-        if not isinstance(labels, Mapping) or not labels:
-            return None
-        numbers = list(labels) if all(str(key).isdecimal() for key in labels) else list(labels.values())
-        if not all(str(number).isdecimal() for number in numbers):
-            return None
-        return max(int(number) for number in numbers) + 1
+        if not isinstance(labels, Mapping):
+            return ()
+        pairs = labels.items() if all(str(key).isdecimal() for key in labels) else [(v, k) for k, v in labels.items()]
+        if not all(str(number).isdecimal() and int(str(number)) <= MAX_CLASS for number, _ in pairs):
+            return ()
+        names = {int(str(number)): str(name) for number, name in pairs}
+        return tuple(names.get(number, "") for number in range(max(names, default=-1) + 1))
 
 
 @dataclass(frozen=True)

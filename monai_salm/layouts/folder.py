@@ -98,6 +98,16 @@ class FolderLayout(Layout):
         self.require_split(split)
         return all(case.label is not None for case in self._sound(split))
 
+    def classes_of_cases(self, split: str) -> Iterator[tuple[int, ...]]:
+        for case in self._sound(split):
+            if isinstance(case.label, int):
+                yield (case.label,)
+            elif isinstance(case.label, list):
+                yield tuple(number for number, answer in enumerate(case.label) if answer)
+            elif case.label is not None:
+                values, known = self._map_values.get(case.label, ()), self._renumbered
+                yield tuple(known.index(value) if value in known else int(value) for value in values)
+
     def task(self) -> Task:
         self._check_training()
         labels = [case.label for split in self.splits for case in self._sound(split) if case.label is not None]

@@ -9,6 +9,7 @@ from typing import Any
 
 from monai_salm.formats import FormatError, format_of
 from monai_salm.layouts.base import TRAIN, LayoutError
+from monai_salm.layouts.classes import MAX_CLASS
 from monai_salm.layouts.datalist import modalities_of
 from monai_salm.layouts.files import confine, is_file, is_hidden, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout
@@ -41,8 +42,8 @@ class NnUNet(FolderLayout):
             raise LayoutError(f"{self.json}: file_ending {self.ending!r} with {self.channels} channels makes no sense")
         cases = {TRAIN: list(self._training()), "test": list(self._in_folders("Ts", required=False))}
         self._check_count(cases[TRAIN])
-        classes = _largest_label(self.content, self.json) + 1
-        super().__init__(root, cases, [_JSON], classes, modalities=modalities_of(self.content, "channel_names"))
+        classes, channels = _label_names(self.content, self.json), modalities_of(self.content, "channel_names")
+        super().__init__(root, cases, [_JSON], len(classes), classes, channels)
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -159,14 +160,22 @@ class NnUNet(FolderLayout):
             )
 
 
-def _largest_label(content: dict[str, Any], path: Path) -> int:
-    """Of ``{"background": 0, "kidney": [1, 2], ...}``; a region is a list of the labels that it is made of."""
-    largest = 0
+def _label_names(content: dict[str, Any], path: Path) -> tuple[str, ...]:
+    """Of ``{"background": 0, "kidney": [1, 2], ...}``; a region is a list of the labels that it is made of.
+
+    A label that stands in regions alone is called after the smallest of them, with its number.
+    """
+    parts: dict[str, list[int]] = {}
     for name, value in entry_of(content, "labels", dict, path).items():
-        for number in value if isinstance(value, list) and value else [value]:
-            if type(number) is not int or not 0 <= number <= 65_535:
+        parts[name] = value if isinstance(value, list) and value else [value]
+        for number in parts[name]:
+            if type(number) is not int or not 0 <= number <= MAX_CLASS:
                 raise LayoutError(f"{path}: label {name!r} must be a number from 0 or a list of such, got {value!r}")
-            largest = max(largest, number)
+    largest = max((number for numbers in parts.values() for number in numbers), default=0)
     if not largest:
         raise LayoutError(f"{path}: labels must name something beside the background")
-    return largest
+    names = [""] * (largest + 1)
+    for name, numbers in sorted(parts.items(), key=lambda item: len(item[1])):
+        for number in numbers:
+            names[number] = names[number] or (name if len(numbers) == 1 else f"{number} of {name}")
+    return tuple(names)

@@ -58,6 +58,7 @@ class Plan:
         shapes: how many of them have which shape ``(channel, *spatial)``, the commonest first.
         dtypes: how many have which stored type.
         task: the learning problem.
+        classes: how many images of each split have each class, by name, as ``Layout.classes`` has them.
         window: the rule that chooses each image's window.
         noise: of a few images: ``name``, ``window`` (low and high of each channel, real units), ``noise`` (largest change of a
             voxel of each channel, real units), ``stored`` (the same in stored units).
@@ -75,6 +76,7 @@ class Plan:
     shapes: dict[str, int]
     dtypes: dict[str, int]
     task: dict[str, Any]
+    classes: dict[str, dict[str, int]]
     window: dict[str, Any]
     noise: list[dict[str, Any]]
     view: dict[str, Any]
@@ -157,6 +159,7 @@ def plan(
         shapes=_counted([str(shape) for shape in shapes]),
         dtypes=_counted([one.budget.grid.dtype for one in seen]),
         task=task.spec(),
+        classes=data.classes(),
         window=rule.spec(),
         noise=[_real_noise(one) for one in seen[:: max(1, len(seen) // _SHOWN)][:_SHOWN]],
         view={} if view is None else asdict(view),
