@@ -103,6 +103,7 @@ def _described(found: Plan) -> list[str]:
     if found.refused:
         lines += [f"{len(found.refused)} would be left out:", *(f"  {n}: {why}" for n, why in found.refused.items())]
     lines += not_copied(found.not_copied, "would not be copied")
+    lines += [f"Note: {warning}" for warning in found.warnings]
     return [*lines, *(f"Problem: {problem}" for problem in found.problems)]
 
 

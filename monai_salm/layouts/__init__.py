@@ -53,7 +53,10 @@ def detect(path: str | os.PathLike[str]) -> Layout:
     candidates = [layout for layout in found if layout.name not in covered]
     if len(candidates) == 1:
         _require_no_other_table(place, candidates[0])
-        return candidates[0].open(place)
+        data = candidates[0].open(place)
+        if data.doubt is not None:
+            raise LayoutError(data.doubt)
+        return data
     if candidates:
         what = "; ".join(f"{layout.name}: {layout.description}" for layout in candidates)
         raise LayoutError(f"{place} looks like several layouts ({what}). Say which it is with layout= (--layout)")

@@ -85,6 +85,8 @@ class Layout(ABC):
     root: Path
     #: What class numbers mean, in their order; empty where the data set has numbers only.
     class_names: tuple[str, ...] = ()
+    #: Why the files may mean something else, and how to say it; ``detect`` refuses such a data set, its name opens it.
+    doubt: str | None = None
 
     @property
     def called(self) -> str:

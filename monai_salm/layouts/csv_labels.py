@@ -6,9 +6,10 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
+from monai_salm._warn import warn
 from monai_salm.layouts.base import TRAIN, LayoutError
 from monai_salm.layouts.classes import (
     IMAGE_COLUMNS,
@@ -21,8 +22,11 @@ from monai_salm.layouts.classes import (
 )
 from monai_salm.layouts.files import confine, is_file, relative_path, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout, channel_files
+from monai_salm.layouts.hidden_maps import hidden_maps
+from monai_salm.layouts.image_folder import masks_of
 from monai_salm.layouts.images import ImageIndex, has_image_name, is_dicom, is_image, some_files
 from monai_salm.layouts.reading import Table, read_header, read_table
+from monai_salm.layouts.roles import described, pair
 from monai_salm.layouts.table_labels import LabelledRow, label_columns, labels_of, require_column, split_of
 from monai_salm.layouts.units import BrokenUnit, ImageUnit
 
@@ -65,10 +69,15 @@ class CsvLabels(FolderLayout):
 
     def __init__(self, tables: Sequence[Path], columns: Columns = Columns()) -> None:
         self.tables, self.columns, root = tuple(tables), columns, tables[0].parent
-        self._index = ImageIndex(file for file in walk(root) if is_image(root / file))
+        files = [file for file in walk(root) if is_image(root / file)]
+        masks = label_maps_beside(root, files)
+        self._index = ImageIndex(file for file in files if file not in masks)
+        self._all = ImageIndex(files)
         read = [read_table(path) for path in tables]
         self._taken = self._exactly_named(read, root)
         entries = [entry for table in read for entry in self._entries(table, root, len(tables) > 1)]
+        entries = self._without_maps(entries, masks)
+        listed = {file for entry in entries for file in entry.unit.files}
         entries, numbers = _without_repeated(entries, self._labels(entries, root))
         entries = list(self._usable(entries, numbers))
         cases: dict[str, list[FolderCase]] = {TRAIN: [], "val": [], "test": []}
@@ -78,7 +87,9 @@ class CsvLabels(FolderLayout):
             raise LayoutError(
                 f"{tables[0]} has no training images; its rows are for {', '.join(s for s in cases if cases[s])}"
             )
-        super().__init__(root, cases, [path.name for path in tables], len(self._names) or None, self._names)
+        others = [file for file in masks if file not in listed]
+        listing = [path.name for path in tables]
+        super().__init__(root, cases, listing, len(self._names) or None, self._names, masks=others)
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -143,11 +154,23 @@ class CsvLabels(FolderLayout):
         reason = f"{where}: no image {text!r} in {root}; check the name, or remove the line"
         return BrokenUnit(file, (file,), reason)
 
-    def _find(self, text: str, root: Path, where: str) -> str:
+    def _find(self, text: str, root: Path, where: str, index: ImageIndex | None = None) -> str:
         """The file that a cell names; the path as it stands there if there is none."""
         relative = confine(root, text, where)
-        found = None if is_file(root / relative) else self._index.find(relative, where, self._taken)
+        found = None if is_file(root / relative) else (index or self._index).find(relative, where, self._taken)
         return relative if found is None else confine(root, found, where)
+
+    def _without_maps(self, entries: Sequence[_Entry], masks: Sequence[str]) -> list[_Entry]:
+        """The lines that are not of label maps, which some tables list like images."""
+        kept = [entry for entry in entries if entry.unit.files[0] not in masks]
+        aside = [entry.unit.name for entry in entries if entry.unit.files[0] in masks]
+        if not kept or not aside:
+            return list(entries)
+        warn(
+            f"{self.tables[0]}: {len(aside)} lines name label maps ({described(aside)}), which get no noise and are no cases; they "
+            "are copied as they are"
+        )
+        return kept
 
     def _labels(self, entries: Sequence[_Entry], root: Path) -> list[_Label]:
         self._names: tuple[str, ...] = ()
@@ -180,7 +203,15 @@ class CsvLabels(FolderLayout):
 
     def _mask(self, entry: _Entry, column: str, root: Path) -> str | None:
         cell = entry.cell(column)
-        return None if is_nothing(cell.text) else self._find(cell.text, root, cell.where)
+        return None if is_nothing(cell.text) else self._find(cell.text, root, cell.where, self._all)
+
+
+def label_maps_beside(root: Path, files: Sequence[str]) -> tuple[str, ...]:
+    """The files that are label maps of others, by their names or by what they hold."""
+    named = masks_of(root, files)
+    hidden = hidden_maps(root, [file for file in files if file not in named])
+    folders = {folder for folder, _ in hidden.folders}
+    return (*named, *hidden.sure, *(file for file in files if str(PurePosixPath(file).parent) in folders))
 
 
 @dataclass(frozen=True)
@@ -198,9 +229,15 @@ def _tables(folder: Path) -> list[Path]:
 
 
 def _fits(path: Path) -> bool:
-    """Whether a line of a table names an image that is there, and something may be its label; never raises."""
+    """Whether a line of a table names an image that is there, and something may be its label; never raises.
+
+    Beside label maps, a table must have labels to be one of classes: it may give the splits.
+    """
     try:
-        image = _first_image(read_table(path))
+        table = read_table(path)
+        image = _first_image(table)
+        if image is not None and _named_maps(path.parent):
+            label_columns([LabelledRow(table, row, TRAIN) for row in table.rows], (), ())
     except (LayoutError, OSError):
         return False
     return image is not None and not is_dicom(path.parent / image)
@@ -216,7 +253,8 @@ def _first_image(table: Table) -> str | None:
     image, folder = find_column(table.columns, IMAGE_COLUMNS), table.path.parent
     if image is None or len(table.columns) < 2 or not table.rows:
         return None
-    index = ImageIndex(file for file in some_files(folder, every=True) if has_image_name(file))
+    maps = _named_maps(folder)
+    index = ImageIndex(file for file in some_files(folder, every=True) if has_image_name(file) and file not in maps)
     # Any line will do: a protected copy may have left out the first one's image.
     found = (_named_image(folder, row.values[image], index) for row in table.rows)
     return next((file for file in found if file is not None), None)
@@ -247,7 +285,13 @@ def _named_image(folder: Path, text: str, index: ImageIndex) -> str | None:
     relative = relative_path(folder, text, "")
     if is_file(folder / relative):
         return relative if has_image_name(relative) else None
-    return index.find(relative, "")
+    fits = index.all(relative)
+    return fits[0] if fits else None
+
+
+def _named_maps(folder: Path) -> frozenset[str]:
+    """Files that are named for the label maps of others."""
+    return frozenset(pair(file for file in some_files(folder, every=True) if has_image_name(file)).map_files)
 
 
 def _split_in_name(path: Path) -> str | None:

@@ -74,7 +74,6 @@ class FolderLayout(Layout):
         modalities: Sequence[str] = (),
         masks: Sequence[str] = (),
     ) -> None:
-        self._masks = tuple(masks)
         self.root, self.listing, self.num_classes = root, tuple(listing), num_classes
         self.class_names, self.modalities = tuple(class_names), tuple(modalities)
         units = with_copies(root, dict.fromkeys(case.unit for found in cases.values() for case in found))
@@ -83,6 +82,8 @@ class FolderLayout(Layout):
             for split, found in cases.items()
             if found
         }
+        labels = {file for found in cases.values() for case in found for file in files_of(case.label)}
+        self.masks = tuple(file for file in masks if file not in labels)
         self.folders()
         self._check_units()
         self._check_labels()
@@ -205,7 +206,7 @@ class FolderLayout(Layout):
     def label_files(self) -> tuple[str, ...]:
         """Files that hold label maps, relative to the root."""
         labels = (files_of(case.label) for cases in self._cases.values() for case in cases)
-        found = tuple(dict.fromkeys(file for files in (*labels, self._masks) for file in files))
+        found = tuple(dict.fromkeys(file for files in (*labels, self.masks) for file in files))
         return found + companions_of(self.root, found)
 
     def all_files(self) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ from monai_salm.layouts.base import TRAIN, LayoutError
 from monai_salm.layouts.classes import split_named
 from monai_salm.layouts.files import is_file, is_hidden, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout, channel_files
-from monai_salm.layouts.images import has_image_name, is_dicom, is_image, some_files
+from monai_salm.layouts.hidden_maps import HiddenMaps, hidden_maps
+from monai_salm.layouts.images import any_stem, has_image_name, is_dicom, is_image, some_files
 from monai_salm.layouts.label_maps import is_label_map
 from monai_salm.layouts.leftovers import why_folder
 from monai_salm.layouts.patients import inner_classes, why_patients
@@ -61,6 +62,8 @@ class ImageFolder(FolderLayout):
                 f'{root / dicom} is DICOM, where a series makes up an image; open it with layout="dicom_tree" (--layout dicom_tree)'
             )
         masks = masks_of(root, [file for file, _ in found])
+        hidden = hidden_maps(root, [file for file, _ in found if file not in masks])
+        masks, self.doubt = (*masks, *hidden.sure), _doubt(root, hidden)
         places = without_sites(places_of([(file, parts) for file, parts in found if file not in masks]))
         if TRAIN not in {split for split, _ in places.values()}:
             what = "a folder named train" if places else "folders of classes"
@@ -125,9 +128,32 @@ def _training_folders(places: Mapping[str, _Place]) -> dict[str, list[tuple[str,
     return folders
 
 
+def _doubt(root: Path, hidden: HiddenMaps) -> str | None:
+    """Why some of the images may be label maps, and what to do."""
+    if hidden.folders:
+        maps, images = hidden.folders[0]
+        return (
+            f"{root}: every file in {maps} holds few whole values and has the name and shape of one in {images}, as label maps do. "
+            f"If they are label maps, say --image-glob '{images}/*' --label-glob '{maps}/*', or take the folder out. If it is a "
+            "class, say --layout image_folder"
+        )
+    if hidden.doubtful:
+        label, image = hidden.doubtful
+        return (
+            f"{root}: {label} holds few whole values and has the shape of {image}, as its label map does. If it is a label map, "
+            f"name it {any_stem(image)}_mask. If it is an image of its class, say --layout image_folder"
+        )
+    return None
+
+
 def masks_of(root: Path, files: Sequence[str]) -> tuple[str, ...]:
-    """The files that are named for the label map of another, and hold what looks like one."""
-    return tuple(file for file in pair(files).map_files if is_label_map(root / file))
+    """The files that are named for the label map of another, and hold what looks like one.
+
+    Where there are any, so are those whose image is missing: a copy may have left it out.
+    """
+    pairs = pair(files)
+    found = tuple(file for file in pairs.map_files if is_label_map(root / file))
+    return found + tuple(file for file in pairs.alone if found and is_label_map(root / file))
 
 
 def why_no_classes(root: Path, places: Mapping[str, _Place]) -> str | None:

@@ -14,13 +14,14 @@ from monai_salm.cases import choose_view
 from monai_salm.generate.precompute import default_surrogate, plain_class, window_rule
 from monai_salm.layouts import TRAIN, FolderLayout, Layout, open_layout
 from monai_salm.layouts.files import dead_link
+from monai_salm.layouts.roles import described
 from monai_salm.methods import Method, loop_of
 from monai_salm.networks.devices import resolve_device
 from monai_salm.noise.budget import Budget
 from monai_salm.noise.units import Array
 from monai_salm.noise.window import WindowRule
 from monai_salm.progress import Progress, ProgressCallback
-from monai_salm.publish.checks import PathLike, PublishError, require_no_bare_arrays
+from monai_salm.publish.checks import PathLike, PublishError, renamed_warnings, require_no_bare_arrays
 from monai_salm.publish.companions import Companions, companions
 from monai_salm.publish.effort import Effort
 from monai_salm.publish.manifest import file_path, read_manifest
@@ -66,6 +67,7 @@ class Plan:
         refused: images that would be left out, by name, with the reason.
         not_copied: files that would not be copied, as ``PublishReport`` has them.
         problems: what would stop everything.
+        warnings: what the owner should look at: images that become another format, label maps that are copied.
         bytes: ``copy`` (the protected data set), ``store`` (about), ``working`` (while the noise is made).
         seconds: about how long the noise would take on this machine, from a few steps of it; None if not known.
     """
@@ -83,6 +85,7 @@ class Plan:
     refused: dict[str, str]
     not_copied: dict[str, str]
     problems: list[str]
+    warnings: list[str]
     bytes: dict[str, int]
     seconds: float | None
 
@@ -166,9 +169,24 @@ def plan(
         refused=refused,
         not_copied=others.left_out,
         problems=problems,
+        warnings=_warnings(data, splits),
         bytes=_bytes(data, seen, others),
         seconds=seconds,
     )
+
+
+def _warnings(data: Layout, splits: Sequence[str]) -> list[str]:
+    """What a copy would do that its owner may not expect."""
+    if not isinstance(data, FolderLayout):
+        return []
+    renamed = data.renamed(splits)
+    found = renamed_warnings(renamed, data.rewritten_files(splits)) if renamed else []
+    if data.masks:
+        found.append(
+            f"{len(data.masks)} label maps that are no case's label ({described(data.masks)}) would get no noise; they are copied as "
+            "they are"
+        )
+    return found
 
 
 def _look(
