@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,24 +12,23 @@ from monai_salm._warn import warn
 from monai_salm.layouts.base import TRAIN, LayoutError
 from monai_salm.layouts.classes import (
     IMAGE_COLUMNS,
-    LABEL_COLUMNS,
     MASK_COLUMNS,
     SPLIT_COLUMNS,
     find_column,
     is_nothing,
     split_named,
 )
-from monai_salm.layouts.files import confine, is_file, relative_path, walk
+from monai_salm.layouts.files import confine, is_file, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout, channel_files
 from monai_salm.layouts.hidden_maps import hidden_maps
 from monai_salm.layouts.image_folder import masks_of
-from monai_salm.layouts.images import ImageIndex, has_image_name, is_dicom, is_image, some_files
-from monai_salm.layouts.reading import Table, read_header, read_table
-from monai_salm.layouts.roles import described, pair
+from monai_salm.layouts.images import ImageIndex, has_image_name, is_image
+from monai_salm.layouts.reading import Table, read_table, with_relative_paths
+from monai_salm.layouts.roles import described
+from monai_salm.layouts.table_images import TABLES, names_of, tables_in, tells_labels, why_misfit
 from monai_salm.layouts.table_labels import LabelledRow, label_columns, labels_of, require_column, split_of
 from monai_salm.layouts.units import BrokenUnit, ImageUnit
 
-_SUFFIXES = (".csv", ".tsv")
 _SHEETS = (".xlsx", ".xls", ".ods")
 _Label: TypeAlias = str | int | list[int] | None
 
@@ -73,7 +71,9 @@ class CsvLabels(FolderLayout):
         masks = label_maps_beside(root, files)
         self._index = ImageIndex(file for file in files if file not in masks)
         self._all = ImageIndex(files)
-        read = [read_table(path) for path in tables]
+        written = [read_table(path) for path in tables]
+        read = [with_relative_paths(table) for table in written]
+        self._absolute = tuple(own.path.name for own, table in zip(written, read, strict=True) if own != table)
         self._taken = self._exactly_named(read, root)
         entries = [entry for table in read for entry in self._entries(table, root, len(tables) > 1)]
         entries = self._without_maps(entries, masks)
@@ -94,14 +94,14 @@ class CsvLabels(FolderLayout):
     @classmethod
     def recognises(cls, path: Path) -> bool:
         try:
-            tables = _tables(path) if path.is_dir() else [path] if path.suffix.lower() in _SUFFIXES else []
+            tables = tables_in(path) if path.is_dir() else [path] if path.suffix.lower() in TABLES else []
         except OSError:
             return False
-        return any(_fits(table) for table in tables)
+        return any(tells_labels(table) for table in tables)
 
     @classmethod
     def why_not(cls, path: Path) -> str | None:
-        sheets = [name for name in _names(path) if name.lower().endswith(_SHEETS) and not name.startswith((".", "~"))]
+        sheets = [name for name in names_of(path) if name.lower().endswith(_SHEETS) and not name.startswith((".", "~"))]
         sheet = f"{sheets[0]} may be a table of labels, but is not read; save it as CSV" if sheets else None
         return cls.table_misfit(path) or sheet
 
@@ -109,14 +109,14 @@ class CsvLabels(FolderLayout):
     def table_misfit(cls, path: Path) -> str | None:
         """Why a table seems to tell labels of images and does not fit them; None if there is none such."""
         folder = path if path.is_dir() else path.parent
-        tables = (folder / name for name in _names(path) if name.lower().endswith(_SUFFIXES) and name[0] != ".")
-        return next((reason for table in tables if (reason := _misfit(table)) is not None), None)
+        tables = (folder / name for name in names_of(path) if name.lower().endswith(TABLES) and name[0] != ".")
+        return next((reason for table in tables if (reason := why_misfit(table)) is not None), None)
 
     @classmethod
     def open(cls, path: Path) -> CsvLabels:
         if path.is_file():
             return cls([path])
-        found = _tables(path)
+        found = tables_in(path)
         if not found:
             raise LayoutError(f"{path} has no CSV with a column of image names ({', '.join(IMAGE_COLUMNS[:5])}, ...)")
         splits = [_split_in_name(table) for table in found]
@@ -219,79 +219,6 @@ class _Entry(LabelledRow):
     """A row and its image."""
 
     unit: ImageUnit
-
-
-def _tables(folder: Path) -> list[Path]:
-    """The tables of a folder that name images, samples of submissions to a challenge left out."""
-    found = [folder / name for name in sorted(os.listdir(folder)) if name.lower().endswith(_SUFFIXES)]
-    named = [path for path in found if is_file(path) and find_column(read_header(path), IMAGE_COLUMNS) is not None]
-    return [path for path in named if not path.name.lower().startswith("sample")]
-
-
-def _fits(path: Path) -> bool:
-    """Whether a line of a table names an image that is there, and something may be its label; never raises.
-
-    Beside label maps, a table must have labels to be one of classes: it may give the splits.
-    """
-    try:
-        table = read_table(path)
-        image = _first_image(table)
-        if image is not None and _named_maps(path.parent):
-            label_columns([LabelledRow(table, row, TRAIN) for row in table.rows], (), ())
-    except (LayoutError, OSError):
-        return False
-    return image is not None and not is_dicom(path.parent / image)
-
-
-def _names(path: Path) -> list[str]:
-    """The files in a folder, or the name of a file."""
-    return sorted(os.listdir(path)) if path.is_dir() else [path.name]
-
-
-def _first_image(table: Table) -> str | None:
-    """The first image that a line of a table names."""
-    image, folder = find_column(table.columns, IMAGE_COLUMNS), table.path.parent
-    if image is None or len(table.columns) < 2 or not table.rows:
-        return None
-    maps = _named_maps(folder)
-    index = ImageIndex(file for file in some_files(folder, every=True) if has_image_name(file) and file not in maps)
-    # Any line will do: a protected copy may have left out the first one's image.
-    found = (_named_image(folder, row.values[image], index) for row in table.rows)
-    return next((file for file in found if file is not None), None)
-
-
-def _misfit(path: Path) -> str | None:
-    """Why a table that seems to hold names or labels of images does not fit the images beside it; None if it does not seem so."""
-    try:
-        table = read_table(path)
-        image, label = find_column(table.columns, IMAGE_COLUMNS), find_column(table.columns, LABEL_COLUMNS)
-        if image is None:
-            columns = f"its columns are {', '.join(table.columns)}"
-            names = ", ".join(IMAGE_COLUMNS[:5])
-            return (
-                None
-                if label is None
-                else f"{path} has a column {label!r}, but none of image names ({names}, ...); {columns}"
-            )
-        if path.name.lower().startswith("sample") or not table.rows or _first_image(table) is not None:
-            return None
-        first = table.rows[0]
-        return f"{table.where(first, image)}: no image {first.values[image]!r} in {path.parent}, nor that of any other line"
-    except (LayoutError, OSError) as error:
-        return str(error)
-
-
-def _named_image(folder: Path, text: str, index: ImageIndex) -> str | None:
-    relative = relative_path(folder, text, "")
-    if is_file(folder / relative):
-        return relative if has_image_name(relative) else None
-    fits = index.all(relative)
-    return fits[0] if fits else None
-
-
-def _named_maps(folder: Path) -> frozenset[str]:
-    """Files that are named for the label maps of others."""
-    return frozenset(pair(file for file in some_files(folder, every=True) if has_image_name(file)).map_files)
 
 
 def _split_in_name(path: Path) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, takewhile
@@ -15,7 +14,6 @@ from monai_salm.layouts.files import confine, from_root, is_file
 from monai_salm.layouts.folder import FolderCase, FolderLayout, channel_files
 from monai_salm.layouts.images import has_image_name, stem
 from monai_salm.layouts.reading import read_json
-from monai_salm.layouts.renaming import renamed_json
 from monai_salm.layouts.units import BrokenUnit, ChannelFiles, ImageUnit
 
 #: Split -> the keys under which datalists have it.
@@ -43,7 +41,7 @@ class Datalist(FolderLayout):
         self.root, self.json = listing.parent, listing
         written = read_json(listing)
         self.content = from_root(listing.parent, written)
-        self._absolute = self.content != written
+        self._absolute = (listing.name,) if self.content != written else ()
         self._classes = self._text_classes()
         cases = {split: list(self._read_split(split)) for split in _SPLIT_KEYS}
         if not cases[TRAIN]:
@@ -84,14 +82,6 @@ class Datalist(FolderLayout):
         if not listing.is_file():
             raise LayoutError(f"{listing} is missing; give the folder of a copy of {self.root}")
         return type(self)(listing)
-
-    def rewritten_files(self, splits: Sequence[str] = (TRAIN,)) -> Mapping[str, bytes]:
-        """Texts that name renamed images, and the list with relative paths, if its own lead into the original's folder."""
-        texts = dict(super().rewritten_files(splits))
-        if self._absolute:
-            content = (json.dumps(self.content, indent=4, ensure_ascii=False) + "\n").encode()
-            texts[self.json.name] = renamed_json(content, self.renamed(splits))
-        return texts
 
     def _text_classes(self) -> _TextClasses:
         """Class names that stand as labels where no label is a file or is named as one."""

@@ -39,7 +39,8 @@ def relative_path(root: Path, text: object, where: str) -> str:
     drive = len(text) > 1 and text[1] == ":"
     if parts.is_absolute() or drive or ".." in parts.parts:
         raise LayoutError(
-            f"{where}: path {text!r} must be relative and stay inside {root}; move the file into the data set"
+            f"{where}: path {text!r} must be relative and stay inside {root}, or lie there if it is absolute. Move the file there and "
+            "correct the entry"
         )
     return parts.as_posix()
 

@@ -17,7 +17,7 @@ from monai_salm.layouts.base import TRAIN, Case, CaseSequence, Layout, LayoutErr
 from monai_salm.layouts.classes import MAX_CLASS
 from monai_salm.layouts.files import every_file, leftovers, walk, walk_folders
 from monai_salm.layouts.label_maps import LabelMap, LabelParts, distinct, files_of, on_grid_of, read_label_map
-from monai_salm.layouts.renaming import companions_of, renamed_texts, with_copies
+from monai_salm.layouts.renaming import companions_of, rewritten_texts, with_copies
 from monai_salm.layouts.units import BrokenUnit, ChannelFiles, ImageUnit
 from monai_salm.noise.units import Units
 from monai_salm.tasks import Classification, Segmentation, Task
@@ -63,6 +63,8 @@ class FolderLayout(Layout):
     manifest: ClassVar[str] = "monai_salm.json"
     #: Whether a label map was read along other axes than those of its file.
     _turned = False
+    #: Files of the listing that name others by absolute paths in the root.
+    _absolute: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -230,7 +232,14 @@ class FolderLayout(Layout):
         Args:
             splits: whose images are protected.
         """
-        return renamed_texts(self.root, self.all_files(), self.renamed(splits))
+        return rewritten_texts(self.root, self.all_files(), self.renamed(splits), self._absolute)
+
+    def rewritten_notes(self, splits: Sequence[str] = (TRAIN,)) -> list[str]:
+        """What its owner should know of ``rewritten_files``, beside the names of images."""
+        return [
+            f"{file}: absolute paths become relative in the copy, so that they do not lead to the originals"
+            for file in self._absolute
+        ]
 
     def published_files(self, splits: Sequence[str] = (TRAIN,)) -> tuple[str, ...]:
         """The files of the images of some splits as a protected copy has them."""

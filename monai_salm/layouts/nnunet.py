@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_salm.formats import FormatError, format_of
+from monai_salm.formats import FormatError, format_named, format_of
 from monai_salm.layouts.base import TRAIN, LayoutError
 from monai_salm.layouts.classes import MAX_CLASS
 from monai_salm.layouts.datalist import modalities_of
-from monai_salm.layouts.files import confine, is_file, is_hidden, walk
+from monai_salm.layouts.files import confine, from_root, is_file, is_hidden, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout
+from monai_salm.layouts.label_maps import files_of
 from monai_salm.layouts.reading import entry_of, read_json
 from monai_salm.layouts.units import BrokenUnit, ChannelFiles, ImageUnit
 
@@ -35,13 +37,16 @@ class NnUNet(FolderLayout):
         self.root, self.json = root, root / _JSON
         if not is_file(self.json):
             raise LayoutError(f"{root} has no {_JSON}; an nnU-Net data set is {self.description}")
-        self.content = read_json(self.json)
+        written = read_json(self.json)
+        self.content = from_root(root, written)
+        self._absolute = (_JSON,) if self.content != written else ()
         self.channels = len(entry_of(self.content, "channel_names", dict, self.json))
         self.ending = entry_of(self.content, "file_ending", str, self.json)
         if not self.ending.startswith(".") or "/" in self.ending or "\\" in self.ending or not self.channels:
             raise LayoutError(f"{self.json}: file_ending {self.ending!r} with {self.channels} channels makes no sense")
         cases = {TRAIN: list(self._training()), "test": list(self._in_folders("Ts", required=False))}
         self._check_count(cases[TRAIN])
+        self._require_one_format([*cases[TRAIN], *cases["test"]])
         classes, channels = _label_names(self.content, self.json), modalities_of(self.content, "channel_names")
         super().__init__(root, cases, [_JSON], len(classes), classes, channels)
 
@@ -71,6 +76,41 @@ class NnUNet(FolderLayout):
 
     def reopen(self, root: Path) -> NnUNet:
         return self.open(root)
+
+    def rewritten_files(self, splits: Sequence[str] = (TRAIN,)) -> Mapping[str, bytes]:
+        """Texts that name renamed images, and ``dataset.json`` with the ending that these have."""
+        texts, ending = dict(super().rewritten_files(splits)), self._new_ending(splits)
+        if ending is not None:
+            content = texts.get(_JSON, self.json.read_bytes())
+            old, new = json.dumps(self.ending).encode(), json.dumps(ending).encode()
+            texts[_JSON] = re.sub(rb'("file_ending"\s*:\s*)' + re.escape(old), rb"\g<1>" + new, content)
+        return texts
+
+    def rewritten_notes(self, splits: Sequence[str] = (TRAIN,)) -> list[str]:
+        ending = self._new_ending(splits)
+        said = [] if ending is None else [f"{_JSON}: file_ending becomes {ending!r} in the copy"]
+        return [*super().rewritten_notes(splits), *said]
+
+    def _new_ending(self, splits: Sequence[str]) -> str | None:
+        """The ending of the images in a copy; None if it stays."""
+        format_ = format_named(f"x{self.ending}")
+        return format_.published if self.renamed(splits) and format_ is not None else None
+
+    def _require_one_format(self, cases: Sequence[FolderCase]) -> None:
+        """Refuse label maps and test images of a format whose images become another: nnU-Net reads one ending."""
+        files = [(case.unit.files[0], files_of(case.label)) for case in cases]
+        listed = "dataset" in self.content
+        others = [file for image, maps in files for file in (*maps, *(() if listed else (image,)))]
+        format_ = format_named(f"x{self.ending}")
+        if format_ is None or format_.published is None:
+            return
+        odd = next((file for file in others if file.lower().endswith(self.ending.lower())), None)
+        if odd is not None:
+            raise LayoutError(
+                f"{self.json}: file_ending is {self.ending!r}, and training images of this format become {format_.published} in a "
+                f"copy. {odd} would not, and nnU-Net reads one ending. JPEG also changes the numbers of label maps. Convert images "
+                f'and label maps to PNG, and write "file_ending": ".png"'
+            )
 
     def _training(self) -> Iterator[FolderCase]:
         if "dataset" not in self.content:

@@ -181,6 +181,7 @@ def _warnings(data: Layout, splits: Sequence[str]) -> list[str]:
         return []
     renamed = data.renamed(splits)
     found = renamed_warnings(renamed, data.rewritten_files(splits)) if renamed else []
+    found += data.rewritten_notes(splits)
     if data.masks:
         found.append(
             f"{len(data.masks)} label maps that are no case's label ({described(data.masks)}) would get no noise; they are copied as "
