@@ -117,7 +117,7 @@ class FolderLayout(Layout):
         kinds = {str if files_of(label) else type(label) for label in labels}
         if len(kinds) != 1:
             raise LayoutError(
-                f"{self.root}: labels are of different kinds: files, numbers or vectors, not several of them"
+                f"{self.root}: labels are of different kinds: all must be files, or all numbers, or all vectors"
             )
         if kinds == {str}:
             return Segmentation(

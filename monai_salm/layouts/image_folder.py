@@ -109,7 +109,7 @@ def _misfit(path: Path) -> str | None:
     if len(names) < 2:
         return f"it has images in one folder alone ({shown}); classes are two folders or more"
     if any(_means_another_layout(name) for name in names):
-        return f"its folders ({shown}) hold no classes by their names"
+        return f"the names of its folders ({shown}) are not those of classes"
     return why_no_classes(path, places)
 
 
@@ -253,7 +253,8 @@ def _cases(root: Path, places: Mapping[str, _Place], names: Sequence[str]) -> di
         unknown = folders - set(names)
         if unknown and folders & set(names):
             raise LayoutError(
-                f"{root}: the {split} folder has a class {sorted(unknown)[0]!r} that the training folder has not; rename or remove it"
+                f"{root}: the {split} folder has a class {sorted(unknown)[0]!r} that is not in the training folder; rename or "
+                "remove it"
             )
         for file, parts in own.items():
             if unknown or not folders:

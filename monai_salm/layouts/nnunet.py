@@ -42,8 +42,10 @@ class NnUNet(FolderLayout):
         self._absolute = (_JSON,) if self.content != written else ()
         self.channels = len(entry_of(self.content, "channel_names", dict, self.json))
         self.ending = entry_of(self.content, "file_ending", str, self.json)
-        if not self.ending.startswith(".") or "/" in self.ending or "\\" in self.ending or not self.channels:
-            raise LayoutError(f"{self.json}: file_ending {self.ending!r} with {self.channels} channels makes no sense")
+        if not self.ending.startswith(".") or "/" in self.ending or "\\" in self.ending:
+            raise LayoutError(f"{self.json}: file_ending must be a suffix such as '.nii.gz', got {self.ending!r}")
+        if not self.channels:
+            raise LayoutError(f"{self.json}: channel_names must name one channel at least, it is empty")
         cases = {TRAIN: list(self._training()), "test": list(self._in_folders("Ts", required=False))}
         self._check_count(cases[TRAIN])
         self._require_one_format([*cases[TRAIN], *cases["test"]])

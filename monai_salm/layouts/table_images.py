@@ -67,12 +67,13 @@ def why_misfit(path: Path) -> str | None:
             return (
                 None
                 if label is None
-                else f"{path} has a column {label!r}, but none of image names ({names}, ...); {columns}"
+                else f"{path} has a column {label!r}, but no column of image names ({names}, ...); {columns}"
             )
         if path.name.lower().startswith("sample") or not table.rows or _first_image(table) is not None:
             return None
         first = table.rows[0]
-        return f"{table.where(first, image)}: no image {first.values[image]!r} in {path.parent}, nor that of any other line"
+        missing = f"no image {first.values[image]!r} in {path.parent}; those of the other lines are missing, too"
+        return f"{table.where(first, image)}: {missing}"
     except (LayoutError, OSError) as error:
         return str(error)
 
