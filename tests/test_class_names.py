@@ -136,7 +136,7 @@ def run(*arguments: object) -> tuple[str, dict[str, Any]]:
 
 def test_the_verbs_say_names_and_counts(tmp_path: Path) -> None:
     root, out = build_image_folder(tmp_path / "set", splits=("train", "test")), tmp_path / "out"
-    classes, line = {"bad": 2, "ok": 2}, "Classes of train, images of each: bad 2, ok 2\n"
+    classes, line = {"bad": 2, "ok": 2}, "Images of each class in train: bad 2, ok 2\n"
     for arguments in (
         ("plan", root, *FAST),
         ("protect", root, out, *FAST),
@@ -147,7 +147,7 @@ def test_the_verbs_say_names_and_counts(tmp_path: Path) -> None:
         assert line in text
         assert data["classes"] == {"train": classes, "test": classes}
     text, data = run("info", build_nnunet(tmp_path / "voxels"))
-    assert "Classes of train, images that have each: kidney 3, tumour 3, cyst 3\n" in text
+    assert "Images with each class in train: kidney 3, tumour 3, cyst 3\n" in text
 
 
 def test_a_store_without_classes_opens(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_store_without_classes_opens(tmp_path: Path) -> None:
     assert classes_of(store) == {}
     text, data = run("info", store.path)
     assert data["classes"] == {}
-    assert "Classes" not in text
+    assert "each class" not in text
 
 
 def test_of_many_classes_the_first_are_shown(tmp_path: Path) -> None:

@@ -144,3 +144,13 @@ def test_images_of_few_values_and_of_names_alike_stay_images(tmp_path: Path) -> 
     for name in ("drawn", "shot"):
         data = detect(tmp_path / name)
         assert (len(data.dataset()), data.name) == (8, "image_folder")
+
+
+def test_label_maps_in_colours_are_found(tmp_path: Path) -> None:
+    build(tmp_path, "{c}/p{n}.png", "{c}/p{n}_outline.png")
+    for file in tmp_path.glob("*/*_outline.png"):
+        grey = np.asarray(Image.open(file))
+        Image.fromarray(np.stack([grey, 0 * grey, 255 - grey], axis=-1)).save(file)
+    data = detect(tmp_path)
+    assert isinstance(data, FolderLayout)
+    assert len(data.masks) == 6

@@ -84,7 +84,7 @@ def test_evaluate_writes_names_out(tmp_path: Path) -> None:
     run("protect", root, out, *FAST)
     few = ("--victims", "resnet10", "--epochs", 1, "--seeds", 0, "--fractions", 1, "--controls", "none")
     said = run("evaluate", root, out, *few, "--countermeasures", "none", "--pipelines", "plain", "--device", "cpu")
-    assert r"Classes of train, images of each: a\nFORGED 4, ok 4" in said
+    assert r"Images of each class in train: a\nFORGED 4, ok 4" in said
 
 
 def test_errors_and_warnings_write_names_out(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def class_lines(classes: Mapping[str, Mapping[str, int]], task: Mapping[str, Any
         several = task.get("kind") == "segmentation" or task.get("multi_label")
         rest = f", and {len(shown) - _CLASSES} more of {len(shown)} classes" if shown[_CLASSES:] else ""
         texts = ", ".join(f"{name} {count}" for name, count in shown[:_CLASSES])
-        lines.append(f"Classes of {split}, images {'that have each' if several else 'of each'}: {texts}{rest}")
+        lines.append(f"Images {'with' if several else 'of'} each class in {split}: {texts}{rest}")
     return lines
 
 

@@ -122,11 +122,6 @@ def _content(path: Path) -> _Content | None:
         image = format_of(path).read(path)
     except (FormatError, OSError):
         return None
-    values = distinct(image[0])
-    grey = len(image) == 1 or (len(image) in (3, 4) and bool((image[:3] == image[:1]).all()))
-    few = (
-        grey
-        and 1 < len(values) <= _FEW_VALUES
-        and bool(np.isfinite(values).all() and (values == np.rint(values)).all())
-    )
+    values = distinct(image[: {2: 1, 4: 3}.get(len(image))])  # without transparency
+    few = 1 < len(values) <= _FEW_VALUES and bool(np.isfinite(values).all() and (values == np.rint(values)).all())
     return _Content(image.shape[1:], frozenset(map(float, values)) if few else None)
