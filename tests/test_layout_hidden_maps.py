@@ -154,3 +154,25 @@ def test_label_maps_in_colours_are_found(tmp_path: Path) -> None:
     data = detect(tmp_path)
     assert isinstance(data, FolderLayout)
     assert len(data.masks) == 6
+
+
+@pytest.mark.parametrize("name", ["classes", "classes, no name", "classes, a word"])
+def test_empty_label_maps_are_such_beside_others(tmp_path: Path, name: str) -> None:
+    """As of healthy patients."""
+    root = build(tmp_path, *SETS[name])
+    for number in (1, 3, 5):
+        Image.fromarray(np.zeros((8, 7), "uint8")).save(root / SETS[name][1].format(n=number, c="b"))
+    data = detect(root)
+    assert isinstance(data, FolderLayout)
+    assert (len(data.masks), len(data.dataset())) == (6, 6)
+
+
+def test_a_column_of_label_maps_beside_that_of_classes(tmp_path: Path) -> None:
+    build(tmp_path, "p{n}.png", "other/x{n}.png")
+    lines = [f"p{n}.png,other/x{n}.png,{'ab'[n % 2]}" for n in range(6)]
+    save_text(tmp_path / "labels.csv", "\n".join(["image,mask,label", *lines]))
+    data = detect(tmp_path)
+    assert isinstance(data, FolderLayout)
+    assert data.class_names == ("a", "b")
+    assert data.masks == tuple(f"other/x{n}.png" for n in range(6))
+    assert data.unlisted() == ()

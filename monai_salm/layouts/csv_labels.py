@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
@@ -23,6 +24,7 @@ from monai_salm.layouts.folder import FolderCase, FolderLayout, channel_files
 from monai_salm.layouts.hidden_maps import hidden_maps
 from monai_salm.layouts.image_folder import masks_of
 from monai_salm.layouts.images import ImageIndex, has_image_name, is_image
+from monai_salm.layouts.label_maps import is_label_map
 from monai_salm.layouts.reading import Table, read_table, with_relative_paths
 from monai_salm.layouts.roles import described
 from monai_salm.layouts.table_images import TABLES, names_of, tables_in, tells_labels, why_misfit
@@ -68,7 +70,7 @@ class CsvLabels(FolderLayout):
     def __init__(self, tables: Sequence[Path], columns: Columns = Columns()) -> None:
         self.tables, self.columns, root = tuple(tables), columns, tables[0].parent
         files = [file for file in walk(root) if is_image(root / file)]
-        masks = label_maps_beside(root, files)
+        masks = frozenset(label_maps_beside(root, files))
         self._index = ImageIndex(file for file in files if file not in masks)
         self._all = ImageIndex(files)
         written = [read_table(path) for path in tables]
@@ -87,7 +89,7 @@ class CsvLabels(FolderLayout):
             raise LayoutError(
                 f"{tables[0]} has no training images; its rows are for {', '.join(s for s in cases if cases[s])}"
             )
-        others = [file for file in masks if file not in listed]
+        others = sorted((masks | self._in_columns(entries, root)) - listed)
         listing = [path.name for path in tables]
         super().__init__(root, cases, listing, len(self._names) or None, self._names, masks=others)
 
@@ -160,7 +162,7 @@ class CsvLabels(FolderLayout):
         found = None if is_file(root / relative) else (index or self._index).find(relative, where, self._taken)
         return relative if found is None else confine(root, found, where)
 
-    def _without_maps(self, entries: Sequence[_Entry], masks: Sequence[str]) -> list[_Entry]:
+    def _without_maps(self, entries: Sequence[_Entry], masks: Collection[str]) -> list[_Entry]:
         """The lines that are not of label maps, which some tables list like images."""
         kept = [entry for entry in entries if entry.unit.files[0] not in masks]
         aside = [entry.unit.name for entry in entries if entry.unit.files[0] in masks]
@@ -200,6 +202,17 @@ class CsvLabels(FolderLayout):
             return True
         text = next((text for entry in entries if not is_nothing(text := entry.cell(column).text)), "")
         return has_image_name(text) and ".." not in text and is_file(root / text)
+
+    def _in_columns(self, entries: Sequence[_Entry], root: Path) -> frozenset[str]:
+        """The label maps that stand in a column of their own beside that of the labels."""
+        found = set()
+        for entry in entries:
+            column = find_column(entry.table.columns, MASK_COLUMNS)
+            with suppress(LayoutError):  # of a column that is not read for the labels
+                file = None if column is None else self._mask(entry, column, root)
+                if file is not None and is_label_map(root / file, empty=True):
+                    found.add(file)
+        return frozenset(found)
 
     def _mask(self, entry: _Entry, column: str, root: Path) -> str | None:
         cell = entry.cell(column)

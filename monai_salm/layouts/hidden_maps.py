@@ -63,7 +63,7 @@ def hidden_maps(root: Path, files: Sequence[str]) -> HiddenMaps:
 
     def is_map(file: str, image: str) -> bool:
         own = content(file)
-        if own is None or own.values is None:
+        if own is None or own.values is None or len(own.values) < 2:  # an empty one tells nothing
             return False
         other = content(image)
         return other is not None and other.values is None and other.shape == own.shape
@@ -75,7 +75,7 @@ def hidden_maps(root: Path, files: Sequence[str]) -> HiddenMaps:
     values = frozenset[float]().union(*(found.values or () for file in maps if (found := content(file))))
     sure = len(maps) > 1 and len(values) <= _FEW_VALUES
     doubtful = next(((file, image) for file, image in near if file in maps), ()) if not sure else ()
-    if sure:  # those of images that are missing or damaged, too
+    if sure:  # the empty ones, and those of images that are missing or damaged, too
         maps = [file for file in files if (found := content(file)) and found.values and found.values <= values]
     return HiddenMaps(tuple(maps) if sure else (), doubtful, tuple(_folders(files, is_map)))
 
@@ -123,5 +123,5 @@ def _content(path: Path) -> _Content | None:
     except (FormatError, OSError):
         return None
     values = distinct(image[: {2: 1, 4: 3}.get(len(image))])  # without transparency
-    few = 1 < len(values) <= _FEW_VALUES and bool(np.isfinite(values).all() and (values == np.rint(values)).all())
+    few = 0 < len(values) <= _FEW_VALUES and bool(np.isfinite(values).all() and (values == np.rint(values)).all())
     return _Content(image.shape[1:], frozenset(map(float, values)) if few else None)

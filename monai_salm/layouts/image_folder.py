@@ -61,9 +61,9 @@ class ImageFolder(FolderLayout):
             raise LayoutError(
                 f'{root / dicom} is DICOM, where a series makes up an image; open it with layout="dicom_tree" (--layout dicom_tree)'
             )
-        masks = masks_of(root, [file for file, _ in found])
-        hidden = hidden_maps(root, [file for file, _ in found if file not in masks])
-        masks, self.doubt = (*masks, *hidden.sure), _doubt(root, hidden)
+        named = masks_of(root, [file for file, _ in found])
+        hidden = hidden_maps(root, [file for file, _ in found if file not in named])
+        masks, self.doubt = {*named, *hidden.sure}, _doubt(root, hidden)
         places = without_sites(places_of([(file, parts) for file, parts in found if file not in masks]))
         if TRAIN not in {split for split, _ in places.values()}:
             what = "a folder named train" if places else "folders of classes"
@@ -73,7 +73,7 @@ class ImageFolder(FolderLayout):
             raise LayoutError(
                 f"{root} must have folders of images for two classes or more, found {', '.join(names) or 'none'}"
             )
-        super().__init__(root, _cases(root, places, names), (), len(names), names, masks=masks)
+        super().__init__(root, _cases(root, places, names), (), len(names), names, masks=sorted(masks))
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -146,14 +146,15 @@ def _doubt(root: Path, hidden: HiddenMaps) -> str | None:
     return None
 
 
-def masks_of(root: Path, files: Sequence[str]) -> tuple[str, ...]:
+def masks_of(root: Path, files: Sequence[str]) -> frozenset[str]:
     """The files that are named for the label map of another, and hold what looks like one.
 
-    Where there are any, so are those whose image is missing: a copy may have left it out.
+    Where there are any, so are empty ones, and those whose image is missing: a copy may have left it out.
     """
     pairs = pair(files)
-    found = tuple(file for file in pairs.map_files if is_label_map(root / file))
-    return found + tuple(file for file in pairs.alone if found and is_label_map(root / file))
+    found = {file for file in pairs.map_files if is_label_map(root / file)}
+    rest = [*pairs.map_files, *pairs.alone] if found else []
+    return frozenset(file for file in rest if file in found or is_label_map(root / file, empty=True))
 
 
 def why_no_classes(root: Path, places: Mapping[str, _Place]) -> str | None:
