@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from monai_salm._terminal import printable
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -87,7 +89,7 @@ def _bars(console: Console) -> Iterator[ProgressCallback]:
             if report.stage not in tasks:
                 tasks[report.stage] = bars.add_task(report.stage, total=report.total or None, detail="")
             # Markup is escaped by rich's own rule: a case name may hold square brackets.
-            detail = report.detail.replace("[", r"\[")
+            detail = printable(report.detail).replace("[", r"\[")
             bars.update(tasks[report.stage], completed=report.done, total=report.total or None, detail=detail)
 
         yield update
@@ -119,7 +121,7 @@ class _Lines:
         self.due[report.stage] = now + (self.interval if report.stage in self.due else min(self.soon, self.interval))
         parts = [f"{report.stage}: {report.done}/{report.total}" if report.total else f"{report.stage}: {report.done}"]
         if report.detail:
-            parts.append(report.detail)
+            parts.append(printable(report.detail))
         if report.done > first and not last and report.total:
             left = (now - start) / (report.done - first) * (report.total - report.done)
             parts.append(f"about {duration(left)} left")

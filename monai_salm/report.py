@@ -63,6 +63,7 @@ def read_report(path: str | os.PathLike[str]) -> UnlearnabilityReport:
             protocol=values["protocol"],
             notes=tuple(values.get("notes", ())),
             constant=values.get("constant"),
+            classes=values.get("classes", {}),
             cells=values["cells"],
             **{name: values[name] for name in _PARTS},
             **{name: value for name, value in _numbers(values, _NUMBERS).items() if name in _NUMBERS},

@@ -157,7 +157,7 @@ def test_columns_may_be_chosen(tmp_path: Path) -> None:
         (["image,label", "twice,0"], "'twice' fits 2 images"),
         (["image,label", "'" + "a" * 200_000 + ",0"], "not a valid table"),
         (["image,label", "a" * 100_000 + ",0"], "a path of 100000 characters"),
-        (["image,label", "a" * 3000 + ",0"], "no file has a name as long"),
+        (["image,label", "a" * 3000 + ",0"], "is too long for a file"),
         (["image,label", "a\0b,0"], "zero bytes"),
         (["image,x,y1", "a,0,1", "b,1,7"], None),
     ],
@@ -238,7 +238,7 @@ def test_a_missing_label_map_is_an_error_of_its_case(tmp_path: Path) -> None:
 def test_a_column_of_names_is_no_class(tmp_path: Path) -> None:
     images = [f"i{index}" for index in range(30)]
     build_csv(tmp_path, ["image,diagnosis", *(f"{image},text {image}" for image in images)], images=images)
-    with pytest.raises(LayoutError, match="30 different texts for 30 images are no classes"):
+    with pytest.raises(LayoutError, match="30 different texts for 30 images, too many for classes"):
         detect(tmp_path)
 
 

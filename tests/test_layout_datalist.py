@@ -100,7 +100,7 @@ def test_paths_that_lead_out_are_refused(listed: Path, path: str, key: str) -> N
         ({"training": [{"image": "i.nii", "label": 10**30}]}, "classes are numbers from 0 to 65535"),
         ({"training": [{"image": "i.nii", "label": [0, 7]}]}, "not zeros and ones only"),
         ({"training": [{"image": "i" * 5000, "label": 1}]}, "a path of 5000 characters"),
-        ({"training": [{"image": "i" * 3000, "label": 1}]}, "no file has a name as long"),
+        ({"training": [{"image": "i" * 3000, "label": 1}]}, "is too long for a file"),
         ({"training": [{"image": "a\0b", "label": 1}]}, "must be text"),
         ({"training": {}}, "must be a list"),
         ({"training": []}, "no .training. list"),

@@ -49,7 +49,7 @@ def test_all_splits_have_the_same_classes(tmp_path: Path) -> None:
     assert [case["label"] for case in data.dataset("test")] == [1]
     assert data.task() == Classification(num_classes=2)
     save_png(tmp_path / "test" / "d" / "x.png")
-    with pytest.raises(LayoutError, match="the test folder has a class 'd' that the training folder has not"):
+    with pytest.raises(LayoutError, match="the test folder has a class 'd' that is not in the training folder"):
         detect(tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def either_level(root: Path) -> None:
     ("build", "told"),
     [
         (table_of_other_images, [r"csv_labels: .*line 2, column 'image': no image 'gone'"]),
-        (table_without_images, ["csv_labels: .*column 'diagnosis', but none of image names", "number, diagnosis"]),
+        (table_without_images, ["csv_labels: .*column 'diagnosis', but no column of image names", "number, diagnosis"]),
         (table_that_is_broken, ["csv_labels: .*line 2: 3 columns, the header has 2"]),
         (spreadsheet, [r"labels\.xlsx .*save it as CSV"]),
         (json_without_training, ['dataset.json has no "training" list with cases; its keys are train']),
@@ -136,3 +137,19 @@ def test_classes_with_folders_of_patients_stay_classes(tmp_path: Path) -> None:
         for patient in ("p1", "p2"):
             save_png(tmp_path / name / patient / "a.png", len(name))
     assert detect(tmp_path).class_names == ("benign", "malignant")
+
+
+def patients_of_images(root: Path) -> None:
+    for number in range(12):
+        for name in ("a", "b"):
+            save_png(root / f"patient_{number:03}" / f"{name}{number * 7}.png", number + len(name))
+
+
+@pytest.mark.parametrize("build", [patients_with_maps, patients_of_images, either_level, unread_format, spreadsheet])
+def test_sentences_of_a_message_have_blanks_between_them(tmp_path: Path, build: Callable[[Path], None]) -> None:
+    build(tmp_path / "set")
+    with pytest.raises(LayoutError) as caught:
+        detect(tmp_path / "set")
+    said = str(caught.value).replace("...", "").replace(str(tmp_path), "")
+    assert re.search(r"[.;:,](?=[A-Z][a-z])", said) is None
+    assert "  " not in said

@@ -15,7 +15,7 @@ from PIL import Image
 from monai_salm.generate.precompute import precompute
 from monai_salm.layouts import FolderLayout, detect
 from monai_salm.methods import RandomNoise
-from monai_salm.publish import publish, restore, verify
+from monai_salm.publish import plan, publish, restore, verify
 from monai_salm.store import NoiseStore
 
 
@@ -67,7 +67,7 @@ def test_class_folders_of_jpeg(tmp_path: Path) -> None:
     assert copy["test/ok/0.JPEG"] == (root / "test/ok/0.JPEG").read_bytes()
     said = [text for text in warnings if "PNG" in text]
     assert len(said) == 1
-    assert "train/ok/0.JPEG is now train/ok/0.png" in said[0]
+    assert "train/ok/0.JPEG is train/ok/0.png there" in said[0]
 
 
 def test_a_name_that_is_taken_is_not_taken_again(tmp_path: Path) -> None:
@@ -154,3 +154,13 @@ def test_a_text_that_is_a_dead_link_does_not_stop_the_others(tmp_path: Path) -> 
     store = precompute(data.dataset(), tmp_path / "noise.db", method=RandomNoise(), task=data.task(), device="cpu")
     report = publish(root, tmp_path / "out", store)
     assert (report.images, set(report.not_copied)) == (4, {"info.json"})
+
+
+def test_plan_says_which_images_become_png(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        save_jpeg(tmp_path / "set" / name / "0.jpg", len(name))
+    save_text(tmp_path / "set" / "list.txt", "a/0.jpg\n")
+    (said,) = plan(tmp_path / "set", method=RandomNoise(), device="cpu").warnings
+    assert "2 images become PNG in the copy" in said
+    assert "a/0.jpg is a/0.png there" in said
+    assert "list.txt there name" in said

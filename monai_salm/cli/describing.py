@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from monai_salm.cli import options as opt
-from monai_salm.cli.listing import window_text
+from monai_salm.cli.listing import class_lines, window_text
 from monai_salm.cli.running import Outcome
 from monai_salm.progress import ProgressCallback
 
@@ -34,7 +34,7 @@ def demo(
     from monai_salm.demo import run_demo
 
     result = run_demo(output, rank=rank, dataset=dataset, device=device, seed=seed, progress=progress)
-    return Outcome(result, result.pop("text"))
+    return Outcome(result, result.pop("text").split("\n"))
 
 
 def info(
@@ -47,8 +47,10 @@ def info(
     and whether it is a protected copy.
     """
     data = _store_info(file) if _is_store(file) else _dataset_info(file, layout)
-    shown = {**data, "window": window_text(data["window"])} if "window" in data else data
-    return Outcome(data, "\n".join(f"{_WORDS.get(key, key)}: {_plain(value)}" for key, value in shown.items()))
+    shown = {**data, "window": window_text(data["window"])} if "window" in data else dict(data)
+    classes = class_lines(shown.pop("classes"), data.get("task", {}))
+    lines = [f"{_WORDS.get(key, key)}: {_plain(value)}" for key, value in shown.items()]
+    return Outcome(data, [*lines, *classes])
 
 
 # What --json calls by a word that says little to a reader.
@@ -88,11 +90,18 @@ def _is_store(file: Path) -> bool:
 
 def _store_info(file: Path) -> dict[str, Any]:
     from monai_salm.publish import noise_statistics
+    from monai_salm.publish.records import classes_of
     from monai_salm.store import NoiseStore
 
     store = NoiseStore(file)
     store.check()
-    return {"kind": "store", **noise_statistics(store), "shapes": store.shapes(), **_public(store.meta)}
+    return {
+        "kind": "store",
+        **noise_statistics(store),
+        "shapes": store.shapes(),
+        **_public(store.meta),
+        "classes": classes_of(store),
+    }
 
 
 def _public(meta: dict[str, Any]) -> dict[str, Any]:
@@ -114,4 +123,5 @@ def _dataset_info(file: Path, layout: str | None) -> dict[str, Any]:
         "shape": list(first.shape),
         "dtype": first.dtype.name,
         "protected": bool(read_manifest(data)),
+        "classes": data.classes(),
     }

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from monai_salm._terminal import all_printable
 from monai_salm.cli import manual, names, readers
 from monai_salm.cli import options as opt
+from monai_salm.cli.listing import class_lines
 from monai_salm.cli.running import Outcome
 from monai_salm.progress import ProgressCallback
 
@@ -259,7 +262,7 @@ def evaluate(
     clean, published, known = open_pair(source, output, layout)
     if rule is None and "window" in known:
         rule = rule_from_spec(known["window"])
-    native = clean.native_unit()
+    native, classes = clean.native_unit(), clean.classes()
     if native is not None:
         settings |= {"native_scale": native[0], "native_unit": native[1]}
     report = evaluate_(
@@ -276,11 +279,15 @@ def evaluate(
         progress=progress,
         **settings,
     )
+    report = replace(report, classes=classes)
     for path, write in ((out, report.to_json), (html, report.to_html), (table, report.to_csv)):
         if path is not None:
             write(path)
     values = report.to_dict()
-    return Outcome(values, terminal_text(values))
+    # A name must not begin a line of its own.
+    return Outcome(
+        values, [*class_lines(classes, clean.task().spec()), "", *terminal_text(all_printable(values)).split("\n")]
+    )
 
 
 def _recipe(name: str) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import Any
 
 # Of problems of one kind, as many as show the kind.
 _SHOWN = 3
+# Of more classes, as many are shown.
+_CLASSES = 12
 
 
 def listed(what: str, cases: list[dict[str, str]]) -> list[str]:
@@ -53,6 +55,24 @@ def not_copied(files: Mapping[str, str], what: str) -> list[str]:
     for reason, names in reasons.items():
         more = f" and {len(names) - _SHOWN} more (--json has all)" if names[_SHOWN:] else ""
         lines.append(f"  {', '.join(names[:_SHOWN])}{more}: {reason}")
+    return lines
+
+
+def class_lines(classes: Mapping[str, Mapping[str, int]], task: Mapping[str, Any]) -> list[str]:
+    """A line for each split: how many images have each class; of many classes the first few, and how many there are.
+
+    Args:
+        classes: how many images of each split have each class.
+        task: its ``spec``.
+    """
+    lines = []
+    for split, counts in classes.items():
+        # Every label map has a background.
+        shown = list(counts.items())[1 if task.get("kind") == "segmentation" else 0 :]
+        several = task.get("kind") == "segmentation" or task.get("multi_label")
+        rest = f", and {len(shown) - _CLASSES} more of {len(shown)} classes" if shown[_CLASSES:] else ""
+        texts = ", ".join(f"{name} {count}" for name, count in shown[:_CLASSES])
+        lines.append(f"Images {'with' if several else 'of'} each class in {split}: {texts}{rest}")
     return lines
 
 

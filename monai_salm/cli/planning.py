@@ -10,7 +10,7 @@ import typer
 
 from monai_salm.cli import options as opt
 from monai_salm.cli import readers
-from monai_salm.cli.listing import not_copied, window_text
+from monai_salm.cli.listing import class_lines, not_copied, window_text
 from monai_salm.cli.method_options import make_method
 from monai_salm.cli.protecting import window_of
 from monai_salm.cli.running import Outcome
@@ -68,7 +68,7 @@ def encrypt(
     from monai_salm.publish.sharing import encrypt_store
 
     encrypt_store(store, output, recipient)
-    return Outcome({"output": str(output), "recipients": recipient}, f"{store} encrypted: {output}")
+    return Outcome({"output": str(output), "recipients": recipient}, [f"{store} encrypted: {output}"])
 
 
 def decrypt(
@@ -83,14 +83,15 @@ def decrypt(
     from monai_salm.publish.sharing import decrypt_store
 
     decrypt_store(encrypted, store, identity)
-    return Outcome({"store": str(store)}, f"Noise store: {store} (keep it private: it undoes the protection)")
+    return Outcome({"store": str(store)}, [f"Noise store: {store} (keep it private: it undoes the protection)"])
 
 
-def _described(found: Plan) -> str:
+def _described(found: Plan) -> list[str]:
     splits = ", ".join(f"{name} {count}" for name, count in found.splits.items())
     lines = [
         f"Layout {found.layout}; cases: {splits}",
         f"Task: {found.task['kind']}, {found.task['num_classes']} classes; window {window_text(found.window)}",
+        *class_lines(found.classes, found.task),
         *(f"  {_noise_text(image)}" for image in found.noise),
         f"To be protected: {found.protected} images",
         *(f"  {count} x {shape}" for shape, count in list(found.shapes.items())[:8]),
@@ -102,8 +103,8 @@ def _described(found: Plan) -> str:
     if found.refused:
         lines += [f"{len(found.refused)} would be left out:", *(f"  {n}: {why}" for n, why in found.refused.items())]
     lines += not_copied(found.not_copied, "would not be copied")
-    lines += [f"Problem: {problem}" for problem in found.problems]
-    return "\n".join(lines)
+    lines += [f"Note: {warning}" for warning in found.warnings]
+    return [*lines, *(f"Problem: {problem}" for problem in found.problems)]
 
 
 def _noise_text(image: dict[str, Any]) -> str:

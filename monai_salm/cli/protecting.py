@@ -13,7 +13,7 @@ from monai_salm._launch import launch
 from monai_salm.cli import manual, readers
 from monai_salm.cli import options as opt
 from monai_salm.cli.kept import store_beside
-from monai_salm.cli.listing import briefly, listed, not_copied, window_text
+from monai_salm.cli.listing import briefly, class_lines, listed, not_copied, window_text
 from monai_salm.cli.method_options import make_method
 from monai_salm.cli.running import Outcome
 from monai_salm.progress import ProgressCallback
@@ -52,10 +52,10 @@ def generate(
     wanted = opt.read("--splits", readers.names, splits)
     noise, data = _generate(source, store, method, ctx.obj, layout, wanted, window, settings, progress)
     if launch().rank > 0:  # rank 0 says what came out; other machines need not even see the store
-        return Outcome({}, "")
-    lines = [_described(data), *listed("left out", data["skipped"])]
+        return Outcome({}, ())
+    lines = [*_described(data), *listed("left out", data["skipped"])]
     lines.append(f"Noise store: {noise.path} (keep it private: it undoes the protection)")
-    return Outcome(data, "\n".join(lines), not data["skipped"])
+    return Outcome(data, lines, not data["skipped"])
 
 
 def publish(
@@ -134,21 +134,21 @@ def protect(
     check_publishable(source, output, place, sign_key=sign_key, **check)
     given = (source, place, method, ctx.obj, layout, wanted, window, settings)
     noise, data = _generate(*given, progress, reuse=True)
-    lines = [_described(data)]
+    lines = _described(data)
     if resumed and output.exists():
         verified = verify(source, output, noise.path, layout, jobs, progress=progress)
         if verified.data["problems"]:
             raise FileExistsError(
                 f"{output} exists and is not what these settings give; give another output or overwrite it (--overwrite)"
             )
-        lines += [f"{output} was there already", verified.text, f"Noise store: {place} (keep it private)"]
-        return Outcome({**data, "output": str(output), **verified.data}, "\n".join(lines), verified.ok)
+        lines += [f"{output} was there already", *verified.lines, f"Noise store: {place} (keep it private)"]
+        return Outcome({**data, "output": str(output), **verified.data}, lines, verified.ok)
     published = publish(
         source, output, noise.path, layout, splits, copy, overwrite, jobs, sign_key=sign_key, progress=progress
     )
     verified = _verify(source, output, noise.path, layout, jobs, progress=progress, said=True)
-    lines += [published.text, verified.text, f"Noise store: {place} (keep it private)"]
-    return Outcome({**data, **published.data, **verified.data}, "\n".join(lines), published.ok and verified.ok)
+    lines += [*published.lines, *verified.lines, f"Noise store: {place} (keep it private)"]
+    return Outcome({**data, **published.data, **verified.data}, lines, published.ok and verified.ok)
 
 
 def verify(
@@ -215,7 +215,7 @@ def _verify(
     lines += briefly(report.problems)
     left_out = {} if said else report.left_out
     lines += listed("left out", [{"name": name, "reason": reason} for name, reason in left_out.items()])
-    return Outcome(data, "\n".join(lines), report.ok)
+    return Outcome(data, lines, report.ok)
 
 
 def window_of(text: str | None) -> Any:
@@ -236,11 +236,11 @@ def _written(report: PublishReport, what: str, shard: tuple[int, int]) -> Outcom
     }
     if not report.complete:
         text = f"shard {shard[0]} of {shard[1]} done; {report.output} appears when all are"
-        return Outcome(data, text, report.ok)
+        return Outcome(data, [text], report.ok)
     lines = [f"{report.images} images {what}, {report.copied} other files copied: {report.output}"]
     lines += listed("left out", [{"name": name, "reason": reason} for name, reason in report.failed.items()])
     lines += not_copied(report.not_copied, "not copied")
-    return Outcome(data, "\n".join([*lines, *(f"Warning: {warning}" for warning in report.warnings)]), report.ok)
+    return Outcome(data, [*lines, *(f"Warning: {warning}" for warning in report.warnings)], report.ok)
 
 
 def _generate(
@@ -259,6 +259,7 @@ def _generate(
     from monai_salm.generate.precompute import precompute
     from monai_salm.layouts import open_layout
     from monai_salm.publish import noise_statistics, require_outside_copies
+    from monai_salm.publish.records import record_classes
     from monai_salm.store import NoiseStore, NoiseStoreError
 
     start = time.perf_counter()
@@ -295,19 +296,21 @@ def _generate(
         "method": noise.meta["method"],
         "skipped": noise.meta.get("skipped", []),
         "task": task.spec(),
+        "classes": record_classes(noise, dataset),
         "window": noise.meta["window"],
         "store": str(noise.path),
     }
     return noise, data
 
 
-def _described(data: dict[str, Any]) -> str:
+def _described(data: dict[str, Any]) -> list[str]:
     psnr = "infinite" if data["psnr"] is None else f"{data['psnr']:.1f} dB"
     worst, method = data["worst"], data["method"]
     least = "" if worst is None or worst["psnr"] is None else f" (least: {worst['psnr']:.1f} dB, {worst['name']})"
     perturbation = method.get("perturbation", {}).get("name")
-    return (
+    return [
+        *class_lines(data["classes"], data["task"]),
         f"Noise of {data['cases']} cases ({data['task']['kind']}, {data['task']['num_classes']} classes, window "
         f"{window_text(data['window'])}): {method['name']}{f' ({perturbation})' if perturbation else ''}, PSNR {psnr}{least}, on "
-        f"{data['support']:.0%} of the voxels, {data['seconds']:.0f} s"
-    )
+        f"{data['support']:.0%} of the voxels, {data['seconds']:.0f} s",
+    ]

@@ -8,7 +8,7 @@ import json
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from monai_salm._launch import launch
+from monai_salm._terminal import printable
 from monai_salm._warn import DataWarning
 from monai_salm.cli import manual
 from monai_salm.cli.ranks import begin_as_rank
@@ -35,12 +36,12 @@ class Outcome:
 
     Args:
         data: the object that ``--json`` prints.
-        text: what is printed without it.
+        lines: what is printed without it.
         ok: whether the exit code is 0.
     """
 
     data: dict[str, Any]
-    text: str
+    lines: Sequence[str]
     ok: bool = True
 
 
@@ -116,7 +117,7 @@ def verb(
         except KeyboardInterrupt:
             if first:
                 message = _stopped(kept(**options))
-                typer.echo(f"monai-salm: {message}", err=True)
+                _say([f"monai-salm: {message}"])
                 if as_json:
                     _print_json({"ok": False, "error": message})
             raise typer.Exit(_INTERRUPTED) from None
@@ -125,7 +126,7 @@ def verb(
                 raise
             message = str(error) or type(error).__name__
             if first or not getattr(error, "told", False):
-                typer.echo(f"monai-salm: {'' if first else f'rank {place.rank}: '}{message}", err=True)
+                _say(f"monai-salm: {'' if first else f'rank {place.rank}: '}{part}" for part in _parts(error, message))
             if as_json and first:
                 _print_json({"ok": False, "error": message})
             raise typer.Exit(1) from error
@@ -133,7 +134,7 @@ def verb(
             told = {"warnings": [*warned, *outcome.data.get("warnings", ())]} if warned else {}
             _print_json({**outcome.data, **told})
         elif first:
-            typer.echo(outcome.text)
+            _say(outcome.lines, err=False)
         if not outcome.ok:
             raise typer.Exit(1)
 
@@ -153,6 +154,17 @@ def _layout_of(images: str | None, labels: str | None, layout: str | None) -> st
             f"--image-glob and --label-glob describe a data set themselves; leave out --layout {layout}"
         )
     return f"{images} -> {labels}"
+
+
+def _say(lines: Iterable[str], err: bool = True) -> None:
+    """Print lines to the terminal; whatever names they hold, each stays one line and moves no cursor."""
+    typer.echo("\n".join(map(printable, lines)), err=err)
+
+
+def _parts(error: BaseException, message: str) -> list[str]:
+    """The lines of a message: torch and the system write several, this package one."""
+    own = isinstance(error, ValueError | OSError) or type(error).__module__.startswith("monai_salm")
+    return [message] if own else message.splitlines()
 
 
 def _stopped(kept: Path | None) -> str:
@@ -175,7 +187,7 @@ def _own_warnings(first: bool) -> Iterator[list[str]]:
                 return  # of a data set that was opened again
             if issubclass(category, DataWarning):
                 told.append(str(message))
-                typer.echo(f"monai-salm: warning: {message}", err=True)
+                _say([f"monai-salm: warning: {message}"])
             else:
                 other(message, category, *place, **options)
 

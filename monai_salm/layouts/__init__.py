@@ -53,7 +53,10 @@ def detect(path: str | os.PathLike[str]) -> Layout:
     candidates = [layout for layout in found if layout.name not in covered]
     if len(candidates) == 1:
         _require_no_other_table(place, candidates[0])
-        return candidates[0].open(place)
+        data = candidates[0].open(place)
+        if data.doubt is not None:
+            raise LayoutError(data.doubt)
+        return data
     if candidates:
         what = "; ".join(f"{layout.name}: {layout.description}" for layout in candidates)
         raise LayoutError(f"{place} looks like several layouts ({what}). Say which it is with layout= (--layout)")
@@ -86,7 +89,10 @@ def _what_is_lacking(place: Path) -> str:
                 "with layout= (--layout)"
             )
     known = "; ".join(f"{name}: {layout.description}" for name, layout in LAYOUTS.items())
-    return f"{_unread(place)}has no layout this version knows ({known}). Name it with layout= (--layout) if it is one of these"
+    return (
+        _unread(place)
+        or f"has no layout this version knows ({known}). Name it with layout= (--layout) if it is one of these"
+    )
 
 
 def _unread(place: Path) -> str:
@@ -97,7 +103,7 @@ def _unread(place: Path) -> str:
     kinds = Counter(PurePosixPath(file).suffix.lower() or "no suffix" for file in files)
     shown = ", ".join(f"{count} with {kind}" for kind, count in kinds.most_common(4))
     known = ", ".join(suffix for format_ in FORMATS.values() for suffix in format_.suffixes)
-    return f"has no image in a format that is read ({known}): of the files looked at {shown}. Convert them; it "
+    return f"has no image in a format that is read ({known}). The files that were looked at: {shown}. Convert them"
 
 
 def _require_no_other_table(place: Path, layout: type[Layout]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias, TypedDict, overload
 
@@ -82,6 +83,10 @@ class Layout(ABC):
     specialises: ClassVar[tuple[str, ...]] = ()
     #: The folder or the single file that holds the whole data set.
     root: Path
+    #: What class numbers mean, in their order; empty where the data set has numbers only.
+    class_names: tuple[str, ...] = ()
+    #: Why the files may mean something else, and how to say it; ``detect`` refuses such a data set, its name opens it.
+    doubt: str | None = None
 
     @property
     def called(self) -> str:
@@ -119,6 +124,27 @@ class Layout(ABC):
     @abstractmethod
     def task(self) -> Task:
         """The learning problem that the labels state."""
+
+    @abstractmethod
+    def classes_of_cases(self, split: str) -> Iterable[Iterable[int]]:
+        """The class numbers of each case of a split: one, the labels that are 1, or those in its label map."""
+
+    def classes(self) -> dict[str, dict[str, int]]:
+        """How many images of each labelled split have each class: ``{"train": {"benign": 12, "malignant": 9}}``.
+
+        A class is called by its name, or by its number where the data set names none. Of several labels, and of label maps, an
+        image counts for each.
+
+        Raises:
+            LayoutError: if the training images have no labels.
+        """
+        names = _distinct_names(self.class_names, self.task().num_classes)
+        found = {split: Counter(one for own in self.classes_of_cases(split) for one in own) for split in self.splits}
+        return {
+            split: {name: counts[number] for number, name in enumerate(names)}
+            for split, counts in found.items()
+            if counts
+        }
 
     @abstractmethod
     def dataset(self, split: str = TRAIN) -> CaseSequence:
@@ -246,3 +272,12 @@ class ArchiveLayout(Layout):
         Yields:
             One line a difference.
         """
+
+
+def _distinct_names(names: Sequence[str], count: int) -> list[str]:
+    """A name for each class: its own, with the number where it is missing or another class has it, too."""
+    found = [*names[:count], *[""] * (count - len(names))]
+    return [
+        str(number) if not name else name if found.count(name) == 1 else f"{name} ({number})"
+        for number, name in enumerate(found)
+    ]

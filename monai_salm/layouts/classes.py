@@ -99,7 +99,8 @@ def class_numbers(cells: Sequence[Cell]) -> ClassNumbers:
     names = tuple(sorted(set(texts)))
     if len(names) > max(_FEW_CLASSES, len(texts) // 2):
         raise LayoutError(
-            f"{cells[0].where}: {len(names)} different texts for {len(texts)} images are no classes; is this the column of labels?"
+            f"{cells[0].where}: the column has {len(names)} different texts for {len(texts)} images, too many for classes. Name the "
+            "column of classes 'label'"
         )
     place = {name: index for index, name in enumerate(names)}
     return ClassNumbers([place.get(cell.text) for cell in cells], names)

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
+from monai_salm._warn import warn
 from monai_salm.layouts.base import TRAIN, LayoutError
 from monai_salm.layouts.classes import (
     IMAGE_COLUMNS,
-    LABEL_COLUMNS,
     MASK_COLUMNS,
     SPLIT_COLUMNS,
     find_column,
     is_nothing,
     split_named,
 )
-from monai_salm.layouts.files import confine, is_file, relative_path, walk
+from monai_salm.layouts.files import confine, is_file, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout, channel_files
-from monai_salm.layouts.images import ImageIndex, has_image_name, is_dicom, is_image, some_files
-from monai_salm.layouts.reading import Table, read_header, read_table
+from monai_salm.layouts.hidden_maps import hidden_maps
+from monai_salm.layouts.image_folder import masks_of
+from monai_salm.layouts.images import ImageIndex, has_image_name, is_image
+from monai_salm.layouts.label_maps import is_label_map
+from monai_salm.layouts.reading import Table, read_table, with_relative_paths
+from monai_salm.layouts.roles import described
+from monai_salm.layouts.table_images import TABLES, names_of, tables_in, tells_labels, why_misfit
 from monai_salm.layouts.table_labels import LabelledRow, label_columns, labels_of, require_column, split_of
 from monai_salm.layouts.units import BrokenUnit, ImageUnit
 
-_SUFFIXES = (".csv", ".tsv")
 _SHEETS = (".xlsx", ".xls", ".ods")
 _Label: TypeAlias = str | int | list[int] | None
 
@@ -65,10 +69,17 @@ class CsvLabels(FolderLayout):
 
     def __init__(self, tables: Sequence[Path], columns: Columns = Columns()) -> None:
         self.tables, self.columns, root = tuple(tables), columns, tables[0].parent
-        self._index = ImageIndex(file for file in walk(root) if is_image(root / file))
-        read = [read_table(path) for path in tables]
+        files = [file for file in walk(root) if is_image(root / file)]
+        masks = frozenset(label_maps_beside(root, files))
+        self._index = ImageIndex(file for file in files if file not in masks)
+        self._all = ImageIndex(files)
+        written = [read_table(path) for path in tables]
+        read = [with_relative_paths(table) for table in written]
+        self._absolute = tuple(own.path.name for own, table in zip(written, read, strict=True) if own != table)
         self._taken = self._exactly_named(read, root)
         entries = [entry for table in read for entry in self._entries(table, root, len(tables) > 1)]
+        entries = self._without_maps(entries, masks)
+        listed = {file for entry in entries for file in entry.unit.files}
         entries, numbers = _without_repeated(entries, self._labels(entries, root))
         entries = list(self._usable(entries, numbers))
         cases: dict[str, list[FolderCase]] = {TRAIN: [], "val": [], "test": []}
@@ -78,19 +89,21 @@ class CsvLabels(FolderLayout):
             raise LayoutError(
                 f"{tables[0]} has no training images; its rows are for {', '.join(s for s in cases if cases[s])}"
             )
-        super().__init__(root, cases, [path.name for path in tables], len(self._names) or None, self._names)
+        others = sorted((masks | self._in_columns(entries, root)) - listed)
+        listing = [path.name for path in tables]
+        super().__init__(root, cases, listing, len(self._names) or None, self._names, masks=others)
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
         try:
-            tables = _tables(path) if path.is_dir() else [path] if path.suffix.lower() in _SUFFIXES else []
+            tables = tables_in(path) if path.is_dir() else [path] if path.suffix.lower() in TABLES else []
         except OSError:
             return False
-        return any(_fits(table) for table in tables)
+        return any(tells_labels(table) for table in tables)
 
     @classmethod
     def why_not(cls, path: Path) -> str | None:
-        sheets = [name for name in _names(path) if name.lower().endswith(_SHEETS) and not name.startswith((".", "~"))]
+        sheets = [name for name in names_of(path) if name.lower().endswith(_SHEETS) and not name.startswith((".", "~"))]
         sheet = f"{sheets[0]} may be a table of labels, but is not read; save it as CSV" if sheets else None
         return cls.table_misfit(path) or sheet
 
@@ -98,14 +111,14 @@ class CsvLabels(FolderLayout):
     def table_misfit(cls, path: Path) -> str | None:
         """Why a table seems to tell labels of images and does not fit them; None if there is none such."""
         folder = path if path.is_dir() else path.parent
-        tables = (folder / name for name in _names(path) if name.lower().endswith(_SUFFIXES) and name[0] != ".")
-        return next((reason for table in tables if (reason := _misfit(table)) is not None), None)
+        tables = (folder / name for name in names_of(path) if name.lower().endswith(TABLES) and name[0] != ".")
+        return next((reason for table in tables if (reason := why_misfit(table)) is not None), None)
 
     @classmethod
     def open(cls, path: Path) -> CsvLabels:
         if path.is_file():
             return cls([path])
-        found = _tables(path)
+        found = tables_in(path)
         if not found:
             raise LayoutError(f"{path} has no CSV with a column of image names ({', '.join(IMAGE_COLUMNS[:5])}, ...)")
         splits = [_split_in_name(table) for table in found]
@@ -143,11 +156,23 @@ class CsvLabels(FolderLayout):
         reason = f"{where}: no image {text!r} in {root}; check the name, or remove the line"
         return BrokenUnit(file, (file,), reason)
 
-    def _find(self, text: str, root: Path, where: str) -> str:
+    def _find(self, text: str, root: Path, where: str, index: ImageIndex | None = None) -> str:
         """The file that a cell names; the path as it stands there if there is none."""
         relative = confine(root, text, where)
-        found = None if is_file(root / relative) else self._index.find(relative, where, self._taken)
+        found = None if is_file(root / relative) else (index or self._index).find(relative, where, self._taken)
         return relative if found is None else confine(root, found, where)
+
+    def _without_maps(self, entries: Sequence[_Entry], masks: Collection[str]) -> list[_Entry]:
+        """The lines that are not of label maps, which some tables list like images."""
+        kept = [entry for entry in entries if entry.unit.files[0] not in masks]
+        aside = [entry.unit.name for entry in entries if entry.unit.files[0] in masks]
+        if not kept or not aside:
+            return list(entries)
+        warn(
+            f"{self.tables[0]}: {len(aside)} lines name label maps ({described(aside)}), which get no noise and are no cases; they "
+            "are copied as they are"
+        )
+        return kept
 
     def _labels(self, entries: Sequence[_Entry], root: Path) -> list[_Label]:
         self._names: tuple[str, ...] = ()
@@ -178,9 +203,28 @@ class CsvLabels(FolderLayout):
         text = next((text for entry in entries if not is_nothing(text := entry.cell(column).text)), "")
         return has_image_name(text) and ".." not in text and is_file(root / text)
 
+    def _in_columns(self, entries: Sequence[_Entry], root: Path) -> frozenset[str]:
+        """The label maps that stand in a column of their own beside that of the labels."""
+        found = set()
+        for entry in entries:
+            column = find_column(entry.table.columns, MASK_COLUMNS)
+            with suppress(LayoutError):  # of a column that is not read for the labels
+                file = None if column is None else self._mask(entry, column, root)
+                if file is not None and is_label_map(root / file, empty=True):
+                    found.add(file)
+        return frozenset(found)
+
     def _mask(self, entry: _Entry, column: str, root: Path) -> str | None:
         cell = entry.cell(column)
-        return None if is_nothing(cell.text) else self._find(cell.text, root, cell.where)
+        return None if is_nothing(cell.text) else self._find(cell.text, root, cell.where, self._all)
+
+
+def label_maps_beside(root: Path, files: Sequence[str]) -> tuple[str, ...]:
+    """The files that are label maps of others, by their names or by what they hold."""
+    named = masks_of(root, files)
+    hidden = hidden_maps(root, [file for file in files if file not in named])
+    folders = {folder for folder, _ in hidden.folders}
+    return (*named, *hidden.sure, *(file for file in files if str(PurePosixPath(file).parent) in folders))
 
 
 @dataclass(frozen=True)
@@ -188,66 +232,6 @@ class _Entry(LabelledRow):
     """A row and its image."""
 
     unit: ImageUnit
-
-
-def _tables(folder: Path) -> list[Path]:
-    """The tables of a folder that name images, samples of submissions to a challenge left out."""
-    found = [folder / name for name in sorted(os.listdir(folder)) if name.lower().endswith(_SUFFIXES)]
-    named = [path for path in found if is_file(path) and find_column(read_header(path), IMAGE_COLUMNS) is not None]
-    return [path for path in named if not path.name.lower().startswith("sample")]
-
-
-def _fits(path: Path) -> bool:
-    """Whether a line of a table names an image that is there, and something may be its label; never raises."""
-    try:
-        image = _first_image(read_table(path))
-    except (LayoutError, OSError):
-        return False
-    return image is not None and not is_dicom(path.parent / image)
-
-
-def _names(path: Path) -> list[str]:
-    """The files in a folder, or the name of a file."""
-    return sorted(os.listdir(path)) if path.is_dir() else [path.name]
-
-
-def _first_image(table: Table) -> str | None:
-    """The first image that a line of a table names."""
-    image, folder = find_column(table.columns, IMAGE_COLUMNS), table.path.parent
-    if image is None or len(table.columns) < 2 or not table.rows:
-        return None
-    index = ImageIndex(file for file in some_files(folder, every=True) if has_image_name(file))
-    # Any line will do: a protected copy may have left out the first one's image.
-    found = (_named_image(folder, row.values[image], index) for row in table.rows)
-    return next((file for file in found if file is not None), None)
-
-
-def _misfit(path: Path) -> str | None:
-    """Why a table that seems to hold names or labels of images does not fit the images beside it; None if it does not seem so."""
-    try:
-        table = read_table(path)
-        image, label = find_column(table.columns, IMAGE_COLUMNS), find_column(table.columns, LABEL_COLUMNS)
-        if image is None:
-            columns = f"its columns are {', '.join(table.columns)}"
-            names = ", ".join(IMAGE_COLUMNS[:5])
-            return (
-                None
-                if label is None
-                else f"{path} has a column {label!r}, but none of image names ({names}, ...); {columns}"
-            )
-        if path.name.lower().startswith("sample") or not table.rows or _first_image(table) is not None:
-            return None
-        first = table.rows[0]
-        return f"{table.where(first, image)}: no image {first.values[image]!r} in {path.parent}, nor that of any other line"
-    except (LayoutError, OSError) as error:
-        return str(error)
-
-
-def _named_image(folder: Path, text: str, index: ImageIndex) -> str | None:
-    relative = relative_path(folder, text, "")
-    if is_file(folder / relative):
-        return relative if has_image_name(relative) else None
-    return index.find(relative, "")
 
 
 def _split_in_name(path: Path) -> str | None:

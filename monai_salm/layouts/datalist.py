@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, takewhile
@@ -10,12 +9,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 from monai_salm.layouts.base import TRAIN, LayoutError
-from monai_salm.layouts.classes import Cell, class_numbers
+from monai_salm.layouts.classes import MAX_CLASS, Cell, class_numbers
 from monai_salm.layouts.files import confine, from_root, is_file
 from monai_salm.layouts.folder import FolderCase, FolderLayout, channel_files
 from monai_salm.layouts.images import has_image_name, stem
 from monai_salm.layouts.reading import read_json
-from monai_salm.layouts.renaming import renamed_json
 from monai_salm.layouts.units import BrokenUnit, ChannelFiles, ImageUnit
 
 #: Split -> the keys under which datalists have it.
@@ -43,14 +41,13 @@ class Datalist(FolderLayout):
         self.root, self.json = listing.parent, listing
         written = read_json(listing)
         self.content = from_root(listing.parent, written)
-        self._absolute = self.content != written
+        self._absolute = (listing.name,) if self.content != written else ()
         self._classes = self._text_classes()
         cases = {split: list(self._read_split(split)) for split in _SPLIT_KEYS}
         if not cases[TRAIN]:
             raise LayoutError(f'{listing} has no "training" list with cases; its keys are {", ".join(self.content)}')
-        named, classes = modalities_of(self.content, "modality"), self._classes.names
-        number = len(classes) or self._named_classes()
-        super().__init__(listing.parent, _by_class(cases), [listing.name], number, classes, named)
+        named, classes = modalities_of(self.content, "modality"), self._classes.names or self._named_classes()
+        super().__init__(listing.parent, _by_class(cases), [listing.name], len(classes) or None, classes, named)
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -85,14 +82,6 @@ class Datalist(FolderLayout):
         if not listing.is_file():
             raise LayoutError(f"{listing} is missing; give the folder of a copy of {self.root}")
         return type(self)(listing)
-
-    def rewritten_files(self, splits: Sequence[str] = (TRAIN,)) -> Mapping[str, bytes]:
-        """Texts that name renamed images, and the list with relative paths, if its own lead into the original's folder."""
-        texts = dict(super().rewritten_files(splits))
-        if self._absolute:
-            content = (json.dumps(self.content, indent=4, ensure_ascii=False) + "\n").encode()
-            texts[self.json.name] = renamed_json(content, self.renamed(splits))
-        return texts
 
     def _text_classes(self) -> _TextClasses:
         """Class names that stand as labels where no label is a file or is named as one."""
@@ -151,15 +140,16 @@ class Datalist(FolderLayout):
             return BrokenUnit(files[0], channels, reason)
         return ChannelFiles(files[0], channels or tuple(files))
 
-    def _named_classes(self) -> int | None:
+    def _named_classes(self) -> tuple[str, ...]:
         """Classes by the JSON's ``labels``: ``{"0": "background", ...}`` (Decathlon) or ``{"background": 0, ...}``."""
         labels = self.content.get("labels")
-        if not isinstance(labels, Mapping) or not labels:
-            return None
-        numbers = list(labels) if all(str(key).isdecimal() for key in labels) else list(labels.values())
-        if not all(str(number).isdecimal() for number in numbers):
-            return None
-        return max(int(number) for number in numbers) + 1
+        if not isinstance(labels, Mapping):
+            return ()
+        pairs = labels.items() if all(str(key).isdecimal() for key in labels) else [(v, k) for k, v in labels.items()]
+        if not all(str(number).isdecimal() and int(str(number)) <= MAX_CLASS for number, _ in pairs):
+            return ()
+        names = {int(str(number)): str(name) for number, name in pairs}
+        return tuple(names.get(number, "") for number in range(max(names, default=-1) + 1))
 
 
 @dataclass(frozen=True)

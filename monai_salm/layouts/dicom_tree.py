@@ -233,6 +233,6 @@ def _refuse_unused(
     texts = [row.row.values[column] for row in rows]
     if not known.intersection(relative_path(root, text, "") if key == "folder" else text for text in texts):
         raise LayoutError(
-            f"{table.where(rows[0].row, column)}: no DICOM image of {key} {texts[0]!r} in {root}, nor of any other line; "
-            "correct the table"
+            f"{table.where(rows[0].row, column)}: no DICOM image of {key} {texts[0]!r} in {root}; those of the other lines are "
+            "missing, too. Correct the table"
         )

@@ -32,14 +32,15 @@ def relative_path(root: Path, text: object, where: str) -> str:
     if not isinstance(text, str) or not text or "\0" in text:
         raise LayoutError(f"{where}: a path must be text, got {text!r}")
     if len(text) > _MAX_PATH:
-        raise LayoutError(f"{where}: a path of {len(text)} characters is none ({text[:40]!r}...)")
+        raise LayoutError(f"{where}: a path of {len(text)} characters is too long ({text[:40]!r}...)")
     parts = PurePosixPath(text.replace("\\", "/"))
     if any(len(part.encode("utf-8", "surrogatepass")) > _MAX_NAME for part in parts.parts):
-        raise LayoutError(f"{where}: no file has a name as long as in {text[:40]!r}...")
+        raise LayoutError(f"{where}: a name in the path {text[:40]!r}... is too long for a file")
     drive = len(text) > 1 and text[1] == ":"
     if parts.is_absolute() or drive or ".." in parts.parts:
         raise LayoutError(
-            f"{where}: path {text!r} must be relative and stay inside {root}; move the file into the data set"
+            f"{where}: path {text!r} must be relative and stay inside {root}, or lie there if it is absolute. Move the file there and "
+            "correct the entry"
         )
     return parts.as_posix()
 

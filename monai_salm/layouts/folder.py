@@ -17,7 +17,7 @@ from monai_salm.layouts.base import TRAIN, Case, CaseSequence, Layout, LayoutErr
 from monai_salm.layouts.classes import MAX_CLASS
 from monai_salm.layouts.files import every_file, leftovers, walk, walk_folders
 from monai_salm.layouts.label_maps import LabelMap, LabelParts, distinct, files_of, on_grid_of, read_label_map
-from monai_salm.layouts.renaming import companions_of, renamed_texts, with_copies
+from monai_salm.layouts.renaming import companions_of, rewritten_texts, with_copies
 from monai_salm.layouts.units import BrokenUnit, ChannelFiles, ImageUnit
 from monai_salm.noise.units import Units
 from monai_salm.tasks import Classification, Segmentation, Task
@@ -63,6 +63,8 @@ class FolderLayout(Layout):
     manifest: ClassVar[str] = "monai_salm.json"
     #: Whether a label map was read along other axes than those of its file.
     _turned = False
+    #: Files of the listing that name others by absolute paths in the root.
+    _absolute: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -74,7 +76,6 @@ class FolderLayout(Layout):
         modalities: Sequence[str] = (),
         masks: Sequence[str] = (),
     ) -> None:
-        self._masks = tuple(masks)
         self.root, self.listing, self.num_classes = root, tuple(listing), num_classes
         self.class_names, self.modalities = tuple(class_names), tuple(modalities)
         units = with_copies(root, dict.fromkeys(case.unit for found in cases.values() for case in found))
@@ -83,6 +84,8 @@ class FolderLayout(Layout):
             for split, found in cases.items()
             if found
         }
+        labels = {file for found in cases.values() for case in found for file in files_of(case.label)}
+        self.masks = tuple(file for file in masks if file not in labels)
         self.folders()
         self._check_units()
         self._check_labels()
@@ -98,13 +101,23 @@ class FolderLayout(Layout):
         self.require_split(split)
         return all(case.label is not None for case in self._sound(split))
 
+    def classes_of_cases(self, split: str) -> Iterator[tuple[int, ...]]:
+        for case in self._sound(split):
+            if isinstance(case.label, int):
+                yield (case.label,)
+            elif isinstance(case.label, list):
+                yield tuple(number for number, answer in enumerate(case.label) if answer)
+            elif case.label is not None:
+                values, known = self._map_values.get(case.label, ()), self._renumbered
+                yield tuple(known.index(value) if value in known else int(value) for value in values)
+
     def task(self) -> Task:
         self._check_training()
         labels = [case.label for split in self.splits for case in self._sound(split) if case.label is not None]
         kinds = {str if files_of(label) else type(label) for label in labels}
         if len(kinds) != 1:
             raise LayoutError(
-                f"{self.root}: labels are of different kinds: files, numbers or vectors, not several of them"
+                f"{self.root}: labels are of different kinds: all must be files, or all numbers, or all vectors"
             )
         if kinds == {str}:
             return Segmentation(
@@ -195,7 +208,7 @@ class FolderLayout(Layout):
     def label_files(self) -> tuple[str, ...]:
         """Files that hold label maps, relative to the root."""
         labels = (files_of(case.label) for cases in self._cases.values() for case in cases)
-        found = tuple(dict.fromkeys(file for files in (*labels, self._masks) for file in files))
+        found = tuple(dict.fromkeys(file for files in (*labels, self.masks) for file in files))
         return found + companions_of(self.root, found)
 
     def all_files(self) -> tuple[str, ...]:
@@ -219,7 +232,14 @@ class FolderLayout(Layout):
         Args:
             splits: whose images are protected.
         """
-        return renamed_texts(self.root, self.all_files(), self.renamed(splits))
+        return rewritten_texts(self.root, self.all_files(), self.renamed(splits), self._absolute)
+
+    def rewritten_notes(self, splits: Sequence[str] = (TRAIN,)) -> list[str]:
+        """What its owner should know of ``rewritten_files``, beside the names of images."""
+        return [
+            f"{file}: absolute paths become relative in the copy, so that they do not lead to the originals"
+            for file in self._absolute
+        ]
 
     def published_files(self, splits: Sequence[str] = (TRAIN,)) -> tuple[str, ...]:
         """The files of the images of some splits as a protected copy has them."""

@@ -11,7 +11,8 @@ from monai_salm.layouts.base import TRAIN, LayoutError
 from monai_salm.layouts.classes import split_named
 from monai_salm.layouts.files import is_file, is_hidden, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout, channel_files
-from monai_salm.layouts.images import has_image_name, is_dicom, is_image, some_files
+from monai_salm.layouts.hidden_maps import HiddenMaps, hidden_maps
+from monai_salm.layouts.images import any_stem, has_image_name, is_dicom, is_image, some_files
 from monai_salm.layouts.label_maps import is_label_map
 from monai_salm.layouts.leftovers import why_folder
 from monai_salm.layouts.patients import inner_classes, why_patients
@@ -60,7 +61,9 @@ class ImageFolder(FolderLayout):
             raise LayoutError(
                 f'{root / dicom} is DICOM, where a series makes up an image; open it with layout="dicom_tree" (--layout dicom_tree)'
             )
-        masks = masks_of(root, [file for file, _ in found])
+        named = masks_of(root, [file for file, _ in found])
+        hidden = hidden_maps(root, [file for file, _ in found if file not in named])
+        masks, self.doubt = {*named, *hidden.sure}, _doubt(root, hidden)
         places = without_sites(places_of([(file, parts) for file, parts in found if file not in masks]))
         if TRAIN not in {split for split, _ in places.values()}:
             what = "a folder named train" if places else "folders of classes"
@@ -70,7 +73,7 @@ class ImageFolder(FolderLayout):
             raise LayoutError(
                 f"{root} must have folders of images for two classes or more, found {', '.join(names) or 'none'}"
             )
-        super().__init__(root, _cases(root, places, names), (), len(names), names, masks=masks)
+        super().__init__(root, _cases(root, places, names), (), len(names), names, masks=sorted(masks))
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -106,7 +109,7 @@ def _misfit(path: Path) -> str | None:
     if len(names) < 2:
         return f"it has images in one folder alone ({shown}); classes are two folders or more"
     if any(_means_another_layout(name) for name in names):
-        return f"its folders ({shown}) hold no classes by their names"
+        return f"the names of its folders ({shown}) are not those of classes"
     return why_no_classes(path, places)
 
 
@@ -125,9 +128,33 @@ def _training_folders(places: Mapping[str, _Place]) -> dict[str, list[tuple[str,
     return folders
 
 
-def masks_of(root: Path, files: Sequence[str]) -> tuple[str, ...]:
-    """The files that are named for the label map of another, and hold what looks like one."""
-    return tuple(file for file in pair(files).map_files if is_label_map(root / file))
+def _doubt(root: Path, hidden: HiddenMaps) -> str | None:
+    """Why some of the images may be label maps, and what to do."""
+    if hidden.folders:
+        maps, images = hidden.folders[0]
+        return (
+            f"{root}: every file in {maps} holds few whole values and has the name and shape of one in {images}, as label maps do. "
+            f"If they are label maps, say --image-glob '{images}/*' --label-glob '{maps}/*', or take the folder out. If it is a "
+            "class, say --layout image_folder"
+        )
+    if hidden.doubtful:
+        label, image = hidden.doubtful
+        return (
+            f"{root}: {label} holds few whole values and has the shape of {image}, as its label map does. If it is a label map, "
+            f"name it {any_stem(image)}_mask. If it is an image of its class, say --layout image_folder"
+        )
+    return None
+
+
+def masks_of(root: Path, files: Sequence[str]) -> frozenset[str]:
+    """The files that are named for the label map of another, and hold what looks like one.
+
+    Where there are any, so are empty ones, and those whose image is missing: a copy may have left it out.
+    """
+    pairs = pair(files)
+    found = {file for file in pairs.map_files if is_label_map(root / file)}
+    rest = [*pairs.map_files, *pairs.alone] if found else []
+    return frozenset(file for file in rest if file in found or is_label_map(root / file, empty=True))
 
 
 def why_no_classes(root: Path, places: Mapping[str, _Place]) -> str | None:
@@ -227,7 +254,8 @@ def _cases(root: Path, places: Mapping[str, _Place], names: Sequence[str]) -> di
         unknown = folders - set(names)
         if unknown and folders & set(names):
             raise LayoutError(
-                f"{root}: the {split} folder has a class {sorted(unknown)[0]!r} that the training folder has not; rename or remove it"
+                f"{root}: the {split} folder has a class {sorted(unknown)[0]!r} that is not in the training folder; rename or "
+                "remove it"
             )
         for file, parts in own.items():
             if unknown or not folders:

@@ -118,9 +118,23 @@ class ImageIndex:
         Raises:
             LayoutError: if several images fit.
         """
+        fits = self.all(text, taken)
+        if len(fits) > 1:
+            raise LayoutError(
+                f"{where}: {text!r} fits {len(fits)} images: {fits[0]}, {fits[1]}{', ...' if fits[2:] else ''}; write the path"
+            )
+        return fits[0] if fits else None
+
+    def all(self, text: str, taken: Collection[str] = ()) -> list[str]:
+        """The images whose paths end so, as ``find`` takes them.
+
+        Args:
+            text: a name, or the end of a path.
+            taken: images that another entry names exactly.
+        """
         parts = PurePosixPath(text.replace("\\", "/")).parts
         if not parts:
-            return None
+            return []
         fits = [file for file in self._by_name.get(parts[-1], []) if _ends_so(file, parts[:-1])]
         if not fits:
             alike = [file for file in self._by_plain_name.get(_plain(parts[-1]), []) if file not in taken]
@@ -128,11 +142,7 @@ class ImageIndex:
             fits = [file for file in alike if _ends_so(_plain(file), folders)]
             # A table may begin with the name of the data set's folder, as it was called elsewhere.
             fits = fits or [file for file in alike if _is_end_of(_plain(file), folders)]
-        if len(fits) > 1:
-            raise LayoutError(
-                f"{where}: {text!r} fits {len(fits)} images: {fits[0]}, {fits[1]}{', ...' if fits[2:] else ''}; write the path"
-            )
-        return fits[0] if fits else None
+        return fits
 
 
 def _ends_so(file: str, folders: tuple[str, ...]) -> bool:

@@ -54,7 +54,7 @@ class MaskFolder(FolderLayout):
             self._require_sure(pairs)
         elif patterns is not None and not pairs.maps:
             raise LayoutError(
-                f"{root}: the wildcards of {patterns[0]!r} and {patterns[1]!r} stand for the same nowhere"
+                f"{root}: no label map of {patterns[1]!r} has the same text as an image of {patterns[0]!r} in place of the wildcards"
             )
         labels, names = _labels(pairs)
         self._require_binary(labels)
@@ -130,7 +130,7 @@ class MaskFolder(FolderLayout):
             if len(values) > 2:
                 raise LayoutError(
                     f"{self.root} has several label maps of one image ({described(several[0])}), and {file} holds {len(values)} "
-                    "values: which one noise is to be made against is not known. Name it with --image-glob and --label-glob"
+                    "values: it is not clear against which of them noise is to be made. Name it with --image-glob and --label-glob"
                 )
 
     def _find_cases(

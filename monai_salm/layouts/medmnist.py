@@ -74,6 +74,12 @@ class MedMNIST(ArchiveLayout):
             return Classification(num_classes=width, multi_label=True)
         return Classification(num_classes=max(2, int(values.max()) + 1))
 
+    def classes_of_cases(self, split: str) -> Iterator[tuple[int, ...]]:
+        if not self.has_labels(split):
+            return
+        for label in self._labels(split):
+            yield (int(label[0]),) if len(label) == 1 else tuple(np.flatnonzero(label).tolist())
+
     def dataset(self, split: str = TRAIN) -> CaseSequence:
         self.require_split(split)
         shape, _ = self.archive.header(f"{split}_images")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_salm.formats import FormatError, format_of
+from monai_salm.formats import FormatError, format_named, format_of
 from monai_salm.layouts.base import TRAIN, LayoutError
+from monai_salm.layouts.classes import MAX_CLASS
 from monai_salm.layouts.datalist import modalities_of
-from monai_salm.layouts.files import confine, is_file, is_hidden, walk
+from monai_salm.layouts.files import confine, from_root, is_file, is_hidden, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout
+from monai_salm.layouts.label_maps import files_of
 from monai_salm.layouts.reading import entry_of, read_json
 from monai_salm.layouts.units import BrokenUnit, ChannelFiles, ImageUnit
 
@@ -34,15 +37,20 @@ class NnUNet(FolderLayout):
         self.root, self.json = root, root / _JSON
         if not is_file(self.json):
             raise LayoutError(f"{root} has no {_JSON}; an nnU-Net data set is {self.description}")
-        self.content = read_json(self.json)
+        written = read_json(self.json)
+        self.content = from_root(root, written)
+        self._absolute = (_JSON,) if self.content != written else ()
         self.channels = len(entry_of(self.content, "channel_names", dict, self.json))
         self.ending = entry_of(self.content, "file_ending", str, self.json)
-        if not self.ending.startswith(".") or "/" in self.ending or "\\" in self.ending or not self.channels:
-            raise LayoutError(f"{self.json}: file_ending {self.ending!r} with {self.channels} channels makes no sense")
+        if not self.ending.startswith(".") or "/" in self.ending or "\\" in self.ending:
+            raise LayoutError(f"{self.json}: file_ending must be a suffix such as '.nii.gz', got {self.ending!r}")
+        if not self.channels:
+            raise LayoutError(f"{self.json}: channel_names must name one channel at least, it is empty")
         cases = {TRAIN: list(self._training()), "test": list(self._in_folders("Ts", required=False))}
         self._check_count(cases[TRAIN])
-        classes = _largest_label(self.content, self.json) + 1
-        super().__init__(root, cases, [_JSON], classes, modalities=modalities_of(self.content, "channel_names"))
+        self._require_one_format([*cases[TRAIN], *cases["test"]])
+        classes, channels = _label_names(self.content, self.json), modalities_of(self.content, "channel_names")
+        super().__init__(root, cases, [_JSON], len(classes), classes, channels)
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -70,6 +78,41 @@ class NnUNet(FolderLayout):
 
     def reopen(self, root: Path) -> NnUNet:
         return self.open(root)
+
+    def rewritten_files(self, splits: Sequence[str] = (TRAIN,)) -> Mapping[str, bytes]:
+        """Texts that name renamed images, and ``dataset.json`` with the ending that these have."""
+        texts, ending = dict(super().rewritten_files(splits)), self._new_ending(splits)
+        if ending is not None:
+            content = texts.get(_JSON, self.json.read_bytes())
+            old, new = json.dumps(self.ending).encode(), json.dumps(ending).encode()
+            texts[_JSON] = re.sub(rb'("file_ending"\s*:\s*)' + re.escape(old), rb"\g<1>" + new, content)
+        return texts
+
+    def rewritten_notes(self, splits: Sequence[str] = (TRAIN,)) -> list[str]:
+        ending = self._new_ending(splits)
+        said = [] if ending is None else [f"{_JSON}: file_ending becomes {ending!r} in the copy"]
+        return [*super().rewritten_notes(splits), *said]
+
+    def _new_ending(self, splits: Sequence[str]) -> str | None:
+        """The ending of the images in a copy; None if it stays."""
+        format_ = format_named(f"x{self.ending}")
+        return format_.published if self.renamed(splits) and format_ is not None else None
+
+    def _require_one_format(self, cases: Sequence[FolderCase]) -> None:
+        """Refuse label maps and test images of a format whose images become another: nnU-Net reads one ending."""
+        files = [(case.unit.files[0], files_of(case.label)) for case in cases]
+        listed = "dataset" in self.content
+        others = [file for image, maps in files for file in (*maps, *(() if listed else (image,)))]
+        format_ = format_named(f"x{self.ending}")
+        if format_ is None or format_.published is None:
+            return
+        odd = next((file for file in others if file.lower().endswith(self.ending.lower())), None)
+        if odd is not None:
+            raise LayoutError(
+                f"{self.json}: file_ending is {self.ending!r}, and training images of this format become {format_.published} in a "
+                f"copy. {odd} would not, and nnU-Net reads one ending. JPEG also changes the numbers of label maps. Convert images "
+                f'and label maps to PNG, and write "file_ending": ".png"'
+            )
 
     def _training(self) -> Iterator[FolderCase]:
         if "dataset" not in self.content:
@@ -159,14 +202,22 @@ class NnUNet(FolderLayout):
             )
 
 
-def _largest_label(content: dict[str, Any], path: Path) -> int:
-    """Of ``{"background": 0, "kidney": [1, 2], ...}``; a region is a list of the labels that it is made of."""
-    largest = 0
+def _label_names(content: dict[str, Any], path: Path) -> tuple[str, ...]:
+    """Of ``{"background": 0, "kidney": [1, 2], ...}``; a region is a list of the labels that it is made of.
+
+    A label that stands in regions alone is called after the smallest of them, with its number.
+    """
+    parts: dict[str, list[int]] = {}
     for name, value in entry_of(content, "labels", dict, path).items():
-        for number in value if isinstance(value, list) and value else [value]:
-            if type(number) is not int or not 0 <= number <= 65_535:
+        parts[name] = value if isinstance(value, list) and value else [value]
+        for number in parts[name]:
+            if type(number) is not int or not 0 <= number <= MAX_CLASS:
                 raise LayoutError(f"{path}: label {name!r} must be a number from 0 or a list of such, got {value!r}")
-            largest = max(largest, number)
+    largest = max((number for numbers in parts.values() for number in numbers), default=0)
     if not largest:
         raise LayoutError(f"{path}: labels must name something beside the background")
-    return largest
+    names = [""] * (largest + 1)
+    for name, numbers in sorted(parts.items(), key=lambda item: len(item[1])):
+        for number in numbers:
+            names[number] = names[number] or (name if len(numbers) == 1 else f"{number} of {name}")
+    return tuple(names)

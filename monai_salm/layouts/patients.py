@@ -37,7 +37,7 @@ def why_patients(folders: Mapping[str, Sequence[str]]) -> str | None:
     count, images = len(folders), sum(map(len, folders.values()))
     some = ", ".join(sorted(folders)[:3])
     if count >= 5 and images < 1.5 * count:
-        return f"{count} folders ({some}, ...) hold {images} images: as many classes as images are none"
+        return f"{count} folders ({some}, ...) hold {images} images: with nearly a folder for each image, folders are no classes"
     if count < 2 or not are_identifiers(list(folders)):
         return None
     roles = Counter(role for name, files in folders.items() for role in _roles(name, files))

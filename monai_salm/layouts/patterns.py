@@ -44,7 +44,7 @@ class PathPattern:
             return f"([{'^' + inner[1:] if inner.startswith('!') else inner}])"
         if token.startswith("{") and token.endswith("}"):
             if self.words:
-                raise LayoutError(f"the pattern {self.text!r} has two lists in braces; one is possible")
+                raise LayoutError(f"the pattern {self.text!r} has two lists in braces; only one is possible")
             self.words = tuple(token[1:-1].split(","))
             return f"(?P<word>{'|'.join(map(re.escape, self.words))})"
         return re.escape(token)

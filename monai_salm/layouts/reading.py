@@ -6,11 +6,12 @@ import codecs
 import csv
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from monai_salm.layouts.base import LayoutError
+from monai_salm.layouts.files import from_root
 
 _MAX_BYTES = 1 << 28
 _MAX_COLUMNS = 10_000
@@ -109,6 +110,12 @@ def read_table(path: Path) -> Table:
         return _parse(path, csv.reader(text.splitlines(keepends=True), delimiter=_delimiter(path, text)))
     except csv.Error as error:
         raise LayoutError(f"{path} is not a valid table: {error}") from error
+
+
+def with_relative_paths(table: Table) -> Table:
+    """The table with the absolute paths in it that lie in its folder written relative to that folder."""
+    rows = (replace(row, values=from_root(table.path.parent, row.values)) for row in table.rows)
+    return replace(table, rows=tuple(rows))
 
 
 def read_header(path: Path) -> tuple[str, ...]:

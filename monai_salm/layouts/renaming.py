@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from monai_salm.formats import SUFFIXES, format_named
 from monai_salm.formats.base import FormatError
-from monai_salm.layouts.files import walk
+from monai_salm.layouts.files import from_root, walk
 from monai_salm.layouts.units import ChannelFiles, ImageUnit
 
 #: Texts in which images may be named.
@@ -83,62 +85,79 @@ def _free_name(file: str, suffix: str, taken: set[str]) -> str:
     return name
 
 
-def renamed_texts(root: Path, files: Iterable[str], renamed: Mapping[str, str]) -> dict[str, bytes]:
+def rewritten_texts(
+    root: Path, files: Iterable[str], renamed: Mapping[str, str], absolute: Sequence[str] = ()
+) -> dict[str, bytes]:
     """Tables, JSON and lists that name renamed images, with the new names; all else in them keeps its bytes.
 
     Args:
         root: folder of the data set.
         files: of the data set.
         renamed: old name to new name, relative to the root.
+        absolute: files whose absolute paths in the root become relative, so that a copy does not lead to the originals.
     """
-    if not renamed:
+    if not renamed and not absolute:
         return {}
     index = _Endings(renamed)
+
+    def relative(text: str) -> str:
+        bare = text.strip()
+        return index.renamed(text.replace(bare, str(from_root(root, bare)), 1) if bare.startswith("/") else text)
+
     result = {}
     for file in files:
         path = root / file
-        if file.lower().endswith(TEXTS) and path.is_file() and path.stat().st_size <= _MAX_TEXT:
+        named = renamed and file.lower().endswith(TEXTS) and path.is_file() and path.stat().st_size <= _MAX_TEXT
+        if named or file in absolute:
             content = path.read_bytes()
-            new = _renamed(content, file.lower().endswith((".json", ".jsonl")), index)
+            change = relative if file in absolute else index.renamed
+            new = _rewritten(content, file.lower().endswith((".json", ".jsonl")), change)
             if new != content:
                 result[file] = new
     return result
 
 
-def renamed_json(content: bytes, renamed: Mapping[str, str]) -> bytes:
-    """JSON with the new names of renamed images, relative to the root; all else keeps its bytes."""
-    return _renamed(content, True, _Endings(renamed)) if renamed else content
-
-
-def _renamed(content: bytes, is_json: bool, index: _Endings) -> bytes:
-    encoding = "utf-16-le" if content[:2] == b"\xff\xfe" else "utf-16-be" if content[:2] == b"\xfe\xff" else "utf-8"
-    errors = "surrogateescape" if encoding == "utf-8" else "surrogatepass"
+def _rewritten(content: bytes, is_json: bool, change: Callable[[str], str]) -> bytes:
+    """A text in its own encoding with each cell, or each string of JSON, changed."""
+    encoding = _encoding_of(content)
+    errors = "surrogatepass" if encoding.startswith("utf-16") else "surrogateescape"
     try:
         text = content.decode(encoding, errors)
     except UnicodeDecodeError:
         return content
     if is_json:
-        return _JSON_STRING.sub(lambda found: _in_json(found[0], index), text).encode(encoding, errors)
-    return _in_cells(text, index).encode(encoding, errors)
+        return _JSON_STRING.sub(lambda found: _in_json(found[0], change), text).encode(encoding, errors)
+    return _in_cells(text, change).encode(encoding, errors)
 
 
-def _in_cells(text: str, index: _Endings) -> str:
+def _encoding_of(content: bytes) -> str:
+    """The encoding of a text, as ``reading`` takes it: UTF-16 with its mark, UTF-8, or else Windows-1252."""
+    if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return "utf-16-le" if content[:2] == codecs.BOM_UTF16_LE else "utf-16-be"
+    for encoding in ("utf-8", "cp1252"):
+        with suppress(UnicodeDecodeError):
+            content.decode(encoding)
+            return encoding
+    return "utf-8"
+
+
+def _in_cells(text: str, change: Callable[[str], str]) -> str:
     def renamed(found: re.Match[str]) -> str:
         cell = found[0]
         if cell[0] != '"':
-            return index.renamed(cell)
-        new = index.renamed(cell[1:-1])
-        return f'"{_in_cells(cell[1:-1], index) if new == cell[1:-1] else new}"'
+            return change(cell)
+        new = change(cell[1:-1])
+        return f'"{_in_cells(cell[1:-1], change) if new == cell[1:-1] else new}"'
 
     return _CELL.sub(renamed, text)
 
 
-def _in_json(literal: str, index: _Endings) -> str:
+def _in_json(literal: str, change: Callable[[str], str]) -> str:
     try:
         value = json.loads(literal)
     except ValueError:
         return literal
-    new = index.renamed(value)
+    new = change(value)
     if new == value:
         return literal
     # What both have in common at the beginning stays as it is written, escapes and all.
@@ -162,7 +181,7 @@ class _Endings:
 
     def renamed(self, text: str) -> str:
         """A text with the new name of the one file that it names; as it is if it names none, or may name several."""
-        bare = text.strip()
+        bare = text.strip().lstrip("\ufeff")
         if not bare.lower().endswith(SUFFIXES):
             return text
         folders, _, name = _plain(bare.replace("\\", "/")).rpartition("/")
@@ -170,7 +189,10 @@ class _Endings:
         fits = {new for parts, new in self._by_name.get(name, []) if _agree(own, parts)}
         if len(fits) != 1:
             return text
+        # In the form in which the text has it: an encoding of 8 bits knows composed signs alone.
         new = PurePosixPath(fits.pop()).name
+        composed = unicodedata.is_normalized("NFC", bare)
+        new = unicodedata.normalize("NFC", new) if composed else unicodedata.normalize("NFD", new)
         at = text.rindex(bare) + max(bare.rfind("/"), bare.rfind("\\")) + 1
         return text[:at] + new + text[text.rindex(bare) + len(bare) :]
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from monai_salm.layouts.base import TRAIN, LayoutError
 from monai_salm.layouts.classes import IMAGE_COLUMNS, SPLIT_COLUMNS, find_column
 from monai_salm.layouts.images import stem
-from monai_salm.layouts.reading import read_header, read_table
+from monai_salm.layouts.reading import read_header, read_table, with_relative_paths
 from monai_salm.layouts.table_labels import split_of
 
 _KEY_COLUMNS = (*IMAGE_COLUMNS, "patient", "patient_id", "subject", "subject_id", "case", "case_id")
@@ -44,7 +44,7 @@ class SplitTable:
             columns = read_header(root / name) if name.lower().endswith((".csv", ".tsv")) else ()
             key, split = find_column(columns, _KEY_COLUMNS), find_column(columns, SPLIT_COLUMNS)
             if key is not None and split is not None:
-                table = read_table(root / name)
+                table = with_relative_paths(read_table(root / name))
                 splits = {row.values[key]: split_of(table, row, split) for row in table.rows}
                 found.append(cls(root / name, splits))
         if not found:

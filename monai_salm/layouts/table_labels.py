@@ -99,7 +99,7 @@ def label_columns(rows: Sequence[LabelledRow], asked: Sequence[str], aside: Sequ
     answers = candidates if len(candidates) > 1 else sure
     if not answers:
         raise LayoutError(
-            f"{table.path} has no column of labels ({', '.join(LABEL_COLUMNS[:5])}, ...) and none of zeros and ones only; its "
+            f"{table.path} has no column of labels ({', '.join(LABEL_COLUMNS[:5])}, ...) and no columns of zeros and ones alone; its "
             f"columns are {', '.join(table.columns)}. Name the column of classes 'label'"
         )
     return tuple(answers)
@@ -143,6 +143,8 @@ def _answers(row: LabelledRow, columns: Sequence[str]) -> list[int] | None:
     for cell in cells:
         answer = 0 if is_nothing(cell.text) or cell.text in _UNCERTAIN else yes_or_no(cell.text)
         if answer is None:
-            raise LayoutError(f"{cell.where}: {cell.text!r} is neither 0 nor 1, nor empty or -1 for 0")
+            raise LayoutError(
+                f"{cell.where}: {cell.text!r} is no answer. Write 0 or 1; an empty cell and -1 count as 0"
+            )
         result.append(answer)
     return result

@@ -258,12 +258,12 @@ def renamed_warnings(renamed: Mapping[str, str], texts: Mapping[str, object]) ->
         return []
     old, new = next(iter(renamed.items()))
     suffix, count = PurePosixPath(new).suffix.lstrip(".").upper(), len(renamed)
-    what = f"{count} images are" if count > 1 else "1 image is"
+    what = f"{count} images become" if count > 1 else "1 image becomes"
     followed = sorted(file for file in texts if file.lower().endswith(TEXTS))
     more = f" and {len(followed) - 3} more" if followed[3:] else ""
-    named = f" {', '.join(followed[:3])}{more} name the new files." if followed else ""
+    named = f" {', '.join(followed[:3])}{more} there name the new files." if followed else ""
     return [
-        f"{what} published as {suffix}, since the compression of the original format would destroy the noise: {old} is now {new}"
+        f"{what} {suffix} in the copy, since the compression of the original format would destroy the noise: {old} is {new} there"
         f"{', and so on' if count > 1 else ''}.{named} restore gives the original files back"
     ]
 

@@ -104,7 +104,7 @@ def publish(
     warnings = [] if shard[0] or isinstance(data, FolderLayout) else repeated_warnings(data, noises, splits)
     replaced = data.rewritten_files(splits) if isinstance(data, FolderLayout) else {}
     if isinstance(data, FolderLayout) and not shard[0]:
-        warnings += renamed_warnings(data.renamed(splits), replaced)
+        warnings += [*renamed_warnings(data.renamed(splits), replaced), *data.rewritten_notes(splits)]
 
     def finish(staging: Staging, failed: dict[str, str]) -> list[str]:
         if isinstance(data, FolderLayout):

@@ -14,6 +14,7 @@ from monai_salm.cases import choose_view
 from monai_salm.generate.precompute import default_surrogate, plain_class, window_rule
 from monai_salm.layouts import TRAIN, FolderLayout, Layout, open_layout
 from monai_salm.layouts.files import dead_link
+from monai_salm.layouts.roles import described
 from monai_salm.layouts.units import ImageUnit
 from monai_salm.methods import Method, loop_of
 from monai_salm.networks.devices import resolve_device
@@ -21,7 +22,7 @@ from monai_salm.noise.budget import Budget
 from monai_salm.noise.units import Array
 from monai_salm.noise.window import WindowRule
 from monai_salm.progress import Progress, ProgressCallback
-from monai_salm.publish.checks import PathLike, PublishError, require_no_bare_arrays
+from monai_salm.publish.checks import PathLike, PublishError, renamed_warnings, require_no_bare_arrays
 from monai_salm.publish.companions import Companions, companions
 from monai_salm.publish.effort import Effort
 from monai_salm.publish.manifest import file_path, read_manifest
@@ -61,6 +62,7 @@ class Plan:
         shapes: how many of them have which shape ``(channel, *spatial)``, the commonest first.
         dtypes: how many have which stored type.
         task: the learning problem.
+        classes: how many images of each split have each class, by name, as ``Layout.classes`` has them.
         window: the rule that chooses each image's window.
         noise: of a few images: ``name``, ``window`` (low and high of each channel, real units), ``noise`` (largest change of a
             voxel of each channel, real units), ``stored`` (the same in stored units).
@@ -68,6 +70,7 @@ class Plan:
         refused: images that would be left out, by name, with the reason.
         not_copied: files that would not be copied, as ``PublishReport`` has them.
         problems: what would stop everything.
+        warnings: what the owner should look at: images that become another format, label maps that are copied.
         bytes: ``copy`` (the protected data set), ``store`` (about), ``working`` (while the noise is made).
         seconds: about how long the noise would take on this machine, from a few steps of it; None if not known.
     """
@@ -78,12 +81,14 @@ class Plan:
     shapes: dict[str, int]
     dtypes: dict[str, int]
     task: dict[str, Any]
+    classes: dict[str, dict[str, int]]
     window: dict[str, Any]
     noise: list[dict[str, Any]]
     view: dict[str, Any]
     refused: dict[str, str]
     not_copied: dict[str, str]
     problems: list[str]
+    warnings: list[str]
     bytes: dict[str, int]
     seconds: float | None
 
@@ -160,15 +165,32 @@ def plan(
         shapes=_counted([str(shape) for shape in shapes]),
         dtypes=_counted([one.budget.grid.dtype for one in seen]),
         task=task.spec(),
+        classes=data.classes(),
         window=rule.spec(),
         noise=[_real_noise(one) for one in seen[:: max(1, len(seen) // _SHOWN)][:_SHOWN]],
         view={} if view is None else asdict(view),
         refused=refused,
         not_copied=others.left_out,
         problems=problems,
+        warnings=_warnings(data, splits),
         bytes=_bytes(data, splits, seen, others),
         seconds=seconds,
     )
+
+
+def _warnings(data: Layout, splits: Sequence[str]) -> list[str]:
+    """What a copy would do that its owner may not expect."""
+    if not isinstance(data, FolderLayout):
+        return []
+    renamed = data.renamed(splits)
+    found = renamed_warnings(renamed, data.rewritten_files(splits)) if renamed else []
+    found += data.rewritten_notes(splits)
+    if data.masks:
+        found.append(
+            f"{len(data.masks)} label maps that are no case's label ({described(data.masks)}) would get no noise; they are copied as "
+            "they are"
+        )
+    return found
 
 
 def _look(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,26 @@ def _stamps(root: Path) -> str:
         found, name = path.lstat(), "" if path == root else path.relative_to(root).as_posix()
         digest.update(f"\0{name}\0{found.st_size}\0{found.st_mtime_ns}".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
+
+
+def record_classes(store: NoiseStore, data: Layout) -> dict[str, dict[str, int]]:
+    """Write down the classes of a data set, for ``info``; a store that cannot be written to goes without.
+
+    Returns:
+        How many images of each split have each class.
+    """
+    classes = data.classes()
+    record = {"kind": "classes", "classes": classes}
+    with suppress(NoiseStoreError):
+        if record not in records(store):
+            add_record(store, record)
+    return classes
+
+
+def classes_of(store: NoiseStore) -> dict[str, dict[str, int]]:
+    """How many images of each split have each class, as ``record_classes`` wrote it down; empty if it did not."""
+    found = (record["classes"] for record in reversed(records(store)) if record.get("kind") == "classes")
+    return next(found, {})
 
 
 def record_of(store: NoiseStore, manifest: Path, job: str | None = None) -> dict[str, Any] | None:

@@ -24,7 +24,7 @@ from monai_salm.reporting.figures import Picture, histograms, pictures
 from monai_salm.reporting.heatmap import heat_map
 from monai_salm.reporting.pipelines import PIPELINES, pipeline_note, pipeline_table
 from monai_salm.reporting.style import STYLE
-from monai_salm.reporting.tables import further_scores, mean_and_sd, score_title
+from monai_salm.reporting.tables import class_names, further_scores, mean_and_sd, score_title
 
 # The page's own rule that nothing may be fetched, should a mistake ever let something in.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -94,6 +94,7 @@ def report_page(values: Mapping[str, Any], shown: Sequence[Picture], window: tup
         section(DETECTION, nested(values["detection"])),
         section("What the noise costs the images", nested(values["cost"])),
         section("Use of protected images", _utility(values["utility"])),
+        section("Images of each class", _classes(values.get("classes", {}))),
         section("Protocol", _protocol(values)),
         section(LIMITATIONS, bullets((*_LIMITATIONS, *values.get("notes", ())))),
         section("All numbers", _all_numbers(values)),
@@ -130,6 +131,11 @@ def _utility(utility: Mapping[str, Any]) -> str:
         return ""
     note = "What networks trained on clean images make of protected ones: the images' use to whoever has an honest network."
     return small(note) + nested(utility)
+
+
+def _classes(classes: Mapping[str, Mapping[str, int]]) -> str:
+    rows = [[name, *(flat(counts[name]) for counts in classes.values())] for name in class_names(classes)]
+    return table(["class", *classes], rows, "Images of each class") if rows else ""
 
 
 def _protocol(values: Mapping[str, Any]) -> str:
@@ -174,7 +180,7 @@ def _all_numbers(values: Mapping[str, Any]) -> str:
 def _means(values: Mapping[str, Any]) -> str:
     summary = values["summary"]
     further = further_scores(values["cells"], values["metric"])
-    header = [*map(words, _MEANS), *map(words, _MEAN_SCORES), "interval", "clean lead kept", *map(score_title, further)]
+    header = [*map(words, _MEANS), *map(words, _MEAN_SCORES), "interval", "clean lead kept", *_titles(values, further)]
     rows = [
         [
             *(flat(row[name]) for name in _MEANS),
@@ -191,7 +197,7 @@ def _means(values: Mapping[str, Any]) -> str:
 def _every_cell(values: Mapping[str, Any]) -> str:
     cells = values["cells"]
     further = further_scores(cells, values["metric"])
-    header = [*map(words, (*_CELL_TEXTS, *_CELL_NUMBERS)), *map(score_title, further)]
+    header = [*map(words, (*_CELL_TEXTS, *_CELL_NUMBERS)), *_titles(values, further)]
     rows = [
         [
             *(flat(cell[name]) for name in _CELL_TEXTS),
@@ -201,6 +207,11 @@ def _every_cell(values: Mapping[str, Any]) -> str:
         for cell in cells
     ]
     return table(header, rows, "Every victim", "wide")
+
+
+def _titles(values: Mapping[str, Any], scores: Sequence[str]) -> list[str]:
+    names = class_names(values.get("classes", {}))
+    return [score_title(score, names) for score in scores]
 
 
 def _brief(value: object) -> str:

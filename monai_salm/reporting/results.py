@@ -20,7 +20,7 @@ from monai_salm.reporting.cautions import cautions
 from monai_salm.reporting.cells import Cell, complete, summarise, whole
 from monai_salm.reporting.page import report_page
 from monai_salm.reporting.pipelines import by_pipeline, recovered_by, worst_pipeline
-from monai_salm.reporting.tables import further_scores, text_table
+from monai_salm.reporting.tables import class_names, further_scores, text_table, with_class_names
 from monai_salm.reporting.verdict import grade_of, verdict_of
 
 Array: TypeAlias = NDArray[np.generic]
@@ -69,6 +69,7 @@ class UnlearnabilityReport:
         window: intensities shown as black and white.
         constant: for labels per voxel, headline score of the best label map that is the same for every image; else None.
         notes: what else a reader must know of the data, shown with the limitations.
+        classes: how many images of each split have each class, by the names of the classes; empty if not known.
     """
 
     metric: str
@@ -87,6 +88,7 @@ class UnlearnabilityReport:
     window: tuple[float, float] = (0.0, 255.0)
     notes: Sequence[str] = ()
     constant: float | None = None
+    classes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cells", complete(self.cells, self.guessing, self._guess))
@@ -163,7 +165,7 @@ class UnlearnabilityReport:
     def to_dict(self) -> dict[str, Any]:
         """The whole report but the pictures, as JSON values (numbers that are not finite are None)."""
         plain = ("metric", "chance", "majority", "guessing")
-        given = ("noise", "protocol", "cost", "detection", "utility", "notes", "not_evaluated")
+        given = ("noise", "protocol", "detection", "notes", "not_evaluated", "classes")
         values: dict[str, Any] = _plain(
             {
                 "schema": SCHEMA,
@@ -174,6 +176,10 @@ class UnlearnabilityReport:
                 "seconds": round(self.seconds, 3),
                 "warnings": self.warnings(),
                 **{name: getattr(self, name) for name in given},
+                **{
+                    name: with_class_names(getattr(self, name), class_names(self.classes))
+                    for name in ("cost", "utility")
+                },
                 **self._ordinary(),
                 "worst_case": self.worst_case(),
                 "summary": self.summary(),

@@ -69,12 +69,50 @@ def mean_and_sd(row: Mapping[str, Any] | None, score: str) -> str:
     return f"{value:.3f}{'' if spread is None else f' ± {spread:.3f}'}{' *' if row.get('undertrained') else ''}"
 
 
-def score_title(name: str) -> str:
-    """A score's name for readers."""
+def class_names(classes: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """The names of the classes in their order; none if they are not known.
+
+    Args:
+        classes: how many images of each split have each class.
+    """
+    return list(next(iter(classes.values()), ()))
+
+
+def with_class_names(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """A part of a report with the name of the class beside each class number.
+
+    Args:
+        values: ``cost`` or ``utility``.
+        names: of the classes in their order.
+    """
+    found = dict(values)
+    for key in ("by_class", "per_class"):
+        if isinstance(rows := found.get(key), Mapping):
+            found[key] = {
+                number: {"name": name, **row} if (name := _name_of(number, names)) != number else row
+                for number, row in rows.items()
+            }
+    return found
+
+
+def _name_of(number: str, names: Sequence[str]) -> str:
+    return names[int(number)] if number.isdecimal() and int(number) < len(names) else number
+
+
+def score_title(name: str, names: Sequence[str] = ()) -> str:
+    """A score's name for readers.
+
+    Args:
+        name: as ``scores`` has it.
+        names: of the classes in their order.
+    """
     if name in ("auc", "f1"):
         return name.upper()
     stem, _, number = name.rpartition("_")
-    return f"{stem}, class {number}" if number.isdigit() else name.replace("_", " ")
+    if not number.isdigit():
+        return name.replace("_", " ")
+    called = _name_of(number, names)
+    return f"{stem}, class {number}" if called == number else f"{stem}, {called}"
 
 
 def further_scores(cells: Sequence[Mapping[str, Any]], metric: str) -> list[str]:
@@ -179,7 +217,7 @@ def _further(values: Mapping[str, Any]) -> list[Part]:
     known = {"balanced_accuracy": values["chance"], "auc": 0.5}
     for name in further_scores(cells, metric):
         end = f", chance {_fixed(known[name])}" if name in known else ""
-        titles[name] = f"{score_title(name)} (last epoch{end})"
+        titles[name] = f"{score_title(name, class_names(values.get('classes', {})))} (last epoch{end})"
     rows, victims = by_key(values["summary"]), victims_of(values)
     return [(title, _score_rows(rows, victims, shown, score)) for score, title in titles.items() if shown]
 

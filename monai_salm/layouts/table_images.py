@@ -1,0 +1,91 @@
+"""Which tables of a folder name its images and their labels, told before they are read whole."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from monai_salm.layouts.base import TRAIN, LayoutError
+from monai_salm.layouts.classes import IMAGE_COLUMNS, LABEL_COLUMNS, find_column
+from monai_salm.layouts.files import is_file, relative_path
+from monai_salm.layouts.images import ImageIndex, has_image_name, is_dicom, some_files
+from monai_salm.layouts.reading import Table, read_header, read_table, with_relative_paths
+from monai_salm.layouts.roles import pair
+from monai_salm.layouts.table_labels import LabelledRow, label_columns
+
+#: Suffixes of tables.
+TABLES = (".csv", ".tsv")
+
+
+def tables_in(folder: Path) -> list[Path]:
+    """The tables of a folder that name images, samples of submissions to a challenge left out."""
+    found = [folder / name for name in sorted(os.listdir(folder)) if name.lower().endswith(TABLES)]
+    named = [path for path in found if is_file(path) and find_column(read_header(path), IMAGE_COLUMNS) is not None]
+    return [path for path in named if not path.name.lower().startswith("sample")]
+
+
+def tells_labels(path: Path) -> bool:
+    """Whether a line of a table names an image that is there, and something may be its label; never raises.
+
+    Beside label maps, a table must have labels to be one of classes: it may give the splits.
+    """
+    try:
+        table = with_relative_paths(read_table(path))
+        image = _first_image(table)
+        if image is not None and _named_maps(path.parent):
+            label_columns([LabelledRow(table, row, TRAIN) for row in table.rows], (), ())
+    except (LayoutError, OSError):
+        return False
+    return image is not None and not is_dicom(path.parent / image)
+
+
+def names_of(path: Path) -> list[str]:
+    """The files in a folder, or the name of a file."""
+    return sorted(os.listdir(path)) if path.is_dir() else [path.name]
+
+
+def _first_image(table: Table) -> str | None:
+    """The first image that a line of a table names."""
+    image, folder = find_column(table.columns, IMAGE_COLUMNS), table.path.parent
+    if image is None or len(table.columns) < 2 or not table.rows:
+        return None
+    maps = _named_maps(folder)
+    index = ImageIndex(file for file in some_files(folder, every=True) if has_image_name(file) and file not in maps)
+    # Any line will do: a protected copy may have left out the first one's image.
+    found = (_named_image(folder, row.values[image], index, table.where(row, image)) for row in table.rows)
+    return next((file for file in found if file is not None), None)
+
+
+def why_misfit(path: Path) -> str | None:
+    """Why a table that seems to hold names or labels of images does not fit the images beside it; None if it does not seem so."""
+    try:
+        table = with_relative_paths(read_table(path))
+        image, label = find_column(table.columns, IMAGE_COLUMNS), find_column(table.columns, LABEL_COLUMNS)
+        if image is None:
+            columns = f"its columns are {', '.join(table.columns)}"
+            names = ", ".join(IMAGE_COLUMNS[:5])
+            return (
+                None
+                if label is None
+                else f"{path} has a column {label!r}, but no column of image names ({names}, ...); {columns}"
+            )
+        if path.name.lower().startswith("sample") or not table.rows or _first_image(table) is not None:
+            return None
+        first = table.rows[0]
+        missing = f"no image {first.values[image]!r} in {path.parent}; those of the other lines are missing, too"
+        return f"{table.where(first, image)}: {missing}"
+    except (LayoutError, OSError) as error:
+        return str(error)
+
+
+def _named_image(folder: Path, text: str, index: ImageIndex, where: str) -> str | None:
+    relative = relative_path(folder, text, where)
+    if is_file(folder / relative):
+        return relative if has_image_name(relative) else None
+    fits = index.all(relative)
+    return fits[0] if fits else None
+
+
+def _named_maps(folder: Path) -> frozenset[str]:
+    """Files that are named for the label maps of others."""
+    return frozenset(pair(file for file in some_files(folder, every=True) if has_image_name(file)).map_files)
