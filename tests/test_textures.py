@@ -35,7 +35,7 @@ KEY = texture_key(0, DIGESTS)
 
 
 def all_textures(count: int, shape: tuple[int, ...], key: bytes = KEY, period: float = 6.0) -> list[np.ndarray]:
-    return [texture(wave, shape, (period,) * len(shape)) for wave in waves_of(key, count, len(shape))]
+    return [texture(wave, shape, (period,) * len(shape)) for wave in waves_of(key, count, len(shape), period)]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -55,7 +55,7 @@ def test_the_key_follows_from_the_seed_and_all_images_in_any_order() -> None:
 
 @pytest.mark.parametrize(("rank", "count"), [(2, 2), (2, 9), (3, 4)])
 def test_another_key_gives_other_textures(rank: int, count: int) -> None:
-    """Whoever lacks one original cannot compute any texture."""
+    """The originals decide which texture a class has; there are few stripes, so another key meets the same one now and then."""
     shape = (48,) * rank
     mine, likeness = all_textures(count, shape), []
     for index in range(20):
@@ -63,13 +63,13 @@ def test_another_key_gives_other_textures(rank: int, count: int) -> None:
         assert [a.tobytes() for a in mine] != [b.tobytes() for b in theirs]
         likeness += [abs(float(np.mean(a * b))) for a, b in zip(mine, theirs, strict=True)]
     assert np.mean(likeness) < 0.4
-    assert np.mean(np.asarray(likeness) > 0.9) < 0.1, "stripes are few enough for chance to hit one now and then"
+    assert np.mean(np.asarray(likeness) > 0.9) < 0.25, "one axis of two, and one of six places up to the sign"
 
 
 def test_which_class_has_which_axis_follows_from_the_key() -> None:
-    axes = {waves_of(texture_key(seed, DIGESTS), 2, 2)[0].axes for seed in range(20)}
+    axes = {waves_of(texture_key(seed, DIGESTS), 2, 2, 8.0)[0].axes for seed in range(20)}
     assert axes == {(0,), (1,)}
-    phases = [waves_of(texture_key(seed, DIGESTS), 2, 2)[0].phases[0] for seed in range(100)]
+    phases = [waves_of(texture_key(seed, DIGESTS), 2, 2, 8.0)[0].phases[0] for seed in range(100)]
     assert np.histogram(phases, 4, (0, 1))[0].min() > 10
 
 
@@ -106,7 +106,7 @@ def test_textures_of_few_classes_have_little_in_common(count: int) -> None:
 
 
 def test_few_classes_have_stripes_along_one_axis_which_a_mirror_keeps() -> None:
-    for wave in waves_of(KEY, 4, 2):
+    for wave in waves_of(KEY, 4, 2, 6.0):
         assert len(wave.axes) == 1
         stripes = texture(wave, (60, 60), (6.0, 6.0))
         other = 1 - wave.axes[0]
@@ -184,9 +184,9 @@ def test_label_maps_are_learned_at_the_resolution_of_the_files(shape: tuple[int,
 
 @pytest.mark.parametrize(("rank", "count"), [(2, 3), (2, 30), (3, 5), (3, 60)])
 def test_textures_of_label_maps_turn_along_all_axes_so_that_small_regions_show_them(rank: int, count: int) -> None:
-    waves = waves_of(KEY, count, rank, crossed=True)
+    waves = waves_of(KEY, count, rank, 6.0, crossed=True)
     assert len({texture(wave, (40,) * rank, (6.0,) * rank).tobytes() for wave in waves}) == count
-    full = 3**rank
+    full = 4**rank
     assert sum(len(wave.axes) == rank for wave in waves) >= min(count, full)
 
 

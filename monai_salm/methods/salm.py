@@ -15,7 +15,7 @@ from monai_salm.methods.base import Job, Method, require, run, run_frozen
 from monai_salm.methods.masks import TopK
 from monai_salm.methods.perturbations import ClassTexture, ErrorMinimizing, Perturbation
 from monai_salm.methods.settings import Batch, BilevelMethod, Loss
-from monai_salm.methods.textures import area_numbers, drawn_shift, opponent, stored_periods, texture, waves_of
+from monai_salm.methods.textures import Wave, area_numbers, drawn_shift, opponent, stored_periods, texture, waves_of
 from monai_salm.noise.budget import Budget
 from monai_salm.noise.units import Array
 from monai_salm.tasks import Task
@@ -179,19 +179,19 @@ def _signs(
     periods: Sequence[float] = stored_periods(setting, shape, budget.units, per_voxel)
     shift = drawn_shift(job.key, digest, setting.shifts)
     if per_voxel:
-        return _map_signs(label, periods, task, job.key, shift)
+        return _map_signs(label, periods, waves_of(job.key, task.num_classes, label.ndim, setting.period, True), shift)
     wide = [axis for axis, side in enumerate(shape) if side > 1] or [0]  # an axis of one element shows no wave
     sides, periods = [shape[axis] for axis in wide], [periods[axis] for axis in wide]
     if getattr(task, "multi_label", False):
-        return _shared_signs(np.flatnonzero(label), sides, periods, task, job.key, shift).reshape(shape)
+        waves = waves_of(job.key, task.num_classes + 1, len(sides), setting.period)
+        return _shared_signs(np.flatnonzero(label), sides, periods, waves, job.key, shift).reshape(shape)
     number, plain = int(label), job.plain_class
-    waves = waves_of(job.key, task.num_classes - (plain is not None), len(sides))
+    waves = waves_of(job.key, task.num_classes - (plain is not None), len(sides), setting.period)
     return texture(waves[number - (plain is not None and number > plain)], sides, periods, shift).reshape(shape)
 
 
-def _map_signs(label: Array, periods: Sequence[float], task: Task, key: bytes, shift: float) -> Array:
+def _map_signs(label: Array, periods: Sequence[float], waves: Sequence[Wave], shift: float) -> Array:
     """Each label's texture where it is; the background, which is most of an image, has none, unless there is nothing else."""
-    waves = waves_of(key, task.num_classes, label.ndim, crossed=True)
     if not label.any():
         return texture(waves[0], label.shape, periods, shift)
     signs = np.zeros(label.shape, np.int8)
@@ -201,10 +201,9 @@ def _map_signs(label: Array, periods: Sequence[float], task: Task, key: bytes, s
 
 
 def _shared_signs(
-    positive: Array, shape: Sequence[int], periods: Sequence[float], task: Task, key: bytes, shift: float
+    positive: Array, shape: Sequence[int], periods: Sequence[float], waves: Sequence[Wave], key: bytes, shift: float
 ) -> Array:
     """The textures of all positive labels, each in areas of its own; an image without any has a texture of its own."""
-    waves = waves_of(key, task.num_classes + 1, len(shape))
     if not len(positive):
         return texture(waves[-1], shape, periods, shift)
     areas = area_numbers(key, shape, periods, len(positive))
