@@ -240,7 +240,34 @@ def test_label_maps_of_other_names_in_folders_of_classes_get_no_noise(tmp_path: 
         ("benign", "malignant"),
         Classification(num_classes=2),
     )
-    assert len(data.unlisted()) == 8
+    assert len(data.label_files()) == 8
+
+
+@pytest.mark.parametrize("suffix", [".png", ".gif", ".bmp"])
+def test_places_in_a_palette_are_class_numbers(tmp_path: Path, suffix: str) -> None:
+    """Annotation programs save classes so, each with a colour to look at."""
+    for number in range(3):
+        save_png(tmp_path / "images" / f"{number}.png", number, (6, 5))
+        classes = np.arange(30, dtype="uint8").reshape(6, 5) % (3 - (number == 2))
+        label = Image.fromarray(classes).convert("P")
+        label.putpalette([0, 0, 0, 128, 128, 128, 0, 128, 0])  # one of the colours is grey
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        label.save(tmp_path / "masks" / f"{number}{suffix}")
+    data = detect(tmp_path)
+    assert data.task() == Segmentation(num_classes=3)
+    for number, classes in ((0, 3), (2, 2)):
+        assert np.array_equal(data.dataset()[number]["label"][0], np.arange(30).reshape(6, 5) % classes)
+
+
+def test_colours_of_a_label_map_are_no_class_numbers(tmp_path: Path) -> None:
+    for number in range(3):
+        save_png(tmp_path / "images" / f"{number}.png", number, (8, 7))
+        colours = np.zeros((8, 7, 3), "uint8")
+        colours[2:5, 3:, number] = 255
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        Image.fromarray(colours).save(tmp_path / "masks" / f"{number}.png")
+    with pytest.raises(FormatError, match=r"masks/0\.png is a label map in colours.*save class numbers"):
+        detect(tmp_path).dataset()[0]
 
 
 def save_jpeg_map(path: Path, values: Sequence[int]) -> None:

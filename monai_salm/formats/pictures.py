@@ -51,6 +51,19 @@ def as_png(content: bytes, kept: list[Chunk] | None = None) -> bytes:
         raise ValueError(f"it cannot be decoded ({error}); get the file again from its source") from error
 
 
+def places_in_palette(content: bytes) -> NDArray[np.uint8] | None:
+    """The places in the palette of colours that a picture holds, ``(h, w)``; None without a palette, or for one of grey values.
+
+    In label maps they are the numbers of the classes.
+
+    Args:
+        content: the whole file, which can be read as a picture.
+    """
+    with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+        colours = np.array(image.getpalette() if image.mode == "P" else [], np.uint8).reshape(-1, 3)
+        return np.asarray(image, np.uint8) if (colours != colours[:, :1]).any() else None
+
+
 def plain_png(pixels: NDArray[np.generic], chunks: list[Chunk]) -> bytes:
     """A PNG file.
 

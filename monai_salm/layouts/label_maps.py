@@ -11,6 +11,7 @@ import numpy as np
 
 from monai_salm.formats import format_of
 from monai_salm.formats.base import Array, FormatError
+from monai_salm.formats.pictures import places_in_palette
 from monai_salm.layouts.files import is_file
 
 # A label map and its image may lie this far apart, in voxels: programs round their headers.
@@ -164,6 +165,14 @@ def _read(path: Path, case: str) -> Array:
     if not is_file(path):
         raise FormatError(f"case {case!r}: its label map is missing: {path}")
     label = unblurred(path, _one_channel(format_of(path).read(path)))
+    places = places_in_palette(path.read_bytes()) if format_of(path).pictures else None
+    if places is not None:
+        return places[None]
+    if len(label) == 3 and format_of(path).pictures:
+        raise FormatError(
+            f"case {case!r}: {path} is a label map in colours, which do not say the number of their class; save class numbers as "
+            "grey values or as places in a palette"
+        )
     if path.suffix.lower() in _LOSSY and len(distinct(label)) > _FEW_VALUES:
         raise FormatError(
             f"case {case!r}: {path} is JPEG, whose compression has blurred its classes into {len(distinct(label))} values; save "
