@@ -243,7 +243,7 @@ def test_label_maps_of_other_names_in_folders_of_classes_get_no_noise(tmp_path: 
     assert len(data.label_files()) == 8
 
 
-@pytest.mark.parametrize("suffix", [".png", ".gif", ".bmp"])
+@pytest.mark.parametrize("suffix", [".png", ".bmp"])
 def test_places_in_a_palette_are_class_numbers(tmp_path: Path, suffix: str) -> None:
     """Annotation programs save classes so, each with a colour to look at."""
     for number in range(3):

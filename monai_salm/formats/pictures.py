@@ -6,6 +6,7 @@ import io
 import struct
 import warnings
 import zlib
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,11 +58,12 @@ def places_in_palette(content: bytes) -> NDArray[np.uint8] | None:
     In label maps they are the numbers of the classes.
 
     Args:
-        content: the whole file, which can be read as a picture.
+        content: the whole file; one of another format has no palette that is read.
     """
-    with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+    with suppress(UnidentifiedImageError), Image.open(io.BytesIO(content), formats=_FORMATS) as image:
         colours = np.array(image.getpalette() if image.mode == "P" else [], np.uint8).reshape(-1, 3)
         return np.asarray(image, np.uint8) if (colours != colours[:, :1]).any() else None
+    return None
 
 
 def plain_png(pixels: NDArray[np.generic], chunks: list[Chunk]) -> bytes:
