@@ -100,11 +100,12 @@ def _empty(lookup: Lookup) -> str | None:
 def _channel(lookup: Lookup) -> str | None:
     """An axis too many, too few, or in the wrong place."""
     store, shape = lookup.store, lookup.image.shape
-    if store.has_shape(shape):
+    if store.has_shape(shape) or _with_axes_exchanged(lookup):
         return None
-    if store.has_shape((1, *shape)):
+    turned = shape[::-1]  # PILReader and PydicomReader exchange the axes
+    if store.has_shape((1, *shape)) or store.has_shape((1, *turned)):
         return "it has no channel axis. Use LoadImaged(..., ensure_channel_first=True) or EnsureChannelFirstd before"
-    if shape and store.has_shape((shape[-1], *shape[:-1])):
+    if shape and (store.has_shape((shape[-1], *shape[:-1])) or store.has_shape(turned)):
         return "its channel axis is the last. Use EnsureChannelFirstd before"
     if shape and store.has_shape(shape[1:]):
         return f"it has a batch axis. Place {lookup.transform} in the data set's chain, where images come one by one"
@@ -112,7 +113,7 @@ def _channel(lookup: Lookup) -> str | None:
 
 
 def _turned(lookup: Lookup) -> str | None:
-    place = _place(lookup, "whatever flips or reorients")
+    place = _place(lookup, "transforms that flip or reorient")
     found = next(_oriented(lookup, other=False), None) or next(_oriented(lookup, other=True), None)
     if found is None:
         return None
@@ -149,17 +150,23 @@ def _describe(order: tuple[int, ...], flips: tuple[int, ...]) -> str:
 def _other_shape(lookup: Lookup) -> str | None:
     store, shape = lookup.store, lookup.image.shape
     named = store.shapes_of(lookup.name) if lookup.name else []
-    if shape in named or (not named and store.has_shape(shape)):
+    if shape in named or (not named and store.has_shape(shape)) or _with_axes_exchanged(lookup):
         return None
     known = f"its noise there is {named[0]}" if named else f"noise there is of shape {_listed(store)}"
-    place = _place(lookup, "whatever crops, pads or resamples (RandSpatialCropd, Resized, Spacingd)")
+    place = _place(lookup, "transforms that crop, pad or resample (RandSpatialCropd, Resized, Spacingd)")
     return f"{known}. {place}{_if_new(lookup)}"
+
+
+def _with_axes_exchanged(lookup: Lookup) -> bool:
+    """Whether the store has images of this shape with the spatial axes in reverse, as PILReader and PydicomReader load them."""
+    channels, *spatial = lookup.image.shape or (0,)
+    return len(spatial) > 1 and lookup.store.has_shape((channels, *spatial[::-1]))
 
 
 def _values(lookup: Lookup) -> str:
     """The shape is right and the values are not."""
     image, window = lookup.image, usual_window(lookup.store)
-    place = _place(lookup, "whatever changes intensities (ScaleIntensityRanged, NormalizeIntensityd)")
+    place = _place(lookup, "transforms that change intensities (ScaleIntensityRanged, NormalizeIntensityd)")
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         return f"it holds NaN or infinite values, as a division by zero leaves them. {place}"
     low, high = float(image.min()), float(image.max())

@@ -75,7 +75,13 @@ class Workspace:
     def __init__(self, folder: Path, role: str = "owner") -> None:
         self.folder, self.role = folder, role
         if role != "guest":
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                raise WorkspaceError(
+                    f"{folder}, which holds the unfinished noise, cannot be made ({error.strerror}); give a noise store in a folder "
+                    "that can be written"
+                ) from error
             # Called at the end, or when nobody holds the workspace any more.
             self._unlock = weakref.finalize(self, os.close, _lock(folder))
         self.names: list[str] = []

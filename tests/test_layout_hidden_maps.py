@@ -60,6 +60,9 @@ SETS = {
     "classes": ("{c}/p{n}.png", "{c}/p{n}_mask.png", ""),
     "classes, no name": ("{c}/p{n}.jpg", "{c}/p{n}.png", ""),
     "classes, a word": ("{c}/p{n}.png", "{c}/p{n}_outline.png", ""),
+    "classes, the number alone": ("{c}/x{n}.png", "{c}/y{n}.png", ""),
+    "classes, the image's name is longer": ("{c}/p{n}_raw.png", "{c}/p{n}.png", ""),
+    "classes, JPEG": ("{c}/p{n}.png", "{c}/p{n}_mask.jpg", ""),
 }
 
 
@@ -132,6 +135,18 @@ def test_what_is_not_certain_is_refused(tmp_path: Path) -> None:
         LayoutError, match=r"ok/ok0_x\.png holds few whole values.*name it ok0_mask.*--layout image_folder"
     ):
         detect(tmp_path / "one")
+
+
+def test_areas_of_many_values_beside_an_image_are_not_certain(tmp_path: Path) -> None:
+    """A map of more classes than a few, with no word for it in its name, must not get noise unasked."""
+    regions = np.kron(np.arange(12, dtype="uint8").reshape(3, 4), np.ones((9, 9), "uint8"))
+    for number in range(4):
+        image = tmp_path / "ab"[number % 2] / f"scan{number}.png"
+        image.parent.mkdir(exist_ok=True)
+        Image.fromarray(random_image(number, regions.shape, "uint8", 200)).save(image)
+        Image.fromarray(regions).save(image.with_name(f"regions{number}.png"))
+    with pytest.raises(LayoutError, match=r"regions0\.png.*as its label map does"):
+        detect(tmp_path)
 
 
 def test_images_of_few_values_and_of_names_alike_stay_images(tmp_path: Path) -> None:

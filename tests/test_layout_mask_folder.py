@@ -44,6 +44,7 @@ SETS = {
         "training/patient00{0}/patient00{0}_frame01.nii.gz",
         "training/patient00{0}/patient00{0}_frame01_gt.nii.gz",
     ),
+    "atlas": ("img/img000{}.nii.gz", "lbl/lbl000{}.nii.gz"),
     "abdomen": ("img/img000{}.nii.gz", "label/label000{}.nii.gz"),
     "liver": ("volume_pt1/volume-{}.nii.gz", "segmentations/segmentation-{}.nii.gz"),
     "whole heart": ("ct_train_100{}_image.nii.gz", "ct_train_100{}_label.nii.gz"),
@@ -212,6 +213,82 @@ def test_two_patterns_describe_a_folder_per_patient(
     assert len(data.dataset()) == 2
     assert data.called == f"{images} -> {labels}"
     assert data.reopen(tmp_path).dataset().names == data.dataset().names
+
+
+def test_all_masks_of_a_folder_may_be_of_its_only_image(tmp_path: Path) -> None:
+    """A mask for each cell, of names that tell nothing; the patterns that are shown fit."""
+    for number, folder in enumerate(("4e07", "ef2d", "6b86", "d473", "9f14")):
+        save_png(tmp_path / folder / "images" / f"{folder}.png", number)
+        for cell in range(3):
+            save_map(tmp_path / folder / "masks" / f"{folder[::-1]}{cell}f.png", cell, 2)
+    with pytest.raises(
+        LayoutError, match=r"'\*/images/\*\.png' and '\*/masks/\*\.png'.*nearly a folder for each image"
+    ):
+        detect(tmp_path)
+    data = open_layout(tmp_path, "*/images/*.png -> */masks/*.png")
+    assert (len(data.dataset()), data.task()) == (5, Segmentation(num_classes=2))
+
+
+def test_label_maps_of_other_names_in_folders_of_classes_get_no_noise(tmp_path: Path) -> None:
+    for name in ("benign", "malignant"):
+        for number in range(4):
+            save_png(tmp_path / name / "images" / f"{number}.png", number + len(name))
+            save_map(tmp_path / name / "masks" / f"cell{number + 70}.png", number, 2, 255)
+    data = detect(tmp_path)
+    assert (len(data.dataset()), data.class_names, data.task()) == (
+        8,
+        ("benign", "malignant"),
+        Classification(num_classes=2),
+    )
+    assert len(data.label_files()) == 8
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp"])
+def test_places_in_a_palette_are_class_numbers(tmp_path: Path, suffix: str) -> None:
+    """Annotation programs save classes so, each with a colour to look at."""
+    for number in range(3):
+        save_png(tmp_path / "images" / f"{number}.png", number, (6, 5))
+        classes = np.arange(30, dtype="uint8").reshape(6, 5) % (3 - (number == 2))
+        label = Image.fromarray(classes).convert("P")
+        label.putpalette([0, 0, 0, 128, 128, 128, 0, 128, 0])  # one of the colours is grey
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        label.save(tmp_path / "masks" / f"{number}{suffix}")
+    data = detect(tmp_path)
+    assert data.task() == Segmentation(num_classes=3)
+    for number, classes in ((0, 3), (2, 2)):
+        assert np.array_equal(data.dataset()[number]["label"][0], np.arange(30).reshape(6, 5) % classes)
+
+
+def test_colours_of_a_label_map_are_no_class_numbers(tmp_path: Path) -> None:
+    for number in range(3):
+        save_png(tmp_path / "images" / f"{number}.png", number, (8, 7))
+        colours = np.zeros((8, 7, 3), "uint8")
+        colours[2:5, 3:, number] = 255
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        Image.fromarray(colours).save(tmp_path / "masks" / f"{number}.png")
+    with pytest.raises(FormatError, match=r"masks/0\.png is a label map in colours.*save class numbers"):
+        detect(tmp_path).dataset()[0]
+
+
+def save_jpeg_map(path: Path, values: Sequence[int]) -> None:
+    label = np.zeros((40, 40), "uint8")
+    for number, value in enumerate(values):
+        label[8:30, 8 + 9 * number : 17 + 9 * number] = value
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(label).save(path)
+
+
+def test_jpeg_masks_have_two_classes_and_blurred_classes_are_refused(tmp_path: Path) -> None:
+    for kind, values in (("two", [255]), ("three", [100, 255])):
+        for number in range(3):
+            image = tmp_path / kind / "images" / f"{number}.png"
+            image.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(random_image(number, (40, 40), "uint8", 200)).save(image)
+            save_jpeg_map(tmp_path / kind / "masks" / f"{number}.jpg", values)
+    assert detect(tmp_path / "two").task() == Segmentation(num_classes=2)
+    data = open_layout(tmp_path / "three", "images/*.png -> masks/*.jpg")
+    with pytest.raises(FormatError, match=r"masks/0\.jpg is JPEG.*save label maps as PNG"):
+        data.dataset()[0]
 
 
 @pytest.mark.parametrize(

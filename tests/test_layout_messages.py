@@ -34,6 +34,23 @@ def table_that_is_broken(root: Path) -> None:
     build_csv(root, ["image,label", "a,0,7"])
 
 
+def table_without_header(root: Path) -> None:
+    build_csv(root, ["a.png,0", "b.png,1"])
+
+
+def table_in_another_language(root: Path) -> None:
+    build_csv(root, ["Datei,Klasse", "a,ill", "b,well"])
+
+
+def list_in_a_text(root: Path) -> None:
+    build_csv(root, []).unlink()
+    save_text(root / "labels.txt", "a.png 0\nb.png 1\n")
+
+
+def table_further_down(root: Path) -> None:
+    build_csv(root / "data", ["image,label", "a,0", "b,1"])
+
+
 def spreadsheet(root: Path) -> None:
     build_csv(root, []).unlink()
     save_text(root / "labels.xlsx", "PK")
@@ -86,6 +103,10 @@ def either_level(root: Path) -> None:
         (table_of_other_images, [r"csv_labels: .*line 2, column 'image': no image 'gone'"]),
         (table_without_images, ["csv_labels: .*column 'diagnosis', but no column of image names", "number, diagnosis"]),
         (table_that_is_broken, ["csv_labels: .*line 2: 3 columns, the header has 2"]),
+        (table_without_header, [r"csv_labels: .*labels\.csv names an image in its first line", "such as image,label"]),
+        (table_in_another_language, ["csv_labels: .*column 'Datei'; call that column 'image'", "are Datei, Klasse"]),
+        (list_in_a_text, [r"csv_labels: labels\.txt seems to list images.*save it as CSV"]),
+        (table_further_down, [r"csv_labels: .*data.labels\.csv gives labels .*; give .*data in place of"]),
         (spreadsheet, [r"labels\.xlsx .*save it as CSV"]),
         (json_without_training, ['dataset.json has no "training" list with cases; its keys are train']),
         (broken_json, [r"dataset\.json is not valid JSON"]),
@@ -110,7 +131,10 @@ def test_the_likely_reason_is_said(tmp_path: Path, build: Callable[[Path], None]
         assert caught.match(text)
 
 
-@pytest.mark.parametrize("lines", [["image,label", "gone,0"], ["x,label", "1,0"], ["image,label", "a,1,2"]])
+@pytest.mark.parametrize(
+    "lines",
+    [["image,label", "gone,0"], ["x,label", "1,0"], ["Datei,Klasse", "ok0,x", "ok1,y"], ["image,label", "a,1,2"]],
+)
 def test_a_table_beside_class_folders_is_never_ignored(tmp_path: Path, lines: list[str]) -> None:
     build_image_folder(tmp_path)
     save_text(tmp_path / "labels.csv", "\n".join(lines))

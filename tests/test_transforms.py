@@ -367,6 +367,8 @@ def volume(tmp_path: Path, rng: np.random.Generator) -> tuple[np.ndarray, NoiseS
 CAUSES: list[tuple[str, Callable[[np.ndarray], np.ndarray], str]] = [
     ("protected already", lambda a: noise_of(a).apply(a), r"is case 'case_0', protected already.*take SALMProtectd out"),
     ("no channel", lambda a: a[0], r"no channel axis.*ensure_channel_first"),
+    ("no channel, axes exchanged", lambda a: a[0].T, r"no channel axis.*ensure_channel_first"),
+    ("channel last, axes exchanged", lambda a: a.T, r"channel axis is the last.*EnsureChannelFirstd"),
     ("channel last", lambda a: np.moveaxis(a, 0, -1), r"channel axis is the last.*EnsureChannelFirstd"),
     ("batch", lambda a: a[None], r"has a batch axis.*one by one"),
     ("batch of two", lambda a: np.stack([a, a]), r"has a batch axis"),

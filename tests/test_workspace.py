@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
-from monai_salm.workspace import Workspace
+from monai_salm.workspace import Workspace, WorkspaceError
 
 
 def test_tied_weights_are_kept(tmp_path: Path) -> None:
@@ -17,3 +18,9 @@ def test_tied_weights_are_kept(tmp_path: Path) -> None:
         loaded = workspace.load_tensors("network")
     assert loaded.keys() == tensors.keys()
     assert all(torch.equal(loaded[name], value) for name, value in tensors.items())
+
+
+def test_a_folder_that_cannot_be_made_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(WorkspaceError, match=r"s\.db\.work.*cannot be made.*in a folder that can be written"):
+        Workspace(tmp_path / "file" / "s.db.work")

@@ -6,6 +6,7 @@ import io
 import struct
 import warnings
 import zlib
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,20 @@ def as_png(content: bytes, kept: list[Chunk] | None = None) -> bytes:
         ) from error
     except (OSError, SyntaxError, struct.error, EOFError) as error:
         raise ValueError(f"it cannot be decoded ({error}); get the file again from its source") from error
+
+
+def places_in_palette(content: bytes) -> NDArray[np.uint8] | None:
+    """The places in the palette of colours that a picture holds, ``(h, w)``; None without a palette, or for one of grey values.
+
+    In label maps they are the numbers of the classes.
+
+    Args:
+        content: the whole file; one of another format has no palette that is read.
+    """
+    with suppress(UnidentifiedImageError), Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+        colours = np.array(image.getpalette() if image.mode == "P" else [], np.uint8).reshape(-1, 3)
+        return np.asarray(image, np.uint8) if (colours != colours[:, :1]).any() else None
+    return None
 
 
 def plain_png(pixels: NDArray[np.generic], chunks: list[Chunk]) -> bytes:

@@ -27,7 +27,15 @@ from monai_salm.layouts.images import ImageIndex, has_image_name, is_image
 from monai_salm.layouts.label_maps import is_label_map
 from monai_salm.layouts.reading import Table, read_table, with_relative_paths
 from monai_salm.layouts.roles import described
-from monai_salm.layouts.table_images import TABLES, names_of, tables_in, tells_labels, why_misfit
+from monai_salm.layouts.table_images import (
+    TABLES,
+    list_of_images,
+    names_of,
+    table_below,
+    tables_in,
+    tells_labels,
+    why_misfit,
+)
 from monai_salm.layouts.table_labels import LabelledRow, label_columns, labels_of, require_column, split_of
 from monai_salm.layouts.units import BrokenUnit, ImageUnit
 
@@ -105,7 +113,7 @@ class CsvLabels(FolderLayout):
     def why_not(cls, path: Path) -> str | None:
         sheets = [name for name in names_of(path) if name.lower().endswith(_SHEETS) and not name.startswith((".", "~"))]
         sheet = f"{sheets[0]} may be a table of labels, but is not read; save it as CSV" if sheets else None
-        return cls.table_misfit(path) or sheet
+        return cls.table_misfit(path) or sheet or (_other_list(path) if path.is_dir() else None)
 
     @classmethod
     def table_misfit(cls, path: Path) -> str | None:
@@ -225,6 +233,20 @@ def label_maps_beside(root: Path, files: Sequence[str]) -> tuple[str, ...]:
     hidden = hidden_maps(root, [file for file in files if file not in named])
     folders = {folder for folder, _ in hidden.folders}
     return (*named, *hidden.sure, *(file for file in files if str(PurePosixPath(file).parent) in folders))
+
+
+def _other_list(path: Path) -> str | None:
+    """A list of images that is no table, or a table in a folder further down, and what to do."""
+    name = list_of_images(path)
+    if name is not None:
+        return f"{name} seems to list images, but is not read; save it as CSV with a first line of column names, such as image,label"
+    try:
+        table = table_below(path)
+    except OSError:
+        return None
+    if table is None:
+        return None
+    return f"{table} gives labels for the images beside it; give {table.parent} in place of {path}"
 
 
 @dataclass(frozen=True)

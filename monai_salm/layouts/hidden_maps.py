@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import permutations, product
@@ -13,12 +14,17 @@ import numpy as np
 from monai_salm.formats import format_of
 from monai_salm.formats.base import FormatError
 from monai_salm.layouts.images import any_stem
-from monai_salm.layouts.label_maps import distinct
+from monai_salm.layouts.label_maps import distinct, looks_like_label_map, unblurred
+from monai_salm.layouts.roles import spread
 
 # Label maps of one kind have no more values than this, all together.
 _FEW_VALUES = 8
+# More values are those of pictures, even in areas.
+_AREAS = 120
 # Files that are looked into before all are: sets of images without label maps open as fast as before.
 _LOOKED_AT = 8
+# Of more kinds of names in a folder, the same number says nothing.
+_KINDS = 6
 # Of more folders none is a folder of label maps among classes.
 _FOLDERS = 20
 
@@ -40,7 +46,7 @@ class HiddenMaps:
 
 @dataclass(frozen=True)
 class _Content:
-    """The spatial shape of an image and its values, if they are few and whole; more are None."""
+    """The spatial shape of an image and its values, if they are few and whole, or in areas; else None."""
 
     shape: tuple[int, ...]
     values: frozenset[float] | None
@@ -50,7 +56,8 @@ def hidden_maps(root: Path, files: Sequence[str]) -> HiddenMaps:
     """Find label maps among images by what they hold.
 
     A label map bears the name of its image, in another format, in another folder or with a word behind it: ``a.jpg`` and
-    ``a.png``, ``a.png`` and ``a_lesion.png``, ``photos/a.png`` and ``outlines/a.png``.
+    ``a.png``, ``a.png`` and ``a_lesion.png``, ``photos/a.png`` and ``outlines/a.png``; or its number: ``x1.png`` and ``y1.png``.
+    More values than a few, in areas as label maps have them, leave a doubt.
 
     Args:
         root: folder of the data set.
@@ -70,7 +77,7 @@ def hidden_maps(root: Path, files: Sequence[str]) -> HiddenMaps:
 
     near = _near(files)
     maps: list[str] = []
-    if any(is_map(file, image) for file, image in _some(near)):
+    if any(is_map(*pair) or is_map(*pair[::-1]) for pair in spread(near, _LOOKED_AT)):
         maps = list(dict.fromkeys(file for file, image in near if is_map(file, image)))
     values = frozenset[float]().union(*(found.values or () for file in maps if (found := content(file))))
     sure = len(maps) > 1 and len(values) <= _FEW_VALUES
@@ -81,7 +88,7 @@ def hidden_maps(root: Path, files: Sequence[str]) -> HiddenMaps:
 
 
 def _near(files: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs of files in one folder of which one bears the name of the other, or begins with it, in either order."""
+    """Pairs of files in one folder, of one name or number, or of which one begins with the name of the other, in either order."""
     known: dict[tuple[str, str], list[str]] = {}
     for file in files:
         known.setdefault((str(PurePosixPath(file).parent), any_stem(file)), []).append(file)
@@ -91,7 +98,22 @@ def _near(files: Sequence[str]) -> list[tuple[str, str]]:
         shorter = next((known[folder, stem[:end]] for end in reversed(ends) if (folder, stem[:end]) in known), [])
         pairs = [*permutations(own, 2), *product(own, shorter), *product(shorter, own)]
         found += [(file, other) for file, other in pairs if file != other]
-    return found
+    return list(dict.fromkeys([*found, *_numbered_alike(files)]))
+
+
+def _numbered_alike(files: Sequence[str]) -> Iterable[tuple[str, str]]:
+    """Pairs of files in one folder with the same numbers in their names, where the words tell few kinds of files."""
+    kinds: dict[str, set[str]] = {}
+    known: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for file in files:
+        folder, name = str(PurePosixPath(file).parent), any_stem(file)
+        numbers = tuple(re.findall(r"\d+", name))
+        if numbers:
+            kinds.setdefault(folder, set()).add(re.sub(r"\d+", "#", name))
+            known.setdefault((folder, numbers), []).append(file)
+    for (folder, _), own in known.items():
+        if 1 < len(own) <= len(kinds[folder]) <= _KINDS:
+            yield from permutations(own, 2)
 
 
 def _folders(files: Sequence[str], is_map: Callable[[str, str], bool]) -> list[tuple[str, str]]:
@@ -106,14 +128,10 @@ def _folders(files: Sequence[str], is_map: Callable[[str, str], bool]) -> list[t
         for other, images in folders.items():
             if folder != other and len(own) > 1 and own.keys() <= images.keys():
                 pairs = [(file, images[stem]) for stem, file in own.items()]
-                if all(is_map(*pair) for pair in _some(pairs)) and all(is_map(*pair) for pair in pairs):
+                if all(is_map(*pair) for pair in spread(pairs, _LOOKED_AT)) and all(is_map(*pair) for pair in pairs):
                     found.append((folder, other))
                     break
     return found
-
-
-def _some(pairs: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
-    return pairs[:: max(1, len(pairs) // _LOOKED_AT)]
 
 
 def _content(path: Path) -> _Content | None:
@@ -122,6 +140,8 @@ def _content(path: Path) -> _Content | None:
         image = format_of(path).read(path)
     except (FormatError, OSError):
         return None
-    values = distinct(image[: {2: 1, 4: 3}.get(len(image))])  # without transparency
+    image = unblurred(path, image[: {2: 1, 4: 3}.get(len(image))])  # without transparency
+    values = distinct(image)
     few = 0 < len(values) <= _FEW_VALUES and bool(np.isfinite(values).all() and (values == np.rint(values)).all())
+    few = few or (len(image) == 1 and len(values) <= _AREAS and looks_like_label_map(image))
     return _Content(image.shape[1:], frozenset(map(float, values)) if few else None)

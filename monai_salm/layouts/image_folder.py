@@ -17,13 +17,17 @@ from monai_salm.layouts.label_maps import is_label_map
 from monai_salm.layouts.leftovers import why_folder
 from monai_salm.layouts.patients import inner_classes, why_patients
 from monai_salm.layouts.patterns import suggested
-from monai_salm.layouts.roles import pair
+from monai_salm.layouts.roles import Pairs, pair, spread
 
 #: A file's split, and its path below the folder of the split: class folder and the rest.
 _Place: TypeAlias = tuple[str, tuple[str, ...]]
 
 # Files of a patient that are looked into for label maps.
 _LOOKED_AT = 8
+_LIST_THEM = (
+    "List each image with its class in a CSV (columns image and label), or describe images and label maps with --image-glob and "
+    "--label-glob"
+)
 # Words in the names of folders that hold images or labels of any class.
 _NO_CLASSES = {
     "image",
@@ -34,6 +38,7 @@ _NO_CLASSES = {
     "masks",
     "label",
     "labels",
+    "lbl",
     "annotations",
     "segmentations",
     "sub",
@@ -97,7 +102,7 @@ def _misfit(path: Path) -> str | None:
     """Why a folder has no folders of classes; empty where it has nothing like them, None if it has."""
     seen = [(file, parts) for file, parts in visible(some_files(path)) if has_image_name(file)]
     pairs = pair(file for file, _ in seen)
-    masks = {*pairs.map_files, *pairs.alone} if pairs.maps else set()
+    masks = {*pairs.map_files, *pairs.alone} if pairs.maps or _hold_maps(path, pairs) else set()
     found = [(file, parts) for file, parts in seen if file not in masks]
     places = places_of(found)
     names = {parts[0].lower() for _, parts in without_sites(places).values() if len(parts) > 1}
@@ -107,9 +112,9 @@ def _misfit(path: Path) -> str | None:
         return ""
     shown = ", ".join(sorted(names)[:3])
     if len(names) < 2:
-        return f"it has images in one folder alone ({shown}); classes are two folders or more"
+        return f"it has images in one folder alone ({shown}); classes are two folders or more. {_LIST_THEM}"
     if any(_means_another_layout(name) for name in names):
-        return f"the names of its folders ({shown}) are not those of classes"
+        return f"the names of its folders ({shown}) are not those of classes. {_LIST_THEM}"
     return why_no_classes(path, places)
 
 
@@ -149,12 +154,24 @@ def _doubt(root: Path, hidden: HiddenMaps) -> str | None:
 def masks_of(root: Path, files: Sequence[str]) -> frozenset[str]:
     """The files that are named for the label map of another, and hold what looks like one.
 
-    Where there are any, so are empty ones, and those whose image is missing: a copy may have left it out.
+    Where there are any, so are empty ones, and those whose image is missing: a copy may have left it out. Where none bears the
+    name of an image, as those of single cells do not, what they hold decides.
     """
     pairs = pair(files)
     found = {file for file in pairs.map_files if is_label_map(root / file)}
+    if not found and _hold_maps(root, pairs):
+        found = {file for file in pairs.alone if is_label_map(root / file)}
     rest = [*pairs.map_files, *pairs.alone] if found else []
     return frozenset(file for file in rest if file in found or is_label_map(root / file, empty=True))
+
+
+def _hold_maps(root: Path, pairs: Pairs) -> bool:
+    """Whether files that are named for label maps, but for none of an image, hold such, and files of other names do not."""
+    images = [files[0] for files in pairs.images.values()]
+    if not images or not pairs.alone:
+        return False
+    shown = [[is_label_map(root / file) for file in spread(files, _LOOKED_AT)] for files in (pairs.alone, images)]
+    return sum(shown[0]) > len(shown[0]) / 2 and not all(shown[1])
 
 
 def why_no_classes(root: Path, places: Mapping[str, _Place]) -> str | None:
@@ -188,9 +205,10 @@ def _maps(root: Path, folders: Mapping[str, Sequence[str]]) -> str:
     others = [file for file in files if file not in maps]
     if not maps or not others:
         return ", or describe images and label maps with --image-glob and --label-glob"
-    like = [file for found in folders.values() for file in found]
+    first = next(iter(folders))
     image, label = (
-        suggested([file for file in like if PurePosixPath(file).name == PurePosixPath(one[0]).name][:3])
+        # The files that stand so in the other folders, whose names may hold that of the folder.
+        suggested([like for name, found in folders.items() if (like := one[0].replace(first, name)) in found][:3])
         for one in (others, maps)
     )
     return f"; or, as {maps[0]} looks like a label map, say --image-glob '{image}' --label-glob '{label}'"

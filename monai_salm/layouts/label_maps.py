@@ -11,12 +11,15 @@ import numpy as np
 
 from monai_salm.formats import format_of
 from monai_salm.formats.base import Array, FormatError
+from monai_salm.formats.pictures import places_in_palette
 from monai_salm.layouts.files import is_file
 
 # A label map and its image may lie this far apart, in voxels: programs round their headers.
 _APART = 0.5
 # So few values are no image; of more, neighbours must be alike.
 _FEW_VALUES, _MOST_VALUES = 8, 400
+# JPEG blurs the edge of a mask: values up to this far from black or white, but for a few, are those of two.
+_LOSSY, _BLUR, _MOSTLY = (".jpg", ".jpeg", ".jpe", ".jfif"), 64, 0.9
 
 
 @dataclass(frozen=True)
@@ -50,14 +53,14 @@ def read_label_map(root: Path, label: LabelMap, case: str) -> Array:
         case: name of its case, for messages.
 
     Raises:
-        FormatError: if a file is missing or cannot be read, or if the parts differ in shape.
+        FormatError: if a file is missing or cannot be read, if the parts differ in shape, or if JPEG has blurred the classes.
         OSError: if a file cannot be opened.
     """
     if isinstance(label, str):
-        return _one_channel(_read(root / label, case))
+        return _read(root / label, case)
     whole: Array | None = None
     for file, number in label.parts:
-        part = _one_channel(_read(root / file, case))
+        part = _read(root / file, case)
         if whole is None:
             whole = np.zeros(part.shape, np.uint8 if max(n for _, n in label.parts) < 256 else np.uint16)
         if part.shape != whole.shape:
@@ -152,7 +155,7 @@ def is_label_map(path: Path, empty: bool = False) -> bool:
         empty: whether a single value counts as one.
     """
     try:
-        label = _one_channel(format_of(path).read(path))
+        label = unblurred(path, _one_channel(format_of(path).read(path)))
         return looks_like_label_map(label) or (empty and label.min() == label.max())
     except (FormatError, OSError):
         return False
@@ -161,7 +164,31 @@ def is_label_map(path: Path, empty: bool = False) -> bool:
 def _read(path: Path, case: str) -> Array:
     if not is_file(path):
         raise FormatError(f"case {case!r}: its label map is missing: {path}")
-    return format_of(path).read(path)
+    label = unblurred(path, _one_channel(format_of(path).read(path)))
+    places = places_in_palette(path.read_bytes()) if format_of(path).pictures else None
+    if places is not None:
+        return places[None]
+    if len(label) == 3 and format_of(path).pictures:
+        raise FormatError(
+            f"case {case!r}: {path} is a label map in colours, which do not say the number of their class; save class numbers as "
+            "grey values or as places in a palette"
+        )
+    if path.suffix.lower() in _LOSSY and len(distinct(label)) > _FEW_VALUES:
+        raise FormatError(
+            f"case {case!r}: {path} is JPEG, whose compression has blurred its classes into {len(distinct(label))} values; save "
+            "label maps as PNG, from what they were before"
+        )
+    return label
+
+
+def unblurred(path: Path, label: Array) -> Array:
+    """A mask of black and white as it was before JPEG blurred it; any other image as it is."""
+    if path.suffix.lower() not in _LOSSY or label.dtype != np.uint8 or label.max() < 255 - _BLUR:
+        return label
+    values = np.arange(256)
+    sure = (values <= _BLUR) | (values >= 255 - _BLUR)
+    mask: Array = np.where(values > 127, 255, 0).astype(np.uint8)[label]
+    return mask if sure[label].mean() >= _MOSTLY else label
 
 
 def _one_channel(label: Array) -> Array:

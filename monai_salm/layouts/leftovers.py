@@ -10,7 +10,9 @@ _THUMBNAILS = "a folder of thumbnails"
 _SYSTEM = "a folder of the system"
 _FOLDERS = {
     **dict.fromkeys((".git", ".hg", ".svn", ".bzr", ".jj", ".dvc", ".datalad", "_darcs"), _CONTROL),
-    **dict.fromkeys(("@eadir", ".@__thumb", "@__thumb", ".thumbnails", ".picasaoriginals"), _THUMBNAILS),
+    **dict.fromkeys(
+        ("@eadir", ".@__thumb", "@__thumb", ".thumbnails", "thumbnails", "thumbs", ".picasaoriginals"), _THUMBNAILS
+    ),
     **dict.fromkeys(("$recycle.bin", "#recycle", "@recycle", "lost+found", "system volume information"), _SYSTEM),
     **dict.fromkeys(("__macosx", "#snapshot", "@recently-snapshot", "~snapshot", "@tmp"), _SYSTEM),
     ".ipynb_checkpoints": "copies that a notebook left",

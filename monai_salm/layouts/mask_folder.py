@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from monai_salm.formats.base import Array, FormatError
@@ -171,9 +172,13 @@ def _how_to_say(pairs: Pairs) -> str:
     """What a user can do, with patterns that may fit."""
     image = suggested([files[0] for files in pairs.images.values()][:3])
     label = suggested([*pairs.map_files, *pairs.alone][:3])
-    folders = image.split("/")[:-1]
-    if "*" in "".join(folders) and len(folders) == label.count("/"):
-        label = "/".join([*folders, label.split("/")[-1]])
+    folders, first = image.split("/")[:-1], [*pairs.map_files, *pairs.alone][0].split("/")
+    if len(folders) == label.count("/") == len(first) - 1:  # a wildcard of the images fits label maps, too
+        own = [
+            like if fnmatchcase(part, like) else said
+            for like, said, part in zip(folders, label.split("/"), first, strict=False)
+        ]
+        label = "/".join([*own, label.split("/")[-1]])
     return _SAY.format(image, label)
 
 

@@ -77,7 +77,8 @@ def pair_by_patterns(files: Iterable[str], images: str, labels: str) -> Pairs:
     """Find images and their label maps by patterns; what the wildcards stand for must be the same.
 
     Words in braces are the channels of an image, in their order. A label pattern with one wildcard more than the image pattern,
-    or with words in braces, gives a label map for each class.
+    or with words in braces, gives a label map for each class. Where both stand in folders of their own, such as
+    ``*/images/*.png`` and ``*/masks/*.png``, and one holds a single image, all label maps of the other are of that image.
 
     Args:
         files: relative to the data set's root.
@@ -103,8 +104,10 @@ def pair_by_patterns(files: Iterable[str], images: str, labels: str) -> Pairs:
         if not some:
             raise LayoutError(f"no {kind} is named {pattern!r}; patterns are relative to the data set's folder")
     alone = []
+    only = _only_images(found) if _in_folders_of_their_own(images, labels) else {}
     for file, texts, word in others:
         key, name = _image_key(texts, found)
+        key = only.get(texts[:-1]) if key is None and len(texts) > 1 else key
         if key is None:
             alone.append(file)
         else:
@@ -112,6 +115,21 @@ def pair_by_patterns(files: Iterable[str], images: str, labels: str) -> Pairs:
     order = image_pattern.words or ("",)
     channels = {key: tuple(files[word] for word in order if word in files) for key, files in found.items()}
     return Pairs(channels, {key: tuple(some) for key, some in maps.items()}, tuple(alone))
+
+
+def _in_folders_of_their_own(images: str, labels: str) -> bool:
+    """Whether files are told by one wildcard in their names, and images and label maps lie in different folders of a case."""
+    (folder, _, image), (other, _, label) = images.rpartition("/"), labels.rpartition("/")
+    told = all(len([token for token in _TOKEN.findall(name) if token in ("*", "?")]) == 1 for name in (image, label))
+    return told and folder != other and "*" in folder
+
+
+def _only_images(images: Iterable[Key]) -> dict[tuple[str, ...], Key]:
+    """Images that differ from all others in what the wildcards but the last stand for."""
+    same: dict[tuple[str, ...], list[Key]] = {}
+    for (texts,) in images:
+        same.setdefault(texts[:-1], []).append((texts,))
+    return {texts: keys[0] for texts, keys in same.items() if len(keys) == 1 and len(keys[0][0]) == len(texts) + 1}
 
 
 def _image_key(texts: tuple[str, ...], images: Iterable[Key]) -> tuple[Key | None, str]:

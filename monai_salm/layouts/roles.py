@@ -7,17 +7,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from monai_salm.layouts.images import any_stem
 
+_T = TypeVar("_T")
 #: What names of an image and of its label map have in common: the words of each part of the path.
 Key: TypeAlias = tuple[tuple[str, ...], ...]
 
 _MASK_WORDS = frozenset((
     "seg", "segm", "segs", "dseg", "aseg", "segmentation", "segmentations", "mask", "masks", "msk", "gt", "ground", "truth",
-    "groundtruth", "manual", "label", "labels", "labelmap", "labelmaps", "annotation", "annotations", "annot", "roi", "rois",
-    "parc", "aparc", "parcellation", "atlas",
+    "groundtruth", "manual", "label", "labels", "lbl", "lbls", "labelmap", "labelmaps", "annotation", "annotations", "annot",
+    "roi", "rois", "parc", "aparc", "parcellation", "atlas",
 ))  # fmt: skip
 _IMAGE_WORDS = frozenset((
     "image", "images", "imaging", "img", "imgs", "volume", "volumes", "vol", "scan", "scans", "orig", "original", "input",
@@ -182,6 +183,11 @@ def _rest(key: Key, image: Key) -> str:
     return (
         "_".join(words[len([word for part in image for word in part]) :]) if key[: len(image) - 1] == image[:-1] else ""
     )
+
+
+def spread(items: Sequence[_T], shown: int) -> Sequence[_T]:
+    """About so many items of many, from the first to the last."""
+    return items[:: max(1, len(items) // shown)]
 
 
 def described(files: Sequence[str], shown: int = 2) -> str:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from monai_salm.layouts.base import TRAIN, LayoutError
 from monai_salm.layouts.classes import IMAGE_COLUMNS, LABEL_COLUMNS, find_column
 from monai_salm.layouts.files import is_file, relative_path
 from monai_salm.layouts.images import ImageIndex, has_image_name, is_dicom, some_files
+from monai_salm.layouts.leftovers import why_folder
 from monai_salm.layouts.reading import Table, read_header, read_table, with_relative_paths
 from monai_salm.layouts.roles import pair
 from monai_salm.layouts.table_labels import LabelledRow, label_columns
 
 #: Suffixes of tables.
 TABLES = (".csv", ".tsv")
+# Lists of images that are no tables; more bytes are no list that a person wrote.
+_LISTS, _MAX_LIST = (".txt", ".lst", ".list", ".dat"), 1 << 22
+# Lines of a table, and folders, that are looked into for names of images.
+_LOOKED_AT = 20
 
 
 def tables_in(folder: Path) -> list[Path]:
@@ -62,13 +68,7 @@ def why_misfit(path: Path) -> str | None:
         table = with_relative_paths(read_table(path))
         image, label = find_column(table.columns, IMAGE_COLUMNS), find_column(table.columns, LABEL_COLUMNS)
         if image is None:
-            columns = f"its columns are {', '.join(table.columns)}"
-            names = ", ".join(IMAGE_COLUMNS[:5])
-            return (
-                None
-                if label is None
-                else f"{path} has a column {label!r}, but no column of image names ({names}, ...); {columns}"
-            )
+            return _why_no_column(table, label)
         if path.name.lower().startswith("sample") or not table.rows or _first_image(table) is not None:
             return None
         first = table.rows[0]
@@ -76,6 +76,59 @@ def why_misfit(path: Path) -> str | None:
         return f"{table.where(first, image)}: {missing}"
     except (LayoutError, OSError) as error:
         return str(error)
+
+
+def _why_no_column(table: Table, label: str | None) -> str | None:
+    """Why a table has no column of image names by the names of its columns, though something in it speaks for one."""
+    folder = table.path.parent
+    index = ImageIndex(file for file in some_files(folder, every=True) if has_image_name(file))
+    if any(index.all(name) for name in table.columns):
+        return (
+            f"{table.path} names an image in its first line, which must hold the names of columns, such as image,label"
+        )
+    for column in table.columns:
+        cells = [text for row in table.rows[:_LOOKED_AT] if (text := row.values[column])]
+        # Numbers of another kind, as ages, may be those of images, but not a different one in each line.
+        if len(set(cells)) == len(cells) > 1 and sum(bool(index.all(text)) for text in cells) > len(cells) / 2:
+            return (
+                f"{table.path} names images in its column {column!r}; call that column 'image', and the column of classes 'label' "
+                f"(its columns are {', '.join(table.columns)})"
+            )
+    columns = f"its columns are {', '.join(table.columns)}"
+    names = ", ".join(IMAGE_COLUMNS[:5])
+    return (
+        None
+        if label is None
+        else f"{table.path} has a column {label!r}, but no column of image names ({names}, ...); {columns}"
+    )
+
+
+def list_of_images(folder: Path) -> str | None:
+    """The name of a text in a folder whose lines begin with names of images that are there; None if there is none."""
+    lists = [name for name in names_of(folder) if name.lower().endswith(_LISTS) and name[0] != "."]
+    if not lists:
+        return None
+    index = ImageIndex(file for file in some_files(folder, every=True) if has_image_name(file))
+    for name in lists:
+        try:
+            with open(folder / name, encoding="utf-8", errors="replace") as file:
+                lines = [line for line in file.read(_MAX_LIST).splitlines()[:_LOOKED_AT] if line.strip()]
+        except OSError:
+            continue
+        firsts = [re.split(r"[\s,;:|]", line.strip())[0] for line in lines]
+        if lines and sum(bool(index.all(first)) for first in firsts if first) > len(lines) / 2:
+            return name
+    return None
+
+
+def table_below(folder: Path) -> Path | None:
+    """A table in one of the folders of a folder that gives the labels of the images beside it; None if there is none."""
+    inside = [path for path in sorted(folder.iterdir()) if path.is_dir() and why_folder(path.name) is None]
+    for below in inside[:_LOOKED_AT]:
+        for table in tables_in(below):
+            if tells_labels(table):
+                return table
+    return None
 
 
 def _named_image(folder: Path, text: str, index: ImageIndex, where: str) -> str | None:
