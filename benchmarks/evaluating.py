@@ -29,9 +29,9 @@ from monai_salm.evaluation import Protocol, evaluate
 from monai_salm.evaluation.cells import cell_key
 from monai_salm.evaluation.sets import read_set, set_digest
 from monai_salm.layouts import Layout, open_layout
-from monai_salm.networks.devices import resolve_device
+from monai_salm.learning.networks.devices import resolve_device
 from monai_salm.noise.window import AutomaticWindow
-from monai_salm.progress import show_progress
+from monai_salm.shared.progress import show_progress
 
 #: Name of the clean training set in tables and runs.
 CLEAN = "none"

@@ -32,7 +32,7 @@ from monai_salm.noise.budget import Budget
 from monai_salm.noise.grid import Grid
 from monai_salm.noise.noise import Noise
 from monai_salm.noise.window import IntensityWindow
-from monai_salm.store import NoiseStore
+from monai_salm.store.store import NoiseStore
 from monai_salm.transforms import SALMProtectd
 
 SHAPE = (256, 256, 128)

@@ -28,11 +28,11 @@ import torch
 from killing import Run, run_and_kill
 
 from monai_salm.generate.precompute import precompute
+from monai_salm.learning.recipes import Recipe
+from monai_salm.learning.tasks import Classification
 from monai_salm.methods import SALM, ErrorMinimizing
 from monai_salm.noise.window import IntensityWindow
-from monai_salm.recipes import Recipe
-from monai_salm.store import NoiseStore
-from monai_salm.tasks import Classification
+from monai_salm.store.store import NoiseStore
 
 
 def small_set(cases: int = 48, side: int = 16) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ _PRELOAD = [
     "monai.data",
     "monai.transforms",
     "monai_salm.generate.precompute",
-    "monai_salm.publish",
+    "monai_salm.publishing",
     "monai_salm.cli",
     "torch._dynamo",
 ]

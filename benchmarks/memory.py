@@ -77,9 +77,9 @@ def generate(samples: int, rounds: int) -> dict[str, Any]:
     import torch
 
     from monai_salm.generate.precompute import precompute
+    from monai_salm.learning.tasks import Classification
     from monai_salm.methods import SALM, ErrorMinimizing
     from monai_salm.noise.window import IntensityWindow
-    from monai_salm.tasks import Classification
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="memory-") as folder, Peak() as peak:

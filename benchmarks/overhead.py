@@ -25,22 +25,22 @@ from typing import Any
 import numpy as np
 import torch
 
+from monai_salm.data.scan import ScannedCase
+from monai_salm.jobs.workspace import Workspace
+from monai_salm.learning.networks import build_network, frozen_copy, seeded
+from monai_salm.learning.networks.devices import resolve_device
+from monai_salm.learning.recipes import default_recipe
+from monai_salm.learning.tasks import Classification, Segmentation, Task
+from monai_salm.learning.trainer import Trainer
 from monai_salm.methods import EM, SALM
 from monai_salm.methods.base import Job
 from monai_salm.methods.settings import BilevelMethod
 from monai_salm.methods.steps import NoiseStep
 from monai_salm.methods.units import plan_units
-from monai_salm.networks import build_network, frozen_copy, seeded
-from monai_salm.networks.devices import resolve_device
 from monai_salm.noise.budget import budget_of
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.units import Units
 from monai_salm.noise.window import IntensityWindow
-from monai_salm.recipes import default_recipe
-from monai_salm.scan import ScannedCase
-from monai_salm.tasks import Classification, Segmentation, Task
-from monai_salm.training import Trainer
-from monai_salm.workspace import Workspace
 
 _WINDOW = IntensityWindow(0, 255)
 

@@ -28,7 +28,7 @@ from monai_salm.generate.precompute import precompute
 from monai_salm.layouts import detect
 from monai_salm.methods import RandomNoise
 from monai_salm.noise.window import IntensityWindow
-from monai_salm.publish import publish
+from monai_salm.publishing import publish
 
 
 def make_volumes(root: Path, volumes: int, side: int) -> Path:

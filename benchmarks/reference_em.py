@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from monai_salm.networks import build_network
+from monai_salm.learning.networks import build_network
 
 _IGNORE: Callable[[str], None] = lambda line: None  # noqa: E731
 

@@ -25,17 +25,17 @@ import numpy as np
 import torch
 from reference_em import Reference, add_noise, reference_em
 
-from monai_salm.cases import Cases, choose_view
 from monai_salm.cli.method_options import make_method
 from monai_salm.countermeasures import Countermeasure
 from monai_salm.evaluation.sets import read_set
 from monai_salm.evaluation.victims import VICTIM_SEED, Setting, Watched, default_epochs, train_victim
 from monai_salm.generate.precompute import precompute
 from monai_salm.layouts import open_layout
+from monai_salm.learning.cases import Cases, choose_view
+from monai_salm.learning.recipes import default_recipe
+from monai_salm.learning.trainer import steps_per_epoch
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.window import AutomaticWindow
-from monai_salm.recipes import default_recipe
-from monai_salm.training import steps_per_epoch
 
 REFERENCE = "EM, reference loop"
 

@@ -25,7 +25,7 @@ import numpy as np
 from monai_salm.noise.digest import DIGEST_SIZE
 from monai_salm.noise.noise import Noise
 from monai_salm.noise.window import IntensityWindow
-from monai_salm.store import NoiseStore
+from monai_salm.store.store import NoiseStore
 
 SHAPES = {(1, 28, 28): 4000, (1, 28, 28, 28): 64, (1, 256, 256, 128): 1}
 AIMS = {"step": 16, "sample": 24}

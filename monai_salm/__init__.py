@@ -5,23 +5,31 @@ Public names are imported when first used, so that ``import monai_salm`` and ``m
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from monai_salm._version import __version__
 
 if TYPE_CHECKING:
-    from monai_salm.cache_keys import salm_hash_transform
-    from monai_salm.chains import ChainReport, check_chain
     from monai_salm.evaluation import Protocol, UnlearnabilityReport, evaluate
+    from monai_salm.evaluation.chains import ChainReport, check_chain
+    from monai_salm.layouts import open_layout
+    from monai_salm.learning.networks import build_network
+    from monai_salm.learning.recipes import Recipe
+    from monai_salm.learning.tasks import Classification, Segmentation
     from monai_salm.methods import AR, EM, LSP, REM, SALM, SEM, TAP, InterSliceEM, RandomNoise, RoiEM
-    from monai_salm.networks import build_network
+    from monai_salm.noise.units import Units
     from monai_salm.noise.window import IntensityWindow
-    from monai_salm.publish import publish, restore, verify
-    from monai_salm.store import NoiseStore
-    from monai_salm.tasks import Classification, Segmentation
+    from monai_salm.publishing import publish, restore, verify
+    from monai_salm.publishing.planning import Plan, plan
+    from monai_salm.publishing.sharing import decrypt_store, encrypt_store
+    from monai_salm.publishing.statistics import noise_statistics
+    from monai_salm.publishing.verifying import VerifyReport
+    from monai_salm.publishing.work import PublishReport
+    from monai_salm.report.disk import read_report, write_report
+    from monai_salm.shared.warn import DataWarning
+    from monai_salm.store.cache_keys import salm_hash_transform
+    from monai_salm.store.store import NoiseStore
     from monai_salm.transforms import (
         SALMProtect,
         SALMProtectD,
@@ -39,9 +47,9 @@ _MODULES = {
         *("TopK", "Everything", "Random", "Foreground", "Region"),
         *("EM", "REM", "SEM", "TAP", "LSP", "AR", "InterSliceEM", "RoiEM", "RandomNoise"),
     ),
-    "tasks": ("Classification", "Segmentation"),
+    "learning.tasks": ("Classification", "Segmentation"),
     "noise.window": ("FixedWindow", "PercentileWindow", "ChannelWindows", "IntensityWindow"),
-    "store": ("NoiseStore",),
+    "store.store": ("NoiseStore",),
     "transforms": (
         "SALMProtect",
         "SALMProtectd",
@@ -52,12 +60,22 @@ _MODULES = {
         "SALMRestoreD",
         "SALMRestoreDict",
     ),
-    "cache_keys": ("salm_hash_transform",),
-    "chains": ("check_chain", "ChainReport"),
-    "networks": ("build_network",),
+    "store.cache_keys": ("salm_hash_transform",),
+    "evaluation.chains": ("check_chain", "ChainReport"),
+    "learning.networks": ("build_network",),
     "generate.precompute": ("precompute",),
-    "publish": ("publish", "verify", "restore"),
+    "publishing": ("publish", "verify", "restore"),
     "evaluation": ("evaluate", "Protocol", "UnlearnabilityReport"),
+    "shared.warn": ("DataWarning",),
+    "learning.recipes": ("Recipe",),
+    "noise.units": ("Units",),
+    "layouts": ("open_layout",),
+    "publishing.planning": ("Plan", "plan"),
+    "publishing.work": ("PublishReport",),
+    "publishing.verifying": ("VerifyReport",),
+    "publishing.statistics": ("noise_statistics",),
+    "publishing.sharing": ("decrypt_store", "encrypt_store"),
+    "report.disk": ("read_report", "write_report"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -73,6 +91,7 @@ __all__ = [
     "ChannelWindows",
     "ClassTexture",
     "Classification",
+    "DataWarning",
     "ErrorMinimizing",
     "Everything",
     "FixedWindow",
@@ -81,9 +100,12 @@ __all__ = [
     "InterSliceEM",
     "NoiseStore",
     "PercentileWindow",
+    "Plan",
     "Protocol",
+    "PublishReport",
     "Random",
     "RandomNoise",
+    "Recipe",
     "Region",
     "RoiEM",
     "SALMProtect",
@@ -96,17 +118,26 @@ __all__ = [
     "SALMRestored",
     "Segmentation",
     "TopK",
+    "Units",
     "UnlearnabilityReport",
+    "VerifyReport",
     "__version__",
     "build_network",
     "check_chain",
+    "decrypt_store",
+    "encrypt_store",
     "evaluate",
+    "noise_statistics",
+    "open_layout",
+    "plan",
     "precompute",
     "publish",
+    "read_report",
     "recommended",
     "restore",
     "salm_hash_transform",
     "verify",
+    "write_report",
 ]
 
 
@@ -118,29 +149,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Named(ModuleType):
-    """A module that is called as the public function of its name.
-
-    Python 3.13's ``pydoc.locate``, by which MONAI looks up ``_target_: monai_salm.publish``, finds the module.
-    """
-
-    def __call__(self, *args: Any, **settings: Any) -> Any:
-        return getattr(self, self.__name__.rpartition(".")[2])(*args, **settings)
-
-
-class _Package(ModuleType):
-    """Keeps ``monai_salm.publish`` and its like the functions.
-
-    Importing a submodule makes Python set it as an attribute of its package, which would hide the function of that name.
-    """
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name in _HOME and isinstance(value, ModuleType):
-            value.__class__ = _Named
-        else:
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -16,15 +16,15 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, Transform
 from monai.utils import TransformBackends
 
-from monai_salm._images import Image, applied_to, file_of, like, same_values, values_of
-from monai_salm._warn import warn
-from monai_salm.as_loaded import find_as_loaded
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.noise import Noise, NoiseStoreError
-from monai_salm.noise.units import Array
-from monai_salm.not_found import Lookup, not_found
-from monai_salm.store import NoiseStore
-from monai_salm.store_file import require_file
+from monai_salm.shared.arrays import Array
+from monai_salm.shared.images import Image, applied_to, file_of, like, same_values, values_of
+from monai_salm.shared.warn import warn
+from monai_salm.store.as_loaded import find_as_loaded
+from monai_salm.store.file import require_file
+from monai_salm.store.lookup import Lookup, not_found
+from monai_salm.store.store import NoiseStore
 
 _ON_MISSING = ("raise", "generate")
 # What MONAI records of an image without its values having changed.
@@ -107,8 +107,8 @@ class SALMProtect(Transform):
 
     def _generate(self, lookup: Lookup, label: object, loaded: object) -> Noise:
         # Methods and networks are imported only where noise is made.
+        from monai_salm.data.scan import DataError, units_of
         from monai_salm.generate.new_images import generate_noise
-        from monai_salm.scan import DataError, units_of
 
         chance = [name for name in lookup.applied if name.startswith("Rand")]
         if chance:  # it would be another new image each time

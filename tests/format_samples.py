@@ -35,7 +35,7 @@ from pydicom.uid import (
 )
 
 from monai_salm.formats import ImageFormat, format_of
-from monai_salm.formats.base import Array
+from monai_salm.shared.arrays import Array
 
 SYNTAXES = {
     "implicit": ImplicitVRLittleEndian,

@@ -22,7 +22,7 @@ from monai_salm.noise.budget import Budget
 from monai_salm.noise.grid import Grid
 from monai_salm.noise.noise import Noise
 from monai_salm.noise.window import IntensityWindow
-from monai_salm.not_found import ImageNotFoundError
+from monai_salm.store.lookup import ImageNotFoundError
 
 CASES = 4
 SHAPE = (6, 5, 4)

@@ -16,52 +16,31 @@ PACKAGE = "monai_salm"
 MAX_LINES = 320
 README_COMMANDS = ('pip install ".[demo]" && monai-salm demo', 'pip install ".[test]" && pytest')
 
-# Layer -> the layers right below it (docs/design.md, section 4). A layer is a module or a folder of the package; it may
-# import whatever can be reached downwards from it, and its own parts.
-BELOW: dict[str, tuple[str, ...]] = {
-    "noise": (),
-    "scores": (),
-    "tasks": ("scores",),
-    "networks": (),
-    "cases": ("noise", "tasks"),
-    "recipes": ("networks", "tasks"),
-    "augmentation": (),
-    "training": ("recipes", "augmentation", "cases"),
-    "suspicions": ("noise", "tasks"),
-    "scan": ("suspicions",),
-    "workspace": ("scan", "cases"),
-    "distributed": (),
-    "joining": ("distributed",),
-    "exchange": ("workspace", "distributed"),  # between the working folders of several machines
-    "methods": ("exchange", "training"),
-    "code_packing": ("noise",),
-    "noise_rows": ("code_packing",),
-    "store_file": ("noise",),
-    "store_records": ("noise_rows", "store_file"),
-    "store_places": ("noise_rows",),
-    "store": ("store_records", "store_places"),
-    "store_scales": ("store_records",),
-    "as_loaded": ("store", "store_scales"),
-    "not_found": ("as_loaded",),
-    "generate": ("methods", "not_found", "joining"),
-    "transforms": ("generate",),  # on_missing="generate" makes noise against the stored surrogates
-    "chains": ("transforms",),
-    "cache_keys": ("store",),  # names for MONAI's caches on disk
-    "formats": ("noise",),
-    "layouts": ("formats", "tasks"),
-    "publish": ("layouts", "generate"),
-    "countermeasures": ("training",),
-    "reporting": (),  # plain values: evaluation returns what it shows
-    "evaluation": ("countermeasures", "publish", "reporting"),  # random noise; protected files from disk
-    "report": ("reporting",),  # reads reports where no network is at hand
-    "demo_data": ("layouts",),
-    "demo": ("report", "evaluation", "transforms", "demo_data"),
-    "__init__": ("report", "evaluation", "chains", "cache_keys"),  # the public names
-    "cli": ("demo", "__init__"),
-    "__main__": ("cli",),
+# Wing -> the wings that its modules import, each wing below those that it imports (docs/design.md, section 8). A wing is a folder
+# or a module of the package. ``_version`` is for all.
+WINGS: dict[str, str] = {
+    "_version": "",
+    "shared": "",
+    "noise": "shared",
+    "formats": "shared noise",
+    "store": "shared noise",
+    "learning": "shared noise",
+    "data": "shared noise learning",
+    "layouts": "shared noise formats learning",
+    "countermeasures": "shared noise learning",
+    "jobs": "shared noise learning data",
+    "methods": "shared noise learning jobs",
+    "generate": "shared noise store learning data jobs methods",
+    "transforms": "shared noise store data generate",
+    "report": "shared",
+    "evaluation": "shared noise store learning data countermeasures methods generate transforms report",
+    "publishing": "shared noise formats store learning data layouts methods generate",
+    "demo": "shared store learning layouts jobs methods generate report evaluation publishing",
+    "__init__": "shared noise store learning layouts methods transforms report evaluation publishing",
+    "cli": "shared noise store learning layouts countermeasures jobs methods generate report evaluation publishing demo",
+    "__main__": "cli",
 }
-# Helpers that know nothing of the rest: any module may import them, they import only each other.
-SHARED = ("progress",)
+HALL = {"__init__.py", "__main__.py", "_version.py", "transforms.py"}
 
 FORBIDDEN_MODULES = {
     "pickle": "it runs code from the file",
@@ -93,30 +72,13 @@ FORBIDDEN_ATTRIBUTES = {
 # The rules
 
 
-def is_shared(layer: str) -> bool:
-    """Whether any module may import this one: ``progress``, and helpers named with one underscore."""
-    return layer in SHARED or (layer.startswith("_") and not layer.startswith("__"))
-
-
-def allowed_below(layer: str) -> set[str]:
-    """Every layer that can be reached downwards from ``layer``."""
-    found: set[str] = set()
-    todo = list(BELOW[layer])
-    while todo:
-        below = todo.pop()
-        if below not in found:
-            found.add(below)
-            todo.extend(BELOW[below])
-    return found
-
-
 def module_name(path: Path, root: Path) -> str:
     """``monai_salm/methods/salm.py`` -> ``monai_salm.methods.salm``; a folder's ``__init__.py`` keeps its name."""
     return ".".join(path.relative_to(root).with_suffix("").parts)
 
 
-def layer_of(module: str) -> str:
-    """The layer of a full module name: ``monai_salm.methods.salm`` -> ``methods``."""
+def wing_of(module: str) -> str:
+    """The wing of a full module name: ``monai_salm.methods.salm`` -> ``methods``."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else "__init__"
 
@@ -140,7 +102,7 @@ def _import_targets(node: ast.AST, module: str) -> list[str]:
 
 
 def package_imports(source: str, module: str) -> list[tuple[int, str]]:
-    """Line and layer of every import from the package, wherever it stands in the module."""
+    """Line and wing of every import from the package, wherever it stands in the module."""
     found = []
     for node in ast.walk(ast.parse(source)):
         for target in _import_targets(node, module):
@@ -148,22 +110,21 @@ def package_imports(source: str, module: str) -> list[tuple[int, str]]:
             if parts[0] != PACKAGE:
                 continue
             # "from monai_salm import SALM" takes a name from the package itself, not a module.
-            known = len(parts) > 1 and (parts[1] in BELOW or is_shared(parts[1]))
+            known = len(parts) > 1 and parts[1] in WINGS
             found.append((getattr(node, "lineno", 0), parts[1] if known or len(parts) > 2 else "__init__"))
     return found
 
 
 def import_problems(source: str, module: str) -> Iterator[str]:
-    """Where a module imports against the one-way order."""
-    layer = layer_of(module)
-    if layer not in BELOW and not is_shared(layer):
-        yield f"{module}: its layer {layer!r} is not in the order; add it to BELOW in {Path(__file__).name}"
+    """Which imports of a module the table does not have."""
+    wing = wing_of(module)
+    if wing not in WINGS:
+        yield f"{module}: its wing {wing!r} is not in the order; add it to WINGS in {Path(__file__).name}"
         return
-    allowed = set() if is_shared(layer) else allowed_below(layer) | {layer}
+    allowed = {*WINGS[wing].split(), wing, "_version"}
     for line, target in package_imports(source, module):
-        if target not in allowed and not is_shared(target):
-            names = ", ".join(sorted(allowed - {layer})) or "nothing of the package but shared helpers"
-            yield f"{module}:{line}: {layer} must not import {target}; it may import {names}"
+        if target not in allowed:
+            yield f"{module}:{line}: {wing} must not import {target}; it may import {WINGS[wing] or 'no other wing'}"
 
 
 def _aliases(tree: ast.AST) -> dict[str, str]:
@@ -267,10 +228,24 @@ def test_readme_has_the_two_commands() -> None:
     assert list(readme_problems((ROOT / "README.md").read_text("utf-8"))) == []
 
 
-def test_the_order_has_no_cycle_and_names_only_layers() -> None:
-    for layer, below in BELOW.items():
-        assert set(below) <= set(BELOW), f"{layer} stands above something unknown: {set(below) - set(BELOW)}"
-        assert layer not in allowed_below(layer), f"{layer} stands above itself"
+def test_each_wing_imports_only_wings_above_it() -> None:
+    order = list(WINGS)
+    for wing, imports in WINGS.items():
+        for other in imports.split():
+            assert other in order[: order.index(wing)], f"{wing} imports {other}, which is not above it"
+
+
+def test_every_import_of_the_table_is_used() -> None:
+    used: dict[str, set[str]] = {wing: set() for wing in WINGS}
+    for file in package_files():
+        module = module_name(file, ROOT)
+        used[wing_of(module)] |= {target for _, target in package_imports(file.read_text("utf-8"), module)}
+    for wing, imports in WINGS.items():
+        assert not set(imports.split()) - used[wing], f"{wing} no longer imports {set(imports.split()) - used[wing]}"
+
+
+def test_no_module_is_loose() -> None:
+    assert {file.name for file in (ROOT / PACKAGE).glob("*.py")} == HALL
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -280,24 +255,24 @@ def test_the_order_has_no_cycle_and_names_only_layers() -> None:
 @pytest.mark.parametrize(
     ("module", "source", "target"),
     [
-        ("noise.grid", "from monai_salm.store import NoiseStore", "store"),
-        ("scores", "from .training import fit", "training"),
-        ("noise.grid", "from .. import training", "training"),
-        ("store", "import monai_salm.methods.salm", "methods"),
+        ("noise.grid", "from monai_salm.store.store import NoiseStore", "store"),
+        ("learning.scores", "from ..methods.loop import fit", "methods"),
+        ("noise.grid", "from .. import learning", "learning"),
+        ("store.store", "import monai_salm.methods.salm", "methods"),
         ("methods.salm", "from ..generate.precompute import precompute", "generate"),
         ("methods.__init__", "from ..evaluation import evaluate", "evaluation"),
-        ("training", "def f():\n    from monai_salm.methods import SALM", "methods"),
-        ("networks", "import importlib\nimportlib.import_module('monai_salm.tasks')", "tasks"),
-        ("layouts.bids", "from monai_salm.publish import publish", "publish"),
+        ("learning.trainer", "def f():\n    from monai_salm.methods import SALM", "methods"),
+        ("noise.grid", "import importlib\nimportlib.import_module('monai_salm.learning.tasks')", "learning"),
+        ("layouts.bids", "from monai_salm.publishing import publish", "publishing"),
         ("formats.nifti", "from monai_salm import IntensityWindow", "__init__"),
         ("formats.nifti", "import monai_salm", "__init__"),
         ("__init__", "from monai_salm.cli import main", "cli"),
-        ("demo", "from monai_salm.cli import main", "cli"),
-        ("progress", "from monai_salm.tasks import Task", "tasks"),
-        ("_errors", "from .tasks import Task", "tasks"),
+        ("demo.run", "from monai_salm.cli import main", "cli"),
+        ("shared.progress", "from monai_salm.learning.tasks import Task", "learning"),
+        ("formats.nifti", "from monai_salm.learning.tasks import Task", "learning"),
     ],
 )
-def test_upward_import_is_found(module: str, source: str, target: str) -> None:
+def test_import_that_the_table_does_not_have_is_found(module: str, source: str, target: str) -> None:
     problems = list(import_problems(source, f"{PACKAGE}.{module}"))
     assert len(problems) == 1
     assert f"must not import {target};" in problems[0]
@@ -306,22 +281,22 @@ def test_upward_import_is_found(module: str, source: str, target: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("training", "from monai_salm.tasks import Task\nfrom .progress import Progress"),
+        ("learning.trainer", "from monai_salm.learning.tasks import Task\nfrom ..noise.window import IntensityWindow"),
         ("methods.salm", "from .base import Method\nfrom . import em\nfrom ..noise.grid import make_grid"),
         ("methods.__init__", "from .salm import SALM\nfrom monai_salm.methods.em import EM"),
-        ("publish", "from .layouts.nnunet import read\nfrom ._errors import hint"),
+        ("publishing.copying", "from ..layouts.nnunet import read\nfrom ..shared.files import hint"),
         ("__init__", "from .report import html\nfrom monai_salm.methods import SALM"),
-        ("cli", "from monai_salm import precompute, publish\nfrom .demo import run"),
-        ("progress", "from ._errors import hint"),
+        ("cli.__init__", "from monai_salm._version import __version__\nfrom ..demo.run import run"),
+        ("shared.progress", "from .terminal import printable"),
         ("noise.grid", "import torch\nimport monai\nfrom monai.data import Dataset"),
     ],
 )
-def test_downward_import_is_allowed(module: str, source: str) -> None:
+def test_import_that_the_table_has_is_allowed(module: str, source: str) -> None:
     assert list(import_problems(source, f"{PACKAGE}.{module}")) == []
 
 
 def test_module_outside_the_order_is_found() -> None:
-    assert "add it to BELOW" in next(import_problems("", f"{PACKAGE}.surprise"))
+    assert "add it to WINGS" in next(import_problems("", f"{PACKAGE}.surprise"))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from tempfile import TemporaryFile
 import numpy as np
 import pytest
 
-from monai_salm._arrays import Lazy, Rows, cut, rows_of
+from monai_salm.shared.arrays import Lazy, Rows, cut, rows_of
 
 
 def test_lazy_is_a_sequence_that_makes_each_item_anew() -> None:

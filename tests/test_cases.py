@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monai_salm.cases import Cases, View, choose_view, shuffled_batches
+from monai_salm.learning.cases import Cases, View, choose_view, shuffled_batches
+from monai_salm.learning.tasks import Classification, Segmentation
 from monai_salm.noise.window import IntensityWindow
-from monai_salm.tasks import Classification, Segmentation
 
 quick = settings(max_examples=50, deadline=None)
 

@@ -31,14 +31,14 @@ from monai_salm.countermeasures import COUNTERMEASURES, TIERS
 from monai_salm.evaluation import AUGMENTATIONS, CONTROLS
 from monai_salm.evaluation.pipelines import FAMILIES
 from monai_salm.layouts import LAYOUTS
+from monai_salm.learning.networks import NETWORKS, SEGMENTATION_NETWORKS
+from monai_salm.learning.tasks import Classification, Segmentation, Task
+from monai_salm.learning.trainer import Trainer
 from monai_salm.methods import METHODS, SALM, recommended
 from monai_salm.methods.perturbations import PERTURBATIONS
-from monai_salm.networks import NETWORKS, SEGMENTATION_NETWORKS
 from monai_salm.noise.window import AutomaticWindow, ChannelWindows, FixedWindow, PercentileWindow
-from monai_salm.progress import Progress
-from monai_salm.store import NoiseStore
-from monai_salm.tasks import Classification, Segmentation, Task
-from monai_salm.training import Trainer
+from monai_salm.shared.progress import Progress
+from monai_salm.store.store import NoiseStore
 
 RUNNER = CliRunner()
 ROOT = Path(__file__).resolve().parents[1]
@@ -380,7 +380,7 @@ def test_protect_goes_on_where_it_stopped(archive: Path, monkeypatch: pytest.Mon
 
     for part in ("publish", "verify"):
         with monkeypatch.context() as patch:
-            patch.setattr(sys.modules["monai_salm.publish"], part, stop)
+            patch.setattr(sys.modules["monai_salm.publishing"], part, stop)
             assert protect(archive, code=1)["error"] == "stopped"
         made = store.stat().st_ino
     published = output.read_bytes()
@@ -780,23 +780,6 @@ def test_help_is_quick_and_module_runs() -> None:
     for verb in ("demo", "generate", "publish", "protect", "verify", "restore", "evaluate", "info"):
         assert f"\n  {verb} " in shown.stdout
     assert python("-m", "monai_salm", "--version").stdout.strip() == monai_salm.__version__
-
-
-def test_public_functions_are_never_hidden_by_their_modules() -> None:
-    names = ("publish",)
-    lines = ["import importlib, inspect, monai_salm"]
-    for name in names:
-        lines += [
-            f"import monai_salm.{name} as first",
-            f"from monai_salm import {name} as second",
-            f"module = importlib.import_module('monai_salm.{name}')",
-            f"third = monai_salm.{name}",
-            "importlib.reload(importlib.import_module('monai_salm'))",
-            f"from monai_salm import {name} as fourth",
-            "print([inspect.isfunction(f) for f in (first, second, third, fourth)], inspect.ismodule(module))",
-        ]
-    result = python("-W", "error", "-c", "\n".join(lines))
-    assert result.stdout == "[True, True, True, True] True\n" * len(names), result.stderr
 
 
 def test_public_names_exist() -> None:

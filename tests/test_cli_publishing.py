@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from monai_salm.cli import app
 from monai_salm.cli.listing import briefly
-from monai_salm.publish.staging import Staging
+from monai_salm.publishing.staging import Staging
 
 FAST = ("--method", "random_noise", "--window", "-500,500", "--device", "cpu")
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from monai_salm.code_packing import compress_bytes, decompress_bytes, pack_codes, unpack_codes
+from monai_salm.store.packing import compress_bytes, decompress_bytes, pack_codes, unpack_codes
 
 
 def come_back(codes: np.ndarray) -> bytes:

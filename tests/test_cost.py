@@ -14,9 +14,10 @@ from scipy.stats import entropy, skew
 from monai_salm.evaluation.cost import image_cost, ssim
 from monai_salm.evaluation.radiomics import FEATURES, features, radiomics_drift
 from monai_salm.evaluation.sets import ImageSet, noise_size
-from monai_salm.noise.units import Array, Units
+from monai_salm.learning.tasks import Classification, Segmentation
+from monai_salm.noise.units import Units
 from monai_salm.noise.window import IntensityWindow
-from monai_salm.tasks import Classification, Segmentation
+from monai_salm.shared.arrays import Array
 
 WINDOW = IntensityWindow(0, 255)
 TWO = Classification(num_classes=2)

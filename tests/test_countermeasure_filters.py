@@ -11,7 +11,6 @@ from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image, ImageFilter
 from torchvision.transforms.functional import adjust_gamma, gaussian_blur
 
-from monai_salm.cases import Cases, View
 from monai_salm.countermeasures.base import Countermeasure
 from monai_salm.countermeasures.bit_depth import BitDepth
 from monai_salm.countermeasures.blur import Blur
@@ -20,8 +19,9 @@ from monai_salm.countermeasures.grayscale import Grayscale
 from monai_salm.countermeasures.jpeg import Jpeg
 from monai_salm.countermeasures.median import Median
 from monai_salm.countermeasures.resample import Resample
+from monai_salm.learning.cases import Cases, View
+from monai_salm.learning.tasks import Classification
 from monai_salm.noise.window import IntensityWindow
-from monai_salm.tasks import Classification
 
 BYTE = IntensityWindow(0, 255)
 SOFT_TISSUE = IntensityWindow(-160, 240)

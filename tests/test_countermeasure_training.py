@@ -14,8 +14,6 @@ from torch import nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-from monai_salm.augmentation import standard_augmentation
-from monai_salm.cases import Cases, View
 from monai_salm.countermeasures import _operations as operations
 from monai_salm.countermeasures import last_layer
 from monai_salm.countermeasures._batches import draw_share, random_boxes
@@ -31,11 +29,13 @@ from monai_salm.countermeasures.orthogonal_projection import OrthogonalProjectio
 from monai_salm.countermeasures.rand_augment import RandAugment
 from monai_salm.countermeasures.self_training import SelfTraining
 from monai_salm.countermeasures.ueraser import UEraser, plasma, plasma_brightness, plasma_contrast, shuffle_channels
-from monai_salm.networks import build_network, seeded
+from monai_salm.learning.augmentation import standard_augmentation
+from monai_salm.learning.cases import Cases, View
+from monai_salm.learning.networks import build_network, seeded
+from monai_salm.learning.recipes import Recipe
+from monai_salm.learning.tasks import Classification, Segmentation, Task
+from monai_salm.learning.trainer import Trainer, fit
 from monai_salm.noise.window import IntensityWindow
-from monai_salm.recipes import Recipe
-from monai_salm.tasks import Classification, Segmentation, Task
-from monai_salm.training import Trainer, fit
 
 CPU = torch.device("cpu")
 CLASSES = Classification(num_classes=3)

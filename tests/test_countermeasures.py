@@ -11,12 +11,12 @@ import pytest
 import torch
 from conftest import classification_cases, segmentation_cases
 
-from monai_salm.cases import Cases, choose_view
 from monai_salm.countermeasures import COUNTERMEASURES, TIERS, Countermeasure, Means
+from monai_salm.learning.cases import Cases, choose_view
+from monai_salm.learning.recipes import Recipe
+from monai_salm.learning.tasks import Classification, Segmentation, Task
+from monai_salm.learning.trainer import Trainer
 from monai_salm.noise.window import IntensityWindow
-from monai_salm.recipes import Recipe
-from monai_salm.tasks import Classification, Segmentation, Task
-from monai_salm.training import Trainer
 
 DOCS = Path(__file__).parents[1] / "docs"
 RECIPE = Recipe(optimizer="adam", lr=1e-3, batch_size=4, precision="float32")

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monai_salm import demo_data
-from monai_salm.demo import SCALES, Scale, run_demo
-from monai_salm.demo_data import PLACES, DemoDataError, brain_crops, medmnist_archive, planes, template_path
+from monai_salm.demo import data as demo_data
+from monai_salm.demo.data import PLACES, DemoDataError, brain_crops, medmnist_archive, planes, template_path
+from monai_salm.demo.run import SCALES, Scale, run_demo
 from monai_salm.layouts import open_layout
 from monai_salm.methods import SALM, ErrorMinimizing
 from monai_salm.noise.window import FixedWindow, PercentileWindow, chosen_rule
-from monai_salm.progress import Progress
-from monai_salm.store import NoiseStore
+from monai_salm.shared.progress import Progress
+from monai_salm.store.store import NoiseStore
 
 QUICK = SALM(perturbation=ErrorMinimizing(num_steps=2, surrogate_steps=2, rounds=2))
 SMALL = Scale(counts=(32, 8, 16), method=QUICK, surrogate="resnet10", victims=("resnet10",), epochs=2)

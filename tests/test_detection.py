@@ -17,9 +17,9 @@ from monai_salm.evaluation.detection import detect
 from monai_salm.evaluation.diversity import Rows, diversity, is_class_wise
 from monai_salm.evaluation.probes import group_numbers, sample_image, second_half, stratified
 from monai_salm.evaluation.sets import ImageSet
+from monai_salm.learning.tasks import Classification, Segmentation, Task
 from monai_salm.noise.units import Units
 from monai_salm.noise.window import IntensityWindow
-from monai_salm.tasks import Classification, Segmentation, Task
 
 WINDOW = IntensityWindow(0, 255)
 TWO = Classification(num_classes=2)

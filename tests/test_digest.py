@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from monai_salm._blocks import BLOCK
 from monai_salm.noise.digest import canonical, content_digest
+from monai_salm.shared.blocks import BLOCK
 
 quick = settings(max_examples=60, deadline=None)
 shapes = hnp.array_shapes(min_dims=1, max_dims=4, max_side=4)

@@ -21,19 +21,19 @@ from ranks import Ended, die, run_ranks
 from torch import nn
 
 import monai_salm
-from monai_salm._launch import Launch, launch
 from monai_salm.cli.ranks import begin_as_rank
-from monai_salm.distributed import World
 from monai_salm.generate.precompute import precompute
-from monai_salm.joining import joined, rank_device
+from monai_salm.jobs.joining import joined, rank_device
+from monai_salm.jobs.launch import Launch, launch
+from monai_salm.jobs.world import World
+from monai_salm.learning.recipes import Recipe
+from monai_salm.learning.tasks import Classification, Segmentation
 from monai_salm.methods import EM, SALM, ClassTexture, ErrorMinimizing, RandomNoise
 from monai_salm.methods.base import Job
 from monai_salm.methods.masks import TopK
 from monai_salm.methods.units import plan_units, unit_owners
 from monai_salm.noise.window import IntensityWindow
-from monai_salm.recipes import Recipe
-from monai_salm.store import NoiseStore
-from monai_salm.tasks import Classification, Segmentation
+from monai_salm.store.store import NoiseStore
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="has no forkserver")
 ROOT = Path(__file__).resolve().parents[1]

@@ -226,7 +226,7 @@ def test_figures_are_not_invented(page: str) -> None:
         ("guides/png", "[a](../layouts.md)", "[a](../layouts.md)"),
         ("experiments", "[a](../benchmarks/RESULTS.md)", "[a](benchmarks.md)"),
         ("guides/png", "[a](../../CHANGELOG.md)", "[a](../changelog.md)"),
-        ("methods", "[a](../monai_salm/augmentation.py)", "a"),
+        ("methods", "[a](../monai_salm/learning/augmentation.py)", "a"),
         ("faq", "[a](../tutorials/1_b.ipynb)", "[a](tutorials/1_b.ipynb)"),
         ("tutorials/1_b", "[a](../docs/faq.md#b)", "[a](../faq.md#b)"),
         ("tutorials/README", "[a](1_b.ipynb)", "[a](1_b.ipynb)"),

@@ -13,7 +13,6 @@ import torch
 from conftest import classification_cases, segmentation_cases
 
 from monai_salm import evaluation
-from monai_salm.cases import Cases, View
 from monai_salm.countermeasures import COUNTERMEASURES, Blur, Countermeasure
 from monai_salm.evaluation import (
     EvaluationError,
@@ -36,16 +35,17 @@ from monai_salm.evaluation.victims import (
     settled_epochs,
     train_victim,
 )
+from monai_salm.learning.cases import Cases, View
+from monai_salm.learning.recipes import Recipe
+from monai_salm.learning.tasks import Classification, LabelError, Segmentation
+from monai_salm.learning.trainer import TrainingError
 from monai_salm.methods.base import Job
 from monai_salm.noise.budget import budget_of
 from monai_salm.noise.noise import Noise
 from monai_salm.noise.units import Units
 from monai_salm.noise.window import ChannelWindows, FixedWindow, IntensityWindow, PercentileWindow
-from monai_salm.progress import Progress
-from monai_salm.recipes import Recipe
-from monai_salm.store import NoiseStore
-from monai_salm.tasks import Classification, LabelError, Segmentation
-from monai_salm.training import TrainingError
+from monai_salm.shared.progress import Progress
+from monai_salm.store.store import NoiseStore
 
 Data = list[dict[str, Any]]
 WINDOW = IntensityWindow(0, 255)

@@ -16,10 +16,10 @@ from monai_salm.evaluation import PredictionFolder, Protocol, evaluate
 from monai_salm.evaluation.cells import cell_key
 from monai_salm.evaluation.constant_map import constant_map, constant_score
 from monai_salm.evaluation.predictions import predictions_name
+from monai_salm.learning.recipes import Recipe
+from monai_salm.learning.tasks import Classification, Segmentation
 from monai_salm.noise.window import IntensityWindow, PercentileWindow
-from monai_salm.progress import Progress
-from monai_salm.recipes import Recipe
-from monai_salm.tasks import Classification, Segmentation
+from monai_salm.shared.progress import Progress
 
 
 class Small(torch.nn.Sequential):

@@ -11,10 +11,11 @@ from conftest import classification_cases, segmentation_cases
 from monai_salm.evaluation.controls import random_mask, random_noise
 from monai_salm.evaluation.sets import ImageSet
 from monai_salm.evaluation.training_sets import TrainingSets, make_training_sets, stratified_ranks
+from monai_salm.learning.tasks import Classification, Segmentation, Task
 from monai_salm.noise.budget import Budget, budget_of
-from monai_salm.noise.units import Array, Units
+from monai_salm.noise.units import Units
 from monai_salm.noise.window import IntensityWindow
-from monai_salm.tasks import Classification, Segmentation, Task
+from monai_salm.shared.arrays import Array
 
 WINDOW = IntensityWindow(0, 255)
 

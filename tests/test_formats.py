@@ -16,9 +16,9 @@ import pytest
 from monai.transforms import LoadImaged
 from nibabel.nifti1 import Nifti1Extension
 
-from monai_salm._arrays import Pages
 from monai_salm.formats import FORMATS, FormatError, NpzArchive, find_format, format_of, npz
 from monai_salm.noise.digest import content_digest
+from monai_salm.shared.arrays import Pages
 
 NIFTI = FORMATS["nifti"]
 # Little endian, dim[1] at byte 42, bitpix at 72, scl_slope at 112, magic at 344.

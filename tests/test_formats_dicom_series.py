@@ -11,8 +11,8 @@ import pytest
 from format_samples import UID, dicom_sequence, read_dicom, save_dicom, with_noise
 
 from monai_salm.formats import FORMATS, FormatError
-from monai_salm.formats.dicom import renamed_uid
-from monai_salm.formats.dicom_series import DicomSeries, SkippedSeries, group_series
+from monai_salm.formats.dicom.format import renamed_uid
+from monai_salm.formats.dicom.series import DicomSeries, SkippedSeries, group_series
 
 DICOM = FORMATS["dicom"]
 OBLIQUE = [0.8, 0.6, 0, -0.6, 0.8, 0]

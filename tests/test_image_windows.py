@@ -21,8 +21,8 @@ from monai_salm.layouts import detect
 from monai_salm.methods import SALM, ClassTexture, Method, RandomNoise
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.window import FixedWindow, WindowRule
-from monai_salm.publish import noise_statistics, publish, restore, verify
-from monai_salm.store import NoiseStore
+from monai_salm.publishing import noise_statistics, publish, restore, verify
+from monai_salm.store.store import NoiseStore
 
 METHODS: dict[str, Method] = {
     "random": RandomNoise(),

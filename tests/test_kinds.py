@@ -9,14 +9,14 @@ import pytest
 from layout_samples import build_image_folder, random_image, save_nifti, save_png
 from PIL import Image
 
+from monai_salm.data.scan import scan
 from monai_salm.generate.precompute import precompute
 from monai_salm.layouts import detect
+from monai_salm.learning.tasks import Classification
 from monai_salm.methods import RandomNoise
 from monai_salm.noise.kinds import Kind, as_kind, commonest_kind, one_channel
 from monai_salm.noise.window import AutomaticWindow
-from monai_salm.publish import PublishReport, plan, publish, restore, verify
-from monai_salm.scan import scan
-from monai_salm.tasks import Classification
+from monai_salm.publishing import PublishReport, plan, publish, restore, verify
 
 METHOD = RandomNoise(epsilon=0.1)
 

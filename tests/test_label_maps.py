@@ -13,11 +13,11 @@ from layout_samples import random_image, save_json, save_png
 from PIL import Image
 from pydicom.sequence import Sequence as DicomSequence
 
-from monai_salm._warn import DataWarning
 from monai_salm.formats import FormatError
 from monai_salm.layouts import detect
 from monai_salm.layouts.label_maps import LabelParts, looks_like_label_map, read_label_map
-from monai_salm.tasks import Segmentation
+from monai_salm.learning.tasks import Segmentation
+from monai_salm.shared.warn import DataWarning
 
 AFFINE = np.array([[-2.0, 0, 0, 90], [0, 3, 0, -70], [0, 0, 4, 10], [0, 0, 0, 1]])
 

@@ -23,7 +23,7 @@ from monai_salm.generate.precompute import precompute
 from monai_salm.layouts import detect
 from monai_salm.methods import RandomNoise
 from monai_salm.noise.window import IntensityWindow
-from monai_salm.publish import publish, restore, verify
+from monai_salm.publishing import publish, restore, verify
 
 
 def cut(path: Path, size: int) -> None:

@@ -17,7 +17,7 @@ from layout_samples import build_bids, random_image, save_json, save_nifti, save
 from monai_salm.layouts import LayoutError, detect, open_layout
 from monai_salm.layouts.bids import Bids
 from monai_salm.layouts.bids_names import parse_name
-from monai_salm.tasks import Classification, Segmentation
+from monai_salm.learning.tasks import Classification, Segmentation
 
 T1W = (
     "sub-01/anat/sub-01_T1w.nii.gz",

@@ -11,7 +11,7 @@ from layout_samples import build_csv, random_image, save_nifti, save_png, save_t
 from monai_salm.formats import FormatError
 from monai_salm.layouts import LayoutError, detect, open_layout
 from monai_salm.layouts.csv_labels import Columns, CsvLabels
-from monai_salm.tasks import Classification, Segmentation
+from monai_salm.learning.tasks import Classification, Segmentation
 
 
 def labels(root: Path) -> dict[str, object]:

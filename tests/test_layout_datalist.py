@@ -13,7 +13,7 @@ from layout_samples import build_datalist, build_decathlon, random_image, save_j
 
 from monai_salm.layouts import LayoutError, detect, open_layout
 from monai_salm.layouts.decathlon import Decathlon
-from monai_salm.tasks import Classification, Segmentation
+from monai_salm.learning.tasks import Classification, Segmentation
 
 
 @pytest.fixture

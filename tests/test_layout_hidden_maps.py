@@ -12,10 +12,10 @@ from layout_samples import build_image_folder, random_image, save_png, save_text
 from PIL import Image
 from typer.testing import CliRunner
 
-from monai_salm._warn import DataWarning
 from monai_salm.cli import app
 from monai_salm.layouts import FolderLayout, LayoutError, detect, open_layout
-from monai_salm.tasks import Classification, Segmentation
+from monai_salm.learning.tasks import Classification, Segmentation
+from monai_salm.shared.warn import DataWarning
 
 FAST = ("--method", "random_noise", "--device", "cpu")
 

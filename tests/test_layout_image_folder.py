@@ -12,7 +12,7 @@ from PIL import Image
 from monai_salm.formats import FormatError
 from monai_salm.layouts import LayoutError, detect, open_layout
 from monai_salm.layouts.image_folder import ImageFolder
-from monai_salm.tasks import Classification
+from monai_salm.learning.tasks import Classification
 
 
 def test_a_folder_of_classes_is_one_training_split(tmp_path: Path) -> None:

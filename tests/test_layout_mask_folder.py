@@ -18,7 +18,7 @@ from monai_salm.layouts.image_folder import ImageFolder
 from monai_salm.layouts.mask_folder import MaskFolder
 from monai_salm.layouts.patients import are_identifiers
 from monai_salm.layouts.patterns import PathPattern
-from monai_salm.tasks import Classification, Segmentation
+from monai_salm.learning.tasks import Classification, Segmentation
 
 
 def save_volume(path: Path, seed: int) -> None:

@@ -11,9 +11,9 @@ import pytest
 from layout_samples import save_archive
 
 from monai_salm.formats import FormatError
-from monai_salm.formats.base import Array
 from monai_salm.layouts import LayoutError, detect
-from monai_salm.tasks import Classification
+from monai_salm.learning.tasks import Classification
+from monai_salm.shared.arrays import Array
 
 
 @pytest.mark.parametrize(

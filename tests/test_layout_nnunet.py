@@ -18,7 +18,7 @@ from monai_salm.formats import FormatError
 from monai_salm.layouts import LayoutError, detect, open_layout
 from monai_salm.layouts.nnunet import NnUNet
 from monai_salm.layouts.units import BrokenUnit
-from monai_salm.tasks import Segmentation
+from monai_salm.learning.tasks import Segmentation
 
 
 def change(root: Path, **values: Any) -> None:

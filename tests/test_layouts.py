@@ -30,8 +30,8 @@ from layout_samples import (
 from monai_salm.formats import FormatError
 from monai_salm.layouts import LAYOUTS, FolderLayout, LayoutError, detect, open_layout
 from monai_salm.layouts.units import BrokenUnit
+from monai_salm.learning.tasks import Segmentation
 from monai_salm.noise.window import AutomaticWindow
-from monai_salm.tasks import Segmentation
 
 Builder = Callable[[Path], Path]
 

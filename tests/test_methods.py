@@ -16,7 +16,12 @@ import pytest
 import torch
 from torch import nn
 
+from monai_salm.data.scan import units_of
 from monai_salm.generate.precompute import precompute
+from monai_salm.learning.networks import build_network, frozen_copy, seeded
+from monai_salm.learning.recipes import Recipe
+from monai_salm.learning.tasks import Classification, Segmentation, Task
+from monai_salm.learning.trainer import TrainingError
 from monai_salm.methods import (
     EM,
     LSP,
@@ -39,15 +44,10 @@ from monai_salm.methods.base import Job, run
 from monai_salm.methods.loop import Loop
 from monai_salm.methods.masks import mask_size, topk_mask
 from monai_salm.methods.textures import stored_periods, texture, waves_of
-from monai_salm.networks import build_network, frozen_copy, seeded
 from monai_salm.noise.budget import Budget, budget_of
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.window import IntensityWindow, PercentileWindow
-from monai_salm.recipes import Recipe
-from monai_salm.scan import units_of
-from monai_salm.store import NoiseStore
-from monai_salm.tasks import Classification, Segmentation, Task
-from monai_salm.training import TrainingError
+from monai_salm.store.store import NoiseStore
 
 Case = dict[str, Any]
 CPU = torch.device("cpu")

@@ -42,12 +42,13 @@ from monai_salm import (
     Segmentation,
     precompute,
 )
+from monai_salm.data.scan import DataError
+from monai_salm.data.suspicions import Suspicions, warn_of_axes, wrong_axes
 from monai_salm.layouts import open_layout
 from monai_salm.noise.budget import budget_of
 from monai_salm.noise.units import Units
-from monai_salm.scan import DataError, DataWarning
-from monai_salm.store import NoiseStoreError
-from monai_salm.suspicions import Suspicions, warn_of_axes, wrong_axes
+from monai_salm.shared.warn import DataWarning
+from monai_salm.store.store import NoiseStoreError
 
 # What other packages warn of is their affair; our own warnings are asked for by name.
 pytestmark = pytest.mark.filterwarnings("ignore:.*(nvImageCodec|NvImgCodec|nvimgcodec).*:UserWarning")

@@ -27,7 +27,7 @@ from monai.data.utils import pickle_hashing
 from monai.transforms import Compose, Lambdad, LoadImaged, RandFlipd, ScaleIntensityRanged, Spacingd, Transform
 from monai_samples import BUDGET, META, SAME, Samples, make_samples
 
-import monai_salm._object_digest
+import monai_salm.store.object_digest
 from monai_salm import NoiseStore, SALMProtectd, SALMRestored, salm_hash_transform
 from monai_salm.noise.grid import apply_codes
 from monai_salm.noise.noise import Noise, NoiseStoreError
@@ -348,7 +348,7 @@ def test_parts_that_never_end_are_an_error(monkeypatch: pytest.MonkeyPatch) -> N
         def __getstate__(self) -> list[Any]:
             return [Endless()]
 
-    monkeypatch.setattr(monai_salm._object_digest, "_MOST_HOLDERS", 100)
+    monkeypatch.setattr(monai_salm.store.object_digest, "_MOST_HOLDERS", 100)
     with pytest.raises(TypeError, match=r"^transforms\[0\]\..*: more than 100 lists and objects .*__getstate__"):
         salm_hash_transform([Endless()])
 

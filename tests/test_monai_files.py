@@ -21,9 +21,9 @@ from monai_salm import NoiseStore, SALMProtect, SALMProtectd, SALMRestore, SALMR
 from monai_salm.layouts.units import ChannelFiles, ImageUnit
 from monai_salm.noise.noise import Noise
 from monai_salm.noise.units import Units
-from monai_salm.not_found import ImageNotFoundError
-from monai_salm.scan import DataWarning
-from monai_salm.store_scales import keep_scales
+from monai_salm.shared.warn import DataWarning
+from monai_salm.store.lookup import ImageNotFoundError
+from monai_salm.store.scales import keep_scales
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*PydicomReader:UserWarning"),
@@ -246,7 +246,7 @@ def test_a_dicom_series_is_found_as_monai_loads_its_folder(
 ) -> None:
     """Slices are sorted by place here, by Instance Number in MONAI."""
     pytest.importorskip("pydicom")
-    from monai_salm.formats.dicom_series import group_series
+    from monai_salm.formats.dicom.series import group_series
 
     source, copy, store = places
     names = [f"ct/{number}.dcm" for number in range(4)]

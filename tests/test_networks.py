@@ -9,7 +9,14 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from monai_salm.networks import NETWORKS, SEGMENTATION_NETWORKS, TRANSFORMERS, build_network, frozen_copy, seeded
+from monai_salm.learning.networks import (
+    NETWORKS,
+    SEGMENTATION_NETWORKS,
+    TRANSFORMERS,
+    build_network,
+    frozen_copy,
+    seeded,
+)
 
 TINY = 0.05
 CPU = torch.device("cpu")

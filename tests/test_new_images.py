@@ -12,8 +12,12 @@ import torch
 from monai.data import DataLoader, Dataset, MetaTensor
 from monai.transforms import Compose, RandFlip
 
+from monai_salm.data.scan import DataError
 from monai_salm.generate.new_images import generate_noise
 from monai_salm.generate.precompute import precompute
+from monai_salm.learning.networks import build_network
+from monai_salm.learning.recipes import Recipe
+from monai_salm.learning.tasks import Classification, LabelError, Segmentation, Task
 from monai_salm.methods import (
     AR,
     EM,
@@ -36,15 +40,11 @@ from monai_salm.methods import (
 from monai_salm.methods.base import Job
 from monai_salm.methods.masks import mask_size
 from monai_salm.methods.textures import stored_periods, texture, waves_of
-from monai_salm.networks import build_network
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.units import Units
 from monai_salm.noise.window import IntensityWindow
-from monai_salm.not_found import ImageNotFoundError
-from monai_salm.recipes import Recipe
-from monai_salm.scan import DataError
-from monai_salm.store import NoiseStore, NoiseStoreError
-from monai_salm.tasks import Classification, LabelError, Segmentation, Task
+from monai_salm.store.lookup import ImageNotFoundError
+from monai_salm.store.store import NoiseStore, NoiseStoreError
 from monai_salm.transforms import SALMProtect, SALMProtectd, SALMRestored
 
 WINDOW = IntensityWindow(0, 255)

@@ -29,8 +29,8 @@ from typer.testing import CliRunner
 from monai_salm.cli import app
 from monai_salm.layouts import LayoutError, detect
 from monai_salm.layouts.folder import FolderLayout
-from monai_salm.publish.companions import companions
-from monai_salm.publish.searching import prints
+from monai_salm.publishing.companions import companions
+from monai_salm.publishing.searching import prints
 
 FAST = ("--method", "random_noise", "--device", "cpu")
 

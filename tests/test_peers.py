@@ -26,9 +26,11 @@ from test_methods import (
     per_voxel,
 )
 
-from monai_salm import training
 from monai_salm.generate.new_images import generate_noise
 from monai_salm.generate.precompute import precompute
+from monai_salm.learning import trainer as training
+from monai_salm.learning.networks import frozen_copy
+from monai_salm.learning.tasks import Classification, Segmentation, Task
 from monai_salm.methods import (
     AR,
     EM,
@@ -50,9 +52,7 @@ from monai_salm.methods.masks import dilated
 from monai_salm.methods.rem import adversarial
 from monai_salm.methods.segmentation import slice_distance
 from monai_salm.methods.shortcuts import scaled
-from monai_salm.networks import frozen_copy
 from monai_salm.noise.digest import content_digest
-from monai_salm.tasks import Classification, Segmentation, Task
 
 QUICK = {**SHORT, "num_steps": 2, "surrogate_steps": 2}
 ROBUST = {**QUICK, "attack_steps": 2, "draws": 2, "max_shift": 1}

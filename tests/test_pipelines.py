@@ -9,7 +9,6 @@ import pytest
 import torch
 from conftest import classification_cases, segmentation_cases
 
-from monai_salm.cases import Cases, choose_view
 from monai_salm.evaluation.pipelines import (
     DEFAULT_PIPELINES,
     FAMILIES,
@@ -23,8 +22,9 @@ from monai_salm.evaluation.pipelines import (
 )
 from monai_salm.evaluation.pipelines.resampling import nearest
 from monai_salm.evaluation.pipelines.warping import rotations, warped
+from monai_salm.learning.cases import Cases, choose_view
+from monai_salm.learning.tasks import Classification, Segmentation, Task
 from monai_salm.noise.window import IntensityWindow
-from monai_salm.tasks import Classification, Segmentation, Task
 
 SIZES = {2: (24, 20), 3: (12, 10, 8)}
 RANKS = [(name, rank) for name, item in PIPELINES.items() for rank in item.ranks]

@@ -17,13 +17,13 @@ from published_samples import make_archive, make_folder
 
 from monai_salm.generate.precompute import precompute
 from monai_salm.layouts import open_layout
+from monai_salm.learning.recipes import default_recipe
+from monai_salm.learning.tasks import Classification
 from monai_salm.methods import EM, SALM, ClassTexture, ErrorMinimizing, Method, RandomNoise
 from monai_salm.methods.perturbations import Perturbation
 from monai_salm.noise.window import FixedWindow, IntensityWindow, PercentileWindow, WindowRule
-from monai_salm.progress import Progress
-from monai_salm.publish import plan, publish
-from monai_salm.recipes import default_recipe
-from monai_salm.tasks import Classification
+from monai_salm.publishing import plan, publish
+from monai_salm.shared.progress import Progress
 
 
 def test_plan_of_a_folder(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_time_grows_with_the_schedule(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rank", [2, 3])
 def test_only_images_that_take_noise_steps_count(tmp_path: Path, rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under SALM's default these are the images of the plain class; a mask is chosen once for all images. A step takes 1 s here."""
-    monkeypatch.setattr(sys.modules["monai_salm.publish.effort"], "_time", lambda step: 1.0)
+    monkeypatch.setattr(sys.modules["monai_salm.publishing.effort"], "_time", lambda step: 1.0)
     source = tmp_path / "set.npz"
     cases = classification_cases((8,) * rank, cases=40, num_classes=4)
     labels = np.array([[case["label"]] for case in cases])
@@ -154,7 +154,7 @@ def test_noise_is_shown_for_a_few_images_of_many(tmp_path: Path) -> None:
 
 
 def test_label_maps_take_no_steps_under_a_texture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["monai_salm.publish.effort"], "_time", lambda step: 1.0)
+    monkeypatch.setattr(sys.modules["monai_salm.publishing.effort"], "_time", lambda step: 1.0)
     root = make_folder(tmp_path / "set", "int16")
     method = SALM(perturbation=ClassTexture(surrogate_steps=50))
     seconds = plan(root, method=method, width=0.05, device="cpu").seconds

@@ -10,16 +10,17 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import numpy as np
 import pytest
 
-from monai_salm import _files, store_file
-from monai_salm._files import atomic_file, temporary_name
 from monai_salm.layouts.base import LayoutError
 from monai_salm.layouts.files import relative_path
 from monai_salm.noise.budget import budget_of
 from monai_salm.noise.noise import Noise
 from monai_salm.noise.units import Units
 from monai_salm.noise.window import IntensityWindow
-from monai_salm.publish import sharing
-from monai_salm.store import NoiseStore
+from monai_salm.publishing import sharing
+from monai_salm.shared import files as _files
+from monai_salm.shared.files import atomic_file, temporary_name
+from monai_salm.store import file as store_file
+from monai_salm.store.store import NoiseStore
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,12 @@ from torch import nn
 from torch.utils.data import ConcatDataset, IterableDataset, Subset
 
 from monai_salm._version import __version__
+from monai_salm.data.scan import DataError, MapDataset
 from monai_salm.generate.precompute import precompute
+from monai_salm.jobs.workspace import WorkspaceError
+from monai_salm.learning.networks import SEGMENTATION_NETWORKS
+from monai_salm.learning.recipes import Recipe
+from monai_salm.learning.tasks import Classification, LabelError, Segmentation, Task
 from monai_salm.methods import (
     EM,
     SALM,
@@ -31,15 +36,10 @@ from monai_salm.methods import (
 )
 from monai_salm.methods.base import Job, run
 from monai_salm.methods.masks import mask_size
-from monai_salm.networks import SEGMENTATION_NETWORKS
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.window import FixedWindow, IntensityWindow, PercentileWindow
-from monai_salm.progress import Progress
-from monai_salm.recipes import Recipe
-from monai_salm.scan import DataError, MapDataset
-from monai_salm.store import NoiseStore, NoiseStoreError
-from monai_salm.tasks import Classification, LabelError, Segmentation, Task
-from monai_salm.workspace import WorkspaceError
+from monai_salm.shared.progress import Progress
+from monai_salm.store.store import NoiseStore, NoiseStoreError
 
 Case = dict[str, Any]
 TWO = Classification(num_classes=2)

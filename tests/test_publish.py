@@ -25,9 +25,9 @@ from monai_salm.noise.budget import Budget
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.grid import Grid
 from monai_salm.noise.window import IntensityWindow, PercentileWindow
-from monai_salm.progress import Progress, show_progress
-from monai_salm.publish import PublishError, check_publishable, noise_statistics, publish, restore, verify
-from monai_salm.store import Noise, NoiseStore, NoiseStoreError
+from monai_salm.publishing import PublishError, check_publishable, noise_statistics, publish, restore, verify
+from monai_salm.shared.progress import Progress, show_progress
+from monai_salm.store.store import Noise, NoiseStore, NoiseStoreError
 
 EPSILON = 0.05
 KINDS = ("medmnist", "medmnist3d", "rgb", "int16", "float32")

@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monai_salm._files import try_lock
 from monai_salm.formats.nifti import Nifti
 from monai_salm.generate.precompute import precompute
 from monai_salm.layouts import detect
 from monai_salm.methods import RandomNoise
 from monai_salm.noise.window import IntensityWindow
-from monai_salm.publish import PublishError, publish, restore, verify
-from monai_salm.publish.staging import Staging, StagingBusyError
-from monai_salm.store import NoiseStore
+from monai_salm.publishing import PublishError, publish, restore, verify
+from monai_salm.publishing.staging import Staging, StagingBusyError
+from monai_salm.shared.files import try_lock
+from monai_salm.store.store import NoiseStore
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL, no locks and no limits")
@@ -372,7 +372,7 @@ def test_a_lock_is_held_by_one_only(tmp_path: Path) -> None:
 
 
 def test_record_is_the_owners_alone(folder: Path) -> None:
-    from monai_salm.store_records import records
+    from monai_salm.store.records import records
 
     publish(folder / "set", folder / "out/set", folder / "noise.db")
     (record,) = records(NoiseStore(folder / "noise.db"))

@@ -20,8 +20,8 @@ from monai_salm.generate.precompute import precompute
 from monai_salm.layouts import FolderLayout, detect
 from monai_salm.methods import RandomNoise
 from monai_salm.noise.window import IntensityWindow
-from monai_salm.publish import PublishError, publish, restore, verify
-from monai_salm.store import NoiseStore
+from monai_salm.publishing import PublishError, publish, restore, verify
+from monai_salm.store.store import NoiseStore
 
 BUILDERS: dict[str, Callable[[Path], Path]] = {
     "datalist": samples.build_datalist,
@@ -88,7 +88,7 @@ def test_a_kill_between_a_file_and_its_header_loses_nothing(
     data, store = prepared(kind, tmp_path)
     with monkeypatch.context() as patch:
         for module in ("changes", "copying"):
-            patch.setattr(sys.modules[f"monai_salm.publish.{module}"], "keep", die)
+            patch.setattr(sys.modules[f"monai_salm.publishing.{module}"], "keep", die)
         with pytest.raises(Killed):
             publish(data.root, tmp_path / "out", store)
     assert publish(data.root, tmp_path / "out", store).ok

@@ -15,8 +15,8 @@ from PIL import Image
 from monai_salm.generate.precompute import precompute
 from monai_salm.layouts import FolderLayout, detect
 from monai_salm.methods import RandomNoise
-from monai_salm.publish import plan, publish, restore, verify
-from monai_salm.store import NoiseStore
+from monai_salm.publishing import plan, publish, restore, verify
+from monai_salm.store.store import NoiseStore
 
 
 def save_jpeg(path: Path, seed: int, **options: Any) -> Path:

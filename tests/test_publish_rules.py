@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from monai_salm.generate.precompute import precompute
+from monai_salm.learning.tasks import Classification
 from monai_salm.methods import RandomNoise
 from monai_salm.noise.window import IntensityWindow
-from monai_salm.publish.rules import Rules
-from monai_salm.tasks import Classification
+from monai_salm.publishing.rules import Rules
 
 
 @pytest.fixture

@@ -18,11 +18,11 @@ from monai_salm.generate.precompute import precompute
 from monai_salm.layouts import detect
 from monai_salm.methods import RandomNoise
 from monai_salm.noise.window import IntensityWindow
-from monai_salm.publish import PublishError, publish, restore, verify
-from monai_salm.publish.staging import Staging
-from monai_salm.publish.work import Work
-from monai_salm.store import NoiseStore
-from monai_salm.store_records import records
+from monai_salm.publishing import PublishError, publish, restore, verify
+from monai_salm.publishing.staging import Staging
+from monai_salm.publishing.work import Work
+from monai_salm.store.records import records
+from monai_salm.store.store import NoiseStore
 
 
 def protect(source: Path, store: Path, splits: tuple[str, ...] = ("train",), **settings: Any) -> NoiseStore:

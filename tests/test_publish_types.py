@@ -15,7 +15,7 @@ from monai_salm.methods import RandomNoise
 from monai_salm.noise.grid import GRIDS
 from monai_salm.noise.units import Units, padding_of
 from monai_salm.noise.window import AutomaticWindow
-from monai_salm.publish import PublishError, publish, restore, verify
+from monai_salm.publishing import PublishError, publish, restore, verify
 
 
 def there_and_back(root: Path) -> FolderLayout:

@@ -20,11 +20,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from monai_salm.report import ReportError, UnlearnabilityReport, read_report, write_report
-from monai_salm.reporting.blocks import nested
-from monai_salm.reporting.curves import mean_curve
-from monai_salm.reporting.heatmap import heat_colour
-from monai_salm.reporting.terminal import terminal_text
+from monai_salm.report.blocks import nested
+from monai_salm.report.curves import mean_curve
+from monai_salm.report.disk import ReportError, UnlearnabilityReport, read_report, write_report
+from monai_salm.report.heatmap import heat_colour
+from monai_salm.report.terminal import terminal_text
 
 HOSTILE = '<script>alert("x")</script><img src="https://example.org/a.png">'
 
@@ -660,7 +660,7 @@ def test_csv_has_the_columns_of_medmnist() -> None:
 
 
 def test_reports_are_read_without_networks() -> None:
-    code = "import sys, monai_salm.report; sys.exit('torch' in sys.modules)"
+    code = "import sys, monai_salm.report.disk; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -12,10 +12,10 @@ from conftest import classification_cases
 from monai.data import Dataset, MetaTensor
 from monai.transforms import Compose
 
+from monai_salm.data.scan import DataError, ScannedCase, scan, units_of
+from monai_salm.learning.tasks import Classification
 from monai_salm.noise.units import Units
 from monai_salm.noise.window import AutomaticWindow, FixedWindow, IntensityWindow, PercentileWindow, WindowRule
-from monai_salm.scan import DataError, ScannedCase, scan, units_of
-from monai_salm.tasks import Classification
 
 
 def read(dataset: Any) -> int:

@@ -9,8 +9,15 @@ from scipy import stats
 from scipy.ndimage import binary_erosion, distance_transform_edt
 from sklearn.metrics import f1_score, roc_auc_score
 
-from monai_salm.scores import bootstrap_interval, dice_table, macro_f1, mean_auc, mean_of_table, mean_surface_distance
-from monai_salm.tasks import Classification, Segmentation
+from monai_salm.learning.scores import (
+    bootstrap_interval,
+    dice_table,
+    macro_f1,
+    mean_auc,
+    mean_of_table,
+    mean_surface_distance,
+)
+from monai_salm.learning.tasks import Classification, Segmentation
 
 RNG = np.random.default_rng(0)
 

@@ -13,9 +13,9 @@ from monai_salm.generate.precompute import precompute
 from monai_salm.layouts import detect
 from monai_salm.methods import RandomNoise
 from monai_salm.noise.window import IntensityWindow
-from monai_salm.publish import PublishError, publish, restore, verify
-from monai_salm.publish.sharing import decrypt_store, encrypt_store
-from monai_salm.store import NoiseStore, NoiseStoreError
+from monai_salm.publishing import PublishError, publish, restore, verify
+from monai_salm.publishing.sharing import decrypt_store, encrypt_store
+from monai_salm.store.store import NoiseStore, NoiseStoreError
 
 pytest.importorskip("cryptography")
 pyrage = pytest.importorskip("pyrage")
@@ -131,7 +131,7 @@ def test_what_cannot_be_encrypted_is_refused(folder: Path) -> None:
 def test_missing_package_names_the_extra(package: str, module: str) -> None:
     code = (
         f"import sys; sys.modules[{package!r}] = None\n"
-        f"from pathlib import Path; from monai_salm.publish import {module} as m\n"
+        f"from pathlib import Path; from monai_salm.publishing import {module} as m\n"
         "try:\n    m._age() if hasattr(m, '_age') else m._load(Path('x'), True)\n"
         "except ImportError as error:\n    print(error)"
     )

@@ -28,13 +28,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from monai_salm import store_file
 from monai_salm.noise.budget import Budget
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.grid import GRIDS, Grid
 from monai_salm.noise.window import FixedWindow, IntensityWindow
-from monai_salm.noise_rows import COLUMNS, KIND, checksum, kind_of, pack_row, unpack_row
-from monai_salm.store import Noise, NoiseStore, NoiseStoreError
+from monai_salm.store import file as store_file
+from monai_salm.store.rows import COLUMNS, KIND, checksum, kind_of, pack_row, unpack_row
+from monai_salm.store.store import Noise, NoiseStore, NoiseStoreError
 
 META = {
     "method": {"name": "random_noise", "epsilon": 0.03},
@@ -798,7 +798,7 @@ def test_an_error_is_not_hidden_by_a_file_that_is_gone(tmp_path: Path) -> None:
 def test_store_in_use_says_so_and_is_not_called_damaged(
     store: NoiseStore, noise: Noise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("monai_salm.store_file._WAIT_SECONDS", 0.05)
+    monkeypatch.setattr("monai_salm.store.file._WAIT_SECONDS", 0.05)
     connection = sqlite3.connect(store.path, isolation_level=None)
     connection.execute("BEGIN EXCLUSIVE")
     with pytest.raises(NoiseStoreError, match="in use by another process"):

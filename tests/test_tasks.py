@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from monai.data import MetaTensor
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
 
-from monai_salm.tasks import Classification, LabelError, Segmentation, Task, task_from_spec
+from monai_salm.learning.tasks import Classification, LabelError, Segmentation, Task, task_from_spec
 
 quick = settings(max_examples=25, deadline=None)
 FOUR = Classification(num_classes=4)

@@ -9,9 +9,9 @@ import pytest
 from layout_samples import build_image_folder, save_png, save_text
 from typer.testing import CliRunner
 
-from monai_salm._terminal import all_printable, printable
 from monai_salm.cli import app
-from monai_salm.progress import Progress, progress_lines
+from monai_salm.shared.progress import Progress, progress_lines
+from monai_salm.shared.terminal import all_printable, printable
 
 FAST = ("--method", "random_noise", "--device", "cpu")
 

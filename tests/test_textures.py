@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from monai_salm.cases import Cases, View
 from monai_salm.generate.precompute import plain_class
+from monai_salm.learning.cases import Cases, View
+from monai_salm.learning.recipes import Recipe
+from monai_salm.learning.tasks import Classification, Segmentation, Task
 from monai_salm.methods import SALM, ClassTexture, ErrorMinimizing
 from monai_salm.methods.base import Job
 from monai_salm.methods.salm import MaskedTexture
@@ -27,8 +29,6 @@ from monai_salm.methods.textures import (
 from monai_salm.noise.budget import Budget, budget_of
 from monai_salm.noise.units import Units
 from monai_salm.noise.window import FixedWindow, IntensityWindow
-from monai_salm.recipes import Recipe
-from monai_salm.tasks import Classification, Segmentation, Task
 
 DIGESTS = [bytes([number] * 16) for number in range(5)]
 KEY = texture_key(0, DIGESTS)

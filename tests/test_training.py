@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import nn
 
-from monai_salm.augmentation import standard_augmentation
-from monai_salm.cases import Cases, choose_view
-from monai_salm.networks import build_network, seeded
-from monai_salm.networks.devices import resolve_device
+from monai_salm.learning.augmentation import standard_augmentation
+from monai_salm.learning.cases import Cases, choose_view
+from monai_salm.learning.networks import build_network, seeded
+from monai_salm.learning.networks.devices import resolve_device
+from monai_salm.learning.recipes import Recipe, choose_precision, default_recipe
+from monai_salm.learning.tasks import Classification, Segmentation, Task
+from monai_salm.learning.trainer import Trainer, TrainingError, fit, steps_per_epoch
 from monai_salm.noise.window import IntensityWindow
-from monai_salm.recipes import Recipe, choose_precision, default_recipe
-from monai_salm.tasks import Classification, Segmentation, Task
-from monai_salm.training import Trainer, TrainingError, fit, steps_per_epoch
 
 CPU = torch.device("cpu")
 TWO = Classification(num_classes=2)
@@ -123,7 +123,7 @@ def test_predict_takes_few_large_images_at_once(classification_2d: list[Any], mo
     forward = trainer.forward
     monkeypatch.setattr(trainer, "forward", lambda inputs: (seen.append(len(inputs)), forward(inputs))[1])
     for voxels, size in ((3 * 16 * 16 + 5, 3), (10, 1)):
-        monkeypatch.setattr("monai_salm.training._PREDICTED_VOXELS", voxels)
+        monkeypatch.setattr("monai_salm.learning.trainer._PREDICTED_VOXELS", voxels)
         seen.clear()
         torch.testing.assert_close(torch.stack(trainer.predict(cases)), torch.stack(expected))
         assert max(seen) == size

@@ -33,8 +33,8 @@ from monai_salm import transforms
 from monai_salm.noise.budget import Budget
 from monai_salm.noise.grid import Grid
 from monai_salm.noise.window import IntensityWindow
-from monai_salm.not_found import ImageNotFoundError
-from monai_salm.store import Noise, NoiseStore, NoiseStoreError
+from monai_salm.store.lookup import ImageNotFoundError
+from monai_salm.store.store import Noise, NoiseStore, NoiseStoreError
 from monai_salm.transforms import SALMProtect, SALMProtectd, SALMRestore, SALMRestored
 
 # MONAI's LoadImage tries all its readers, and says so when the optional GPU decoder of DICOM files is not installed.

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from monai_salm.evaluation.utility import mean_utility, utility
-from monai_salm.tasks import Classification, Segmentation
+from monai_salm.learning.tasks import Classification, Segmentation
 
 
 def one_hot(answers: list[int], classes: int) -> list[torch.Tensor]:

@@ -14,9 +14,9 @@ from torch import nn
 
 from monai_salm.evaluation import Protocol, WorkerError, evaluate
 from monai_salm.evaluation.workers import StoredImages
+from monai_salm.learning.recipes import Recipe
+from monai_salm.learning.tasks import Classification
 from monai_salm.noise.window import IntensityWindow
-from monai_salm.recipes import Recipe
-from monai_salm.tasks import Classification
 
 SETTINGS: dict[str, Any] = {
     "task": Classification(num_classes=2),

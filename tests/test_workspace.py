@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from monai_salm.workspace import Workspace, WorkspaceError
+from monai_salm.jobs.workspace import Workspace, WorkspaceError
 
 
 def test_tied_weights_are_kept(tmp_path: Path) -> None:

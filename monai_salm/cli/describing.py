@@ -10,7 +10,7 @@ import typer
 from monai_salm.cli import options as opt
 from monai_salm.cli.listing import class_lines, window_text
 from monai_salm.cli.running import Outcome
-from monai_salm.progress import ProgressCallback
+from monai_salm.shared.progress import ProgressCallback
 
 
 def demo(
@@ -31,7 +31,7 @@ def demo(
     The images are cut from a brain template that comes with the demo's packages: pip install "monai_salm[demo]". Originals,
     protected copy, noise and a report with pictures are left in OUTPUT.
     """
-    from monai_salm.demo import run_demo
+    from monai_salm.demo.run import run_demo
 
     result = run_demo(output, rank=rank, dataset=dataset, device=device, seed=seed, progress=progress)
     return Outcome(result, result.pop("text").split("\n"))
@@ -89,9 +89,9 @@ def _is_store(file: Path) -> bool:
 
 
 def _store_info(file: Path) -> dict[str, Any]:
-    from monai_salm.publish import noise_statistics
-    from monai_salm.publish.records import classes_of
-    from monai_salm.store import NoiseStore
+    from monai_salm.publishing import noise_statistics
+    from monai_salm.publishing.records import classes_of
+    from monai_salm.store.store import NoiseStore
 
     store = NoiseStore(file)
     store.check()
@@ -111,7 +111,7 @@ def _public(meta: dict[str, Any]) -> dict[str, Any]:
 
 def _dataset_info(file: Path, layout: str | None) -> dict[str, Any]:
     from monai_salm.layouts import open_layout
-    from monai_salm.publish import read_manifest
+    from monai_salm.publishing import read_manifest
 
     data = open_layout(file, layout)
     first = data.dataset()[0]["image"]

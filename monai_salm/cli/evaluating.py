@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from monai_salm._terminal import all_printable
 from monai_salm.cli import manual, names, readers
 from monai_salm.cli import options as opt
 from monai_salm.cli.listing import class_lines
 from monai_salm.cli.running import Outcome
-from monai_salm.progress import ProgressCallback
+from monai_salm.shared.progress import ProgressCallback
+from monai_salm.shared.terminal import all_printable
 
 
 def evaluate(
@@ -251,9 +251,9 @@ def evaluate(
     from monai_salm.evaluation import PredictionFolder
     from monai_salm.evaluation import evaluate as evaluate_
     from monai_salm.noise.window import rule_from_spec
-    from monai_salm.publish import clean_test_cases, open_pair
-    from monai_salm.reporting.terminal import terminal_text
-    from monai_salm.store import NoiseStore
+    from monai_salm.publishing import clean_test_cases, open_pair
+    from monai_salm.report.terminal import terminal_text
+    from monai_salm.store.store import NoiseStore
 
     if store is not None:
         settings["store"] = NoiseStore(store)
@@ -294,6 +294,6 @@ def _recipe(name: str) -> dict[str, Any]:
     """Settings of the protocol that a recipe's name stands for."""
     if name == "default":
         return {}
-    from monai_salm.recipes import MEDMNIST_RECIPE
+    from monai_salm.learning.recipes import MEDMNIST_RECIPE
 
     return {"recipe": MEDMNIST_RECIPE, "epochs": 100, "width": 1.0, "learned": None, "held_out": 0.0}

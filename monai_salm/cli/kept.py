@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from monai_salm._files import partial_beside, work_beside
+from monai_salm.shared.files import partial_beside, work_beside
 
 
 def by_generate(store: Path, **options: Any) -> Path | None:

@@ -14,10 +14,10 @@ from monai_salm.cli.listing import class_lines, not_copied, window_text
 from monai_salm.cli.method_options import make_method
 from monai_salm.cli.protecting import window_of
 from monai_salm.cli.running import Outcome
-from monai_salm.progress import ProgressCallback, duration
+from monai_salm.shared.progress import ProgressCallback, duration
 
 if TYPE_CHECKING:
-    from monai_salm.publish import Plan
+    from monai_salm.publishing import Plan
 
 
 def plan(
@@ -47,7 +47,7 @@ def plan(
     settings["splits"] = opt.read("--splits", readers.names, splits)
     rule = window_of(window)
     from monai_salm.layouts import open_layout
-    from monai_salm.publish import plan as plan_
+    from monai_salm.publishing import plan as plan_
 
     chosen = make_method(method, ctx.obj, open_layout(source, layout))
     found = plan_(source, method=chosen, layout=layout, copy=copy or (), window=rule, progress=progress, **settings)
@@ -65,7 +65,7 @@ def encrypt(
 
     Whoever has one of the private keys can decrypt it, and then restore the originals. Needs: pip install "monai_salm[crypto]".
     """
-    from monai_salm.publish.sharing import encrypt_store
+    from monai_salm.publishing.sharing import encrypt_store
 
     encrypt_store(store, output, recipient)
     return Outcome({"output": str(output), "recipients": recipient}, [f"{store} encrypted: {output}"])
@@ -80,7 +80,7 @@ def decrypt(
 
     Needs: pip install "monai_salm[crypto]".
     """
-    from monai_salm.publish.sharing import decrypt_store
+    from monai_salm.publishing.sharing import decrypt_store
 
     decrypt_store(encrypted, store, identity)
     return Outcome({"store": str(store)}, [f"Noise store: {store} (keep it private: it undoes the protection)"])

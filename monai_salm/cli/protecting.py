@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from monai_salm._files import inside
-from monai_salm._launch import launch
 from monai_salm.cli import manual, readers
 from monai_salm.cli import options as opt
 from monai_salm.cli.kept import store_beside
 from monai_salm.cli.listing import briefly, class_lines, listed, not_copied, window_text
 from monai_salm.cli.method_options import make_method
 from monai_salm.cli.running import Outcome
-from monai_salm.progress import ProgressCallback
+from monai_salm.jobs.launch import launch
+from monai_salm.shared.files import inside
+from monai_salm.shared.progress import ProgressCallback
 
 if TYPE_CHECKING:
-    from monai_salm.publish import PublishReport
-    from monai_salm.store import NoiseStore
+    from monai_salm.publishing import PublishReport
+    from monai_salm.store.store import NoiseStore
 
 
 def generate(
@@ -78,7 +78,7 @@ def publish(
     The second of the three steps of protect. The copy appears under its name only when it is whole; the same call, made again
     after an interruption, goes on where it stopped. Several calls can share the files (--num-shards).
     """
-    from monai_salm.publish import publish as publish_
+    from monai_salm.publishing import publish as publish_
 
     shard = opt.shard(shard_index, num_shards)
     options: dict[str, Any] = {
@@ -119,8 +119,8 @@ def protect(
     that was interrupted, made again, goes on where it stopped. An image that cannot be read or protected is left out and listed,
     and the exit code is then 1. The verb plan says beforehand what would be refused, and about how long it will take.
     """
-    from monai_salm.publish import check_publishable
-    from monai_salm.publish.staging import Staging
+    from monai_salm.publishing import check_publishable
+    from monai_salm.publishing.staging import Staging
 
     settings = opt.network_settings(surrogate, width, patch_size, view_size, device)
     settings.update(seed=seed, overwrite=overwrite)
@@ -196,7 +196,7 @@ def restore(
 
     Every value comes back bit for bit, and is checked against the digest that the store keeps of the original.
     """
-    from monai_salm.publish import restore as restore_
+    from monai_salm.publishing import restore as restore_
 
     shard = opt.shard(shard_index, num_shards)
     options: dict[str, Any] = {"layout": layout, "overwrite": overwrite, "jobs": jobs, "shard": shard}
@@ -207,7 +207,7 @@ def _verify(
     source: Path, output: Path, store: Path, layout: str | None, jobs: int, said: bool = False, **options: Any
 ) -> Outcome:
     """Verify, and describe what was found; ``said`` leaves out what the call before has listed."""
-    from monai_salm.publish import verify as verify_
+    from monai_salm.publishing import verify as verify_
 
     report = verify_(source, output, store, layout=layout, jobs=jobs, **options)
     data = {"ok": report.ok, "checked": report.checked, "problems": report.problems, "left_out": report.left_out}
@@ -258,9 +258,9 @@ def _generate(
     """Make the noise, or find it made; ``reuse`` keeps a finished store of the same settings even where overwriting."""
     from monai_salm.generate.precompute import precompute
     from monai_salm.layouts import open_layout
-    from monai_salm.publish import noise_statistics, require_outside_copies
-    from monai_salm.publish.records import record_classes
-    from monai_salm.store import NoiseStore, NoiseStoreError
+    from monai_salm.publishing import noise_statistics, require_outside_copies
+    from monai_salm.publishing.records import record_classes
+    from monai_salm.store.store import NoiseStore, NoiseStoreError
 
     start = time.perf_counter()
     dataset = open_layout(source, layout)

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 
-from monai_salm._launch import Launch
+from monai_salm.jobs.launch import Launch
 
 _STOPPED = (
     "monai-salm: rank {rank} was stopped from outside, as torchrun does when another rank failed or was killed. All finished "

@@ -30,7 +30,7 @@ def names(text: str) -> tuple[str, ...]:
 
 def networks(text: str) -> tuple[str, ...]:
     """``"a,b"`` as names of networks."""
-    from monai_salm.networks import NETWORKS
+    from monai_salm.learning.networks import NETWORKS
 
     return all_known("network", names(text), NETWORKS)
 

@@ -16,12 +16,12 @@ from typing import Annotated, Any
 
 import typer
 
-from monai_salm._launch import launch
-from monai_salm._terminal import printable
-from monai_salm._warn import DataWarning
 from monai_salm.cli import manual
 from monai_salm.cli.ranks import begin_as_rank
-from monai_salm.progress import show_progress
+from monai_salm.jobs.launch import launch
+from monai_salm.shared.progress import show_progress
+from monai_salm.shared.terminal import printable
+from monai_salm.shared.warn import DataWarning
 
 # What the package raises on purpose (its own errors derive from these) and what the system raises in daily use.
 # Anything else is a bug and keeps its traceback.

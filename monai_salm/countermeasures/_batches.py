@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from monai_salm.training import Trainer
+from monai_salm.learning.trainer import Trainer
 
 
 def per_voxel(inputs: torch.Tensor, targets: torch.Tensor) -> bool:

@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 
 from monai_salm.countermeasures.base import Countermeasure
-from monai_salm.training import Trainer
+from monai_salm.learning.trainer import Trainer
 
 
 @dataclass(frozen=True, kw_only=True)

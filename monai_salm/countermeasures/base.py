@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from monai_salm.cases import Cases
-from monai_salm.noise.window import Array, IntensityWindow
-from monai_salm.training import Trainer
+from monai_salm.learning.cases import Cases
+from monai_salm.learning.trainer import Trainer
+from monai_salm.noise.window import IntensityWindow
+from monai_salm.shared.arrays import Array
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from typing import ClassVar
 from scipy.ndimage import gaussian_filter
 
 from monai_salm.countermeasures.base import Countermeasure, shown, to_stored
-from monai_salm.noise.window import Array, IntensityWindow
+from monai_salm.noise.window import IntensityWindow
+from monai_salm.shared.arrays import Array
 
 
 @dataclass(frozen=True, kw_only=True)

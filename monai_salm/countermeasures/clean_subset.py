@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from monai_salm.cases import Cases
 from monai_salm.countermeasures.base import Countermeasure, Means
+from monai_salm.learning.cases import Cases
 
 
 @dataclass(frozen=True, kw_only=True)

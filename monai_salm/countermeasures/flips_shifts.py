@@ -7,13 +7,13 @@ from typing import ClassVar
 
 import torch
 
-from monai_salm.augmentation import standard_augmentation
 from monai_salm.countermeasures.base import Countermeasure
+from monai_salm.learning.augmentation import standard_augmentation
 
 
 @dataclass(frozen=True, kw_only=True)
 class FlipsShifts(Countermeasure):
-    """Flip and shift every image at random, its labels per voxel along with it (``training.standard_augmentation``).
+    """Flip and shift every image at random, its labels per voxel along with it (``learning.augmentation.standard_augmentation``).
 
     Args:
         shift: largest shift, voxels.

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from monai_salm.countermeasures.base import Countermeasure, shown, to_stored
-from monai_salm.noise.window import Array, IntensityWindow
+from monai_salm.noise.window import IntensityWindow
+from monai_salm.shared.arrays import Array
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from monai_salm.cases import Cases
 from monai_salm.countermeasures.base import Countermeasure, shown, to_stored
-from monai_salm.noise.window import Array, IntensityWindow
+from monai_salm.learning.cases import Cases
+from monai_salm.noise.window import IntensityWindow
+from monai_salm.shared.arrays import Array
 
 # Red, green, blue, as in ITU-R BT.601 and Pillow's convert("L").
 _LUMINANCE = (0.299, 0.587, 0.114)

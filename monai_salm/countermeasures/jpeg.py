@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from monai_salm.countermeasures.base import Countermeasure, shown, to_stored
-from monai_salm.noise.window import Array, IntensityWindow
+from monai_salm.noise.window import IntensityWindow
+from monai_salm.shared.arrays import Array
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,10 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from monai_salm.cases import Cases, shuffled_batches
 from monai_salm.countermeasures.base import Countermeasure, Means
-from monai_salm.networks import seeded
-from monai_salm.training import Trainer
+from monai_salm.learning.cases import Cases, shuffled_batches
+from monai_salm.learning.networks import seeded
+from monai_salm.learning.trainer import Trainer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ def _only_trainable(model: nn.Module, layer: nn.Module) -> Iterator[None]:
 def _answers(
     trainer: Trainer, layer: nn.Module, cases: Cases, generator: torch.Generator
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Endless batches of logits and labels, made of regions as ``training.fit`` makes them."""
+    """Endless batches of logits and labels, made of regions as ``learning.trainer.fit`` makes them."""
     # Features of whole images stay the same, so that they are computed once; those of segmentation would fill memory.
     whole = cases.task.kind == "classification" and cases.view.kind != "patch"
     features = _features(trainer, layer, cases) if whole else None

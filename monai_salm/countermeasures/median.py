@@ -9,7 +9,8 @@ import numpy as np
 from scipy.ndimage import median_filter
 
 from monai_salm.countermeasures.base import Countermeasure
-from monai_salm.noise.window import Array, IntensityWindow
+from monai_salm.noise.window import IntensityWindow
+from monai_salm.shared.arrays import Array
 
 
 @dataclass(frozen=True, kw_only=True)

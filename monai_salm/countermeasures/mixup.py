@@ -9,7 +9,7 @@ import torch
 
 from monai_salm.countermeasures._batches import check_alpha, draw_share, step_on_mixture
 from monai_salm.countermeasures.base import Countermeasure
-from monai_salm.training import Trainer
+from monai_salm.learning.trainer import Trainer
 
 
 @dataclass(frozen=True, kw_only=True)

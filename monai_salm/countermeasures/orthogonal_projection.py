@@ -13,9 +13,10 @@ from typing import ClassVar, overload
 
 import torch
 
-from monai_salm.cases import Cases, shuffled_batches
 from monai_salm.countermeasures.base import Countermeasure, Means
-from monai_salm.noise.window import Array, IntensityWindow
+from monai_salm.learning.cases import Cases, shuffled_batches
+from monai_salm.noise.window import IntensityWindow
+from monai_salm.shared.arrays import Array
 
 
 @dataclass(frozen=True, kw_only=True)

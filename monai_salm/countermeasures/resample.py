@@ -7,9 +7,10 @@ from typing import ClassVar
 
 import torch
 
-from monai_salm.cases import View
 from monai_salm.countermeasures.base import Countermeasure, shown, to_stored
-from monai_salm.noise.window import Array, IntensityWindow
+from monai_salm.learning.cases import View
+from monai_salm.noise.window import IntensityWindow
+from monai_salm.shared.arrays import Array
 
 
 @dataclass(frozen=True, kw_only=True)

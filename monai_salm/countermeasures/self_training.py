@@ -11,10 +11,10 @@ from typing import ClassVar
 
 import torch
 
-from monai_salm.cases import Cases
 from monai_salm.countermeasures.base import Countermeasure, Means
-from monai_salm.noise.window import Array
-from monai_salm.tasks import Task
+from monai_salm.learning.cases import Cases
+from monai_salm.learning.tasks import Task
+from monai_salm.shared.arrays import Array
 
 
 @dataclass(frozen=True, kw_only=True)

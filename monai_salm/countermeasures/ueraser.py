@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from monai_salm.countermeasures._operations import random_operation
 from monai_salm.countermeasures.base import Countermeasure
-from monai_salm.training import Trainer
+from monai_salm.learning.trainer import Trainer
 
 _ROUGHNESS = (0.3, 0.7)
 _BRIGHTNESS = (0.5, 1.0)

@@ -13,6 +13,7 @@ import monai
 import torch
 
 from monai_salm._version import __version__
+from monai_salm.data.scan import MapDataset
 from monai_salm.evaluation.collecting import collect_cells
 from monai_salm.evaluation.constant_map import constant_score
 from monai_salm.evaluation.controls import CONTROLS
@@ -38,14 +39,13 @@ from monai_salm.evaluation.training_sets import make_training_sets
 from monai_salm.evaluation.utility import mean_utility
 from monai_salm.evaluation.workers import WorkerError, default_jobs
 from monai_salm.generate.precompute import window_rule
-from monai_salm.networks.devices import resolve_device
+from monai_salm.learning.networks.devices import resolve_device
+from monai_salm.learning.tasks import Task
 from monai_salm.noise.budget import Budget, budget_of
 from monai_salm.noise.window import WindowRule
-from monai_salm.progress import Progress
-from monai_salm.reporting import UnlearnabilityReport
-from monai_salm.scan import MapDataset
-from monai_salm.store import NoiseStore
-from monai_salm.tasks import Task
+from monai_salm.report import UnlearnabilityReport
+from monai_salm.shared.progress import Progress
+from monai_salm.store.store import NoiseStore
 
 __all__ = [
     "AUGMENTATIONS",

@@ -11,7 +11,7 @@ from monai_salm.countermeasures import Countermeasure
 from monai_salm.countermeasures.early_stopping import best_epoch
 from monai_salm.evaluation.protocol import Protocol, victim_name
 from monai_salm.evaluation.victims import Epoch, Setting, Victim
-from monai_salm.scores import bootstrap_interval
+from monai_salm.learning.scores import bootstrap_interval
 
 #: One cell of the report (docs/report.md).
 Cell: TypeAlias = dict[str, Any]

@@ -15,7 +15,7 @@ from monai_salm.evaluation.journal import Journal
 from monai_salm.evaluation.protocol import is_importable, victim_name
 from monai_salm.evaluation.running import Runner
 from monai_salm.evaluation.workers import run_trainings
-from monai_salm.progress import Progress
+from monai_salm.shared.progress import Progress
 
 
 def collect_cells(

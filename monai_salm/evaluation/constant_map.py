@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from monai_salm.evaluation.pipelines.resampling import nearest
-from monai_salm.noise.units import Array
-from monai_salm.scores import mean_of_table
-from monai_salm.tasks import Task
+from monai_salm.learning.scores import mean_of_table
+from monai_salm.learning.tasks import Task
+from monai_salm.shared.arrays import Array
 
 # Shares of the training maps that must have a class at a position for the constant map to have it there.
 _LEVELS = np.linspace(0.05, 0.95, 19)

@@ -11,7 +11,7 @@ from monai_salm.methods.random_noise import random_codes
 from monai_salm.noise.budget import Budget
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.grid import apply_codes
-from monai_salm.noise.units import Array
+from monai_salm.shared.arrays import Array
 
 #: ``(clean, protected, budget, seed) -> image``; images ``(channel, *spatial)``, stored units and type.
 Control: TypeAlias = Callable[[Array, Array, Budget, int], Array]

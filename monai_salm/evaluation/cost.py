@@ -14,8 +14,9 @@ from monai.metrics import compute_ssim_and_cs
 from numpy.typing import NDArray
 
 from monai_salm.evaluation.sets import ImageSet, difference
-from monai_salm.noise.window import Array, IntensityWindow
-from monai_salm.tasks import Task
+from monai_salm.learning.tasks import Task
+from monai_salm.noise.window import IntensityWindow
+from monai_salm.shared.arrays import Array
 
 _SSIM_KERNEL = 11
 # Voxels that SSIM is computed of at once: it holds about ten arrays of that size.

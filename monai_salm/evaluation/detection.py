@@ -18,8 +18,8 @@ from monai_salm.evaluation.probes import (
     stratified,
 )
 from monai_salm.evaluation.sets import ImageSet
+from monai_salm.learning.tasks import Task
 from monai_salm.noise.window import IntensityWindow
-from monai_salm.tasks import Task
 
 #: Accuracy from which Zhu et al. (2023) call a data set poisoned, for simple networks and for the bias shift.
 BOUND = 0.7

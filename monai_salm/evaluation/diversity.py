@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from monai_salm.evaluation.probes import SIDE, Samples, group_numbers
 from monai_salm.evaluation.sets import ImageSet
-from monai_salm.noise.window import Array, IntensityWindow
+from monai_salm.noise.window import IntensityWindow
+from monai_salm.shared.arrays import Array
 
 # Chosen by measurement (docs/report.md, "Detection").
 _ALIKE, _FEW_ALIKE, _SAME = 0.1, 0.3, 0.9

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_salm._files import try_lock
+from monai_salm.shared.files import try_lock
 
 #: Raised by one whenever cells change their meaning.
 _FORMAT = 1

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from monai_salm._files import atomic_file
+from monai_salm.shared.files import atomic_file
 
 
 @dataclass(frozen=True)

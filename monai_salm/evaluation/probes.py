@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from monai_salm.evaluation.sets import ImageSet
-from monai_salm.networks import seeded
-from monai_salm.noise.window import Array
+from monai_salm.learning.networks import seeded
+from monai_salm.shared.arrays import Array
 
 #: Voxels a side that probes see of an image, by rank.
 SIDE = {2: 32, 3: 16}

@@ -9,13 +9,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from monai_salm.augmentation import standard_augmentation
 from monai_salm.countermeasures import COUNTERMEASURES, TIERS, Countermeasure
 from monai_salm.evaluation.controls import CONTROLS
 from monai_salm.evaluation.pipelines import Pipeline, check_pipelines, find_pipelines
-from monai_salm.networks import NETWORKS, SEGMENTATION_NETWORKS, NetworkFactory
-from monai_salm.recipes import Recipe
-from monai_salm.tasks import Task
+from monai_salm.learning.augmentation import standard_augmentation
+from monai_salm.learning.networks import NETWORKS, SEGMENTATION_NETWORKS, NetworkFactory
+from monai_salm.learning.recipes import Recipe
+from monai_salm.learning.tasks import Task
 
 #: Done to every batch of every victim.
 AUGMENTATIONS = {"none": None, "standard": standard_augmentation}

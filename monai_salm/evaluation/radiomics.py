@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_salm.evaluation.sets import ImageSet
-from monai_salm.noise.window import Array, IntensityWindow
+from monai_salm.noise.window import IntensityWindow
+from monai_salm.shared.arrays import Array
 
 _BINS = 64
 #: Largest mean drift of the mean intensity, as a fraction of the window.

@@ -10,8 +10,6 @@ from typing import Any, TypeAlias
 
 import torch
 
-from monai_salm.augmentation import Augmentation
-from monai_salm.cases import Cases
 from monai_salm.countermeasures import Countermeasure, Means
 from monai_salm.evaluation.cells import Cell, Training, make_cell
 from monai_salm.evaluation.predictions import PredictionFolder
@@ -31,8 +29,10 @@ from monai_salm.evaluation.victims import (
     settled_epochs,
     train_victim,
 )
-from monai_salm.recipes import default_recipe
-from monai_salm.training import steps_per_epoch
+from monai_salm.learning.augmentation import Augmentation
+from monai_salm.learning.cases import Cases
+from monai_salm.learning.recipes import default_recipe
+from monai_salm.learning.trainer import steps_per_epoch
 
 _Data: TypeAlias = tuple[str, float]
 #: Role, training set (None for what belongs to none), and what was done to the images.

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from monai_salm.data.scan import DataError, MapDataset, image_of, image_or_none, units_of
+from monai_salm.learning.tasks import Task
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.kinds import as_kind, commonest_kind, kind_of
-from monai_salm.noise.units import Array, Units, padding_of
+from monai_salm.noise.units import Units, padding_of
 from monai_salm.noise.window import IntensityWindow, WindowRule
-from monai_salm.scan import DataError, MapDataset, image_of, image_or_none, units_of
-from monai_salm.store import NoiseStore
-from monai_salm.tasks import Task
+from monai_salm.shared.arrays import Array
+from monai_salm.store.store import NoiseStore
 
 #: The window of images that are in [0, 1] already.
 UNIT_WINDOW = IntensityWindow(0.0, 1.0)

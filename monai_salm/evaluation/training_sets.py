@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_salm.cases import Cases, View, choose_view
 from monai_salm.evaluation.controls import CONTROLS
 from monai_salm.evaluation.sets import ImageSet
+from monai_salm.learning.cases import Cases, View, choose_view
+from monai_salm.learning.tasks import Task
 from monai_salm.noise.budget import Budget
-from monai_salm.noise.units import Array
 from monai_salm.noise.window import IntensityWindow
-from monai_salm.tasks import Task
+from monai_salm.shared.arrays import Array
 
 # Which cases are held out, which carry the noise in a mixture and where random noise goes is the same in every evaluation.
 _SPLIT_SEED = 1_700_000_000

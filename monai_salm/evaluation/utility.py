@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from monai_salm.noise.window import Array
-from monai_salm.tasks import Task
+from monai_salm.learning.tasks import Task
+from monai_salm.shared.arrays import Array
 
 
 def utility(

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from monai_salm.augmentation import Augmentation
-from monai_salm.cases import Cases
 from monai_salm.countermeasures import Countermeasure, Means
-from monai_salm.networks import NetworkFactory, build_network, seeded
-from monai_salm.noise.window import Array
-from monai_salm.recipes import Recipe
-from monai_salm.scores import label_counts, mean_of_table
-from monai_salm.training import Trainer, fit, steps_per_epoch
+from monai_salm.learning.augmentation import Augmentation
+from monai_salm.learning.cases import Cases
+from monai_salm.learning.networks import NetworkFactory, build_network, seeded
+from monai_salm.learning.recipes import Recipe
+from monai_salm.learning.scores import label_counts, mean_of_table
+from monai_salm.learning.trainer import Trainer, fit, steps_per_epoch
+from monai_salm.shared.arrays import Array
 
 # A victim must never start from the weights that the noise was made against. Surrogates start from 63-bit hashes of the
 # job's seed (``Job.derive``), which a victim's seed, a small number plus this one, could meet by a rare accident only.

@@ -22,8 +22,8 @@ from monai_salm.evaluation.cells import Cell, Training
 from monai_salm.evaluation.protocol import is_importable, victim_name
 from monai_salm.evaluation.running import Runner
 from monai_salm.evaluation.victims import Epoch
-from monai_salm.noise.window import Array
-from monai_salm.training import TrainingError
+from monai_salm.learning.trainer import TrainingError
+from monai_salm.shared.arrays import Array
 
 #: Told of every epoch: which training, and the headline score.
 AfterEpoch = Callable[[Training, float], None]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from monai_salm.formats.base import Array, FormatError, ImageFormat
-from monai_salm.formats.dicom import Dicom
+from monai_salm.formats.base import FormatError, ImageFormat
+from monai_salm.formats.dicom.format import Dicom
 from monai_salm.formats.meta_image import MetaImage
 from monai_salm.formats.mgh import Mgh
 from monai_salm.formats.nifti import Nifti, NiftiPair
@@ -76,7 +76,6 @@ __all__ = [
     "FORMATS",
     "SUFFIXES",
     "UNREAD",
-    "Array",
     "FormatError",
     "ImageFormat",
     "NpzArchive",

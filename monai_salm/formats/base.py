@@ -5,16 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar, TypeAlias
+from typing import ClassVar
 
 import numpy as np
 import zstandard
-from numpy.typing import NDArray
 
-from monai_salm._files import atomic_file
 from monai_salm.noise.units import Units
-
-Array: TypeAlias = NDArray[np.generic]
+from monai_salm.shared.arrays import Array
+from monai_salm.shared.files import atomic_file
 
 
 class FormatError(ValueError):

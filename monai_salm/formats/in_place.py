@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from monai_salm._files import atomic_file
-from monai_salm.formats.base import Array, FormatError, ImageFormat, packed, require_like, what_it_is
+from monai_salm.formats.base import FormatError, ImageFormat, packed, require_like, what_it_is
 from monai_salm.formats.gzipped import MAX_RATIO, GzipReader, gunzip
+from monai_salm.shared.arrays import Array
+from monai_salm.shared.files import atomic_file
 
 # What may follow the voxels; more is no writer's doing.
 _MAX_TRAILING = 1 << 24

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_salm.formats.base import Array, FormatError, in_millimetres
+from monai_salm.formats.base import FormatError, in_millimetres
 from monai_salm.formats.gzipped import pack
 from monai_salm.formats.in_place import InPlace, Opened, read_bounded, read_start, stored_view
 from monai_salm.noise.units import Units
+from monai_salm.shared.arrays import Array
 
 _HEADER = 284
 _TYPES = {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2", 10: ">u2"}

@@ -11,10 +11,11 @@ import nibabel
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
-from monai_salm.formats.base import Array, FormatError
+from monai_salm.formats.base import FormatError
 from monai_salm.formats.gzipped import pack
 from monai_salm.formats.in_place import InPlace, Opened, read_bounded, read_start
 from monai_salm.noise.units import Units
+from monai_salm.shared.arrays import Array
 
 # Units of length that a header may name, in millimetres.
 _MILLIMETRES = {"meter": 1000.0, "micron": 0.001}

@@ -13,8 +13,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.lib import format as npy
 
-from monai_salm._files import atomic_file
-from monai_salm.formats.base import Array, FormatError, ImageFormat, require_like
+from monai_salm.formats.base import FormatError, ImageFormat, require_like
+from monai_salm.shared.arrays import Array
+from monai_salm.shared.files import atomic_file
 
 # A smaller array whose first axis is three may be a volume.
 _LEAST_PICTURE = 16

@@ -13,10 +13,11 @@ from typing import NoReturn
 
 import numpy as np
 
-from monai_salm._files import atomic_file
-from monai_salm.formats.base import Array, FormatError
+from monai_salm.formats.base import FormatError
 from monai_salm.formats.gzipped import MAX_RATIO
 from monai_salm.formats.npy import MAX_HEADER, NumpyImage, parse_header, view_numbers
+from monai_salm.shared.arrays import Array
+from monai_salm.shared.files import atomic_file
 
 # A time that any zip reader takes; the same for every archive, so that the same arrays give the same file.
 _TIME = (1980, 1, 1, 0, 0, 0)

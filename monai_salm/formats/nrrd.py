@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_salm.formats.base import Array, FormatError, in_millimetres
+from monai_salm.formats.base import FormatError, in_millimetres
 from monai_salm.formats.gzipped import pack
 from monai_salm.formats.in_place import (
     InPlace,
@@ -22,6 +22,7 @@ from monai_salm.formats.in_place import (
     unpack_voxels,
 )
 from monai_salm.noise.units import Units
+from monai_salm.shared.arrays import Array
 
 _MAX_HEADER = 1 << 20
 _TYPES = {

@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.PngImagePlugin import PngImageFile
 
-from monai_salm._files import atomic_file
-from monai_salm.formats.base import Array, FormatError, ImageFormat, packed, require_like
+from monai_salm.formats.base import FormatError, ImageFormat, packed, require_like
 from monai_salm.formats.gzipped import MAX_RATIO
 from monai_salm.formats.pictures import as_png
 from monai_salm.formats.png_chunks import SIGNATURE, Chunk, filter_rows, split_chunks, unfilter
+from monai_salm.shared.arrays import Array
+from monai_salm.shared.files import atomic_file
 
 # Colour type -> samples a pixel, alpha included.
 _SAMPLES = {0: 1, 2: 3, 4: 2, 6: 4}

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from monai_salm._files import atomic_file
-from monai_salm.formats.base import Array, FormatError, ImageFormat, packed, require_like
+from monai_salm.formats.base import FormatError, ImageFormat, packed, require_like
 from monai_salm.formats.gzipped import MAX_RATIO
 from monai_salm.formats.optional import require
+from monai_salm.shared.arrays import Array
+from monai_salm.shared.files import atomic_file
 
 _TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64")
 _MAX_PAGES = 1 << 16

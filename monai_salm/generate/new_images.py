@@ -12,21 +12,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from monai_salm.cases import Cases, View
+from monai_salm.data.scan import DataError, scan
+from monai_salm.jobs.workspace import Workspace
+from monai_salm.learning.cases import Cases, View
+from monai_salm.learning.networks import build_network
+from monai_salm.learning.networks.devices import resolve_device
+from monai_salm.learning.recipes import Recipe
+from monai_salm.learning.tasks import Task, task_from_spec
 from monai_salm.methods import SALM, BilevelMethod, Method, method_from_spec
 from monai_salm.methods.base import Job, run_frozen
-from monai_salm.networks import build_network
-from monai_salm.networks.devices import resolve_device
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.noise import Noise, NoiseStoreError, exact_cast
-from monai_salm.noise.units import Array, Units
+from monai_salm.noise.units import Units
 from monai_salm.noise.window import WindowRule, rule_from_spec
-from monai_salm.not_found import Lookup, refuse_protected
-from monai_salm.recipes import Recipe
-from monai_salm.scan import DataError, scan
-from monai_salm.store import NoiseStore
-from monai_salm.tasks import Task, task_from_spec
-from monai_salm.workspace import Workspace
+from monai_salm.shared.arrays import Array
+from monai_salm.store.lookup import Lookup, refuse_protected
+from monai_salm.store.store import NoiseStore
 
 
 @dataclass(frozen=True)

@@ -18,24 +18,24 @@ import torch
 from torch import nn
 
 from monai_salm._version import __version__
-from monai_salm.cases import Cases
+from monai_salm.data.scan import MapDataset, ScannedCase, scan
 from monai_salm.generate.resuming import agreed, continue_or_start, open_workspace
 from monai_salm.generate.writer import write_store
-from monai_salm.joining import joined, rank_device
+from monai_salm.jobs.joining import joined, rank_device
+from monai_salm.jobs.workspace import Workspace
+from monai_salm.learning.cases import Cases
+from monai_salm.learning.networks import SEGMENTATION_NETWORKS, NetworkFactory, build_network, seeded
+from monai_salm.learning.networks.devices import resolve_device
+from monai_salm.learning.recipes import Recipe, default_recipe
+from monai_salm.learning.tasks import Task
 from monai_salm.methods import SALM, ClassTexture, Method, loop_of, recommended
 from monai_salm.methods.base import Job, run
 from monai_salm.methods.textures import texture_key
-from monai_salm.networks import SEGMENTATION_NETWORKS, NetworkFactory, build_network, seeded
-from monai_salm.networks.devices import resolve_device
 from monai_salm.noise.digest import content_digest
-from monai_salm.noise.units import Array
 from monai_salm.noise.window import AutomaticWindow, ChannelWindows, WindowRule
-from monai_salm.progress import Progress
-from monai_salm.recipes import Recipe, default_recipe
-from monai_salm.scan import MapDataset, ScannedCase, scan
-from monai_salm.store import NoiseStore, NoiseStoreError
-from monai_salm.tasks import Task
-from monai_salm.workspace import Workspace
+from monai_salm.shared.arrays import Array
+from monai_salm.shared.progress import Progress
+from monai_salm.store.store import NoiseStore, NoiseStoreError
 
 logger = logging.getLogger(__name__)
 

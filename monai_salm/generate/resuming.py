@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from monai_salm._launch import RankError
-from monai_salm.distributed import World
-from monai_salm.exchange import mirror, working_folder
-from monai_salm.store import NoiseStore, NoiseStoreError
-from monai_salm.workspace import Workspace, WorkspaceError
+from monai_salm.jobs.exchange import mirror, working_folder
+from monai_salm.jobs.launch import RankError
+from monai_salm.jobs.workspace import Workspace, WorkspaceError
+from monai_salm.jobs.world import World
+from monai_salm.store.store import NoiseStore, NoiseStoreError
 
 
 def open_workspace(path: Path, world: World) -> Workspace:

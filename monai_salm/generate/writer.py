@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from monai_salm.jobs.workspace import sync
 from monai_salm.methods.base import Job
 from monai_salm.methods.loop import KEPT_SURROGATES
-from monai_salm.progress import Progress
-from monai_salm.store import Noise, NoiseStore, NoiseStoreError
-from monai_salm.store_records import records
-from monai_salm.store_scales import keep_scales
-from monai_salm.workspace import sync
+from monai_salm.shared.progress import Progress
+from monai_salm.store.records import records
+from monai_salm.store.scales import keep_scales
+from monai_salm.store.store import Noise, NoiseStore, NoiseStoreError
 
 logger = logging.getLogger(__name__)
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeAlias, TypedDict, overload
 
 from monai_salm.formats import format_of
-from monai_salm.formats.base import Array, FormatError
+from monai_salm.formats.base import FormatError
+from monai_salm.learning.tasks import Task
 from monai_salm.noise.kinds import commonest_kind, kind_of
 from monai_salm.noise.units import Units
-from monai_salm.tasks import Task
+from monai_salm.shared.arrays import Array
 
 #: ``edit(name, image) -> image``: gets a case's stored image ``(channel, *spatial)``, returns another of the same kind.
 Edit: TypeAlias = Callable[[str, Array], Array]

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
-from monai_salm._warn import warn
 from monai_salm.layouts.base import TRAIN, LayoutError
 from monai_salm.layouts.classes import (
     IMAGE_COLUMNS,
@@ -38,6 +37,7 @@ from monai_salm.layouts.table_images import (
 )
 from monai_salm.layouts.table_labels import LabelledRow, label_columns, labels_of, require_column, split_of
 from monai_salm.layouts.units import BrokenUnit, ImageUnit
+from monai_salm.shared.warn import warn
 
 _SHEETS = (".xlsx", ".xls", ".ods")
 _Label: TypeAlias = str | int | list[int] | None

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monai_salm.formats.dicom import renamed_uid
-from monai_salm.formats.dicom_elements import Element, Encoding, assembled, even, rewritten, value_of, walk
-from monai_salm.formats.dicom_pixels import PALETTE
-from monai_salm.formats.dicom_start import data_start, has_representations, read_dataset
+from monai_salm.formats.dicom.elements import Element, Encoding, assembled, even, rewritten, value_of, walk
+from monai_salm.formats.dicom.format import renamed_uid
+from monai_salm.formats.dicom.pixels import PALETTE
+from monai_salm.formats.dicom.start import data_start, has_representations, read_dataset
 from monai_salm.layouts.base import LayoutError
 from monai_salm.layouts.dicom_classes import holds_labels, holds_no_pixels, is_raw_data
 

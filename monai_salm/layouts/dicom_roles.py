@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from monai_salm.formats.dicom_stacks import PROJECTIONS
+from monai_salm.formats.dicom.stacks import PROJECTIONS
 from monai_salm.layouts.dicom_classes import is_capture
 from monai_salm.layouts.dicom_headers import DicomHeader
 

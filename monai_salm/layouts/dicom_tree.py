@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
-from monai_salm.formats.dicom_series import DicomSeries, SkippedSeries, group_series
+from monai_salm.formats.dicom.series import DicomSeries, SkippedSeries, group_series
 from monai_salm.layouts.base import TRAIN, LayoutError
 from monai_salm.layouts.classes import IMAGE_COLUMNS, SPLIT_COLUMNS, find_column
 from monai_salm.layouts.dicom_headers import DicomHeader, RenamedReferences, read_header
@@ -20,7 +20,7 @@ from monai_salm.layouts.reading import Table, read_table
 from monai_salm.layouts.reading import read_header as read_columns
 from monai_salm.layouts.table_labels import LabelledRow, label_columns, labels_of, split_of
 from monai_salm.layouts.units import BrokenUnit, ImageUnit
-from monai_salm.tasks import Task
+from monai_salm.learning.tasks import Task
 
 _Label: TypeAlias = int | list[int] | None
 _SUFFIXES = (".csv", ".tsv")

@@ -10,17 +10,18 @@ from typing import Any, ClassVar, TypeAlias, cast
 
 import numpy as np
 
-from monai_salm._warn import warn
 from monai_salm.formats import find_format, format_of
-from monai_salm.formats.base import Array, FormatError
+from monai_salm.formats.base import FormatError
 from monai_salm.layouts.base import TRAIN, Case, CaseSequence, Layout, LayoutError
 from monai_salm.layouts.classes import MAX_CLASS
 from monai_salm.layouts.files import every_file, leftovers, walk, walk_folders
 from monai_salm.layouts.label_maps import LabelMap, LabelParts, distinct, files_of, on_grid_of, read_label_map
 from monai_salm.layouts.renaming import companions_of, rewritten_texts, with_copies
 from monai_salm.layouts.units import BrokenUnit, ChannelFiles, ImageUnit
+from monai_salm.learning.tasks import Classification, Segmentation, Task
 from monai_salm.noise.units import Units
-from monai_salm.tasks import Classification, Segmentation, Task
+from monai_salm.shared.arrays import Array
+from monai_salm.shared.warn import warn
 
 #: What a case may have as its label.
 Label: TypeAlias = LabelMap | int | list[int] | None

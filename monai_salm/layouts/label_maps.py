@@ -10,9 +10,10 @@ from typing import TypeAlias
 import numpy as np
 
 from monai_salm.formats import format_of
-from monai_salm.formats.base import Array, FormatError
+from monai_salm.formats.base import FormatError
 from monai_salm.formats.pictures import places_in_palette
 from monai_salm.layouts.files import is_file
+from monai_salm.shared.arrays import Array
 
 # A label map and its image may lie this far apart, in voxels: programs round their headers.
 _APART = 0.5

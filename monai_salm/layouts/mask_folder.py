@@ -8,7 +8,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from monai_salm.formats.base import Array, FormatError
+from monai_salm.formats.base import FormatError
 from monai_salm.layouts.base import TRAIN, LayoutError
 from monai_salm.layouts.classes import split_named
 from monai_salm.layouts.files import is_file, walk
@@ -20,6 +20,7 @@ from monai_salm.layouts.patterns import ARROW, pair_by_patterns, suggested
 from monai_salm.layouts.roles import Key, Pairs, described, pair, role_of
 from monai_salm.layouts.split_tables import SplitTable
 from monai_salm.layouts.units import BrokenUnit, ChannelFiles
+from monai_salm.shared.arrays import Array
 
 _SAY = (
     "Say which files are images and which are label maps with --image-glob and --label-glob, such as '{}' and '{}'; or list "

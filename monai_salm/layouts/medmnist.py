@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_salm._arrays import rows_of
 from monai_salm.formats import NpzArchive
-from monai_salm.formats.base import Array, FormatError
+from monai_salm.formats.base import FormatError
 from monai_salm.layouts.base import TRAIN, ArchiveLayout, Case, CaseSequence, Edit, Layout, LayoutError
+from monai_salm.learning.tasks import Classification, Task
 from monai_salm.noise.units import Units
-from monai_salm.tasks import Classification, Task
+from monai_salm.shared.arrays import Array, rows_of
 
 _SPLITS = ("train", "val", "test")
 

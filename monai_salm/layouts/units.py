@@ -12,9 +12,10 @@ from typing import NoReturn
 import numpy as np
 
 from monai_salm.formats import format_of
-from monai_salm.formats.base import Array, FormatError
+from monai_salm.formats.base import FormatError
 from monai_salm.layouts.files import dead_link, relative_path
 from monai_salm.noise.units import Units, joined
+from monai_salm.shared.arrays import Array
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from monai_salm.methods.base import require
 from monai_salm.methods.shortcuts import Maker, Shortcut
-from monai_salm.noise.units import Array
+from monai_salm.shared.arrays import Array
 
 # Elements generated before the first that is used, along each axis; the published code's crop.
 _MARGIN = 4

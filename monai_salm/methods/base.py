@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from monai_salm.cases import Cases
-from monai_salm.distributed import ALONE, World
-from monai_salm.exchange import exchange
+from monai_salm.jobs.exchange import exchange
+from monai_salm.jobs.workspace import Workspace
+from monai_salm.jobs.world import ALONE, World
+from monai_salm.learning.cases import Cases
+from monai_salm.learning.recipes import Recipe
+from monai_salm.learning.tasks import Task
 from monai_salm.noise.grid import require_epsilon
-from monai_salm.noise.units import Array
-from monai_salm.progress import Progress
-from monai_salm.recipes import Recipe
-from monai_salm.tasks import Task
-from monai_salm.workspace import Workspace
+from monai_salm.shared.arrays import Array
+from monai_salm.shared.progress import Progress
 
 
 @dataclass

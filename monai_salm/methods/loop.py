@@ -8,15 +8,15 @@ from dataclasses import replace
 import numpy as np
 from torch import nn
 
+from monai_salm.learning.networks import frozen_copy
+from monai_salm.learning.trainer import Trainer, trainer_tensors
 from monai_salm.methods.base import Job, require, run, run_frozen
 from monai_salm.methods.settings import BilevelMethod
 from monai_salm.methods.steps import NoiseStep, NotFiniteError
 from monai_salm.methods.surrogates import SurrogateTraining
 from monai_salm.methods.units import class_owners, mean_error, plan_units, unit_owners, workers
-from monai_salm.networks import frozen_copy
-from monai_salm.noise.units import Array
-from monai_salm.progress import Progress
-from monai_salm.training import Trainer, trainer_tensors
+from monai_salm.shared.arrays import Array
+from monai_salm.shared.progress import Progress
 
 #: Surrogates kept for images that come later (``on_missing="generate"``).
 KEPT_SURROGATES = 3

@@ -10,7 +10,7 @@ import numpy as np
 
 from monai_salm.methods.base import require
 from monai_salm.methods.shortcuts import Maker, Shortcut
-from monai_salm.noise.units import Array
+from monai_salm.shared.arrays import Array
 
 # Published: normal clusters about the vertices of a cube of half side 10, mixed by a random matrix of entries in [-1, 1];
 # over 48 features (4 x 4 patches of 3 channels) their standard deviation is 4.

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from monai_salm.cases import Slices
+from monai_salm.learning.cases import Slices
 from monai_salm.methods.base import require
-from monai_salm.noise.units import Array
+from monai_salm.shared.arrays import Array
 
 _SCOPES = ("sample", "step")
 _PARTS = ("both", "contour", "texture")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from monai_salm.learning.tasks import Task
 from monai_salm.methods.ar import AR
 from monai_salm.methods.base import Method, require
 from monai_salm.methods.em import EM
@@ -18,7 +19,6 @@ from monai_salm.methods.salm import SALM
 from monai_salm.methods.segmentation import InterSliceEM, RoiEM
 from monai_salm.methods.settings import BilevelMethod
 from monai_salm.methods.tap import TAP
-from monai_salm.tasks import Task
 
 METHODS: dict[str, type[Method]] = {
     method.name: method for method in (SALM, EM, REM, SEM, TAP, LSP, AR, InterSliceEM, RoiEM, RandomNoise)

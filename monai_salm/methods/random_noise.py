@@ -10,7 +10,7 @@ import numpy as np
 from monai_salm.methods.base import Job, Method, run, run_without_network
 from monai_salm.noise.budget import Budget
 from monai_salm.noise.digest import content_digest
-from monai_salm.noise.units import Array
+from monai_salm.shared.arrays import Array
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from monai_salm.augmentation import standard_augmentation
+from monai_salm.learning.augmentation import standard_augmentation
 from monai_salm.methods.base import require
 from monai_salm.methods.em import EM
 from monai_salm.methods.settings import Batch, Loss

@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from monai_salm.augmentation import standard_augmentation
+from monai_salm.learning.augmentation import standard_augmentation
+from monai_salm.learning.tasks import Task
 from monai_salm.methods.base import Job, Method, require, run, run_frozen
 from monai_salm.methods.masks import TopK
 from monai_salm.methods.perturbations import ClassTexture, ErrorMinimizing, Perturbation
 from monai_salm.methods.settings import Batch, BilevelMethod, Loss
 from monai_salm.methods.textures import Wave, area_numbers, drawn_shift, opponent, stored_periods, texture, waves_of
 from monai_salm.noise.budget import Budget
-from monai_salm.noise.units import Array
-from monai_salm.tasks import Task
+from monai_salm.shared.arrays import Array
 
 
 @dataclass(frozen=True, kw_only=True)

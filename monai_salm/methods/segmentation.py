@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import torch
 
+from monai_salm.learning.tasks import Task
 from monai_salm.methods.base import require
 from monai_salm.methods.em import EM
 from monai_salm.methods.masks import Mask, Region
-from monai_salm.tasks import Task
 
 
 @dataclass(frozen=True, kw_only=True)

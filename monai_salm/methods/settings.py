@@ -9,11 +9,11 @@ from typing import ClassVar, TypeAlias
 
 import torch
 
+from monai_salm.learning.tasks import Task
 from monai_salm.methods.base import Job, Method, require
 from monai_salm.methods.masks import Everything, Mask
 from monai_salm.noise.budget import Budget
-from monai_salm.noise.units import Array
-from monai_salm.tasks import Task
+from monai_salm.shared.arrays import Array
 
 #: Mean loss of the network at hand, in evaluation mode: ``(inputs, targets) -> scalar``, inputs normalised.
 Loss: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

@@ -9,10 +9,10 @@ from typing import TypeAlias
 
 import numpy as np
 
+from monai_salm.learning.tasks import Task
 from monai_salm.methods.base import Job, Method, require, run, run_without_network
 from monai_salm.noise.digest import content_digest
-from monai_salm.noise.units import Array
-from monai_salm.tasks import Task
+from monai_salm.shared.arrays import Array
 
 #: Noise of any scale: ``(shape (channel, *spatial), class, generator of the image's own) -> floats of that shape``.
 Maker: TypeAlias = Callable[[Sequence[int], int, np.random.Generator], Array]

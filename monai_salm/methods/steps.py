@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from monai_salm.cases import Cases, Slices, shuffled_batches
+from monai_salm.learning.cases import Cases, Slices, shuffled_batches
+from monai_salm.learning.networks.devices import to_device
+from monai_salm.learning.trainer import Trainer
 from monai_salm.methods.base import Job
 from monai_salm.methods.masks import local_mean
 from monai_salm.methods.settings import BilevelMethod
 from monai_salm.methods.units import Unit, class_owners, mean_error, workers
-from monai_salm.networks.devices import to_device
-from monai_salm.noise.units import Array
-from monai_salm.training import Trainer
+from monai_salm.shared.arrays import Array
 
 # Elements of an image that a network takes whole where only its gradient is asked for, and what its sides are padded to.
 _WHOLE, _HALVED = 2**20, 16

@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
-from monai_salm.cases import Cases
+from monai_salm.learning.cases import Cases
+from monai_salm.learning.networks import seeded
+from monai_salm.learning.networks.devices import to_device
+from monai_salm.learning.trainer import Trainer, load_trainer, trainer_tensors
 from monai_salm.methods.base import Job
 from monai_salm.methods.settings import Batch, BilevelMethod
-from monai_salm.networks import seeded
-from monai_salm.networks.devices import to_device
-from monai_salm.noise.units import Array
-from monai_salm.training import Trainer, load_trainer, trainer_tensors
+from monai_salm.shared.arrays import Array
 
 # Seconds of training that an interruption may cost.
 _CHECKPOINT_SECONDS = 20.0

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import torch
 
-from monai_salm.augmentation import standard_augmentation
+from monai_salm.learning.augmentation import standard_augmentation
+from monai_salm.learning.tasks import Task
 from monai_salm.methods.base import require
 from monai_salm.methods.settings import Batch, BilevelMethod, Loss
-from monai_salm.tasks import Task
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from monai_salm.cases import Slices
+from monai_salm.learning.cases import Slices
 from monai_salm.methods.base import Job
-from monai_salm.noise.units import Array
+from monai_salm.shared.arrays import Array
 
 # Elements of all images of a unit on a processor: each of its cores works on one, with a dozen arrays of this size.
 _MOST_ELEMENTS = 2**20

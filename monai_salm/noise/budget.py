@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from monai_salm.noise.grid import INTEGER_GRIDS, Grid, make_grid
-from monai_salm.noise.units import Array, Units, padding_of
+from monai_salm.noise.units import Units, padding_of
 from monai_salm.noise.window import IntensityWindow, WindowRule
+from monai_salm.shared.arrays import Array
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_salm._blocks import BLOCK, blocks, in_threads
+from monai_salm.shared.blocks import BLOCK, blocks, in_threads
 
 #: Bytes of a digest: 128 bits of SHA-256. Nobody can find another image for a given digest; two images of one digest take
 #: 2**64 hashes to find, and would only share their noise.

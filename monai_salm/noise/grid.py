@@ -15,8 +15,8 @@ from numbers import Real
 import numpy as np
 import torch
 
-from monai_salm._blocks import blocks, in_threads
-from monai_salm.noise.units import Array
+from monai_salm.shared.arrays import Array
+from monai_salm.shared.blocks import blocks, in_threads
 
 INTEGER_GRIDS = ("uint8", "int8", "uint16", "int16", "int32", "uint32", "int64", "uint64")
 GRIDS = (*INTEGER_GRIDS, "float32", "float64")

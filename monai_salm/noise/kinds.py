@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from monai_salm.noise.units import Array
+from monai_salm.shared.arrays import Array
 
 #: Spatial axes and channels.
 Kind: TypeAlias = tuple[int, int]

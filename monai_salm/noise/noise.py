@@ -10,8 +10,8 @@ from numpy.typing import DTypeLike
 from monai_salm.noise.budget import Budget
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.grid import apply_codes, remove_codes, rounding_residual
-from monai_salm.noise.units import Array
 from monai_salm.noise.window import IntensityWindow
+from monai_salm.shared.arrays import Array
 
 # Their sums are exact in float32.
 _IN_FLOATS = ("uint8", "int8", "uint16", "int16")

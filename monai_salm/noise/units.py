@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-#: Any NumPy array; shapes and types are stated where one is taken.
-Array: TypeAlias = NDArray[Any]
+from monai_salm.shared.arrays import Array
 
 # What resampling programs write where nothing was measured (the lowest float32 is -3.4e38).
 _NOTHING = 1e30

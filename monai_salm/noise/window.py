@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Protocol, cast
 import numpy as np
 import torch
 
-from monai_salm.noise.units import Array as Array
 from monai_salm.noise.units import Units
+from monai_salm.shared.arrays import Array
 
 #: What resampling programs write where nothing was measured (the lowest float32 is -3.4e38).
 _NOTHING = 1e30

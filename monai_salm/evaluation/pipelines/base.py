@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from monai_salm.cases import Cases
+from monai_salm.learning.cases import Cases
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from monai_salm.cases import Cases, View, choose_view
-from monai_salm.noise.units import Array
+from monai_salm.learning.cases import Cases, View, choose_view
 from monai_salm.noise.window import IntensityWindow
+from monai_salm.shared.arrays import Array
 
 #: Brings ``(1, channel, *spatial)`` to a spatial size.
 Resize = Callable[[torch.Tensor, tuple[int, ...]], torch.Tensor]

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from monai_salm.cases import Cases
 from monai_salm.evaluation.pipelines.base import Pipeline
 from monai_salm.evaluation.pipelines.resampling import averaged, resampled
+from monai_salm.learning.cases import Cases
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import torch
 
-from monai_salm.cases import Cases, View
 from monai_salm.evaluation.pipelines.base import Pipeline
 from monai_salm.evaluation.pipelines.warping import Batch, mirrored, per_voxel, uniform, warped
+from monai_salm.learning.cases import Cases, View
 
 # Luminance of RGB, as torchvision's rgb_to_grayscale.
 _LUMINANCE = (0.2989, 0.587, 0.114)

@@ -1,0 +1,1 @@
+"""A data set, looked at once before anything is made from it."""

@@ -1,0 +1,315 @@
+"""Read a data set once, refuse what cannot be protected before any work starts, and name the case."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from monai_salm.data.suspicions import Suspicions, random_transform, share_inside, warn_of_axes, wrong_axes
+from monai_salm.learning.tasks import Task
+from monai_salm.noise.budget import Budget, budget_of
+from monai_salm.noise.digest import content_digest
+from monai_salm.noise.kinds import Kind, as_kind, commonest_kind, kind_of
+from monai_salm.noise.units import Units
+from monai_salm.noise.window import IntensityWindow, WindowRule
+from monai_salm.shared.arrays import Array
+from monai_salm.shared.warn import DataWarning as DataWarning
+
+# Noise on a smaller share of an image protects nothing.
+_LEAST_INSIDE = 0.01
+
+
+class DataError(ValueError):
+    """A data set that cannot be protected as it is; the message names the case and what to do."""
+
+
+class MapDataset(Protocol):
+    """A map-style data set of dictionaries, as MONAI's and torch's."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+@dataclass(frozen=True)
+class ScannedCase:
+    """One checked case.
+
+    Args:
+        name: for messages.
+        image: ``(channel, *spatial)`` in its stored type.
+        label: in the task's canonical form.
+        digest: content digest of the image.
+        budget: what its noise keeps to.
+    """
+
+    name: str
+    image: Array
+    label: Array
+    digest: bytes
+    budget: Budget
+
+
+def scan(
+    dataset: MapDataset,
+    task: Task,
+    window: WindowRule,
+    epsilon: float,
+    image_key: str,
+    label_key: str,
+    skipped: dict[str, str] | None = None,
+) -> Iterator[ScannedCase]:
+    """Check every case and yield it; a repeated image with the same label is yielded once.
+
+    Args:
+        dataset: dictionaries with an image ``(channel, *spatial)`` and a label.
+        task: checks the labels.
+        window: chooses the window of each image.
+        epsilon: budget, fraction of the window's width.
+        image_key: key of the image.
+        label_key: key of the label.
+        skipped: takes up the cases that cannot be read or protected, by name, with the reason; None refuses them.
+
+    Raises:
+        DataError: naming the first case that cannot be protected.
+        LabelError: naming the first case whose label is wrong.
+    """
+    _require_map_style(dataset)
+    _refuse_random_transforms(dataset)
+    seen, names, labels = dict[bytes, bytes](), list[str](), dict[bytes, bytes]()
+    suspicions = Suspicions(task)
+    first: ScannedCase | None = None
+    kind = commonest_kind(lambda index: image_or_none(dataset, index, image_key), len(dataset))
+    for index in range(len(dataset)):
+        try:
+            item = dataset[index]
+            case = _check_case(item, index, task, window, epsilon, image_key, label_key, kind)
+            repeated = _is_repeated(case, seen, names)
+        except (ValueError, OSError) as error:
+            if skipped is None:
+                raise
+            skipped[_known_name(dataset, index)] = str(error)
+            continue
+        if first is None:
+            first = case
+            if len(dataset) > 1:
+                warn_of_axes(case.image.shape, getattr(item[image_key], "meta", None))
+        if index in (0, len(dataset) // 2, len(dataset) - 1):  # a chain that is random now and then may pass one
+            again = image_of(dataset[index], index, image_key)[1]
+            _require_same_again(case, as_kind(again, kind_of(case.image)))
+        if not repeated:
+            key = content_digest(case.label)
+            suspicions.watch(case.name, case.image, case.label, case.budget)
+            seen[case.digest] = labels.setdefault(key, key)  # one object for all cases of a label
+            names.append(case.name)
+            yield case
+    verdict = suspicions.verdict()
+    if verdict is not None:
+        raise DataError(f"the data set: {verdict}")
+    if first is None and skipped:
+        name, reason = next(iter(skipped.items()))
+        raise DataError(f"none of the {len(skipped)} cases can be protected. {name}: {reason}")
+
+
+def _require_map_style(dataset: object) -> None:
+    """Refuse what is no map-style data set: a loader, which gives batches, or the path of a folder."""
+    if isinstance(dataset, DataLoader):
+        raise DataError("the data set is a DataLoader, which gives batches; give the Dataset that it loads from")
+    if isinstance(dataset, str | os.PathLike):
+        raise DataError(
+            f"the data set is a path, {str(dataset)!r}; give monai_salm.open_layout(path).dataset('train'), or call "
+            "`monai-salm generate`"
+        )
+    if not isinstance(dataset, Sized) or isinstance(dataset, IterableDataset):
+        raise DataError(
+            f"the data set is a {type(dataset).__name__}, which has no length or gives its cases in one order only; give "
+            "one whose cases can be asked for by number (a list, monai.data.Dataset)"
+        )
+    if len(dataset) == 0:
+        raise DataError("the data set is empty")
+
+
+def _is_repeated(case: ScannedCase, seen: Mapping[bytes, bytes], names: Sequence[str]) -> bool:
+    """Whether the image was seen before, with the same label: ``seen`` holds the labels' digests by the images'."""
+    if case.digest not in seen:
+        return False
+    if seen[case.digest] != content_digest(case.label):
+        other = names[list(seen).index(case.digest)]
+        raise DataError(
+            f"cases {other!r} and {case.name!r} are the same image with different labels: one noise cannot serve "
+            "both. Remove one of them"
+        )
+    return True
+
+
+def _known_name(dataset: object, index: int) -> str:
+    """The name of a case that could not be read, if the data set knows it (``layouts.CaseSequence`` does)."""
+    names = getattr(dataset, "names", None)
+    return str(names[index]) if names is not None else str(index)
+
+
+def case_name(item: Mapping[str, Any], image: object, index: int) -> str:
+    """The case's own name if it has one, else the file it was loaded from, else its index."""
+    if "name" in item:
+        return str(item["name"])
+    meta = getattr(image, "meta", None) or {}
+    return str(meta.get("filename_or_obj") or index)
+
+
+def image_of(item: object, index: int, image_key: str) -> tuple[str, Array]:
+    """Name and stored image of what a data set gave, in this machine's byte order.
+
+    Args:
+        item: one item of the data set.
+        index: its number.
+        image_key: key of the image.
+
+    Raises:
+        DataError: if the item is no dictionary, has no image, or one of a type that no file holds.
+    """
+    if not isinstance(item, Mapping):
+        raise DataError(f"case {index}: the data set must give dictionaries, got {type(item).__name__}")
+    if image_key not in item:
+        raise DataError(f"case {index}: no key {image_key!r}; its keys are {sorted(map(str, item))}. Set image_key")
+    image = item[image_key]
+    name = case_name(item, image, index)
+    if isinstance(image, torch.Tensor):
+        if image.dtype == torch.bfloat16:
+            raise DataError(f"case {name!r}: bfloat16 is no stored type; load the image as the file holds it")
+        array = image.detach().cpu().as_subclass(torch.Tensor).numpy()
+    else:
+        array = np.asarray(image)
+    # Files may hold the other byte order; from here on all bytes are this machine's.
+    return name, array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _check_case(
+    item: object,
+    index: int,
+    task: Task,
+    window: WindowRule,
+    epsilon: float,
+    image_key: str,
+    label_key: str,
+    kind: Kind | None,
+) -> ScannedCase:
+    name, image = image_of(item, index, image_key)
+    where = f"case {name!r}"
+    assert isinstance(item, Mapping)
+    if image.dtype.kind not in "biuf":
+        hint = "; place LoadImaged first" if image.dtype.kind in "US" else ""
+        raise DataError(f"{where}: the image must hold numbers, got dtype {image.dtype}{hint}")
+    if image.ndim not in (3, 4):
+        raise DataError(
+            f"{where}: shape {image.shape} is neither (channel, height, width) nor (channel, x, y, z); "
+            "use LoadImaged(..., ensure_channel_first=True)"
+        )
+    axes = wrong_axes(image.shape, getattr(item[image_key], "meta", None))
+    if axes is not None:
+        raise DataError(f"{where}: {axes}")
+    if image.size == 0:
+        raise DataError(f"{where}: the image is empty, shape {image.shape}")
+    if not np.isfinite(image).any():
+        raise DataError(f"{where}: the image holds NaN or infinite values only")
+    if kind is not None:
+        image = as_kind(image, kind)
+        _require_kind(where, image, kind)
+    units = item.get("units") or units_of(image, item[image_key])
+    try:
+        budget = budget_of(image, window, units, epsilon)
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from error
+    inside = share_inside(image, budget)
+    if inside < _LEAST_INSIDE or not any(part.any() for part in budget.code_bounds(image)):
+        raise DataError(
+            f"{where}: {inside:.1%} of its voxels lie inside its window {_shown(budget.window)}, values run from "
+            f"{np.nanmin(image):g} to {np.nanmax(image):g}: it would stay as good as unprotected. Give the window in real units of "
+            "the images, or percentiles of each image (--window percentile:0.5,99.5)"
+        )
+    if label_key not in item:
+        raise DataError(f"{where}: no key {label_key!r}; its keys are {sorted(map(str, item))}. Set label_key")
+    label = task.check_label(item[label_key], image.shape[1:], where)
+    return ScannedCase(name, np.ascontiguousarray(image), label, content_digest(image), budget)
+
+
+def units_of(image: Array, loaded: object) -> Units:
+    """What an image's numbers mean, by what MONAI's readers note of it and by its values.
+
+    A 2D image of whole numbers from 0 to 255 is a picture of 8 bits, whatever type a reader made of it.
+
+    Args:
+        image: ``(channel, *spatial)``.
+        loaded: the same as it was loaded, a ``MetaTensor`` or a plain array.
+    """
+    meta = getattr(loaded, "meta", None) or {}
+    affine, spacing = meta.get("affine"), tuple[float, ...]()
+    if affine is not None and image.ndim == 4 and np.shape(affine) == (4, 4):
+        sides = np.linalg.norm(np.asarray(affine, np.float64)[:3, :3], axis=0)
+        spacing = tuple(float(side) for side in sides) if np.isfinite(sides).all() and sides.min() > 0 else ()
+    modality = meta.get("00080060", {})  # PydicomReader notes DICOM's elements by their tags
+    named = modality.get("Value", [""]) if isinstance(modality, Mapping) else [""]
+    picture = image.ndim == 3 and (image.dtype == np.uint8 or _holds_bytes(image))
+    return Units(spacing=spacing, modality=str(named[0]) if named else "", picture=picture)
+
+
+def _holds_bytes(image: Array) -> bool:
+    """Whether a float image holds whole numbers from 0 to 255, and more than 0 and 1."""
+    if image.dtype.kind != "f" or not image.size:
+        return False
+    with np.errstate(invalid="ignore"):
+        return bool(image.min() >= 0 and 1 < image.max() <= 255 and np.array_equal(np.rint(image), image))
+
+
+def _shown(window: IntensityWindow) -> str:
+    return f"({window.low}, {window.high})"
+
+
+def image_or_none(dataset: MapDataset, index: int, image_key: str) -> Array | None:
+    """The image at an index; None for one that is refused later, with the reason."""
+    try:
+        image = image_of(dataset[index], index, image_key)[1]
+    except (ValueError, OSError):
+        return None
+    return image if image.dtype.kind in "biuf" and image.ndim in (3, 4) and image.size else None
+
+
+def _require_kind(where: str, image: Array, kind: Kind) -> None:
+    """Refuse an image of another kind than most."""
+    axes, channels = kind_of(image)
+    if axes != kind[0]:
+        raise DataError(
+            f"{where} has shape {image.shape}, most images have {kind[0]} spatial axes: 2D and 3D mixed. Keep images of one kind "
+            "in a data set"
+        )
+    if channels != kind[1]:
+        raise DataError(
+            f"{where} has {_channels(channels)}, most images have {_channels(kind[1])}: all must have the same. Convert it (grey, "
+            "RGB), or is it channel-last?"
+        )
+
+
+def _channels(count: int) -> str:
+    return f"{count} channel{'s' if count > 1 else ''}"
+
+
+def _require_same_again(case: ScannedCase, again: Array) -> None:
+    if content_digest(again) != case.digest:
+        raise DataError(
+            f"case {case.name!r} differs between two reads: the data set's chain is random. Give precompute() "
+            "only the deterministic loading transforms; random ones go after SALMProtectd"
+        )
+
+
+def _refuse_random_transforms(dataset: object) -> None:
+    name = random_transform(dataset)
+    if name is not None:
+        raise DataError(
+            f"the data set's chain has the random transform {name}: its images would never be found again. Give precompute() only "
+            "the deterministic loading transforms; random ones go after SALMProtectd"
+        )

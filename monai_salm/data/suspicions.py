@@ -1,0 +1,197 @@
+"""What a data set looks like when a setting is wrong: the axes of an image, the window's units, labels of one class.
+
+Each image by itself may be as it is; that all of them are is what gives the mistake away.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from monai.transforms import Compose, OneOf, Randomizable, RandomOrder, SomeOf
+
+from monai_salm.learning.tasks import Task
+from monai_salm.noise.budget import Budget
+from monai_salm.noise.units import padding_of
+from monai_salm.shared.arrays import Array
+from monai_salm.shared.warn import warn
+
+_FIRST = "use LoadImaged(..., ensure_channel_first=True) or EnsureChannelFirstd"
+# Colours, with transparency; no image has so few voxels along an axis of space.
+_COLOURS = 4
+# No surrogate is needed for fewer voxels a side, so an axis of fewer may be one of channels.
+_SIDE = 8
+# A window that holds less than this share of an image is in the wrong units, or may be.
+_DOUBTFUL = 0.5
+_UNITS = "Is the window in the real units of the images, such as --window=-160,240 for CT? docs/epsilon.md has windows"
+
+
+def wrong_axes(shape: Sequence[int], meta: Mapping[str, object] | None) -> str | None:
+    """What is wrong with the axes of an image that should be ``(channel, *spatial)``, and what to do; None if nothing.
+
+    Args:
+        shape: of the image, three or four axes.
+        meta: of a ``MetaTensor``; MONAI's readers note the spatial shape there.
+    """
+    shape, meta = tuple(shape), meta or {}
+    spatial = _spatial_shape(meta)
+    if spatial == shape and not _channel_is_named(meta):
+        if not _is_array_file(meta):
+            return f"shape {shape} is its spatial shape, it has no channel axis; {_FIRST}"
+        if shape[0] > _COLOURS:  # NumpyReader takes all axes for those of space
+            return (
+                f"shape {shape} is all that is known of its axes: name the one of channels, LoadImaged(..., "
+                'reader="NumpyReader", channel_dim=0) for the first, or EnsureChannelFirstd(channel_dim="no_channel") if there is none'
+            )
+        return None
+    if spatial == shape[:-1] != shape[1:]:
+        return f"shape {shape} has the channel axis last; {_FIRST}"
+    if len(shape) == 3 and _seems_last(shape, spatial):
+        return f"{_last(shape)}; move that axis to the front (np.moveaxis(image, -1, 0), EnsureChannelFirstd)"
+    return None
+
+
+def warn_of_axes(shape: Sequence[int], meta: Mapping[str, object] | None) -> None:
+    """Warn of axes that are rarely meant so, though nothing is wrong with them for certain.
+
+    Args:
+        shape: of the image, three or four axes.
+        meta: of a ``MetaTensor``; what a reader says is believed.
+    """
+    shape = tuple(shape)
+    spatial = _spatial_shape(meta)
+    if len(shape) == 4 and _seems_last(shape, spatial):
+        warn(f"{_last(shape)}. If so, move that axis to the front (np.moveaxis(image, -1, 0), EnsureChannelFirstd)")
+    # A stack of slices, where a 2D image of as many channels would be as good.
+    if len(shape) == 3 and spatial != shape[1:] and shape[0] >= 2 * _SIDE and 4 * shape[0] >= min(shape[1:]):
+        warn(
+            f"images of shape {shape} are taken for 2D images of {shape[0]} channels. If they are volumes, they lack "
+            f"the channel axis, and should be {(1, *shape)}: {_FIRST}"
+        )
+
+
+def random_transform(dataset: object) -> str | None:
+    """A random transform in the chain of a data set or of those it wraps, MONAI's or one named so; None if there is none."""
+    waiting = [dataset]
+    while waiting:
+        part = waiting.pop()
+        if part is not None:
+            waiting += [getattr(part, "dataset", None), *getattr(part, "datasets", ())]
+        for transform in _flatten(getattr(part, "transform", None)):
+            if isinstance(transform, Randomizable) or type(transform).__name__.startswith("Rand"):
+                return type(transform).__name__
+    return None
+
+
+def _flatten(transform: object) -> Iterator[object]:
+    # MONAI's Compose counts as Randomizable. Those that choose among their parts, or their order, are random whatever
+    # the parts are.
+    if transform is not None and (
+        not isinstance(transform, Compose) or isinstance(transform, (OneOf, RandomOrder, SomeOf))
+    ):
+        yield transform
+    parts = getattr(transform, "transforms", None)  # torchvision's Compose has them as well
+    for part in parts if isinstance(parts, list | tuple) else ():
+        yield from _flatten(part)
+
+
+def _seems_last(shape: tuple[int, ...], spatial: tuple[int, ...] | None) -> bool:
+    return spatial != shape[1:] and shape[-1] <= _COLOURS and shape[0] >= _SIDE
+
+
+def _last(shape: tuple[int, ...]) -> str:
+    return (
+        f"shape {shape} seems to have the channel axis last: as (channel, *spatial) it has {shape[0]} channels and "
+        f"{shape[-1]} {'voxel' if shape[-1] == 1 else 'voxels'} along its last axis"
+    )
+
+
+def _spatial_shape(meta: Mapping[str, object] | None) -> tuple[int, ...] | None:
+    found = (meta or {}).get("spatial_shape")
+    return None if found is None else tuple(int(n) for n in np.asarray(found).reshape(-1))
+
+
+def _channel_is_named(meta: Mapping[str, object]) -> bool:
+    """Whether somebody said which axis is that of channels; MONAI notes NaN where nobody did, "no_channel" for none."""
+    axis = meta.get("original_channel_dim")
+    return isinstance(axis, int | float | np.number) and math.isfinite(axis)
+
+
+def _is_array_file(meta: Mapping[str, object]) -> bool:
+    return str(meta.get("filename_or_obj", "")).lower().endswith((".npy", ".npz"))
+
+
+class Suspicions:
+    """Watches the cases of a data set go by, and says what they have in common that they should not.
+
+    Args:
+        task: the learning problem.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.cases, self.narrow = 0, 0
+        self.least, self.least_name = 1.0, ""
+        self.labels = set[int]()
+
+    def watch(self, name: str, image: Array, label: Array, budget: Budget) -> None:
+        """Take note of a case.
+
+        Args:
+            name: of the case.
+            image: ``(channel, *spatial)``, stored units.
+            label: in the task's canonical form.
+            budget: what the image's noise keeps to.
+        """
+        self.cases += 1
+        if len(self.labels) < 2:
+            self.labels |= {int(label.min()), int(label.max())}
+        share = share_inside(image, budget)
+        self.narrow += share < _DOUBTFUL
+        if share < self.least:
+            self.least, self.least_name = share, name
+
+    def verdict(self) -> str | None:
+        """Why the data set must not be protected as it is, and what to do; None if nothing speaks against it.
+
+        Warns of what may be meant. One image says too little: it may be blank, and it has but one label.
+        """
+        if self.narrow:
+            more = f"{self.narrow} of {self.cases} images lie" if self.narrow > 1 else "1 image lies"
+            warn(
+                f"{more} for more than half outside the window; what lies outside gets no noise. The least is inside in case "
+                f"{self.least_name!r}: {self.least:.0%}. {_UNITS}"
+            )
+        if self.cases < 2:
+            return None
+        self._one_class()
+        return None
+
+    def _one_class(self) -> None:
+        if len(self.labels) != 1 or getattr(self.task, "multi_label", False):
+            return
+        (only,) = self.labels
+        what = "label maps hold class" if self.task.kind == "segmentation" else f"{self.cases} images have label"
+        alone = " alone" if self.task.kind == "segmentation" else ""
+        warn(
+            f"all {what} {only}{alone}: with one class there is nothing to learn, and noise cannot stand for the class. Is "
+            "label_key the right one? Protect all classes in one call"
+        )
+
+
+def share_inside(image: Array, budget: Budget) -> float:
+    """Share of an image's elements, padding left out, that lie inside its window.
+
+    Args:
+        image: ``(channel, *spatial)``, stored units.
+        budget: what the image's noise keeps to.
+    """
+    low, high = budget.window.bounds(len(image), image.ndim - 1)
+    padding = padding_of(image, budget.units)
+    with np.errstate(invalid="ignore"):
+        inside = (image >= low) & (image <= high)
+    if padding is None:
+        return float(inside.mean())
+    counted = int(np.count_nonzero(~padding))
+    return float(np.count_nonzero(inside & ~padding) / counted) if counted else 0.0

@@ -1,0 +1,1 @@
+"""The demonstration on data that a Python package brings along."""

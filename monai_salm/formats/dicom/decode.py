@@ -1,0 +1,111 @@
+"""Deflated data sets and compressed pixels of DICOM files, brought into native form."""
+
+from __future__ import annotations
+
+import io
+import warnings
+import zlib
+from typing import Any
+
+import numpy as np
+
+from monai_salm.formats.dicom.colours import PIXELS, rgb
+from monai_salm.formats.dicom.elements import Element, Encoding, assembled, element_bytes, even, value_of
+from monai_salm.formats.dicom.pixels import PHOTOMETRIC, PLANAR, YBR, parse_layout
+from monai_salm.formats.dicom.start import data_start
+from monai_salm.formats.gzipped import MAX_RATIO
+from monai_salm.formats.optional import require
+
+SYNTAX = 0x00020010
+FILE_META = Encoding(True)
+IMPLICIT, EXPLICIT, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99"
+#: Transfer syntaxes whose pixels are not compressed.
+NATIVE = {
+    IMPLICIT: Encoding(False),
+    EXPLICIT: FILE_META,
+    DEFLATED: FILE_META,
+    "1.2.840.10008.1.2.2": Encoding(True, ">"),
+}
+_OFFSET_TABLES = (0x7FE00001, 0x7FE00002)
+_MAX_INFLATED = 1 << 31
+
+
+def inflated(data: bytes) -> bytes:
+    """A deflated data set as it was.
+
+    Raises:
+        ValueError: if it is damaged, or larger than any real one.
+    """
+    inflate = zlib.decompressobj(-15)
+    try:
+        plain = inflate.decompress(data, min(_MAX_INFLATED, MAX_RATIO * len(data) + 1))
+    except zlib.error as error:
+        raise ValueError(f"its deflated data set is damaged ({error}); get it again from its source") from error
+    if not inflate.eof:
+        raise ValueError("its deflated data set is cut off or larger than 2 GiB; get it again from its source")
+    return plain
+
+
+def decoded(
+    content: bytes, syntax: str, meta: tuple[Element, ...], elements: tuple[Element, ...], encoding: Encoding
+) -> bytes:
+    """The file with its compressed pixels decoded, in Little Endian; YBR becomes RGB.
+
+    Args:
+        content: the file.
+        syntax: its transfer syntax.
+        meta: the elements of the file meta information.
+        elements: those of the data set.
+        encoding: of the data set.
+
+    Raises:
+        ValueError: if no decoder here can read them.
+    """
+    layout = parse_layout(lambda tag: value_of(content, elements, tag), "<")
+    if layout.size > MAX_RATIO * len(content):
+        raise ValueError(
+            f"its header declares {layout.size} bytes of pixels, more than a file of {len(content)} can hold"
+        )
+    array, photometric = _decode(content, syntax)
+    array, photometric = rgb(array, photometric), "RGB" if photometric in YBR else photometric
+    samples = layout.samples
+    if array.size * array.dtype.itemsize != layout.size or array.dtype.itemsize * 8 != layout.allocated:
+        raise ValueError(f"its pixels decode to {array.dtype.name} {array.shape}, not what its header declares")
+    cells = even(array.astype(array.dtype.newbyteorder("<")).tobytes(), b"\0")
+    parts = {
+        PHOTOMETRIC: element_bytes(PHOTOMETRIC, b"CS", even(photometric.encode(), b" "), encoding),
+        PIXELS: element_bytes(PIXELS, b"OB" if layout.allocated == 8 else b"OW", cells, encoding),
+        **dict.fromkeys(_OFFSET_TABLES, b""),
+    }
+    if samples > 1:
+        parts[PLANAR] = element_bytes(PLANAR, b"US", b"\0\0", encoding)
+    plain = {
+        SYNTAX: element_bytes(
+            SYNTAX, b"UI", even((EXPLICIT if encoding.explicit else IMPLICIT).encode(), b"\0"), FILE_META
+        )
+    }
+    return assembled(content, meta, plain, FILE_META, data_start(content)) + assembled(
+        content, elements, parts, encoding
+    )
+
+
+def _decode(content: bytes, syntax: str) -> tuple[np.ndarray[Any, Any], str]:
+    """The pixels as stored, and their colours."""
+    pydicom = require("pydicom", "dicom", "DICOM")
+    pixels = require("pydicom.pixels", "dicom", "DICOM")
+    try:
+        # Warnings about other elements are the business of whoever shows the file.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset = pydicom.dcmread(io.BytesIO(content), force=True)
+            array, info = pixels.get_decoder(syntax).as_array(dataset, raw=True)
+    # Decoders raise what they like on damaged data; those written in Rust panic with what is no Exception.
+    except BaseException as error:
+        if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
+            raise
+        why = " ".join(str(error).split())
+        raise ValueError(
+            f"its compressed pixels (transfer syntax {syntax}) cannot be decoded ({why}); decompress it first, or install "
+            "the decoders: pip install 'monai_salm[dicom]'"
+        ) from error
+    return array, str(info["photometric_interpretation"])

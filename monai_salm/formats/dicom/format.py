@@ -1,0 +1,181 @@
+"""DICOM: one file is one image; the protected copy is a new, derived instance with everything else as it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Set
+from dataclasses import replace
+from pathlib import Path
+
+import zstandard
+
+from monai_salm.formats.base import FormatError, ImageFormat, require_like, unpacked
+from monai_salm.formats.dicom.elements import Encoding, tag_name, walk
+from monai_salm.formats.dicom.file import DicomFile, load, packed, renamed_uid
+from monai_salm.formats.dicom.start import begins_as_dicom, data_start, read_dataset
+from monai_salm.formats.dicom.units import PLACES, UNITS, affine_of, units_of
+from monai_salm.noise.units import Units
+from monai_salm.shared.arrays import Array
+from monai_salm.shared.files import atomic_file
+
+_NOBODY: frozenset[str] = frozenset()
+_LEVEL = 9
+# What a keepsake begins with that is the whole file.
+_WHOLE = b"whole\n"
+
+
+class Dicom(ImageFormat):
+    """DICOM files with grey or RGB pixels of 8, 16 or 32 bits, of one frame or several.
+
+    Images are ``(samples, rows, columns)``, of several frames ``(samples, rows, columns, frames)``: the stored numbers,
+    before any rescale slope. MONAI's ``PydicomReader`` swaps rows and columns and rescales.
+
+    The copy has a new SOP Instance UID (``renamed_uid``), in the file meta information, too; references in the file to it
+    (and, with ``write_dicom``, to other protected instances) follow. Image Type begins with DERIVED, and Derivation
+    Description says that noise was added. Icon Image Sequence is left out, since it shows the original. Compressed pixels
+    become Explicit VR Little Endian; palettes and YBR become RGB. All other elements, private ones included, keep bytes and
+    order. ``keepsake`` holds what changed, so that ``restore`` gives the original file byte for byte; a grey or RGB one that
+    was compressed or deflated comes back with its elements and pixels, not packed as it was.
+
+    Needs pydicom, the extra ``dicom``.
+    """
+
+    name = "dicom"
+    suffixes = (".dcm", ".dicom", ".ima")
+    pictures = True
+
+    def matches(self, path: Path) -> bool:
+        return super().matches(path) or begins_as_dicom(path)
+
+    def read(self, path: Path) -> Array:
+        return image_of(load(path))
+
+    def write(self, source: Path, target: Path, image: Array) -> None:
+        write_dicom(source, target, image)
+
+    def bounds(self, path: Path) -> tuple[int, int] | None:
+        layout = load(path).layout
+        return layout.bounds if layout.stored < layout.allocated else None
+
+    def native_unit(self, path: Path) -> tuple[float, str] | None:
+        header = read_dataset(path, ["Modality", "RescaleSlope", "RescaleType"])
+        if header.get("RescaleSlope") is None:
+            return None
+        unit = str(header.get("RescaleType") or ("HU" if header.get("Modality") == "CT" else "units of the modality"))
+        return float(header.RescaleSlope), unit
+
+    def units(self, path: Path) -> Units:
+        return units_of(read_dataset(path, UNITS))
+
+    def affine(self, path: Path) -> Array | None:
+        return affine_of(read_dataset(path, PLACES))
+
+    def frame(self, path: Path) -> bytes:
+        file = load(path)
+        return hashlib.sha256(b"%d\n" % len(file.before) + file.before + file.after).digest()
+
+    def differences(self, source: Path, protected: Path) -> Iterator[str]:
+        yield from dicom_differences(source, protected)
+
+    def keepsake(self, source: Path) -> bytes | None:
+        file = load(source)
+        if file.whole is not None:
+            return _WHOLE + zstandard.ZstdCompressor(level=_LEVEL).compress(file.whole)
+        head = json.dumps({"before": len(file.before), "syntax": file.syntax, "extended": file.layout.extended})
+        kept = head.encode() + b"\n" + file.before + file.after
+        return zstandard.ZstdCompressor(level=_LEVEL).compress(kept)
+
+    def restore(self, protected: Path, target: Path, image: Array, keepsake: bytes | None) -> None:
+        if keepsake is None:
+            raise FormatError(
+                f"{protected}: the store does not have what the original's header was; it is of another version"
+            )
+        if keepsake.startswith(_WHOLE):
+            with atomic_file(target) as written:
+                written.write(unpacked(keepsake[len(_WHOLE) :], protected))
+            return
+        kept, before, syntax, extended = _unpacked(keepsake, protected)
+        # Whether the bits above those stored repeat the sign shows only where a number is negative.
+        file = load(protected)
+        file = replace(file, layout=replace(file.layout, extended=extended))
+        with atomic_file(target) as written:
+            written.write(packed(kept[:before] + _cells(file, image, protected) + kept[before:], syntax))
+
+
+def write_dicom(source: Path, target: Path, image: Array, protected_uids: Set[str] = _NOBODY) -> None:
+    """Write a file again as a derived instance with other voxels, see ``Dicom``.
+
+    Args:
+        source: the original file.
+        target: where the new file goes; it appears only when whole.
+        image: as ``Dicom.read`` gives it, same shape and type.
+        protected_uids: SOP Instance UIDs of all protected files of the data set: references to them follow their new names.
+
+    Raises:
+        FormatError: if the source cannot be read, or the image does not fit into it.
+    """
+    file = load(source)
+    content = file.protected(_cells(file, image, source), protected_uids)
+    with atomic_file(target) as written:
+        written.write(packed(content, file.syntax))
+
+
+def dicom_differences(source: Path, protected: Path, protected_uids: Set[str] = _NOBODY) -> Iterator[str]:
+    """What differs between a protected file and what ``write_dicom`` makes of the source, voxels aside; a line each."""
+    original, copy = load(source), load(protected)
+    if replace(original.layout, extended=True) != replace(copy.layout, extended=True):
+        yield f"its pixels are {copy.layout.dtype.name} {copy.layout.shape}, laid out otherwise than the original's"
+        return
+    # Overlays in the cells are the original's.
+    expected = original.protected(_cells(original, image_of(copy), protected), protected_uids)
+    if expected == copy.content:
+        return
+    before, after = dict(_elements(expected, copy)), dict(_elements(copy.content, copy))
+    named = [tag for tag in sorted(before.keys() | after.keys()) if before.get(tag) != after.get(tag)]
+    for tag in named:
+        how = "is missing" if tag not in after else "was added" if tag not in before else "differs"
+        yield f"element {tag_name(tag)} {how}"
+    if not named:
+        yield "its preamble or the order of its elements differs"
+
+
+def image_of(file: DicomFile) -> Array:
+    """The image of a file that was loaded."""
+    return file.layout.image(file.cells)
+
+
+def _cells(file: DicomFile, image: Array, path: Path) -> bytes:
+    require_like(path, file.layout.shape, file.layout.dtype, image)
+    try:
+        return file.layout.cells(image, file.cells)
+    except ValueError as error:
+        raise FormatError(f"{path}: {error}; ask for bounds before making noise") from error
+
+
+def _elements(content: bytes, like: DicomFile) -> Iterator[tuple[int, bytes]]:
+    """Tag and bytes of every element of the first level."""
+    start = data_start(content) or 0
+    while content[start : start + 2] == b"\x02\0":
+        element = next(walk(content, start, len(content), Encoding(True)))
+        yield element.tag, content[element.start : element.end]
+        start = element.end
+    for element in walk(content, start, len(content), like.encoding):
+        yield element.tag, content[element.start : element.end]
+
+
+def _unpacked(keepsake: bytes, path: Path) -> tuple[bytes, int, str, bool | None]:
+    """Header and what follows the voxels in one, where the second begins, the transfer syntax, and how cells are filled."""
+    try:
+        head, _, kept = zstandard.ZstdDecompressor().decompress(keepsake).partition(b"\n")
+        values = json.loads(head)
+        return kept, int(values["before"]), str(values["syntax"]), _flag(values["extended"])
+    except (zstandard.ZstdError, ValueError, KeyError, TypeError) as error:
+        raise FormatError(f"{path}: what the store keeps of the original's header is damaged ({error})") from error
+
+
+def _flag(value: object) -> bool | None:
+    return None if value is None else bool(value)
+
+
+__all__ = ["Dicom", "dicom_differences", "image_of", "renamed_uid", "write_dicom"]

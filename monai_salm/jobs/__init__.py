@@ -1,0 +1,1 @@
+"""The working folder of a run, and runs on several ranks."""

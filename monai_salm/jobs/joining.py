@@ -1,0 +1,100 @@
+"""How a process finds the others: those of torchrun, or of the process group that it is in."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from monai_salm.jobs.launch import launch
+from monai_salm.jobs.pulse import Pulse
+from monai_salm.jobs.world import ALONE, Links, World
+
+#: Longest wait for another rank between two signs of life; torch's own default for gloo.
+TIMEOUT = timedelta(minutes=30)
+
+
+@contextlib.contextmanager
+def joined(device: str | torch.device) -> Iterator[World]:
+    """The ranks that this process works with: those of the process group it is in, or of torchrun, or none.
+
+    Args:
+        device: where to compute; tells NCCL from gloo.
+
+    Raises:
+        ValueError: if the ranks of this machine cannot have a GPU each.
+        RankError: if the others cannot be reached.
+    """
+    own = not (dist.is_available() and dist.is_initialized())
+    if own and launch().size == 1:
+        yield ALONE
+        return
+    if own:
+        chosen = torch.device(rank_device(device, int(os.environ["LOCAL_RANK"])))
+        if chosen.type == "cuda":
+            torch.cuda.set_device(chosen)  # NCCL binds a rank to its current device
+        dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=TIMEOUT)
+    world = ALONE if dist.get_world_size() == 1 else _connected(device)
+    yield world
+    # Not after an error: taking down a group that lost a rank may wait for it.
+    if own:
+        dist.destroy_process_group()
+    elif world.links is not None:
+        for group in world.links.groups():
+            dist.destroy_process_group(group)
+
+
+def rank_device(device: str | torch.device, local: int) -> str:
+    """The device of a rank: every one of a machine has a GPU of its own.
+
+    Args:
+        device: as it was asked for; with a number it is taken as it is.
+        local: the rank's number on its machine.
+
+    Raises:
+        ValueError: if there are fewer GPUs than ranks.
+    """
+    asked = str(device)
+    if asked == "auto":
+        asked = "cuda" if torch.cuda.is_available() else "cpu"
+    count = torch.cuda.device_count()
+    if asked != "cuda" or count == 0:
+        return asked
+    if local >= count:
+        raise ValueError(
+            f"rank {local} of this machine has no GPU of its own, there are {count}: start as many ranks as GPUs "
+            f"(--nproc-per-node={count}), or compute on the CPU (--device cpu)"
+        )
+    return f"cuda:{local}"
+
+
+def _connected(device: str | torch.device) -> World:
+    control, pulse = _group("gloo"), _group("gloo")
+    links = Links(training=control, control=control, leaders=None, pulse=Pulse(pulse))
+    known = World(dist.get_rank(), tuple([0] * dist.get_world_size()), links).gather(_machine())
+    names = list(dict.fromkeys(known))
+    world = World(dist.get_rank(), tuple(names.index(name) for name in known), links)
+    leaders = _group("gloo", world.leaders)
+    between_gpus = rank_device(device, world.local).startswith("cuda") and "nccl" in dist.get_backend_config()
+    if between_gpus and ":" in str(device) and world.machines.count(world.node) > 1:
+        raise ValueError(f"device {device} is one GPU for several ranks: give --device cuda, and each takes its own")
+    training = _group("nccl" if between_gpus else "gloo")
+    return replace(world, links=replace(links, training=training, leaders=leaders))
+
+
+def _group(backend: str, ranks: list[int] | None = None) -> Any:
+    """A group of some ranks or all; one that is not in it gets None. All must call it."""
+    group = dist.new_group(ranks, backend=backend, timeout=TIMEOUT)
+    return None if group is dist.GroupMember.NON_GROUP_MEMBER else group
+
+
+def _machine() -> str:
+    """What tells this machine from others: torchrun's number for it, else its name."""
+    return f"torchrun {os.environ['GROUP_RANK']}" if launch().size > 1 else socket.gethostname()

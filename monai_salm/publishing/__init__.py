@@ -1,0 +1,27 @@
+"""Protected copies of data sets: made, proved, and undone."""
+
+from monai_salm.publishing.checks import PublishError, check_publishable, require_outside_copies
+from monai_salm.publishing.copying import publish, restore
+from monai_salm.publishing.manifest import read_manifest
+from monai_salm.publishing.pairs import clean_test_cases, open_pair
+from monai_salm.publishing.planning import Plan, plan
+from monai_salm.publishing.statistics import noise_statistics
+from monai_salm.publishing.verifying import VerifyReport, verify
+from monai_salm.publishing.work import PublishReport
+
+__all__ = [
+    "Plan",
+    "PublishError",
+    "PublishReport",
+    "VerifyReport",
+    "check_publishable",
+    "clean_test_cases",
+    "noise_statistics",
+    "open_pair",
+    "plan",
+    "publish",
+    "read_manifest",
+    "require_outside_copies",
+    "restore",
+    "verify",
+]

@@ -1,0 +1,165 @@
+"""What happens to one image: noise put in, or taken off again; nothing is ever passed on unprotected."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from monai_salm.layouts.units import ImageUnit
+from monai_salm.noise.digest import content_digest
+from monai_salm.noise.kinds import one_channel
+from monai_salm.publishing.folders import LeftOutError
+from monai_salm.publishing.records import copy_key
+from monai_salm.shared.arrays import Array
+from monai_salm.shared.files import copy_file
+from monai_salm.shared.readers import KEEP_AXES
+from monai_salm.store.records import keep, kept
+from monai_salm.store.store import Noise, NoiseStore
+
+
+@dataclass(frozen=True)
+class Protection:
+    """Puts the store's noise into images.
+
+    Args:
+        store: the noise.
+    """
+
+    store: NoiseStore
+
+    def edit(self, name: str, image: Array) -> Array:
+        """The protected image; one that is grey in several channels may have the noise of a grey image.
+
+        Raises:
+            LeftOutError: if it cannot be protected.
+        """
+        self._require_made(name)
+        noise = self.store.get(content_digest(image), image.shape)
+        grey = one_channel(image) if noise is None else None
+        if grey is not None and self.store.get(content_digest(grey), grey.shape) is not None:
+            return np.repeat(self.edit(name, grey), len(image), axis=0)
+        if noise is None:
+            raise LeftOutError(f"case {name!r} is not in {self.store.path}{_why_missing(self.store, image)}")
+        _require_type(noise, image, name)
+        result = noise.apply(image)
+        if np.array_equal(result, image):
+            raise LeftOutError(f"case {name!r}: its noise in {self.store.path} changes nothing; generate it again")
+        return result
+
+    def write(self, unit: ImageUnit, root: Path, output: Path) -> None:
+        """Write the protected files of an image, and keep what they lack."""
+        self._require_made(unit.name)
+        keepsake = unit.keepsake(root)
+        unit.rewrite(root, output, lambda image: self.edit(unit.name, image))
+        if keepsake is not None:
+            keep(self.store, {copy_key(output, unit.published): keepsake})
+
+    @cached_property
+    def _skipped(self) -> dict[str, str]:
+        return {str(case["name"]): str(case["reason"]) for case in self.store.meta.get("skipped", [])}
+
+    def _require_made(self, name: str) -> None:
+        """Refuse an image that was left out when the noise was made, for the reason that was given then."""
+        if name in self._skipped:
+            raise LeftOutError(self._skipped[name])
+
+    def finished(self, unit: ImageUnit, root: Path, output: Path) -> bool:
+        """Whether files that are there are all there is to an image: a kill may have come before its header was kept."""
+        return unit.keepsake(root) is None or kept(self.store, copy_key(output, unit.published)) is not None
+
+    def files(self, unit: ImageUnit, root: Path) -> tuple[str, ...]:
+        """The files that ``write`` writes."""
+        return unit.published
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Takes the store's noise off images.
+
+    Args:
+        store: the noise.
+        expected: names of images that must have noise; others are copied if they have none.
+    """
+
+    store: NoiseStore
+    expected: frozenset[str]
+
+    def edit(self, name: str, image: Array) -> Array:
+        """The original image, or the same if it has no noise and need not have.
+
+        Raises:
+            LeftOutError: if it cannot be restored.
+        """
+        noise = self.store.get_protected(content_digest(image), image.shape)
+        grey = one_channel(image) if noise is None else None
+        if grey is not None and self.store.get_protected(content_digest(grey), grey.shape) is not None:
+            return np.repeat(self.edit(name, grey), len(image), axis=0)
+        if noise is None and name not in self.expected:
+            return image
+        if noise is None:
+            raise LeftOutError(
+                f"case {name!r} is not an image that {self.store.path} protected: was it changed or compressed after "
+                "publishing, or is this the store of another data set?"
+            )
+        _require_type(noise, image, name)
+        original = noise.remove(image)
+        if content_digest(original) != noise.digest:
+            raise LeftOutError(
+                f"case {name!r}: taking the noise off does not give the original's digest; {self.store.path} is damaged"
+            )
+        return original
+
+    def write(self, unit: ImageUnit, root: Path, output: Path) -> None:
+        """Write the original files of an image."""
+        missing = [file for file in unit.files if not (root / file).exists()]
+        if missing:
+            raise LeftOutError(f"{missing[0]} is not in the copy: it was never published, or was removed")
+        image = unit.read(root)
+        original = self.edit(unit.name, image)
+        if original is image:
+            for file in unit.files:
+                copy_file(root / file, output / file)
+            return
+        unit.restore(root, output, original, kept(self.store, copy_key(root, unit.files)))
+
+    def finished(self, unit: ImageUnit, root: Path, output: Path) -> bool:
+        """Whether files that are there are all there is to an image."""
+        return True
+
+    def files(self, unit: ImageUnit, root: Path) -> tuple[str, ...]:
+        """The files that ``write`` writes."""
+        if not all((root / file).is_file() for file in unit.files):
+            return unit.files
+        return unit.originals(kept(self.store, copy_key(root, unit.files)))
+
+
+def _require_type(noise: Noise, image: Array, name: str) -> None:
+    # Noise made on what a loader turned into floats fits the file if its steps are whole; otherwise integers lose it.
+    if image.dtype.kind != "f" and noise.quantum != int(noise.quantum):
+        raise LeftOutError(
+            f"case {name!r} is stored as {image.dtype.name}, its noise was made for {noise.dtype}; generate it from these files"
+        )
+
+
+def _is_reordered(store: NoiseStore, image: Array) -> bool:
+    """Whether the store has the image with its spatial axes in another order."""
+    orders = list(itertools.permutations(range(1, image.ndim)))[1:]  # the first is the image's own
+    turned = (image.transpose(0, *order) for order in orders)
+    return any(store.has_shape(other.shape) and content_digest(other) in store for other in turned)
+
+
+def _why_missing(store: NoiseStore, image: Array) -> str:
+    if store.get_protected(content_digest(image)) is not None:
+        return ", but a protected image of it is the same: the input is a protected copy already. Publish the original"
+    if _is_reordered(store, image):
+        return (
+            ", but with its spatial axes in another order it is: the reader that loaded it for the noise exchanged them. Generate "
+            f"the noise again with {KEEP_AXES}, or from open_layout(path).dataset('train'), as images are stored"
+        )
+    if store.has_shape(image.shape):
+        return ": its voxels are not those the noise was made for. Generate the noise again from this data set"
+    return f": it has shape {image.shape}, the store has {store.shapes()}. Is this the data set the noise was made for?"

@@ -1,0 +1,288 @@
+"""What is refused before a copy is made, and what its owner is warned of."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+from typing import TypeAlias
+
+from monai_salm.formats.base import FormatError
+from monai_salm.layouts import LAYOUTS, TRAIN, ArchiveLayout, FolderLayout, Layout, LayoutError, open_layout
+from monai_salm.layouts.renaming import TEXTS
+from monai_salm.noise.digest import content_digest
+from monai_salm.publishing.manifest import file_path, manifest_path, read_manifest, signature_path
+from monai_salm.publishing.records import was_restored
+from monai_salm.publishing.signing import require_key
+from monai_salm.publishing.staging import Staging
+from monai_salm.shared.files import inside
+from monai_salm.store.store import APPLICATION_ID, NoiseStore
+
+PathLike: TypeAlias = str | os.PathLike[str]
+
+
+class PublishError(ValueError):
+    """A copy that was not made; the message says why, names the case or file, and what to do."""
+
+
+def whole_path(path: PathLike) -> Path:
+    """A path that has a name: ``.`` and ``..`` become what they stand for."""
+    found = Path(path)
+    return found if found.name and found.name != ".." else found.resolve()
+
+
+def check_publishable(
+    source: PathLike | Layout,
+    output: PathLike,
+    store: PathLike,
+    *,
+    layout: str | None = None,
+    splits: Sequence[str] = (TRAIN,),
+    copy: Sequence[str] = (),
+    overwrite: bool = False,
+    sign_key: PathLike | None = None,
+) -> Layout:
+    """Refuse what ``publish`` would refuse, as far as that can be told before there is any noise.
+
+    Args:
+        source: the original data set.
+        output: the copy to be made.
+        store: path of the store, which need not exist yet.
+        layout: a name of ``layouts.LAYOUTS``; None finds it out.
+        splits: whose images are to be protected.
+        copy: patterns of what is copied, whatever it is.
+        overwrite: an earlier copy may be replaced; nothing else ever is.
+        sign_key: file of a private key, which must not be published.
+
+    Returns:
+        The original data set.
+
+    Raises:
+        PublishError, FileExistsError, LayoutError, FormatError, NoiseStoreError, OSError: as ``publish``.
+    """
+    data = source if isinstance(source, Layout) else open_layout(source, layout)
+    target = whole_path(output)
+    if not splits:
+        raise PublishError("no split was named whose images are to be protected")
+    for split in splits:
+        data.require_split(split)
+    check_places(data, target, Path(store), overwrite)
+    if in_the_way(target) and not manifest_path(data, target).is_file():
+        raise PublishError(
+            f"{target} is no earlier protected copy: it has no manifest. It would be deleted; remove it or give another output"
+        )
+    if isinstance(data, ArchiveLayout) and not target.exists() and manifest_path(data, target).exists():
+        raise FileExistsError(f"{manifest_path(data, target)} is there already, without its archive; move it away")
+    if sign_key is not None:
+        if inside(Path(sign_key), data.root):
+            raise PublishError(f"the private key {sign_key} lies inside the input and would be published; move it out")
+        require_key(Path(sign_key))
+    _require_room(target)
+    _require_no_store(data)
+    require_no_bare_arrays(data, copy)
+    if Path(store).exists():
+        NoiseStore(store).settings  # noqa: B018 - raises for what is no store, or an incomplete one
+        if not os.access(store, os.W_OK):
+            raise PublishError(f"{store} cannot be written; a record of the copy is kept in it. Make it writable")
+    if read_manifest(data):
+        raise PublishError(f"{data.root} is a protected copy already, by its manifest. Publish the original")
+    return data
+
+
+def check_restorable(data: Layout, target: Path, store: NoiseStore, overwrite: bool) -> None:
+    """Refuse what ``restore`` would refuse: above all, to write over anything but what it wrote itself.
+
+    Args:
+        data: the protected copy.
+        target: where the originals go.
+        store: the noise.
+        overwrite: an earlier restored copy may be replaced.
+
+    Raises:
+        PublishError, FileExistsError, NoiseStoreError: for a place that is not safe.
+    """
+    check_places(data, target, store.path, overwrite)
+    if in_the_way(target) and not was_restored(store, target):
+        raise PublishError(
+            f"{target} was not written by restore with this store, or was changed since: it may be an original. Remove it or "
+            "give another place"
+        )
+
+
+def require_outside_copies(path: Path) -> None:
+    """Refuse to write a noise store into a protected copy, from where it would go public.
+
+    Raises:
+        PublishError: if a folder above has a public manifest.
+    """
+    folder = _copy_around(path)
+    if folder is not None:
+        raise PublishError(f"{path} lies in the protected copy {folder} and would go public; give another place")
+
+
+def _copy_around(path: Path) -> Path | None:
+    """The protected copy that a path lies in, by a public manifest in a folder above."""
+    manifests = {layout.manifest for layout in LAYOUTS.values() if issubclass(layout, FolderLayout)}
+    folders = path.resolve().parents
+    return next((folder for folder in folders if any((folder / name).is_file() for name in manifests)), None)
+
+
+def check_places(data: Layout, target: Path, store: Path, overwrite: bool) -> None:
+    """Refuse places where the copy would destroy the original, swallow itself, or give the store away."""
+    if inside(target, data.root):
+        raise PublishError(f"the output {target} lies inside the input {data.root}; give a place outside it")
+    if inside(data.root, target):
+        raise PublishError(f"the input {data.root} lies inside the output {target}; give another output")
+    around = _copy_around(target)
+    if around is not None:
+        raise PublishError(
+            f"the output {target} lies inside the protected copy {around}, which would not be that copy any more; give a place "
+            "outside it"
+        )
+    if inside(store, target):
+        raise PublishError(
+            f"the noise store {store} lies inside the output {target}: who has it can undo the protection"
+        )
+    if inside(store, data.root):
+        raise PublishError(
+            f"the noise store {store} lies inside the input {data.root} and would be copied; move it out"
+        )
+    if target.is_symlink():
+        raise PublishError(f"the output {target} is a link; give the place itself")
+    if not in_the_way(target):
+        return
+    if not overwrite:
+        raise FileExistsError(f"{target} exists; give another output or overwrite it: overwrite=True (--overwrite)")
+    _require_own(target, data)
+
+
+def in_the_way(target: Path) -> bool:
+    """Whether there is something that a copy would replace."""
+    return target.exists() and not (target.is_dir() and not any(target.iterdir()))
+
+
+def _require_room(target: Path) -> None:
+    """The copy, and the hidden folder that it grows in, can be written beside the place that it is to have."""
+    above = next(folder for folder in target.resolve().parents if folder.exists())
+    if not above.is_dir():
+        raise PublishError(f"the output {target} cannot be written: {above} is a file; give another output")
+    if not os.access(above, os.W_OK):
+        raise PublishError(f"the output {target} cannot be written: {above} is not writable; give another output")
+    with suppress(FileNotFoundError):  # another process is removing it
+        Staging(target).require_own()
+
+
+def _require_own(target: Path, data: Layout) -> None:
+    """Overwriting must not delete anything but an earlier copy."""
+    if target.is_file() != data.root.is_file():
+        raise PublishError(
+            f"{target} is {'a file' if target.is_file() else 'a folder'}, the input is not; remove it first"
+        )
+    if target.is_dir():
+        known = _known_files(data)
+        found = (
+            path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_symlink() or not path.is_dir()
+        )
+        other = sorted(set(found) - set(known))
+        if other:
+            raise PublishError(
+                f"{target} holds {other[0]!r}{f' and {len(other) - 1} more' if other[1:] else ''}, not part of this data set: "
+                "it would be deleted. Remove it or give another output"
+            )
+        return
+    assert isinstance(data, ArchiveLayout)
+    try:
+        same = data.reopen(target).parts() == data.parts()
+    except (FormatError, LayoutError):
+        same = False
+    if not same:
+        raise PublishError(
+            f"{target} is no earlier copy of this data set: it would be deleted. Remove it or give another output"
+        )
+
+
+def _known_files(data: Layout) -> tuple[str, ...]:
+    """All files that a copy may hold."""
+    assert isinstance(data, FolderLayout)
+    return (
+        *data.every_file(),
+        *data.published_files(data.splits),
+        data.manifest,
+        signature_path(Path(data.manifest)).as_posix(),
+    )
+
+
+def _require_no_store(data: Layout) -> None:
+    """A noise store lying in the input would be copied, and undo the protection."""
+    for file in data.all_files():
+        try:
+            with open(file_path(data, file), "rb") as stream:
+                start = stream.read(72)
+        except OSError:
+            continue  # it will be listed as one that cannot be copied
+        if start[:16] == b"SQLite format 3\0" and int.from_bytes(start[68:72], "big") == APPLICATION_ID:
+            raise PublishError(
+                f"{file_path(data, file)} is a noise store and would be published with the data; move it out"
+            )
+
+
+def repeated_warnings(data: Layout, store: NoiseStore, splits: Sequence[str]) -> list[str]:
+    """Protected images that another split holds too stay readable there; that is for the owner to know."""
+    protected = {name for split in splits for name in data.dataset(split).names}
+    found = []
+    for split in data.splits:
+        dataset = data.dataset(split) if split not in splits else ()
+        for index in range(len(dataset)):
+            try:
+                case = dataset[index]
+            except (FormatError, OSError):
+                continue  # copied as it is, readable or not
+            if case["name"] not in protected and content_digest(case["image"]) in store:
+                found.append(case["name"])
+    if not found:
+        return []
+    more = f" and {len(found) - 3} more" if found[3:] else ""
+    return [f"{len(found)} training images are in another split too, unprotected: {', '.join(found[:3])}{more}"]
+
+
+def renamed_warnings(renamed: Mapping[str, str], texts: Mapping[str, object]) -> list[str]:
+    """Images whose files have another format and name in the copy, and the texts that follow; that is for the owner to know.
+
+    Args:
+        renamed: old name to new name.
+        texts: names of the files that are written with other content.
+    """
+    if not renamed:
+        return []
+    old, new = next(iter(renamed.items()))
+    suffix, count = PurePosixPath(new).suffix.lstrip(".").upper(), len(renamed)
+    what = f"{count} images become" if count > 1 else "1 image becomes"
+    followed = sorted(file for file in texts if file.lower().endswith(TEXTS))
+    more = f" and {len(followed) - 3} more" if followed[3:] else ""
+    named = f" {', '.join(followed[:3])}{more} there name the new files." if followed else ""
+    return [
+        f"{what} {suffix} in the copy, since the compression of the original format would destroy the noise: {old} is {new} there"
+        f"{', and so on' if count > 1 else ''}.{named} restore gives the original files back"
+    ]
+
+
+def require_no_bare_arrays(data: Layout, copy: Sequence[str] = ()) -> None:
+    """Refuse an archive with arrays that no split lists and that may hold images: they would be copied as they are.
+
+    Args:
+        data: the data set.
+        copy: patterns of names of arrays that may be.
+
+    Raises:
+        PublishError: naming the first such array.
+    """
+    if not isinstance(data, ArchiveLayout):
+        return
+    bare = [key for key in data.unlisted_image_arrays() if not any(fnmatchcase(key, pattern) for pattern in copy)]
+    if bare:
+        raise PublishError(
+            f"{data.root}: no split lists the array {bare[0]!r}, which may hold images and would be copied unprotected; remove it, "
+            f"or copy it all the same: copy={bare[:1]} (--copy {bare[0]})"
+        )

@@ -1,0 +1,163 @@
+"""The search of a copy for what must not be in it: the bytes, or the voxels, of an image that was to be protected.
+
+Files are hashed and images are decoded one at a time; nothing but hashes is kept.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_salm.formats import FORMATS, FormatError, ImageFormat, find_format
+from monai_salm.layouts import FolderLayout
+from monai_salm.publishing.folders import in_threads
+from monai_salm.shared.arrays import Array
+from monai_salm.shared.files import file_sha256
+
+# Fewer different values are a label map or nothing at all, and no sign of an image.
+_FEW_VALUES = 9
+_CHUNK = 1 << 20
+# How files begin, and where -> the format that reads them under any name.
+_STARTS = (
+    (0, b"\x89PNG\r\n\x1a\n", "png"),
+    (0, b"\x93NUMPY", "npy"),
+    (0, b"II*\0", "tiff"),
+    (0, b"MM\0*", "tiff"),
+    (344, b"n+1\0", "nifti"),
+    (4, b"n+2\0", "nifti"),
+)
+
+
+def find_bare(data: FolderLayout, splits: Sequence[str], files: Iterable[str], root: Path, jobs: int) -> dict[str, str]:
+    """Files that hold an image which was to be protected, by their bytes or by their voxels.
+
+    Args:
+        data: the original data set.
+        splits: whose images are to be protected.
+        files: what is looked at, relative to ``root``: all that carries no noise.
+        root: the data set, or a copy of it.
+        jobs: threads.
+
+    Returns:
+        The files, with the reasons.
+    """
+    originals = [file for file in data.image_files(splits) if (data.root / file).is_file()]
+    protected = set(originals)
+    waiting = [file for file in files if file not in protected and (root / file).is_file()]
+    found = _same_bytes(data.root, originals, root, waiting)
+    found |= _packed(data.root, originals, root, [file for file in waiting if file not in found])
+    waiting = [file for file in waiting if file not in found]
+    seen = dict(zip(waiting, in_threads(prints, [root / file for file in waiting], jobs), strict=True))
+    wanted = {one for own in seen.values() for one in own}
+    if not wanted:
+        return {file: _reason(original) for file, original in found.items()}
+    voxels: dict[tuple[int, int], str] = {}
+    for file, own in zip(originals, in_threads(prints, [data.root / file for file in originals], jobs), strict=True):
+        voxels |= dict.fromkeys(own & wanted, file)
+    for file, own in seen.items():
+        hits = sorted(voxels[one] for one in own & set(voxels))
+        found |= {file: hits[0]} if hits else {}
+    return {file: _reason(original) for file, original in sorted(found.items())}
+
+
+def _reason(original: str) -> str:
+    return (
+        f"holds the image {original}, which is to be protected, and would show it as it is; take it out of the data set"
+    )
+
+
+def _same_bytes(source: Path, originals: Sequence[str], root: Path, files: Sequence[str]) -> dict[str, str]:
+    """Files with the bytes of an original; only those of one size are read."""
+    sizes = {(root / file).stat().st_size for file in files}
+    digests = {file_sha256(source / file): file for file in originals if 0 < (source / file).stat().st_size in sizes}
+    lengths = {(source / file).stat().st_size for file in digests.values()}
+    near = [file for file in files if (root / file).stat().st_size in lengths]
+    return {file: digests[digest] for file in near if (digest := file_sha256(root / file)) in digests}
+
+
+def _packed(source: Path, originals: Sequence[str], root: Path, files: Sequence[str]) -> dict[str, str]:
+    """Zip archives that an original lies in, by its size and checksum; nothing is unpacked."""
+    members: dict[str, set[tuple[int, int]]] = {}
+    for file in files:
+        if zipfile.is_zipfile(root / file):
+            try:
+                with zipfile.ZipFile(root / file) as archive:
+                    members[file] = {(one.file_size, one.CRC) for one in archive.infolist() if one.file_size}
+            except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError):
+                continue
+    sizes = {size for own in members.values() for size, _ in own}
+    sums = {
+        (size, _checksum(source / file)): file
+        for file in originals
+        if (size := (source / file).stat().st_size) in sizes
+    }
+    hits = ((file, sums[one]) for file, own in members.items() for one in sorted(own) if one in sums)
+    return dict(hits)
+
+
+def _checksum(path: Path) -> int:
+    found = 0
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            found = zlib.crc32(chunk, found)
+    return found
+
+
+def prints(path: Path) -> frozenset[tuple[int, int]]:
+    """What tells the image in a file, and each of its channels, in any type, order of axes and format.
+
+    Args:
+        path: of any file.
+
+    Returns:
+        Count and hash of the numbers of the image and of each channel; none for what is no image or a label map.
+    """
+    try:
+        format_ = find_format(path) or _by_content(path)
+        if format_ is None:
+            return frozenset()
+        image = format_.read(path)
+    except (FormatError, OSError):
+        return frozenset()
+    channels = [_print(channel) for channel in image if _has_many_values(channel)]
+    count, total = sum(count for count, _ in channels), sum(value for _, value in channels)
+    return frozenset([*channels, (count, total % 2**64)]) if channels else frozenset()
+
+
+def _by_content(path: Path) -> ImageFormat | None:
+    with open(path, "rb") as file:
+        start = file.read(352)
+    return next((FORMATS[name] for at, mark, name in _STARTS if start[at : at + len(mark)] == mark), None)
+
+
+def _has_many_values(channel: Array) -> bool:
+    some = channel.reshape(-1)[:: max(1, channel.size // 4096)]
+    return len(np.unique(some)) >= _FEW_VALUES or len(np.unique(channel)) >= _FEW_VALUES
+
+
+def _print(channel: Array) -> tuple[int, int]:
+    """Count and hash of the finite numbers of an array, whatever their order and type: the sum of a hash of each."""
+    count = total = 0
+    for part in _parts(channel.reshape(-1)):
+        values = part.astype(np.float64) + 0.0  # -0.0 becomes 0.0
+        values = values[np.isfinite(values)]
+        count += len(values)
+        total += int(_mixed(values.view(np.uint64)).sum(dtype=np.uint64))
+    return count, total % 2**64
+
+
+def _parts(flat: Array) -> Iterator[Array]:
+    for start in range(0, len(flat), _CHUNK):
+        yield flat[start : start + _CHUNK]
+
+
+def _mixed(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """A hash of each number (the finaliser of SplitMix64, Steele et al., OOPSLA 2014)."""
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))

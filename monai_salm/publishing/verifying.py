@@ -1,0 +1,281 @@
+"""Prove a protected copy from its files: what is in them, what is not, and that the noise can be taken off again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from monai_salm.formats.base import FormatError
+from monai_salm.layouts import TRAIN, ArchiveLayout, Case, FolderLayout, Layout, LayoutError, open_layout
+from monai_salm.layouts.units import ImageUnit
+from monai_salm.publishing.checks import PathLike, PublishError
+from monai_salm.publishing.companions import Companions, companions
+from monai_salm.publishing.folders import in_threads
+from monai_salm.publishing.manifest import manifest_path, manifest_problems, read_manifest, signature_path
+from monai_salm.publishing.records import copy_key, record_of, record_problems
+from monai_salm.publishing.rules import Rules
+from monai_salm.publishing.searching import find_bare
+from monai_salm.publishing.signing import signature_problem
+from monai_salm.shared.files import same_bytes
+from monai_salm.shared.progress import Progress, ProgressCallback
+from monai_salm.store.records import kept
+from monai_salm.store.store import NoiseStore
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What ``verify`` found.
+
+    Args:
+        checked: cases that were compared.
+        problems: one line for everything that is wrong; empty if all is as promised.
+        left_out: images that are not in the copy, as ``publish`` said when it wrote it, with the reasons.
+        partial: whether other calls compare the rest.
+    """
+
+    checked: int
+    problems: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    partial: bool = False
+
+    @property
+    def sound(self) -> bool:
+        """Whether something was checked and what is in the copy is as it should be."""
+        return (self.checked > 0 or self.partial) and not self.problems
+
+    @property
+    def ok(self) -> bool:
+        """Whether the copy is sound and nothing was left out of it."""
+        return self.sound and not self.left_out
+
+    def require(self) -> None:
+        """Go on only with a copy that is as it should be, and whole.
+
+        Raises:
+            PublishError: for any other, with what is wrong, a line each.
+        """
+        if self.ok:
+            return
+        found = self.problems or [f"{name} was left out: {why}" for name, why in self.left_out.items()]
+        raise PublishError(
+            "\n".join(["the protected copy is not what it should be:", *(found or ["nothing was checked"])])
+        )
+
+
+def verify(
+    source: PathLike,
+    output: PathLike,
+    store: NoiseStore | PathLike,
+    *,
+    layout: str | None = None,
+    jobs: int = 1,
+    shard: tuple[int, int] = (0, 1),
+    signer: PathLike | None = None,
+    progress: ProgressCallback | None = None,
+) -> VerifyReport:
+    """Compare a protected copy with its original, both read from disk.
+
+    Proved for every protected image: original + noise is the protected image bit for bit; the noise is not all zero, at
+    most epsilon, nowhere outside the window, and inside the budget of a mask per sample; type, shape and header are the
+    original's. For the rest: all other files have the same bytes, none is missing or added, and the manifest is right.
+
+    Args:
+        source: the original data set.
+        output: its protected copy.
+        store: the noise.
+        layout: a name of ``layouts.LAYOUTS``; None finds it out.
+        jobs: threads.
+        shard: index and number of calls that share the work; the first also checks what belongs to no single file.
+        signer: file of the Ed25519 public key (PEM) that the manifest must be signed with.
+        progress: called with a ``Progress`` for every file.
+
+    Raises:
+        LayoutError, FormatError, OSError: if the original cannot be read.
+        NoiseStoreError: if the store is damaged.
+    """
+    noises = store if isinstance(store, NoiseStore) else NoiseStore(store)
+    rules = Rules(noises)
+    data, target = open_layout(source, layout), Path(output)
+    if not target.exists():
+        return VerifyReport(0, [f"{target} does not exist; check the path, or publish it first"])
+    if data.root.is_file() != target.is_file():
+        return VerifyReport(0, [f"{target} is of another kind than the original"])
+    splits: tuple[str, ...] = (TRAIN,)
+    with suppress(OSError, ValueError):  # said below; what else is wrong must be told too
+        splits = tuple(read_manifest(data, target).get("splits", [TRAIN]))
+    unknown = not splits or set(splits) - set(data.splits)
+    said = [f"the manifest names the splits {splits}, the original has {data.splits}"] if unknown else []
+    splits = (TRAIN,) if unknown else splits
+    record = record_of(noises, manifest_path(data, target))
+    known = {} if record is None else record["failed"]
+    published = frozenset(() if record is None else record["files"])
+    work = (jobs, shard, progress or (lambda _: None))
+    comparison = _Comparison(data, target, splits, rules, known, published, *work)
+    checked, problems = comparison.run()
+    if rules.is_stranger():
+        strange = f"none of the {checked} images' noise is in {noises.path}: it is the store of another data set, or this is not"
+        problems.insert(0, f"{strange} the original that the noise was made for")
+    problems += said
+    if shard[0] == 0:
+        problems += manifest_problems(data, target, noises, splits, comparison.missing())
+        problems += record_problems(data, target, noises)
+        if signer is not None and (wrong := signature_problem(manifest_path(data, target), Path(signer))):
+            problems.append(wrong)
+    left_out = {name: reason for name, reason in known.items() if shard[0] == 0}
+    return VerifyReport(checked, problems, left_out, partial=shard[1] > 1)
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """A data set and its copy, file by file."""
+
+    data: Layout
+    target: Path
+    splits: tuple[str, ...]
+    rules: Rules
+    known: Mapping[str, str]
+    published: frozenset[str]
+    jobs: int
+    shard: tuple[int, int]
+    report: ProgressCallback
+
+    def run(self) -> tuple[int, list[str]]:
+        """Cases that were compared, and the problems."""
+        if isinstance(self.data, FolderLayout):
+            return self._folder(self.data)
+        assert isinstance(self.data, ArchiveLayout)
+        return (0, []) if self.shard[0] else self._archive(self.data)
+
+    def missing(self) -> set[str]:
+        """Image files that the copy has not; ``run`` says so of each, unless it is known why."""
+        if not isinstance(self.data, FolderLayout):
+            return set()
+        return {file for file in self.data.published_files(self.splits) if not (self.target / file).exists()}
+
+    def _folder(self, data: FolderLayout) -> tuple[int, list[str]]:
+        units, others = data.units(self.splits), self._others(data)
+        everything: list[ImageUnit | str] = [*units, *others]
+        items = everything[self.shard[0] :: self.shard[1]]
+        replaced, absent = dict(data.rewritten_files(self.splits)), self._absent(data)
+        problems: list[str] = []
+
+        def compare(item: ImageUnit | str) -> list[str]:
+            if isinstance(item, str):
+                return list(self._file_problems(item, replaced.get(item), item in absent))
+            return [f"case {item.name!r}: {what}" for what in self._unit_problems(item)]
+
+        for done, found in enumerate(in_threads(compare, items, self.jobs), start=1):
+            problems += found
+            item = items[done - 1]
+            self.report(Progress("verify", done, len(items), item if isinstance(item, str) else item.name))
+        if self.shard[0] == 0:
+            problems += self._additions(data)
+            bare = find_bare(data, self.splits, others, self.target, self.jobs)
+            problems += [f"{file}: {reason}" for file, reason in bare.items()]
+        there = [item for item in items if isinstance(item, ImageUnit) and (self.target / item.published[0]).exists()]
+        return len(there), problems
+
+    @cached_property
+    def _companions(self) -> Companions:
+        return companions(self.data, self.splits) if isinstance(self.data, FolderLayout) else Companions()
+
+    def _others(self, data: FolderLayout) -> list[str]:
+        """The files beside the protected images that the copy has, or should have."""
+        images = set(data.image_files(self.splits))
+        expected, known = set(self._companions.copied), set(data.every_file())
+        there = {file for file in known if (self.target / file).is_file()}
+        return sorted((expected | there | (known & self.published)) - images)
+
+    def _absent(self, data: FolderLayout) -> set[str]:
+        """Files that the copy lacks for a known reason."""
+        units = data.units(data.splits)
+        return {*self.known, *(file for unit in units if unit.name in self.known for file in unit.files)}
+
+    def _unit_problems(self, unit: ImageUnit) -> Iterator[str]:
+        missing = [file for file in unit.published if not (self.target / file).is_file()]
+        if missing and unit.name in self.known and len(missing) == len(unit.files):
+            return
+        if missing:
+            yield f"{missing[0]}: missing from the copy"
+            return
+        try:
+            found = list(self.rules.problems(unit.read(self.data.root), unit.in_copy().read(self.target)))
+            found += unit.differences(self.data.root, self.target)
+            yield from found
+            if not found and unit.keepsake(self.data.root) != kept(
+                self.rules.store, copy_key(self.target, unit.published)
+            ):
+                yield "the store does not keep what the copy lacks of the original's header: is it the one that published it?"
+        except (FormatError, OverflowError, OSError) as error:
+            yield str(error)
+
+    def _file_problems(self, file: str, content: bytes | None, absent: bool) -> Iterator[str]:
+        copy = self.target / file
+        try:
+            if not copy.is_file():
+                if not absent:
+                    yield f"{file}: missing from the copy"
+            elif content is not None:
+                if copy.read_bytes() != content:
+                    yield f"{file}: is not what a protected copy has"
+                if kept(self.rules.store, copy_key(self.target, [file])) != (self.data.root / file).read_bytes():
+                    yield f"{file}: the store does not keep the original; publish again"
+            elif not same_bytes(self.data.root / file, copy):
+                yield f"{file}: differs from the original"
+        except OSError as error:
+            yield f"{file}: {error}"
+
+    def _additions(self, data: FolderLayout) -> Iterator[str]:
+        """What the copy has and the original has not."""
+        own = {data.manifest, signature_path(Path(data.manifest)).as_posix()}
+        gone = set(data.renamed(self.splits))
+        known, needed = (
+            {*data.every_file(), *data.published_files(self.splits), *own} - gone,
+            set(self._companions.folders),
+        )
+        folders = {*needed, Path(data.manifest).parent.as_posix(), *_above(known)}
+        for path in sorted(self.target.rglob("*")):
+            file = path.relative_to(self.target).as_posix()
+            if path.is_symlink() or file not in (folders if path.is_dir() else known):
+                yield f"{file}: not in the original data set"
+        for folder in sorted(needed - {"."}):
+            if not (self.target / folder).is_dir():
+                yield f"{folder}: missing from the copy"
+
+    def _archive(self, data: ArchiveLayout) -> tuple[int, list[str]]:
+        checked, problems = 0, []
+        try:
+            copy = data.reopen(self.target)
+            for split in self.splits:
+                pairs = data.dataset(split), copy.dataset(split)
+                if pairs[0].names != pairs[1].names:
+                    problems.append(f"split {split} has {len(pairs[1])} cases, the original {len(pairs[0])}")
+                for index in range(min(len(pairs[0]), len(pairs[1]))):
+                    original, protected = pairs[0][index], pairs[1][index]
+                    problems += [
+                        f"case {original['name']!r}: {what}" for what in self._case_problems(original, protected)
+                    ]
+                    checked += 1
+                    self.report(Progress("verify", index + 1, len(pairs[0]), original["name"]))
+            problems += data.differences(copy, self.splits)
+        except (FormatError, LayoutError, OSError) as error:
+            problems.append(str(error))
+        return checked, problems
+
+    def _case_problems(self, original: Case, protected: Case) -> Iterator[str]:
+        if not np.array_equal(np.asarray(original["label"]), np.asarray(protected["label"])):
+            yield "its label differs from the original's"
+        try:
+            yield from self.rules.problems(original["image"], protected["image"])
+        except OverflowError as error:
+            yield str(error)
+
+
+def _above(files: Iterable[str]) -> set[str]:
+    """The folders that some files lie in."""
+    return {parent.as_posix() for file in files for parent in PurePosixPath(file).parents}

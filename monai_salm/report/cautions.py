@@ -1,0 +1,163 @@
+"""What a reader must know before believing the scores, the gravest first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from monai_salm.report.cells import names, plain, ran_out, whole
+
+# A noise on fewer voxels than this has mostly been rounded away: even the sparsest method changes some in a hundred.
+_LEAST_SUPPORT = 0.001
+_ENOUGH_SEEDS = 3
+#: Headings, the same on the page and in the terminal.
+BEFORE, DETECTION, LIMITATIONS = "Before you believe the scores", "Detection", "Limitations"
+# Shown one by one; the rest is counted.
+_LISTED = 5
+
+
+def cautions(values: Mapping[str, Any]) -> list[str]:
+    """All warnings of a report.
+
+    Args:
+        values: ``cells``, ``summary``, ``noise``, ``protocol``, ``detection``, ``not_evaluated``, ``guessing`` and ``metric`` of
+            a report.
+    """
+    return [
+        *_noise(values["noise"], values["protocol"]),
+        *_class_wise(values["detection"], values["protocol"]),
+        *_undertrained(values["summary"], values["guessing"], values["metric"]),
+        *_victims(values["summary"], values["protocol"].get("surrogate")),
+        *_missing(values["summary"], values["not_evaluated"]),
+        *_stopped(values["cells"], values["guessing"], values["protocol"].get("learned")),
+        *(str(finding) for finding in values["detection"].get("findings") or ()),
+    ]
+
+
+def told_apart(values: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Warnings and findings of the noise's detection as sentences.
+
+    Findings include what was *not* found: among the warnings they would hide the others.
+
+    Args:
+        values: ``warnings`` and ``detection`` of a report.
+    """
+    findings = [str(finding) for finding in values["detection"].get("findings") or ()]
+    warnings = [warning for warning in values["warnings"] if warning not in findings]
+    return [_sentence(warning) for warning in warnings], [_sentence(finding) for finding in findings]
+
+
+def _sentence(text: str) -> str:
+    end = "" if text.endswith((".", "?")) else "."
+    return text[:1].upper() + text[1:] + end
+
+
+def plural(count: int, noun: str) -> str:
+    """``"1 case"``, ``"2 cases"``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _noise(noise: Mapping[str, Any], protocol: Mapping[str, Any]) -> Iterator[str]:
+    linf, support, epsilon = noise.get("linf"), noise.get("support"), protocol.get("epsilon")
+    no_psnr = "psnr" in noise and noise["psnr"] is None
+    if linf == 0 or support == 0 or (no_psnr and "linf" in noise and not linf):
+        yield (
+            "THE PROTECTED SET IS IDENTICAL TO THE CLEAN ONE: it carries no noise, or all of it was lost when the images were "
+            "written. No score below says anything of protection"
+        )
+        return
+    if support is not None and support < _LEAST_SUPPORT:
+        yield (
+            f"THE PROTECTED SET IS ALMOST IDENTICAL TO THE CLEAN ONE: only {support:.2g} of its voxels differ. Most of the noise may "
+            "have been rounded away when the images were written"
+        )
+    unchanged = noise.get("unchanged")
+    if unchanged:
+        yield f"{plural(int(unchanged), 'case')} of the protected set carried no noise: published as in the clean set"
+    if linf is not None and epsilon and linf < 0.9 * epsilon:
+        yield f"the noise reaches {linf:.4f} of the window, epsilon is {epsilon:.4f}: random noise was given the larger budget"
+
+
+def _class_wise(detection: Mapping[str, Any], protocol: Mapping[str, Any]) -> Iterator[str]:
+    if detection.get("class_wise") and protocol.get("noise_kind") != "class-wise":
+        yield (
+            "the noise is class-wise: one pattern for all images of a class, or nearly, which whoever averages the images of a class "
+            "sees and takes off; the protocol does not say so"
+        )
+
+
+def _undertrained(rows: Sequence[Mapping[str, Any]], guessing: float, metric: str) -> Iterator[str]:
+    """One warning for each victim, data and countermeasure; those that failed in the same way on a countermeasure together."""
+    flagged = [row for row in rows if row["undertrained"]]
+    # Labels per voxel are counted in training, background and all: far from the Dice that the tables show.
+    score, unit = "training score", ""
+    if metric == "dice":
+        score, unit = "training voxel accuracy", " (voxel accuracy, not Dice)"
+    for countermeasure in names(flagged, "countermeasure"):
+        same = [row for row in flagged if row["countermeasure"] == countermeasure]
+        who = [f"{row['victim']} on {_data(row)} ({score} {row['train_score']:.3f})" for row in same]
+        way = "" if countermeasure == "none" else f" under {countermeasure}"
+        yield (
+            f"undertrained{way}: {_listed(who)}; guessing gives {guessing:.3f}{unit}. A poor test score of such a victim is no sign "
+            "of protection: raise epochs or change the recipe"
+        )
+
+
+def _data(row: Mapping[str, Any]) -> str:
+    data = str(row["data"]).replace("_", " ")
+    data += "" if row["pipeline"] == "plain" else f", {row['pipeline']}"
+    return data if row["fraction"] == 1.0 else f"{data}, {row['fraction']:.0%}"
+
+
+def _listed(items: Sequence[str]) -> str:
+    more = len(items) - _LISTED
+    return ", ".join(items[:_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _victims(rows: Sequence[Mapping[str, Any]], surrogate: object) -> Iterator[str]:
+    if rows and all(row["is_surrogate"] for row in rows):
+        yield (
+            "every victim has the architecture that the noise was made against: nothing here shows that the protection holds for "
+            "any other"
+        )
+    if rows and surrogate is None:
+        yield (
+            "it is not known which architecture the noise was made against (no store was given): a victim of the same one is easier "
+            "to fool, and is not marked"
+        )
+    fewest = min((row["seeds"] for row in whole(rows)), default=_ENOUGH_SEEDS)
+    if fewest < _ENOUGH_SEEDS:
+        yield (
+            f"some victims were trained with {plural(fewest, 'seed')} only: the spread over seeds is hardly known, take "
+            f"{_ENOUGH_SEEDS} or more"
+        )
+
+
+def _missing(rows: Sequence[Mapping[str, Any]], not_evaluated: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    protected = [row for row in whole(rows) if row["data"] == "protected"]
+    met = {(row["victim"], row["countermeasure"]) for row in protected}
+    if protected and not any(countermeasure == "none" for _, countermeasure in met):
+        yield "ordinary training, without a countermeasure, was left out: what anyone would try first"
+    pairs = [
+        (v, c) for v in names(protected, "victim") for c in names(protected, "countermeasure") if (v, c) not in met
+    ]
+    if pairs:
+        listed = _listed([f"{victim} with {countermeasure}" for victim, countermeasure in pairs])
+        yield f"not every victim met every countermeasure: there is no {listed}"
+    if not_evaluated:
+        by_reason: dict[str, list[str]] = {}
+        for item in not_evaluated:
+            reason = str(item.get("reason")).removeprefix("not evaluated: ")
+            by_reason.setdefault(reason, []).append(str(item.get("countermeasure")))
+        yield "countermeasures left out: " + "; ".join(f"{', '.join(who)} ({why})" for why, who in by_reason.items())
+
+
+def _stopped(cells: Sequence[Mapping[str, Any]], guessing: float, learned: float | None) -> Iterator[str]:
+    """Countermeasures keep training scores low by design, so only ordinary training tells whether the epochs sufficed."""
+    known = [c for c in plain(cells) if c["countermeasure"] == "none" and c["stopped"] is not None]
+    early = sum(ran_out(cell, guessing, learned) for cell in known)
+    if early > len(known) / 2:
+        yield (
+            f"{early} of {plural(len(known), 'victim')} without countermeasure ran out of epochs before they knew their training "
+            "images: longer training may learn more"
+        )

@@ -1,0 +1,79 @@
+"""Reports on disk: JSON for programs, CSV for tables, one HTML page for readers; and JSON read back."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monai_salm.report import SCHEMA, UnlearnabilityReport
+
+__all__ = ["ReportError", "UnlearnabilityReport", "read_report", "write_report"]
+
+_NUMBERS = ("chance", "majority", "guessing", "seconds")
+_PARTS = ("cost", "detection", "utility", "not_evaluated")
+
+
+class ReportError(ValueError):
+    """A file that is no report, or one of another version."""
+
+
+def write_report(report: UnlearnabilityReport, folder: str | os.PathLike[str], stem: str = "report") -> dict[str, Path]:
+    """Write a report as ``<stem>.json``, ``<stem>.csv`` and ``<stem>.html``, replacing what is there.
+
+    Args:
+        report: what ``evaluate`` returned.
+        folder: made if it is not there.
+        stem: file name without its ending.
+
+    Returns:
+        The path of each file by its ending.
+    """
+    base = Path(folder)
+    base.mkdir(parents=True, exist_ok=True)
+    paths = {ending: base / f"{stem}.{ending}" for ending in ("json", "csv", "html")}
+    report.to_json(paths["json"])
+    report.to_csv(paths["csv"])
+    report.to_html(paths["html"])
+    return paths
+
+
+def read_report(path: str | os.PathLike[str]) -> UnlearnabilityReport:
+    """Read a report's JSON back; pictures are not kept in it.
+
+    Args:
+        path: a file that ``write_report`` or ``to_json`` wrote.
+
+    Raises:
+        ReportError: if the file is no report of this schema.
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ReportError(f"{path} is not JSON: {error}") from error
+    if not isinstance(values, dict) or values.get("schema") != SCHEMA:
+        found = values.get("schema") if isinstance(values, dict) else None
+        raise ReportError(f"{path} has report schema {found}, this version reads {SCHEMA}: evaluate again")
+    try:
+        report = UnlearnabilityReport(
+            metric=values["metric"],
+            noise=values["noise"],
+            protocol=values["protocol"],
+            notes=tuple(values.get("notes", ())),
+            constant=values.get("constant"),
+            classes=values.get("classes", {}),
+            cells=values["cells"],
+            **{name: values[name] for name in _PARTS},
+            **{name: value for name, value in _numbers(values, _NUMBERS).items() if name in _NUMBERS},
+        )
+        report.to_dict()  # whatever is no cell fails here, and not when a page is half written
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        raise ReportError(f"{path} is not a whole report: {error!r}") from error
+    return report
+
+
+def _numbers(values: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """A copy in which numbers that JSON could not hold are NaN again."""
+    return {**values, **{name: float("nan") for name in names if values[name] is None}}

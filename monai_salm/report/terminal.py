@@ -1,0 +1,54 @@
+"""A report as plain text for the terminal, under the headings of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from monai_salm.report.cautions import BEFORE, DETECTION, LIMITATIONS, told_apart
+from monai_salm.report.pipelines import PIPELINES, pipeline_note, pipeline_table
+from monai_salm.report.tables import text_table
+
+
+def terminal_text(values: Mapping[str, Any]) -> str:
+    """Lay out a report: the tables, the verdict, warnings, findings and notes, each under its heading.
+
+    Args:
+        values: ``UnlearnabilityReport.to_dict()``.
+
+    Returns:
+        Lines of text; each warning, finding and note is a line that begins with ``"- "``.
+    """
+    warnings, findings = told_apart(values)
+    parts = [
+        text_table(values),
+        *pipeline_text(values),
+        f"Verdict\n{values['verdict']}",
+        *_listed(BEFORE, warnings),
+        *_listed(DETECTION, findings),
+        *_listed(LIMITATIONS, values["notes"]),
+    ]
+    return "\n\n".join(parts)
+
+
+def pipeline_text(values: Mapping[str, Any]) -> list[str]:
+    """The table of ordinary pipelines, none where nothing was trained without countermeasure.
+
+    Args:
+        values: ``UnlearnabilityReport.to_dict()``.
+    """
+    header, rows = pipeline_table(values)
+    if not rows:
+        return []
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in (header, *rows)
+    ]
+    return ["\n".join([PIPELINES, *lines, pipeline_note(values)])]
+
+
+def _listed(heading: str, lines: Iterable[str]) -> list[str]:
+    """One part, or none where there is nothing to say."""
+    shown = [f"- {line}" for line in lines]
+    return ["\n".join([heading, *shown])] if shown else []

@@ -1,7 +1,0 @@
-"""Results of an evaluation and how they are shown; knows nothing of networks or data, so that ``evaluate`` can return them."""
-
-from __future__ import annotations
-
-from monai_salm.reporting.results import SCHEMA, UnlearnabilityReport
-
-__all__ = ["SCHEMA", "UnlearnabilityReport"]

@@ -1,0 +1,159 @@
+"""Sequences of arrays that are made when they are asked for, so that a large data set holds no objects for each case."""
+
+from __future__ import annotations
+
+import mmap
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, SupportsIndex, TypeAlias, TypeVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Any NumPy array; shapes and types are stated where one is taken.
+Array: TypeAlias = NDArray[Any]
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+# Bytes of a memory-mapped file that are read before its pages are let go.
+_MOST_MAPPED = 1 << 23
+
+
+class Pages:
+    """Lets go of the pages of a memory-mapped file after many were read, so that they do not count as used memory.
+
+    The system keeps them as long as there is room, and gives them back at the next access, changes included.
+
+    Args:
+        array: in a memory-mapped file; of one in memory nothing is let go.
+    """
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        base: Any = array
+        while base is not None and not isinstance(base, mmap.mmap):
+            base = getattr(base, "_mmap", None) or getattr(base, "base", None)
+        self._map = base if hasattr(mmap, "MADV_DONTNEED") else None
+        self._read = 0
+
+    def count(self, size: int) -> None:
+        """Note that ``size`` bytes are about to be read or written."""
+        self._read += size
+        if self._map is not None and self._read > _MOST_MAPPED:
+            self._map.madvise(mmap.MADV_DONTNEED)
+            self._read = size
+
+
+class Lazy(Sequence[T_co]):
+    """What a function gives for each index; every access calls it anew.
+
+    Args:
+        length: how many.
+        make: gives the item of an index from 0 to ``length - 1``.
+    """
+
+    def __init__(self, length: int, make: Callable[[int], T_co]) -> None:
+        self._length, self._make = length, make
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: SupportsIndex, /) -> T_co: ...
+    @overload
+    def __getitem__(self, index: slice, /) -> Sequence[T_co]: ...
+    def __getitem__(self, index: SupportsIndex | slice, /) -> T_co | Sequence[T_co]:
+        if isinstance(index, slice):
+            return [self._make(i) for i in range(*index.indices(self._length))]
+        number = operator.index(index)
+        if not -self._length <= number < self._length:
+            raise IndexError(f"index {number} is outside a sequence of {self._length}")
+        return self._make(number % self._length)
+
+
+def cut(
+    flat: NDArray[np.uint8],
+    offsets: Sequence[int] | NDArray[np.int64],
+    kinds: Callable[[int], tuple[Any, tuple[int, ...]]],
+) -> Lazy[NDArray[Any]]:
+    """Arrays that lie in one run of bytes, as views of it.
+
+    Args:
+        flat: the bytes, in memory or in a memory-mapped file.
+        offsets: where each array begins.
+        kinds: type and shape of each.
+    """
+    plain = np.asarray(flat)  # slices of a memmap take ten times as long
+    pages = Pages(flat)
+
+    def view(index: int) -> NDArray[Any]:
+        dtype, shape = kinds(index)
+        array: NDArray[Any] = np.ndarray(shape, dtype, plain, int(offsets[index]))
+        pages.count(array.nbytes)
+        return array
+
+    return Lazy(len(offsets), view)
+
+
+def rows_of(array: NDArray[Any]) -> Lazy[NDArray[Any]]:
+    """What an array holds along its first axis, as views of it.
+
+    Args:
+        array: in memory or in a memory-mapped file.
+    """
+    plain, pages = np.asarray(array), Pages(array)
+
+    def row(index: int) -> NDArray[Any]:
+        found: NDArray[Any] = plain[index]
+        pages.count(found.nbytes)
+        return found
+
+    return Lazy(len(array), row)
+
+
+class Rows(Sequence[NDArray[Any]]):
+    """Small arrays of one type and shape, kept as rows of one; others are kept as they are.
+
+    Args:
+        arrays: to begin with.
+    """
+
+    def __init__(self, arrays: Sequence[NDArray[Any]] = ()) -> None:
+        self._bytes, self._count = bytearray(), 0
+        self._kind: tuple[np.dtype[Any], tuple[int, ...]] | None = None
+        self._others: dict[int, NDArray[Any]] = {}
+        for array in arrays:
+            self.append(array)
+
+    def append(self, array: NDArray[Any]) -> None:
+        """Add one at the end."""
+        self._kind = self._kind or (array.dtype, array.shape)
+        if (array.dtype, array.shape) == self._kind:
+            self._bytes += array.tobytes()
+        else:
+            self._bytes += bytes(self._size)
+            self._others[self._count] = array
+        self._count += 1
+
+    @property
+    def _size(self) -> int:
+        assert self._kind is not None
+        return int(self._kind[0].itemsize * np.prod(self._kind[1], dtype=int))
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: SupportsIndex, /) -> NDArray[Any]: ...
+    @overload
+    def __getitem__(self, index: slice, /) -> Sequence[NDArray[Any]]: ...
+    def __getitem__(self, index: SupportsIndex | slice, /) -> NDArray[Any] | Sequence[NDArray[Any]]:
+        return Lazy(self._count, self._row)[index]
+
+    def _row(self, index: int) -> NDArray[Any]:
+        if index in self._others:
+            return self._others[index]
+        assert self._kind is not None
+        dtype, shape = self._kind
+        start = index * self._size
+        return np.frombuffer(bytes(self._bytes[start : start + self._size]), dtype).reshape(shape)

@@ -1,0 +1,295 @@
+"""Noise codes as few bytes.
+
+Strong noise is 0 or plus or minus the budget nearly everywhere, so four codes make one of 81 symbols; zstd's entropy coder
+brings those near the entropy of the signs, and unpacking is one look into a table. Codes of other sizes are exceptions,
+kept apart; noise that is full of them is compressed as it is.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import threading
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+import zstandard
+
+from monai_salm.shared.arrays import Array
+from monai_salm.shared.blocks import in_threads
+
+# Ways of packing, the first byte of what is packed. With chained signs a code is told relative to the code before it on its
+# last axis: neighbours often agree, but putting that together takes time on a large image.
+_PLAIN, _SIGNS, _CHAINED = 0, 1, 2
+_HEADER = struct.Struct("<BiI")  # way, largest code, number of exceptions
+_PER_SYMBOL = 4
+_POWERS = 3 ** np.arange(_PER_SYMBOL, dtype=np.uint8)
+_SYMBOLS = 3**_PER_SYMBOL
+# Up to this many codes are packed as tightly as zstd can, and with chained signs where that is smaller.
+_SMALL = 2**16
+# Symbols of noise hardly repeat: looking for short repetitions costs more than it finds.
+_TIGHT = zstandard.ZstdCompressionParameters.from_level(19, min_match=7)
+_QUICK = zstandard.ZstdCompressionParameters.from_level(3, min_match=7)
+_MAX_EXCEPTIONS = 1 / 16
+# Bytes that are compressed apart from others, so that threads share a large image.
+_PART = 2**18
+# zstd packs at most 128 KiB into a block of 4 bytes; what claims more than this times its size is a bomb.
+_MAX_RATIO = 2**15
+_LARGEST = {name: int(np.iinfo(name).max) for name in ("int8", "int16", "int32")}
+_LOCAL = threading.local()
+
+
+class PackingError(ValueError):
+    """Bytes that are not what was packed."""
+
+
+def pack_codes(codes: Array) -> bytes:
+    """Pack the codes of images of one shape.
+
+    Args:
+        codes: signed integers, ``(images, *shape)``.
+    """
+    codes = np.ascontiguousarray(codes)
+    top = max(int(codes.max()), -int(codes.min()))
+    other = (codes != 0) & (codes != top) & (codes != -top)
+    if np.count_nonzero(other) > codes.size * _MAX_EXCEPTIONS:
+        return bytes([_PLAIN]) + compress(codes)
+    exceptions = _pack_exceptions(np.flatnonzero(other), codes[other], codes.size)
+    signs = np.sign(codes).astype(np.int8)
+    head = (top, int(np.count_nonzero(other)))
+    packed = _HEADER.pack(_SIGNS, *head) + exceptions + compress(_symbols(signs))
+    if codes.size > _SMALL:
+        return packed
+    chained = _HEADER.pack(_CHAINED, *head) + exceptions + compress(_symbols(_chain(signs)))
+    return min(packed, chained, key=len)
+
+
+def unpack_codes(blob: bytes, count: int, index: int, shape: tuple[int, ...], dtype: str) -> Array:
+    """The codes of one of the images that were packed together.
+
+    Args:
+        blob: from ``pack_codes``.
+        count: images packed.
+        index: the image.
+        shape: of each image.
+        dtype: integer type of the codes.
+
+    Raises:
+        PackingError: for anything that ``pack_codes`` did not make.
+    """
+    size = math.prod(shape)
+    if blob[:1] == bytes([_PLAIN]):
+        return decompress(blob[1:], count, index, shape, dtype)
+    if len(blob) < _HEADER.size:
+        raise PackingError("its noise is cut off")
+    way, top, exceptions = _HEADER.unpack_from(blob)
+    if way not in (_SIGNS, _CHAINED) or not 0 <= top <= _LARGEST[dtype] or exceptions > count * size:
+        raise PackingError("its noise is packed in no way that is known")
+    symbols, rest = -(-size // _PER_SYMBOL), blob[_HEADER.size :]
+    places, values, length = _unpack_exceptions(rest, exceptions, count * size, dtype)
+    table = _table(top, dtype) if way == _SIGNS else _table(1, "int8")
+
+    def spread(packed: Array, out: Array) -> None:
+        if packed.max() >= _SYMBOLS:
+            raise PackingError("its noise has symbols that are none")
+        table.take(packed, axis=0, out=out, mode="clip")
+
+    wide = np.empty((symbols, _PER_SYMBOL), table.dtype)
+    _decompress_into(rest[length:], count * symbols, index * symbols, wide, spread)
+    codes: Array = wide.reshape(-1)[:size].reshape(shape)
+    if way == _CHAINED:
+        codes = np.multiply(_unchain(codes), top, dtype=dtype)
+    if exceptions:
+        here = slice(*np.searchsorted(places, (index * size, (index + 1) * size)))
+        try:
+            codes.reshape(-1)[places[here] - index * size] = values[here]
+        except IndexError as error:
+            raise PackingError("its noise has exceptions outside the image") from error
+    return codes
+
+
+def compress(array: Array) -> bytes:
+    """An array's bytes in zstd frames of at most ``_PART`` bytes each, after their lengths.
+
+    Args:
+        array: any shape and type.
+    """
+    raw = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False)).reshape(-1).view(np.uint8)
+    settings = _TIGHT if raw.size <= _SMALL else _QUICK
+    parts = [raw[start : start + _PART] for start in range(0, raw.size, _PART)]
+
+    def packed(part: Array) -> bytes:
+        return zstandard.ZstdCompressor(compression_params=settings).compress(part.data)
+
+    frames = in_threads(packed, parts, raw.size)
+    return struct.pack(f"<{len(frames)}I", *map(len, frames)) + b"".join(frames)
+
+
+def decompress(blob: bytes, count: int, index: int, shape: tuple[int, ...], dtype: str) -> Array:
+    """One of the arrays of one shape and type that were compressed together.
+
+    Args:
+        blob: from ``compress``.
+        count: arrays in it.
+        index: the array.
+        shape: of each.
+        dtype: of each.
+
+    Raises:
+        PackingError: for anything else.
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    out = np.empty(size, np.uint8)
+    _decompress_into(blob, count * size, index * size, out, lambda packed, part: np.copyto(part, packed))
+    return out.view(np.dtype(dtype).newbyteorder("<")).reshape(shape).astype(dtype, copy=False)
+
+
+def compress_bytes(data: bytes) -> bytes:
+    """Few bytes as one zstd frame, or as they are where that is no larger, after a byte that says which."""
+    packed = zstandard.ZstdCompressor(level=19).compress(data)
+    return b"\1" + packed if len(packed) < len(data) else b"\0" + data
+
+
+def decompress_bytes(packed: bytes, most: int) -> bytes:
+    """What ``compress_bytes`` was given.
+
+    Args:
+        packed: from ``compress_bytes``.
+        most: bytes that there may be.
+
+    Raises:
+        PackingError: for anything else, or more.
+    """
+    if packed[:1] != b"\1":
+        return packed[1:]
+    try:
+        size = zstandard.frame_content_size(packed[1:])
+    except zstandard.ZstdError as error:
+        raise PackingError("it cannot be unpacked") from error
+    if not 0 <= size <= most:
+        raise PackingError("it is larger than it can be")
+    return _decompressed(packed[1:], size)
+
+
+def _decompress_into(blob: bytes, total: int, start: int, out: Array, spread: Callable[[Array, Array], object]) -> None:
+    """Unpack ``len(out)`` of ``total`` bytes from ``start`` on, and spread each part of them over its part of ``out``."""
+    frames = _frames(blob, total)
+    first, last = start // _PART, (start + len(out) - 1) // _PART
+
+    def part(number: int) -> None:
+        size = min(_PART, total - number * _PART)
+        data = _decompressed(frames[number], size)
+        begin, end = max(start, number * _PART), min(start + len(out), number * _PART + size)
+        values = np.frombuffer(data, np.uint8)[begin - number * _PART : end - number * _PART]
+        spread(values, out[begin - start : end - start])
+
+    in_threads(part, range(first, last + 1), len(out) * _PER_SYMBOL)
+
+
+def _frames(blob: bytes, total: int) -> list[bytes]:
+    """The zstd frames, each of which must announce just its size: a bomb is refused before any memory is taken."""
+    count = -(-total // _PART)
+    if len(blob) < 4 * count:
+        raise PackingError("its compressed noise is too small for its shape")
+    lengths = struct.unpack_from(f"<{count}I", blob)
+    if 4 * count + sum(lengths) != len(blob):
+        raise PackingError("its compressed noise is not of its length")
+    found, place = [], 4 * count
+    for number, length in enumerate(lengths):
+        frame, size = blob[place : place + length], min(_PART, total - number * _PART)
+        place += length
+        _require_size(frame, size)
+        found.append(frame)
+    return found
+
+
+def _require_size(frame: bytes, size: int) -> None:
+    try:
+        if zstandard.frame_content_size(frame) != size or size > len(frame) * _MAX_RATIO:
+            raise PackingError("its compressed noise is not of its shape")
+    except zstandard.ZstdError as error:
+        raise PackingError("its compressed noise cannot be unpacked") from error
+
+
+def _decompressed(frame: bytes, size: int) -> bytes:
+    if not hasattr(_LOCAL, "unpacker"):  # one a thread: it must not be shared, and making one takes time
+        _LOCAL.unpacker = zstandard.ZstdDecompressor()
+    try:
+        data: bytes = _LOCAL.unpacker.decompress(frame, max_output_size=size)
+    except (zstandard.ZstdError, MemoryError) as error:
+        raise PackingError("its compressed noise cannot be unpacked") from error
+    return data
+
+
+def _symbols(signs: Array) -> Array:
+    """Four signs a byte, each image's filled up with zeros."""
+    flat = signs.reshape(len(signs), -1)
+    fill = -flat.shape[1] % _PER_SYMBOL
+    groups = np.pad(flat, ((0, 0), (0, fill))).reshape(-1, _PER_SYMBOL)
+    packed = np.zeros(len(groups), np.uint8)
+    for place, power in enumerate(_POWERS):
+        packed += (groups[:, place] + 1).astype(np.uint8) * power
+    return packed
+
+
+@lru_cache(maxsize=64)
+def _table(top: int, dtype: str) -> Array:
+    """The four codes of every symbol, ``(symbols, 4)``."""
+    digits = np.arange(_SYMBOLS)[:, None] // _POWERS % 3
+    return ((digits - 1) * top).astype(dtype)
+
+
+def _chain(signs: Array) -> Array:
+    """Each sign times that of the last nonzero one before it on the last axis."""
+    chained, last = np.empty_like(signs), np.ones(signs.shape[:-1], np.int8)
+    for place in range(signs.shape[-1]):
+        column = signs[..., place]
+        chained[..., place] = column * last
+        last = np.where(column == 0, last, column)
+    return chained
+
+
+def _unchain(chained: Array) -> Array:
+    """The product of the nonzero signs so far."""
+    zero = chained == 0
+    signs: Array = np.multiply.accumulate(chained | zero, axis=-1, dtype=np.int8) * ~zero
+    return signs
+
+
+def _pack_exceptions(places: Array, values: Array, total: int) -> bytes:
+    """Places and values; of many codes, distances instead of places, all compressed."""
+    if not len(places):
+        return b""
+    values = values.astype(values.dtype.newbyteorder("<"))
+    if total <= _SMALL:
+        return places.astype("<u2").tobytes() + values.tobytes()
+    # Bytes of equal weight stand together, since most of the high ones are 0.
+    steps = np.diff(places, prepend=0).astype("<u8").view(np.uint8).reshape(-1, 8).T
+    width = int(np.flatnonzero(steps.any(axis=1)).max(initial=0)) + 1
+    planes = np.concatenate([steps[:width], values.view(np.uint8).reshape(len(values), -1).T])
+    packed = zstandard.ZstdCompressor(level=9).compress(planes.tobytes())
+    return struct.pack("<BI", width, len(packed)) + packed
+
+
+def _unpack_exceptions(blob: bytes, count: int, total: int, dtype: str) -> tuple[Array, Array, int]:
+    """Places in order, values, and the bytes they took."""
+    stored = np.dtype(dtype).newbyteorder("<")
+    if not count:
+        return np.empty(0, np.int64), np.empty(0, stored), 0
+    if total <= _SMALL:
+        length = count * (2 + stored.itemsize)
+        if len(blob) < length:
+            raise PackingError("its noise is cut off")
+        places = np.frombuffer(blob, "<u2", count).astype(np.int64)
+        return places, np.frombuffer(blob, stored, count, offset=2 * count), length
+    if len(blob) < 5 or not 1 <= blob[0] <= 8:
+        raise PackingError("its noise is cut off")
+    width, length = struct.unpack_from("<BI", blob)
+    size, frame = count * (width + stored.itemsize), blob[5 : 5 + length]
+    _require_size(frame, size)
+    planes = np.frombuffer(_decompressed(frame, size), np.uint8).reshape(-1, count)
+    steps = np.zeros((count, 8), np.uint8)
+    steps[:, :width] = planes[:width].T
+    values = np.ascontiguousarray(planes[width:].T).view(stored).reshape(-1)
+    return np.cumsum(steps.view("<i8").reshape(-1)), values, 5 + length

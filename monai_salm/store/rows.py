@@ -1,0 +1,204 @@
+"""How noise is packed into a row of the store, and unpacked from a row that may be damaged or hostile.
+
+A row holds the noise of one large image, or of several small ones of one kind, which share what a row takes beside the noise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import struct
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from monai_salm.noise.digest import DIGEST_SIZE
+from monai_salm.noise.grid import GRIDS, INTEGER_GRIDS
+from monai_salm.noise.noise import Noise
+from monai_salm.noise.window import IntensityWindow
+from monai_salm.store.packing import (
+    PackingError,
+    compress,
+    compress_bytes,
+    decompress,
+    decompress_bytes,
+    pack_codes,
+    unpack_codes,
+)
+
+#: What images in a row have in common, and the columns of a row, in the order of ``pack_row``.
+KIND = ("shape", "dtype", "quantum", "code_dtype")
+COLUMNS = ("digests", "names", "windows", "codes", "residual", "checksum")
+#: Images in a row at most, and their elements, unless it is one image.
+MAX_IMAGES, MAX_ELEMENTS = 256, 2**15
+_CODE_DTYPES = ("int8", "int16", "int32")
+_TYPES: tuple[type | tuple[type, ...], ...] = (
+    str,
+    str,
+    float,
+    str,
+    bytes,
+    bytes,
+    bytes,
+    bytes,
+    (bytes, type(None)),
+    bytes,
+)
+# No medical volume comes near this; a row that claims more is damaged or hostile.
+_LARGEST = 2**33
+_LONGEST_NAME = 2**16
+
+
+class RowError(ValueError):
+    """A row that does not hold what ``pack_row`` wrote."""
+
+
+def kind_of(noise: Noise) -> tuple[Any, ...]:
+    """One value for each of ``KIND``.
+
+    Raises:
+        RowError: for noise that ``unpack_row`` would refuse.
+    """
+    code_dtype = noise.codes.dtype.name
+    _check_settings(noise.dtype, noise.quantum, code_dtype)
+    return json.dumps(list(noise.codes.shape)), noise.dtype, float(noise.quantum), code_dtype
+
+
+def images_in_a_row(elements: int) -> int:
+    """How many images of this many elements share a row."""
+    return min(MAX_IMAGES, max(1, MAX_ELEMENTS // elements))
+
+
+def pack_row(noises: Sequence[Noise]) -> tuple[Any, ...]:
+    """One value for each of ``COLUMNS``.
+
+    Args:
+        noises: of one kind.
+
+    Raises:
+        RowError: for noise that ``unpack_row`` would refuse.
+    """
+    kind = kind_of(noises[0])
+    digests = b"".join(noise.digest + noise.protected for noise in noises)
+    if len(digests) != 2 * DIGEST_SIZE * len(noises):
+        raise RowError(f"its digests are not of {DIGEST_SIZE} bytes")
+    names = compress_bytes(json.dumps([noise.name for noise in noises], separators=(",", ":")).encode())
+    codes, residual = pack_codes(np.stack([noise.codes for noise in noises])), None
+    if any(noise.residual is not None for noise in noises):
+        nothing = np.zeros(noises[0].codes.shape, f"u{np.dtype(noises[0].dtype).itemsize}")
+        residual = compress(np.stack([nothing if n.residual is None else n.residual for n in noises]))
+    row = (digests, names, _pack_windows(noises), codes, residual)
+    return (*row, checksum(*kind, *row))
+
+
+def unpack_row(row: tuple[Any, ...], index: int, shape: tuple[int, ...] | None = None) -> Noise:
+    """The noise of one of the images in a row.
+
+    Args:
+        row: one value for each of ``KIND`` and ``COLUMNS``.
+        index: of the image in the row.
+        shape: of the image it was found for, if known: a row that claims another is refused before it takes memory.
+
+    Raises:
+        RowError: whatever is wrong with the row.
+    """
+    if len(row) != len(_TYPES) or not all(map(isinstance, row, _TYPES)):
+        raise RowError("a value is of the wrong type")
+    shape_text, dtype, quantum, code_dtype, digests, names, windows, codes, residual, stated = row
+    if stated != checksum(*row[:-1]):
+        raise RowError("it does not match its checksum")
+    _check_settings(dtype, quantum, code_dtype)
+    own_shape = parse_shape(shape_text)
+    if shape is not None and own_shape != shape:
+        raise RowError(f"it claims the shape {own_shape}, the image has {shape}")
+    digest, protected, count = _digests(digests, index)
+    try:
+        unpacked = unpack_codes(codes, count, index, own_shape, code_dtype)
+        bits = None
+        if residual is not None:
+            bits = decompress(residual, count, index, own_shape, f"u{np.dtype(dtype).itemsize}")
+            bits = bits if bits.any() else None
+    except (PackingError, MemoryError) as error:
+        raise RowError(str(error)) from error
+    window = _unpack_window(windows, count, index, own_shape[0])
+    return Noise(digest, protected, unpack_names(names, count)[index], dtype, window, quantum, unpacked, bits)
+
+
+def _pack_windows(noises: Sequence[Noise]) -> bytes:
+    """The windows of the images in a row, ``(image, channel, 2)`` of float64; images of one window take next to nothing."""
+    channels = len(noises[0].codes)
+    return compress_bytes(np.asarray([noise.window.channels(channels) for noise in noises], "<f8").tobytes())
+
+
+def _unpack_window(packed: bytes, count: int, index: int, channels: int) -> IntensityWindow:
+    size = count * channels * 16
+    try:
+        content = decompress_bytes(packed, size)
+        if len(content) != size:
+            raise ValueError("length")
+        pairs = np.frombuffer(content, "<f8").reshape(count, channels, 2)[index].tolist()
+        return IntensityWindow(tuple(low for low, _ in pairs), tuple(high for _, high in pairs))
+    except (PackingError, ValueError) as error:
+        raise RowError("its window cannot be read") from error
+
+
+def unpack_names(packed: bytes, count: int) -> list[str]:
+    """The names of the images in a row.
+
+    Raises:
+        RowError: if they cannot be read.
+    """
+    try:
+        names = json.loads(decompress_bytes(packed, count * _LONGEST_NAME))
+    except (PackingError, ValueError, RecursionError) as error:
+        raise RowError("its names cannot be read") from error
+    if not isinstance(names, list) or len(names) != count or set(map(type, names)) != {str}:
+        raise RowError("its names are not one for each image")
+    return names
+
+
+@lru_cache(maxsize=64)
+def parse_shape(text: object) -> tuple[int, ...]:
+    """A shape from its JSON text.
+
+    Raises:
+        RowError: if it is not a list of positive whole numbers, or is larger than any image.
+    """
+    try:
+        shape = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError) as error:
+        raise RowError("its shape cannot be read") from error
+    if not isinstance(shape, list) or not shape or not all(type(n) is int and n > 0 for n in shape):
+        raise RowError("its shape is not a list of positive whole numbers")
+    if len(shape) > 8 or math.prod(shape) > _LARGEST:
+        raise RowError("its shape is larger than any image")
+    return tuple(shape)
+
+
+def checksum(*parts: object) -> bytes:
+    """Hash of values and their lengths, so that nothing can move from one value to the next unseen."""
+    data = [part if isinstance(part, bytes) else repr(part).encode("utf-8", "backslashreplace") for part in parts]
+    digest = hashlib.sha256(struct.pack(f"<{len(data)}Q", *map(len, data)))
+    for part in data:
+        digest.update(part)
+    return digest.digest()[:16]
+
+
+def _digests(digests: bytes, index: int) -> tuple[bytes, bytes, int]:
+    """Digests of an image's original and protected values, and how many images there are."""
+    count, rest = divmod(len(digests), 2 * DIGEST_SIZE)
+    if rest or not 0 <= index < count:
+        raise RowError("it does not hold the image that it is said to")
+    start, middle, end = (2 * DIGEST_SIZE * index + part * DIGEST_SIZE for part in range(3))
+    return digests[start:middle], digests[middle:end], count
+
+
+def _check_settings(dtype: str, quantum: float, code_dtype: str) -> None:
+    # A quantum below 1 on an integer grid would be rounded to no noise at all.
+    whole = quantum >= 1 and quantum == math.floor(quantum) if math.isfinite(quantum) else False
+    fits = whole if dtype in INTEGER_GRIDS else math.isfinite(quantum) and quantum > 0
+    if dtype not in GRIDS or code_dtype not in _CODE_DTYPES or not fits:
+        raise RowError(f"noise of {code_dtype} codes in steps of {quantum} cannot be on a grid of {dtype}")

@@ -1,0 +1,317 @@
+"""The noise store: one SQLite file with every image's effective noise, found by the image's content."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from monai_salm.noise.digest import DIGEST_SIZE
+from monai_salm.noise.noise import Noise, NoiseStoreError
+from monai_salm.noise.window import WindowRule, rule_from_spec
+from monai_salm.store.file import (
+    APPLICATION_ID,
+    FORMAT_VERSION,
+    HeldConnection,
+    create_file,
+    damaged,
+    open_reader,
+    store_error,
+    write,
+)
+from monai_salm.store.places import ROW, RowWriter, digest_at, key_of
+from monai_salm.store.records import check_records
+from monai_salm.store.rows import RowError, checksum, parse_shape, unpack_names, unpack_row
+
+__all__ = ["APPLICATION_ID", "FORMAT_VERSION", "Noise", "NoiseStore", "NoiseStoreError", "StoreSettings"]
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """What the noise of a store keeps to, by its description.
+
+    Args:
+        window: the rule that chose each image's window.
+        epsilon: budget, as a fraction of the window's width.
+        method: the settings of the noise method, as plain values.
+        mask_share: largest share of an image's elements that its noise may touch.
+    """
+
+    window: WindowRule
+    epsilon: float
+    method: dict[str, Any]
+    mask_share: float
+
+    @classmethod
+    def read(cls, meta: Mapping[str, Any]) -> StoreSettings:
+        """Take the settings out of a description; KeyError, TypeError or ValueError if one is missing or wrong."""
+        rule, epsilon, method = rule_from_spec(meta["window"]), float(meta["epsilon"]), dict(meta["method"])
+        share = float(meta["mask_share"])
+        if not 0 < epsilon <= 1 or not 0 < share <= 1:
+            raise ValueError(f"epsilon {epsilon}, mask_share {share}")
+        return cls(rule, epsilon, method, share)
+
+
+class NoiseStore:
+    """A store of noise, opened when first used and safe to hand to DataLoader workers (fork, spawn or threads).
+
+    Args:
+        path: the SQLite file, made by ``precompute`` or ``NoiseStore.create``.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._local = threading.local()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"])  # type: ignore[misc]
+
+    def __repr__(self) -> str:
+        return f"NoiseStore({str(self.path)!r})"
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], meta: Mapping[str, Any]) -> NoiseStore:
+        """Make an empty store, readable by its owner only.
+
+        Args:
+            path: must not exist.
+            meta: method, task, window, seed and versions, as plain JSON values.
+
+        Raises:
+            FileExistsError: if the path exists.
+        """
+        store, text = cls(path), json.dumps(meta, sort_keys=True)
+        create_file(store.path, (text, checksum(text)))
+        return store
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What the store was made with: ``method, task, window, seed, versions, ...``.
+
+        Raises:
+            NoiseStoreError: if the store cannot be read.
+        """
+        rows = self.rows("SELECT json, checksum FROM meta")
+        try:
+            if len(rows) != 1 or rows[0][1] != checksum(rows[0][0]):
+                raise ValueError("checksum")
+            meta = json.loads(rows[0][0])
+        except (ValueError, TypeError, RecursionError) as error:
+            raise damaged(self.path, "its description does not match its checksum") from error
+        if not isinstance(meta, dict):
+            raise damaged(self.path, "its description is not a dictionary")
+        return meta
+
+    @property
+    def settings(self) -> StoreSettings:
+        """What every image's noise keeps to.
+
+        Raises:
+            NoiseStoreError: if the store cannot be read, or its description lacks something.
+        """
+        meta = self.meta
+        try:
+            return StoreSettings.read(meta)
+        except (KeyError, TypeError, ValueError) as error:
+            raise damaged(self.path, f"its description is not complete ({error!r})") from error
+
+    @property
+    def window(self) -> WindowRule:
+        """The rule that chose each image's window."""
+        return self.settings.window
+
+    def __len__(self) -> int:
+        return int(self.rows("SELECT count(*) FROM original")[0][0])
+
+    def __contains__(self, digest: object) -> bool:
+        return isinstance(digest, bytes) and (digest,) in self.rows(digest_at("original"), (key_of(digest),))
+
+    def __iter__(self) -> Iterator[Noise]:
+        """All noise, in the order of the digests; one row in memory at a time."""
+        for (digest,) in self.rows(f"{digest_at('original', all_of_them=True)} ORDER BY key"):
+            noise = self.get(digest) if isinstance(digest, bytes) else None
+            if noise is None:
+                raise damaged(self.path, "a row cannot be found again by its key")
+            yield noise
+
+    def __getitem__(self, digest: bytes) -> Noise:
+        noise = self.get(digest)
+        if noise is None:
+            raise KeyError(digest.hex())
+        return noise
+
+    def get(self, digest: bytes, shape: tuple[int, ...] | None = None) -> Noise | None:
+        """Noise for the original image with this content digest, or None.
+
+        Args:
+            digest: from ``content_digest``.
+            shape: the image's; a row that claims another is refused before it takes memory.
+
+        Raises:
+            NoiseStoreError: if the store or the row is damaged.
+        """
+        return self._find("original", digest, shape)
+
+    def get_protected(self, digest: bytes, shape: tuple[int, ...] | None = None) -> Noise | None:
+        """Noise that is in the protected image with this content digest, or None.
+
+        Raises:
+            NoiseStoreError: if the store or the row is damaged.
+        """
+        return self._find("protected", digest, shape)
+
+    def has_shape(self, shape: tuple[int, ...]) -> bool:
+        """Whether any stored noise is of this shape (to tell why an image was not found)."""
+        return bool(self.rows("SELECT 1 FROM kind WHERE shape = ? LIMIT 1", (json.dumps(list(shape)),)))
+
+    def shapes(self, limit: int = 3) -> list[tuple[int, ...]]:
+        """A few of the shapes that the store has noise for."""
+        return self._shapes(f"SELECT DISTINCT shape FROM kind LIMIT {int(limit)}")
+
+    def shapes_of(self, name: str) -> list[tuple[int, ...]]:
+        """Shapes of the noise of the cases of this name; names need not be unique."""
+        query = "SELECT kind, names, length(digests) FROM noise"
+        try:
+            kinds = {
+                kind for kind, names, size in self.rows(query) if name in unpack_names(names, size // (2 * DIGEST_SIZE))
+            }
+        except (RowError, TypeError) as error:
+            raise damaged(self.path, f"in a row, {error}") from error
+        return [
+            shape for kind in sorted(kinds) for shape in self._shapes("SELECT shape FROM kind WHERE id = ?", (kind,))
+        ]
+
+    def dtypes(self) -> list[str]:
+        """The stored types that the noise was made on."""
+        return sorted(str(dtype) for (dtype,) in self.rows("SELECT DISTINCT dtype FROM kind"))
+
+    def add(self, noises: Iterable[Noise]) -> None:
+        """Add noise in one transaction: all of it or none. An image already there keeps its noise.
+
+        Raises:
+            NoiseStoreError: if the file is no store, is damaged or cannot be written, or the noise is not storable.
+        """
+        with write(self.path) as connection:
+            writer = RowWriter(connection)
+            for noise in noises:
+                writer.add(noise)
+            writer.finish()
+
+    def add_network(self, spec: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> None:
+        """Keep a surrogate, for images that come later.
+
+        Args:
+            spec: arguments of ``build_network``.
+            weights: its state dictionary.
+        """
+        text = json.dumps(spec, sort_keys=True)
+        blob = save_tensors({k: v.detach().cpu().contiguous() for k, v in weights.items()})
+        with write(self.path) as connection:
+            connection.execute(
+                "INSERT INTO network (spec, weights, checksum) VALUES (?, ?, ?)", (text, blob, checksum(text, blob))
+            )
+
+    def networks(self) -> list[tuple[dict[str, Any], dict[str, torch.Tensor]]]:
+        """The surrogates kept by ``add_network``, oldest first, as (spec, state dictionary).
+
+        Raises:
+            NoiseStoreError: if one is damaged.
+        """
+        found = []
+        for spec, weights, stated in self.rows("SELECT spec, weights, checksum FROM network ORDER BY id"):
+            try:
+                if stated != checksum(spec, weights):
+                    raise ValueError("checksum")
+                found.append((dict(json.loads(spec)), load_tensors(weights)))
+            except (ValueError, TypeError, RecursionError, SafetensorError) as error:
+                raise damaged(self.path, "a surrogate does not match its checksum") from error
+        return found
+
+    def check(self) -> int:
+        """Read everything once and return the number of images.
+
+        Raises:
+            NoiseStoreError: at the first thing that is damaged.
+        """
+        if self.rows("PRAGMA integrity_check") != [("ok",)]:
+            raise damaged(self.path, "SQLite's integrity check fails")
+        self.networks()
+        check_records(self)
+        found = 0
+        for found, noise in enumerate(self, 1):  # noqa: B007 - counted
+            if not self.rows("SELECT 1 FROM protected WHERE key = ?", (key_of(noise.protected),)):
+                raise damaged(self.path, f"case {noise.name!r} cannot be found again by its protected image")
+        return found if self.meta else 0
+
+    def close(self) -> None:
+        """Close this thread's connection; the next use opens another."""
+        held = getattr(self._local, "held", None)
+        if held is not None:
+            self._local.held = None
+            held.close()
+
+    def _find(self, table: str, digest: bytes, shape: tuple[int, ...] | None) -> Noise | None:
+        rows = self.rows(ROW[table], (key_of(digest),))
+        if not rows:
+            return None
+        try:
+            noise = unpack_row(rows[0][1:], rows[0][0], shape)
+            if digest != (noise.digest if table == "original" else noise.protected):
+                raise RowError("it is filed under another image")
+        except RowError as error:
+            raise damaged(
+                self.path, f"noise of shape {str(rows[0][1])[:99]} is not as it was written: {error}"
+            ) from error
+        return noise
+
+    def _shapes(self, query: str, values: tuple[object, ...] = ()) -> list[tuple[int, ...]]:
+        try:
+            return [parse_shape(text) for (text,) in self.rows(query, values)]
+        except RowError as error:
+            raise damaged(self.path, f"in a row, {error}") from error
+
+    def _connect(self) -> sqlite3.Connection:
+        # A connection must not cross a fork, nor threads, nor outlive the file: precompute replaces a store by renaming.
+        held: HeldConnection | None = getattr(self._local, "held", None)
+        file = _identity(self.path)
+        if held is None or held.pid != os.getpid() or self._local.file != file:
+            self.close()
+            held = HeldConnection(open_reader(self.path))
+            self._local.held, self._local.file = held, file
+        return held.connection
+
+    def rows(self, query: str, values: tuple[object, ...] = (), again: bool = True) -> list[tuple[Any, ...]]:
+        """What a query gives; for the modules of this package that keep more in a store.
+
+        Raises:
+            NoiseStoreError: if the store cannot be read.
+        """
+        try:
+            return self._connect().execute(query, values).fetchall()
+        except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:
+            if again and "readonly" in str(error):  # a writer was killed meanwhile; opening anew undoes what it left
+                self.close()
+                return self.rows(query, values, again=False)
+            raise store_error(self.path, error) from error
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells the file at a path from another that took its place; None if there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
