@@ -341,6 +341,7 @@ def test_danger_is_found(source: str) -> None:
         "def f(model):\n    return model.eval()",
         "import numpy as np\nnp.load('x')\nnp.load('x', allow_pickle=False)\nnp.load('x', None, False)",
         "import nibabel\nnibabel.load('x')",
+        "from monai.data.utils import pickle_hashing\npickle_hashing([1])",  # hashes what runs already, reads nothing
         "from monai_salm.evaluation import evaluate\nevaluate()",
         "from safetensors.torch import load, save\nload(b'')",
         "text = 'import pickle; eval(1)'",

@@ -5,10 +5,7 @@ Without it MONAI hands it on in silence; that is shown too, so that the page say
 
 from __future__ import annotations
 
-import copy
-import itertools
 import logging
-import multiprocessing
 import os
 import pickle
 import shutil
@@ -27,7 +24,6 @@ from monai.data.utils import pickle_hashing
 from monai.transforms import Compose, Lambdad, LoadImaged, RandFlipd, ScaleIntensityRanged, Spacingd, Transform
 from monai_samples import BUDGET, META, SAME, Samples, make_samples
 
-import monai_salm.store.object_digest
 from monai_salm import NoiseStore, SALMProtectd, SALMRestored, salm_hash_transform
 from monai_salm.noise.grid import apply_codes
 from monai_salm.noise.noise import Noise, NoiseStoreError
@@ -153,7 +149,7 @@ def chain_of(store: Any, low: float = 0.0, factor: int = 2) -> list[Any]:
         SALMProtectd("image", store),
         Spacingd("image", (1.0, 1.0, 2.0)),
         ScaleIntensityRanged("image", low, 1, 0, 1),
-        Lambdad("image", lambda image: image * factor),
+        Lambdad("image", partial(torch.mul, other=factor)),
     ]
 
 
@@ -167,7 +163,7 @@ def test_equal_chains_have_one_hash_however_they_were_made_and_used(samples: Sam
     assert salm_hash_transform(chain_of(NoiseStore(os.path.relpath(samples.store)))) == first
     moved = shutil.copy(samples.store, tmp_path / "moved.db")
     assert salm_hash_transform(chain_of(moved)) == first
-    assert salm_hash_transform(pickle.loads(pickle.dumps(steps[:4]))) == salm_hash_transform(steps[:4])  # noqa: S301
+    assert salm_hash_transform(pickle.loads(pickle.dumps(steps))) == first  # noqa: S301
     chain = Compose([Compose(steps[:3]), *steps[3:], RandFlipd("image", prob=0.3), Nothing()])
     assert salm_hash_transform(chain) == first
 
@@ -184,7 +180,7 @@ def test_a_hash_says_everything_that_is_set(samples: Samples, tmp_path: Path) ->
         chain_of(samples.store, factor=3),
         [*steps[:1], SALMRestored("image", samples.store), *steps[2:]],
         [*steps[:1], SALMProtectd("second", samples.store), *steps[2:]],
-        [*steps[:4], Lambdad("image", lambda image: image + 2)],
+        [*steps[:4], Lambdad("image", torch.neg)],
         [*steps[:4], Lambdad("image", partial(torch.add, other=1))],
         [*steps[:4], Lambdad("image", partial(torch.add, other=2))],
     ]
@@ -211,8 +207,6 @@ VALUES: list[Any] = [
         "".join,
         slice(1),
         range(1),
-        np,
-        torch,
         pickle_hashing,
     ),
 ]
@@ -224,7 +218,6 @@ def test_different_values_have_different_hashes() -> None:
     assert salm_hash_transform({"a": 1, "b": 2}) != salm_hash_transform({"b": 2, "a": 1}), (
         "a loop over it runs in order"
     )
-    assert salm_hash_transform(np.random.default_rng(0)) == salm_hash_transform(np.random.default_rng(1))
 
 
 def test_a_value_that_holds_itself_has_a_hash() -> None:
@@ -250,13 +243,6 @@ class Stateful(Holding):
         return {name: value for name, value in vars(self).items() if name != "handle"}
 
 
-class Unpicklable(Holding):
-    """One that refuses to be pickled, and can be seen into all the same."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        raise TypeError("cannot be pickled")
-
-
 class Slotted:
     """An object without a dictionary that can be referred to weakly."""
 
@@ -264,23 +250,6 @@ class Slotted:
 
     def __init__(self, value: Any) -> None:
         self.value = value
-
-
-LOCKS: list[Callable[[], Any]] = [
-    *(threading.Lock, threading.RLock, threading.Condition, threading.Event, threading.BoundedSemaphore, threading.local),
-    *(multiprocessing.Lock, multiprocessing.RLock, multiprocessing.Condition, multiprocessing.Event),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: f"{getattr(lock, '__module__', '')}.{lock.__name__}")
-def test_locks_say_nothing_of_what_is_cached(lock: Callable[[], Any]) -> None:
-    held = lock()
-    first = salm_hash_transform([Holding(lock=held, factor=1)])
-    if hasattr(held, "acquire"):
-        held.acquire()
-    assert salm_hash_transform([Holding(lock=held, factor=1)]) == first
-    assert salm_hash_transform([Holding(lock=lock(), factor=1)]) == first
-    assert salm_hash_transform([Holding(lock=lock(), factor=2)]) != first
 
 
 def test_a_logger_counts_with_its_name() -> None:
@@ -293,117 +262,35 @@ def test_a_logger_counts_with_its_name() -> None:
 
 
 def test_an_object_counts_with_what_its_class_says_its_state_is() -> None:
-    first = salm_hash_transform([Stateful(factor=1, handle=iter([1]))])
+    first = salm_hash_transform([Stateful(factor=1, handle=threading.Lock())])
     assert salm_hash_transform([Stateful(factor=1)]) == first
     assert salm_hash_transform([Stateful(factor=2)]) != first
-    assert salm_hash_transform([Unpicklable(factor=1)]) != salm_hash_transform([Unpicklable(factor=2)])
     assert salm_hash_transform([Slotted(1)]) != salm_hash_transform([Slotted(2)])
 
 
-def test_a_function_with_an_empty_cell_has_a_hash() -> None:
-    def with_cells(*, full: bool, empty: bool) -> Callable[[], Any]:
-        one = late = 1
-
-        def function() -> Any:
-            return one, late
-
-        if not full:
-            del one
-        if empty:
-            del late
-        return function
-
-    cells = [{"full": full, "empty": empty} for full, empty in itertools.product((False, True), repeat=2)]
-    hashes = [salm_hash_transform([Lambdad("image", with_cells(**which))]) for which in cells]
-    assert len(set(hashes)) == len(cells)
-    assert [salm_hash_transform([Lambdad("image", with_cells(**which))]) for which in cells] == hashes
+def test_an_error_says_which_transform_of_a_chain_it_is() -> None:
+    for chain in (
+        Compose([LOAD, Holding(model=threading.Lock())]),
+        Compose([Compose([LOAD]), Lambdad("image", lambda x: x)]),
+    ):
+        with pytest.raises(TypeError, match=r"^transforms\[1\], (Holding|Lambdad): .*pickle") as caught:
+            salm_hash_transform(chain)
+        for remedy in ("__getstate__", "after the first random transform", "hash_transform a function of your own"):
+            assert remedy in str(caught.value)
 
 
-UNSEEN = r"cannot see what an object of .*iterator is set to"
-HIDDEN: dict[str, tuple[Any, str]] = {
-    "list": ([LOAD, Holding(model=iter([1]))], r"^transforms\[1\]\.model: " + UNSEEN),
-    "chain": (Compose([LOAD, Holding(model=iter([1]))]), r"^Compose\.transforms\[1\]\.model: "),
-    "nested chain": (
-        Compose([Compose([LOAD, Nothing()]), Holding(model=iter([1]))]),
-        r"^Compose\.flatten\(\)\.transforms\[2\]\.model: ",
-    ),
-    "dictionary": ({"first": [0, Holding(models={"a": 1, "b": [iter([1])]})]}, r"^dict\['first'\]\[1\]\.models\['b'\]\[0\]: "),
-    "function": ([Lambdad("image", partial(print, iter([1])))], r"^transforms\[0\]\..*\.args\[0\]: "),
-    "state": ([Stateful(inner=iter([1]))], r"^transforms\[0\]\.__getstate__\(\)\['inner'\]: "),
-    "alone": (iter([1]), r"^list_iterator: " + UNSEEN),
-}  # fmt: skip
+def test_a_store_is_found_at_any_depth(samples: Samples, tmp_path: Path) -> None:
+    class Derived(NoiseStore):
+        pass
 
-
-@pytest.mark.parametrize("what", HIDDEN)
-def test_what_cannot_be_seen_into_is_an_error_that_says_where_it_is(what: str) -> None:
-    value, message = HIDDEN[what]
-    with pytest.raises(TypeError, match=message) as caught:
-        salm_hash_transform(value)
-    for remedy in ("__getstate__", "after the first random transform", "hash_transform a function of your own"):
-        assert remedy in str(caught.value)
-
-
-def test_parts_that_never_end_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Endless:
-        def __getstate__(self) -> list[Any]:
-            return [Endless()]
-
-    monkeypatch.setattr(monai_salm.store.object_digest, "_MOST_HOLDERS", 100)
-    with pytest.raises(TypeError, match=r"^transforms\[0\]\..*: more than 100 lists and objects .*__getstate__"):
-        salm_hash_transform([Endless()])
-
-
-class Node:
-    """Part of a net."""
-
-    def __init__(self, value: int) -> None:
-        self.value = value
-        self.others: list[Node] = []
-
-
-def all_with_all(size: int, odd: int = 0) -> list[Node]:
-    nodes = [Node(odd if index == size - 1 else 0) for index in range(size)]
-    for node in nodes:
-        node.others = nodes
-    return nodes
-
-
-def test_every_object_is_looked_at_once() -> None:
-    """Otherwise each of these would take longer than the universe is old."""
-    shared: Any = [1]
-    for _ in range(200):
-        shared = [shared, {"a": shared, "b": (shared,)}]
-    assert salm_hash_transform(shared) == salm_hash_transform(shared)
-    assert salm_hash_transform(all_with_all(60)) == salm_hash_transform(all_with_all(60))
-    assert salm_hash_transform(all_with_all(60)) != salm_hash_transform(all_with_all(60, odd=1))
-    deep: Any = 1
-    for _ in range(5_000):  # more than Python recurses
-        deep = [deep]
-    assert salm_hash_transform(deep) != salm_hash_transform([deep])
-
-
-def test_a_hash_does_not_say_what_is_shared() -> None:
-    part = {"a": [1, 2]}
-    assert salm_hash_transform([part, part]) == salm_hash_transform([part, copy.deepcopy(part)])
-    loop: list[Any] = [1]
-    loop.append(loop)
-    longer: list[Any] = [1, [1]]
-    longer[1].append(longer)
-    assert salm_hash_transform(loop) == salm_hash_transform(longer) == salm_hash_transform([1, loop])
-    assert salm_hash_transform({"x": loop}) == salm_hash_transform({"x": longer})
-
-
-def test_circles_that_differ_have_different_hashes() -> None:
-    def circle(*values: int) -> list[Any]:
-        links: list[list[Any]] = [[value] for value in values]
-        for link, after in zip(links, [*links[1:], links[0]], strict=True):
-            link.append(after)
-        return links[0]
-
-    circles = [circle(1), circle(2), circle(1, 2), circle(2, 1), circle(1, 1, 2), circle(1, 2, 2), circle(1, 2, 3)]
-    different = [*circles, [circle(1), 1], [2, circle(1, 2), 3], {1: circle(1)}, {2: circle(1)}]
-    assert len({salm_hash_transform(value) for value in different}) == len(different)
-    assert salm_hash_transform(circle(1, 2, 1, 2)) == salm_hash_transform(circle(1, 2))
+    other = tmp_path / "other.db"
+    NoiseStore.create(other, META)
+    globals()["Derived"], Derived.__qualname__ = Derived, "Derived"
+    for kind in (NoiseStore, Derived):
+        keys = {salm_hash_transform([Holding(deep=[{"a": (1, kind(path))}])]) for path in (samples.store, other)}
+        moved = shutil.copy(samples.store, tmp_path / "moved.db")
+        keys.add(salm_hash_transform([Holding(deep=[{"a": (1, kind(moved))}])]))
+        assert len(keys) == 2
 
 
 def test_a_store_that_is_not_there_is_an_error(samples: Samples, tmp_path: Path) -> None:

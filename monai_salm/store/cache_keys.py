@@ -2,38 +2,37 @@
 
 ``PersistentDataset`` and its like find what they cached by the name of the input alone, unless they are given a
 ``hash_transform``: add ``SALMProtectd`` to a chain whose results are cached already, and clean images come out in silence.
+MONAI's own ``pickle_hashing`` hashes settings. Nothing is unpickled.
 """
 
 from __future__ import annotations
 
+import contextlib
+import copyreg
 import json
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from monai.data import ImageReader
+from monai.data.utils import pickle_hashing
 from monai.transforms import Compose, Transform
 from monai.transforms.traits import RandomizableTrait
 
-from monai_salm.store.object_content import content_of
-from monai_salm.store.object_digest import Content, object_digest
+from monai_salm.noise.noise import NoiseStoreError
 from monai_salm.store.store import NoiseStore
 
 
 def salm_hash_transform(transforms: object) -> bytes:
     """Hash what transforms do, by their settings and the noise of their stores: for MONAI's ``hash_transform``.
 
-    Two chains get one hash if their classes and settings are the same, in whatever process they are. A store is known by its
-    description and the noise it began with, not by its path: one made anew at the same place changes the hash, moving it
-    does not, nor do images that join it. An object counts with what its class' own ``__getstate__`` returns, else with its
-    attributes, or with what ``copy.copy`` would make it of if it has more than these; loggers with their names; locks and the
-    state of random generators not at all.
+    The hash is MONAI's ``pickle_hashing`` of each transform, with three differences. A store is known by its description and
+    its first noise, not by its path: a new store at the same path changes the hash. Moving the store does not, nor do images
+    that join it. A tensor is known by its values, not by its address. A reader is known without the files that it read last.
 
-    Classes are known by their names, as are the functions of Python and of installed packages. Functions of yours count with
-    their code, defaults and closure, and with the globals that they read, other functions of yours and attributes of your
-    modules and classes among them. Not seen are code that you change in a class, classes of one name made by a function,
-    what a function imports when it is called, and files and the environment that it reads.
-
-    Take the hash before the chain is used, as MONAI does: ``SavitzkyGolaySmoothd``, ``ImageFilterd``, ``SaveImaged`` and what has a
-    ``functools.cached_property`` keep what they found when called, and have another hash afterwards.
+    Classes and functions are known by their names: remove the cache after you edit one. Take the hash before the chain is
+    used, as MONAI does: some transforms keep what they found.
 
     MONAI calls it, and puts the hash into the names of the files::
 
@@ -48,77 +47,117 @@ def salm_hash_transform(transforms: object) -> bytes:
 
     Args:
         transforms: a list of transforms, as MONAI hands it on; or a ``Compose``, of which everything before the first
-            random transform counts, as it does for MONAI, and what is set of the ``Compose`` itself; or anything else made of
-            plain values, arrays and tensors (``hash_func=salm_hash_transform`` for ``GridPatchDataset(cache=True)``, whose
-            own keys are addresses).
+            random transform counts, as it does for MONAI, and what is set of the ``Compose`` itself; or anything else that can
+            be pickled (``hash_func=salm_hash_transform`` for ``GridPatchDataset(cache=True)``, whose own keys are addresses).
 
     Returns:
         64 hexadecimal digits.
 
     Raises:
         NoiseStoreError: if a store cannot be read; it must be there before the cache is.
-        TypeError: for an object whose settings cannot be seen, such as an open file or a quantized tensor; the message says
-            where it is and what to do.
+        TypeError: for what cannot be pickled, such as a ``lambda``; the message names the transform and says what to do.
     """
-    if not isinstance(transforms, Compose):
-        name = "transforms" if isinstance(transforms, list | tuple) else type(transforms).__name__
-        return object_digest(transforms, name, _content).hex().encode()
-    found, settings = _cached_part(transforms)
-    nested = any(type(transform) is Compose for transform in transforms.transforms)
-    digest = object_digest(found, "Compose.flatten().transforms" if nested else "Compose.transforms", _content)
-    if settings:
-        digest = object_digest([digest, settings], "Compose", _content)
-    return digest.hex().encode()
+    steps = _cached_part(transforms) if isinstance(transforms, Compose) else transforms
+    with _by_contents():
+        if not isinstance(steps, list):
+            return _hashed(steps, type(steps).__name__)
+        # One by one: what two transforms share does not count, and an error names the transform.
+        hashes = [_hashed(step, f"transforms[{index}], {type(step).__name__}") for index, step in enumerate(steps)]
+        return bytes(pickle_hashing(hashes))
 
 
-def _cached_part(chain: Compose) -> tuple[list[Any], dict[str, object]]:
-    """What MONAI runs of a chain: the transforms before the first that is random, or none of MONAI's.
+def _hashed(value: object, where: str) -> bytes:
+    try:
+        return bytes(pickle_hashing([value]))  # in a list: MONAI sorts a dictionary, but a loop over it runs in order
+    except NoiseStoreError:
+        raise
+    except Exception as error:  # of pickle, or of a class of the user's
+        raise TypeError(
+            f"{where}: no name for its cache, since it cannot be pickled: {error}. Write a lambda or a function in a function as a "
+            "function of a module, leave what cannot be pickled out of what __getstate__ of the class that holds it returns, "
+            "place the transform after the first random transform, or give hash_transform a function of your own"
+        ) from error
 
-    Returns:
-        The transforms, those of chains within the chain among them; and what is set of the chains themselves, by their places.
+
+def _cached_part(chain: Compose) -> list[object]:
+    """What MONAI caches of a chain: the transforms before the first that is random, or none of MONAI's."""
+    found: list[object] = []
+    for step in _steps(chain):
+        if isinstance(step, RandomizableTrait) or not isinstance(step, Transform | dict):
+            break
+        found.append(step)
+    return found
+
+
+def _steps(chain: Compose) -> Iterator[object]:
+    """Transforms, of chains within the chain too, and what is set of a chain around its own.
+
+    ``Compose.flatten`` would also seed the random transforms.
     """
-    found: list[Any] = []
-    settings: dict[str, object] = {}
-
-    def taken(part: Compose, place: str) -> bool:
-        start = len(found)
-        # As Compose.flatten does, which also seeds the random transforms of the chain anew.
-        for index, transform in enumerate(part.transforms):
-            if type(transform) is Compose:
-                if not taken(transform, f"{place}[{index}]"):
-                    break
-            elif not isinstance(transform, Transform) or isinstance(transform, RandomizableTrait):
-                break
-            else:
-                found.append(transform)
-        else:
-            index = len(part.transforms)
-        if own := _chain_settings(part):
-            settings[f"{place}:{start}:{len(found)}"] = own
-        return index == len(part.transforms)
-
-    taken(chain, "")
-    return found, settings
+    usual = vars(Compose())
+    held = {key: value for key, value in vars(chain).items() if key not in ("transforms", "R", "log_stats")}
+    settings = {key: value for key, value in held.items() if key not in usual or value != usual[key]}
+    if type(chain) is not Compose:
+        settings["class"] = type(chain)
+    yield from [settings] if settings else []
+    for step in chain.transforms:
+        yield from _steps(step) if type(step) is Compose else [step]
+    yield from [{}] if settings else []
 
 
-def _chain_settings(chain: Compose) -> dict[str, object]:
-    """What is set of a chain beside its transforms, where it is not what it is for every chain."""
-    usual = {"_lazy": False, "map_items": True, "unpack_items": False, "overrides": None}
-    unless = ("transforms", "R", "log_stats")
-    held = {key: value for key, value in vars(chain).items() if key not in unless}
-    own = {key: value for key, value in held.items() if key not in usual or value != usual[key]}
-    return own if type(chain) is Compose else own | {"class": type(chain)}
+def _store(store: NoiseStore) -> tuple[object, ...]:
+    """The description, and the checksum of the first noise: what joins the store stands behind."""
+    return json.dumps(store.meta, sort_keys=True), store.rows("SELECT checksum FROM noise ORDER BY id LIMIT 1")
 
 
-def _content(value: Any) -> Content:
-    """What a value is made of; stores by what they hold."""
-    if isinstance(value, NoiseStore):
-        return Content(b"NoiseStore;" + _identity(value))
-    # MONAI's readers note the files they read last.
-    return content_of(value, unless=("filenames", "has_series") if isinstance(value, ImageReader) else ())
+def _reader(reader: ImageReader) -> tuple[object, ...]:
+    made: Any = reader.__reduce_ex__(2)
+    state = made[2] if len(made) > 2 else None
+    if isinstance(state, dict):
+        state = {key: value for key, value in state.items() if key not in ("filenames", "has_series")}
+    return made[1], state
 
 
-def _identity(store: NoiseStore) -> bytes:
-    """The description of a store, and the checksum of the first noise in it: what joins it stands behind."""
-    first = store.rows("SELECT checksum FROM noise ORDER BY id LIMIT 1")
-    return repr((json.dumps(store.meta, sort_keys=True), first)).encode()
+def _tensor(tensor: torch.Tensor) -> tuple[object, ...]:
+    if tensor.is_quantized:
+        raise TypeError("it holds a quantized tensor")
+    plain = tensor.detach().as_subclass(torch.Tensor).resolve_conj().resolve_neg().cpu()
+    flat = plain.flatten().clone(memory_format=torch.contiguous_format)
+    return str(plain.dtype), tuple(plain.shape), flat.view(torch.uint8).numpy(), vars(tensor)
+
+
+_CONTENTS: dict[type, Callable[[Any], tuple[object, ...]]] = {
+    NoiseStore: _store,
+    ImageReader: _reader,
+    torch.Tensor: _tensor,
+}
+_LOCK = threading.RLock()
+
+
+@contextlib.contextmanager
+def _by_contents() -> Iterator[None]:
+    """While this runs, pickling in this thread takes the contents of stores, readers and tensors."""
+    own, table = threading.get_ident(), copyreg.dispatch_table
+
+    def reducer(contents: Callable[[Any], tuple[object, ...]]) -> Callable[[Any], Any]:
+        def reduced(value: Any) -> Any:
+            return (type(value), contents(value)) if threading.get_ident() == own else value.__reduce_ex__(2)
+
+        return reduced
+
+    reducers = {kind: reducer(_CONTENTS[base]) for base in _CONTENTS for kind in _with_derived(base)}
+    with _LOCK:
+        before = {kind: table[kind] for kind in reducers if kind in table}
+        table.update(reducers)
+        try:
+            yield
+        finally:
+            for kind in reducers:
+                table.pop(kind, None)
+            table.update(before)
+
+
+def _with_derived(kind: type[Any]) -> Iterator[type[Any]]:
+    yield kind
+    for derived in kind.__subclasses__():
+        yield from _with_derived(derived)
