@@ -22,7 +22,7 @@ from monai_salm.shared.arrays import Array
 from monai_salm.shared.images import Image, applied_to, file_of, like, same_values, values_of
 from monai_salm.shared.warn import warn
 from monai_salm.store.as_loaded import find_as_loaded
-from monai_salm.store.file import require_file
+from monai_salm.store.file import open_reader
 from monai_salm.store.lookup import Lookup, not_found
 from monai_salm.store.store import NoiseStore
 
@@ -247,7 +247,7 @@ def _as_store(store: NoiseStore | str | os.PathLike[str]) -> NoiseStore:
         return store
     if not isinstance(store, str | os.PathLike):
         raise TypeError(f"store must be a NoiseStore or the path of one, got {store!r}")
-    require_file(Path(store))
+    open_reader(Path(store)).close()  # what is no store is told where the chain is built
     return NoiseStore(store)
 
 

@@ -209,9 +209,9 @@ def run_command(command: str, where: str) -> None:
     assert not end.value.code, f"{where}: {command}"
 
 
-@pytest.mark.parametrize("page", ["faq", "threat_model"])
+@pytest.mark.parametrize("page", ["threat_model"])
 def test_figures_are_not_invented(page: str) -> None:
-    """Every score that these pages name stands in the README or among the experiments."""
+    """Every score that the page names stands in the README or among the experiments."""
     known = (ROOT / "README.md").read_text(encoding="utf-8") + PAGES["experiments"]
     prose = re.sub(r"^```.*?^```", "", PAGES[page], flags=re.DOTALL | re.MULTILINE)
     for figure in sorted(set(re.findall(r"(?<![\d.])\d+\.\d+(?: dB)?", prose))):
@@ -222,15 +222,15 @@ def test_figures_are_not_invented(page: str) -> None:
 @pytest.mark.parametrize(
     ("page", "link", "on_the_site"),
     [
-        ("faq", "[a](how_it_works.md#b)", "[a](how_it_works.md#b)"),
+        ("start", "[a](how_it_works.md#b)", "[a](how_it_works.md#b)"),
         ("guides/png", "[a](../layouts.md)", "[a](../layouts.md)"),
         ("experiments", "[a](../benchmarks/RESULTS.md)", "[a](benchmarks.md)"),
         ("guides/png", "[a](../../CHANGELOG.md)", "[a](../changelog.md)"),
         ("methods", "[a](../monai_salm/learning/augmentation.py)", "a"),
-        ("faq", "[a](../tutorials/1_b.ipynb)", "[a](tutorials/1_b.ipynb)"),
-        ("tutorials/1_b", "[a](../docs/faq.md#b)", "[a](../faq.md#b)"),
+        ("start", "[a](../tutorials/1_b.ipynb)", "[a](tutorials/1_b.ipynb)"),
+        ("tutorials/1_b", "[a](../docs/start.md#b)", "[a](../start.md#b)"),
         ("tutorials/README", "[a](1_b.ipynb)", "[a](1_b.ipynb)"),
-        ("faq", "[a](https://monai.io) ![b](images/example.png) [c](#d)", None),
+        ("start", "[a](https://monai.io) ![b](images/example.png) [c](#d)", None),
     ],
 )
 def test_links_between_files_become_links_of_the_site(page: str, link: str, on_the_site: str | None) -> None:

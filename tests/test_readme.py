@@ -21,7 +21,7 @@ SHORTER = {
     "mask_ratio=0.5)": 'mask_ratio=0.5, perturbation=ClassTexture(surrogate_steps=2)), surrogate="resnet10", width=0.05',
     'victims=("resnet18", "vgg11"),': 'victims=("resnet10", "vgg11"), epochs=1,',
     "seeds=(0, 1, 2)": "seeds=(0,)",
-    "--mask-ratio 0.4": "--mask-ratio 0.4 --surrogate-steps 2 --surrogate resnet10 --width 0.05",
+    "--epsilon 8/255": "--epsilon 8/255 --surrogate-steps 2 --surrogate resnet10 --width 0.05",
     "--victims resnet18,vgg11": "--victims resnet10,vgg11 --epochs 1 --pipelines plain",
     "--seeds 0,1,2": "--seeds 0",
 }

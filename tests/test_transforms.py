@@ -216,6 +216,9 @@ def test_a_store_that_is_not_there_is_an_error_when_a_transform_is_built(transfo
     dictionary = SALMProtectd if transform is SALMProtect else SALMRestored
     with pytest.raises(NoiseStoreError, match="no noise store at"):
         dictionary("image", store=str(tmp_path / "missing.db"))
+    (tmp_path / "notes.db").write_text("no database")
+    with pytest.raises(NoiseStoreError, match=r"notes\.db is not a noise store"):
+        transform(tmp_path / "notes.db")
     with pytest.raises(NoiseStoreError, match="it is a folder"):
         transform(tmp_path)
 
