@@ -2,7 +2,7 @@
 
 A way of running transforms is a function that takes a ``Source`` and gives images. It is run twice: on the originals with
 SALM's transform right after loading, and on files that plain NumPy protected, without it. Both must give the same bits;
-``Restore`` is held to the same the other way round. ``monai_table.py`` writes what was run into docs/monai.md.
+``Restore`` is held to the same the other way round.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ META = {
     "seed": 0,
 }
 BUDGET = Budget(WINDOW, Grid("int16", 1.0, (60,)))
-SAME = "same bits"
 Array = np.ndarray[Any, Any]
 
 
@@ -139,18 +138,18 @@ class Row:
     """One way of running a transform.
 
     Args:
-        what: in words, for the page.
+        what: in words.
         run: gives the images that come out, in order.
-        result: what comes out, for the page.
-        remedy: one line of code or words, where something is to be done.
+        refused: part of the error, where the transform is in the wrong place.
+        since: the first version of MONAI that takes it.
         needs: an optional package that MONAI needs for it.
         slow: takes seconds.
     """
 
     what: str
     run: Run = field(repr=False)
-    result: str = SAME
-    remedy: str = ""
+    refused: str = ""
+    since: str = ""
     needs: str = ""
     slow: bool = False
 

@@ -209,7 +209,7 @@ def test_pair_means_are_means_over_pairs() -> None:
 @pytest.mark.parametrize(
     ("measured", "expected"),
     [
-        # agreement within and between, dependence and its spread, as measured on brain28 (docs/report.md)
+        # agreement within and between, dependence and its spread, as measured on brain28 (docs/experiments.md)
         ((0.771, -0.088, 0.284, 0.001), False),
         ((0.528, -0.038, 0.311, 0.002), False),
         ((0.221, -0.009, 0.143, 0.002), False),

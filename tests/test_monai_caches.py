@@ -1,6 +1,6 @@
 """A cache on disk that was made before protection, or with other noise, is not handed on where ``salm_hash_transform`` names it.
 
-Without it MONAI hands it on in silence; that is shown too, so that the page says it for as long as it is so.
+Without it MONAI hands it on in silence; that is shown too. docs/monai.md warns of it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from monai.data import CacheNTransDataset, LMDBDataset, PersistentDataset
 from monai.data.utils import pickle_hashing
 from monai.transforms import Compose, Lambdad, LoadImaged, RandFlipd, ScaleIntensityRanged, Spacingd, Transform
-from monai_samples import BUDGET, META, SAME, Samples, make_samples
+from monai_samples import BUDGET, META, Samples, make_samples
 
 from monai_salm import NoiseStore, SALMProtectd, SALMRestored, salm_hash_transform
 from monai_salm.noise.grid import apply_codes
@@ -52,9 +52,7 @@ class Cache:
     what: str
     opened: Callable[..., Any]
     remedied: Callable[..., Any]
-    remedy: str
     needs: str = ""
-    result: str = f"clean images in silence; with the remedy, protected ones: {SAME}"
 
 
 def _lmdb(items: Any, chain: Any, folder: Path, **settings: Any) -> list[Any]:
@@ -68,25 +66,21 @@ def _lmdb_named(items: Any, chain: Any, folder: Path) -> list[Any]:
     return _lmdb(items, chain, folder, db_name=salm_hash_transform(chain).decode())
 
 
-TITLE = "Caches made before protection"
 ROWS = [
     Cache(
         "`PersistentDataset`",
         PersistentDataset,
         partial(PersistentDataset, hash_transform=salm_hash_transform),
-        "`hash_transform=salm_hash_transform`",
     ),
     Cache(
         "`CacheNTransDataset`",
         lambda items, chain, folder: CacheNTransDataset(items, chain, 2, folder),
         lambda items, chain, folder: CacheNTransDataset(items, chain, 2, folder, hash_transform=salm_hash_transform),
-        "`hash_transform=salm_hash_transform`",
     ),
     Cache(
         "`LMDBDataset`, which takes `hash_transform` and does not use it",
         partial(_lmdb, hash_transform=salm_hash_transform),
         _lmdb_named,
-        "`db_name=salm_hash_transform(chain).decode()`",
         "lmdb",
     ),
 ]
@@ -110,7 +104,7 @@ def test_a_cache_of_clean_images_is_handed_on_by_monai_and_not_with_the_remedy(
     originals, protected = samples.values["originals"], samples.values["protected"]
     assert matches(row.opened(samples.originals, clean, tmp_path / "cache"), originals)
     assert matches(row.opened(samples.originals, chain, tmp_path / "cache"), originals), (
-        "MONAI mended it: tell the page"
+        "MONAI mended it: correct docs/monai.md"
     )
     for _ in range(2):
         assert matches(row.remedied(samples.originals, chain, tmp_path / "cache"), protected)

@@ -196,8 +196,6 @@ def in_memory(source: Source) -> list[Any]:
     return images(Dataset(items, source.salm_step()))
 
 
-UNSAFE = "MONAI cannot read its cache, warns and computes anew at each pass: `track_meta=False` or `weights_only=False`"
-TITLE = "Data sets"
 ROWS = [
     Row("`Dataset` of files", plain),
     Row("`Dataset` of arrays in memory", in_memory),
@@ -224,7 +222,7 @@ ROWS = [
     Row(
         "`PersistentDataset(track_meta=True, weights_only=True)`, both passes",
         persistent(track_meta=True, weights_only=True),
-        remedy=UNSAFE,  # MONAI 1.6.0 refuses it
+        since="1.6.1",
     ),
     Row("`CacheNTransDataset`, cached before, after and past SALM's step", n_transforms),
     Row("`LMDBDataset`, both passes", lmdb, needs="lmdb"),
@@ -237,8 +235,6 @@ ROWS = [
     Row(
         "`GridPatchDataset(cache=True)` of tensors",
         grid(cache=True, hash_func=salm_hash_transform),
-        remedy="MONAI finds its cache by addresses in memory, and takes another image's patches: "
-        "`hash_func=salm_hash_transform`",
     ),
     Row("`PatchDataset`", random_patches),
     Row("`IterableDataset`, `ShuffleBuffer`", iterable),
@@ -253,20 +249,20 @@ ROWS = [
 def test_a_data_set_gives_the_same_bits(row: Row, kind: str, samples: Samples, tmp_path: Path) -> None:
     if row.needs:
         pytest.importorskip(row.needs)
-    refused = row.remedy == UNSAFE and not version_geq(monai.__version__, "1.6.1")
+    refused = bool(row.since) and not version_geq(monai.__version__, row.since)
     with pytest.raises(ValueError, match="cannot be used with `weights_only") if refused else nullcontext():
         require_same_bits(row.run, samples, kind, tmp_path)
 
 
 def test_monais_own_keys_of_tensors_are_addresses() -> None:
-    """Why ``GridPatchDataset(cache=True)`` has a remedy in the table; where this fails, MONAI or torch mended it."""
+    """Why ``GridPatchDataset(cache=True)`` needs ``hash_func``; where this fails, MONAI or torch mended it."""
     one, two = ({"image": torch.arange(6.0)} for _ in range(2))
     assert pickle_hashing(one) != pickle_hashing(two)
     assert salm_hash_transform(one) == salm_hash_transform(two) != salm_hash_transform({"image": torch.arange(5.0)})
 
 
 def test_every_data_set_class_of_monai_is_tried() -> None:
-    """A class that a later version of MONAI brings joins the table, or is named here with the reason."""
+    """A class that a later version of MONAI brings joins the rows, or is named here with the reason."""
     not_tried = {
         "GDSDataset": "a GPU and kvikio",
         "CSVIterableDataset": "gives rows of a table, not images",

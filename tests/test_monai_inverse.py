@@ -105,7 +105,6 @@ def many_times(**settings: Any) -> Any:
     return run
 
 
-TITLE = "Inverse transforms and test-time augmentation"
 ROWS = [
     Row("`Compose.inverse` of flips, turns and `Spacingd`", inverse),
     Row("`Invertd` of decollated predictions", inverted()),

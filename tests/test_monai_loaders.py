@@ -155,7 +155,6 @@ def patches(source: Source) -> Iterator[Any]:
             yield torch.cat(found[whole[index]["image"].meta["filename_or_obj"]], dim=-1)
 
 
-TITLE = "Loaders and workers"
 ROWS = [
     Row("`DataLoader(num_workers=0)`", workers(number=0)),
     Row("`DataLoader`, 2 workers, fork", workers(start="fork")),
@@ -264,7 +263,7 @@ def test_one_open_store_serves_processes_and_threads_in_turn(samples: Samples) -
 @pytest.mark.filterwarnings("ignore:Got pickle error:UserWarning")  # PyTorch, before the error itself
 @pytest.mark.parametrize("start", ["spawn", "forkserver"])
 def test_smart_cache_goes_to_no_started_process_with_our_transform_or_without(start: str, samples: Samples) -> None:
-    """It holds a lock, so MONAI cannot send it; the line of docs/monai.md that says so. It fails before a process starts."""
+    """It holds a lock, so MONAI cannot send it; docs/monai.md says so. It fails before a process starts."""
     load = LoadImaged("image", ensure_channel_first=True)
     for steps in ([load], [load, SALMProtectd("image", samples.store)]):
         data = SmartCacheDataset(samples.originals, Compose(steps), replace_rate=0.5, cache_num=2, progress=False)

@@ -49,7 +49,7 @@ from monai.transforms import (
     ScaleIntensityRanged,
     Spacingd,
 )
-from monai_samples import BUDGET, META, SAME, bits
+from monai_samples import BUDGET, META, bits
 from PIL import Image
 
 from monai_salm import NoiseStore, SALMProtectd
@@ -137,7 +137,7 @@ class Tutorial:
     """A tutorial.
 
     Args:
-        what: in words, for the page.
+        what: in words.
         parts: gives what loads, and what follows.
         name: of an image's file.
         shape, dtype: of its stored numbers.
@@ -152,11 +152,8 @@ class Tutorial:
     dtype: str
     write: Callable[[Path, Any], None] = field(repr=False)
     labels: bool
-    result: str = SAME
-    remedy: str = ""
 
 
-TITLE = "MONAI's tutorials, on small made data, by five classes of data sets and two ways of working"
 ROWS = [
     Tutorial("2D classification of MedNIST", mednist, "{}.png", (16, 14), "uint8", picture, False),
     Tutorial("3D segmentation of the spleen", spleen, "{}.nii", (16, 14, 12), "int16", scaled, True),

@@ -19,7 +19,7 @@ from monai_salm.evaluation.sets import ImageSet
 from monai_salm.noise.window import IntensityWindow
 from monai_salm.shared.arrays import Array
 
-# Chosen by measurement (docs/report.md, "Detection").
+# Chosen by measurement (docs/experiments.md).
 _ALIKE, _FEW_ALIKE, _SAME = 0.1, 0.3, 0.9
 _DEPENDENT, _SURE, _PERMUTATIONS = 0.05, 0.02, 10
 

@@ -209,7 +209,7 @@ def bias_shift_scores(
     rank = images.ndim - 2
     convolution, norm = Conv[Conv.CONV, rank], Norm[Norm.BATCH, rank]
     layers: list[nn.Module] = []
-    # A head that knows places: with global pooling even one fixed pattern a class was missed (docs/report.md).
+    # A head that knows places: with global pooling even one fixed pattern a class was missed (docs/experiments.md).
     places = int(np.prod([-(-n // 4) for n in images.shape[2:]]))
     with seeded(seed, torch.device("cpu")):
         for before, after, stride in ((images.shape[1], 8, 1), (8, 16, 2), (16, 32, 2)):

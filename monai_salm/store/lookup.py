@@ -164,9 +164,12 @@ def _with_axes_exchanged(lookup: Lookup) -> bool:
 
 
 def _values(lookup: Lookup) -> str:
-    """The shape is right and the values are not."""
+    """The shape is right, at least with axes exchanged, and the values are not."""
     image, window = lookup.image, usual_window(lookup.store)
-    place = _place(lookup, "transforms that change intensities (ScaleIntensityRanged, NormalizeIntensityd)")
+    changes = "transforms that change intensities (ScaleIntensityRanged, NormalizeIntensityd)"
+    if not lookup.store.has_shape(image.shape):
+        changes = "transforms that resample (Spacingd) or change intensities (ScaleIntensityRanged)"
+    place = _place(lookup, changes)
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         return f"it holds NaN or infinite values, as a division by zero leaves them. {place}"
     low, high = float(image.min()), float(image.max())
