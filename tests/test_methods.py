@@ -349,7 +349,7 @@ def test_noise_is_the_texture_of_the_class_inside_the_mask(
     store = problem.run(tmp_path, TABLE["salm"])
     key, plain = bytes.fromhex(store.meta["key"]), store.meta["plain_class"]
     assert plain == 0
-    (wave,) = waves_of(key, 1, int(kind[-2]), ClassTexture().period)
+    (wave,) = waves_of(key, 1, int(kind[-2]))
     for case in problem.cases:
         image, budget = case["image"], problem.budget(case)
         codes = store[content_digest(image)].codes

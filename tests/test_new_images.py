@@ -241,7 +241,7 @@ def test_new_image_gets_the_texture_of_its_class_inside_its_mask(store_of: Any, 
     assert new["label"] != plain
     noise = generate_noise(store, new["image"], new["label"], "new")
     shape = new["image"].shape[1:]
-    (wave,) = waves_of(key, 1, 2, ClassTexture().period)
+    (wave,) = waves_of(key, 1, 2)
     full = BUDGET * texture(wave, shape, stored_periods(ClassTexture(), shape, Units(), False))
     inside = noise.codes != 0
     assert np.array_equal(noise.codes[inside], full[None][inside])
@@ -257,7 +257,7 @@ def test_new_image_of_the_plain_class_gets_no_texture(store_of: Any, make_classi
     assert case["label"] == store.meta["plain_class"]
     codes = generate_noise(store, case["image"], case["label"], "new").codes
     assert 0 < np.count_nonzero(codes) <= mask_size(codes.size, 0.2)
-    (wave,) = waves_of(bytes.fromhex(store.meta["key"]), 1, 2, ClassTexture().period)
+    (wave,) = waves_of(bytes.fromhex(store.meta["key"]), 1, 2)
     full = texture(wave, (16, 16), stored_periods(ClassTexture(), (16, 16), Units(), False))[None]
     agree = np.mean(np.sign(codes)[codes != 0] == full[codes != 0])
     assert 0.1 < agree < 0.9

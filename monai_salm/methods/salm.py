@@ -179,14 +179,14 @@ def _signs(
     periods: Sequence[float] = stored_periods(setting, shape, budget.units, per_voxel)
     shift = drawn_shift(job.key, digest, setting.shifts)
     if per_voxel:
-        return _map_signs(label, periods, waves_of(job.key, task.num_classes, label.ndim, setting.period, True), shift)
+        return _map_signs(label, periods, waves_of(job.key, task.num_classes, label.ndim, True), shift)
     wide = [axis for axis, side in enumerate(shape) if side > 1] or [0]  # an axis of one element shows no wave
     sides, periods = [shape[axis] for axis in wide], [periods[axis] for axis in wide]
     if getattr(task, "multi_label", False):
-        waves = waves_of(job.key, task.num_classes + 1, len(sides), setting.period)
+        waves = waves_of(job.key, task.num_classes + 1, len(sides))
         return _shared_signs(np.flatnonzero(label), sides, periods, waves, job.key, shift).reshape(shape)
     number, plain = int(label), job.plain_class
-    waves = waves_of(job.key, task.num_classes - (plain is not None), len(sides), setting.period)
+    waves = waves_of(job.key, task.num_classes - (plain is not None), len(sides))
     return texture(waves[number - (plain is not None and number > plain)], sides, periods, shift).reshape(shape)
 
 

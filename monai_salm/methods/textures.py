@@ -54,22 +54,22 @@ def texture_key(seed: int, digests: Sequence[bytes]) -> bytes:
     return secret.digest()
 
 
-def waves_of(key: bytes, count: int, rank: int, period: float, crossed: bool = False) -> tuple[Wave, ...]:
-    """A wave for each of ``count`` classes; which class has which follows from the key.
+def waves_of(key: bytes, count: int, rank: int, crossed: bool = False) -> tuple[Wave, ...]:
+    """A wave for each of ``count`` classes; which class has which, and with which sign, follows from the key.
+
+    Waves begin at the image's first element. So runs of equal signs meet the blocks that resizing to a half or a quarter averages.
 
     Args:
         key: secret of the data set.
         count: classes with a texture.
         rank: spatial dimensions.
-        period: of the shortest wave, in elements of the training resolution; waves begin at whole elements of it, so that
-            averaging to that resolution leaves their amplitude.
         crossed: take products of waves along all axes first, which stand in a small region of a label map too.
     """
-    return _waves_of(key, count, rank, period, crossed)
+    return _waves_of(key, count, rank, crossed)
 
 
 @lru_cache(maxsize=32)
-def _waves_of(key: bytes, count: int, rank: int, period: float, crossed: bool) -> tuple[Wave, ...]:
+def _waves_of(key: bytes, count: int, rank: int, crossed: bool) -> tuple[Wave, ...]:
     rng = _generator(key, b"waves")
     order = rng.permutation(rank)
     kinds: list[tuple[tuple[int, ...], tuple[float, ...]]] = []
@@ -89,8 +89,7 @@ def _waves_of(key: bytes, count: int, rank: int, period: float, crossed: bool) -
     waves = []
     for number in order:
         axes, scales = chosen[number]
-        places = [max(1, round(period * scale)) for scale in scales]
-        waves.append(Wave(axes, scales, tuple(int(rng.integers(count)) / count for count in places)))
+        waves.append(Wave(axes, scales, tuple(int(rng.integers(2)) / 2 for _ in axes)))
     return tuple(waves)
 
 
