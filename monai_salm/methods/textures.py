@@ -1,4 +1,4 @@
-"""Textures of a class: square waves whose axis, period and place follow from a secret key.
+"""Textures of a class: square waves. Which class has which follows from a secret key.
 
 A texture is plus and minus one. Its sign turns along one axis of the image, or along two axes for data sets of many classes. A
 stripe along an axis stays a stripe when the image is mirrored. Its period is given in elements of the *training resolution*, the
@@ -33,7 +33,7 @@ class Wave:
     Args:
         axes: spatial axes along which the sign turns.
         scales: period along each of them, as a multiple of the texture's period.
-        phases: where it begins along each of them, in periods.
+        phases: where it begins along each of them, in periods: 0, or 0.5 for the other sign.
     """
 
     axes: tuple[int, ...]
