@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 # Before torch: each of several test processes, and what it starts, takes one core.
@@ -109,6 +110,14 @@ def make_classification() -> DatasetFactory:
 def make_segmentation() -> DatasetFactory:
     """``make_segmentation(spatial=(16, 16), cases=12, num_classes=2, seed=0)``: see ``segmentation_cases``."""
     return segmentation_cases
+
+
+@pytest.fixture(scope="session")
+def make_problem() -> Callable[..., Any]:
+    """``make_problem("segmentation3d", "float32")``: see ``method_problems.problem_of``."""
+    from method_problems import problem_of  # imports the package, which most tests of this file do not wait for
+
+    return partial(problem_of, classification_cases, segmentation_cases)
 
 
 @pytest.fixture

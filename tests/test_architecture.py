@@ -1,4 +1,4 @@
-"""The package holds to docs/design.md: imports run one way, nothing unpickles or evaluates, modules stay small.
+"""The package holds to docs/design.md: imports run one way, nothing unpickles or evaluates, modules and functions stay small.
 
 The rules are functions of source text, tested below on planted violations and then applied to the package.
 """
@@ -13,7 +13,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "monai_salm"
-MAX_LINES = 320
+#: Lines of a module, lines of a function with its docstring, parameters of a function. In ``cli/`` parameters are options.
+MAX_LINES, MAX_FUNCTION_LINES, MAX_PARAMETERS = 320, 60, 8
 README_COMMANDS = ('pip install ".[demo]" && monai-salm demo', 'pip install ".[test]" && pytest')
 
 # Wing -> the wings that its modules import, each wing below those that it imports (docs/design.md, section 8). A wing is a folder
@@ -200,6 +201,41 @@ def length_problems(source: str, module: str) -> Iterator[str]:
         yield f"{module}: {lines} lines, at most {MAX_LINES}; split it"
 
 
+def _functions(source: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def function_problems(source: str, module: str) -> Iterator[str]:
+    """Which functions are too long."""
+    for node in _functions(source):
+        lines = (node.end_lineno or node.lineno) - node.lineno + 1
+        if lines > MAX_FUNCTION_LINES:
+            yield f"{module}:{node.lineno}: {node.name} has {lines} lines, at most {MAX_FUNCTION_LINES}; split it"
+
+
+def parameter_problems(source: str, module: str) -> Iterator[str]:
+    """Which functions take too many parameters, ``self`` and ``cls`` not counted."""
+    if wing_of(module) == "cli":
+        return
+    for node in _functions(source):
+        given = node.args
+        names = [one.arg for one in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+        names += [one.arg for one in (given.vararg, given.kwarg) if one]
+        count = len([name for name in names if name not in ("self", "cls")])
+        if count > MAX_PARAMETERS:
+            yield f"{module}:{node.lineno}: {node.name} has {count} parameters, at most {MAX_PARAMETERS}; use settings"
+
+
+def borrowing_problems(source: str, module: str) -> Iterator[str]:
+    """Which imports of a test module are from another test module."""
+    for node in ast.walk(ast.parse(source)):
+        for target in _import_targets(node, module):
+            if any(part.startswith("test_") for part in target.split(".")[:2]):
+                yield f"{module}:{getattr(node, 'lineno', 0)}: imports {target}; move it to tests/helpers"
+
+
 def readme_problems(text: str) -> Iterator[str]:
     """Which of the two commands the README lacks, each on a line of its own."""
     for command in README_COMMANDS:
@@ -216,11 +252,19 @@ def package_files() -> list[Path]:
     return sorted((ROOT / PACKAGE).rglob("*.py"))
 
 
-@pytest.mark.parametrize("check", [import_problems, danger_problems, length_problems])
+@pytest.mark.parametrize(
+    "check", [import_problems, danger_problems, length_problems, function_problems, parameter_problems]
+)
 def test_package_follows_the_rule(check: Callable[[str, str], Iterator[str]]) -> None:
     files = package_files()
     assert files, f"no modules under {ROOT / PACKAGE}"
     problems = [p for file in files for p in check(file.read_text("utf-8"), module_name(file, ROOT))]
+    assert not problems, "\n".join(["", *problems])
+
+
+def test_no_test_module_imports_another() -> None:
+    files = sorted((ROOT / "tests").rglob("*.py"))
+    problems = [p for file in files for p in borrowing_problems(file.read_text("utf-8"), module_name(file, ROOT))]
     assert not problems, "\n".join(["", *problems])
 
 
@@ -354,6 +398,40 @@ def test_harmless_code_passes(source: str) -> None:
 def test_long_module_is_found() -> None:
     assert list(length_problems("x = 1\n" * MAX_LINES, "short")) == []
     assert list(length_problems("x = 1\n" * (MAX_LINES + 1), "long")) == ["long: 321 lines, at most 320; split it"]
+
+
+def test_long_function_is_found() -> None:
+    body = "    x = 1\n"
+    assert list(function_problems("def f():\n" + body * (MAX_FUNCTION_LINES - 1), "short")) == []
+    long = "class A:\n    async def f(self):\n" + f"    {body}" * MAX_FUNCTION_LINES
+    assert list(function_problems(long, "long")) == ["long:2: f has 61 lines, at most 60; split it"]
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("def f(a, b, c, d, /, e, *, f, g, h): pass", 0),
+        ("class A:\n    def f(self, a, b, c, d, e, f, g, h): pass", 0),
+        ("def f(a, b, c, d, e, f, g, h, i): pass", 1),
+        ("def f(a, b, c, d, e, f, g, *h, **i): pass", 1),
+    ],
+)
+def test_many_parameters_are_found(source: str, found: int) -> None:
+    assert len(list(parameter_problems(source, f"{PACKAGE}.noise.grid"))) == found
+    assert list(parameter_problems(source, f"{PACKAGE}.cli.evaluating")) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("from test_methods import SHORT", 1),
+        ("import tests.test_methods", 1),
+        ("from tests.test_methods import SHORT", 1),
+        ("from method_problems import SHORT\nfrom monai_salm import SALM", 0),
+    ],
+)
+def test_borrowing_from_a_test_module_is_found(source: str, found: int) -> None:
+    assert len(list(borrowing_problems(source, "tests.test_peers"))) == found
 
 
 def test_readme_without_a_command_is_found() -> None:

@@ -24,7 +24,7 @@ from layout_samples import (
     save_nifti,
     save_png,
 )
-from test_report import make_report
+from reports import make_report
 from typer.testing import CliRunner
 
 from monai_salm.cli import app

@@ -10,7 +10,7 @@ import pytest
 import SimpleITK
 from format_samples import save_by_itk, save_mgh, with_noise
 from layout_samples import random_image
-from test_publish_types import there_and_back
+from round_trips import there_and_back
 
 from monai_salm.formats import format_of
 

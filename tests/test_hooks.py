@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from test_methods import (
+from method_problems import (
     ONE_STEP,
     RECIPE,
     STILL,
     MakeProblem,
     Recording,
     Spy,
-    make_problem,  # noqa: F401
     per_voxel,
 )
 
@@ -56,7 +55,7 @@ class Brighter(EM):
         return inputs * (1 + torch.rand((), generator=generator)), targets
 
 
-def test_surrogates_train_on_what_the_hook_makes_of_a_batch(make_problem: MakeProblem, tmp_path: Path) -> None:  # noqa: F811
+def test_surrogates_train_on_what_the_hook_makes_of_a_batch(make_problem: MakeProblem, tmp_path: Path) -> None:
     problem, spy = make_problem("classification2d"), Spy(Recording)
     problem.run(tmp_path, Brighter(**{**ONE_STEP, "surrogate_steps": 1}), surrogate=spy, **ALL)
     clean = problem.window.normalize(stacked(problem)) + 1
@@ -64,7 +63,7 @@ def test_surrogates_train_on_what_the_hook_makes_of_a_batch(make_problem: MakePr
     assert (batch[:, None] - clean[None]).abs().flatten(2).amax(2).amin(1).max() == 0
 
 
-def test_a_noise_step_follows_the_mean_gradient_over_the_draws(make_problem: MakeProblem, tmp_path: Path) -> None:  # noqa: F811
+def test_a_noise_step_follows_the_mean_gradient_over_the_draws(make_problem: MakeProblem, tmp_path: Path) -> None:
     problem, spy = make_problem("segmentation2d"), Spy(per_voxel)
     settings = {**ALL, "recipe": STILL.__class__(optimizer="sgd", lr=0.0, batch_size=6, precision="float32")}
     codes = np.stack(problem.codes(tmp_path, Brighter(**ONE_STEP), surrogate=spy, **settings))
@@ -112,7 +111,7 @@ class Dark(EM):
         return 1e6 * noise.sum()
 
 
-def test_surrogates_may_train_on_clean_images(make_problem: MakeProblem, tmp_path: Path) -> None:  # noqa: F811
+def test_surrogates_may_train_on_clean_images(make_problem: MakeProblem, tmp_path: Path) -> None:
     problem, spy = make_problem("classification2d"), Spy(Recording)
     problem.run(tmp_path, Clean(**{**ONE_STEP, "rounds": 3, "surrogate_steps": 1}), surrogate=spy, **ALL)
     clean = problem.window.normalize(stacked(problem))
@@ -120,7 +119,7 @@ def test_surrogates_may_train_on_clean_images(make_problem: MakeProblem, tmp_pat
         assert (network.batches[0][:, None] - clean[None]).abs().flatten(2).amax(2).amin(1).max() == 0
 
 
-def test_noise_aims_where_the_method_says_and_stays_where_it_may(make_problem: MakeProblem, tmp_path: Path) -> None:  # noqa: F811
+def test_noise_aims_where_the_method_says_and_stays_where_it_may(make_problem: MakeProblem, tmp_path: Path) -> None:
     problem, spy = make_problem("classification2d"), Spy()
     codes = np.stack(problem.codes(tmp_path, Elsewhere(mask=LeftHalf(), **ONE_STEP), surrogate=spy, **ALL))
     images = stacked(problem).requires_grad_(True)
@@ -132,7 +131,7 @@ def test_noise_aims_where_the_method_says_and_stays_where_it_may(make_problem: M
     np.testing.assert_array_equal(codes[left], (-2 * gradient.sign()).numpy()[left])
 
 
-def test_a_penalty_joins_the_loss(make_problem: MakeProblem, tmp_path: Path) -> None:  # noqa: F811
+def test_a_penalty_joins_the_loss(make_problem: MakeProblem, tmp_path: Path) -> None:
     problem = make_problem("classification3d")
     codes = np.stack(problem.codes(tmp_path, Dark(**ONE_STEP)))
     assert (codes[problem.roomy() & problem.carriers()] == -2).all()

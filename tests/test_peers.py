@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_methods import (
+from method_problems import (
     CPU,
     EPSILON,
     RECIPE,
@@ -21,7 +21,6 @@ from test_methods import (
     Problem,
     Recording,
     Spy,
-    make_problem,  # noqa: F401
     per_image,
     per_voxel,
 )
@@ -90,7 +89,7 @@ def test_every_peer_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize(("name", "kind", "dtype"), [(n, k, d) for n in PEERS for k, d in KINDS if fits(n, k)])
-def test_promises(name: str, kind: str, dtype: str, make_problem: MakeProblem, tmp_path: Path) -> None:  # noqa: F811
+def test_promises(name: str, kind: str, dtype: str, make_problem: MakeProblem, tmp_path: Path) -> None:
     """Budget, window, exact undoing, and one seed gives the same bytes, another does not."""
     problem = make_problem(kind, dtype)
     low, high, width = problem.window.low, problem.window.high, problem.window.width
@@ -206,7 +205,7 @@ def job_generator(*purpose: int) -> torch.Generator:
 
 @pytest.mark.parametrize("kind", ["classification2d", "classification3d", "segmentation2d", "multilabel2d"])
 @pytest.mark.parametrize("name", ["rem", "sem", "tap"])
-def test_a_step_is_that_of_the_formula(name: str, kind: str, make_problem: MakeProblem, tmp_path: Path) -> None:  # noqa: F811
+def test_a_step_is_that_of_the_formula(name: str, kind: str, make_problem: MakeProblem, tmp_path: Path) -> None:
     problem = make_problem(kind)
     spy = Spy(per_voxel if kind.startswith("segmentation") else per_image)
     robust = {"attack_steps": 2, "draws": 2} if name != "tap" else {}
@@ -251,7 +250,7 @@ def test_an_attack_on_a_linear_loss_reaches_the_corner() -> None:
 
 
 @pytest.mark.parametrize("name", ["rem", "sem", "tap"])
-def test_what_surrogates_train_on(name: str, make_problem: MakeProblem, tmp_path: Path) -> None:  # noqa: F811
+def test_what_surrogates_train_on(name: str, make_problem: MakeProblem, tmp_path: Path) -> None:
     """Flipped images, in REM and SEM the noisy ones with an attack on top, in TAP the clean ones."""
     problem, spy = make_problem("classification2d"), Spy(Recording)
     method = replace(PEERS[name], rounds=2, surrogate_steps=1, max_shift=0)  # type: ignore[call-arg]
@@ -287,7 +286,7 @@ def test_tap_lowers_the_loss_of_the_next_class(make_classification: Any, tmp_pat
 
 
 def test_taps_surrogate_trains_with_a_falling_learning_rate(
-    make_problem: MakeProblem,  # noqa: F811
+    make_problem: MakeProblem,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -423,7 +422,7 @@ def test_slice_distance_is_that_of_the_spectra(axis: int) -> None:
     assert float(slice_distance(torch.ones(1, 1, 1, 1, 1), axis)) == 0
 
 
-def test_the_inter_slice_term_makes_slices_differ(make_problem: MakeProblem, tmp_path: Path) -> None:  # noqa: F811
+def test_the_inter_slice_term_makes_slices_differ(make_problem: MakeProblem, tmp_path: Path) -> None:
     problem, settings = make_problem("segmentation3d"), {**QUICK, "num_steps": 6, "step_size": 0.125, "rounds": 1}
     found = {}
     for weight in (0.0, 1.0, 100.0):
@@ -469,7 +468,7 @@ def test_the_region_is_the_foreground_with_its_margin(shape: tuple[int, ...], pa
 def test_noise_stays_in_the_region(
     kind: str,
     patch: int | None,
-    make_problem: MakeProblem,  # noqa: F811
+    make_problem: MakeProblem,
     tmp_path: Path,
 ) -> None:
     problem = make_problem(kind)

@@ -8,33 +8,15 @@ import nibabel
 import numpy as np
 import pytest
 from layout_samples import build_nnunet, random_image, save_nifti
+from round_trips import there_and_back
 
 from monai_salm.generate.precompute import precompute
-from monai_salm.layouts import FolderLayout, detect
+from monai_salm.layouts import detect
 from monai_salm.methods import RandomNoise
 from monai_salm.noise.grid import GRIDS
 from monai_salm.noise.units import Units, padding_of
 from monai_salm.noise.window import AutomaticWindow
-from monai_salm.publishing import PublishError, publish, restore, verify
-
-
-def there_and_back(root: Path) -> FolderLayout:
-    """Protect, verify, restore; the bytes of files that are not packed come back."""
-    data, folder = detect(root), root.parent
-    assert isinstance(data, FolderLayout)
-    store = precompute(data.dataset(), folder / "noise.db", method=RandomNoise(), task=data.task(), device="cpu")
-    assert publish(root, folder / "out", store).ok
-    found = verify(root, folder / "out", store)
-    assert (found.problems, found.ok) == ([], True)
-    for before, after in zip(data.dataset(), data.reopen(folder / "out").dataset(), strict=True):
-        assert before["image"].dtype == after["image"].dtype
-        assert not np.array_equal(before["image"], after["image"], equal_nan=True)
-    restored = restore(folder / "out", folder / "back", store)
-    assert (restored.failed, restored.warnings) == ({}, [])
-    for path in root.rglob("*"):
-        if path.is_file() and path.read_bytes()[:2] != b"\x1f\x8b":
-            assert (folder / "back" / path.relative_to(root)).read_bytes() == path.read_bytes()
-    return data
+from monai_salm.publishing import PublishError, publish
 
 
 @pytest.mark.parametrize("dtype", GRIDS)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from reports import cell, make_report
 
 from monai_salm.report.blocks import nested
 from monai_salm.report.curves import mean_curve
@@ -27,46 +28,6 @@ from monai_salm.report.heatmap import heat_colour
 from monai_salm.report.terminal import terminal_text
 
 HOSTILE = '<script>alert("x")</script><img src="https://example.org/a.png">'
-
-
-def cell(
-    victim: str, data: str, last: float, seed: int = 0, countermeasure: str = "none", train: float = 0.99
-) -> dict[str, Any]:
-    return {
-        "victim": victim,
-        "seed": seed,
-        "data": data,
-        "countermeasure": countermeasure,
-        "augment": "none",
-        "fraction": 1.0,
-        "metric": "accuracy",
-        "last": last,
-        "peak": min(1.0, last + 0.05),
-        "train_score": train,
-        "scores": {"accuracy": last, "auc": float("nan")},
-        "curve": [0.2, last],
-        "train_curve": [0.3, train],
-    }
-
-
-def make_report(protected: float = 0.15, shape: tuple[int, ...] = (1, 8, 8), **settings: Any) -> UnlearnabilityReport:
-    scores = {"clean": 0.9, "random_noise": 0.88, "protected": protected}
-    rng = np.random.default_rng(0)
-    image = rng.integers(8, 248, shape).astype(np.uint8)
-    values: dict[str, Any] = {
-        "metric": "accuracy",
-        "chance": 0.125,
-        "majority": 0.13,
-        "guessing": 0.125,
-        "seconds": 12.5,
-        "noise": {"linf": 8 / 255, "psnr": 32.0, "support": 0.9},
-        "protocol": {"epochs": 2, "augment": "none", "epsilon": 8 / 255, "surrogate": None, "window": [0, 255]},
-        "cells": [
-            cell(v, d, s + seed / 50, seed) for v in ("resnet18", "vgg11") for d, s in scores.items() for seed in (0, 1)
-        ],
-        "pictures": [("case 1", image, (image + 8 * rng.choice([-1, 1], shape)).astype(np.uint8))],
-    }
-    return UnlearnabilityReport(**{**values, **settings})
 
 
 class _Page(HTMLParser):
