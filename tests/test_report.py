@@ -11,7 +11,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -752,9 +751,7 @@ def test_large_pictures_are_thinned_out(tmp_path: Path) -> None:
 
 def test_hundreds_of_victims_make_a_page(tmp_path: Path) -> None:
     cells = [{**c, "seed": seed} for way in map(str, range(20)) for seed in range(10) for c in pair(0.2, way)]
-    start = time.monotonic()
     page = html_of(make_report(cells=cells), tmp_path)
-    assert time.monotonic() - start < 10
     assert page.count("<tr>") > 400
 
 
