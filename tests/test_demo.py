@@ -24,6 +24,7 @@ from monai_salm.store.store import NoiseStore
 
 QUICK = SALM(perturbation=ErrorMinimizing(num_steps=2, surrogate_steps=2, rounds=2))
 SMALL = Scale(counts=(32, 8, 16), method=QUICK, surrogate="resnet10", victims=("resnet10",), epochs=2)
+TINY = replace(SMALL, counts=(16, 8, 8), epochs=1)  # for tests that run the demo several times
 
 
 def arrays(path: Path) -> dict[str, np.ndarray]:
@@ -140,18 +141,20 @@ def test_demo_end_to_end(rank: int, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))["cells"] == result["cells"]
 
 
+@pytest.mark.slow
 def test_demo_runs_again_in_the_same_folder(tmp_path: Path) -> None:
-    first = run_demo(tmp_path, device="cpu", echo=lambda line: None, scale=SMALL)
-    again = run_demo(tmp_path, device="cpu", echo=lambda line: None, scale=SMALL)
+    first = run_demo(tmp_path, device="cpu", echo=lambda line: None, scale=TINY)
+    again = run_demo(tmp_path, device="cpu", echo=lambda line: None, scale=TINY)
     assert [{**cell, "seconds": 0} for cell in first["cells"]] == [{**cell, "seconds": 0} for cell in again["cells"]]
-    other = run_demo(tmp_path, device="cpu", echo=lambda line: None, scale=SMALL, seed=1)
+    other = run_demo(tmp_path, device="cpu", echo=lambda line: None, scale=TINY, seed=1)
     assert other["files"]["store"] != first["files"]["store"]
 
 
+@pytest.mark.slow
 def test_demo_replaces_what_a_demo_with_other_settings_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quick = {"device": "cpu", "echo": lambda line: None}
-    stronger = replace(SMALL, method=SALM(perturbation=replace(QUICK.perturbation, num_steps=3)))
-    first = run_demo(tmp_path, scale=SMALL, **quick)
+    stronger = replace(TINY, method=SALM(perturbation=replace(QUICK.perturbation, num_steps=3)))
+    first = run_demo(tmp_path, scale=TINY, **quick)
     assert run_demo(tmp_path, scale=stronger, **quick)["files"]["store"] == first["files"]["store"]
     made = NoiseStore(first["files"]["store"])
     assert made.meta["method"]["perturbation"]["num_steps"] == 3
@@ -165,7 +168,7 @@ def test_demo_replaces_what_a_demo_with_other_settings_left(tmp_path: Path, monk
     with pytest.raises(KeyboardInterrupt):
         run_demo(tmp_path, scale=stronger, progress=interrupt, **quick)
     assert made.path.with_name(made.path.name + ".work").exists()
-    run_demo(tmp_path, scale=SMALL, **quick)
+    run_demo(tmp_path, scale=TINY, **quick)
     assert NoiseStore(made.path).meta["method"]["perturbation"]["num_steps"] == 2
 
 
