@@ -2,9 +2,9 @@
 
     python benchmarks/results.py --data brain28.npz                       # all of them, which takes hours
     python benchmarks/results.py --data brain28.npz --only speed,memory   # some; the others' figures are kept
-    python benchmarks/results.py --only ""                                # none: the page is written anew
-    python benchmarks/results.py --data brain28.npz --only strength,robustness --work kept   # go on where they stopped
-    python benchmarks/results.py --data brain28.npz --only strength --options "--seeds 0,1,2 --rows SALM" --label "three seeds"
+    python benchmarks/results.py --only ""                                # none: the page is written again
+    python benchmarks/results.py --data a.npz b.npz --only strength --work kept   # two sets; goes on where it stopped
+    python benchmarks/results.py --data a.npz --only strength --options "--ways jpeg;blur" --label "adversaries"
 
 Each benchmark runs in a process of its own and prints one JSON object; it is kept in ``results/NAME.json`` with the machine,
 the versions, the date and the commit, so that figures of different days stand beside each other honestly. On a machine with
@@ -33,8 +33,7 @@ FIGURES, PAGE = HERE / "results", HERE / "RESULTS.md"
 
 #: Name -> script, its options ({data} is the data set, {work} a folder for files), and the heading of its section.
 BENCHMARKS: dict[str, tuple[str, list[str], str]] = {
-    "strength": ("strength.py", ["{data}", "--out", "{work}", "--json"], "Strength of all methods"),
-    "robustness": ("robustness.py", ["{data}", "--out", "{work}", "--json"], "Strength under countermeasures"),
+    "strength": ("strength.py", ["{data}", "--out", "{work}", "--json"], "Strength"),
     "speed": ("speed.py", ["{data}", "--json"], "Speed beside a plain reference loop of EM"),
     "overhead": ("overhead.py", ["--json"], "Noise steps beside the network's bare passes"),
     "memory": ("memory.py", ["--json"], "Memory and time against the number of samples"),
@@ -85,12 +84,12 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def run(name: str, data: str | None, more: Sequence[str] = (), work: str | None = None, label: str = "") -> Path:
+def run(name: str, data: Sequence[str], more: Sequence[str] = (), work: str | None = None, label: str = "") -> Path:
     """Run a benchmark and keep its figures.
 
     Args:
         name: one of ``BENCHMARKS``.
-        data: the data set, for those that take one.
+        data: data sets; ``strength`` takes all, the others the first.
         more: further options of its script.
         work: folder that keeps what it can go on from; None is one for this call alone.
         label: keeps the figures beside those of the same benchmark with other options.
@@ -103,11 +102,12 @@ def run(name: str, data: str | None, more: Sequence[str] = (), work: str | None 
         subprocess.CalledProcessError: if it fails; earlier figures are kept.
     """
     script, options, _ = BENCHMARKS[name]
-    if data is None and "{data}" in options:
+    if not data and "{data}" in options:
         raise SystemExit(f"benchmark {name} needs a data set: give --data")
     facts = machine()
     with nullcontext(work) if work else tempfile.TemporaryDirectory(prefix=f"{name}-") as folder:
-        filled = [option.format(data=data, work=folder) for option in options]
+        sets = data if name == "strength" else data[:1]
+        filled = [word for option in options for word in (sets if option == "{data}" else [option.format(work=folder)])]
         command = [sys.executable, str(HERE / script), *filled, *more]
         finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     # Whatever a script says before it, its figures are the last line.
@@ -176,13 +176,13 @@ def _cell(value: object) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="data set of strength, robustness, speed and scaling: a MedMNIST-style archive")
+    parser.add_argument(
+        "--data", nargs="+", default=[], help="data sets: strength takes all, speed and scaling the first"
+    )
     parser.add_argument("--only", default=",".join(BENCHMARKS), help="which to run, separated by commas")
     parser.add_argument("--options", default="", help="further options, given to each script that is run")
     parser.add_argument("--label", default="", help="keep the figures under a name of their own, beside the others")
-    parser.add_argument(
-        "--work", help="folder for copies and victims of strength and robustness, which go on from there"
-    )
+    parser.add_argument("--work", help="folder for copies and victims of strength, which goes on from there")
     given = parser.parse_args(arguments)
     wanted = [name.strip() for name in given.only.split(",") if name.strip()]
     unknown = sorted(set(wanted) - set(BENCHMARKS))

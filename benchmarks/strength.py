@@ -1,194 +1,321 @@
-"""How unlearnable does each method make a data set? Protects it, reloads the published files, trains fresh victims.
+"""How much do networks learn from protected images? Sets x noises x ways of training x victims x seeds.
 
-    python benchmarks/strength.py brain28.npz --out strength
-    python benchmarks/strength.py brain28.npz --out strength --rows "SALM;TAP" --seeds 0
+    python benchmarks/strength.py cxrpneu2_128.npz bccd3_64.npz --out strength
+    python benchmarks/strength.py busi3_224.npz --size 112 --noises "SALM;EM" --ways "plain;resized 0.75" --out strength
 
-Every row is made by ``monai-salm protect`` with the options below, and otherwise its method's defaults. Victims are trained
-by ``evaluate``, plainly and with flips and shifts; scores are of the last epoch on the clean test split, means over seeds.
-``--out`` keeps copies and victims: the same call goes on where an interrupted one stopped.
+Copies are made by ``monai-salm protect``. A way of training is a pipeline of an ordinary trainer or a countermeasure of an
+adversary; its filters change the test images too. "Recovered" is (protected - chance) / (clean - chance) on clean test images:
+balanced accuracy, or Dice with the best constant map as chance. ``--out`` keeps copies and finished victims: the same call goes
+on where an interrupted one stopped, and a call with more rows trains these alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
+import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from fractions import Fraction
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
-from evaluating import CLEAN, Folder, Victims, add_options
+import numpy as np
+import torch
+import victims as networks
 
-SALM, SALM_WEAKER, SALM_HALF = "SALM", "SALM, 7/8 of epsilon", "SALM, half of epsilon"
-# As published they take hours on two cores.
-_SHORTENED = ["--draws", "1", "--rounds", "4", "--num-steps", "5", "--attack-steps", "3"]
+from monai_salm.countermeasures import COUNTERMEASURES
+from monai_salm.evaluation.constant_map import constant_score
+from monai_salm.evaluation.pipelines import PIPELINES, Pipeline
+from monai_salm.evaluation.sets import ImageSet, noise_size, read_set, set_digest
+from monai_salm.evaluation.training_sets import make_training_sets
+from monai_salm.evaluation.victims import Setting, Watched, adversary_means, train_victim
+from monai_salm.layouts import open_layout
+from monai_salm.learning.cases import Cases
+from monai_salm.learning.recipes import Recipe
+from monai_salm.noise.window import AutomaticWindow
 
-_MINIMIZING = ["--perturbation", "error_minimizing"]
-
-#: Row of the table -> options of ``monai-salm protect``; None is the data set as it is.
-ROWS: dict[str, list[str] | None] = {
-    CLEAN: None,
-    "random noise": ["--method", "random_noise"],
-    SALM: [],
-    SALM_WEAKER: [],
-    SALM_HALF: [],
-    "SALM, smaller mask": ["--mask-ratio", "0.3"],
-    "SALM, error-minimising": _MINIMIZING,
-    "SALM, as published": [*_MINIMIZING, "--mask-scope", "step", "--mask-area", "1", "--mask-ratio", "0.3"],
-    "EM": ["--method", "em"],
-    "REM, shortened": ["--method", "rem", *_SHORTENED],
-    "SEM, shortened": ["--method", "sem", *_SHORTENED],
-    "TAP": ["--method", "tap"],
-    "LSP": ["--method", "lsp"],
-    "AR": ["--method", "ar"],
+CLEAN = "none"
+_PUBLISHED = "--perturbation error_minimizing --mask-scope step --mask-area 1 --mask-ratio 0.3"
+#: Noise -> options of ``monai-salm protect``; others are given as NAME=OPTIONS.
+NOISES = {
+    "SALM": "",
+    "SALM, mask 0.4": "--mask-ratio 0.4",
+    "SALM, mask 0.3": "--mask-ratio 0.3",
+    "SALM, 4/255": "--epsilon 4/255",
+    "SALM, published": _PUBLISHED,
+    "EM": "--method em",
+    "EM, 6/255": "--method em --epsilon 6/255",
+    "TAP": "--method tap",
+    "TAP, 6/255": "--method tap --epsilon 6/255",
+    "LSP": "--method lsp",
+    "LSP, 6/255": "--method lsp --epsilon 6/255",
+    "AR": "--method ar",
+    "random noise": "--method random_noise",
 }
-#: Rows made only where ``--rows`` names them: the schedule of error-minimising SALM without a mask.
-CONTROLS: dict[str, list[str]] = {
-    "EM, same schedule": [
-        *("--method", "em", "--num-steps", "4", "--surrogate-steps", "45", "--rounds", "22"),
-        *("--restart-every", "1", "--stop-error", "0", "--step-size", "1"),
-    ],
-}
-#: Share of epsilon, where it is not all of it. The first has the peers' PSNR or more, as noise at all edges has not.
-SHARES = {SALM_WEAKER: Fraction(7, 8), SALM_HALF: Fraction(1, 2)}
-PEERS = ("EM", "REM, shortened", "SEM, shortened", "TAP", "LSP", "AR")
-AIM = "below every peer at equal epsilon and at equal PSNR"
+WAYS = ("plain", "resized 0.5", "resized 0.75", "nnunet", "torchvision", "jpeg 30")
+_CHECKPOINTS = 6
+_AUGMENTED = 4 / 3  # steps of a way that changes its batches at random, as a share of the others'
 
 
-def options_of(row: str, epsilon: Fraction) -> tuple[str, list[str]]:
-    """Budget of a row, and the options of ``monai-salm protect`` that make it."""
-    own = epsilon * SHARES.get(row, 1)
-    budget = f"{own.numerator * 255 / own.denominator:g}/255"
-    return budget, [*({**ROWS, **CONTROLS}[row] or []), "--epsilon", budget]
-
-
-def summary(
-    budgets: Mapping[str, str], made: Mapping[str, Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """A row a training set: how it was made, and mean scores.
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Who is trained, and how long.
 
     Args:
-        budgets: epsilon by row, in the order of the table.
-        made: what ``monai-salm protect`` told, by row.
-        runs: a record for each victim.
+        ways: pipelines or countermeasures.
+        victims: networks of ``monai_salm`` or of ``victims.py``.
+        steps: of one training.
+        batch_size: cases in a step.
+        size: side at which networks see images; None is the stored size.
+        split: that victims are scored on.
+        cases: training cases, the first of each class in the order of the set; None is all.
     """
+
+    ways: tuple[str, ...]
+    victims: tuple[str, ...]
+    steps: int
+    batch_size: int
+    size: int | None
+    split: str | None
+    cases: int | None
+
+
+def protect(data: Path, copy: Path, *options: str) -> None:
+    """Call ``monai-salm protect``."""
+    command = [sys.executable, "-m", "monai_salm", "protect", str(data), str(copy), *options]
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+
+
+@dataclass
+class Bench:
+    """One data set: its copies and finished victims.
+
+    Args:
+        data: a data set that ``monai-salm`` reads.
+        out: keeps copies and victims.
+        plan: who is trained.
+    """
+
+    data: Path
+    out: Path
+    plan: Plan
+
+    def __post_init__(self) -> None:
+        self.layout = open_layout(self.data)
+        self.task = self.layout.task()
+        self.file = self.out / f"{self.data.stem}.jsonl"
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        lines = self.file.read_text().splitlines() if self.file.exists() else []
+        self.cells = {_key(cell): cell for cell in map(json.loads, lines)}
+
+    def copy_of(self, noise: str, options: str) -> Path:
+        """A protected copy; one that is kept is not made again."""
+        folder = self.out / "copies" / f"{self.data.stem}, {noise}".replace("/", " of ")
+        record = folder / "protect.json"
+        if not record.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            copy, store = folder / self.data.name, folder / "noise.db"
+            start = time.monotonic()
+            protect(self.data, copy, "--store", str(store), *options.split())
+            record.write_text(json.dumps({"options": options, "seconds": round(time.monotonic() - start)}))
+        return folder / self.data.name
+
+    def run(self, noise: str, options: str, seeds: Sequence[int]) -> Iterator[dict[str, Any]]:
+        """Train all victims of one noise that are missing, and give the cells of all.
+
+        Args:
+            noise: name of the row.
+            options: of ``monai-salm protect``.
+            seeds: even ones train by SGD at 0.1, odd ones by Adam at 0.001; label maps are trained by Adam.
+        """
+        asked = [(way, v, s) for way in self.plan.ways for v in self.plan.victims for s in seeds]
+        sets: Callable[[], dict[str, Any]] = cached(partial(self._sets, noise, options))
+        for way, victim, seed in asked:
+            key = (noise, way, victim, seed, self.plan.steps, self.plan.size, self.plan.split, self.plan.cases)
+            if key not in self.cells:
+                start = time.monotonic()
+                cell = {**dict(zip(_KEY, key, strict=True)), **self._train(sets(), way, victim, seed)}
+                cell["seconds"] = round(time.monotonic() - start, 1)
+                self.cells[key] = cell
+                with open(self.file, "a") as file:
+                    file.write(json.dumps(cell) + "\n")
+                print(f"{self.data.stem}, {noise}, {way}, {victim} {seed}: {cell['last']:.3f}", file=sys.stderr)
+            yield self.cells[key]
+
+    @cached_property
+    def _clean(self) -> ImageSet:
+        return self._read("clean", self.layout.dataset())
+
+    @cached_property
+    def _test(self) -> ImageSet:
+        return self._read("test", self.layout.dataset(self.plan.split or self.layout.test_split()))
+
+    def _read(self, role: str, dataset: Any) -> ImageSet:
+        return read_set(role, dataset, self.task, AutomaticWindow(), "image", "label")
+
+    def _sets(self, noise: str, options: str) -> dict[str, Any]:
+        """Training and test cases of a noise, and facts about it."""
+        images, facts = self._clean, {}
+        if noise != CLEAN:
+            images = self._read("protected", self.layout.reopen(self.copy_of(noise, options)).dataset())
+            facts = {"psnr": noise_size(self._clean, images)["psnr"], "digest": set_digest(images)}
+        size = None if self.plan.size is None else (self.plan.size,) * (self._clean.images[0].ndim - 1)
+        roles = {"clean": self._clean, "protected": images, "test": self._test}
+        made = make_training_sets(roles, self.task, [], 0.0, None, size)
+        train = made.training("protected")
+        if self.plan.cases is not None and self.plan.cases < len(train):
+            chosen = np.random.default_rng(5).permutation(len(train))[: self.plan.cases]
+            train = _chosen(train, chosen)
+        return {"train": train, "test": made.test, "facts": facts}
+
+    def _train(self, sets: Mapping[str, Any], way: str, victim: str, seed: int) -> dict[str, Any]:
+        pipeline = PIPELINES.get(way, PIPELINES["plain"])
+        adversary = COUNTERMEASURES["none" if way in PIPELINES else way]
+        train, test = pipeline.prepare(sets["train"]), pipeline.prepare_test(sets["test"])
+        test = _filtered(test, adversary)
+        setting = self._setting(train, victim, seed, pipeline)
+        none = _chosen(test, [])
+        train = adversary.prepare(train, adversary_means(none, setting, seed))
+        told = train_victim(seed + 90_000, train, Watched(test, none, none), setting, adversary, lambda epoch: None)
+        metric = "balanced_accuracy" if self.task.kind == "classification" else self.task.metric
+        curve = [epoch.scores.get(metric, epoch.scores[self.task.metric]) for epoch in told.epochs]
+        chance = self.task.baselines(test.labels)["chance"]
+        if self.task.kind == "segmentation":
+            chance = constant_score(self.task, train.labels, test.labels)
+        facts = {"last": curve[-1], "best": max(curve), "curve": curve, "chance": chance}
+        return {**facts, "train": told.epochs[-1].train_score, **sets["facts"]}
+
+    def _setting(self, train: Cases, victim: str, seed: int, pipeline: Pipeline) -> Setting:
+        adam = seed % 2 == 1 or self.task.kind == "segmentation"
+        recipe = Recipe(optimizer="adam", lr=1e-3) if adam else Recipe()
+        steps = self.plan.steps * (_AUGMENTED if pipeline.augments else 1)
+        return Setting(
+            network=partial(networks.build, victim, train.view.size),
+            recipe=replace(recipe, batch_size=self.plan.batch_size),
+            epochs=_CHECKPOINTS,
+            epoch_steps=math.ceil(steps / _CHECKPOINTS),
+            width=0.25,
+            device=torch.device("cpu"),
+            augment=pipeline.augment if pipeline.augments else None,
+            learned=None,
+            patience=1,
+        )
+
+
+_KEY = ("noise", "way", "victim", "seed", "steps", "size", "split", "cases")
+
+
+def _key(cell: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(cell[name] for name in _KEY)
+
+
+def cached(make: Callable[[], Any]) -> Callable[[], Any]:
+    """Call ``make`` at the first call alone."""
+    kept: list[Any] = []
+    return lambda: kept[0] if kept else kept.append(make()) or kept[0]  # type: ignore[func-returns-value]
+
+
+def _chosen(cases: Cases, members: Sequence[int]) -> Cases:
+    """Some of the cases."""
+    named = ("images", "labels", "names", "windows")
+    return replace(cases, **{name: [getattr(cases, name)[i] for i in members] for name in named})
+
+
+def _filtered(cases: Cases, adversary: Any) -> Cases:
+    pairs = zip(cases.images, cases.windows, strict=True)
+    return replace(cases, images=[adversary.filter(image, window) for image, window in pairs])
+
+
+def summary(name: str, cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each noise: what is recovered in each way, over victims and seeds.
+
+    Args:
+        name: of the data set.
+        cells: of all noises, the clean images among them.
+    """
+    clean: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for cell in (cell for cell in cells if cell["noise"] == CLEAN):
+        clean.setdefault((cell["way"], cell["victim"]), []).append(cell)
     rows = []
-    for name, budget in budgets.items():
-        facts = made.get(name, {})
-        row = {"noise": name, "epsilon": budget, "made in (s)": facts.get("seconds")}
-        row |= {"PSNR": facts.get("psnr"), "support": facts.get("support")}
-        ways = {"plain": ("none", "plain"), "augmented": ("standard", "plain")}
-        pipelines = dict.fromkeys(str(run.get("pipeline", "plain")) for run in runs)
-        ways |= {pipeline: ("none", pipeline) for pipeline in pipelines if pipeline != "plain"}
-        for word, way in ways.items():
-            own = [r for r in runs if r["noise"] == name and (r["augment"], r.get("pipeline", "plain")) == way]
-            means = {
-                victim: statistics.fmean(run["last"] for run in own if run["victim"] == victim)
-                for victim in dict.fromkeys(run["victim"] for run in own)
-            }
-            row |= {f"{victim}, {word}": mean for victim, mean in means.items()}
-            row |= {f"mean, {word}": statistics.fmean(means.values())} if means else {}
+    for noise in dict.fromkeys(cell["noise"] for cell in cells):
+        own = [cell for cell in cells if cell["noise"] == noise]
+        row: dict[str, Any] = {"set": name, "noise": noise, "PSNR": own[0].get("psnr")}
+        for way in dict.fromkeys(cell["way"] for cell in own):
+            here = [cell for cell in own if cell["way"] == way]
+            if noise == CLEAN:
+                row[way] = f"{statistics.fmean(cell['last'] for cell in here):.2f}"
+                continue
+            shares = [
+                [_recovered(cell[kind], clean[way, cell["victim"]]) for cell in here] for kind in ("last", "best")
+            ]
+            row[way] = f"{statistics.fmean(shares[0]):.2f} [{min(shares[0]):.2f}, {max(shares[0]):.2f}] "
+            row[way] += f"({statistics.fmean(shares[1]):.2f})"
         rows.append(row)
     return rows
 
 
-def beside_peers(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """For each peer: is SALM stronger at equal epsilon, and at 7/8 and half of it where its PSNR is no lower than the peer's?
-
-    Args:
-        rows: of ``summary``.
-    """
-    found = {row["noise"]: row for row in rows}
-    table = []
-    for peer in (found[name] for name in PEERS if name in found):
-        line = {"peer": peer["noise"], "PSNR": peer["PSNR"]}
-        line |= {key: peer[key] for key in ("mean, plain", "mean, augmented") if key in peer}
-        for name in (SALM, SALM_WEAKER, SALM_HALF):
-            if name not in found:
-                continue
-            own = found[name]
-            fair = name == SALM or own["PSNR"] >= peer["PSNR"]
-            line |= {} if name == SALM else {f"PSNR of {name}": own["PSNR"]}
-            for word in ("plain", "augmented"):
-                if f"mean, {word}" not in own or f"mean, {word}" not in peer:
-                    continue
-                lower = "yes" if own[f"mean, {word}"] < peer[f"mean, {word}"] else "no"
-                line[f"{name}, lower, {word}"] = lower if fair else "lower PSNR"
-        table.append(line)
-    return table
+def _recovered(score: float, clean: Sequence[Mapping[str, Any]]) -> float:
+    """Share of the way from guessing to the mean score of clean networks of the same kind."""
+    chance = clean[0]["chance"]
+    learned = statistics.fmean(cell["last"] for cell in clean) - chance
+    return float((score - chance) / learned) if learned > 0 else math.nan
 
 
-def measure(
-    folder: Folder,
-    rows: Sequence[str],
-    epsilon: Fraction,
-    victims: Victims,
-    more: Sequence[str] = (),
-    fresh: bool = False,
-    augments: Sequence[str] = ("none", "standard"),
-) -> dict[str, Any]:
-    """Make all copies, train all victims, and put them side by side.
-
-    Args:
-        folder: the data set, and where copies and victims are kept.
-        rows: names in ``ROWS`` and ``CONTROLS``.
-        epsilon: budget, as a fraction of the window.
-        victims: who is trained.
-        more: further options of ``monai-salm protect``, for every row.
-        fresh: make the copies anew.
-    """
-    budgets, made, copies = {}, {}, {}
-    for row in rows:
-        if row == CLEAN:
-            budgets[row] = ""
-            continue
-        budgets[row], options = options_of(row, epsilon)
-        copies[row], made[row] = folder.protect(row, [*options, *more], fresh)
-        print(f"{row}: {made[row]['seconds']:.0f} s", file=sys.stderr, flush=True)
-    runs: list[dict[str, Any]] = []
-    for augment in augments:
-        trained, chance = folder.train(copies, victims, augment)
-        runs += trained
-    table = summary(budgets, made, runs)
-    stopping = "when nothing is left to learn, else after the last epoch" if victims.learned else "after the last epoch"
-    return {
-        "data": folder.data.name,
-        "aim": AIM,
-        "chance": chance,
-        "seeds": len(victims.seeds),
-        "victims stop": stopping,
-        "table": table,
-        "beside_the_peers_table": beside_peers(table),
-        "made": made,
-        "runs": runs,
-    }
+def _arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "data", type=Path, nargs="+", help="data sets that monai-salm reads, with a labelled test split"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder that keeps copies and victims")
+    known = "; ".join(NOISES)
+    parser.add_argument(
+        "--noises", default="SALM", help=f"separated by semicolons: {known}; or NAME=OPTIONS of protect"
+    )
+    parser.add_argument("--ways", default=";".join(WAYS), help="pipelines and countermeasures (default: %(default)s)")
+    parser.add_argument("--victims", default="resnet18,vgg11", help="networks (default: %(default)s)")
+    parser.add_argument("--seeds", default="0,1", help="even: SGD, odd: Adam (default: %(default)s)")
+    parser.add_argument("--clean-seeds", help="seeds of the networks on clean images (default: those of --seeds)")
+    parser.add_argument("--steps", type=int, default=240, help="of one training (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=64, help="cases in a step (default: %(default)s)")
+    parser.add_argument("--size", type=int, help="side at which networks see images (default: as stored)")
+    parser.add_argument("--cases", type=int, help="training cases (default: all)")
+    parser.add_argument("--split", help="that victims are scored on (default: the test split)")
+    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
+    return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_options(parser, victims="resnet18,densenet121,vgg11")
-    known = "; ".join([*ROWS, *CONTROLS])
-    parser.add_argument(
-        "--rows", default=";".join(ROWS), help=f"separated by semicolons (default: the first {len(ROWS)} of: {known})"
+    given = _arguments().parse_args(arguments)
+    named = dict(
+        item.partition("=")[::2] if "=" in item else (item, NOISES[item]) for item in given.noises.split(";") if item
     )
-    parser.add_argument("--augment", default="none,standard", help="none, standard or both (default both)")
-    given = parser.parse_args(arguments)
-    rows = list(dict.fromkeys(name.strip() for name in given.rows.split(";")))
-    unknown = [name for name in rows if name not in {**ROWS, **CONTROLS}]
-    if unknown:
-        parser.error(f"unknown rows: {'; '.join(unknown)}; known: {known}")
-    if rows == [CLEAN]:
-        parser.error("give at least one row with noise")
-    epsilon = Fraction(given.epsilon)
-    folder, victims = Folder(given.data, given.out), Victims.of(given, float(epsilon))
-    result = measure(folder, rows, epsilon, victims, given.options.split(), given.fresh, given.augment.split(","))
+    plan = Plan(
+        ways=tuple(given.ways.split(";")),
+        victims=tuple(given.victims.split(",")),
+        **{name: getattr(given, name) for name in ("steps", "batch_size", "size", "split", "cases")},
+    )
+    seeds = [[int(s) for s in (text or given.seeds).split(",")] for text in (given.seeds, given.clean_seeds)]
+    rows, runs = [], []
+    for data in given.data:
+        bench = Bench(data, given.out, plan)
+        cells = [
+            cell
+            for noise, options in {CLEAN: "", **named}.items()
+            for cell in bench.run(noise, options, seeds[noise == CLEAN])
+        ]
+        rows += summary(data.stem, cells)
+        runs += [{"set": data.stem, **cell} for cell in cells]
     if given.json:
-        print(json.dumps(result))
+        print(json.dumps({"table": rows, "runs": runs}))
     else:
-        for row in (*result["table"], *result["beside_the_peers_table"]):
-            print(", ".join(f"{k}: {v:.3g}" if isinstance(v, float) else f"{k}: {v}" for k, v in row.items()))
+        for row in rows:
+            print(", ".join(f"{k} {v:.1f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items() if v))
     return 0
 
 

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
@@ -40,139 +39,49 @@ def archive(path: Path, splits: Sequence[str], cases: int = 16) -> Path:
     return path
 
 
-@pytest.fixture
-def evaluating(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """What strength and robustness share, with ``monai-salm protect`` in this process."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    module = importlib.import_module("evaluating")
-
-    def run_protect(arguments: Sequence[str]) -> str:
-        result = CliRunner().invoke(app, ["protect", *arguments, "--json", "--quiet", "--width", "0.05"])
-        assert result.exit_code == 0, result.output
-        return result.stdout
-
-    monkeypatch.setattr(module, "run_protect", run_protect)
-    return module
-
-
 def never(*arguments: object) -> str:
     raise AssertionError(f"made again: {arguments}")
 
 
-QUICK = ["--surrogate-steps", "1", "--surrogate", "resnet10"]
-TINY = [
-    "--victims",
-    "resnet10",
-    "--seeds",
-    "0",
-    "--epochs",
-    "1",
-    "--width",
-    "0.05",
-    "--pipelines",
-    "plain",
-    "--jobs",
-    "1",
-    "--device",
-    "cpu",
-    "--json",
-]
-
-
-def last_line(capsys: pytest.CaptureFixture[str]) -> Any:
-    return json.loads(capsys.readouterr().out.strip().splitlines()[-1])
-
-
+@pytest.mark.parametrize("script", ["strength"], indirect=True)
 def test_strength_goes_on_with_kept_copies_and_victims(
-    evaluating: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = importlib.import_module("strength")
-    monkeypatch.setitem(script.ROWS, "SALM", QUICK)
-    monkeypatch.setitem(script.ROWS, "SALM, 7/8 of epsilon", QUICK)
-    call = [str(archive(tmp_path / "set.npz", ("train", "test"))), "--out", str(tmp_path / "out"), *TINY]
-    assert script.main([*call, "--rows", "none;SALM;SALM, 7/8 of epsilon;LSP"]) == 0
-    found = last_line(capsys)
-    assert [(row["noise"], row["epsilon"]) for row in found["table"]] == [
-        ("none", ""),
-        ("SALM", "8/255"),
-        ("SALM, 7/8 of epsilon", "7/255"),
-        ("LSP", "8/255"),
+    def protect(data: Path, copy: Path, *options: str) -> None:
+        arguments = ["protect", str(data), str(copy), *options, "--quiet", "--width", "0.05"]
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, result.output
+
+    monkeypatch.setattr(script, "protect", protect)
+    call = [str(archive(tmp_path / "set.npz", ("train", "test"))), "--out", str(tmp_path / "out"), "--json"]
+    call += ["--victims", "resnet10", "--seeds", "0,1", "--steps", "6", "--ways", "plain;blur"]
+    noises = "SALM=--surrogate-steps 1 --surrogate resnet10;LSP=--method lsp"
+    assert script.main([*call, "--noises", noises]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["noise"] for row in found["table"]] == ["none", "SALM", "LSP"]
+    assert {"plain", "blur", "PSNR"} <= set(found["table"][1])
+    assert len(found["runs"]) == 3 * 2 * 2
+    monkeypatch.setattr(script, "train_victim", never)
+    monkeypatch.setattr(script, "protect", never)
+    assert script.main([*call, "--noises", noises]) == 0
+    assert json.loads(capsys.readouterr().out) == found
+    with pytest.raises(AssertionError, match="made again"):
+        script.main([*call, "--noises", "TAP"])
+
+
+@pytest.mark.parametrize("script", ["strength"], indirect=True)
+def test_strength_counts_from_guessing_to_the_clean_score(script: ModuleType) -> None:
+    told = {"way": "plain", "victim": "vgg11", "chance": 0.5}
+    cells = [
+        {"noise": "none", "seed": 0, "last": 0.8, "best": 0.8, **told},
+        {"noise": "none", "seed": 1, "last": 1.0, "best": 1.0, **told},
+        {"noise": "SALM", "seed": 0, "last": 0.5, "best": 0.6, "psnr": 33.0, **told},
+        {"noise": "SALM", "seed": 1, "last": 0.7, "best": 1.0, "psnr": 33.0, **told},
     ]
-    assert all(0 <= row[f"mean, {word}"] <= 1 for row in found["table"] for word in ("plain", "augmented"))
-    assert found["table"][2]["PSNR"] > found["table"][1]["PSNR"]
-    assert [row["peer"] for row in found["beside_the_peers_table"]] == ["LSP"]
-    assert len(found["runs"]) == 4 * 2
-    # The same call finds everything; one with other rows makes and trains what is new, whatever role the rest has now.
-    monkeypatch.setattr(importlib.import_module("monai_salm.evaluation.running"), "train_victim", never)
-    with monkeypatch.context() as patch:
-        patch.setattr(evaluating, "run_protect", never)
-        assert script.main([*call, "--rows", "none;SALM;SALM, 7/8 of epsilon;LSP"]) == 0
-        again = last_line(capsys)
-        assert again == found
-        assert script.main([*call, "--rows", "LSP;SALM"]) == 0
-        fewer = last_line(capsys)
-        assert fewer["table"] == [found["table"][3], found["table"][1]]
-    with pytest.raises(Exception, match="made again"):
-        script.main([*call, "--rows", "LSP;random noise"])
-
-
-def test_strength_compares_at_equal_epsilon_and_at_equal_psnr(evaluating: ModuleType) -> None:
-    script = importlib.import_module("strength")
-    made = {
-        "SALM": (31.0, 0.1, 0.3),
-        "SALM, 7/8 of epsilon": (32.0, 0.2, 0.2),
-        "EM": (31.5, 0.15, 0.25),
-        "TAP": (33.0, 0.4, 0.4),
-    }
-    rows = [
-        {"noise": name, "PSNR": psnr, "mean, plain": plain, "mean, augmented": augmented}
-        for name, (psnr, plain, augmented) in made.items()
-    ]
-    em, tap = script.beside_peers(rows)
-    assert (em["SALM, lower, plain"], em["SALM, lower, augmented"]) == ("yes", "no")
-    weaker = [f"SALM, 7/8 of epsilon, lower, {word}" for word in ("plain", "augmented")]
-    assert [em[name] for name in weaker] == ["no", "yes"]
-    assert [tap[name] for name in weaker] == ["lower PSNR", "lower PSNR"]
-
-
-def test_robustness_trains_clean_victims_once(
-    evaluating: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    script = importlib.import_module("robustness")
-    for noise, options in script.NOISES.items():
-        monkeypatch.setitem(script.NOISES, noise, [*options, *QUICK, *(("--rounds", "1") if options else ())])
-    running = importlib.import_module("monai_salm.evaluation.running")
-    trained, train = [], running.train_victim
-    monkeypatch.setattr(running, "train_victim", lambda *given: trained.append(given) or train(*given))
-    call = [str(archive(tmp_path / "set.npz", ("train", "test"))), "--out", str(tmp_path / "out"), *TINY]
-    assert script.main([*call, "--countermeasures", "none,blur"]) == 0
-    found = last_line(capsys)
-    assert len(trained) == len(found["runs"]) == 3 * 2
-    assert [row["countermeasure"] for row in found["table"]] == ["none", "blur"]
-    assert {
-        "clean",
-        "SALM",
-        "SALM, error-minimising",
-        "chance",
-        "SALM, recovered",
-        "SALM, error-minimising, recovered",
-    } <= set(found["table"][0])
-
-
-def test_robustness_measures_the_way_back(evaluating: ModuleType) -> None:
-    script = importlib.import_module("robustness")
-    assert script.recovered({"a": 0.9, "b": 0.5}, {"a": 0.5, "b": 0.1}, 0.1) == pytest.approx(0.25)
-    assert script.recovered({"a": 0.9, "blind": 0.1}, {"a": 0.5, "blind": 0.2}, 0.1) == pytest.approx(0.5)
-    runs = [
-        {"noise": noise, "victim": "a", "countermeasure": name, "last": score}
-        for noise, name, score in (
-            ("none", "none", 0.9),
-            ("none", "blur", 0.5),
-            ("SALM", "none", 0.1),
-            ("SALM", "blur", 0.5),
-        )
-    ]
-    assert script.worst(script.summary(runs, 0.1), "SALM") == "blur, 1.000"
+    none, salm = script.summary("set", cells)
+    assert none["plain"] == "0.90"
+    assert salm["plain"] == "0.25 [0.00, 0.50] (0.75)"
+    assert salm["PSNR"] == 33.0
 
 
 @pytest.mark.parametrize("script", ["speed"], indirect=True)

@@ -17,6 +17,7 @@ from monai_salm.evaluation.pipelines import (
     Pipeline,
     Resized,
     Spacing,
+    StoredAsJpeg,
     check_pipelines,
     find_pipelines,
 )
@@ -209,3 +210,15 @@ def test_unknown_names_are_refused_with_the_known_ones() -> None:
         Resized(scale=0.0)
     with pytest.raises(ValueError, match="factor must be in"):
         Spacing(factor=0.1)
+
+
+def test_jpeg_is_stored_on_both_sides() -> None:
+    cases = make_cases(2, per_voxel=False)
+    pipeline = PIPELINES["jpeg 30"]
+    trained, tested = pipeline.prepare(cases), pipeline.prepare_test(cases)
+    assert [image.dtype for image in trained.images] == [image.dtype for image in cases.images]
+    for before, first, second in zip(cases.images, trained.images, tested.images, strict=True):
+        assert not np.array_equal(before, first)
+        np.testing.assert_array_equal(first, second)
+    with pytest.raises(ValueError, match="quality must be in"):
+        StoredAsJpeg(quality=0)

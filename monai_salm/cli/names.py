@@ -38,7 +38,7 @@ COUNTERMEASURES = (
     ),
     *("early_stopping_clean", "clean_subset", "last_layer", "self_training"),
 )
-PIPELINES = ("plain", "monai", "resized", "nnunet", "torchvision", "spacing")
+PIPELINES = ("plain", "monai", "resized", "nnunet", "torchvision", "jpeg", "spacing")
 CONTROLS = ("random_noise", "random_mask")
 AUGMENTATIONS = ("none", "standard")
 RECIPES = ("default", "medmnist")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from monai_salm.evaluation.pipelines.base import Pipeline
+from monai_salm.evaluation.pipelines.jpeg import StoredAsJpeg
 from monai_salm.evaluation.pipelines.monai import Monai
 from monai_salm.evaluation.pipelines.nnunet import NnUNet
 from monai_salm.evaluation.pipelines.plain import Plain
@@ -19,6 +20,7 @@ FAMILIES: dict[str, tuple[Pipeline, ...]] = {
     "resized": (Resized(scale=0.5), Resized(scale=0.75), Resized(scale=1.15)),
     "nnunet": (NnUNet(),),
     "torchvision": (Torchvision(),),
+    "jpeg": (StoredAsJpeg(),),
     "spacing": (Spacing(factor=1.25), Spacing(factor=1.5)),
 }
 #: Every variant by its own name.
@@ -36,6 +38,7 @@ __all__ = [
     "Plain",
     "Resized",
     "Spacing",
+    "StoredAsJpeg",
     "Torchvision",
     "check_pipelines",
     "find_pipelines",
