@@ -42,7 +42,6 @@ def test_columns_are_found_by_their_names(tmp_path: Path, lines: list[str]) -> N
     assert data.task() == Classification(num_classes=3)
     assert data.class_names == ()
     assert set(data.unlisted()) == {"images/c.png", "images/d.png"}
-    assert {file for file, _ in data.unlisted_images()} == {"images/c.png", "images/d.png"}
 
 
 def test_text_classes_are_numbered_in_sorted_order(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from monai_salm.formats import FormatError  # noqa: E402
 from monai_salm.formats.dicom.format import renamed_uid  # noqa: E402
 from monai_salm.generate.precompute import precompute  # noqa: E402
 from monai_salm.layouts import LayoutError, detect, open_layout  # noqa: E402
-from monai_salm.layouts.dicom_classes import holds_no_pixels  # noqa: E402
+from monai_salm.layouts.dicom_headers import holds_no_pixels  # noqa: E402
 from monai_salm.layouts.dicom_tree import DicomTree  # noqa: E402
 from monai_salm.layouts.units import BrokenUnit  # noqa: E402
 from monai_salm.learning.tasks import Classification  # noqa: E402

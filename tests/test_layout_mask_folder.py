@@ -211,7 +211,7 @@ def test_two_patterns_describe_a_folder_per_patient(
     assert data.dataset()[0]["image"].shape == (channels, 6, 5, 4)
     assert data.task() == Segmentation(num_classes=classes)
     assert len(data.dataset()) == 2
-    assert data.called == f"{images} -> {labels}"
+    assert data.spec == f"{images} -> {labels}"
     assert data.reopen(tmp_path).dataset().names == data.dataset().names
 
 

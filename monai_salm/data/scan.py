@@ -67,15 +67,6 @@ def scan(
 ) -> Iterator[ScannedCase]:
     """Check every case and yield it; a repeated image with the same label is yielded once.
 
-    Args:
-        dataset: dictionaries with an image ``(channel, *spatial)`` and a label.
-        task: checks the labels.
-        window: chooses the window of each image.
-        epsilon: budget, fraction of the window's width.
-        image_key: key of the image.
-        label_key: key of the label.
-        skipped: takes up the cases that cannot be read or protected, by name, with the reason; None refuses them.
-
     Raises:
         DataError: naming the first case that cannot be protected.
         LabelError: naming the first case whose label is wrong.
@@ -165,11 +156,6 @@ def case_name(item: Mapping[str, Any], image: object, index: int) -> str:
 def image_of(item: object, index: int, image_key: str) -> tuple[str, Array]:
     """Name and stored image of what a data set gave, in this machine's byte order.
 
-    Args:
-        item: one item of the data set.
-        index: its number.
-        image_key: key of the image.
-
     Raises:
         DataError: if the item is no dictionary, has no image, or one of a type that no file holds.
     """
@@ -242,10 +228,6 @@ def units_of(image: Array, loaded: object) -> Units:
     """What an image's numbers mean, by what MONAI's readers note of it and by its values.
 
     A 2D image of whole numbers from 0 to 255 is a picture of 8 bits, whatever type a reader made of it.
-
-    Args:
-        image: ``(channel, *spatial)``.
-        loaded: the same as it was loaded, a ``MetaTensor`` or a plain array.
     """
     meta = getattr(loaded, "meta", None) or {}
     affine, spacing = meta.get("affine"), tuple[float, ...]()

@@ -28,12 +28,7 @@ _UNITS = "Is the window in the real units of the images, such as --window=-160,2
 
 
 def wrong_axes(shape: Sequence[int], meta: Mapping[str, object] | None) -> str | None:
-    """What is wrong with the axes of an image that should be ``(channel, *spatial)``, and what to do; None if nothing.
-
-    Args:
-        shape: of the image, three or four axes.
-        meta: of a ``MetaTensor``; MONAI's readers note the spatial shape there.
-    """
+    """What is wrong with the axes of an image that should be ``(channel, *spatial)``, and what to do; None if nothing."""
     shape, meta = tuple(shape), meta or {}
     spatial = _spatial_shape(meta)
     if spatial == shape and not _channel_is_named(meta):
@@ -53,12 +48,7 @@ def wrong_axes(shape: Sequence[int], meta: Mapping[str, object] | None) -> str |
 
 
 def warn_of_axes(shape: Sequence[int], meta: Mapping[str, object] | None) -> None:
-    """Warn of axes that are rarely meant so, though nothing is wrong with them for certain.
-
-    Args:
-        shape: of the image, three or four axes.
-        meta: of a ``MetaTensor``; what a reader says is believed.
-    """
+    """Warn of axes that are rarely meant so, though nothing is wrong with them for certain."""
     shape = tuple(shape)
     spatial = _spatial_shape(meta)
     if len(shape) == 4 and _seems_last(shape, spatial):
@@ -136,14 +126,7 @@ class Suspicions:
         self.labels = set[int]()
 
     def watch(self, name: str, image: Array, label: Array, budget: Budget) -> None:
-        """Take note of a case.
-
-        Args:
-            name: of the case.
-            image: ``(channel, *spatial)``, stored units.
-            label: in the task's canonical form.
-            budget: what the image's noise keeps to.
-        """
+        """Take note of a case."""
         self.cases += 1
         if len(self.labels) < 2:
             self.labels |= {int(label.min()), int(label.max())}
@@ -181,12 +164,7 @@ class Suspicions:
 
 
 def share_inside(image: Array, budget: Budget) -> float:
-    """Share of an image's elements, padding left out, that lie inside its window.
-
-    Args:
-        image: ``(channel, *spatial)``, stored units.
-        budget: what the image's noise keeps to.
-    """
+    """Share of an image's elements, padding left out, that lie inside its window."""
     low, high = budget.window.bounds(len(image), image.ndim - 1)
     padding = padding_of(image, budget.units)
     with np.errstate(invalid="ignore"):

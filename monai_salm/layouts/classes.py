@@ -26,21 +26,11 @@ LABEL_COLUMNS = (
 MASK_COLUMNS = ("mask", "mask_path", "mask_file", "segmentation", "segmentation_path", "label_path", "label_file")
 # Answers of yes and no about the patient, which are no labels.
 PATIENT_COLUMNS = (
-    "sex",
-    "gender",
-    "male",
-    "female",
-    "smoker",
-    "smoking",
-    "age",
-    "fold",
-    "patient",
-    "patient_id",
-    "is_train",
-)
+    "sex", "gender", "male", "female", "smoker", "smoking", "age", "fold", "patient", "patient_id", "is_train",
+)  # fmt: skip
 SPLIT_COLUMNS = ("split", "set", "subset", "partition", "phase", "dataset_split", "data_split", "usage")
-#: What stands in a cell when nothing is known.
-NOTHING = ("", "n/a", "na", "nan", "none", "null")
+# What stands in a cell when nothing is known.
+_NOTHING = ("", "n/a", "na", "nan", "none", "null")
 #: Largest class number: any more is an identifier in the wrong column.
 MAX_CLASS = 65_535
 # A small data set may have a class for nearly every image; a large one that does has names in that column.
@@ -57,12 +47,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class ClassNumbers:
-    """What the cells of a label column became.
-
-    Args:
-        labels: a class number, a vector of zeros and ones, or None for an empty cell, in the order of the cells.
-        names: of the classes; empty if the cells were numbers.
-    """
+    """The label of each cell of a column (a class number, a vector of zeros and ones, or None), and the names of the classes."""
 
     labels: list[int | list[int] | None]
     names: tuple[str, ...]
@@ -85,9 +70,6 @@ def class_numbers(cells: Sequence[Cell]) -> ClassNumbers:
     Whole numbers from 0 are class numbers already. Anything else is text, numbered in its sorted order; text joined by
     ``|`` names several classes of one image.
 
-    Args:
-        cells: of the column.
-
     Raises:
         LayoutError: for negative, broken or huge numbers, naming the cell.
     """
@@ -108,7 +90,7 @@ def class_numbers(cells: Sequence[Cell]) -> ClassNumbers:
 
 def is_nothing(cell: str) -> bool:
     """Whether a cell says that nothing is known."""
-    return cell.lower() in NOTHING
+    return cell.lower() in _NOTHING
 
 
 def yes_or_no(cell: str) -> int | None:

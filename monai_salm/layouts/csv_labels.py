@@ -10,16 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 from monai_salm.layouts.base import TRAIN, LayoutError
-from monai_salm.layouts.classes import (
-    IMAGE_COLUMNS,
-    MASK_COLUMNS,
-    SPLIT_COLUMNS,
-    find_column,
-    is_nothing,
-    split_named,
-)
+from monai_salm.layouts.classes import IMAGE_COLUMNS, MASK_COLUMNS, SPLIT_COLUMNS, find_column, is_nothing, split_named
 from monai_salm.layouts.files import confine, is_file, walk
-from monai_salm.layouts.folder import FolderCase, FolderLayout, channel_files
+from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.hidden_maps import hidden_maps
 from monai_salm.layouts.image_folder import masks_of
 from monai_salm.layouts.images import ImageIndex, has_image_name, is_image
@@ -36,7 +29,7 @@ from monai_salm.layouts.table_images import (
     why_misfit,
 )
 from monai_salm.layouts.table_labels import LabelledRow, label_columns, labels_of, require_column, split_of
-from monai_salm.layouts.units import BrokenUnit, ImageUnit
+from monai_salm.layouts.units import BrokenUnit, ImageUnit, channel_files
 from monai_salm.shared.warn import warn
 
 _SHEETS = (".xlsx", ".xls", ".ods")
@@ -62,9 +55,8 @@ class CsvLabels(FolderLayout):
     """Images and a CSV beside or above them: a column of paths or names, and columns of labels.
 
     An image is named by its path from the CSV's folder, or by the end of its path, with or without suffix, if only one
-    image in the folder fits; a line whose image is not there, and a training image without a label where others have one, is
-    a case that cannot be used. Several tables are read together
-    if their names say the split: ``train.csv``, ``test.csv``.
+    image in the folder fits. A line whose image is not there is a case that cannot be used, and so is a training image without
+    a label where others have one. Several tables are read together if their names say the split: ``train.csv``, ``test.csv``.
 
     Args:
         tables: in one folder; the split of each that is not the only one is in its name.
@@ -102,18 +94,16 @@ class CsvLabels(FolderLayout):
         super().__init__(root, cases, listing, len(self._names) or None, self._names, masks=others)
 
     @classmethod
-    def recognises(cls, path: Path) -> bool:
+    def misfit(cls, path: Path) -> str | None:
         try:
             tables = tables_in(path) if path.is_dir() else [path] if path.suffix.lower() in TABLES else []
-        except OSError:
-            return False
-        return any(tells_labels(table) for table in tables)
-
-    @classmethod
-    def why_not(cls, path: Path) -> str | None:
+        except OSError as error:
+            return str(error)
+        if any(tells_labels(table) for table in tables):
+            return None
         sheets = [name for name in names_of(path) if name.lower().endswith(_SHEETS) and not name.startswith((".", "~"))]
         sheet = f"{sheets[0]} may be a table of labels, but is not read; save it as CSV" if sheets else None
-        return cls.table_misfit(path) or sheet or (_other_list(path) if path.is_dir() else None)
+        return cls.table_misfit(path) or sheet or (_other_list(path) if path.is_dir() else None) or ""
 
     @classmethod
     def table_misfit(cls, path: Path) -> str | None:
@@ -153,7 +143,7 @@ class CsvLabels(FolderLayout):
 
     def _exactly_named(self, tables: Sequence[Table], root: Path) -> frozenset[str]:
         """The files that some line names by their whole path from the root."""
-        columns = [(table, self.columns.image or find_column(table.columns, IMAGE_COLUMNS)) for table in tables]
+        columns = ((table, self.columns.image or find_column(table.columns, IMAGE_COLUMNS)) for table in tables)
         cells = {row.values.get(column or "", "") for table, column in columns for row in table.rows}
         return frozenset(cell for cell in cells if cell and "\0" not in cell and is_file(root / cell))
 
@@ -173,9 +163,9 @@ class CsvLabels(FolderLayout):
     def _without_maps(self, entries: Sequence[_Entry], masks: Collection[str]) -> list[_Entry]:
         """The lines that are not of label maps, which some tables list like images."""
         kept = [entry for entry in entries if entry.unit.files[0] not in masks]
-        aside = [entry.unit.name for entry in entries if entry.unit.files[0] in masks]
-        if not kept or not aside:
+        if not kept or len(kept) == len(entries):
             return list(entries)
+        aside = [entry.unit.name for entry in entries if entry.unit.files[0] in masks]
         warn(
             f"{self.tables[0]}: {len(aside)} lines name label maps ({described(aside)}), which get no noise and are no cases; they "
             "are copied as they are"
@@ -244,9 +234,7 @@ def _other_list(path: Path) -> str | None:
         table = table_below(path)
     except OSError:
         return None
-    if table is None:
-        return None
-    return f"{table} gives labels for the images beside it; give {table.parent} in place of {path}"
+    return table and f"{table} gives labels for the images beside it; give {table.parent} in place of {path}"
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ from typing import TypeAlias
 from monai_salm.formats.dicom.series import DicomSeries, SkippedSeries, group_series
 from monai_salm.layouts.base import TRAIN, LayoutError
 from monai_salm.layouts.classes import IMAGE_COLUMNS, SPLIT_COLUMNS, find_column
-from monai_salm.layouts.dicom_headers import DicomHeader, RenamedReferences, read_header
-from monai_salm.layouts.dicom_roles import set_aside
+from monai_salm.layouts.dicom_headers import DicomHeader, RenamedReferences, read_header, set_aside
 from monai_salm.layouts.files import relative_path, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.image_folder import class_folders, places_of
@@ -85,17 +84,13 @@ class DicomTree(FolderLayout):
         super().__init__(root, cases, listing, len(classes) or None, classes)
 
     @classmethod
-    def recognises(cls, path: Path) -> bool:
-        return path.is_dir() and any(is_dicom(path / file) for file in some_files(path))
+    def misfit(cls, path: Path) -> str | None:
+        return None if path.is_dir() and any(is_dicom(path / file) for file in some_files(path)) else ""
 
     @classmethod
     def open(cls, path: Path) -> DicomTree:
-        if not path.is_dir():
-            raise LayoutError(f"{path} is no folder; a DICOM tree is {cls.description}")
+        cls.require_folder(path)
         return cls(path)
-
-    def reopen(self, root: Path) -> DicomTree:
-        return self.open(root)
 
     def task(self) -> Task:
         if all(case.label is None for case in self._cases[TRAIN]):
@@ -113,7 +108,6 @@ class DicomTree(FolderLayout):
         return tuple(replace(unit, protected_uids=known) if isinstance(unit, SeriesUnit) else unit for unit in found)
 
     def rewritten_files(self, splits: Sequence[str] = (TRAIN,)) -> Mapping[str, bytes]:
-        """The objects without an image that refer to protected images, with the new UIDs of those."""
         protected = {self.headers[file].instance for file in self.image_files(splits)}
         return RenamedReferences(self.root, self._sound_objects(), protected)
 
@@ -146,9 +140,8 @@ class DicomTree(FolderLayout):
                         "series one label"
                     )
                 found.append(FolderCase(unit, labels[0]))
-            for series in skipped:
-                unit_ = BrokenUnit(series.name, series.files, series.reason)
-                found.append(FolderCase(unit_, answers[series.name].label))
+            units = [BrokenUnit(series.name, series.files, series.reason) for series in skipped]
+            found += [FolderCase(unit, answers[unit.name].label) for unit in units]
             found.sort(key=lambda case: min(case.unit.files))
         return cases
 
@@ -171,11 +164,11 @@ def _by_folder(
     single = [next(iter(found)) for found in patients.values() if len(found) == 1]
     if len(names) < 2 or (len(single) == len(patients) == len(set(single)) > 1):
         names = []
-    number = {name: index for index, name in enumerate(names)}
-    return {
-        file: _Answer(number.get(parts[0]) if len(parts) > 1 else None, split)
+    answers = {
+        file: _Answer(names.index(parts[0]) if len(parts) > 1 and parts[0] in names else None, split)
         for file, (split, parts) in places.items()
-    }, tuple(names)
+    }
+    return answers, tuple(names)
 
 
 def _table(root: Path) -> Table | None:
@@ -212,10 +205,9 @@ def _by_table(
             raise LayoutError(f"{where}: {text!r} {what}; give each one line")
     keys = {file: _keys(file, headers[file], key) for file in images}
     _refuse_unused(table, rows, column, key, {name for names in keys.values() for name in names}, root)
-    nothing = _Answer(None, TRAIN)
-    return {
-        file: next((answers[name] for name in names if name in answers), nothing) for file, names in keys.items()
-    }, found.names
+    nothing = [_Answer(None, TRAIN)]
+    named = {file: [answers[name] for name in names if name in answers] for file, names in keys.items()}
+    return {file: (own or nothing)[0] for file, own in named.items()}, found.names
 
 
 def _keys(file: str, header: DicomHeader, key: str) -> list[str]:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
-from monai_salm.formats import find_format, format_of
+from monai_salm.formats import format_of
 from monai_salm.formats.base import FormatError
 from monai_salm.layouts.base import TRAIN, Case, CaseSequence, Layout, LayoutError
 from monai_salm.layouts.classes import MAX_CLASS
-from monai_salm.layouts.files import every_file, leftovers, walk, walk_folders
+from monai_salm.layouts.files import every_file, folders_in, leftovers, walk
 from monai_salm.layouts.label_maps import LabelMap, LabelParts, distinct, files_of, on_grid_of, read_label_map
 from monai_salm.layouts.renaming import companions_of, rewritten_texts, with_copies
-from monai_salm.layouts.units import BrokenUnit, ChannelFiles, ImageUnit
+from monai_salm.layouts.units import BrokenUnit, ImageUnit
 from monai_salm.learning.tasks import Classification, Segmentation, Task
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
@@ -27,6 +28,8 @@ from monai_salm.shared.warn import warn
 Label: TypeAlias = LabelMap | int | list[int] | None
 # Values of label maps that stand for classes and are no class numbers, such as 0 and 255, are as few as this.
 _RENUMBERED = 64
+# Headers looked at for the unit of a data set.
+_HEADERS = 500
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,7 @@ class FolderLayout(Layout):
             out of range.
     """
 
-    root: Path
-    #: Where a protected copy's manifest stands, relative to the root.
-    manifest: ClassVar[str] = "monai_salm.json"
+    manifest = "monai_salm.json"
     #: Whether a label map was read along other axes than those of its file.
     _turned = False
     #: Files of the listing that name others by absolute paths in the root.
@@ -85,14 +86,24 @@ class FolderLayout(Layout):
             for split, found in cases.items()
             if found
         }
-        labels = {file for found in cases.values() for case in found for file in files_of(case.label)}
+        labels = {file for case in self._all_cases() for file in files_of(case.label)}
         self.masks = tuple(file for file in masks if file not in labels)
-        self.folders()
+        self.folders()  # refuses a folder that cannot be read
         self._check_units()
         self._check_labels()
         both = set(self.image_files(self.splits)) & set(self.label_files())
         if both:
             raise LayoutError(f"{root}: {sorted(both)[0]} is listed both as an image and as a label")
+
+    @classmethod
+    def open(cls, path: Path) -> FolderLayout:
+        return cls(path)  # type: ignore[call-arg]  # layouts that are told by their folder alone
+
+    @classmethod
+    def require_folder(cls, path: Path) -> None:
+        """Refuse a path that is no folder."""
+        if not path.is_dir():
+            raise LayoutError(f"{path} is no folder; this layout is {cls.description}")
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -121,9 +132,8 @@ class FolderLayout(Layout):
                 f"{self.root}: labels are of different kinds: all must be files, or all numbers, or all vectors"
             )
         if kinds == {str}:
-            return Segmentation(
-                num_classes=max(2, self.num_classes or len(self._renumbered) or self._largest_voxel() + 1)
-            )
+            largest = max((value for found in self._map_values.values() for value in found), default=1)
+            return Segmentation(num_classes=max(2, self.num_classes or len(self._renumbered) or int(largest) + 1))
         if kinds == {int}:
             largest = max(label for label in labels if isinstance(label, int))
             return Classification(num_classes=max(self.num_classes or 2, largest + 1))
@@ -151,7 +161,7 @@ class FolderLayout(Layout):
         """A label map of class numbers along the axes of its image, ``(1, *spatial)``."""
         stored = read_label_map(self.root, label, unit.name)
         file = files_of(label)[0]
-        own, image = self._affine(file), self._affine(unit.files[0])
+        own, image = (format_of(self.root / one).affine(self.root / one) for one in (file, unit.files[0]))
         where = f"case {unit.name!r}, label map {self.root / file}"
         found = on_grid_of(stored, own, image, shape, where)
         if found is not stored and not self._turned:
@@ -159,28 +169,20 @@ class FolderLayout(Layout):
             warn(
                 f"{where}: its axes run otherwise than those of its image; label maps are read along the axes of the image"
             )
-        return (
-            np.searchsorted(self._renumbered, found)
-            if self._renumbered and np.isin(found, self._renumbered).all()
-            else found
-        )
-
-    def _affine(self, file: str) -> Array | None:
-        return format_of(self.root / file).affine(self.root / file)
+        known = self._renumbered
+        return np.searchsorted(known, found) if known and np.isin(found, known).all() else found
 
     @cached_property
     def _map_values(self) -> dict[LabelMap, tuple[float, ...]]:
         """The values in the label map of each case; those that cannot be read are left out."""
         found: dict[LabelMap, tuple[float, ...]] = {}
-        for cases in self._cases.values():
-            for case in cases:
-                if isinstance(case.label, (str, LabelParts)) and case.label not in found:
-                    try:
-                        found[case.label] = tuple(
-                            distinct(read_label_map(self.root, case.label, case.unit.name)).tolist()
-                        )
-                    except (FormatError, OSError):
-                        continue  # its case is listed when it is read
+        for case in self._all_cases():
+            label = case.label
+            if isinstance(label, (str, LabelParts)) and label not in found:
+                try:
+                    found[label] = tuple(distinct(read_label_map(self.root, label, case.unit.name)).tolist())
+                except (FormatError, OSError):
+                    continue  # its case is listed when it is read
         return found
 
     @cached_property
@@ -199,55 +201,58 @@ class FolderLayout(Layout):
             return found
         return replace(found, modality=self.modalities if len(self.modalities) == len(image) else self.modalities[0])
 
+    def native_unit(self) -> tuple[float, str] | None:
+        files = self.image_files((TRAIN,))
+        some = files[:: math.ceil(len(files) / _HEADERS)] if files else ()
+        found = {format_of(self.root / file).native_unit(self.root / file) for file in some}
+        return found.pop() if len(found) == 1 else None
+
+    def path_of(self, file: str, root: Path | None = None) -> Path:
+        return (root or self.root) / file
+
     def units(self, splits: Sequence[str] = (TRAIN,)) -> tuple[ImageUnit, ...]:
-        """The images of some splits, each once."""
         return tuple(dict.fromkeys(case.unit for split in splits for case in self._cases.get(split, ())))
 
     def image_files(self, splits: Sequence[str] = (TRAIN,)) -> tuple[str, ...]:
         return tuple(dict.fromkeys(file for unit in self.units(splits) for file in unit.files))
 
+    def published_files(
+        self, splits: Sequence[str], root: Path | None = None, without: Collection[str] = ()
+    ) -> tuple[str, ...]:
+        units = (unit for unit in self.units(splits) if unit.name not in without)
+        return tuple(dict.fromkeys(file for unit in units for file in unit.published))
+
     def label_files(self) -> tuple[str, ...]:
         """Files that hold label maps, relative to the root."""
-        labels = (files_of(case.label) for cases in self._cases.values() for case in cases)
-        found = tuple(dict.fromkeys(file for files in (*labels, self.masks) for file in files))
+        files = (file for case in self._all_cases() for file in files_of(case.label))
+        found = tuple(dict.fromkeys((*files, *self.masks)))
         return found + companions_of(self.root, found)
 
     def all_files(self) -> tuple[str, ...]:
         return tuple(sorted(walk(self.root)))
 
     def every_file(self) -> tuple[str, ...]:
-        """``all_files`` and the files that programs left under the folder, relative to it."""
-        return tuple(sorted(every_file(self.root)))
+        return every_file(self.root)
 
     def leftovers(self) -> dict[str, str]:
-        """The folders (with a ``/`` at the end) and files that programs left, with what they are; no part of the data set."""
         return leftovers(self.root)
 
     def folders(self) -> tuple[str, ...]:
-        """All folders, relative to the root, parents first; empty ones belong to the data set too."""
-        return tuple(sorted(Path(folder).relative_to(self.root).as_posix() for folder, _, _ in walk_folders(self.root)))
+        return folders_in(self.root)
+
+    def strange_files(self, target: Path, own: Collection[str]) -> list[str]:
+        known = {*self.every_file(), *self.published_files(self.splits), *own}
+        there = (path for path in target.rglob("*") if path.is_symlink() or not path.is_dir())
+        return sorted({path.relative_to(target).as_posix() for path in there} - known)
 
     def rewritten_files(self, splits: Sequence[str] = (TRAIN,)) -> Mapping[str, bytes]:
-        """Files, not images, whose content is another in a protected copy, as what describes the data set itself.
-
-        Args:
-            splits: whose images are protected.
-        """
         return rewritten_texts(self.root, self.all_files(), self.renamed(splits), self._absolute)
 
     def rewritten_notes(self, splits: Sequence[str] = (TRAIN,)) -> list[str]:
-        """What its owner should know of ``rewritten_files``, beside the names of images."""
-        return [
-            f"{file}: absolute paths become relative in the copy, so that they do not lead to the originals"
-            for file in self._absolute
-        ]
-
-    def published_files(self, splits: Sequence[str] = (TRAIN,)) -> tuple[str, ...]:
-        """The files of the images of some splits as a protected copy has them."""
-        return tuple(dict.fromkeys(file for unit in self.units(splits) for file in unit.published))
+        what = "absolute paths become relative in the copy, so that they do not lead to the originals"
+        return [f"{file}: {what}" for file in self._absolute]
 
     def renamed(self, splits: Sequence[str] = (TRAIN,)) -> dict[str, str]:
-        """Files of images that have another name in a protected copy, with that name."""
         pairs = (pair for unit in self.units(splits) for pair in zip(unit.files, unit.published, strict=True))
         return {old: new for old, new in pairs if old != new}
 
@@ -255,15 +260,8 @@ class FolderLayout(Layout):
         listed = {*self.image_files(self.splits), *self.label_files(), *self.listing}
         return tuple(file for file in self.all_files() if file not in listed)
 
-    def unlisted_images(self) -> Iterator[tuple[str, Array]]:
-        for file in self.unlisted():
-            format_ = find_format(self.root / file)
-            if format_ is None:
-                continue
-            try:
-                yield file, format_.read(self.root / file)
-            except (FormatError, OSError):
-                continue
+    def _all_cases(self) -> Iterator[FolderCase]:
+        return (case for cases in self._cases.values() for case in cases)
 
     def _sound(self, split: str) -> list[FolderCase]:
         """The cases of a split that are not known to be broken."""
@@ -274,12 +272,11 @@ class FolderLayout(Layout):
         sound = self._sound(TRAIN)
         bare = [case.unit.name for case in sound if case.label is None]
         if bare:
-            more = (
-                f" (and {len(bare) - 1} more: {', '.join(bare[1:4])}{', ...' if bare[4:] else ''})" if bare[1:] else ""
-            )
+            others = f"{', '.join(bare[1:4])}{', ...' if bare[4:] else ''}"
+            more = f" (and {len(bare) - 1} more: {others})" if bare[1:] else ""
             raise LayoutError(f"{self.root}: {bare[0]} has no label{more}; noise is made against labels")
-        for case in self._cases[TRAIN]:
-            if isinstance(case.unit, BrokenUnit) and not sound:
+        for case in () if sound else self._cases[TRAIN]:
+            if isinstance(case.unit, BrokenUnit):
                 raise LayoutError(f"{self.root}: no training case can be used. {case.unit.name}: {case.unit.reason}")
 
     def _check_units(self) -> None:
@@ -295,20 +292,9 @@ class FolderLayout(Layout):
                     )
 
     def _check_labels(self) -> None:
-        for cases in self._cases.values():
-            for case in cases:
-                label = case.label
-                if isinstance(label, int) and not 0 <= label <= MAX_CLASS:
-                    raise LayoutError(
-                        f"{self.root}: the label of {case.unit.name} is {label}; classes are numbers from 0 to {MAX_CLASS}"
-                    )
-                if isinstance(label, list) and not set(label) <= {0, 1}:
-                    raise LayoutError(f"{self.root}: the label of {case.unit.name} is {label}, not zeros and ones only")
-
-    def _largest_voxel(self) -> int:
-        return int(max((value for found in self._map_values.values() for value in found), default=1))
-
-
-def channel_files(files: Sequence[str]) -> ImageUnit:
-    """The image in some files, one for each channel, named for the first."""
-    return ChannelFiles(files[0], tuple(files))
+        for case in self._all_cases():
+            label, where = case.label, f"{self.root}: the label of {case.unit.name} is {case.label}"
+            if isinstance(label, int) and not 0 <= label <= MAX_CLASS:
+                raise LayoutError(f"{where}; classes are numbers from 0 to {MAX_CLASS}")
+            if isinstance(label, list) and not set(label) <= {0, 1}:
+                raise LayoutError(f"{where}, not zeros and ones only")

@@ -58,10 +58,6 @@ def hidden_maps(root: Path, files: Sequence[str]) -> HiddenMaps:
     A label map bears the name of its image, in another format, in another folder or with a word behind it: ``a.jpg`` and
     ``a.png``, ``a.png`` and ``a_lesion.png``, ``photos/a.png`` and ``outlines/a.png``; or its number: ``x1.png`` and ``y1.png``.
     More values than a few, in areas as label maps have them, leave a doubt.
-
-    Args:
-        root: folder of the data set.
-        files: of images that are not named for label maps.
     """
 
     @cache

@@ -18,7 +18,7 @@ from monai_salm.layouts.images import has_image_name, is_dicom, is_image, some_f
 from monai_salm.layouts.label_maps import LabelMap, LabelParts, distinct, files_of, looks_like_label_map, read_label_map
 from monai_salm.layouts.patterns import ARROW, pair_by_patterns, suggested
 from monai_salm.layouts.roles import Key, Pairs, described, pair, role_of
-from monai_salm.layouts.split_tables import SplitTable
+from monai_salm.layouts.table_labels import SplitTable
 from monai_salm.layouts.units import BrokenUnit, ChannelFiles
 from monai_salm.shared.arrays import Array
 
@@ -48,8 +48,7 @@ class MaskFolder(FolderLayout):
 
     def __init__(self, root: Path, patterns: tuple[str, str] | None = None) -> None:
         self.root, self.patterns = root, patterns
-        if not root.is_dir():
-            raise LayoutError(f"{root} is no folder; a mask folder is {self.description}")
+        self.require_folder(root)
         files = [file for file, _ in visible(walk(root)) if is_image(root / file)]
         pairs = pair(files) if patterns is None else pair_by_patterns(files, *patterns)
         if patterns is None and not is_file(root / self.manifest):  # a copy may have left images out
@@ -67,27 +66,19 @@ class MaskFolder(FolderLayout):
         super().__init__(root, cases, listing, len(classes) or None, classes, masks=pairs.alone)
 
     @classmethod
-    def recognises(cls, path: Path) -> bool:
+    def misfit(cls, path: Path) -> str | None:
         if not path.is_dir() or ImageFolder.recognises(path):
-            return False
+            return ""
         pairs = pair(file for file, _ in visible(some_files(path, every=True)) if has_image_name(file))
-        files = [file for found in pairs.images.values() for file in found]
-        return bool(pairs.maps) and not any(is_dicom(path / file) for file in files)
-
-    @classmethod
-    def why_not(cls, path: Path) -> str | None:
-        files = [file for file, _ in visible(some_files(path)) if has_image_name(file)] if path.is_dir() else []
-        pairs = pair(files)
-        if not pairs.alone or not pairs.images:
+        images = [file for found in pairs.images.values() for file in found]
+        if pairs.maps and not any(is_dicom(path / file) for file in images):
             return None
+        if not pairs.alone or not pairs.images:
+            return ""
         return f"no image bears the name of {described(pairs.alone)}, which seem to be label maps. {_how_to_say(pairs)}"
 
-    @classmethod
-    def open(cls, path: Path) -> MaskFolder:
-        return cls(path)
-
     @property
-    def called(self) -> str:
+    def spec(self) -> str:
         return self.name if self.patterns is None else f" {ARROW} ".join(self.patterns)
 
     def reopen(self, root: Path) -> MaskFolder:
@@ -175,10 +166,8 @@ def _how_to_say(pairs: Pairs) -> str:
     label = suggested([*pairs.map_files, *pairs.alone][:3])
     folders, first = image.split("/")[:-1], [*pairs.map_files, *pairs.alone][0].split("/")
     if len(folders) == label.count("/") == len(first) - 1:  # a wildcard of the images fits label maps, too
-        own = [
-            like if fnmatchcase(part, like) else said
-            for like, said, part in zip(folders, label.split("/"), first, strict=False)
-        ]
+        likes = zip(folders, label.split("/"), first, strict=False)
+        own = [like if fnmatchcase(part, like) else said for like, said, part in likes]
         label = "/".join([*own, label.split("/")[-1]])
     return _SAY.format(image, label)
 
@@ -186,9 +175,8 @@ def _how_to_say(pairs: Pairs) -> str:
 def _split_of(file: str) -> str | None:
     """The split that the folders of a file name: ``imagesTr``, ``train/masks``, ``Training_Input``."""
     words = [word for part in role_of(file).key[:-1] for word in part]
-    return next(
-        (split for word in (*PurePosixPath(file).parts[:-1], *words) if (split := split_named(word)) is not None), None
-    )
+    found = (split_named(word) for word in (*PurePosixPath(file).parts[:-1], *words))
+    return next((split for split in found if split is not None), None)
 
 
 def _channels(files: Sequence[str]) -> tuple[tuple[str, ...], ...]:

@@ -12,7 +12,7 @@ from monai_salm.formats import FormatError, format_named, format_of
 from monai_salm.layouts.base import TRAIN, LayoutError
 from monai_salm.layouts.classes import MAX_CLASS
 from monai_salm.layouts.datalist import modalities_of
-from monai_salm.layouts.files import confine, from_root, is_file, is_hidden, walk
+from monai_salm.layouts.files import confine, from_root, is_file, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.label_maps import files_of
 from monai_salm.layouts.reading import entry_of, read_json
@@ -53,34 +53,24 @@ class NnUNet(FolderLayout):
         super().__init__(root, cases, [_JSON], len(classes), classes, channels)
 
     @classmethod
-    def recognises(cls, path: Path) -> bool:
+    def misfit(cls, path: Path) -> str | None:
         listing = path / _JSON if path.is_dir() else path
-        if listing.name != _JSON or not listing.is_file():
-            return False
+        if listing.name != _JSON or not is_file(listing):
+            return ""
+        named = path.is_dir() and (path / "imagesTr").is_dir()
         try:
-            return {"channel_names", "file_ending"} <= set(read_json(listing))
-        except (LayoutError, OSError):
-            return False
-
-    @classmethod
-    def why_not(cls, path: Path) -> str | None:
-        if not path.is_dir() or not is_file(path / _JSON) or not (path / "imagesTr").is_dir():
-            return None
-        try:
-            missing = sorted({"channel_names", "file_ending"} - set(read_json(path / _JSON)))
+            missing = sorted({"channel_names", "file_ending"} - set(read_json(listing)))
         except (LayoutError, OSError) as error:
-            return str(error)
-        return f"{path / _JSON} lacks {' and '.join(missing)}" if missing else None
+            return str(error) if named else ""
+        if not missing:
+            return None
+        return f"{listing} lacks {' and '.join(missing)}" if named else ""
 
     @classmethod
     def open(cls, path: Path) -> NnUNet:
         return cls(path.parent if path.is_file() else path)
 
-    def reopen(self, root: Path) -> NnUNet:
-        return self.open(root)
-
     def rewritten_files(self, splits: Sequence[str] = (TRAIN,)) -> Mapping[str, bytes]:
-        """Texts that name renamed images, and ``dataset.json`` with the ending that these have."""
         texts, ending = dict(super().rewritten_files(splits)), self._new_ending(splits)
         if ending is not None:
             content = texts.get(_JSON, self.json.read_bytes())
@@ -90,8 +80,8 @@ class NnUNet(FolderLayout):
 
     def rewritten_notes(self, splits: Sequence[str] = (TRAIN,)) -> list[str]:
         ending = self._new_ending(splits)
-        said = [] if ending is None else [f"{_JSON}: file_ending becomes {ending!r} in the copy"]
-        return [*super().rewritten_notes(splits), *said]
+        notes = [] if ending is None else [f"{_JSON}: file_ending becomes {ending!r} in the copy"]
+        return [*super().rewritten_notes(splits), *notes]
 
     def _new_ending(self, splits: Sequence[str]) -> str | None:
         """The ending of the images in a copy; None if it stays."""
@@ -100,12 +90,11 @@ class NnUNet(FolderLayout):
 
     def _require_one_format(self, cases: Sequence[FolderCase]) -> None:
         """Refuse label maps and test images of a format whose images become another: nnU-Net reads one ending."""
-        files = [(case.unit.files[0], files_of(case.label)) for case in cases]
-        listed = "dataset" in self.content
-        others = [file for image, maps in files for file in (*maps, *(() if listed else (image,)))]
         format_ = format_named(f"x{self.ending}")
         if format_ is None or format_.published is None:
             return
+        images = () if "dataset" in self.content else [case.unit.files[0] for case in cases]
+        others = [*(file for case in cases for file in files_of(case.label)), *images]
         odd = next((file for file in others if file.lower().endswith(self.ending.lower())), None)
         if odd is not None:
             raise LayoutError(
@@ -149,10 +138,8 @@ class NnUNet(FolderLayout):
 
     def _by_case(self, folder: Path, required: bool) -> tuple[dict[str, dict[int, str]], list[str]]:
         """Case -> channel -> file, and files that do not say which they are."""
-        if not folder.is_dir():
-            if required:
-                raise LayoutError(f"{folder} is missing; it must hold the training images")
-            return {}, []
+        if required and not folder.is_dir():
+            raise LayoutError(f"{folder} is missing; it must hold the training images")
         pattern = re.compile(r"(.+)_(\d{4})" + re.escape(self.ending), re.DOTALL | re.ASCII)
         found: dict[str, dict[int, str]] = {}
         odd = []
@@ -166,18 +153,13 @@ class NnUNet(FolderLayout):
 
     def _label_maps(self, folder: Path) -> dict[str, str]:
         """Case -> label map."""
-        files = self._files(folder) if folder.is_dir() else []
-        return {
-            file[: -len(self.ending)]: confine(self.root, f"{folder.name}/{file}", str(self.root)) for file in files
-        }
+        maps = {file[: -len(self.ending)]: f"{folder.name}/{file}" for file in self._files(folder)}
+        return {case: confine(self.root, file, str(self.root)) for case, file in maps.items()}
 
     def _files(self, folder: Path) -> list[str]:
-        """Names of the files of a folder that may be images or label maps."""
-        return [
-            file
-            for file in sorted(walk(folder))
-            if "/" not in file and file.endswith(self.ending) and not is_hidden(file)
-        ]
+        """Names of the files of a folder that may be images or label maps; none where there is no folder."""
+        files = sorted(walk(folder)) if folder.is_dir() else []
+        return [file for file in files if "/" not in file and file.endswith(self.ending)]
 
     def _unit(self, name: str, files: tuple[str, ...]) -> ImageUnit:
         """A case with one file for each channel; a single colour image may hold all of them."""

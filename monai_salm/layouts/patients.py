@@ -29,11 +29,7 @@ _MOSTLY = 0.75
 
 
 def why_patients(folders: Mapping[str, Sequence[str]]) -> str | None:
-    """Why folders are those of patients or studies and not of classes; None if they may be classes.
-
-    Args:
-        folders: name -> its images, relative to the data set's root.
-    """
+    """Why folders are those of patients or studies and not of classes; None if they may be classes."""
     count, images = len(folders), sum(map(len, folders.values()))
     some = ", ".join(sorted(folders)[:3])
     if count >= 5 and images < 1.5 * count:
@@ -67,9 +63,6 @@ def _roles(name: str, files: Sequence[str]) -> frozenset[str]:
 
 def inner_classes(folders: Mapping[str, Sequence[tuple[str, ...]]]) -> bool | None:
     """Whether folders are sites or patients with a folder for each class in them.
-
-    Args:
-        folders: name -> where its images stand below it: the folders, and the name of the image.
 
     Returns:
         True if so, False if the folders themselves may be classes, None if both are as likely.

@@ -19,9 +19,6 @@ class PathPattern:
 
     ``*`` and ``?`` stay in one folder, ``**/`` is any number of folders, ``[0-9]`` one of some characters, and ``{t1,t2}`` one
     of some words.
-
-    Args:
-        text: the pattern.
     """
 
     def __init__(self, text: str) -> None:
@@ -79,11 +76,6 @@ def pair_by_patterns(files: Iterable[str], images: str, labels: str) -> Pairs:
     Words in braces are the channels of an image, in their order. A label pattern with one wildcard more than the image pattern,
     or with words in braces, gives a label map for each class. Where both stand in folders of their own, such as
     ``*/images/*.png`` and ``*/masks/*.png``, and one holds a single image, all label maps of the other are of that image.
-
-    Args:
-        files: relative to the data set's root.
-        images: pattern of images; files that the label pattern takes are none.
-        labels: pattern of label maps.
 
     Raises:
         LayoutError: if a pattern fits nothing, or two files are the same channel of an image.

@@ -34,13 +34,7 @@ _NUMBERED = re.compile(r"([a-z]+)(\d+)")
 
 @dataclass(frozen=True)
 class Role:
-    """What a file's name says.
-
-    Args:
-        is_mask: whether it is named for a label map.
-        key: the rest of the name, which an image and its label map share.
-        words: the words that say what the file is, as in ``("t1",)``.
-    """
+    """What a file's name says: whether it is a label map's, what an image and its map share, and words such as ``t1``."""
 
     is_mask: bool
     key: Key
@@ -68,11 +62,7 @@ class Pairs:
 
 
 def role_of(file: str) -> Role:
-    """Take the name of a file apart.
-
-    Args:
-        file: relative to the data set's root.
-    """
+    """Take the name of a file apart."""
     *folders, name = (*PurePosixPath(file).parts[:-1], any_stem(file))
     parts = [_words(part) for part in (*folders, name)]
     # The part of the path next to the file that says anything decides.
@@ -98,9 +88,6 @@ def pair(files: Iterable[str]) -> Pairs:
     A label map bears the name of its image, less the words that say what each is: ``case_1/imaging.nii.gz`` and
     ``case_1/segmentation.nii.gz``, ``a.png`` and ``a_mask.png``, ``images/a.png`` and ``masks/a.png``. What else stands in its
     name is the name of its class: ``case_1/ct.nii.gz`` and ``case_1/segmentations/liver.nii.gz``.
-
-    Args:
-        files: images of any kind, relative to the data set's root.
     """
     roles = {file: role_of(file) for file in sorted(files)}
     images: dict[Key, list[str]] = {}
@@ -117,10 +104,9 @@ def pair(files: Iterable[str]) -> Pairs:
             maps.setdefault(found, []).append((_rest(masks[file], found), file))
     sure = _sure_names(maps)
     alone = [file for file, found in keys.items() if found is None]
-    for image, found_maps in maps.items():
-        alone += [file for name, file in found_maps if not sure(name, file, found_maps)]
-        maps[image] = [(name, file) for name, file in found_maps if sure(name, file, found_maps)]
-    maps = {image: found_maps for image, found_maps in maps.items() if found_maps}
+    alone += [file for own in maps.values() for name, file in own if not sure(name, file, own)]
+    maps = {image: [one for one in own if sure(*one, own)] for image, own in maps.items()}
+    maps = {image: own for image, own in maps.items() if own}
     return Pairs({k: tuple(v) for k, v in images.items()}, {k: tuple(v) for k, v in maps.items()}, tuple(alone))
 
 
@@ -179,10 +165,10 @@ def _by_last_part(masks: dict[str, Key], images: dict[Key, list[str]]) -> dict[s
 
 def _rest(key: Key, image: Key) -> str:
     """What stands in the name of a label map beside that of its image."""
+    if key[: len(image) - 1] != image[:-1]:
+        return ""
     words = [word for part in key for word in part]
-    return (
-        "_".join(words[len([word for part in image for word in part]) :]) if key[: len(image) - 1] == image[:-1] else ""
-    )
+    return "_".join(words[sum(map(len, image)) :])
 
 
 def spread(items: Sequence[_T], shown: int) -> Sequence[_T]:

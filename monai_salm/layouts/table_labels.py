@@ -1,9 +1,11 @@
-"""The labels and splits that the rows of a table give, whatever it is that a row is for."""
+"""The labels and splits that the rows of a table give; a row is for an image, a series, a patient or a folder."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 from monai_salm.layouts.base import TRAIN, LayoutError
 from monai_salm.layouts.classes import (
@@ -20,11 +22,13 @@ from monai_salm.layouts.classes import (
     split_named,
     yes_or_no,
 )
-from monai_salm.layouts.reading import Row, Table
+from monai_salm.layouts.images import stem
+from monai_salm.layouts.reading import Row, Table, read_header, read_table, with_relative_paths
 
 # A patient's data and what only names something; no labels, even if they happen to be zeros and ones.
 _ASIDE = (*IMAGE_COLUMNS, *SPLIT_COLUMNS, *PATIENT_COLUMNS)
 
+_KEY_COLUMNS = (*IMAGE_COLUMNS, "patient", "patient_id", "subject", "subject_id", "case", "case_id")
 # What chest X-ray tables write for "uncertain".
 _UNCERTAIN = ("-1", "-1.0")
 
@@ -43,11 +47,7 @@ class LabelledRow:
 
 
 def require_column(table: Table, asked: str | None, names: Sequence[str], what: str) -> str:
-    """The column that was asked for, or else that bears one of some names.
-
-    Raises:
-        LayoutError: if there is none.
-    """
+    """The column that was asked for, or else that has one of some names; an error if there is none."""
     columns = ", ".join(table.columns)
     if asked is not None and asked not in table.columns:
         raise LayoutError(f"{table.path} has no column {asked!r}; its columns are {columns}")
@@ -60,11 +60,7 @@ def require_column(table: Table, asked: str | None, names: Sequence[str], what: 
 
 
 def split_of(table: Table, row: Row, column: str) -> str:
-    """The split that a row says.
-
-    Raises:
-        LayoutError: if the column is missing or says something else.
-    """
+    """The split that a row says; an error for any other word."""
     if column not in row.values:
         raise LayoutError(f"{table.path} has no column {column!r}; its columns are {', '.join(table.columns)}")
     split = split_named(row.values[column])
@@ -74,12 +70,7 @@ def split_of(table: Table, row: Row, column: str) -> str:
 
 
 def label_columns(rows: Sequence[LabelledRow], asked: Sequence[str], aside: Sequence[str | None]) -> tuple[str, ...]:
-    """The columns that hold labels: those asked for, one of a usual name, or all of zeros and ones.
-
-    Args:
-        rows: at least one.
-        asked: names of columns; none lets their names and contents tell.
-        aside: columns that hold something else.
+    """The columns that hold labels: those asked for, one of a usual name, or all of zeros and ones but those ``aside``.
 
     Raises:
         LayoutError: if there are none.
@@ -111,11 +102,6 @@ def _may_answer(texts: Sequence[str]) -> bool:
     return bool(known) and all(yes_or_no(text) is not None or text in _UNCERTAIN for text in known)
 
 
-def _is_open(row: LabelledRow, columns: Sequence[str]) -> bool:
-    """Whether a row leaves one of several labels open."""
-    return any(is_nothing(text) or text in _UNCERTAIN for text in (row.cell(name).text for name in columns))
-
-
 def labels_of(rows: Sequence[LabelledRow], columns: Sequence[str]) -> ClassNumbers:
     """The labels of rows: of one column its classes; of several a class number if each row has one 1, else vectors.
 
@@ -128,10 +114,10 @@ def labels_of(rows: Sequence[LabelledRow], columns: Sequence[str]) -> ClassNumbe
     if len(columns) == 1:
         return class_numbers([row.cell(columns[0]) for row in rows])
     vectors = [_answers(row, columns) for row in rows]
-    known = [vector for vector in vectors if vector is not None]
-    open_ = [row for row, vector in zip(rows, vectors, strict=True) if vector is not None and _is_open(row, columns)]
-    if not open_ and all(sum(vector) == 1 for vector in known):
-        return ClassNumbers([None if vector is None else vector.index(1) for vector in vectors], tuple(columns))
+    cells = (row.cell(name).text for row, vector in zip(rows, vectors, strict=True) if vector for name in columns)
+    unsure = any(is_nothing(text) or text in _UNCERTAIN for text in cells)
+    if not unsure and all(sum(vector) == 1 for vector in vectors if vector):
+        return ClassNumbers([vector.index(1) if vector else None for vector in vectors], tuple(columns))
     return ClassNumbers(list(vectors), tuple(columns))
 
 
@@ -148,3 +134,45 @@ def _answers(row: LabelledRow, columns: Sequence[str]) -> list[int] | None:
             )
         result.append(answer)
     return result
+
+
+@dataclass(frozen=True)
+class SplitTable:
+    """A table that says which split each case is in, by the name of the case."""
+
+    path: Path
+    splits: dict[str, str]
+
+    @classmethod
+    def find(cls, root: Path, images: Sequence[str]) -> SplitTable | None:
+        """The one table in a folder with a column of splits and a line for each case, given an image of each.
+
+        Raises:
+            LayoutError: if a table has a column of splits and a line for some images alone, or if there are two tables.
+        """
+        found = []
+        for name in sorted(os.listdir(root)):
+            columns = read_header(root / name) if name.lower().endswith((".csv", ".tsv")) else ()
+            key, split = find_column(columns, _KEY_COLUMNS), find_column(columns, SPLIT_COLUMNS)
+            if key is not None and split is not None:
+                table = with_relative_paths(read_table(root / name))
+                splits = {row.values[key]: split_of(table, row, split) for row in table.rows}
+                found.append(cls(root / name, splits))
+        if not found:
+            return None
+        if len(found) > 1:
+            raise LayoutError(f"{found[0].path} and {found[1].path.name} both have a column of splits; leave one there")
+        missing = [image for image in images if found[0]._name(image) is None]
+        if missing:
+            raise LayoutError(f"{found[0].path} has a column of splits, but no line for {missing[0]}; add one")
+        return found[0]
+
+    def split_of(self, image: str) -> str:
+        """The split of the case of an image."""
+        return self.splits.get(self._name(image) or "", TRAIN)
+
+    def _name(self, image: str) -> str | None:
+        """What the table calls an image: its path, its name, or a folder that it is in."""
+        path = PurePosixPath(image)
+        names = (path.as_posix(), path.name, stem(image), *reversed(path.parts[:-1]))
+        return next((name for name in names if name in self.splits), None)

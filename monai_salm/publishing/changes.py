@@ -1,4 +1,4 @@
-"""What happens to one image: noise put in, or taken off again; nothing is ever passed on unprotected."""
+"""What happens to one image: noise is put in, or taken off again; no image is passed on unprotected."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import numpy as np
 from monai_salm.layouts.units import ImageUnit
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.kinds import one_channel
-from monai_salm.publishing.folders import LeftOutError
 from monai_salm.publishing.records import copy_key
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.files import copy_file
@@ -21,13 +20,13 @@ from monai_salm.store.records import keep, kept
 from monai_salm.store.store import Noise, NoiseStore
 
 
+class LeftOutError(ValueError):
+    """One image that cannot be part of the copy; the others can."""
+
+
 @dataclass(frozen=True)
 class Protection:
-    """Puts the store's noise into images.
-
-    Args:
-        store: the noise.
-    """
+    """Puts the store's noise into images."""
 
     store: NoiseStore
 
@@ -78,12 +77,7 @@ class Protection:
 
 @dataclass(frozen=True)
 class Removal:
-    """Takes the store's noise off images.
-
-    Args:
-        store: the noise.
-        expected: names of images that must have noise; others are copied if they have none.
-    """
+    """Takes the store's noise off images; those that are not ``expected`` to have noise are copied if they have none."""
 
     store: NoiseStore
     expected: frozenset[str]
@@ -145,17 +139,12 @@ def _require_type(noise: Noise, image: Array, name: str) -> None:
         )
 
 
-def _is_reordered(store: NoiseStore, image: Array) -> bool:
-    """Whether the store has the image with its spatial axes in another order."""
-    orders = list(itertools.permutations(range(1, image.ndim)))[1:]  # the first is the image's own
-    turned = (image.transpose(0, *order) for order in orders)
-    return any(store.has_shape(other.shape) and content_digest(other) in store for other in turned)
-
-
 def _why_missing(store: NoiseStore, image: Array) -> str:
     if store.get_protected(content_digest(image)) is not None:
         return ", but a protected image of it is the same: the input is a protected copy already. Publish the original"
-    if _is_reordered(store, image):
+    orders = list(itertools.permutations(range(1, image.ndim)))[1:]  # the first is the image's own
+    turned = (image.transpose(0, *order) for order in orders)
+    if any(store.has_shape(other.shape) and content_digest(other) in store for other in turned):
         return (
             ", but with its spatial axes in another order it is: the reader that loaded it for the noise exchanged them. Generate "
             f"the noise again with {KEEP_AXES}, or from open_layout(path).dataset('train'), as images are stored"

@@ -73,12 +73,13 @@ class Effort:
         return unit_size(self._batch(), self.shapes[0][0] * math.prod(self._noisy_shape()), device)
 
     def _batch_of(self, shape: Sequence[int], count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        classes = self.task.num_classes
         inputs = torch.rand(count, self.shapes[0][0], *shape)
         if self.task.kind == "segmentation":
-            return inputs, torch.randint(self.task.num_classes, (len(inputs), *shape))
+            return inputs, torch.randint(classes, (count, *shape))
         if getattr(self.task, "multi_label", False):
-            return inputs, torch.randint(2, (len(inputs), self.task.num_classes)).float()
-        return inputs, torch.randint(self.task.num_classes, (len(inputs),))
+            return inputs, torch.randint(2, (count, classes)).float()
+        return inputs, torch.randint(classes, (count,))
 
     def _training_step(self, device: torch.device) -> float:
         trainer = self._trainer(device)

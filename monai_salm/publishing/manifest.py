@@ -7,15 +7,18 @@ data set as ``<file>.salm.json``. It tells nothing about the originals: no diges
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from monai_salm._version import __version__
-from monai_salm.layouts import TRAIN, FolderLayout, Layout
+from monai_salm.layouts import TRAIN, CaseSequence, Layout, open_layout
 from monai_salm.noise.window import rule_from_spec
 from monai_salm.shared.files import atomic_file, file_sha256
 from monai_salm.store.store import NoiseStore
+
+PathLike: TypeAlias = str | os.PathLike[str]
 
 _FORMAT_VERSION = 1
 _NOTICE = (
@@ -24,30 +27,18 @@ _NOTICE = (
 )
 
 
-def manifest_path(layout: Layout, root: Path | None = None) -> Path:
-    """Where the manifest of a data set, or of a copy of it, stands.
-
-    Args:
-        layout: the data set.
-        root: the folder or the file of the copy; None is the data set itself.
-    """
-    root = layout.root if root is None else root
-    return root / layout.manifest if isinstance(layout, FolderLayout) else root.with_name(f"{root.name}.salm.json")
-
-
 def signature_path(manifest: Path) -> Path:
     """Where the signature of a manifest stands."""
     return manifest.with_name(manifest.name + ".sig")
 
 
-def file_path(layout: Layout, file: str, root: Path | None = None) -> Path:
-    """Path of a file that ``Layout.image_files`` names, in the data set or in a copy of it at ``root``."""
-    root = layout.root if root is None else root
-    return root / file if isinstance(layout, FolderLayout) else root
+def own_files(data: Layout) -> tuple[str, ...]:
+    """What a copy of a folder has and its original has not: the manifest and its signature; nothing for a single file."""
+    return (data.manifest, f"{data.manifest}.sig") if data.manifest else ()
 
 
 def write_manifest(
-    path: Path, digests: dict[str, str], store: NoiseStore, splits: Sequence[str], layout: str | None = None
+    path: Path, digests: Mapping[str, str], store: NoiseStore, splits: Sequence[str], layout: str
 ) -> None:
     """Describe a protected copy.
 
@@ -61,7 +52,7 @@ def write_manifest(
     content = {
         "format_version": _FORMAT_VERSION,
         "monai_salm": __version__,
-        **({} if layout is None else {"layout": layout}),
+        "layout": layout,
         "notice": _NOTICE,
         "splits": list(splits),
         **_settings(store),
@@ -73,16 +64,12 @@ def write_manifest(
 
 
 def read_manifest(layout: Layout, root: Path | None = None) -> dict[str, Any]:
-    """The manifest of a data set; empty if it has none, that is, if it is no protected copy.
-
-    Args:
-        layout: the data set.
-        root: a copy of it; None is the data set itself.
+    """The manifest of a data set, or of a copy of it at ``root``; empty if there is none, that is, for no protected copy.
 
     Raises:
         ValueError: if the file is no manifest.
     """
-    path = manifest_path(layout, root)
+    path = layout.manifest_path(root)
     if not path.is_file():
         return {}
     try:
@@ -101,7 +88,7 @@ def read_manifest(layout: Layout, root: Path | None = None) -> dict[str, Any]:
 def manifest_problems(
     layout: Layout, root: Path, store: NoiseStore, splits: Sequence[str], left_out: Collection[str]
 ) -> Iterator[str]:
-    """What is wrong with the manifest of a protected copy, one line each.
+    """What is wrong with the manifest of the protected copy at ``root``, one line each.
 
     Args:
         layout: the original data set.
@@ -110,7 +97,7 @@ def manifest_problems(
         splits: whose images are protected.
         left_out: image files that the copy lacks for a known reason.
     """
-    path = manifest_path(layout, root)
+    path = layout.manifest_path(root)
     try:
         content = read_manifest(layout, root)
     except (OSError, ValueError) as error:
@@ -126,14 +113,46 @@ def manifest_problems(
     written = path.read_bytes()
     if written != _text(json.loads(written)):
         yield f"{path.name}: its text is not as it was written; publish again"
-    named = layout.published_files(splits) if isinstance(layout, FolderLayout) else (root.name,)
-    expected = {file for file in named if file in files or file not in left_out}
+    expected = {file for file in layout.published_files(splits, root) if file in files or file not in left_out}
     for file in sorted(expected ^ set(files)):
         yield f"{path.name}: {'lacks' if file in expected else 'lists an unknown'} file {file}"
     for file in sorted(expected & set(files)):
-        place = file_path(layout, file, root)
+        place = layout.path_of(file, root)
         if place.is_file() and files[file] != file_sha256(place):
             yield f"{file}: does not match its digest in {path.name}"
+
+
+def open_pair(source: PathLike, output: PathLike, layout: str | None = None) -> tuple[Layout, Layout, dict[str, Any]]:
+    """Open an original and its protected copy.
+
+    Returns:
+        The original, the copy, and the copy's public manifest; that is empty for a copy which was not written by ``publish``.
+
+    Raises:
+        ValueError: if the original is a protected copy itself.
+        LayoutError, FormatError, OSError: if one of them cannot be read.
+    """
+    clean = open_layout(source, layout)
+    if read_manifest(clean):
+        raise ValueError(f"{source} is a protected copy, by its manifest: give the original first, then the copy")
+    published = clean.reopen(Path(output))
+    return clean, published, read_manifest(published)
+
+
+def clean_test_cases(source: PathLike, layout: str | None = None) -> CaseSequence:
+    """The clean cases of a data set to test on: its test split if that has labels, else its training split.
+
+    Raises:
+        ValueError: if that split has no labels, or was protected.
+        LayoutError, FormatError, OSError: if the data set cannot be read.
+    """
+    data = open_layout(source, layout)
+    split = "test" if "test" in data.splits and data.has_labels("test") else TRAIN
+    if split in read_manifest(data).get("splits", ()):
+        raise ValueError(f"{data.root} is a protected copy, and its {split} split is protected; test on clean images")
+    if not data.has_labels(split):
+        raise ValueError(f"{data.root} has no labelled cases to test on")
+    return data.dataset(split)
 
 
 def _text(content: dict[str, Any]) -> bytes:

@@ -15,7 +15,7 @@ from monai_salm.store.store import NoiseStore
 
 
 class Rules:
-    """What must hold for every protected image, by the settings and the window that the store records."""
+    """The rules by the settings and the windows that the store records."""
 
     def __init__(self, store: NoiseStore) -> None:
         settings = store.settings

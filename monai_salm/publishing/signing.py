@@ -13,14 +13,11 @@ _NEEDED = 'signatures need cryptography: pip install "monai_salm[crypto]"'
 
 
 def sign_manifest(manifest: Path, key: Path) -> Path:
-    """Write the signature of a manifest beside it.
+    """Write the signature of a manifest beside it, one line of base64, and return its path.
 
     Args:
         manifest: the file to sign.
         key: Ed25519 private key, PEM without a password (``openssl genpkey -algorithm ed25519 -out key.pem``).
-
-    Returns:
-        Path of the signature: one line of base64.
 
     Raises:
         ImportError: without the extra ``crypto``.
@@ -34,11 +31,7 @@ def sign_manifest(manifest: Path, key: Path) -> Path:
 
 
 def require_key(key: Path) -> None:
-    """Refuse a private key that cannot sign, before any work.
-
-    Raises:
-        ImportError, ValueError, OSError: as ``sign_manifest``.
-    """
+    """Refuse a private key that cannot sign, before any work, with the errors of ``sign_manifest``."""
     _load(key, private=True)
 
 

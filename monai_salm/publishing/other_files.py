@@ -1,4 +1,4 @@
-"""Files beside the images: which of them are known to be harmless and are copied, and why the others are not."""
+"""Files beside the images: those that are known to be harmless are copied, the others have a reason why they are not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from monai_salm.layouts import FolderLayout
+from monai_salm.layouts import Layout
 from monai_salm.layouts.files import dead_link
 from monai_salm.layouts.images import STARTS, is_image
 from monai_salm.layouts.label_maps import is_label_map
@@ -35,7 +35,7 @@ _CHUNK = 1 << 22
 
 
 @dataclass(frozen=True)
-class Companions:
+class OtherFiles:
     """The files of a data set beside the images that are protected.
 
     Args:
@@ -49,19 +49,11 @@ class Companions:
     folders: tuple[str, ...] = ()
 
 
-def companions(data: FolderLayout, splits: Sequence[str], copy: Sequence[str] = ()) -> Companions:
-    """Sort the files beside the images that are protected.
-
-    Args:
-        data: the original data set.
-        splits: whose images are protected.
-        copy: patterns of paths or names, as at a shell; what fits one is copied all the same.
-    """
+def other_files(data: Layout, splits: Sequence[str], copy: Sequence[str] = ()) -> OtherFiles:
+    """Sort the files beside the images of some splits; what fits a pattern of ``copy``, as at a shell, is copied in any case."""
     images, unlisted = set(data.image_files(splits)), set(data.unlisted())
     copied, left_out = [], dict(data.leftovers())
-    for file in data.all_files():
-        if file in images:
-            continue
+    for file in sorted(set(data.all_files()) - images):
         reason = None if file not in unlisted or _fits(file, copy) else _why(data.root, file)
         if reason is None:
             copied.append(file)
@@ -71,21 +63,16 @@ def companions(data: FolderLayout, splits: Sequence[str], copy: Sequence[str] = 
         inside = [file for file in set(data.every_file()) - set(data.all_files()) if _fits(file, copy)]
         copied += inside
         left_out = {name: why for name, why in left_out.items() if name not in inside}
-    return Companions(tuple(sorted(copied)), left_out, _folders(data, {*copied, *images}))
+    return OtherFiles(tuple(sorted(copied)), left_out, _folders(data, {*copied, *images}))
 
 
-def everything(data: FolderLayout, without: Iterable[str]) -> Companions:
-    """All files under a folder, programs' leftovers among them, as ``restore`` takes them over.
-
-    Args:
-        data: the data set.
-        without: files that are not.
-    """
+def all_other_files(data: Layout, without: Iterable[str]) -> OtherFiles:
+    """All files under a folder but some, programs' leftovers among them, as ``restore`` takes them over."""
     files = tuple(sorted(set(data.every_file()) - set(without)))
-    return Companions(files, {}, _folders(data, set(files)))
+    return OtherFiles(files, {}, _folders(data, set(files)))
 
 
-def _folders(data: FolderLayout, files: set[str]) -> tuple[str, ...]:
+def _folders(data: Layout, files: set[str]) -> tuple[str, ...]:
     """The folders of some files, and those that are empty: a folder of files that are all left out must not become a class."""
     needed = {parent.as_posix() for file in files for parent in PurePosixPath(file).parents}
     filled = {parent.as_posix() for file in data.all_files() for parent in PurePosixPath(file).parents}
