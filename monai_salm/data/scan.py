@@ -17,7 +17,7 @@ from monai_salm.noise.budget import Budget, budget_of
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.kinds import Kind, as_kind, commonest_kind, kind_of
 from monai_salm.noise.units import Units
-from monai_salm.noise.window import IntensityWindow, WindowRule
+from monai_salm.noise.window import WindowRule
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.warn import DataWarning as DataWarning
 
@@ -67,6 +67,14 @@ def scan(
 ) -> Iterator[ScannedCase]:
     """Check every case and yield it; a repeated image with the same label is yielded once.
 
+    Args:
+        dataset: dictionaries with an image ``(channel, *spatial)`` and a label, under the two keys.
+        task: checks the labels.
+        window: chooses the window of each image.
+        epsilon: budget, fraction of the window's width.
+        image_key, label_key: the keys.
+        skipped: takes up the cases that cannot be read or protected, by name, with the reason; None refuses them.
+
     Raises:
         DataError: naming the first case that cannot be protected.
         LabelError: naming the first case whose label is wrong.
@@ -75,7 +83,7 @@ def scan(
     _refuse_random_transforms(dataset)
     seen, names, labels = dict[bytes, bytes](), list[str](), dict[bytes, bytes]()
     suspicions = Suspicions(task)
-    first: ScannedCase | None = None
+    found = 0
     kind = commonest_kind(lambda index: image_or_none(dataset, index, image_key), len(dataset))
     for index in range(len(dataset)):
         try:
@@ -85,25 +93,23 @@ def scan(
         except (ValueError, OSError) as error:
             if skipped is None:
                 raise
-            skipped[_known_name(dataset, index)] = str(error)
+            known = getattr(dataset, "names", None)  # as ``layouts.CaseSequence`` has them
+            skipped[str(index if known is None else known[index])] = str(error)
             continue
-        if first is None:
-            first = case
-            if len(dataset) > 1:
-                warn_of_axes(case.image.shape, getattr(item[image_key], "meta", None))
+        if not found and len(dataset) > 1:
+            warn_of_axes(case.image.shape, getattr(item[image_key], "meta", None))
+        found += 1
         if index in (0, len(dataset) // 2, len(dataset) - 1):  # a chain that is random now and then may pass one
             again = image_of(dataset[index], index, image_key)[1]
             _require_same_again(case, as_kind(again, kind_of(case.image)))
         if not repeated:
             key = content_digest(case.label)
-            suspicions.watch(case.name, case.image, case.label, case.budget)
+            suspicions.note(case.name, case.image, case.label, case.budget)
             seen[case.digest] = labels.setdefault(key, key)  # one object for all cases of a label
             names.append(case.name)
             yield case
-    verdict = suspicions.verdict()
-    if verdict is not None:
-        raise DataError(f"the data set: {verdict}")
-    if first is None and skipped:
+    suspicions.warn()
+    if not found and skipped:
         name, reason = next(iter(skipped.items()))
         raise DataError(f"none of the {len(skipped)} cases can be protected. {name}: {reason}")
 
@@ -137,12 +143,6 @@ def _is_repeated(case: ScannedCase, seen: Mapping[bytes, bytes], names: Sequence
             "both. Remove one of them"
         )
     return True
-
-
-def _known_name(dataset: object, index: int) -> str:
-    """The name of a case that could not be read, if the data set knows it (``layouts.CaseSequence`` does)."""
-    names = getattr(dataset, "names", None)
-    return str(names[index]) if names is not None else str(index)
 
 
 def case_name(item: Mapping[str, Any], image: object, index: int) -> str:
@@ -214,7 +214,7 @@ def _check_case(
     inside = share_inside(image, budget)
     if inside < _LEAST_INSIDE or not any(part.any() for part in budget.code_bounds(image)):
         raise DataError(
-            f"{where}: {inside:.1%} of its voxels lie inside its window {_shown(budget.window)}, values run from "
+            f"{where}: {inside:.1%} of its voxels lie inside its window ({budget.window.low}, {budget.window.high}), values run from "
             f"{np.nanmin(image):g} to {np.nanmax(image):g}: it would stay as good as unprotected. Give the window in real units of "
             "the images, or percentiles of each image (--window percentile:0.5,99.5)"
         )
@@ -225,9 +225,9 @@ def _check_case(
 
 
 def units_of(image: Array, loaded: object) -> Units:
-    """What an image's numbers mean, by what MONAI's readers note of it and by its values.
+    """What the numbers of an image ``(channel, *spatial)`` mean, by its values and what MONAI's readers note of it as ``loaded``.
 
-    A 2D image of whole numbers from 0 to 255 is a picture of 8 bits, whatever type a reader made of it.
+    A 2D image of whole numbers from 0 to 255 is a picture of 8 bits, in any type that a reader gives.
     """
     meta = getattr(loaded, "meta", None) or {}
     affine, spacing = meta.get("affine"), tuple[float, ...]()
@@ -248,10 +248,6 @@ def _holds_bytes(image: Array) -> bool:
         return bool(image.min() >= 0 and 1 < image.max() <= 255 and np.array_equal(np.rint(image), image))
 
 
-def _shown(window: IntensityWindow) -> str:
-    return f"({window.low}, {window.high})"
-
-
 def image_or_none(dataset: MapDataset, index: int, image_key: str) -> Array | None:
     """The image at an index; None for one that is refused later, with the reason."""
     try:
@@ -270,14 +266,10 @@ def _require_kind(where: str, image: Array, kind: Kind) -> None:
             "in a data set"
         )
     if channels != kind[1]:
+        own, usual = (f"{count} channel{'s' if count > 1 else ''}" for count in (channels, kind[1]))
         raise DataError(
-            f"{where} has {_channels(channels)}, most images have {_channels(kind[1])}: all must have the same. Convert it (grey, "
-            "RGB), or is it channel-last?"
+            f"{where} has {own}, most images have {usual}: all must have the same. Convert it (grey, RGB), or is it channel-last?"
         )
-
-
-def _channels(count: int) -> str:
-    return f"{count} channel{'s' if count > 1 else ''}"
 
 
 def _require_same_again(case: ScannedCase, again: Array) -> None:

@@ -140,8 +140,7 @@ class Layout(ABC):
     def classes(self) -> dict[str, dict[str, int]]:
         """How many images of each labelled split have each class: ``{"train": {"benign": 12, "malignant": 9}}``.
 
-        A class is called by its name, or by its number where the data set names none. Of several labels, and of label maps, an
-        image counts for each.
+        A class without a name is called by its number. An image counts for each of its labels, and for each in its label map.
 
         Raises:
             LayoutError: if the training images have no labels.
@@ -238,14 +237,12 @@ class Layout(ABC):
     def all_files(self) -> tuple[str, ...]:
         """All files of the data set."""
 
-    @abstractmethod
     def every_file(self) -> tuple[str, ...]:
         """``all_files`` and the files that programs left under the folder."""
+        return self.all_files()
 
     @abstractmethod
-    def published_files(
-        self, splits: Sequence[str], root: Path | None = None, without: Collection[str] = ()
-    ) -> tuple[str, ...]:
+    def published_files(self, splits: Sequence[str], root: Path, without: Collection[str] = ()) -> tuple[str, ...]:
         """The files of the images of some splits as a protected copy at ``root`` has them, less those of some images."""
 
     @abstractmethod
@@ -301,13 +298,8 @@ class ArchiveLayout(Layout):
     def all_files(self) -> tuple[str, ...]:
         return (self.root.name,)
 
-    def every_file(self) -> tuple[str, ...]:
-        return (self.root.name,)
-
-    def published_files(
-        self, splits: Sequence[str], root: Path | None = None, without: Collection[str] = ()
-    ) -> tuple[str, ...]:
-        return ((root or self.root).name,)
+    def published_files(self, splits: Sequence[str], root: Path, without: Collection[str] = ()) -> tuple[str, ...]:
+        return (root.name,)
 
     @abstractmethod
     def rewrite(self, output: Path, edit: Edit, splits: Sequence[str] = (TRAIN,)) -> None:

@@ -35,14 +35,7 @@ _DONE = "Imperceptible noise was added to the training images to keep networks t
 
 @dataclass(frozen=True)
 class BidsName:
-    """A BIDS image file, taken apart.
-
-    Args:
-        file: relative to the data set's root.
-        pipeline: the folder below ``derivatives``; empty for a raw file.
-        entities: ``{"sub": "01", ...}``.
-        suffix: ``T1w``, ``dseg``, ...
-    """
+    """A BIDS image file, taken apart: the folder below ``derivatives`` (empty for a raw file), the entities and the suffix."""
 
     file: str
     pipeline: str

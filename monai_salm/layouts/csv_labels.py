@@ -38,13 +38,7 @@ _Label: TypeAlias = str | int | list[int] | None
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a table say what; None or nothing lets the names of the columns tell.
-
-    Args:
-        image: path or name of the image.
-        labels: one column of classes or paths of label maps, or several columns of zeros and ones.
-        split: train, val or test.
-    """
+    """The columns of images, of labels (one, or several of zeros and ones) and of splits; their names tell those not given."""
 
     image: str | None = None
     labels: tuple[str, ...] = ()
@@ -234,7 +228,11 @@ def _other_list(path: Path) -> str | None:
         table = table_below(path)
     except OSError:
         return None
-    return table and f"{table} gives labels for the images beside it; give {table.parent} in place of {path}"
+    return (
+        None
+        if table is None
+        else f"{table} gives labels for the images beside it; give {table.parent} in place of {path}"
+    )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count, takewhile
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 
 from monai_salm.layouts.base import TRAIN, LayoutError
 from monai_salm.layouts.classes import MAX_CLASS, Cell, class_numbers
@@ -32,7 +32,7 @@ class Datalist(FolderLayout):
 
     name = "datalist"
     # It says itself what is an image.
-    specialises = ("dicom_tree", "image_folder", "mask_folder")
+    specialises: ClassVar[tuple[str, ...]] = ("dicom_tree", "image_folder", "mask_folder")
     description = (
         'a folder with a dataset.json or another JSON that has a "training" list of {"image": ..., "label": ...}'
     )
@@ -101,7 +101,7 @@ class Datalist(FolderLayout):
         found = class_numbers(list(cells.values()))
         return dict(zip(cells, found.labels, strict=True)), found.names
 
-    def _read_entry(self, entry: object, where: str) -> FolderCase:
+    def _read_entry(self, entry: Any, where: str) -> FolderCase:
         if isinstance(entry, str):
             return FolderCase(self._unit([entry], where), None)
         if not isinstance(entry, Mapping) or "image" not in entry:
@@ -149,7 +149,7 @@ class Datalist(FolderLayout):
         return tuple(names.get(number, "") for number in range(max(names, default=-1) + 1))
 
 
-def _single(label: object) -> object:
+def _single(label: Any) -> Any:
     """A label without the list around it if it is alone, and whole floats as whole numbers."""
     if isinstance(label, list) and len(label) == 1:
         return _single(label[0])

@@ -43,15 +43,9 @@ _PAGES = frozenset(("SCREEN SAVE", "DOSE_INFO", "DOSE REPORT", "CSA REPORT", "PR
 
 @dataclass(frozen=True)
 class DicomHeader:
-    """What a data set is arranged by; empty text for what the file does not say.
+    """What a data set is arranged by; empty text for what the file does not say, or for a ``problem`` that it has not.
 
-    Args:
-        instance, series, study, patient, modality: the UIDs, the patient's ID, the modality.
-        is_image: whether it is an image, or in so bad a state that it may be one.
-        problem: why it cannot be used, and what to do; empty for a sound file.
-        storage: UID of the storage class.
-        image_type: the values of Image Type.
-        palette: whether its pixels are places in a palette.
+    ``is_image`` is True also for a file in so bad a state that it may be an image. ``storage`` is the UID of the storage class.
     """
 
     instance: str = ""

@@ -34,12 +34,7 @@ _HEADERS = 500
 
 @dataclass(frozen=True)
 class FolderCase:
-    """One case of a data set in files.
-
-    Args:
-        unit: its image.
-        label: a label map's file relative to the root (or several), a class number, a vector of zeros and ones, or None.
-    """
+    """An image, and its label: a label map's file relative to the root (or several), a class number, a vector of 0/1, or None."""
 
     unit: ImageUnit
     label: Label
@@ -216,9 +211,7 @@ class FolderLayout(Layout):
     def image_files(self, splits: Sequence[str] = (TRAIN,)) -> tuple[str, ...]:
         return tuple(dict.fromkeys(file for unit in self.units(splits) for file in unit.files))
 
-    def published_files(
-        self, splits: Sequence[str], root: Path | None = None, without: Collection[str] = ()
-    ) -> tuple[str, ...]:
+    def published_files(self, splits: Sequence[str], root: Path, without: Collection[str] = ()) -> tuple[str, ...]:
         units = (unit for unit in self.units(splits) if unit.name not in without)
         return tuple(dict.fromkeys(file for unit in units for file in unit.published))
 
@@ -241,7 +234,7 @@ class FolderLayout(Layout):
         return folders_in(self.root)
 
     def strange_files(self, target: Path, own: Collection[str]) -> list[str]:
-        known = {*self.every_file(), *self.published_files(self.splits), *own}
+        known = {*self.every_file(), *self.published_files(self.splits, target), *own}
         there = (path for path in target.rglob("*") if path.is_symlink() or not path.is_dir())
         return sorted({path.relative_to(target).as_posix() for path in there} - known)
 

@@ -33,10 +33,8 @@ _FOLDERS = 20
 class HiddenMaps:
     """What looks like label maps by content.
 
-    Args:
-        sure: label maps beside their images: several, of the same few values.
-        doubtful: a file that may be a label map, and the image that it may be of; empty if there is none.
-        folders: folders that hold nothing but what looks like label maps, with the folder of the images of the same names.
+    ``sure`` ones lie beside their images and have the same few values; a ``doubtful`` one stands with its image; ``folders`` of
+    nothing but such files stand with those of the images of the same names.
     """
 
     sure: tuple[str, ...] = ()

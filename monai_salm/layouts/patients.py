@@ -62,10 +62,9 @@ def _roles(name: str, files: Sequence[str]) -> frozenset[str]:
 
 
 def inner_classes(folders: Mapping[str, Sequence[tuple[str, ...]]]) -> bool | None:
-    """Whether folders are sites or patients with a folder for each class in them.
+    """Whether folders are sites or patients with a folder for each class in them; None if both are as likely.
 
-    Returns:
-        True if so, False if the folders themselves may be classes, None if both are as likely.
+    ``folders`` has the paths of each one's images below it.
     """
     inside = [{place[0] for place in places if len(place) > 1} for places in folders.values()]
     if len(folders) < 2 or any(len(place) < 2 for places in folders.values() for place in places):

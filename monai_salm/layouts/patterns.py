@@ -57,11 +57,7 @@ class PathPattern:
 
 
 def split_patterns(text: str) -> tuple[str, str] | None:
-    """The patterns of images and of label maps in ``"IMAGES -> LABELS"``; None for text without an arrow.
-
-    Raises:
-        LayoutError: if one is missing.
-    """
+    """The patterns of images and of label maps in ``"IMAGES -> LABELS"``; None for text without an arrow."""
     images, arrow, labels = text.partition(ARROW)
     if not arrow:
         return None

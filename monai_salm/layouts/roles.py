@@ -43,12 +43,9 @@ class Role:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Images and label maps that belong together.
+    """Images, each with a file for each channel, and their label maps; ``alone`` are label maps that fit no image.
 
-    Args:
-        images: the files of each image, one for each channel.
-        maps: of each image with any, the name and the file of each label map; the name is empty where there is one alone.
-        alone: label maps that fit no image.
+    A label map has a name beside its file, empty where it is the only one of its image.
     """
 
     images: dict[Key, tuple[str, ...]]

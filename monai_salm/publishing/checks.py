@@ -41,19 +41,9 @@ def check_publishable(
     overwrite: bool = False,
     sign_key: PathLike | None = None,
 ) -> Layout:
-    """Refuse what ``publish`` would refuse, as far as that can be told before there is any noise.
+    """Refuse what ``publish`` would refuse, as far as that can be told before there is any noise; returns the original data set.
 
-    Args:
-        source: the original data set, or its path.
-        output: the copy to be made.
-        store: path of the store, which need not exist yet.
-        layout, splits, copy, overwrite, sign_key: as for ``publish``.
-
-    Returns:
-        The original data set.
-
-    Raises:
-        PublishError, FileExistsError, LayoutError, FormatError, NoiseStoreError, OSError: as ``publish``.
+    The store need not exist yet. Arguments and errors are those of ``publish``.
     """
     data = source if isinstance(source, Layout) else open_layout(source, layout)
     target = whole_path(output)

@@ -40,14 +40,9 @@ def own_files(data: Layout) -> tuple[str, ...]:
 def write_manifest(
     path: Path, digests: Mapping[str, str], store: NoiseStore, splits: Sequence[str], layout: str
 ) -> None:
-    """Describe a protected copy.
+    """Describe a protected copy: the SHA-256 of every file with protected images, the noise, the protected splits.
 
-    Args:
-        path: of the manifest.
-        digests: SHA-256 of every file with protected images, hexadecimal.
-        store: the noise that was put in.
-        splits: whose images were protected.
-        layout: what ``open_layout`` opens the copy with.
+    ``layout`` is what ``open_layout`` opens the copy with.
     """
     content = {
         "format_version": _FORMAT_VERSION,
@@ -90,12 +85,7 @@ def manifest_problems(
 ) -> Iterator[str]:
     """What is wrong with the manifest of the protected copy at ``root``, one line each.
 
-    Args:
-        layout: the original data set.
-        root: the copy.
-        store: the noise.
-        splits: whose images are protected.
-        left_out: image files that the copy lacks for a known reason.
+    ``layout`` is the original; ``left_out`` are the image files that the copy lacks for a known reason.
     """
     path = layout.manifest_path(root)
     try:
@@ -126,7 +116,7 @@ def open_pair(source: PathLike, output: PathLike, layout: str | None = None) -> 
     """Open an original and its protected copy.
 
     Returns:
-        The original, the copy, and the copy's public manifest; that is empty for a copy which was not written by ``publish``.
+        Both, and the copy's public manifest, which is empty for a copy that was not written by ``publish``.
 
     Raises:
         ValueError: if the original is a protected copy itself.

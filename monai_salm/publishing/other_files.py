@@ -36,12 +36,9 @@ _CHUNK = 1 << 22
 
 @dataclass(frozen=True)
 class OtherFiles:
-    """The files of a data set beside the images that are protected.
+    """The files of a data set beside the images that are protected, relative to the root, and the folders of a copy.
 
-    Args:
-        copied: files that a copy takes over byte for byte, relative to the root.
-        left_out: files, and folders with a ``/`` at the end, that it does not take over, with the reasons.
-        folders: folders of the data set that a copy has.
+    Those that are left out have a reason each; folders that programs left have a ``/`` at the end.
     """
 
     copied: tuple[str, ...] = ()

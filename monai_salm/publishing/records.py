@@ -44,16 +44,9 @@ def record_copy(
     failed: Mapping[str, str],
     jobs: int,
 ) -> None:
-    """Write down a finished copy.
+    """Write down a finished copy, which is at ``root`` and will stand at ``target``, and what was left out of it.
 
-    Args:
-        store: the noise in it.
-        data: the original data set.
-        target: where the copy will stand.
-        root: where it stands now.
-        asked: ``splits`` and ``job``, the digest of what was asked for.
-        failed: what was left out, with the reasons.
-        jobs: threads.
+    ``asked`` are the protected ``splits``, and ``job``, the digest of what was asked for.
     """
     place = data.manifest_path(root)
     signature = signature_path(place)

@@ -48,17 +48,9 @@ def in_threads(work: Callable[[T], R], items: Iterable[T], jobs: int) -> Iterato
 def find_unprotected(
     data: Layout, splits: Sequence[str], files: Iterable[str], root: Path, jobs: int
 ) -> dict[str, str]:
-    """Files that hold an image which is to be protected, by their bytes or by their voxels.
+    """Files that hold an image of some splits, which is to be protected, by their bytes or by their voxels, with the reasons.
 
-    Args:
-        data: the original data set.
-        splits: whose images are to be protected.
-        files: all that carry no noise, relative to ``root``.
-        root: the data set, or a copy of it.
-        jobs: threads.
-
-    Returns:
-        The files, with the reasons.
+    ``files`` are all that carry no noise, relative to ``root``: the data set's own, or that of a copy of it.
     """
     originals = [file for file in data.image_files(splits) if data.path_of(file).is_file()]
     protected = set(originals)
@@ -116,10 +108,9 @@ def _checksum(path: Path) -> int:
 
 
 def fingerprints(path: Path) -> frozenset[tuple[int, int]]:
-    """What tells the image in a file of any kind, and each of its channels, in any type, order of axes and format.
+    """Count and hash of the numbers of the image in a file, and of each channel; none for what is no image or a label map.
 
-    Returns:
-        Count and hash of the numbers of the image and of each channel; none for what is no image or a label map.
+    They are the same in any type, order of axes and format.
     """
     try:
         format_ = find_format(path) or _by_content(path)

@@ -32,11 +32,7 @@ class StagingBusyError(RuntimeError):
 
 
 class Staging:
-    """The growing copy of one job; use ``Staging.hold``.
-
-    Args:
-        target: where the copy will stand.
-    """
+    """The growing copy of one job, which will stand at ``target``; use ``Staging.hold``."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -47,12 +43,7 @@ class Staging:
     @classmethod
     @contextmanager
     def hold(cls, target: Path, job: dict[str, Any], shard: tuple[int, int] = (0, 1)) -> Iterator[Staging]:
-        """Go on with an interrupted copy of the same job, or start one.
-
-        Args:
-            target: where the copy will stand.
-            job: what is being made, plain JSON values; what another job left unfinished is discarded.
-            shard: index and number of the shards.
+        """Go on with an interrupted copy of the same job (plain JSON values), or start one; what another job left is discarded.
 
         Raises:
             StagingBusyError: if another process makes this shard, or a copy of another job, right now.
@@ -207,9 +198,7 @@ class Staging:
     def move_into_place(self, beside: Sequence[str] = ()) -> None:
         """Give the whole copy its name, replacing an earlier one, and remove the staging folder.
 
-        Args:
-            beside: names of files that belong beside the copy (a single file's manifest); old ones are replaced or, if
-                the copy has none, removed.
+        ``beside`` names the files that belong beside the copy of a single file; old ones of these names go.
         """
         if self.target.exists():
             self._settle_replaced()

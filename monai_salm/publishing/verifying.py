@@ -233,7 +233,7 @@ class _Comparison:
     def _additions(self) -> Iterator[str]:
         """What the copy has and the original has not."""
         data, needed = self.data, set(self._expected.folders)
-        known = {*data.every_file(), *data.published_files(self.splits), *own_files(data)} - set(
+        known = {*data.every_file(), *data.published_files(self.splits, self.target), *own_files(data)} - set(
             data.renamed(self.splits)
         )
         above = {parent.as_posix() for file in known for parent in PurePosixPath(file).parents}

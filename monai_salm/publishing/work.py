@@ -97,20 +97,10 @@ class PublishReport:
 
 @dataclass(frozen=True)
 class Work:
-    """One call's part of the making of a copy.
+    """One call's part of the making of a copy of ``data`` at ``target``.
 
-    Args:
-        stage: ``publish`` or ``restore``, for the progress.
-        data: the data set that is copied.
-        target: where the copy goes.
-        splits: whose images carry noise in one of the two.
-        handled: whose images are looked at, ``splits`` among them.
-        change: what happens to an image.
-        settings: threads, shard, and whether an earlier copy may be replaced.
-        report: called with the progress.
-        others: the files beside the images that are handled.
-        replaced: files with other content in the copy.
-        absent: images that are not there, and need not be.
+    ``splits`` are those whose images carry noise in one of the two; ``handled`` those whose images are changed, if they are not
+    ``absent``. ``others`` are the files beside these images, some of which are ``replaced`` by other content.
     """
 
     stage: str
