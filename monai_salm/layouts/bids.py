@@ -111,9 +111,8 @@ class Bids(FolderLayout):
         for image, label in zip(images, labels, strict=True):
             cases[people.split(image)].append(FolderCase(channel_files([image.file]), label))
         if not cases[TRAIN]:
-            raise LayoutError(
-                f"{root / _PARTICIPANTS} puts no subject with a {images[0].suffix} image into the training split"
-            )
+            kind = images[0].suffix
+            raise LayoutError(f"{root / _PARTICIPANTS} puts no subject with a {kind} image into the training split")
         texts = [file for file in files if file.endswith(_TEXTS) or Path(file).name in ("README", "CHANGES", "LICENSE")]
         super().__init__(root, cases, texts, len(classes) or None, classes)
 
@@ -206,9 +205,7 @@ class _Participants:
         if self._split is None or (row is None and not self._rows):
             return TRAIN
         if row is None:
-            raise LayoutError(
-                f"{self.table.path} has no line for sub-{image.entities['sub']}, which {image.file} is of"
-            )
+            raise LayoutError(f"{self.table.path} has no line for sub-{image.entities['sub']}, of whom {image.file} is")
         return split_of(self.table, row, self._split)
 
     def classes(self, images: Sequence[BidsName]) -> ClassNumbers:

@@ -80,9 +80,8 @@ class CsvLabels(FolderLayout):
         for entry, label in zip(entries, numbers, strict=True):
             cases[entry.split].append(FolderCase(entry.unit, label))
         if not cases[TRAIN]:
-            raise LayoutError(
-                f"{tables[0]} has no training images; its rows are for {', '.join(s for s in cases if cases[s])}"
-            )
+            others = ", ".join(split for split in cases if cases[split])
+            raise LayoutError(f"{tables[0]} has no training images; its rows are for {others}")
         others = sorted((masks | self._in_columns(entries, root)) - listed)
         listing = [path.name for path in tables]
         super().__init__(root, cases, listing, len(self._names) or None, self._names, masks=others)
@@ -228,11 +227,9 @@ def _other_list(path: Path) -> str | None:
         table = table_below(path)
     except OSError:
         return None
-    return (
-        None
-        if table is None
-        else f"{table} gives labels for the images beside it; give {table.parent} in place of {path}"
-    )
+    if table is None:
+        return None
+    return f"{table} gives labels for the images beside it; give {table.parent} in place of {path}"
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import count, takewhile
+from itertools import chain, count, takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
@@ -43,10 +43,8 @@ class Datalist(FolderLayout):
         self.content = from_root(listing.parent, written)
         self._absolute = (listing.name,) if self.content != written else ()
         self._class_labels, names = self._text_classes()
-        cases = {
-            split: [self._read_entry(*entry) for key in keys for entry in self._entries(key)]
-            for split, keys in _SPLIT_KEYS.items()
-        }
+        listed = {split: chain(*map(self._entries, keys)) for split, keys in _SPLIT_KEYS.items()}
+        cases = {split: [self._read_entry(*entry) for entry in entries] for split, entries in listed.items()}
         if not cases[TRAIN]:
             raise LayoutError(f'{listing} has no "training" list with cases; its keys are {", ".join(self.content)}')
         named, classes = modalities_of(self.content, "modality"), names or self._named_classes()
@@ -93,7 +91,7 @@ class Datalist(FolderLayout):
 
     def _text_classes(self) -> tuple[dict[str, int | list[int] | None], tuple[str, ...]]:
         """The label that each text stands for, and the names of the classes; none if a label is a file or named as one."""
-        entries = (found for keys in _SPLIT_KEYS.values() for key in keys for found in self._entries(key))
+        entries = chain(*(self._entries(key) for keys in _SPLIT_KEYS.values() for key in keys))
         labels = ((_single(entry.get("label")), where) for entry, where in entries if isinstance(entry, Mapping))
         cells = {label: Cell(label, where) for label, where in labels if isinstance(label, str)}
         if any(text.startswith(("/", ".")) or has_image_name(text) or is_file(self.root / text) for text in cells):
@@ -117,9 +115,8 @@ class Datalist(FolderLayout):
             known = label in self._class_labels
             label = self._class_labels[label] if known else confine(self.root, label, where)
         elif not (label is None or type(label) is int or _all_whole(label)):
-            raise LayoutError(
-                f"{where}: label must be a path, a class number or name, or a list of zeros and ones, got {label!r}"
-            )
+            known = "a path, a class number or name, or a list of zeros and ones"
+            raise LayoutError(f"{where}: label must be {known}, got {label!r}")
         return FolderCase(self._unit(images, where), label)
 
     def _unit(self, images: Sequence[object], where: str) -> ImageUnit:
@@ -215,9 +212,8 @@ class Decathlon(Datalist):
             )
         for case in self._cases[TRAIN]:
             if not isinstance(case.label, str):
-                raise LayoutError(
-                    f"{listing}: the label of {case.unit.name} must be the path of a label map, got {case.label!r}"
-                )
+                where = f"{listing}: the label of {case.unit.name}"
+                raise LayoutError(f"{where} must be the path of a label map, got {case.label!r}")
 
     @classmethod
     def misfit(cls, path: Path) -> str | None:

@@ -73,13 +73,11 @@ class DicomTree(FolderLayout):
         self._aside = set_aside({file: self.headers[file] for file in images if not self.headers[file].problem})
         cases = self._series(images, answers)
         # In every publication, whatever its splits are: an object may refer to any image.
-        cases[TRAIN] += [
-            _broken(file, self.headers[file], None) for file in self._objects if self.headers[file].problem
-        ]
+        damaged = [file for file in self._objects if self.headers[file].problem]
+        cases[TRAIN] += [_broken(file, self.headers[file], None) for file in damaged]
         if not cases[TRAIN]:
-            raise LayoutError(
-                f"{root} has no training images; its splits are {', '.join(s for s in cases if cases[s])}"
-            )
+            others = ", ".join(split for split in cases if cases[split])
+            raise LayoutError(f"{root} has no training images; its splits are {others}")
         listing = (*self._sound_objects(), *([table.path.name] if table else []))
         super().__init__(root, cases, listing, len(classes) or None, classes)
 
@@ -164,11 +162,9 @@ def _by_folder(
     single = [next(iter(found)) for found in patients.values() if len(found) == 1]
     if len(names) < 2 or (len(single) == len(patients) == len(set(single)) > 1):
         names = []
-    answers = {
-        file: _Answer(names.index(parts[0]) if len(parts) > 1 and parts[0] in names else None, split)
-        for file, (split, parts) in places.items()
-    }
-    return answers, tuple(names)
+    number = {name: index for index, name in enumerate(names)}
+    labels = {file: number.get(parts[0]) if len(parts) > 1 else None for file, (_, parts) in places.items()}
+    return {file: _Answer(labels[file], split) for file, (split, _) in places.items()}, tuple(names)
 
 
 def _table(root: Path) -> Table | None:

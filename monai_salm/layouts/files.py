@@ -171,9 +171,8 @@ def leftovers(root: Path) -> dict[str, str]:
 
 def every_file(root: Path) -> tuple[str, ...]:
     """Every file under a folder, those that programs left among them, sorted; links are not followed."""
-    return tuple(
-        sorted((folder / name).relative_to(root).as_posix() for folder, _, files in _walk(root) for name in files)
-    )
+    paths = (folder / name for folder, _, files in _walk(root) for name in files)
+    return tuple(sorted(path.relative_to(root).as_posix() for path in paths))
 
 
 def walk(root: Path) -> Iterator[str]:

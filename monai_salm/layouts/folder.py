@@ -76,10 +76,9 @@ class FolderLayout(Layout):
         self.root, self.listing, self.num_classes = root, tuple(listing), num_classes
         self.class_names, self.modalities = tuple(class_names), tuple(modalities)
         units = with_copies(root, dict.fromkeys(case.unit for found in cases.values() for case in found))
+        filled = {split: found for split, found in cases.items() if found}
         self._cases = {
-            split: tuple(replace(case, unit=units[case.unit]) for case in found)
-            for split, found in cases.items()
-            if found
+            split: tuple(replace(case, unit=units[case.unit]) for case in found) for split, found in filled.items()
         }
         labels = {file for case in self._all_cases() for file in files_of(case.label)}
         self.masks = tuple(file for file in masks if file not in labels)
@@ -123,9 +122,7 @@ class FolderLayout(Layout):
         labels = [case.label for split in self.splits for case in self._sound(split) if case.label is not None]
         kinds = {str if files_of(label) else type(label) for label in labels}
         if len(kinds) != 1:
-            raise LayoutError(
-                f"{self.root}: labels are of different kinds: all must be files, or all numbers, or all vectors"
-            )
+            raise LayoutError(f"{self.root}: labels are of different kinds: all must be files, or numbers, or vectors")
         if kinds == {str}:
             largest = max((value for found in self._map_values.values() for value in found), default=1)
             return Segmentation(num_classes=max(2, self.num_classes or len(self._renumbered) or int(largest) + 1))
@@ -161,9 +158,7 @@ class FolderLayout(Layout):
         found = on_grid_of(stored, own, image, shape, where)
         if found is not stored and not self._turned:
             self._turned = True
-            warn(
-                f"{where}: its axes run otherwise than those of its image; label maps are read along the axes of the image"
-            )
+            warn(f"{where}: its axes differ from those of its image; label maps are read along the axes of the image")
         known = self._renumbered
         return np.searchsorted(known, found) if known and np.isin(found, known).all() else found
 

@@ -64,9 +64,8 @@ class ImageFolder(FolderLayout):
             raise LayoutError(f"{root} has no images in {what}; an image folder is {self.description}")
         names = class_folders(root, places, files)
         if len(names) < 2:
-            raise LayoutError(
-                f"{root} must have folders of images for two classes or more, found {', '.join(names) or 'none'}"
-            )
+            found_ = ", ".join(names) or "none"
+            raise LayoutError(f"{root} must have folders of images for two classes or more, found {found_}")
         super().__init__(root, _cases(root, places, names), (), len(names), names, masks=sorted(masks))
 
     @classmethod
@@ -242,7 +241,6 @@ def _cases(root: Path, places: Mapping[str, _Place], names: Sequence[str]) -> di
             )
         for file, parts in own.items():
             if unknown or not folders or len(parts) > 1:
-                found.append(
-                    FolderCase(channel_files([file]), None if unknown or not folders else names.index(parts[0]))
-                )
+                label = None if unknown or not folders else names.index(parts[0])
+                found.append(FolderCase(channel_files([file]), label))
     return cases

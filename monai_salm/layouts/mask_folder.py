@@ -87,9 +87,7 @@ class MaskFolder(FolderLayout):
     def _require_sure(self, pairs: Pairs) -> None:
         """Names alone must not decide what noise is made against where most of them fit nothing."""
         if not pairs.maps:
-            raise LayoutError(
-                f"{self.root} has no image with a label map of its name; a mask folder is {self.description}"
-            )
+            raise LayoutError(f"{self.root} has no image with a label map of its name; expected {self.description}")
         training = [key for key, files in pairs.images.items() if _split_of(files[0]) in (None, TRAIN)]
         bare = [pairs.images[key][0] for key in training if key not in pairs.maps]
         if len(bare) > len(training) / 2 or len(pairs.alone) > len(pairs.map_files):

@@ -65,9 +65,8 @@ class MedMNIST(ArchiveLayout):
         values = np.concatenate([np.unique(part) for part in labels])
         if width > 1:
             if not np.isin(values, (0, 1)).all():
-                raise LayoutError(
-                    f"{self.root}: labels of {width} columns must be zeros and ones, found {values[:5].tolist()}"
-                )
+                some = values[:5].tolist()
+                raise LayoutError(f"{self.root}: labels of {width} columns must be zeros and ones, found {some}")
             return Classification(num_classes=width, multi_label=True)
         return Classification(num_classes=max(2, int(values.max()) + 1))
 
@@ -152,9 +151,8 @@ class MedMNIST(ArchiveLayout):
         if self.has_labels(split):
             labels, _ = self.archive.header(f"{split}_labels")
             if len(labels) not in (1, 2) or labels[0] != shape[0]:
-                raise LayoutError(
-                    f"{self.root}: {split}_labels is {labels} for {shape[0]} images; expected (cases, labels)"
-                )
+                what = f"{split}_labels is {labels} for {shape[0]} images"
+                raise LayoutError(f"{self.root}: {what}; expected (cases, labels)")
 
     def _rows(self, split: str) -> Sequence[Array]:
         """The images of a split as they are stored."""

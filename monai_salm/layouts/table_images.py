@@ -85,9 +85,7 @@ def _why_no_column(table: Table, label: str | None) -> str | None:
     folder = table.path.parent
     index = ImageIndex(_image_names(folder))
     if any(index.all(name) for name in table.columns):
-        return (
-            f"{table.path} names an image in its first line, which must hold the names of columns, such as image,label"
-        )
+        return f"{table.path} names an image in its first line, which must hold names of columns, such as image,label"
     for column in table.columns:
         cells = [text for row in table.rows[:_LOOKED_AT] if (text := row.values[column])]
         # Numbers of another kind, as ages, may be those of images, but not a different one in each line.
@@ -98,10 +96,8 @@ def _why_no_column(table: Table, label: str | None) -> str | None:
             )
     if label is None:
         return None
-    names, columns = ", ".join(IMAGE_COLUMNS[:5]), ", ".join(table.columns)
-    return (
-        f"{table.path} has a column {label!r}, but no column of image names ({names}, ...); its columns are {columns}"
-    )
+    lacks = f"no column of image names ({', '.join(IMAGE_COLUMNS[:5])}, ...)"
+    return f"{table.path} has a column {label!r}, but {lacks}; its columns are {', '.join(table.columns)}"
 
 
 def list_of_images(folder: Path) -> str | None:

@@ -53,9 +53,8 @@ def require_column(table: Table, asked: str | None, names: Sequence[str], what: 
         raise LayoutError(f"{table.path} has no column {asked!r}; its columns are {columns}")
     found = asked or find_column(table.columns, names)
     if found is None:
-        raise LayoutError(
-            f"{table.path} has no column of {what} ({', '.join(names[:5])}, ...); its columns are {columns}"
-        )
+        lacks = f"no column of {what} ({', '.join(names[:5])}, ...)"
+        raise LayoutError(f"{table.path} has {lacks}; its columns are {columns}")
     return found
 
 

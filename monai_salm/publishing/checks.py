@@ -114,9 +114,7 @@ def check_places(data: Layout, target: Path, store: Path, overwrite: bool) -> No
             "outside it"
         )
     if inside(store, target):
-        raise PublishError(
-            f"the noise store {store} lies inside the output {target}: who has it can undo the protection"
-        )
+        raise PublishError(f"the noise store {store} lies inside the output {target}: it can undo the protection")
     if inside(store, data.root):
         raise PublishError(
             f"the noise store {store} lies inside the input {data.root} and would be copied; move it out"

@@ -72,11 +72,8 @@ class Staging:
     def _begin(self, job: dict[str, Any], shard: tuple[int, int], held: list[int]) -> None:
         self.require_own()
         self.folder.mkdir(mode=0o700, exist_ok=True)
-        text, place, other = (
-            json.dumps(job, sort_keys=True),
-            self.folder / "job.json",
-            "a copy of other data or with other noise",
-        )
+        text, place = json.dumps(job, sort_keys=True), self.folder / "job.json"
+        other = "a copy of other data or with other noise"
 
         def is_ours() -> bool:
             return place.is_file() and place.read_text("utf-8") == text
@@ -138,9 +135,7 @@ class Staging:
         return descriptor
 
     def _busy(self, what: str) -> StagingBusyError:
-        return StagingBusyError(
-            f"another process is making {what} at {self.target}; wait for it or give another output"
-        )
+        return StagingBusyError(f"another process is making {what} at {self.target}; wait or give another output")
 
     def _settle_replaced(self) -> None:
         """An earlier copy that was moved out of the way goes back if nothing took its place, and else goes for good."""

@@ -233,9 +233,8 @@ class _Comparison:
     def _additions(self) -> Iterator[str]:
         """What the copy has and the original has not."""
         data, needed = self.data, set(self._expected.folders)
-        known = {*data.every_file(), *data.published_files(self.splits, self.target), *own_files(data)} - set(
-            data.renamed(self.splits)
-        )
+        published = data.published_files(self.splits, self.target)
+        known = {*data.every_file(), *published, *own_files(data)} - set(data.renamed(self.splits))
         above = {parent.as_posix() for file in known for parent in PurePosixPath(file).parents}
         folders = {*needed, Path(data.manifest).parent.as_posix(), *above}
         for path in sorted(self.target.rglob("*")):
