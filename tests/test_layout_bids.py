@@ -221,7 +221,7 @@ def test_the_validator_is_as_content_with_the_copy(tmp_path: Path, description: 
     data = detect(build_bids(tmp_path / "data", {"Name": "Sample", "BIDSVersion": "1.9.0", **description}))
     copy = tmp_path / "copy"
     shutil.copytree(data.root, copy)
-    for unit in data.units():
+    for unit in data.stored_images():
         unit.write(data.root, copy, unit.read(data.root) + np.int16(1))
     for file, content in data.rewritten_files().items():
         (copy / file).write_bytes(content)

@@ -187,8 +187,12 @@ def test_a_line_without_a_usable_image_keeps_its_place(tmp_path: Path, text: str
     save_text(tmp_path / "notes.txt", "x")
     save_text(tmp_path / "photo.jpg", "x")
     data = detect(tmp_path)
-    assert data.dataset().names == tuple(unit.name for unit in data.units()) == (text, "images/a.png", "images/b.png")
-    assert data.units()[0].files == (text,)
+    assert (
+        data.dataset().names
+        == tuple(unit.name for unit in data.stored_images())
+        == (text, "images/a.png", "images/b.png")
+    )
+    assert data.stored_images()[0].files == (text,)
     with pytest.raises(FormatError, match=reason):
         data.dataset()[0]
     assert [data.dataset()[index]["label"] for index in (1, 2)] == [0, 1]

@@ -166,7 +166,7 @@ def test_channels_in_several_files_are_one_image(tmp_path: Path) -> None:
         {"training": [{"image": ["b.nii", "a.nii"], "label": 1}, {"image": "c.nii", "label": 0}]},
     )
     data = detect(tmp_path)
-    assert [unit.files for unit in data.units()] == [("b.nii", "a.nii"), ("c.nii",)]
+    assert [unit.files for unit in data.stored_images()] == [("b.nii", "a.nii"), ("c.nii",)]
     assert np.array_equal(data.dataset()[0]["image"][1], random_image(ord("a")))
     save_nifti(tmp_path / "a.nii", random_image(0, (3, 3, 3)))
     with pytest.raises(ValueError, match=r"case 'b\.nii': its channels differ: .*a\.nii is int16 \(3, 3, 3\)"):
@@ -261,7 +261,7 @@ def test_nnunet_version_1_names_images_without_their_channels(tmp_path: Path) ->
     save_json(tmp_path / "dataset.json", content)
     data = detect(tmp_path)
     assert data.dataset().names == ("imagesTr/a.nii.gz", "imagesTr/b.nii.gz")
-    assert data.units()[0].files == ("imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz")
+    assert data.stored_images()[0].files == ("imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz")
     assert data.dataset()[0]["image"].shape == (2, 6, 5, 4)
     (tmp_path / "imagesTr/a_0001.nii.gz").unlink()
     with pytest.raises(ValueError, match=r"1 files of channels \(imagesTr/a_0000\.nii\.gz, \.\.\.\), 2 are named"):

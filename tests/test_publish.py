@@ -179,7 +179,7 @@ def change_first_image(path: Path, change: Callable[[np.ndarray], np.ndarray]) -
     """Change the first training image of a copy in place."""
     data = detect(path)
     if isinstance(data, FolderLayout):
-        unit = data.units()[0]
+        unit = data.stored_images()[0]
         unit.write(path, path, change(unit.read(path).copy()))
         return
     assert isinstance(data, ArchiveLayout)

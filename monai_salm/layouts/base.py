@@ -15,7 +15,7 @@ from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
 
 if TYPE_CHECKING:
-    from monai_salm.layouts.units import ImageUnit
+    from monai_salm.layouts.stored_images import StoredImage
 
 #: ``edit(name, image) -> image``: gets a case's stored image ``(channel, *spatial)``, returns another of the same kind.
 Edit: TypeAlias = Callable[[str, Array], Array]
@@ -257,7 +257,7 @@ class Layout(ABC):
         """Parts of a single file that no split lists and that may hold images, by their axes."""
         return ()
 
-    def units(self, splits: Sequence[str] = (TRAIN,)) -> tuple[ImageUnit, ...]:
+    def stored_images(self, splits: Sequence[str] = (TRAIN,)) -> tuple[StoredImage, ...]:
         """The images of some splits that have files of their own, each once."""
         return ()
 

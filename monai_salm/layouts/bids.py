@@ -15,8 +15,8 @@ from monai_salm.layouts.files import is_file, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.images import has_image_name, stem
 from monai_salm.layouts.reading import Row, Table, read_json, read_table
+from monai_salm.layouts.stored_images import channel_files
 from monai_salm.layouts.table_labels import split_of
-from monai_salm.layouts.units import channel_files
 
 _DESCRIPTION = "dataset_description.json"
 _PARTICIPANTS = "participants.tsv"

@@ -14,7 +14,7 @@ from monai_salm.layouts.files import confine, from_root, is_file
 from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.images import has_image_name, stem
 from monai_salm.layouts.reading import read_json
-from monai_salm.layouts.units import BrokenUnit, ChannelFiles, ImageUnit, channel_files
+from monai_salm.layouts.stored_images import ChannelFiles, StoredImage, UnusableImage, channel_files
 
 #: Split -> the keys under which datalists have it.
 _SPLIT_KEYS = {"train": ("training",), "val": ("validation",), "test": ("test", "testing")}
@@ -101,7 +101,7 @@ class Datalist(FolderLayout):
 
     def _read_entry(self, entry: Any, where: str) -> FolderCase:
         if isinstance(entry, str):
-            return FolderCase(self._unit([entry], where), None)
+            return FolderCase(self._image([entry], where), None)
         if not isinstance(entry, Mapping) or "image" not in entry:
             raise LayoutError(f'{where}: expected {{"image": path, "label": ...}} or a path, got {entry!r}')
         image, label = entry["image"], _single(entry.get("label"))
@@ -115,11 +115,11 @@ class Datalist(FolderLayout):
             known = label in self._class_labels
             label = self._class_labels[label] if known else confine(self.root, label, where)
         elif not (label is None or type(label) is int or _all_whole(label)):
-            known = "a path, a class number or name, or a list of zeros and ones"
-            raise LayoutError(f"{where}: label must be {known}, got {label!r}")
-        return FolderCase(self._unit(images, where), label)
+            kinds = "a path, a class number or name, or a list of zeros and ones"
+            raise LayoutError(f"{where}: label must be {kinds}, got {label!r}")
+        return FolderCase(self._image(images, where), label)
 
-    def _unit(self, images: Sequence[object], where: str) -> ImageUnit:
+    def _image(self, images: Sequence[object], where: str) -> StoredImage:
         files = [confine(self.root, part, where) for part in images]
         if len(files) > 1 or is_file(self.root / files[0]):
             return channel_files(files)
@@ -131,7 +131,7 @@ class Datalist(FolderLayout):
         named = len(modalities_of(self.content, "modality"))
         if channels and named and len(channels) != named:
             reason = f"{where}: it has {len(channels)} files of channels ({channels[0]}, ...), {named} are named under modality"
-            return BrokenUnit(files[0], channels, reason)
+            return UnusableImage(files[0], channels, reason)
         return ChannelFiles(files[0], channels or tuple(files))
 
     def _named_classes(self) -> tuple[str, ...]:
@@ -212,7 +212,7 @@ class Decathlon(Datalist):
             )
         for case in self._cases[TRAIN]:
             if not isinstance(case.label, str):
-                where = f"{listing}: the label of {case.unit.name}"
+                where = f"{listing}: the label of {case.image.name}"
                 raise LayoutError(f"{where} must be the path of a label map, got {case.label!r}")
 
     @classmethod

@@ -17,8 +17,8 @@ from monai_salm.layouts.image_folder import class_folders, places_of
 from monai_salm.layouts.images import is_dicom, some_files
 from monai_salm.layouts.reading import Table, read_table
 from monai_salm.layouts.reading import read_header as read_columns
+from monai_salm.layouts.stored_images import StoredImage, UnusableImage
 from monai_salm.layouts.table_labels import LabelledRow, label_columns, labels_of, split_of
-from monai_salm.layouts.units import BrokenUnit, ImageUnit
 from monai_salm.learning.tasks import Task
 
 _Label: TypeAlias = int | list[int] | None
@@ -33,7 +33,7 @@ _KEYS = {
 
 
 @dataclass(frozen=True)
-class SeriesUnit(DicomSeries, ImageUnit):
+class SeriesImage(DicomSeries, StoredImage):
     """A DICOM series as a unit of a data set."""
 
 
@@ -99,11 +99,13 @@ class DicomTree(FolderLayout):
             )
         return super().task()
 
-    def units(self, splits: Sequence[str] = (TRAIN,)) -> tuple[ImageUnit, ...]:
-        found = super().units(splits)
-        known = frozenset(self.headers[file].instance for unit in found for file in unit.files)
+    def stored_images(self, splits: Sequence[str] = (TRAIN,)) -> tuple[StoredImage, ...]:
+        found = super().stored_images(splits)
+        known = frozenset(self.headers[file].instance for stored in found for file in stored.files)
         # Images refer to one another across series, as slices to their scout; all of those must follow.
-        return tuple(replace(unit, protected_uids=known) if isinstance(unit, SeriesUnit) else unit for unit in found)
+        return tuple(
+            replace(stored, protected_uids=known) if isinstance(stored, SeriesImage) else stored for stored in found
+        )
 
     def rewritten_files(self, splits: Sequence[str] = (TRAIN,)) -> Mapping[str, bytes]:
         protected = {self.headers[file].instance for file in self.image_files(splits)}
@@ -130,22 +132,22 @@ class DicomTree(FolderLayout):
             found += [_broken(file, self.headers[file], answers[file].label) for file in broken]
             skipped = self._aside_series(files)
             sound = [file for file in files if not self.headers[file].problem and file not in self._aside]
-            for unit in group_series(self.root, sound, unit=SeriesUnit, skipped=skipped):
-                labels = [answers[file].label for file in unit.files]
+            for stored in group_series(self.root, sound, unit=SeriesImage, skipped=skipped):
+                labels = [answers[file].label for file in stored.files]
                 if any(label != labels[0] for label in labels):
                     raise LayoutError(
-                        f"{self.root}: the files of series {unit.name} have different labels, {labels[0]} and others; give a "
+                        f"{self.root}: the files of series {stored.name} have different labels, {labels[0]} and others; give a "
                         "series one label"
                     )
-                found.append(FolderCase(unit, labels[0]))
-            units = [BrokenUnit(series.name, series.files, series.reason) for series in skipped]
-            found += [FolderCase(unit, answers[unit.name].label) for unit in units]
-            found.sort(key=lambda case: min(case.unit.files))
+                found.append(FolderCase(stored, labels[0]))
+            unusable = [UnusableImage(series.name, series.files, series.reason) for series in skipped]
+            found += [FolderCase(stored, answers[stored.name].label) for stored in unusable]
+            found.sort(key=lambda case: min(case.image.files))
         return cases
 
 
 def _broken(file: str, header: DicomHeader, label: _Label) -> FolderCase:
-    return FolderCase(BrokenUnit(file, (file,), header.problem), label)
+    return FolderCase(UnusableImage(file, (file,), header.problem), label)
 
 
 def _by_folder(

@@ -18,7 +18,7 @@ from monai_salm.layouts.classes import MAX_CLASS
 from monai_salm.layouts.files import every_file, folders_in, leftovers, walk
 from monai_salm.layouts.label_maps import LabelMap, LabelParts, distinct, files_of, on_grid_of, read_label_map
 from monai_salm.layouts.renaming import companions_of, rewritten_texts, with_copies
-from monai_salm.layouts.units import BrokenUnit, ImageUnit
+from monai_salm.layouts.stored_images import StoredImage, UnusableImage
 from monai_salm.learning.tasks import Classification, Segmentation, Task
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
@@ -36,7 +36,7 @@ _HEADERS = 500
 class FolderCase:
     """An image, and its label: a label map's file relative to the root (or several), a class number, a vector of 0/1, or None."""
 
-    unit: ImageUnit
+    image: StoredImage
     label: Label
 
 
@@ -75,15 +75,15 @@ class FolderLayout(Layout):
     ) -> None:
         self.root, self.listing, self.num_classes = root, tuple(listing), num_classes
         self.class_names, self.modalities = tuple(class_names), tuple(modalities)
-        units = with_copies(root, dict.fromkeys(case.unit for found in cases.values() for case in found))
+        images = with_copies(root, dict.fromkeys(case.image for found in cases.values() for case in found))
         filled = {split: found for split, found in cases.items() if found}
         self._cases = {
-            split: tuple(replace(case, unit=units[case.unit]) for case in found) for split, found in filled.items()
+            split: tuple(replace(case, image=images[case.image]) for case in found) for split, found in filled.items()
         }
         labels = {file for case in self._all_cases() for file in files_of(case.label)}
         self.masks = tuple(file for file in masks if file not in labels)
         self.folders()  # refuses a folder that cannot be read
-        self._check_units()
+        self._check_files()
         self._check_labels()
         both = set(self.image_files(self.splits)) & set(self.label_files())
         if both:
@@ -140,23 +140,23 @@ class FolderLayout(Layout):
 
         def load(index: int) -> Case:
             case = cases[index]
-            image, label = case.unit.read(self.root), cast(Any, case.label)
+            image, label = case.image.read(self.root), cast(Any, case.label)
             if isinstance(label, (str, LabelParts)):
-                label = self._label_map(case.unit, label, image.shape[1:])
+                label = self._label_map(case.image, label, image.shape[1:])
             elif isinstance(label, list):
                 label = np.array(label)
-            return {"image": image, "label": label, "name": case.unit.name, "units": self._units(case.unit, image)}
+            return {"image": image, "label": label, "name": case.image.name, "units": self._units(case.image, image)}
 
-        return CaseSequence([case.unit.name for case in cases], load)
+        return CaseSequence([case.image.name for case in cases], load)
 
-    def _label_map(self, unit: ImageUnit, label: LabelMap, shape: Sequence[int]) -> Array:
+    def _label_map(self, stored: StoredImage, label: LabelMap, shape: Sequence[int]) -> Array:
         """A label map of class numbers along the axes of its image, ``(1, *spatial)``."""
-        stored = read_label_map(self.root, label, unit.name)
+        label_map = read_label_map(self.root, label, stored.name)
         file = files_of(label)[0]
-        own, image = (format_of(self.root / one).affine(self.root / one) for one in (file, unit.files[0]))
-        where = f"case {unit.name!r}, label map {self.root / file}"
-        found = on_grid_of(stored, own, image, shape, where)
-        if found is not stored and not self._turned:
+        own, image = (format_of(self.root / one).affine(self.root / one) for one in (file, stored.files[0]))
+        where = f"case {stored.name!r}, label map {self.root / file}"
+        found = on_grid_of(label_map, own, image, shape, where)
+        if found is not label_map and not self._turned:
             self._turned = True
             warn(f"{where}: its axes differ from those of its image; label maps are read along the axes of the image")
         known = self._renumbered
@@ -170,7 +170,7 @@ class FolderLayout(Layout):
             label = case.label
             if isinstance(label, (str, LabelParts)) and label not in found:
                 try:
-                    found[label] = tuple(distinct(read_label_map(self.root, label, case.unit.name)).tolist())
+                    found[label] = tuple(distinct(read_label_map(self.root, label, case.image.name)).tolist())
                 except (FormatError, OSError):
                     continue  # its case is listed when it is read
         return found
@@ -184,9 +184,9 @@ class FolderLayout(Layout):
         few = 1 < len(values) <= _RENUMBERED and values[0] == 0 and values[-1] >= 2 * len(values)
         return tuple(values) if few and all(value == int(value) for value in values) else ()
 
-    def _units(self, unit: ImageUnit, image: Array) -> Units:
+    def _units(self, stored: StoredImage, image: Array) -> Units:
         """What an image's numbers mean: what its files say, and the modalities that the data set names."""
-        found = unit.units(self.root, image)
+        found = stored.units(self.root, image)
         if not self.modalities or found.modality:
             return found
         return replace(found, modality=self.modalities if len(self.modalities) == len(image) else self.modalities[0])
@@ -200,15 +200,15 @@ class FolderLayout(Layout):
     def path_of(self, file: str, root: Path | None = None) -> Path:
         return (root or self.root) / file
 
-    def units(self, splits: Sequence[str] = (TRAIN,)) -> tuple[ImageUnit, ...]:
-        return tuple(dict.fromkeys(case.unit for split in splits for case in self._cases.get(split, ())))
+    def stored_images(self, splits: Sequence[str] = (TRAIN,)) -> tuple[StoredImage, ...]:
+        return tuple(dict.fromkeys(case.image for split in splits for case in self._cases.get(split, ())))
 
     def image_files(self, splits: Sequence[str] = (TRAIN,)) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(file for unit in self.units(splits) for file in unit.files))
+        return tuple(dict.fromkeys(file for stored in self.stored_images(splits) for file in stored.files))
 
     def published_files(self, splits: Sequence[str], root: Path, without: Collection[str] = ()) -> tuple[str, ...]:
-        units = (unit for unit in self.units(splits) if unit.name not in without)
-        return tuple(dict.fromkeys(file for unit in units for file in unit.published))
+        images = (stored for stored in self.stored_images(splits) if stored.name not in without)
+        return tuple(dict.fromkeys(file for stored in images for file in stored.published))
 
     def label_files(self) -> tuple[str, ...]:
         """Files that hold label maps, relative to the root."""
@@ -241,7 +241,9 @@ class FolderLayout(Layout):
         return [f"{file}: {what}" for file in self._absolute]
 
     def renamed(self, splits: Sequence[str] = (TRAIN,)) -> dict[str, str]:
-        pairs = (pair for unit in self.units(splits) for pair in zip(unit.files, unit.published, strict=True))
+        pairs = (
+            pair for stored in self.stored_images(splits) for pair in zip(stored.files, stored.published, strict=True)
+        )
         return {old: new for old, new in pairs if old != new}
 
     def unlisted(self) -> tuple[str, ...]:
@@ -253,35 +255,35 @@ class FolderLayout(Layout):
 
     def _sound(self, split: str) -> list[FolderCase]:
         """The cases of a split that are not known to be broken."""
-        return [case for case in self._cases[split] if not isinstance(case.unit, BrokenUnit)]
+        return [case for case in self._cases[split] if not isinstance(case.image, UnusableImage)]
 
     def _check_training(self) -> None:
         """Every training case has a label, and there is one."""
         sound = self._sound(TRAIN)
-        bare = [case.unit.name for case in sound if case.label is None]
+        bare = [case.image.name for case in sound if case.label is None]
         if bare:
             others = f"{', '.join(bare[1:4])}{', ...' if bare[4:] else ''}"
             more = f" (and {len(bare) - 1} more: {others})" if bare[1:] else ""
             raise LayoutError(f"{self.root}: {bare[0]} has no label{more}; noise is made against labels")
         for case in () if sound else self._cases[TRAIN]:
-            if isinstance(case.unit, BrokenUnit):
-                raise LayoutError(f"{self.root}: no training case can be used. {case.unit.name}: {case.unit.reason}")
+            if isinstance(case.image, UnusableImage):
+                raise LayoutError(f"{self.root}: no training case can be used. {case.image.name}: {case.image.reason}")
 
-    def _check_units(self) -> None:
+    def _check_files(self) -> None:
         # A file of two images would be written twice, and the second would undo the first.
-        owner: dict[str, ImageUnit] = {}
-        for unit in self.units(self.splits):
-            if len(set(unit.files)) != len(unit.files):
-                raise LayoutError(f"{self.root}: {unit.name} names the same file twice as channels of one image")
-            for file in unit.files:
-                if owner.setdefault(file, unit) != unit:
+        owner: dict[str, StoredImage] = {}
+        for stored in self.stored_images(self.splits):
+            if len(set(stored.files)) != len(stored.files):
+                raise LayoutError(f"{self.root}: {stored.name} names the same file twice as channels of one image")
+            for file in stored.files:
+                if owner.setdefault(file, stored) != stored:
                     raise LayoutError(
-                        f"{self.root}: {file} is part of two images, {owner[file].name} and {unit.name}; give each its own file"
+                        f"{self.root}: {file} is part of two images, {owner[file].name} and {stored.name}; give each its own file"
                     )
 
     def _check_labels(self) -> None:
         for case in self._all_cases():
-            label, where = case.label, f"{self.root}: the label of {case.unit.name} is {case.label}"
+            label, where = case.label, f"{self.root}: the label of {case.image.name} is {case.label}"
             if isinstance(label, int) and not 0 <= label <= MAX_CLASS:
                 raise LayoutError(f"{where}; classes are numbers from 0 to {MAX_CLASS}")
             if isinstance(label, list) and not set(label) <= {0, 1}:

@@ -17,7 +17,7 @@ from monai_salm.layouts.label_maps import is_label_map
 from monai_salm.layouts.patients import inner_classes, why_patients
 from monai_salm.layouts.patterns import suggested
 from monai_salm.layouts.roles import Pairs, pair, spread
-from monai_salm.layouts.units import channel_files
+from monai_salm.layouts.stored_images import channel_files
 
 #: A file's split, and its path below the folder of the split: class folder and the rest.
 _Place: TypeAlias = tuple[str, tuple[str, ...]]

@@ -18,8 +18,8 @@ from monai_salm.layouts.images import has_image_name, is_dicom, is_image, some_f
 from monai_salm.layouts.label_maps import LabelMap, LabelParts, distinct, files_of, looks_like_label_map, read_label_map
 from monai_salm.layouts.patterns import ARROW, pair_by_patterns, suggested
 from monai_salm.layouts.roles import Key, Pairs, described, pair, role_of
+from monai_salm.layouts.stored_images import ChannelFiles, UnusableImage
 from monai_salm.layouts.table_labels import SplitTable
-from monai_salm.layouts.units import BrokenUnit, ChannelFiles
 from monai_salm.shared.arrays import Array
 
 _SAY = (
@@ -141,7 +141,7 @@ class MaskFolder(FolderLayout):
                     "no label map has its name, and noise is made against label maps; add one, or take the image out"
                 )
             if reason:
-                case = replace(case, unit=BrokenUnit(files[0], files, reason))
+                case = replace(case, image=UnusableImage(files[0], files, reason))
             cases[split].append(case)
         return cases
 

@@ -16,7 +16,7 @@ from monai_salm.layouts.files import confine, from_root, is_file, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.label_maps import files_of
 from monai_salm.layouts.reading import entry_of, read_json
-from monai_salm.layouts.units import BrokenUnit, ChannelFiles, ImageUnit
+from monai_salm.layouts.stored_images import ChannelFiles, StoredImage, UnusableImage
 
 _JSON = "dataset.json"
 
@@ -93,7 +93,7 @@ class NnUNet(FolderLayout):
         format_ = format_named(f"x{self.ending}")
         if format_ is None or format_.published is None:
             return
-        images = () if "dataset" in self.content else [case.unit.files[0] for case in cases]
+        images = () if "dataset" in self.content else [case.image.files[0] for case in cases]
         others = [*(file for case in cases for file in files_of(case.label)), *images]
         odd = next((file for file in others if file.lower().endswith(self.ending.lower())), None)
         if odd is not None:
@@ -112,7 +112,7 @@ class NnUNet(FolderLayout):
             if not isinstance(entry, Mapping) or not isinstance(entry.get("images"), list) or not entry["images"]:
                 raise LayoutError(f'{where}: expected {{"images": [path, ...], "label": path}}, got {entry!r}')
             files = tuple(confine(self.root, file, where) for file in entry["images"])
-            yield FolderCase(self._unit(files[0], files), confine(self.root, entry.get("label"), where))
+            yield FolderCase(self._image(files[0], files), confine(self.root, entry.get("label"), where))
 
     def _in_folders(self, split: str, required: bool) -> Iterator[FolderCase]:
         found, odd = self._by_case(self.root / f"images{split}", required)
@@ -123,18 +123,18 @@ class NnUNet(FolderLayout):
             files = tuple(confine(self.root, numbered[number], str(self.root)) for number in sorted(numbered))
             missing = [number for number in range(max(numbered, default=0) + 1) if number not in numbered]
             if not files:
-                yield FolderCase(BrokenUnit(first, (first,), f"it has a label map, {label}, but no image"), label)
+                yield FolderCase(UnusableImage(first, (first,), f"it has a label map, {label}, but no image"), label)
             elif missing:
                 reason = f"it has no channel {missing[0]:04d} in images{split}; add the file"
-                yield FolderCase(BrokenUnit(first, files, reason), label)
+                yield FolderCase(UnusableImage(first, files, reason), label)
             elif required and label is None:
                 reason = f"it has no label map labels{split}/{case}{self.ending}; add the file"
-                yield FolderCase(BrokenUnit(first, files, reason), None)
+                yield FolderCase(UnusableImage(first, files, reason), None)
             else:
-                yield FolderCase(self._unit(first, files), label)
+                yield FolderCase(self._image(first, files), label)
         for file in odd:
             reason = f"its name has no channel number; name it CASE_0000{self.ending}"
-            yield FolderCase(BrokenUnit(file, (file,), reason), None)
+            yield FolderCase(UnusableImage(file, (file,), reason), None)
 
     def _by_case(self, folder: Path, required: bool) -> tuple[dict[str, dict[int, str]], list[str]]:
         """Case -> channel -> file, and files that do not say which they are."""
@@ -161,7 +161,7 @@ class NnUNet(FolderLayout):
         files = sorted(walk(folder)) if folder.is_dir() else []
         return [file for file in files if "/" not in file and file.endswith(self.ending)]
 
-    def _unit(self, name: str, files: tuple[str, ...]) -> ImageUnit:
+    def _image(self, name: str, files: tuple[str, ...]) -> StoredImage:
         """A case with one file for each channel; a single colour image may hold all of them."""
         count = len(files)
         if count == 1 and self.channels > 1:
@@ -171,13 +171,13 @@ class NnUNet(FolderLayout):
                 return ChannelFiles(name, files)  # it says so itself when it is read
         if count != self.channels:
             names = ", ".join(map(str, self.content["channel_names"].values()))
-            return BrokenUnit(name, files, f"it has {count} channels, {_JSON} names {self.channels}: {names}")
+            return UnusableImage(name, files, f"it has {count} channels, {_JSON} names {self.channels}: {names}")
         return ChannelFiles(name, files)
 
     def _check_count(self, cases: Sequence[FolderCase]) -> None:
         """What is declared and not there cannot be named; what is there and not declared shows that the JSON is wrong."""
         declared = entry_of(self.content, "numTraining", int, self.json)
-        found = sum(not isinstance(case.unit, BrokenUnit) for case in cases)
+        found = sum(not isinstance(case.image, UnusableImage) for case in cases)
         if declared < max(1, found):
             raise LayoutError(
                 f"{self.json}: numTraining is {declared}, but there are {found} training cases; correct it"

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from monai_salm.formats import SUFFIXES, format_named
 from monai_salm.formats.base import FormatError
 from monai_salm.layouts.files import from_root, walk
-from monai_salm.layouts.units import ChannelFiles, ImageUnit
+from monai_salm.layouts.stored_images import ChannelFiles, StoredImage
 
 #: Texts in which images may be named.
 TEXTS = (".csv", ".tsv", ".json", ".jsonl", ".txt", ".lst")
@@ -24,28 +24,28 @@ _JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _CELL = re.compile(r'"(?:[^"]|"")*"|[^\r\n\t,;|"]+')
 
 
-def with_copies(root: Path, units: Iterable[ImageUnit]) -> dict[ImageUnit, ImageUnit]:
-    """The units with the files that belong to theirs, and with the names that these have in a protected copy.
+def with_copies(root: Path, images: Iterable[StoredImage]) -> dict[StoredImage, StoredImage]:
+    """The images with the files that belong to theirs, and with the names that these have in a protected copy.
 
     A file that changes its format keeps its stem. Where another file has that name, the new suffix is added to the old one.
     """
     taken: set[str] = set()
     result = {}
-    for unit in units:
-        result[unit] = unit
-        if not isinstance(unit, ChannelFiles):
+    for stored in images:
+        result[stored] = stored
+        if not isinstance(stored, ChannelFiles):
             continue
-        beside = companions_of(root, unit.files)
+        beside = companions_of(root, stored.files)
         copies = []
-        for file in unit.files:
+        for file in stored.files:
             format_ = format_named(file)
             if format_ is not None and format_.published is not None:
                 taken = taken or {name.lower() for name in walk(root)}
                 copies.append(_free_name(file, format_.published, taken))
             else:
                 copies.append(file)
-        published = (*copies, *beside) if tuple(copies) != unit.files else ()
-        result[unit] = replace(unit, files=unit.files + beside, copies=published, beside=len(beside))
+        published = (*copies, *beside) if tuple(copies) != stored.files else ()
+        result[stored] = replace(stored, files=stored.files + beside, copies=published, beside=len(beside))
     return result
 
 

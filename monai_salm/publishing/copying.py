@@ -174,7 +174,7 @@ def _never_published(data: Layout, record: Mapping[str, Any] | None) -> dict[str
     """The images and files that the copy was made without and still lacks, with the reasons."""
     if record is None or data.single_file:
         return {}
-    files = {unit.name: unit.files for unit in data.units(data.splits)}
+    files = {stored.name: stored.files for stored in data.stored_images(data.splits)}
     names = {record["renamed"].get(name, name): why for name, why in record["failed"].items()}
     return {
         name: why for name, why in names.items() if not any((data.root / file).exists() for file in files.get(name, ()))
@@ -185,12 +185,12 @@ def _remove_unprotected(
     data: Layout, splits: Sequence[str], others: OtherFiles, staging: Staging, jobs: int
 ) -> dict[str, str]:
     """Take out of a copy what shows an image that was to be protected; the names, with the reasons."""
-    owners = {file: unit for unit in data.units(data.splits) for file in unit.files}
+    owners = {file: stored for stored in data.stored_images(data.splits) for file in stored.files}
     removed = {}
     for file, reason in find_unprotected(data, splits, others.copied, staging.copy, jobs).items():
-        unit = owners.get(file)
-        removed[unit.name if unit else file] = f"{file} {reason}" if unit else reason
-        for part in unit.files if unit else (file,):
+        stored = owners.get(file)
+        removed[stored.name if stored else file] = f"{file} {reason}" if stored else reason
+        for part in stored.files if stored else (file,):
             (staging.copy / part).unlink(missing_ok=True)
     return removed
 

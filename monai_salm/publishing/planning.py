@@ -15,7 +15,7 @@ from monai_salm.generate.precompute import default_surrogate, plain_class, windo
 from monai_salm.layouts import TRAIN, Layout, open_layout
 from monai_salm.layouts.files import dead_link
 from monai_salm.layouts.roles import described
-from monai_salm.layouts.units import ImageUnit
+from monai_salm.layouts.stored_images import StoredImage
 from monai_salm.learning.cases import View, choose_view
 from monai_salm.learning.networks.devices import resolve_device
 from monai_salm.learning.recipes import default_recipe
@@ -219,7 +219,7 @@ def _effort(method: Method, task: Task, seen: Sequence[_Seen], settings: Network
 
 def _refused_files(data: Layout, splits: Sequence[str], others: OtherFiles) -> dict[str, str]:
     """Files beside the images, and images of other splits, that could not be in the copy."""
-    owners = {file: unit.name for unit in data.units(data.splits) for file in unit.files}
+    owners = {file: stored.name for stored in data.stored_images(data.splits) for file in stored.files}
     dead = {file: why for file in others.copied if (why := dead_link(data.root / file))}
     bare = find_unprotected(data, splits, others.copied, data.root, 1)
     return dead | {owners.get(file, file): reason for file, reason in bare.items()}
@@ -256,20 +256,20 @@ def _counted(names: Sequence[str]) -> dict[str, int]:
 def _bytes(data: Layout, splits: Sequence[str], seen: Sequence[_Seen], others: OtherFiles) -> dict[str, int]:
     sizes = {one.name: math.prod(one.shape) * np.dtype(one.budget.grid.dtype).itemsize for one in seen}
     codes = sum(math.prod(one.shape) * one.budget.grid.code_dtype.itemsize for one in seen)
-    units = [unit for unit in data.units(splits) if unit.name in sizes]
+    images = [stored for stored in data.stored_images(splits) if stored.name in sizes]
     # A JPEG becomes a PNG, which with noise takes about as much as its pixels.
-    grown = {file: sizes[unit.name] for unit in units if unit.copies for file in unit.files[:1]}
+    grown = {file: sizes[stored.name] for stored in images if stored.copies for file in stored.files[:1]}
     files = {*data.image_files(data.splits), *others.copied}
     copy = sum(grown.get(file, path.stat().st_size) for file in files if (path := data.path_of(file)).is_file())
-    store = round(codes * _CODE_RATIO) + _kept_bytes(data, units)
+    store = round(codes * _CODE_RATIO) + _kept_bytes(data, images)
     return {"copy": copy, "store": store, "working": sum(sizes.values()) + 2 * codes}
 
 
-def _kept_bytes(data: Layout, units: Sequence[ImageUnit]) -> int:
+def _kept_bytes(data: Layout, images: Sequence[StoredImage]) -> int:
     """About what the store keeps of the original files, such as whole JPEG files, by a few of them."""
     kept = looked_at = 0
-    shown = [sum(data.path_of(file).stat().st_size for file in unit.files) for unit in units]
-    for number in range(0, len(units), max(1, len(units) // _LOOKED_AT)):
-        kept += len(units[number].keepsake(data.root) or b"")
+    shown = [sum(data.path_of(file).stat().st_size for file in stored.files) for stored in images]
+    for number in range(0, len(images), max(1, len(images) // _LOOKED_AT)):
+        kept += len(images[number].keepsake(data.root) or b"")
         looked_at += shown[number]
     return round(sum(shown) * kept / max(1, looked_at))

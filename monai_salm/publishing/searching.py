@@ -55,6 +55,8 @@ def find_unprotected(
     originals = [file for file in data.image_files(splits) if data.path_of(file).is_file()]
     protected = set(originals)
     waiting = [file for file in files if file not in protected and (root / file).is_file()]
+    if not waiting:
+        return {}
     found = _same_bytes(data.root, originals, root, waiting)
     found |= _packed(data.root, originals, root, [file for file in waiting if file not in found])
     waiting = [file for file in waiting if file not in found]

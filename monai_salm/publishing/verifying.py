@@ -12,7 +12,7 @@ import numpy as np
 
 from monai_salm.formats.base import FormatError
 from monai_salm.layouts import TRAIN, ArchiveLayout, Case, Layout, LayoutError, open_layout
-from monai_salm.layouts.units import ImageUnit
+from monai_salm.layouts.stored_images import StoredImage
 from monai_salm.publishing.checks import PublishError
 from monai_salm.publishing.copying import as_store
 from monai_salm.publishing.manifest import PathLike, manifest_problems, own_files, read_manifest
@@ -159,16 +159,16 @@ class _Comparison:
 
     def _folder(self) -> tuple[int, list[str]]:
         others = self._other_files()
-        everything: list[ImageUnit | str] = [*self.data.units(self.splits), *others]
+        everything: list[StoredImage | str] = [*self.data.stored_images(self.splits), *others]
         items = everything[self.shard[0] :: self.shard[1]]
         replaced = dict(self.data.rewritten_files(self.splits))
-        units = self.data.units(self.data.splits)
-        absent = {*self.left_out, *(file for unit in units if unit.name in self.left_out for file in unit.files)}
+        images = self.data.stored_images(self.data.splits)
+        absent = {*self.left_out, *(file for stored in images if stored.name in self.left_out for file in stored.files)}
 
-        def compare(item: ImageUnit | str) -> list[str]:
+        def compare(item: StoredImage | str) -> list[str]:
             if isinstance(item, str):
                 return list(self._file_problems(item, replaced.get(item), item in absent))
-            return [f"case {item.name!r}: {what}" for what in self._unit_problems(item)]
+            return [f"case {item.name!r}: {what}" for what in self._image_problems(item)]
 
         problems: list[str] = []
         for done, found in enumerate(in_threads(compare, items, self.jobs), start=1):
@@ -179,7 +179,7 @@ class _Comparison:
             problems += self._additions()
             bare = find_unprotected(self.data, self.splits, others, self.target, self.jobs)
             problems += [f"{file}: {reason}" for file, reason in bare.items()]
-        there = [item for item in items if isinstance(item, ImageUnit) and (self.target / item.published[0]).exists()]
+        there = [item for item in items if isinstance(item, StoredImage) and (self.target / item.published[0]).exists()]
         return len(there), problems
 
     def _tell(self, done: int, total: int, name: str) -> None:
@@ -197,19 +197,19 @@ class _Comparison:
         expected = {*self._expected.copied, *there, *(known & self.published)}
         return sorted(expected - set(self.data.image_files(self.splits)))
 
-    def _unit_problems(self, unit: ImageUnit) -> Iterator[str]:
-        missing = [file for file in unit.published if not (self.target / file).is_file()]
-        if missing and unit.name in self.left_out and len(missing) == len(unit.files):
+    def _image_problems(self, stored: StoredImage) -> Iterator[str]:
+        missing = [file for file in stored.published if not (self.target / file).is_file()]
+        if missing and stored.name in self.left_out and len(missing) == len(stored.files):
             return
         if missing:
             yield f"{missing[0]}: missing from the copy"
             return
         try:
-            found = list(self.rules.problems(unit.read(self.data.root), unit.in_copy().read(self.target)))
-            found += unit.differences(self.data.root, self.target)
+            found = list(self.rules.problems(stored.read(self.data.root), stored.in_copy().read(self.target)))
+            found += stored.differences(self.data.root, self.target)
             yield from found
-            key = copy_key(self.target, unit.published)
-            if not found and unit.keepsake(self.data.root) != kept(self.rules.store, key):
+            key = copy_key(self.target, stored.published)
+            if not found and stored.keepsake(self.data.root) != kept(self.rules.store, key):
                 yield "the store does not keep what the copy lacks of the original's header: is it the one that published it?"
         except (FormatError, OverflowError, OSError) as error:
             yield str(error)

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from monai_salm.formats.base import FormatError
 from monai_salm.layouts import TRAIN, ArchiveLayout, Layout
 from monai_salm.layouts.files import dead_link
-from monai_salm.layouts.units import ImageUnit
+from monai_salm.layouts.stored_images import StoredImage
 from monai_salm.publishing.changes import LeftOutError, Protection, Removal
 from monai_salm.publishing.checks import PublishError, in_the_way
 from monai_salm.publishing.manifest import PathLike, signature_path
@@ -223,24 +223,25 @@ class _FolderCopy:
         return found
 
     @cached_property
-    def _items(self) -> list[ImageUnit | str]:
+    def _items(self) -> list[StoredImage | str]:
         """The images that are handled, and the other files."""
-        units = [unit for unit in self.work.data.units(self.work.handled) if unit.name not in self.work.absent]
-        images = {file for unit in units for file in unit.files}
-        return [*units, *(file for file in self.work.others.copied if file not in images)]
+        handled = self.work.data.stored_images(self.work.handled)
+        images = [stored for stored in handled if stored.name not in self.work.absent]
+        files = {file for stored in images for file in stored.files}
+        return [*images, *(file for file in self.work.others.copied if file not in files)]
 
     @cached_property
-    def _files(self) -> dict[ImageUnit | str, tuple[str, ...]]:
+    def _files(self) -> dict[StoredImage | str, tuple[str, ...]]:
         """The files of each in the copy."""
         change, root = self.work.change, self.work.data.root
         return {item: (item,) if isinstance(item, str) else change.files(item, root) for item in self._items}
 
-    def _is_done(self, item: ImageUnit | str) -> bool:
+    def _is_done(self, item: StoredImage | str) -> bool:
         if not self.staging.holds(self._files[item]):
             return False
         return isinstance(item, str) or self.work.change.finished(item, self.work.data.root, self.staging.copy)
 
-    def _do(self, item: ImageUnit | str) -> ImageUnit | str:
+    def _do(self, item: StoredImage | str) -> StoredImage | str:
         try:
             if isinstance(item, str):
                 self._copy(item)
@@ -267,7 +268,7 @@ class _FolderCopy:
             target.write(content)
 
 
-def _name(item: ImageUnit | str) -> str:
+def _name(item: StoredImage | str) -> str:
     return item if isinstance(item, str) else item.name
 
 

@@ -19,7 +19,7 @@ from monai_salm.shared.arrays import Array
 
 
 @dataclass(frozen=True)
-class ImageUnit(ABC):
+class StoredImage(ABC):
     """One image and the files that hold it.
 
     ``root`` is the folder of the data set, ``output`` that of the copy, whose sub-folders are there. Methods raise
@@ -40,8 +40,8 @@ class ImageUnit(ABC):
         """The files in a protected copy."""
         return self.copies or self.files
 
-    def in_copy(self) -> ImageUnit:
-        """The unit as it is in a protected copy."""
+    def in_copy(self) -> StoredImage:
+        """The stored as it is in a protected copy."""
         return replace(self, files=self.published, copies=())
 
     def originals(self, keepsake: bytes | None) -> tuple[str, ...]:
@@ -61,12 +61,12 @@ class ImageUnit(ABC):
         """Write the same files under ``output`` with other voxels, of the same shape and type; each appears only when whole."""
 
     def rewrite(self, root: Path, output: Path, edit: Callable[[Array], Array]) -> None:
-        """``read``, ``edit`` and ``write`` in one; units whose files take long to open open them once here."""
+        """``read``, ``edit`` and ``write`` in one, which opens files once where that takes long."""
         self.write(root, output, edit(self.read(root)))
 
     @abstractmethod
     def differences(self, root: Path, other: Path) -> Iterator[str]:
-        """What differs between this unit's files and those of a copy, voxels aside; a line each, with the file's name."""
+        """What differs between this stored's files and those of a copy, voxels aside; a line each, with the file's name."""
 
     @abstractmethod
     def keepsake(self, root: Path) -> bytes | None:
@@ -78,7 +78,7 @@ class ImageUnit(ABC):
 
 
 @dataclass(frozen=True)
-class ChannelFiles(ImageUnit):
+class ChannelFiles(StoredImage):
     """An image in one file, or one file for each of its channels (groups of channels), in order.
 
     Files of several types, as CT of int16 beside PET of float32, are one image of the type that holds all their numbers.
@@ -169,7 +169,7 @@ class ChannelFiles(ImageUnit):
 
 
 @dataclass(frozen=True)
-class BrokenUnit(ImageUnit):
+class UnusableImage(StoredImage):
     """A case that cannot be used: it keeps its place, and each of its methods says why not. No copy has its files.
 
     Args:
@@ -191,7 +191,7 @@ def channel_files(files: Sequence[str]) -> ChannelFiles:
 
 
 def pack_keepsakes(parts: Sequence[bytes | None], names: Sequence[str] = ()) -> bytes | None:
-    """The keepsakes of a unit's files, and the names of these where those of the copy differ; None if all are None."""
+    """The keepsakes of a stored's files, and the names of these where those of the copy differ; None if all are None."""
     if all(part is None for part in parts):
         return None
     sizes = [None if part is None else len(part) for part in parts]
