@@ -23,6 +23,7 @@ from monai_salm.shared.warn import DataWarning as DataWarning
 
 # Noise on a smaller share of an image protects nothing.
 _LEAST_INSIDE = 0.01
+_LOADING_ONLY = "Give precompute() only the deterministic loading transforms; random ones go after SALMProtectd"
 
 
 class DataError(ValueError):
@@ -80,7 +81,10 @@ def scan(
         LabelError: naming the first case whose label is wrong.
     """
     _require_map_style(dataset)
-    _refuse_random_transforms(dataset)
+    if (name := random_transform(dataset)) is not None:
+        raise DataError(
+            f"the data set's chain has the random transform {name}: its images would never be found again. {_LOADING_ONLY}"
+        )
     seen, names, labels = dict[bytes, bytes](), list[str](), dict[bytes, bytes]()
     suspicions = Suspicions(task)
     found = 0
@@ -101,7 +105,10 @@ def scan(
         found += 1
         if index in (0, len(dataset) // 2, len(dataset) - 1):  # a chain that is random now and then may pass one
             again = image_of(dataset[index], index, image_key)[1]
-            _require_same_again(case, as_kind(again, kind_of(case.image)))
+            if content_digest(as_kind(again, kind_of(case.image))) != case.digest:
+                raise DataError(
+                    f"case {case.name!r} differs between two reads: the data set's chain is random. {_LOADING_ONLY}"
+                )
         if not repeated:
             key = content_digest(case.label)
             suspicions.note(case.name, case.image, case.label, case.budget)
@@ -225,7 +232,7 @@ def _check_case(
 
 
 def units_of(image: Array, loaded: object) -> Units:
-    """What the numbers of an image ``(channel, *spatial)`` mean, by its values and what MONAI's readers note of it as ``loaded``.
+    """The meaning of the numbers of an image ``(channel, *spatial)``, by its values and the notes of MONAI's readers (``loaded``).
 
     A 2D image of whole numbers from 0 to 255 is a picture of 8 bits, in any type that a reader gives.
     """
@@ -236,16 +243,11 @@ def units_of(image: Array, loaded: object) -> Units:
         spacing = tuple(float(side) for side in sides) if np.isfinite(sides).all() and sides.min() > 0 else ()
     modality = meta.get("00080060", {})  # PydicomReader notes DICOM's elements by their tags
     named = modality.get("Value", [""]) if isinstance(modality, Mapping) else [""]
-    picture = image.ndim == 3 and (image.dtype == np.uint8 or _holds_bytes(image))
+    picture = image.ndim == 3 and image.dtype == np.uint8
+    if image.ndim == 3 and image.dtype.kind == "f" and image.size:
+        with np.errstate(invalid="ignore"):  # more than the zeros and ones of a mask
+            picture = bool(image.min() >= 0 and 1 < image.max() <= 255 and np.array_equal(np.rint(image), image))
     return Units(spacing=spacing, modality=str(named[0]) if named else "", picture=picture)
-
-
-def _holds_bytes(image: Array) -> bool:
-    """Whether a float image holds whole numbers from 0 to 255, and more than 0 and 1."""
-    if image.dtype.kind != "f" or not image.size:
-        return False
-    with np.errstate(invalid="ignore"):
-        return bool(image.min() >= 0 and 1 < image.max() <= 255 and np.array_equal(np.rint(image), image))
 
 
 def image_or_none(dataset: MapDataset, index: int, image_key: str) -> Array | None:
@@ -269,21 +271,4 @@ def _require_kind(where: str, image: Array, kind: Kind) -> None:
         own, usual = (f"{count} channel{'s' if count > 1 else ''}" for count in (channels, kind[1]))
         raise DataError(
             f"{where} has {own}, most images have {usual}: all must have the same. Convert it (grey, RGB), or is it channel-last?"
-        )
-
-
-def _require_same_again(case: ScannedCase, again: Array) -> None:
-    if content_digest(again) != case.digest:
-        raise DataError(
-            f"case {case.name!r} differs between two reads: the data set's chain is random. Give precompute() "
-            "only the deterministic loading transforms; random ones go after SALMProtectd"
-        )
-
-
-def _refuse_random_transforms(dataset: object) -> None:
-    name = random_transform(dataset)
-    if name is not None:
-        raise DataError(
-            f"the data set's chain has the random transform {name}: its images would never be found again. Give precompute() only "
-            "the deterministic loading transforms; random ones go after SALMProtectd"
         )

@@ -31,8 +31,10 @@ def wrong_axes(shape: Sequence[int], meta: Mapping[str, object] | None) -> str |
     """
     shape, meta = tuple(shape), meta or {}
     spatial = _spatial_shape(meta)
-    if spatial == shape and not _channel_is_named(meta):
-        if not _is_array_file(meta):
+    axis = meta.get("original_channel_dim")  # NaN where it is not named, "no_channel" for none
+    named = isinstance(axis, int | float | np.number) and math.isfinite(axis)
+    if spatial == shape and not named:
+        if not str(meta.get("filename_or_obj", "")).lower().endswith((".npy", ".npz")):
             return f"shape {shape} is its spatial shape, it has no channel axis; {_FIRST}"
         if shape[0] > _COLOURS:  # NumpyReader takes all axes for those of space
             return (
@@ -98,16 +100,6 @@ def _last(shape: tuple[int, ...]) -> str:
 def _spatial_shape(meta: Mapping[str, object] | None) -> tuple[int, ...] | None:
     found = (meta or {}).get("spatial_shape")
     return None if found is None else tuple(int(n) for n in np.asarray(found).reshape(-1))
-
-
-def _channel_is_named(meta: Mapping[str, object]) -> bool:
-    """Whether the axis of channels is named; MONAI notes NaN where it is not, and "no_channel" for none."""
-    axis = meta.get("original_channel_dim")
-    return isinstance(axis, int | float | np.number) and math.isfinite(axis)
-
-
-def _is_array_file(meta: Mapping[str, object]) -> bool:
-    return str(meta.get("filename_or_obj", "")).lower().endswith((".npy", ".npz"))
 
 
 class Suspicions:

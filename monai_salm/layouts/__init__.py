@@ -96,7 +96,7 @@ def _what_is_lacking(place: Path, found: Mapping[str, str | None]) -> str:
 
 
 def _unread(place: Path) -> str:
-    """What kinds of files a folder holds, where none is an image that can be read."""
+    """The kinds of files in a folder without an image that can be read."""
     files = list(some_files(place)) if place.is_dir() else []
     if not files or any(has_image_name(file) for file in files):
         return ""

@@ -1,4 +1,4 @@
-"""What a dataset layout offers: its splits, labelled images one at a time, and which files a copy has."""
+"""The base of dataset layouts: splits, labelled images one at a time, and the files of a copy."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Layout(ABC):
     manifest: ClassVar[str] = ""
     #: The folder or the single file that holds the whole data set.
     root: Path
-    #: What class numbers mean, in their order; empty where the data set has numbers only.
+    #: Names of the classes, in the order of their numbers; empty where the data set has numbers only.
     class_names: tuple[str, ...] = ()
     #: Why the files may mean something else, and how to say it; ``detect`` refuses such a data set, its name opens it.
     doubt: str | None = None
@@ -105,11 +105,6 @@ class Layout(ABC):
         Returns:
             None if the path looks like this layout; empty text if nothing speaks for it.
         """
-
-    @classmethod
-    def recognises(cls, path: Path) -> bool:
-        """Whether a path looks like this layout; ``misfit`` has the reason."""
-        return cls.misfit(path) is None
 
     @classmethod
     @abstractmethod
@@ -214,7 +209,7 @@ class Layout(ABC):
         return None
 
     def require_split(self, split: str) -> None:
-        """Raise ``LayoutError`` unless the data set has the split."""
+        """Refuse a split that the data set has not."""
         if split not in self.splits:
             raise LayoutError(f"{self.root} has no split {split!r}; it has {', '.join(self.splits) or 'none'}")
 
@@ -247,7 +242,7 @@ class Layout(ABC):
 
     @abstractmethod
     def strange_files(self, target: Path, own: Collection[str]) -> list[str]:
-        """What stands at a place and is no part of a copy of this data set, beside what publishing itself writes (``own``)."""
+        """Files at a place that are no part of a copy of this data set, and not those that publishing itself writes (``own``)."""
 
     @abstractmethod
     def unlisted(self) -> tuple[str, ...]:
@@ -278,7 +273,7 @@ class Layout(ABC):
         return {}
 
     def rewritten_notes(self, splits: Sequence[str] = (TRAIN,)) -> list[str]:
-        """What its owner should know of ``rewritten_files``, beside the names of images."""
+        """Changes in ``rewritten_files`` that the owner should know, beside the names of images."""
         return []
 
 
@@ -311,7 +306,7 @@ class ArchiveLayout(Layout):
 
     @abstractmethod
     def differences(self, other: Layout, splits: Sequence[str] = (TRAIN,)) -> Iterator[str]:
-        """What differs between this data set and a copy, a line each, the voxels of some splits' images left out."""
+        """The differences between this data set and a copy, a line each, without the voxels of some splits' images."""
 
 
 def _distinct_names(names: Sequence[str], count: int) -> list[str]:

@@ -22,11 +22,11 @@ _DESCRIPTION = "dataset_description.json"
 _PARTICIPANTS = "participants.tsv"
 _CLASS_COLUMNS = ("label", "class", "diagnosis", "dx", "group", "condition", "pathology", "target")
 _USUAL_SUFFIX = "T1w"
-# What describes the data and holds no image.
+# Files that describe the data and hold no image.
 _TEXTS = (".json", ".tsv", ".md", ".rst", ".txt", ".bidsignore", ".bval", ".bvec", ".cff")
 _ENTITY = re.compile(r"([a-zA-Z]+)-([a-zA-Z0-9+]+)")
 _SUBJECT_FOLDER = re.compile(r"sub-[a-zA-Z0-9+]+")
-# What a derivative's name may add to that of the image it was made from.
+# Entities that a derivative's name may add to those of the image it was made from.
 _ADDED = {"space", "res", "den", "desc", "label", "atlas", "seg", "hemi"}
 # Suffixes of label maps.
 _SEGMENTATIONS = ("dseg", "mask")
@@ -49,7 +49,7 @@ class BidsName:
 
     @property
     def kind(self) -> str:
-        """What segmentations of several subjects have in common, as in ``manual: label-lesion_mask``."""
+        """The part of the name that segmentations of several subjects share, as in ``manual: label-lesion_mask``."""
         added = "_".join(f"{key}-{value}" for key, value in self.entities.items() if key in _ADDED)
         where = self.pipeline or "raw"
         return f"{where}: {added}_{self.suffix}" if added else f"{where}: {self.suffix}"
@@ -92,7 +92,7 @@ class Bids(FolderLayout):
 
     name = "bids"
     description = "a folder with dataset_description.json and sub-* folders (BIDS)"
-    # What the scanner gave may lie in sourcedata/.
+    # The scanner's own files may lie in sourcedata/.
     specialises = ("dicom_tree", "mask_folder")
     # The validator passes over code/; at the root it would ask what the file is.
     manifest = "code/monai_salm.json"

@@ -29,7 +29,7 @@ PATIENT_COLUMNS = (
     "sex", "gender", "male", "female", "smoker", "smoking", "age", "fold", "patient", "patient_id", "is_train",
 )  # fmt: skip
 SPLIT_COLUMNS = ("split", "set", "subset", "partition", "phase", "dataset_split", "data_split", "usage")
-# What stands in a cell when nothing is known.
+# Cells that say that nothing is known.
 _NOTHING = ("", "n/a", "na", "nan", "none", "null")
 #: Largest class number: any more is an identifier in the wrong column.
 MAX_CLASS = 65_535
@@ -39,7 +39,7 @@ _FEW_CLASSES = 20
 
 @dataclass(frozen=True)
 class Cell:
-    """What a cell of a table says, and where it stands, for messages."""
+    """The text of a cell of a table, and where it stands, for messages."""
 
     text: str
     where: str
@@ -77,7 +77,10 @@ def class_numbers(cells: Sequence[Cell]) -> ClassNumbers:
     if texts and all(_number(text) is not None for text in texts):
         return ClassNumbers([_class_number(cell) for cell in cells], ())
     if any("|" in text for text in texts):
-        return _several([cell.text for cell in cells])
+        parts = [None if is_nothing(cell.text) else {part.strip() for part in cell.text.split("|")} for cell in cells]
+        known = tuple(sorted({name for found in parts if found is not None for name in found}))
+        labels = [None if found is None else [int(name in found) for name in known] for found in parts]
+        return ClassNumbers(list(labels), known)
     names = tuple(sorted(set(texts)))
     if len(names) > max(_FEW_CLASSES, len(texts) // 2):
         raise LayoutError(
@@ -98,12 +101,6 @@ def yes_or_no(cell: str) -> int | None:
     return {"0": 0, "1": 1, "0.0": 0, "1.0": 1}.get(cell)
 
 
-def _several(cells: list[str]) -> ClassNumbers:
-    parts = [None if is_nothing(cell) else {part.strip() for part in cell.split("|")} for cell in cells]
-    names = tuple(sorted({name for found in parts if found is not None for name in found}))
-    return ClassNumbers([None if found is None else [int(name in found) for name in names] for found in parts], names)
-
-
 def _class_number(cell: Cell) -> int | None:
     if is_nothing(cell.text):
         return None
@@ -116,7 +113,7 @@ def _class_number(cell: Cell) -> int | None:
 
 
 def _number(text: str) -> float | None:
-    if "_" in text:  # Python takes 1_2 for a number, nobody else does
+    if "_" in text:  # only Python takes 1_2 for a number
         return None
     try:
         number = float(text)

@@ -114,7 +114,9 @@ class Datalist(FolderLayout):
         if isinstance(label, str):
             known = label in self._class_labels
             label = self._class_labels[label] if known else confine(self.root, label, where)
-        elif not (label is None or type(label) is int or _all_whole(label)):
+        elif not (
+            label is None or type(label) is int or (isinstance(label, list) and {type(item) for item in label} == {int})
+        ):
             kinds = "a path, a class number or name, or a list of zeros and ones"
             raise LayoutError(f"{where}: label must be {kinds}, got {label!r}")
         return FolderCase(self._image(images, where), label)
@@ -153,10 +155,6 @@ def _single(label: Any) -> Any:
     if isinstance(label, list):
         return [_single(item) for item in label]
     return int(label) if isinstance(label, float) and label.is_integer() else label
-
-
-def _all_whole(label: object) -> bool:
-    return isinstance(label, list) and bool(label) and all(type(item) is int for item in label)
 
 
 def _by_class(cases: Mapping[str, Sequence[FolderCase]]) -> dict[str, Sequence[FolderCase]]:

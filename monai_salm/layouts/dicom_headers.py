@@ -1,4 +1,4 @@
-"""What the headers of DICOM files say: which are images, which of these are no cases, and references to renamed instances."""
+"""Headers of DICOM files: they tell the images, those that are no cases, and references to renamed instances."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _PAGES = frozenset(("SCREEN SAVE", "DOSE_INFO", "DOSE REPORT", "CSA REPORT", "PR
 
 @dataclass(frozen=True)
 class DicomHeader:
-    """What a data set is arranged by; empty text for what the file does not say, or for a ``problem`` that it has not.
+    """The parts of a header that arrange a data set; empty text for a part that is missing, and for no ``problem``.
 
     ``is_image`` is True also for a file in so bad a state that it may be an image. ``storage`` is the UID of the storage class.
     """
@@ -114,12 +114,6 @@ def holds_no_pixels(storage: str) -> bool:
     return kind in _NO_PIXELS or kind.startswith(_NO_PIXELS_ROOTS)
 
 
-def _is_capture(header: DicomHeader) -> bool:
-    """Whether a file is a secondary capture (a picture of a screen or a page, or a digitized film) or says it is a report."""
-    kind = header.storage.removeprefix(_STORAGE)
-    return (kind != header.storage and kind.partition(".")[0] == "7") or bool(_PAGES & set(header.image_type))
-
-
 def set_aside(headers: Mapping[str, DicomHeader]) -> dict[str, str]:
     """The images that are no cases among the others, with the reasons, given the headers of all sound images by file.
 
@@ -135,15 +129,18 @@ def set_aside(headers: Mapping[str, DicomHeader]) -> dict[str, str]:
     if 2 * len(palettes) < len(rest):  # readers show the places, not the colours
         why = "its colours are places in a palette, most images hold theirs; convert it to RGB"
         found |= dict.fromkeys(palettes, why)
-    captures = {file for file, header in rest.items() if _is_capture(header)}
+    # Pictures of a screen or a page, or digitized films.
+    kinds = {file: header.storage.removeprefix(_STORAGE).partition(".")[0] for file, header in rest.items()}
+    pages = {file for file, header in rest.items() if _PAGES & set(header.image_type)}
+    captures = pages | {file for file, kind in kinds.items() if kind == "7"}
     modalities = Counter(header.modality for file, header in rest.items() if file not in captures)
     if modalities.total() < len(captures):
         return found
     commonest = modalities.most_common(1)[0][0]
     alike = commonest if commonest in PROJECTIONS else None
-    pages = (file for file in captures if rest[file].modality != alike or _PAGES & set(rest[file].image_type))
+    others = (file for file in rest if file in captures and (file in pages or rest[file].modality != alike))
     why = f"a secondary capture, as of a dose report, among images of modality {commonest}"
-    return found | dict.fromkeys(pages, why)
+    return found | dict.fromkeys(others, why)
 
 
 class RenamedReferences(Mapping[str, bytes]):

@@ -23,7 +23,7 @@ from monai_salm.learning.tasks import Task
 
 _Label: TypeAlias = int | list[int] | None
 _SUFFIXES = (".csv", ".tsv")
-#: What a row may be for -> names of its column; the first that a table has counts.
+#: The subject of a row -> names of its column; the first that a table has counts.
 _KEYS = {
     "series": ("series", "series_uid", "series_instance_uid", "seriesinstanceuid", "series_id"),
     "study": ("study", "study_uid", "study_instance_uid", "studyinstanceuid", "study_id"),
@@ -72,7 +72,7 @@ class DicomTree(FolderLayout):
             answers, classes = _by_folder(images, self.headers, root, files)
         self._aside = set_aside({file: self.headers[file] for file in images if not self.headers[file].problem})
         cases = self._series(images, answers)
-        # In every publication, whatever its splits are: an object may refer to any image.
+        # In every publication, with any splits: an object may refer to any image.
         damaged = [file for file in self._objects if self.headers[file].problem]
         cases[TRAIN] += [_broken(file, self.headers[file], None) for file in damaged]
         if not cases[TRAIN]:
@@ -116,7 +116,7 @@ class DicomTree(FolderLayout):
         return [file for file in self._objects if not self.headers[file].problem]
 
     def _aside_series(self, files: Sequence[str]) -> list[SkippedSeries]:
-        """What is no case among others, each series once."""
+        """The series that are no cases."""
         series: dict[tuple[str, str, str], list[str]] = {}
         for file in sorted(set(files) & set(self._aside)):
             key = (str(PurePosixPath(file).parent), self.headers[file].series, self._aside[file])
@@ -209,7 +209,7 @@ def _by_table(
 
 
 def _keys(file: str, header: DicomHeader, key: str) -> list[str]:
-    """What a row for a file may name: its series, or the file and the folders above it, the nearest first."""
+    """The names that a row for a file may have: its series, or the file and the folders above it, the nearest first."""
     if key != "folder":
         return [{"series": header.series, "study": header.study, "patient": header.patient}[key]]
     path = PurePosixPath(file)
@@ -219,7 +219,7 @@ def _keys(file: str, header: DicomHeader, key: str) -> list[str]:
 def _refuse_unused(
     table: Table, rows: Sequence[LabelledRow], column: str, key: str, known: set[str], root: Path
 ) -> None:
-    """Refuse a table that fits nothing; a line alone may be of images that a copy has left out, or that nobody has."""
+    """Refuse a table that fits nothing; a single line may be of images that a copy has left out."""
     texts = [row.row.values[column] for row in rows]
     if not known.intersection(relative_path(root, text, "") if key == "folder" else text for text in texts):
         raise LayoutError(

@@ -14,7 +14,7 @@ from monai_salm.layouts.base import LayoutError
 # Longer than any system takes, whose own error would not name the entry.
 _MAX_PATH, _MAX_NAME = 4096, 255
 
-# What programs leave, told by name in small letters: no part of a data set, never read and never published.
+# Folders and files that programs leave, by name in small letters. They are no part of a data set, and never published.
 _LEFT_FOLDERS = {
     "a folder of version or data control, which may keep the originals": (
         ".git", ".hg", ".svn", ".bzr", ".jj", ".dvc", ".datalad", "_darcs",
@@ -45,13 +45,13 @@ _BACKUP = re.compile(
 
 
 def why_folder(name: str) -> str | None:
-    """What a folder is that a program left, by its own name; None for one of a data set."""
+    """The kind of a folder that a program left, by its own name; None for a folder of a data set."""
     found = _WHY_FOLDER.get(name.lower())
     return found or ("a hidden folder" if name.startswith(".") and name != "." else None)
 
 
 def why_file(name: str) -> str | None:
-    """What a file is that a program left, by its own name; None for one of a data set."""
+    """The kind of a file that a program left, by its own name; None for a file of a data set."""
     small = name.lower()
     if small in _WHY_FILE:
         return _WHY_FILE[small]
@@ -115,7 +115,7 @@ def from_root(root: Path, value: Any) -> Any:
 
 @lru_cache
 def _bases(root: Path) -> tuple[str, ...]:
-    """What an absolute path in a folder begins with: the folder as it is called, and where its links lead."""
+    """The beginnings of absolute paths in a folder: the folder as it is called, and where its links lead."""
     return root.absolute().as_posix(), root.resolve().as_posix()
 
 

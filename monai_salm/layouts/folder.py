@@ -1,4 +1,4 @@
-"""What layouts that are folders share: cases, labels, the learning problem, and which files there are."""
+"""The base of layouts that are folders: cases, labels, the learning problem, and the files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.warn import warn
 
-#: What a case may have as its label.
+#: The label of a case.
 Label: TypeAlias = LabelMap | int | list[int] | None
 # Values of label maps that stand for classes and are no class numbers, such as 0 and 255, are as few as this.
 _RENUMBERED = 64
@@ -185,7 +185,7 @@ class FolderLayout(Layout):
         return tuple(values) if few and all(value == int(value) for value in values) else ()
 
     def _units(self, stored: StoredImage, image: Array) -> Units:
-        """What an image's numbers mean: what its files say, and the modalities that the data set names."""
+        """The meaning of an image's numbers by its files, and by the modalities that the data set names."""
         found = stored.units(self.root, image)
         if not self.modalities or found.modality:
             return found

@@ -31,7 +31,7 @@ _FOLDERS = 20
 
 @dataclass(frozen=True)
 class HiddenMaps:
-    """What looks like label maps by content.
+    """Files that look like label maps by content.
 
     ``sure`` ones lie beside their images and have the same few values; a ``doubtful`` one stands with its image; ``folders`` of
     nothing but such files stand with those of the images of the same names.
@@ -129,7 +129,7 @@ def _folders(files: Sequence[str], is_map: Callable[[str, str], bool]) -> list[t
 
 
 def _content(path: Path) -> _Content | None:
-    """What is in a file; None for one that cannot be read."""
+    """The content of a file; None for one that cannot be read."""
     try:
         image = format_of(path).read(path)
     except (FormatError, OSError):

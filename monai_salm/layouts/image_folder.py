@@ -85,7 +85,8 @@ class ImageFolder(FolderLayout):
         shown = ", ".join(sorted(names)[:3])
         if len(names) < 2:
             return f"it has images in one folder alone ({shown}); classes are two folders or more. {_LIST_THEM}"
-        if any(_means_another_layout(name) for name in names):
+        words = (word for name in names for word in re.split(r"[-_. ]", name))
+        if any(word in _NO_CLASSES or split_named(word) for word in words):
             return f"the names of its folders ({shown}) are not those of classes. {_LIST_THEM}"
         return why_no_classes(path, places)
 
@@ -188,10 +189,6 @@ def _maps(root: Path, folders: Mapping[str, Sequence[str]]) -> str:
 
     image, label = pattern(others[0]), pattern(maps[0])
     return f"; or, as {maps[0]} looks like a label map, say --image-glob '{image}' --label-glob '{label}'"
-
-
-def _means_another_layout(name: str) -> bool:
-    return any(word in _NO_CLASSES or split_named(word) for word in re.split(r"[-_. ]", name))
 
 
 def visible(files: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -67,7 +67,7 @@ class MaskFolder(FolderLayout):
 
     @classmethod
     def misfit(cls, path: Path) -> str | None:
-        if not path.is_dir() or ImageFolder.recognises(path):
+        if not path.is_dir() or ImageFolder.misfit(path) is None:
             return ""
         pairs = pair(file for file, _ in visible(some_files(path, every=True)) if has_image_name(file))
         images = [file for found in pairs.images.values() for file in found]
@@ -97,7 +97,7 @@ class MaskFolder(FolderLayout):
         self._require_label_maps(pairs)
 
     def _require_label_maps(self, pairs: Pairs) -> None:
-        """What is named for a label map must look like one."""
+        """A file that is named for a label map must look like one."""
         for file in pairs.map_files[:_LOOKED_AT]:
             label = self._try_to_read(file)
             if label is not None and label.min() < label.max() and not looks_like_label_map(label):
@@ -159,7 +159,7 @@ def _labels(pairs: Pairs) -> tuple[dict[Key, LabelMap], tuple[str, ...]]:
 
 
 def _how_to_say(pairs: Pairs) -> str:
-    """What a user can do, with patterns that may fit."""
+    """The advice to a user, with patterns that may fit."""
     image = suggested([files[0] for files in pairs.images.values()][:3])
     label = suggested([*pairs.map_files, *pairs.alone][:3])
     folders, first = image.split("/")[:-1], [*pairs.map_files, *pairs.alone][0].split("/")

@@ -116,7 +116,10 @@ class NnUNet(FolderLayout):
 
     def _in_folders(self, split: str, required: bool) -> Iterator[FolderCase]:
         found, odd = self._by_case(self.root / f"images{split}", required)
-        labels = self._label_maps(self.root / f"labels{split}")
+        maps = {
+            file[: -len(self.ending)]: f"labels{split}/{file}" for file in self._files(self.root / f"labels{split}")
+        }
+        labels = {case: confine(self.root, file, str(self.root)) for case, file in maps.items()}
         for case in sorted({*found, *labels}):
             numbered, label = found.get(case, {}), labels.get(case)
             first = f"images{split}/{case}_0000{self.ending}"
@@ -151,11 +154,6 @@ class NnUNet(FolderLayout):
                 found.setdefault(match[1], {})[int(match[2])] = f"{folder.name}/{file}"
         return found, odd
 
-    def _label_maps(self, folder: Path) -> dict[str, str]:
-        """Case -> label map."""
-        maps = {file[: -len(self.ending)]: f"{folder.name}/{file}" for file in self._files(folder)}
-        return {case: confine(self.root, file, str(self.root)) for case, file in maps.items()}
-
     def _files(self, folder: Path) -> list[str]:
         """Names of the files of a folder that may be images or label maps; none where there is no folder."""
         files = sorted(walk(folder)) if folder.is_dir() else []
@@ -175,7 +173,7 @@ class NnUNet(FolderLayout):
         return ChannelFiles(name, files)
 
     def _check_count(self, cases: Sequence[FolderCase]) -> None:
-        """What is declared and not there cannot be named; what is there and not declared shows that the JSON is wrong."""
+        """More cases than the JSON declares show that it is wrong; fewer may be missing, and cannot be named."""
         declared = entry_of(self.content, "numTraining", int, self.json)
         found = sum(not isinstance(case.image, UnusableImage) for case in cases)
         if declared < max(1, found):

@@ -36,11 +36,13 @@ def why_patients(folders: Mapping[str, Sequence[str]]) -> str | None:
         return f"{count} folders ({some}, ...) hold {images} images: with nearly a folder for each image, folders are no classes"
     if count < 2 or not are_identifiers(list(folders)):
         return None
-    roles = Counter(role for name, files in folders.items() for role in _roles(name, files))
+    # The names of a folder's images, without that of the folder.
+    names = ({PurePosixPath(file).name.replace(name, "") for file in files} for name, files in folders.items())
+    roles = Counter(role for own in names for role in own)
     usual = sorted(role for role, found in roles.items() if found >= max(2, count / 2))
     if 0 < len(usual) <= _FEW_ROLES and sum(roles[role] for role in usual) >= _MOSTLY * roles.total():
-        names = ", ".join(usual[:3])
-        return f"its folders ({some}, ...) are named like patients, and most hold the same names ({names})"
+        shown = ", ".join(usual[:3])
+        return f"its folders ({some}, ...) are named like patients, and most hold the same names ({shown})"
     if all(stem(file).startswith(name) for name, files in folders.items() for file in files):
         return f"its folders ({some}, ...) are named like patients, and the names of their images begin so, too"
     if count >= _MANY:
@@ -54,11 +56,6 @@ def are_identifiers(names: Sequence[str]) -> bool:
         return False
     forms = {re.sub(r"\d+", "#", name.casefold()) for name in names}
     return all("#" in form for form in forms) and len(forms) <= max(1, len(names) // 3)
-
-
-def _roles(name: str, files: Sequence[str]) -> frozenset[str]:
-    """The names of a folder's images, without that of the folder."""
-    return frozenset(PurePosixPath(file).name.replace(name, "") for file in files)
 
 
 def inner_classes(folders: Mapping[str, Sequence[tuple[str, ...]]]) -> bool | None:

@@ -47,7 +47,7 @@ class PathPattern:
         return re.escape(token)
 
     def match(self, file: str) -> tuple[tuple[str, ...], str] | None:
-        """What the wildcards of the pattern stand for in a path, and the word of its braces; None for another path."""
+        """The parts of a path that the wildcards stand for, and the word of the braces; None for another path."""
         found = self._regex.fullmatch(file)
         if found is None:
             return None

@@ -140,7 +140,7 @@ def _in_json(literal: str, change: Callable[[str], str]) -> str:
     new = change(value)
     if new == value:
         return literal
-    # What both have in common at the beginning stays as it is written, escapes and all.
+    # The beginning that both share stays as it is written, with its escapes.
     same = next((n for n, pair in enumerate(zip(value, new, strict=False)) if pair[0] != pair[1]), len(value))
     kept = literal[1 : len(literal) - 1 - len(value[same:])]
     return f'"{kept}{new[same:]}"' if json.loads(f'"{kept}"') == value[:same] else json.dumps(new)

@@ -12,7 +12,7 @@ from typing import TypeAlias, TypeVar
 from monai_salm.layouts.images import any_stem
 
 _T = TypeVar("_T")
-#: What names of an image and of its label map have in common: the words of each part of the path.
+#: The words, of each part of the path, that the names of an image and of its label map share.
 Key: TypeAlias = tuple[tuple[str, ...], ...]
 
 _MASK_WORDS = frozenset((
@@ -34,7 +34,7 @@ _NUMBERED = re.compile(r"([a-z]+)(\d+)")
 
 @dataclass(frozen=True)
 class Role:
-    """What a file's name says: whether it is a label map's, what an image and its map share, and words such as ``t1``."""
+    """The parts of a file's name: a word for label maps, the key that image and map share, and words such as ``t1``."""
 
     is_mask: bool
     key: Key
@@ -161,7 +161,7 @@ def _by_last_part(masks: dict[str, Key], images: dict[Key, list[str]]) -> dict[s
 
 
 def _rest(key: Key, image: Key) -> str:
-    """What stands in the name of a label map beside that of its image."""
+    """The words in the name of a label map beside those of its image."""
     if key[: len(image) - 1] != image[:-1]:
         return ""
     words = [word for part in key for word in part]

@@ -54,7 +54,7 @@ class StoredImage(ABC):
 
     @abstractmethod
     def units(self, root: Path, image: Array) -> Units:
-        """What the stored numbers of an image mean, which ``read`` gave."""
+        """The meaning of the stored numbers of an image, which ``read`` gave."""
 
     @abstractmethod
     def write(self, root: Path, output: Path, image: Array) -> None:
@@ -66,11 +66,11 @@ class StoredImage(ABC):
 
     @abstractmethod
     def differences(self, root: Path, other: Path) -> Iterator[str]:
-        """What differs between this stored's files and those of a copy, voxels aside; a line each, with the file's name."""
+        """The differences between these files and those of a copy, voxels aside; a line each, with the file's name."""
 
     @abstractmethod
     def keepsake(self, root: Path) -> bytes | None:
-        """What ``restore`` needs beside voxels and noise; None if nothing."""
+        """The bytes that ``restore`` needs beside voxels and noise; None if it needs none."""
 
     @abstractmethod
     def restore(self, root: Path, output: Path, image: Array, keepsake: bytes | None) -> None:
@@ -199,7 +199,7 @@ def pack_keepsakes(parts: Sequence[bytes | None], names: Sequence[str] = ()) -> 
 
 
 def unpack_keepsakes(packed: bytes | None, files: Sequence[str]) -> tuple[list[bytes | None], tuple[str, ...]]:
-    """What ``pack_keepsakes`` packed: the keepsakes of the files of a protected copy, and the names of the originals.
+    """Undo ``pack_keepsakes``: the keepsakes of the files of a protected copy, and the names of the originals.
 
     Raises:
         FormatError: if it does not hold a part for each file.

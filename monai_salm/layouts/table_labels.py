@@ -29,7 +29,7 @@ from monai_salm.layouts.reading import Row, Table, read_header, read_table, with
 _ASIDE = (*IMAGE_COLUMNS, *SPLIT_COLUMNS, *PATIENT_COLUMNS)
 
 _KEY_COLUMNS = (*IMAGE_COLUMNS, "patient", "patient_id", "subject", "subject_id", "case", "case_id")
-# What chest X-ray tables write for "uncertain".
+# Chest X-ray tables write this for "uncertain".
 _UNCERTAIN = ("-1", "-1.0")
 
 
@@ -42,7 +42,7 @@ class LabelledRow:
     split: str
 
     def cell(self, column: str) -> Cell:
-        """What the row says in a column; nothing where its table has no such column."""
+        """The cell of the row in a column; empty where its table has no such column."""
         return Cell(self.row.values.get(column, ""), self.table.where(self.row, column))
 
 
@@ -171,7 +171,7 @@ class SplitTable:
         return self.splits.get(self._name(image) or "", TRAIN)
 
     def _name(self, image: str) -> str | None:
-        """What the table calls an image: its path, its name, or a folder that it is in."""
+        """The name of an image in the table: its path, its name, or a folder that it is in."""
         path = PurePosixPath(image)
         names = (path.as_posix(), path.name, stem(image), *reversed(path.parts[:-1]))
         return next((name for name in names if name in self.splits), None)

@@ -1,4 +1,4 @@
-"""What happens to one image: noise is put in, or taken off again; no image is passed on unprotected."""
+"""The change of one image: noise is put in, or taken off again; no image is passed on unprotected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is refused before a copy is made, and what its owner is warned of."""
+"""Checks before a copy is made: refusals, and warnings for the owner."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def publish(
 
 
 def _warnings(work: Work, store: NoiseStore) -> list[str]:
-    """What the owner should look at. In a folder, files that hold protected images are left out; in one file they stay."""
+    """Warnings for the owner. In a folder, files that hold protected images are left out; in one file they stay."""
     data, splits = work.data, work.splits
     repeated = repeated_warnings(data, store, splits) if data.single_file else []
     return [*repeated, *renamed_warnings(data.renamed(splits), work.replaced), *data.rewritten_notes(splits)]
@@ -196,14 +196,14 @@ def _remove_unprotected(
 
 
 def _original_texts(data: Layout, store: NoiseStore) -> dict[str, bytes]:
-    """What files of a copy, not images, were before they were published."""
+    """The original content of the files of a copy, not images, that were rewritten."""
     others = set(data.all_files()) - set(data.image_files(data.splits)) - set(own_files(data))
     found = ((file, kept(store, copy_key(data.root, [file]))) for file in sorted(others))
     return {file: original for file, original in found if original is not None}
 
 
 def _unvouched(data: Layout, record: Mapping[str, Any] | None, jobs: int) -> list[str]:
-    """What was taken over from a copy and is not what its owner published, a warning each."""
+    """A warning for each file of a copy that is not as its owner published it."""
     if record is None:
         return [
             "protected images are the exact originals; other files were taken over as they are, unchecked, for this store has no "

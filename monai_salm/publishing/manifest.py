@@ -33,7 +33,7 @@ def signature_path(manifest: Path) -> Path:
 
 
 def own_files(data: Layout) -> tuple[str, ...]:
-    """What a copy of a folder has and its original has not: the manifest and its signature; nothing for a single file."""
+    """The files that a copy of a folder has beside those of the original: the manifest and its signature."""
     return (data.manifest, f"{data.manifest}.sig") if data.manifest else ()
 
 

@@ -89,7 +89,8 @@ def _why(root: Path, file: str) -> str | None:
         return dead
     try:
         if is_image(path):
-            return None if _is_label_map(path, file) else "an image that no split lists"
+            named = names_a_mask(file)  # an empty label map has a single number
+            return None if named and is_label_map(path, empty=True) else "an image that no split lists"
         if name.endswith(_PACKED_TABLES):
             return _why_packed_table(path)
         if name.endswith(_BINARY_TABLES):
@@ -107,7 +108,7 @@ def _why_text(path: Path) -> str | None:
     with open(path, "rb") as file:
         start = file.read(4096)
     if b"\0" in start and start[:2] not in (b"\xff\xfe", b"\xfe\xff"):
-        return "no text, in spite of its name"
+        return "no text, unlike its name"
     return "a text with a picture in it (base64)" if _holds(path, _EMBEDDED) else None
 
 
@@ -116,7 +117,7 @@ def _why_packed_table(path: Path) -> str | None:
         with zipfile.ZipFile(path) as archive:
             parts = archive.namelist()
     except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError):
-        return "no table, in spite of its name"
+        return "no table, unlike its name"
     pictures = [part for part in parts if "/media/" in part or part.startswith(("Pictures/", "Object"))]
     return f"a table with pictures in it ({pictures[0]})" if pictures else None
 
@@ -130,8 +131,3 @@ def _holds(path: Path, pattern: re.Pattern[bytes]) -> bool:
                 return True
             tail = chunk[-300:]
     return False
-
-
-def _is_label_map(path: Path, file: str) -> bool:
-    """Whether a file that no split lists is a label map, by its name and by its numbers; an empty one has a single number."""
-    return names_a_mask(file) and is_label_map(path, empty=True)

@@ -1,4 +1,4 @@
-"""What protecting a data set would do, without doing it: what is there, what would be refused, what it would cost."""
+"""A plan of protecting a data set: its images and classes, those that would be refused, and the cost."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from monai_salm.shared.progress import Progress, ProgressCallback
 _SHOWN = 5
 # Codes compress to about this share in a store (measured on brain images, 2 bits a voxel).
 _CODE_RATIO = 0.3
-# So many images are looked at for what the store keeps of them.
+# So many images are read to estimate the share of them that the store keeps.
 _LOOKED_AT = 50
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What is kept of an image that was looked at: label maps and voxels are too large."""
+    """The parts of an image that are kept; label maps and voxels are too large."""
 
     name: str
     shape: tuple[int, ...]
@@ -174,7 +174,7 @@ def plan(
 
 
 def _warnings(data: Layout, splits: Sequence[str]) -> list[str]:
-    """What a copy would do that its owner may not expect."""
+    """Effects of a copy that its owner may not expect."""
     renamed = data.renamed(splits)
     found = renamed_warnings(renamed, data.rewritten_files(splits)) if renamed else []
     found += data.rewritten_notes(splits)

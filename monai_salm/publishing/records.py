@@ -111,7 +111,7 @@ def record_of(store: NoiseStore, manifest: Path, job: str | None = None) -> dict
 
 
 def record_problems(data: Layout, root: Path, store: NoiseStore) -> Iterator[str]:
-    """What is not as it was written of the manifest and the signature of a copy at ``root``, one line each.
+    """The changes of the manifest and the signature of a copy at ``root`` since they were written, one line each.
 
     A store without records, copied before anything was published, says nothing.
     """

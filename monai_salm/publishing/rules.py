@@ -1,4 +1,4 @@
-"""What must hold for every protected image, measured on the original and the copy."""
+"""The rules that every protected image keeps, measured on the original and the copy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Rules:
         return self._unknown and not self._known
 
     def problems(self, before: Array, after: Array) -> Iterator[str]:
-        """What is wrong with one image, a line each."""
+        """The rules that one image breaks, a line each."""
         if before.dtype != after.dtype or before.shape != after.shape:
             yield f"is {after.dtype.name} {after.shape}, the original {before.dtype.name} {before.shape}"
             return

@@ -95,7 +95,7 @@ class Staging:
         self._failed.mkdir(exist_ok=True)
 
     def require_own(self) -> None:
-        """Nothing of anybody else's is ever emptied, whatever its name."""
+        """Refuse a folder that is not ours, of any name: only our own is emptied."""
         folder = self.folder
         try:
             status = folder.lstat()
@@ -212,7 +212,7 @@ class Staging:
         """Remove the staging folder and all that is in it, but never an earlier copy that has no other place.
 
         What tells that the folder is ours goes last: another process that looks at it meanwhile, or finds what a killed
-        one left of it, still knows it for ours. If another process begins in it, it stays, and is that one's.
+        one left of it, knows it for ours. If another process begins in it, it stays, and is that one's.
         """
         self._empty()
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Prove a protected copy from its files: what is in them, what is not, and that the noise can be taken off again."""
+"""Prove a protected copy from its files: their content, files that are missing or added, and that the noise comes off again."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ class _Comparison:
             yield f"{file}: {error}"
 
     def _additions(self) -> Iterator[str]:
-        """What the copy has and the original has not."""
+        """Files and folders that the copy has and the original has not, and folders that are missing."""
         data, needed = self.data, set(self._expected.folders)
         published = data.published_files(self.splits, self.target)
         known = {*data.every_file(), *published, *own_files(data)} - set(data.renamed(self.splits))

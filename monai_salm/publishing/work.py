@@ -29,7 +29,7 @@ from monai_salm.shared.progress import Progress, ProgressCallback
 # Errors of the disk that is written to: the file at hand is not at fault, and the next one would fail as well.
 _FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
-#: What ends a copy: given the staging folder and what was left out, to which it may add, returns warnings.
+#: Ends a copy: takes the staging folder and the images left out, to which it may add; returns warnings.
 Finish: TypeAlias = Callable[[Staging, dict[str, str]], list[str]]
 
 
@@ -120,7 +120,7 @@ class Work:
         return [name for name in self.data.names(self.splits) if name not in self.absent]
 
     def identity(self, **asked: Any) -> dict[str, Any]:
-        """What tells this job from any other: what was asked for, and the sizes and times of the data set's files."""
+        """The identity of the job: all that was asked for, and the sizes and times of the data set's files."""
         digest = hashlib.sha256(str(self.data.root.resolve()).encode("utf-8", "surrogatepass"))
         for file in self.data.all_files():
             path = self.data.path_of(file)
