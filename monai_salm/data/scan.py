@@ -80,14 +80,9 @@ def scan(
         DataError: naming the first case that cannot be protected.
         LabelError: naming the first case whose label is wrong.
     """
-    _require_map_style(dataset)
-    if (name := random_transform(dataset)) is not None:
-        raise DataError(
-            f"the data set's chain has the random transform {name}: its images would never be found again. {_LOADING_ONLY}"
-        )
+    _check_dataset(dataset)
     seen, names, labels = dict[bytes, bytes](), list[str](), dict[bytes, bytes]()
-    suspicions = Suspicions(task)
-    found = 0
+    suspicions, found = Suspicions(task), 0
     kind = commonest_kind(lambda index: image_or_none(dataset, index, image_key), len(dataset))
     for index in range(len(dataset)):
         try:
@@ -121,8 +116,8 @@ def scan(
         raise DataError(f"none of the {len(skipped)} cases can be protected. {name}: {reason}")
 
 
-def _require_map_style(dataset: object) -> None:
-    """Refuse what is no map-style data set: a loader, which gives batches, or the path of a folder."""
+def _check_dataset(dataset: object) -> None:
+    """Refuse a loader, which gives batches, the path of a folder, an empty data set, or a random transform."""
     if isinstance(dataset, DataLoader):
         raise DataError("the data set is a DataLoader, which gives batches; give the Dataset that it loads from")
     if isinstance(dataset, str | os.PathLike):
@@ -137,6 +132,10 @@ def _require_map_style(dataset: object) -> None:
         )
     if len(dataset) == 0:
         raise DataError("the data set is empty")
+    if (name := random_transform(dataset)) is not None:
+        raise DataError(
+            f"the data set's chain has the random transform {name}: its images would never be found again. {_LOADING_ONLY}"
+        )
 
 
 def _is_repeated(case: ScannedCase, seen: Mapping[bytes, bytes], names: Sequence[str]) -> bool:

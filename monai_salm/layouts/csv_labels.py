@@ -17,11 +17,10 @@ from monai_salm.layouts.hidden_maps import hidden_maps
 from monai_salm.layouts.image_folder import masks_of
 from monai_salm.layouts.images import ImageIndex, has_image_name, is_image
 from monai_salm.layouts.label_maps import is_label_map
-from monai_salm.layouts.reading import Table, read_table, with_relative_paths
+from monai_salm.layouts.reading import TABLES, Table, read_table, with_relative_paths
 from monai_salm.layouts.roles import described
 from monai_salm.layouts.stored_images import StoredImage, UnusableImage, channel_files
 from monai_salm.layouts.table_images import (
-    TABLES,
     list_of_images,
     names_of,
     table_below,

@@ -15,14 +15,12 @@ from monai_salm.layouts.files import relative_path, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.image_folder import class_folders, places_of
 from monai_salm.layouts.images import is_dicom, some_files
-from monai_salm.layouts.reading import Table, read_table
-from monai_salm.layouts.reading import read_header as read_columns
+from monai_salm.layouts.reading import Table, headers_in, read_table
 from monai_salm.layouts.stored_images import StoredImage, UnusableImage
 from monai_salm.layouts.table_labels import LabelledRow, label_columns, labels_of, split_of
 from monai_salm.learning.tasks import Task
 
 _Label: TypeAlias = int | list[int] | None
-_SUFFIXES = (".csv", ".tsv")
 #: The subject of a row -> names of its column; the first that a table has counts.
 _KEYS = {
     "series": ("series", "series_uid", "series_instance_uid", "seriesinstanceuid", "series_id"),
@@ -171,12 +169,8 @@ def _by_folder(
 
 def _table(root: Path) -> Table | None:
     """The table of labels in the root, if there is one."""
-    found = []
-    for path in sorted(root.iterdir()):
-        if path.suffix.lower() in _SUFFIXES and path.is_file():
-            columns = read_columns(path)
-            if len(columns) > 1 and any(find_column(columns, names) for names in _KEYS.values()):
-                found.append(path)
+    tables = ((path, columns) for path, columns in headers_in(root) if len(columns) > 1)
+    found = [path for path, columns in tables if any(find_column(columns, names) for names in _KEYS.values())]
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
         raise LayoutError(f"{root} has several tables of series, {names}; leave the one with the labels there")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any, NoReturn
 from monai_salm.layouts.base import LayoutError
 from monai_salm.layouts.files import from_root
 
+#: Suffixes of tables.
+TABLES = (".csv", ".tsv")
 _MAX_BYTES = 1 << 28
 _MAX_COLUMNS = 10_000
 
@@ -106,6 +109,13 @@ def read_header(path: Path) -> tuple[str, ...]:
         return tuple(_clean(next(csv.reader([start], delimiter=_delimiter(path, start)), [])))
     except (OSError, ValueError, csv.Error):
         return ()
+
+
+def headers_in(folder: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """The tables of a folder with their column names, sorted."""
+    for name in sorted(os.listdir(folder)):
+        if name.lower().endswith(TABLES):
+            yield folder / name, read_header(folder / name)
 
 
 def _first_repeated(items: Sequence[str]) -> str:

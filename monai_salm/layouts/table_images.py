@@ -10,12 +10,10 @@ from monai_salm.layouts.base import TRAIN, LayoutError
 from monai_salm.layouts.classes import IMAGE_COLUMNS, LABEL_COLUMNS, find_column
 from monai_salm.layouts.files import is_file, relative_path, why_folder
 from monai_salm.layouts.images import ImageIndex, has_image_name, is_dicom, some_files
-from monai_salm.layouts.reading import Table, read_header, read_table, with_relative_paths
+from monai_salm.layouts.reading import Table, headers_in, read_table, with_relative_paths
 from monai_salm.layouts.roles import pair
 from monai_salm.layouts.table_labels import LabelledRow, label_columns
 
-#: Suffixes of tables.
-TABLES = (".csv", ".tsv")
 # Lists of images that are no tables; more bytes are no list that a person wrote.
 _LISTS, _MAX_LIST = (".txt", ".lst", ".list", ".dat"), 1 << 22
 # Lines of a table, and folders, that are looked into for names of images.
@@ -24,8 +22,7 @@ _LOOKED_AT = 20
 
 def tables_in(folder: Path) -> list[Path]:
     """The tables of a folder that name images, samples of submissions to a challenge left out."""
-    found = [folder / name for name in sorted(os.listdir(folder)) if name.lower().endswith(TABLES)]
-    named = [path for path in found if is_file(path) and find_column(read_header(path), IMAGE_COLUMNS) is not None]
+    named = (path for path, columns in headers_in(folder) if find_column(columns, IMAGE_COLUMNS) is not None)
     return [path for path in named if not path.name.lower().startswith("sample")]
 
 
@@ -34,9 +31,8 @@ def tells_labels(path: Path) -> bool:
     try:
         table = with_relative_paths(read_table(path))
         image = _first_image(table)
-        if image is not None and _named_maps(
-            path.parent
-        ):  # beside label maps, a table without labels may give the splits
+        if image is not None and _named_maps(path.parent):
+            # Beside label maps, a table without labels may give the splits.
             label_columns([LabelledRow(table, row, TRAIN) for row in table.rows], (), ())
     except (LayoutError, OSError):
         return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -23,7 +22,7 @@ from monai_salm.layouts.classes import (
     yes_or_no,
 )
 from monai_salm.layouts.images import stem
-from monai_salm.layouts.reading import Row, Table, read_header, read_table, with_relative_paths
+from monai_salm.layouts.reading import Row, Table, headers_in, read_table, with_relative_paths
 
 # A patient's data and what only names something; no labels, even if they happen to be zeros and ones.
 _ASIDE = (*IMAGE_COLUMNS, *SPLIT_COLUMNS, *PATIENT_COLUMNS)
@@ -150,13 +149,11 @@ class SplitTable:
             LayoutError: if a table has a column of splits and a line for some images alone, or if there are two tables.
         """
         found = []
-        for name in sorted(os.listdir(root)):
-            columns = read_header(root / name) if name.lower().endswith((".csv", ".tsv")) else ()
+        for path, columns in headers_in(root):
             key, split = find_column(columns, _KEY_COLUMNS), find_column(columns, SPLIT_COLUMNS)
             if key is not None and split is not None:
-                table = with_relative_paths(read_table(root / name))
-                splits = {row.values[key]: split_of(table, row, split) for row in table.rows}
-                found.append(cls(root / name, splits))
+                table = with_relative_paths(read_table(path))
+                found.append(cls(path, {row.values[key]: split_of(table, row, split) for row in table.rows}))
         if not found:
             return None
         if len(found) > 1:
