@@ -10,13 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from monai_salm.layouts.base import TRAIN, LayoutError
-from monai_salm.layouts.classes import SPLIT_COLUMNS, Cell, ClassNumbers, class_numbers, find_column, is_nothing
 from monai_salm.layouts.files import is_file, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.images import has_image_name, stem
+from monai_salm.layouts.labels import (
+    SPLIT_COLUMNS,
+    Cell,
+    ClassNumbers,
+    class_numbers,
+    find_column,
+    is_nothing,
+    split_of,
+)
 from monai_salm.layouts.reading import Row, Table, read_json, read_table
 from monai_salm.layouts.stored_images import channel_files
-from monai_salm.layouts.table_labels import split_of
 
 _DESCRIPTION = "dataset_description.json"
 _PARTICIPANTS = "participants.tsv"

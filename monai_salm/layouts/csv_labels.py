@@ -10,13 +10,25 @@ from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 from monai_salm.layouts.base import TRAIN, LayoutError
-from monai_salm.layouts.classes import IMAGE_COLUMNS, MASK_COLUMNS, SPLIT_COLUMNS, find_column, is_nothing, split_named
 from monai_salm.layouts.files import confine, is_file, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.hidden_maps import hidden_maps
 from monai_salm.layouts.image_folder import masks_of
 from monai_salm.layouts.images import ImageIndex, has_image_name, is_image
 from monai_salm.layouts.label_maps import is_label_map
+from monai_salm.layouts.labels import (
+    IMAGE_COLUMNS,
+    MASK_COLUMNS,
+    SPLIT_COLUMNS,
+    LabelledRow,
+    find_column,
+    is_nothing,
+    label_columns,
+    labels_of,
+    require_column,
+    split_named,
+    split_of,
+)
 from monai_salm.layouts.reading import TABLES, Table, read_table, with_relative_paths
 from monai_salm.layouts.roles import described
 from monai_salm.layouts.stored_images import StoredImage, UnusableImage, channel_files
@@ -28,7 +40,6 @@ from monai_salm.layouts.table_images import (
     tells_labels,
     why_misfit,
 )
-from monai_salm.layouts.table_labels import LabelledRow, label_columns, labels_of, require_column, split_of
 from monai_salm.shared.warn import warn
 
 _SHEETS = (".xlsx", ".xls", ".ods")

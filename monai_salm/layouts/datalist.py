@@ -9,10 +9,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 from monai_salm.layouts.base import TRAIN, LayoutError
-from monai_salm.layouts.classes import MAX_CLASS, Cell, class_numbers
 from monai_salm.layouts.files import confine, from_root, is_file
 from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.images import has_image_name, stem
+from monai_salm.layouts.labels import MAX_CLASS, Cell, class_numbers
 from monai_salm.layouts.reading import read_json
 from monai_salm.layouts.stored_images import ChannelFiles, StoredImage, UnusableImage, channel_files
 

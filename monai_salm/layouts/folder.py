@@ -14,9 +14,9 @@ import numpy as np
 from monai_salm.formats import format_of
 from monai_salm.formats.base import FormatError
 from monai_salm.layouts.base import TRAIN, Case, CaseSequence, Layout, LayoutError
-from monai_salm.layouts.classes import MAX_CLASS
 from monai_salm.layouts.files import every_file, folders_in, leftovers, walk
 from monai_salm.layouts.label_maps import LabelMap, LabelParts, distinct, files_of, on_grid_of, read_label_map
+from monai_salm.layouts.labels import MAX_CLASS
 from monai_salm.layouts.renaming import companions_of, rewritten_texts, with_copies
 from monai_salm.layouts.stored_images import StoredImage, UnusableImage
 from monai_salm.learning.tasks import Classification, Segmentation, Task

@@ -8,15 +8,14 @@ from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 from monai_salm.layouts.base import TRAIN, LayoutError
-from monai_salm.layouts.classes import split_named
 from monai_salm.layouts.files import is_file, is_hidden, walk, why_folder
 from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.hidden_maps import HiddenMaps, hidden_maps
 from monai_salm.layouts.images import any_stem, has_image_name, is_dicom, is_image, some_files
 from monai_salm.layouts.label_maps import is_label_map
-from monai_salm.layouts.patients import inner_classes, why_patients
+from monai_salm.layouts.labels import split_named
 from monai_salm.layouts.patterns import suggested
-from monai_salm.layouts.roles import Pairs, pair, spread
+from monai_salm.layouts.roles import Pairs, inner_classes, pair, spread, why_patients
 from monai_salm.layouts.stored_images import channel_files
 
 #: A file's split, and its path below the folder of the split: class folder and the rest.

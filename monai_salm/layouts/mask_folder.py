@@ -10,16 +10,15 @@ from pathlib import Path, PurePosixPath
 
 from monai_salm.formats.base import FormatError
 from monai_salm.layouts.base import TRAIN, LayoutError
-from monai_salm.layouts.classes import split_named
 from monai_salm.layouts.files import is_file, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.image_folder import ImageFolder, visible
 from monai_salm.layouts.images import has_image_name, is_dicom, is_image, some_files
 from monai_salm.layouts.label_maps import LabelMap, LabelParts, distinct, files_of, looks_like_label_map, read_label_map
+from monai_salm.layouts.labels import SplitTable, split_named
 from monai_salm.layouts.patterns import ARROW, pair_by_patterns, suggested
 from monai_salm.layouts.roles import Key, Pairs, described, pair, role_of
 from monai_salm.layouts.stored_images import ChannelFiles, UnusableImage
-from monai_salm.layouts.table_labels import SplitTable
 from monai_salm.shared.arrays import Array
 
 _SAY = (

@@ -10,11 +10,11 @@ from typing import Any
 
 from monai_salm.formats import FormatError, format_named, format_of
 from monai_salm.layouts.base import TRAIN, LayoutError
-from monai_salm.layouts.classes import MAX_CLASS
 from monai_salm.layouts.datalist import modalities_of
 from monai_salm.layouts.files import confine, from_root, is_file, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.label_maps import files_of
+from monai_salm.layouts.labels import MAX_CLASS
 from monai_salm.layouts.reading import entry_of, read_json
 from monai_salm.layouts.stored_images import ChannelFiles, StoredImage, UnusableImage
 

@@ -7,12 +7,11 @@ import re
 from pathlib import Path
 
 from monai_salm.layouts.base import TRAIN, LayoutError
-from monai_salm.layouts.classes import IMAGE_COLUMNS, LABEL_COLUMNS, find_column
 from monai_salm.layouts.files import is_file, relative_path, why_folder
 from monai_salm.layouts.images import ImageIndex, has_image_name, is_dicom, some_files
+from monai_salm.layouts.labels import IMAGE_COLUMNS, LABEL_COLUMNS, LabelledRow, find_column, label_columns
 from monai_salm.layouts.reading import Table, headers_in, read_table, with_relative_paths
 from monai_salm.layouts.roles import pair
-from monai_salm.layouts.table_labels import LabelledRow, label_columns
 
 # Lists of images that are no tables; more bytes are no list that a person wrote.
 _LISTS, _MAX_LIST = (".txt", ".lst", ".list", ".dat"), 1 << 22

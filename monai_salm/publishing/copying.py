@@ -19,11 +19,10 @@ from monai_salm.publishing.checks import (
     repeated_warnings,
     whole_path,
 )
-from monai_salm.publishing.manifest import PathLike, own_files, read_manifest, write_manifest
+from monai_salm.publishing.manifest import PathLike, own_files, read_manifest, sign_manifest, write_manifest
 from monai_salm.publishing.other_files import OtherFiles, all_other_files, other_files
 from monai_salm.publishing.records import copy_key, digests_of, record_copy, record_of, record_restored, was_restored
 from monai_salm.publishing.searching import find_unprotected, in_threads
-from monai_salm.publishing.signing import sign_manifest
 from monai_salm.publishing.staging import Staging
 from monai_salm.publishing.work import PublishReport, PublishSettings, Work
 from monai_salm.shared.files import file_sha256

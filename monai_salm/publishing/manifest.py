@@ -2,10 +2,12 @@
 
 It stands in the folder as ``monai_salm.json`` (where the layout has another place for it, there), or beside a single-file
 data set as ``<file>.salm.json``. It tells nothing about the originals: no digests of them, no seed, no path outside the copy.
+Its signature (Ed25519, extra ``crypto``), by which readers tell the owner's copy from another, stands beside it.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -21,6 +23,7 @@ from monai_salm.store.store import NoiseStore
 PathLike: TypeAlias = str | os.PathLike[str]
 
 _FORMAT_VERSION = 1
+_NEEDED = 'signatures need cryptography: pip install "monai_salm[crypto]"'
 _NOTICE = (
     "Images of the listed files carry imperceptible noise, added by their owner to keep networks trained on them from learning. "
     "It is a deterrent, no guarantee. See https://arxiv.org/abs/2403.10573"
@@ -152,3 +155,71 @@ def _text(content: dict[str, Any]) -> bytes:
 def _settings(store: NoiseStore) -> dict[str, Any]:
     settings = store.settings
     return {"epsilon": settings.epsilon, "window": json.loads(json.dumps(settings.window.spec()))}
+
+
+def sign_manifest(manifest: Path, key: Path) -> Path:
+    """Write the signature of a manifest beside it, one line of base64, and return its path.
+
+    Args:
+        manifest: the file to sign.
+        key: Ed25519 private key, PEM without a password (``openssl genpkey -algorithm ed25519 -out key.pem``).
+
+    Raises:
+        ImportError: without the extra ``crypto``.
+        ValueError: if the key is of another kind.
+    """
+    private = _load(key, private=True)
+    path = signature_path(manifest)
+    with atomic_file(path) as file:
+        file.write(base64.b64encode(private.sign(manifest.read_bytes())) + b"\n")
+    return path
+
+
+def require_key(key: Path) -> None:
+    """Refuse a private key that cannot sign, before any work, with the errors of ``sign_manifest``."""
+    _load(key, private=True)
+
+
+def signature_problem(manifest: Path, public_key: Path) -> str | None:
+    """What is wrong with the signature of a manifest, or None.
+
+    Args:
+        manifest: the signed file.
+        public_key: Ed25519 public key, PEM (``openssl pkey -in key.pem -pubout -out public.pem``).
+
+    Raises:
+        ImportError: without the extra ``crypto``.
+        ValueError: if the key is of another kind.
+    """
+    public = _load(public_key, private=False)
+    from cryptography.exceptions import InvalidSignature
+
+    path = signature_path(manifest)
+    if not path.is_file():
+        return f"{path.name}: missing; the manifest is not signed"
+    try:
+        signature = base64.b64decode(path.read_bytes()[:-1], validate=True)
+        if path.read_bytes() != base64.b64encode(signature) + b"\n":
+            raise ValueError("not as it was written")
+        public.verify(signature, manifest.read_bytes())
+    except (InvalidSignature, ValueError):
+        return f"{path.name}: the manifest was not signed with the private key of {public_key}, or was changed since"
+    return None
+
+
+def _load(path: Path, private: bool) -> Any:
+    try:
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+    except ImportError as error:
+        raise ImportError(_NEEDED) from error
+    content = path.read_bytes()
+    kind = "private" if private else "public"
+    try:
+        key = load_pem_private_key(content, None) if private else load_pem_public_key(content)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise ValueError(f"{path} is no {kind} key in PEM without a password: {error}") from error
+    if not isinstance(key, Ed25519PrivateKey if private else Ed25519PublicKey):
+        raise ValueError(f"{path} is a {kind} key of another kind; make one with openssl genpkey -algorithm ed25519")
+    return key

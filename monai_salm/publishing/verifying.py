@@ -15,12 +15,11 @@ from monai_salm.layouts import TRAIN, ArchiveLayout, Case, Layout, LayoutError, 
 from monai_salm.layouts.stored_images import StoredImage
 from monai_salm.publishing.checks import PublishError
 from monai_salm.publishing.copying import as_store
-from monai_salm.publishing.manifest import PathLike, manifest_problems, own_files, read_manifest
+from monai_salm.publishing.manifest import PathLike, manifest_problems, own_files, read_manifest, signature_problem
 from monai_salm.publishing.other_files import OtherFiles, other_files
 from monai_salm.publishing.records import copy_key, record_of, record_problems
 from monai_salm.publishing.rules import Rules
 from monai_salm.publishing.searching import find_unprotected, in_threads
-from monai_salm.publishing.signing import signature_problem
 from monai_salm.shared.files import same_bytes
 from monai_salm.shared.progress import Progress, ProgressCallback
 from monai_salm.store.records import kept
