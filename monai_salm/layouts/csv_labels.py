@@ -30,7 +30,7 @@ from monai_salm.layouts.labels import (
     split_of,
 )
 from monai_salm.layouts.reading import TABLES, Table, read_table, with_relative_paths
-from monai_salm.layouts.roles import described
+from monai_salm.layouts.roles import shortened
 from monai_salm.layouts.stored_images import StoredImage, UnusableImage, channel_files
 from monai_salm.layouts.table_images import (
     list_of_images,
@@ -170,7 +170,7 @@ class CsvLabels(FolderLayout):
             return list(entries)
         aside = [entry.image.name for entry in entries if entry.image.files[0] in masks]
         warn(
-            f"{self.tables[0]}: {len(aside)} lines name label maps ({described(aside)}), which get no noise and are no cases; they "
+            f"{self.tables[0]}: {len(aside)} lines name label maps ({shortened(aside)}), which get no noise and are no cases; they "
             "are copied as they are"
         )
         return kept

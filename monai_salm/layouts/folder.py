@@ -17,7 +17,7 @@ from monai_salm.layouts.base import TRAIN, Case, CaseSequence, Layout, LayoutErr
 from monai_salm.layouts.files import every_file, folders_in, leftovers, walk
 from monai_salm.layouts.label_maps import LabelMap, LabelParts, distinct, files_of, on_grid_of, read_label_map
 from monai_salm.layouts.labels import MAX_CLASS
-from monai_salm.layouts.renaming import companions_of, rewritten_texts, with_copies
+from monai_salm.layouts.renaming import companions_of, rewritten_texts, with_published_names
 from monai_salm.layouts.stored_images import StoredImage, UnusableImage
 from monai_salm.learning.tasks import Classification, Segmentation, Task
 from monai_salm.noise.units import Units
@@ -75,7 +75,7 @@ class FolderLayout(Layout):
     ) -> None:
         self.root, self.listing, self.num_classes = root, tuple(listing), num_classes
         self.class_names, self.modalities = tuple(class_names), tuple(modalities)
-        images = with_copies(root, dict.fromkeys(case.image for found in cases.values() for case in found))
+        images = with_published_names(root, dict.fromkeys(case.image for found in cases.values() for case in found))
         filled = {split: found for split, found in cases.items() if found}
         self._cases = {
             split: tuple(replace(case, image=images[case.image]) for case in found) for split, found in filled.items()

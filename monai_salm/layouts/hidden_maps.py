@@ -15,7 +15,7 @@ from monai_salm.formats import format_of
 from monai_salm.formats.base import FormatError
 from monai_salm.layouts.images import any_stem
 from monai_salm.layouts.label_maps import distinct, looks_like_label_map, unblurred
-from monai_salm.layouts.roles import spread
+from monai_salm.layouts.roles import evenly_spaced
 
 # Label maps of one kind have no more values than this, all together.
 _FEW_VALUES = 8
@@ -71,7 +71,7 @@ def hidden_maps(root: Path, files: Sequence[str]) -> HiddenMaps:
 
     near = _near(files)
     maps: list[str] = []
-    if any(is_map(*pair) or is_map(*pair[::-1]) for pair in spread(near, _LOOKED_AT)):
+    if any(is_map(*pair) or is_map(*pair[::-1]) for pair in evenly_spaced(near, _LOOKED_AT)):
         maps = list(dict.fromkeys(file for file, image in near if is_map(file, image)))
     values = frozenset[float]().union(*(found.values or () for file in maps if (found := content(file))))
     sure = len(maps) > 1 and len(values) <= _FEW_VALUES
@@ -122,7 +122,9 @@ def _folders(files: Sequence[str], is_map: Callable[[str, str], bool]) -> list[t
         for other, images in folders.items():
             if folder != other and len(own) > 1 and own.keys() <= images.keys():
                 pairs = [(file, images[stem]) for stem, file in own.items()]
-                if all(is_map(*pair) for pair in spread(pairs, _LOOKED_AT)) and all(is_map(*pair) for pair in pairs):
+                if all(is_map(*pair) for pair in evenly_spaced(pairs, _LOOKED_AT)) and all(
+                    is_map(*pair) for pair in pairs
+                ):
                     found.append((folder, other))
                     break
     return found

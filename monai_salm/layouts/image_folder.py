@@ -15,7 +15,7 @@ from monai_salm.layouts.images import any_stem, has_image_name, is_dicom, is_ima
 from monai_salm.layouts.label_maps import is_label_map
 from monai_salm.layouts.labels import split_named
 from monai_salm.layouts.patterns import suggested
-from monai_salm.layouts.roles import Pairs, inner_classes, pair, spread, why_patients
+from monai_salm.layouts.roles import Pairs, evenly_spaced, inner_classes, pair, why_patients
 from monai_salm.layouts.stored_images import channel_files
 
 #: A file's split, and its path below the folder of the split: class folder and the rest.
@@ -149,7 +149,9 @@ def _hold_maps(root: Path, pairs: Pairs) -> bool:
     images = [files[0] for files in pairs.images.values()]
     if not images or not pairs.alone:
         return False
-    shown = [[is_label_map(root / file) for file in spread(files, _LOOKED_AT)] for files in (pairs.alone, images)]
+    shown = [
+        [is_label_map(root / file) for file in evenly_spaced(files, _LOOKED_AT)] for files in (pairs.alone, images)
+    ]
     return sum(shown[0]) > len(shown[0]) / 2 and not all(shown[1])
 
 

@@ -17,7 +17,7 @@ from monai_salm.layouts.images import has_image_name, is_dicom, is_image, some_f
 from monai_salm.layouts.label_maps import LabelMap, LabelParts, distinct, files_of, looks_like_label_map, read_label_map
 from monai_salm.layouts.labels import SplitTable, split_named
 from monai_salm.layouts.patterns import ARROW, pair_by_patterns, suggested
-from monai_salm.layouts.roles import Key, Pairs, described, pair, role_of
+from monai_salm.layouts.roles import Key, Pairs, pair, role_of, shortened
 from monai_salm.layouts.stored_images import ChannelFiles, UnusableImage
 from monai_salm.shared.arrays import Array
 
@@ -74,7 +74,7 @@ class MaskFolder(FolderLayout):
             return None
         if not pairs.alone or not pairs.images:
             return ""
-        return f"no image bears the name of {described(pairs.alone)}, which seem to be label maps. {_how_to_say(pairs)}"
+        return f"no image bears the name of {shortened(pairs.alone)}, which seem to be label maps. {_how_to_say(pairs)}"
 
     @property
     def spec(self) -> str:
@@ -91,7 +91,7 @@ class MaskFolder(FolderLayout):
         bare = [pairs.images[key][0] for key in training if key not in pairs.maps]
         if len(bare) > len(training) / 2 or len(pairs.alone) > len(pairs.map_files):
             what = f"{len(training)} images and {len(pairs.map_files) + len(pairs.alone)} label maps by their names"
-            odd = f"no label map fits {described(bare)}" if bare else f"no image fits {described(pairs.alone)}"
+            odd = f"no label map fits {shortened(bare)}" if bare else f"no image fits {shortened(pairs.alone)}"
             raise LayoutError(f"{self.root} seems to hold {what}, but {odd}. {_how_to_say(pairs)}")
         self._require_label_maps(pairs)
 
@@ -119,7 +119,7 @@ class MaskFolder(FolderLayout):
             values = () if found is None else tuple(distinct(found))
             if len(values) > 2:
                 raise LayoutError(
-                    f"{self.root} has several label maps of one image ({described(several[0])}), and {file} holds {len(values)} "
+                    f"{self.root} has several label maps of one image ({shortened(several[0])}), and {file} holds {len(values)} "
                     "values: it is not clear against which of them noise is to be made. Name it with --image-glob and --label-glob"
                 )
 

@@ -24,7 +24,7 @@ _JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _CELL = re.compile(r'"(?:[^"]|"")*"|[^\r\n\t,;|"]+')
 
 
-def with_copies(root: Path, images: Iterable[StoredImage]) -> dict[StoredImage, StoredImage]:
+def with_published_names(root: Path, images: Iterable[StoredImage]) -> dict[StoredImage, StoredImage]:
     """The images with the files that belong to theirs, and with the names that these have in a protected copy.
 
     A file that changes its format keeps its stem. Where another file has that name, the new suffix is added to the old one.
@@ -78,7 +78,7 @@ def rewritten_texts(
     """
     if not renamed and not absolute:
         return {}
-    index = _Endings(renamed)
+    index = _PathEndings(renamed)
 
     def relative(text: str) -> str:
         bare = text.strip()
@@ -146,7 +146,7 @@ def _in_json(literal: str, change: Callable[[str], str]) -> str:
     return f'"{kept}{new[same:]}"' if json.loads(f'"{kept}"') == value[:same] else json.dumps(new)
 
 
-class _Endings:
+class _PathEndings:
     """Finds renamed files by the ends of their paths, given the new name of each old one."""
 
     def __init__(self, renamed: Mapping[str, str]) -> None:

@@ -186,12 +186,12 @@ def _rest(key: Key, image: Key) -> str:
     return "_".join(words[sum(map(len, image)) :])
 
 
-def spread(items: Sequence[_T], shown: int) -> Sequence[_T]:
+def evenly_spaced(items: Sequence[_T], shown: int) -> Sequence[_T]:
     """About so many items of many, from the first to the last."""
     return items[:: max(1, len(items) // shown)]
 
 
-def described(files: Sequence[str], shown: int = 2) -> str:
+def shortened(files: Sequence[str], shown: int = 2) -> str:
     """A few files of many, for messages."""
     more = f" and {len(files) - shown} more" if len(files) > shown else ""
     return ", ".join(files[:shown]) + more

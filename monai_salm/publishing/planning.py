@@ -14,7 +14,7 @@ from monai_salm.data.scan import scan
 from monai_salm.generate.precompute import default_surrogate, plain_class, window_rule
 from monai_salm.layouts import TRAIN, Layout, open_layout
 from monai_salm.layouts.files import dead_link
-from monai_salm.layouts.roles import described
+from monai_salm.layouts.roles import shortened
 from monai_salm.layouts.stored_images import StoredImage
 from monai_salm.learning.cases import View, choose_view
 from monai_salm.learning.networks.devices import resolve_device
@@ -40,7 +40,7 @@ _LOOKED_AT = 50
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _CheckedImage:
     """The parts of an image that are kept; label maps and voxels are too large."""
 
     name: str
@@ -180,7 +180,7 @@ def _warnings(data: Layout, splits: Sequence[str]) -> list[str]:
     found += data.rewritten_notes(splits)
     if data.masks:
         found.append(
-            f"{len(data.masks)} label maps that are no case's label ({described(data.masks)}) would get no noise; they are copied as "
+            f"{len(data.masks)} label maps that are no case's label ({shortened(data.masks)}) would get no noise; they are copied as "
             "they are"
         )
     return found
@@ -188,13 +188,13 @@ def _warnings(data: Layout, splits: Sequence[str]) -> list[str]:
 
 def _look(
     data: Layout, splits: Sequence[str], task: Task, window: WindowRule, epsilon: float, report: ProgressCallback | None
-) -> tuple[list[_Seen], dict[str, str], list[str]]:
+) -> tuple[list[_CheckedImage], dict[str, str], list[str]]:
     """Shape and budget of every image that can be protected, why others cannot, and what would stop everything."""
-    cases, seen, refused = data.cases(splits), list[_Seen](), dict[str, str]()
+    cases, seen, refused = data.cases(splits), list[_CheckedImage](), dict[str, str]()
     try:
         for case in scan(cases, task, window, epsilon, "image", "label", refused):
             label = None if task.kind == "segmentation" else case.label
-            seen.append(_Seen(case.name, case.image.shape, case.budget, label))
+            seen.append(_CheckedImage(case.name, case.image.shape, case.budget, label))
             if report is not None:
                 report(Progress("plan", len(seen), len(cases), case.name))
     except ValueError as error:
@@ -202,7 +202,7 @@ def _look(
     return seen, refused, []
 
 
-def _effort(method: Method, task: Task, seen: Sequence[_Seen], settings: NetworkSettings) -> tuple[View, float]:
+def _effort(method: Method, task: Task, seen: Sequence[_CheckedImage], settings: NetworkSettings) -> tuple[View, float]:
     """How networks would see the images, and about how long the noise would take."""
     shapes = [one.shape for one in seen]
     spatial_dims, loop = len(shapes[0]) - 1, loop_of(method)
@@ -225,7 +225,7 @@ def _refused_files(data: Layout, splits: Sequence[str], others: OtherFiles) -> d
     return dead | {owners.get(file, file): reason for file, reason in bare.items()}
 
 
-def _real_noise(seen: _Seen) -> dict[str, Any]:
+def _real_noise(seen: _CheckedImage) -> dict[str, Any]:
     """An image's window and the largest change of a voxel, in real units, by channel."""
     units, grid, channels = seen.budget.units, seen.budget.grid, seen.budget.window.channels(seen.shape[0])
     steps = [code * grid.quantum for code in grid.max_codes]
@@ -238,7 +238,7 @@ def _real_noise(seen: _Seen) -> dict[str, Any]:
     }
 
 
-def _moving(method: Method, task: Task, seen: Sequence[_Seen]) -> list[tuple[int, ...]]:
+def _moving(method: Method, task: Task, seen: Sequence[_CheckedImage]) -> list[tuple[int, ...]]:
     """Shapes of the images that take noise steps; the others' noise stays as it begins."""
     loop = loop_of(method)
     if loop is None:
@@ -253,7 +253,7 @@ def _counted(names: Sequence[str]) -> dict[str, int]:
     return dict(Counter(names).most_common())
 
 
-def _bytes(data: Layout, splits: Sequence[str], seen: Sequence[_Seen], others: OtherFiles) -> dict[str, int]:
+def _bytes(data: Layout, splits: Sequence[str], seen: Sequence[_CheckedImage], others: OtherFiles) -> dict[str, int]:
     sizes = {one.name: math.prod(one.shape) * np.dtype(one.budget.grid.dtype).itemsize for one in seen}
     codes = sum(math.prod(one.shape) * one.budget.grid.code_dtype.itemsize for one in seen)
     images = [stored for stored in data.stored_images(splits) if stored.name in sizes]

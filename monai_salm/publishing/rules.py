@@ -22,7 +22,7 @@ class Rules:
         self.store, self.epsilon, self.mask_share = store, settings.epsilon, settings.mask_share
         self._known = self._unknown = False
 
-    def is_stranger(self) -> bool:
+    def found_no_image(self) -> bool:
         """Whether images were looked for in the store and none was there."""
         return self._unknown and not self._known
 

@@ -107,7 +107,7 @@ def verify(
     left_out, published = record["failed"], frozenset(record["files"])
     comparison = _Comparison(data, target, splits, rules, left_out, published, jobs, shard, progress)
     checked, problems = comparison.run()
-    if rules.is_stranger():
+    if rules.found_no_image():
         strange = f"none of the {checked} images' noise is in {noises.path}: it is the store of another data set, or this is not"
         problems.insert(0, f"{strange} the original that the noise was made for")
     problems += wrong
