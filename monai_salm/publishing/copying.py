@@ -53,7 +53,7 @@ def publish(
         store: noise of every image of the splits.
         layout: a name of ``layouts.LAYOUTS``; None finds it out.
         progress: called with a ``Progress`` for every file.
-        **settings: fields of ``PublishSettings``: ``splits=("train",)`` whose images are protected; ``copy=()`` patterns of
+        settings: fields of ``PublishSettings``: ``splits=("train",)`` whose images are protected; ``copy=()`` patterns of
             files beside the images that are copied in any case; ``overwrite=False``; ``jobs=1`` threads; ``shard=(0, 1)`` index
             and number of the calls that share the work; ``sign_key=None`` file of a private key to sign the manifest with.
 

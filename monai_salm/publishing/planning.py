@@ -135,7 +135,7 @@ def plan(
         copy: as for ``publish``.
         window: chooses each image's window; None as ``precompute`` does.
         progress: called with a ``Progress`` for every image.
-        **networks: as for ``precompute``: ``surrogate=None``, ``width=0.25``, ``patch_size=None``, ``view_size=None``,
+        networks: as for ``precompute``: ``surrogate=None``, ``width=0.25``, ``patch_size=None``, ``view_size=None``,
             ``device="auto"``.
 
     Raises:
