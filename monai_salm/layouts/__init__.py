@@ -78,7 +78,8 @@ def _noted(place: Path) -> str | None:
 
 def _what_is_lacking(place: Path, found: Mapping[str, str | None]) -> str:
     """Why a place has no layout: what speaks for each layout and is not right, or what a beginner's folder lacks."""
-    reasons = [f"As {name}: {why}" for name, why in found.items() if why]
+    asked = {name: why or LAYOUTS[name].advice(place) for name, why in found.items()}
+    reasons = [f"As {name}: {why}" for name, why in asked.items() if why]
     if reasons:
         return f"has no layout this version knows. {'. '.join(reasons)}. docs/layouts.md shows all layouts"
     inside = [path for path in place.iterdir() if not is_hidden(path.name)] if place.is_dir() else []

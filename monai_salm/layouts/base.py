@@ -107,6 +107,11 @@ class Layout(ABC):
         """
 
     @classmethod
+    def advice(cls, path: Path) -> str:
+        """The reason for a misfit that takes a longer look, and what to do; asked where no layout fits."""
+        return ""
+
+    @classmethod
     @abstractmethod
     def open(cls, path: Path) -> Layout:
         """Open a data set of this layout."""
@@ -182,8 +187,7 @@ class Layout(ABC):
         """
         if len(set(splits)) != len(splits):
             raise LayoutError(f"splits must be named once each, got {', '.join(splits)}")
-        parts = [self.dataset(split) for split in splits]
-        places = [(part, index) for part in parts for index in range(len(part))]
+        places = [(part, index) for part in map(self.dataset, splits) for index in range(len(part))]
         return CaseSequence([part.names[index] for part, index in places], lambda i: places[i][0][places[i][1]])
 
     def names(self, splits: Sequence[str]) -> tuple[str, ...]:
@@ -213,8 +217,6 @@ class Layout(ABC):
         if split not in self.splits:
             raise LayoutError(f"{self.root} has no split {split!r}; it has {', '.join(self.splits) or 'none'}")
 
-    # Files, each by its path relative to a folder root; for a single file its name.
-
     def manifest_path(self, root: Path | None = None) -> Path:
         """Where the manifest of the data set, or of a copy of it at ``root``, stands."""
         root = self.root if root is None else root
@@ -226,7 +228,7 @@ class Layout(ABC):
 
     @abstractmethod
     def image_files(self, splits: Sequence[str] = (TRAIN,)) -> tuple[str, ...]:
-        """Files that hold the images of some splits."""
+        """Files that hold the images of some splits, relative to the root; of a single file its name."""
 
     @abstractmethod
     def all_files(self) -> tuple[str, ...]:

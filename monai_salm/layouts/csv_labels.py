@@ -102,8 +102,10 @@ class CsvLabels(FolderLayout):
             tables = tables_in(path) if path.is_dir() else [path] if path.suffix.lower() in TABLES else []
         except OSError as error:
             return str(error)
-        if any(tells_labels(table) for table in tables):
-            return None
+        return None if any(tells_labels(table) for table in tables) else ""
+
+    @classmethod
+    def advice(cls, path: Path) -> str:
         sheets = [name for name in names_of(path) if name.lower().endswith(_SHEETS) and not name.startswith((".", "~"))]
         sheet = f"{sheets[0]} may be a table of labels, but is not read; save it as CSV" if sheets else None
         return cls.table_misfit(path) or sheet or (_other_list(path) if path.is_dir() else None) or ""

@@ -203,7 +203,12 @@ def _by_table(
             what = "stands there again, with another label or split" if text else "names nothing"
             raise LayoutError(f"{where}: {text!r} {what}; give each one line")
     keys = {file: _keys(file, headers[file], key) for file in images}
-    _refuse_unused(table, rows, column, key, {name for names in keys.values() for name in names}, root)
+    # A single line may be of images that a copy has left out.
+    if answers.keys().isdisjoint(name for names in keys.values() for name in names):
+        where, text = table.where(rows[0].row, column), rows[0].row.values[column]
+        raise LayoutError(
+            f"{where}: no DICOM image of {key} {text!r} in {root}; those of the other lines are missing, too. Correct the table"
+        )
     nothing = [_Answer(None, TRAIN)]
     named = {file: [answers[name] for name in names if name in answers] for file, names in keys.items()}
     return {file: (own or nothing)[0] for file, own in named.items()}, found.names
@@ -215,15 +220,3 @@ def _keys(file: str, header: DicomHeader, key: str) -> list[str]:
         return [{"series": header.series, "study": header.study, "patient": header.patient}[key]]
     path = PurePosixPath(file)
     return [path.as_posix(), *(folder.as_posix() for folder in path.parents)]
-
-
-def _refuse_unused(
-    table: Table, rows: Sequence[LabelledRow], column: str, key: str, known: set[str], root: Path
-) -> None:
-    """Refuse a table that fits nothing; a single line may be of images that a copy has left out."""
-    texts = [row.row.values[column] for row in rows]
-    if not known.intersection(relative_path(root, text, "") if key == "folder" else text for text in texts):
-        raise LayoutError(
-            f"{table.where(rows[0].row, column)}: no DICOM image of {key} {texts[0]!r} in {root}; those of the other lines are "
-            "missing, too. Correct the table"
-        )
