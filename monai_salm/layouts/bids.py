@@ -114,12 +114,8 @@ class Bids(FolderLayout):
         images = self._images([name for name in names if not name.pipeline and name.suffix not in _SEGMENTATIONS])
         people = _Participants(root)
         labels, classes = self._labels(images, [name for name in names if name.is_segmentation], people)
-        cases: dict[str, list[FolderCase]] = {TRAIN: [], "val": [], "test": []}
-        for image, label in zip(images, labels, strict=True):
-            cases[people.split(image)].append(FolderCase(channel_files([image.file]), label))
-        if not cases[TRAIN]:
-            kind = images[0].suffix
-            raise LayoutError(f"{root / _PARTICIPANTS} puts no subject with a {kind} image into the training split")
+        pairs = zip(images, labels, strict=True)
+        cases = [(people.split(image), FolderCase(channel_files([image.file]), label)) for image, label in pairs]
         texts = [file for file in files if file.endswith(_TEXTS) or Path(file).name in ("README", "CHANGES", "LICENSE")]
         super().__init__(root, cases, texts, len(classes) or None, classes)
 

@@ -86,12 +86,7 @@ class CsvLabels(FolderLayout):
         listed = {file for entry in entries for file in entry.image.files}
         entries, numbers = _without_repeated(entries, self._labels(entries, root))
         entries = list(self._usable(entries, numbers))
-        cases: dict[str, list[FolderCase]] = {TRAIN: [], "val": [], "test": []}
-        for entry, label in zip(entries, numbers, strict=True):
-            cases[entry.split].append(FolderCase(entry.image, label))
-        if not cases[TRAIN]:
-            splits = ", ".join(split for split in cases if cases[split])
-            raise LayoutError(f"{tables[0]} has no training images; its rows are for {splits}")
+        cases = [(entry.split, FolderCase(entry.image, label)) for entry, label in zip(entries, numbers, strict=True)]
         others = sorted((masks | self._in_columns(entries, root)) - listed)
         listing = [path.name for path in tables]
         super().__init__(root, cases, listing, len(self._names) or None, self._names, masks=others)

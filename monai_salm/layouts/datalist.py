@@ -44,8 +44,8 @@ class Datalist(FolderLayout):
         self._absolute = (listing.name,) if self.content != written else ()
         self._class_labels, names = self._text_classes()
         listed = {split: chain(*map(self._entries, keys)) for split, keys in _SPLIT_KEYS.items()}
-        cases = {split: [self._read_entry(*entry) for entry in entries] for split, entries in listed.items()}
-        if not cases[TRAIN]:
+        cases = [(split, self._read_entry(*entry)) for split, entries in listed.items() for entry in entries]
+        if TRAIN not in dict(cases):
             raise LayoutError(f'{listing} has no "training" list with cases; its keys are {", ".join(self.content)}')
         named, classes = modalities_of(self.content, "modality"), names or self._named_classes()
         super().__init__(listing.parent, _by_class(cases), [listing.name], len(classes) or None, classes, named)
@@ -157,16 +157,14 @@ def _single(label: Any) -> Any:
     return int(label) if isinstance(label, float) and label.is_integer() else label
 
 
-def _by_class(cases: Mapping[str, Sequence[FolderCase]]) -> dict[str, Sequence[FolderCase]]:
+def _by_class(cases: Sequence[tuple[str, FolderCase]]) -> list[tuple[str, FolderCase]]:
     """Cases with a class number in place of a vector, if each vector has one 1."""
-    labels = [case.label for found in cases.values() for case in found if case.label is not None]
+    labels = [case.label for _, case in cases if case.label is not None]
     vectors = [label for label in labels if isinstance(label, list)]
     if not vectors or len(vectors) < len(labels) or any(sorted(set(v)) != [0, 1] or sum(v) != 1 for v in vectors):
-        return dict(cases)
-    return {
-        split: [replace(case, label=case.label.index(1)) if isinstance(case.label, list) else case for case in found]
-        for split, found in cases.items()
-    }
+        return list(cases)
+    numbers = (case.label.index(1) if isinstance(case.label, list) else None for _, case in cases)
+    return [(split, replace(case, label=number)) for (split, case), number in zip(cases, numbers, strict=True)]
 
 
 def modalities_of(content: Mapping[str, Any], key: str) -> tuple[str, ...]:

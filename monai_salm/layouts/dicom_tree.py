@@ -79,10 +79,7 @@ class DicomTree(FolderLayout):
         cases = self._series(images, answers)
         # In every publication, with any splits: an object may refer to any image.
         damaged = [file for file in self._objects if self.headers[file].problem]
-        cases[TRAIN] += [_broken(file, self.headers[file], None) for file in damaged]
-        if not cases[TRAIN]:
-            others = ", ".join(split for split in cases if cases[split])
-            raise LayoutError(f"{root} has no training images; its splits are {others}")
+        cases += [(TRAIN, _broken(file, self.headers[file], None)) for file in damaged]
         listing = (*self._sound_objects(), *([table.path.name] if table else []))
         super().__init__(root, cases, listing, len(classes) or None, classes)
 
@@ -128,13 +125,13 @@ class DicomTree(FolderLayout):
             series.setdefault(key, []).append(file)
         return [SkippedSeries(found[0], tuple(found), reason) for (_, _, reason), found in series.items()]
 
-    def _series(self, images: Sequence[str], answers: Mapping[str, _Answer]) -> dict[str, list[FolderCase]]:
+    def _series(self, images: Sequence[str], answers: Mapping[str, _Answer]) -> list[tuple[str, FolderCase]]:
         """Series of each split; what has no split (beside the split folders) is unlisted."""
-        cases: dict[str, list[FolderCase]] = {TRAIN: [], "val": [], "test": []}
-        for split, found in cases.items():
+        cases: list[tuple[str, FolderCase]] = []
+        for split in dict.fromkeys(answer.split for answer in answers.values()):
             files = [file for file in images if file in answers and answers[file].split == split]
             broken = [file for file in files if self.headers[file].problem]
-            found += [_broken(file, self.headers[file], answers[file].label) for file in broken]
+            found = [_broken(file, self.headers[file], answers[file].label) for file in broken]
             skipped = self._aside_series(files)
             sound = [file for file in files if not self.headers[file].problem and file not in self._aside]
             for stored in group_series(self.root, sound, unit=SeriesImage, skipped=skipped):
@@ -147,7 +144,7 @@ class DicomTree(FolderLayout):
                 found.append(FolderCase(stored, labels[0]))
             unusable = [UnusableImage(series.name, series.files, series.reason) for series in skipped]
             found += [FolderCase(stored, answers[stored.name].label) for stored in unusable]
-            found.sort(key=lambda case: min(case.image.files))
+            cases += [(split, case) for case in sorted(found, key=lambda case: min(case.image.files))]
         return cases
 
 

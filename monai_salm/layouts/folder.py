@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +28,7 @@ from monai_salm.shared.warn import warn
 Label: TypeAlias = LabelMap | int | list[int] | None
 # Values of label maps that stand for classes and are no class numbers, such as 0 and 255, are as few as this.
 _RENUMBERED = 64
+_SPLITS = (TRAIN, "val", "test")
 # Headers looked at for the unit of a data set.
 _HEADERS = 500
 
@@ -45,7 +46,7 @@ class FolderLayout(Layout):
 
     Args:
         root: the folder.
-        cases: the cases of every split that has any.
+        cases: each with its split.
         listing: the files that list or describe the cases, relative to the root.
         num_classes: classes that the data set names; None if it names none.
         class_names: what class numbers mean, in their order; empty if the data set has numbers only.
@@ -66,7 +67,7 @@ class FolderLayout(Layout):
     def __init__(
         self,
         root: Path,
-        cases: Mapping[str, Sequence[FolderCase]],
+        cases: Iterable[tuple[str, FolderCase]],
         listing: Sequence[str],
         num_classes: int | None,
         class_names: Sequence[str] = (),
@@ -75,11 +76,13 @@ class FolderLayout(Layout):
     ) -> None:
         self.root, self.listing, self.num_classes = root, tuple(listing), num_classes
         self.class_names, self.modalities = tuple(class_names), tuple(modalities)
-        images = with_published_names(root, dict.fromkeys(case.image for found in cases.values() for case in found))
-        filled = {split: found for split, found in cases.items() if found}
-        self._cases = {
-            split: tuple(replace(case, image=images[case.image]) for case in found) for split, found in filled.items()
-        }
+        pairs = sorted(cases, key=lambda pair: _SPLITS.index(pair[0]))
+        self._cases: dict[str, list[FolderCase]] = {split: [] for split, _ in pairs}
+        if TRAIN not in self._cases:
+            raise LayoutError(f"{root} has no training images; its splits are {', '.join(self._cases) or 'none'}")
+        images = with_published_names(root, dict.fromkeys(case.image for _, case in pairs))
+        for split, case in pairs:
+            self._cases[split].append(replace(case, image=images[case.image]))
         labels = {file for case in self._all_cases() for file in files_of(case.label)}
         self.masks = tuple(file for file in masks if file not in labels)
         self.folders()  # refuses a folder that cannot be read

@@ -226,9 +226,8 @@ def _emptied(root: Path, files: Iterable[tuple[str, tuple[str, ...]]], tops: Ite
     return {path.name for path in below if path.is_dir() and path not in full and why_folder(path.name) is None}
 
 
-def _cases(root: Path, places: Mapping[str, _Place], names: Sequence[str]) -> dict[str, list[FolderCase]]:
-    cases: dict[str, list[FolderCase]] = {TRAIN: [], "val": [], "test": []}
-    for split, found in cases.items():
+def _cases(root: Path, places: Mapping[str, _Place], names: Sequence[str]) -> Iterator[tuple[str, FolderCase]]:
+    for split in dict.fromkeys(split for split, _ in places.values()):
         own = {file: parts for file, (of, parts) in places.items() if of == split}
         folders = {parts[0] for parts in own.values() if len(parts) > 1}
         unknown = folders - set(names)
@@ -240,5 +239,4 @@ def _cases(root: Path, places: Mapping[str, _Place], names: Sequence[str]) -> di
         for file, parts in own.items():
             if unknown or not folders or len(parts) > 1:
                 label = None if unknown or not folders else names.index(parts[0])
-                found.append(FolderCase(channel_files([file]), label))
-    return cases
+                yield split, FolderCase(channel_files([file]), label)

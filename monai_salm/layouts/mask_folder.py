@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -125,8 +125,7 @@ class MaskFolder(FolderLayout):
 
     def _find_cases(
         self, pairs: Pairs, labels: Mapping[Key, LabelMap], table: SplitTable | None
-    ) -> dict[str, list[FolderCase]]:
-        cases: dict[str, list[FolderCase]] = {TRAIN: [], "val": [], "test": []}
+    ) -> Iterator[tuple[str, FolderCase]]:
         splits = {key: _split_of(files[0]) or TRAIN for key, files in pairs.images.items()}
         if TRAIN not in splits.values():
             splits = dict.fromkeys(splits, TRAIN)
@@ -141,8 +140,7 @@ class MaskFolder(FolderLayout):
                 )
             if reason:
                 case = replace(case, image=UnusableImage(files[0], files, reason))
-            cases[split].append(case)
-        return cases
+            yield split, case
 
 
 def _labels(pairs: Pairs) -> tuple[dict[Key, LabelMap], tuple[str, ...]]:

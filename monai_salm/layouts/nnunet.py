@@ -46,9 +46,10 @@ class NnUNet(FolderLayout):
             raise LayoutError(f"{self.json}: file_ending must be a suffix such as '.nii.gz', got {self.ending!r}")
         if not self.channels:
             raise LayoutError(f"{self.json}: channel_names must name one channel at least, it is empty")
-        cases = {TRAIN: list(self._training()), "test": list(self._in_folders("Ts", required=False))}
-        self._check_count(cases[TRAIN])
-        self._require_one_format([*cases[TRAIN], *cases["test"]])
+        training, test = list(self._training()), list(self._in_folders("Ts", required=False))
+        self._check_count(training)
+        self._require_one_format([*training, *test])
+        cases = [*((TRAIN, case) for case in training), *(("test", case) for case in test)]
         classes, channels = _label_names(self.content, self.json), modalities_of(self.content, "channel_names")
         super().__init__(root, cases, [_JSON], len(classes), classes, channels)
 
