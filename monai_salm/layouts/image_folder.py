@@ -210,7 +210,7 @@ def places_of(found: Sequence[tuple[str, tuple[str, ...]]]) -> dict[str, _Place]
 
 
 def class_folders(root: Path, places: Mapping[str, _Place], files: Iterable[str]) -> list[str]:
-    """Names of the training folders that hold images, or hold none of all files but stand among such, sorted."""
+    """Names of the training folders that hold images, and of those beside them that hold no file at all, sorted."""
     tops, names = set(), set()
     for file, (split, parts) in places.items():
         if split == TRAIN and len(parts) > 1:
