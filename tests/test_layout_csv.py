@@ -147,7 +147,7 @@ def test_columns_may_be_chosen(tmp_path: Path) -> None:
         (["image,label", "a,0.37", "b,0"], "line 2, column 'label': '0.37' is no class"),
         (["image,label", "a,1e300", "b,0"], "line 2, column 'label': '1e300' is no class"),
         (["image,label,split", "a,0,training", "b,0,maybe"], "line 3, column 'split': 'maybe' is no split"),
-        (["image,label,split", "a,0,test"], "no training images; its splits are test"),
+        (["image,label,split", "a,0,test"], "no training images; its rows are for test"),
         (["image,label", "a,0,5"], "line 2: 3 columns, the header has 2"),
         (["image,label,label", "a,0,5"], "two columns are named 'label'"),
         (["image,colour", "a,red", "b,green"], "no column of labels"),

@@ -116,6 +116,9 @@ class Bids(FolderLayout):
         labels, classes = self._labels(images, [name for name in names if name.is_segmentation], people)
         pairs = zip(images, labels, strict=True)
         cases = [(people.split(image), FolderCase(channel_files([image.file]), label)) for image, label in pairs]
+        if TRAIN not in dict(cases):
+            kind = images[0].suffix
+            raise LayoutError(f"{root / _PARTICIPANTS} puts no subject with a {kind} image into the training split")
         texts = [file for file in files if file.endswith(_TEXTS) or Path(file).name in ("README", "CHANGES", "LICENSE")]
         super().__init__(root, cases, texts, len(classes) or None, classes)
 

@@ -87,6 +87,8 @@ class CsvLabels(FolderLayout):
         entries, numbers = _without_repeated(entries, self._labels(entries, root))
         entries = list(self._usable(entries, numbers))
         cases = [(entry.split, FolderCase(entry.image, label)) for entry, label in zip(entries, numbers, strict=True)]
+        if TRAIN not in dict(cases):
+            raise LayoutError(f"{tables[0]} has no training images; its rows are for {', '.join(dict(cases))}")
         others = sorted((masks | self._in_columns(entries, root)) - listed)
         listing = [path.name for path in tables]
         super().__init__(root, cases, listing, len(self._names) or None, self._names, masks=others)
