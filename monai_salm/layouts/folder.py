@@ -161,7 +161,7 @@ class FolderLayout(Layout):
         found = on_grid_of(label_map, own, image, shape, where)
         if found is not label_map and not self._turned:
             self._turned = True
-            warn(f"{where}: its axes differ from those of its image; label maps are read along the axes of the image")
+            warn(f"{where}: its axes run otherwise than those of its image; it is read along the axes of the image")
         known = self._renumbered
         return np.searchsorted(known, found) if known and np.isin(found, known).all() else found
 
