@@ -53,7 +53,7 @@ def test_class_folders(tmp_path: Path, suffix: str, beside: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         SimpleITK.WriteImage(SimpleITK.GetImageFromArray(random_image(number)), str(path))
     data = there_and_back(tmp_path / "set")
-    for unit in data.units():
+    for unit in data.stored_images():
         assert unit.files == (unit.name, *([unit.name.replace(suffix, beside)] if beside else []))
         if beside:
             changed = [

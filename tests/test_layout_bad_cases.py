@@ -84,19 +84,19 @@ def test_the_others_are_published_and_restored(tmp_path: Path, spoiled: Callable
     )  # fmt: skip
     report = publish(source, copy, store)
     assert set(report.failed) == bad
-    left = {file for unit in data.units() if unit.name in bad for file in unit.files}
+    left = {file for unit in data.stored_images() if unit.name in bad for file in unit.files}
     assert not [file for file in left if (copy / file).exists()]
     assert {str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()} - {"monai_salm.json"} == {
         *data.all_files()
     } - left
-    names = [unit.name for unit in data.units() if unit.name not in bad]
-    assert [unit.name for unit in detect(copy).units() if unit.name in names] == names
+    names = [unit.name for unit in data.stored_images() if unit.name not in bad]
+    assert [unit.name for unit in detect(copy).stored_images() if unit.name in names] == names
     checked = verify(source, copy, store)
     assert checked.sound, checked.problems
     assert set(checked.left_out) == bad
     restored = restore(copy, back, store)
     assert set(restored.failed) <= bad
-    for unit in data.units():
+    for unit in data.stored_images():
         for file in unit.files if unit.name in names else ():
             if file.endswith((".nii.gz", ".png")):
                 assert (unit.read(source) == unit.read(back)).all()

@@ -42,7 +42,6 @@ def test_columns_are_found_by_their_names(tmp_path: Path, lines: list[str]) -> N
     assert data.task() == Classification(num_classes=3)
     assert data.class_names == ()
     assert set(data.unlisted()) == {"images/c.png", "images/d.png"}
-    assert {file for file, _ in data.unlisted_images()} == {"images/c.png", "images/d.png"}
 
 
 def test_text_classes_are_numbered_in_sorted_order(tmp_path: Path) -> None:
@@ -188,8 +187,12 @@ def test_a_line_without_a_usable_image_keeps_its_place(tmp_path: Path, text: str
     save_text(tmp_path / "notes.txt", "x")
     save_text(tmp_path / "photo.jpg", "x")
     data = detect(tmp_path)
-    assert data.dataset().names == tuple(unit.name for unit in data.units()) == (text, "images/a.png", "images/b.png")
-    assert data.units()[0].files == (text,)
+    assert (
+        data.dataset().names
+        == tuple(unit.name for unit in data.stored_images())
+        == (text, "images/a.png", "images/b.png")
+    )
+    assert data.stored_images()[0].files == (text,)
     with pytest.raises(FormatError, match=reason):
         data.dataset()[0]
     assert [data.dataset()[index]["label"] for index in (1, 2)] == [0, 1]

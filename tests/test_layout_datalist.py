@@ -12,7 +12,7 @@ import pytest
 from layout_samples import build_datalist, build_decathlon, random_image, save_json, save_nifti
 
 from monai_salm.layouts import LayoutError, detect, open_layout
-from monai_salm.layouts.decathlon import Decathlon
+from monai_salm.layouts.datalist import Decathlon
 from monai_salm.learning.tasks import Classification, Segmentation
 
 
@@ -142,13 +142,11 @@ def test_json_that_is_none_is_refused(tmp_path: Path) -> None:
 def test_unlisted_images_are_found(listed: Path) -> None:
     data = detect(listed)
     others = {"labelsTs/c0.nii.gz", "labelsTs/c1.nii.gz"}
-    assert {file for file, _ in data.unlisted_images()} == others
     (listed / "imagesTr" / "._c0.nii.gz").write_bytes(b"what macOS leaves")
     (listed / ".DS_Store").write_bytes(b"what macOS leaves")
     assert set(data.unlisted()) == {*others, "notes/readme.txt"}
     (listed / "original.npy").write_bytes(b"of a format that is not read")
     assert set(data.unlisted()) == {*others, "notes/readme.txt", "original.npy"}
-    assert {file for file, _ in data.unlisted_images()} == others
 
 
 def test_folds_of_auto3dseg_are_all_training(tmp_path: Path) -> None:
@@ -168,7 +166,7 @@ def test_channels_in_several_files_are_one_image(tmp_path: Path) -> None:
         {"training": [{"image": ["b.nii", "a.nii"], "label": 1}, {"image": "c.nii", "label": 0}]},
     )
     data = detect(tmp_path)
-    assert [unit.files for unit in data.units()] == [("b.nii", "a.nii"), ("c.nii",)]
+    assert [unit.files for unit in data.stored_images()] == [("b.nii", "a.nii"), ("c.nii",)]
     assert np.array_equal(data.dataset()[0]["image"][1], random_image(ord("a")))
     save_nifti(tmp_path / "a.nii", random_image(0, (3, 3, 3)))
     with pytest.raises(ValueError, match=r"case 'b\.nii': its channels differ: .*a\.nii is int16 \(3, 3, 3\)"):
@@ -263,7 +261,7 @@ def test_nnunet_version_1_names_images_without_their_channels(tmp_path: Path) ->
     save_json(tmp_path / "dataset.json", content)
     data = detect(tmp_path)
     assert data.dataset().names == ("imagesTr/a.nii.gz", "imagesTr/b.nii.gz")
-    assert data.units()[0].files == ("imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz")
+    assert data.stored_images()[0].files == ("imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz")
     assert data.dataset()[0]["image"].shape == (2, 6, 5, 4)
     (tmp_path / "imagesTr/a_0001.nii.gz").unlink()
     with pytest.raises(ValueError, match=r"1 files of channels \(imagesTr/a_0000\.nii\.gz, \.\.\.\), 2 are named"):

@@ -28,9 +28,9 @@ from monai_salm.formats import FormatError  # noqa: E402
 from monai_salm.formats.dicom.format import renamed_uid  # noqa: E402
 from monai_salm.generate.precompute import precompute  # noqa: E402
 from monai_salm.layouts import LayoutError, detect, open_layout  # noqa: E402
-from monai_salm.layouts.dicom_classes import holds_no_pixels  # noqa: E402
+from monai_salm.layouts.dicom_headers import holds_no_pixels  # noqa: E402
 from monai_salm.layouts.dicom_tree import DicomTree  # noqa: E402
-from monai_salm.layouts.units import BrokenUnit  # noqa: E402
+from monai_salm.layouts.stored_images import UnusableImage  # noqa: E402
 from monai_salm.learning.tasks import Classification  # noqa: E402
 from monai_salm.methods import RandomNoise  # noqa: E402
 from monai_salm.publishing import publish, restore, verify  # noqa: E402
@@ -49,7 +49,7 @@ def test_a_series_is_an_image_and_its_top_folder_the_class(tmp_path: Path) -> No
     case = data.dataset()[0]
     assert case["image"].shape == (1, 4, 5, 3)
     assert np.array_equal(case["image"][0, :, :, 0], random_image(101, (4, 5), "uint16"))
-    assert data.units()[0].files == ("bad/s1/IM2", "bad/s1/IM1", "bad/s1/IM0")
+    assert data.stored_images()[0].files == ("bad/s1/IM2", "bad/s1/IM1", "bad/s1/IM0")
     assert data.unlisted() == ()
     assert dict(data.rewritten_files()) == {}
 
@@ -186,7 +186,7 @@ def test_references_between_protected_series_follow_too(tmp_path: Path) -> None:
     build_dicom_tree(tmp_path / "a", ("x/s1", "y/s2"), slices=1)
     save_dicom(tmp_path / "a/y/s3/IM", "1.2.3.3", ReferencedImageSequence=refer_to(["1.2.3.1.1", "9.9.9"]))
     data = detect(tmp_path / "a")
-    for unit in data.units():
+    for unit in data.stored_images():
         (tmp_path / "b" / unit.files[0]).parent.mkdir(parents=True)
         unit.write(tmp_path / "a", tmp_path / "b", unit.read(tmp_path / "a") + np.uint16(1))
         assert list(unit.differences(tmp_path / "a", tmp_path / "b")) == []
@@ -198,7 +198,7 @@ def test_the_written_series_bear_the_uids_that_references_have(tmp_path: Path) -
     build_dicom_tree(tmp_path / "a")
     data = detect(tmp_path / "a")
     (tmp_path / "b/bad/s1").mkdir(parents=True)
-    unit = data.units()[0]
+    unit = data.stored_images()[0]
     unit.write(tmp_path / "a", tmp_path / "b", unit.read(tmp_path / "a") + np.uint16(1))
     found = {pydicom.dcmread(tmp_path / "b" / file).SOPInstanceUID for file in unit.files}
     assert found == {renamed_uid(f"1.2.3.1.{number}") for number in (1, 2, 3)}
@@ -227,12 +227,12 @@ def test_an_index_is_no_part_of_the_data_set(tmp_path: Path) -> None:
     assert "make a new one" in data.leftovers()["ok/dicomdir"]
 
 
-def broken(root: Path) -> dict[str, BrokenUnit]:
+def broken(root: Path) -> dict[str, UnusableImage]:
     """The cases that cannot be used; each says so, and the others can be read."""
     data = detect(root)
     found = {}
-    for unit in data.units():
-        if isinstance(unit, BrokenUnit):
+    for unit in data.stored_images():
+        if isinstance(unit, UnusableImage):
             assert unit.name in data.dataset().names
             assert not set(unit.files) & {*data.rewritten_files(), *data.listing, *data.unlisted()}
             found[unit.name] = unit
@@ -293,7 +293,7 @@ def test_a_damaged_slice_is_left_out_alone(tmp_path: Path, spoil: Callable[[Path
     with pytest.raises(FormatError, match=reason):
         unit.read(tmp_path)
     data = detect(tmp_path)
-    assert data.units()[0].files == ("bad/s1/IM2", "bad/s1/IM0")
+    assert data.stored_images()[0].files == ("bad/s1/IM2", "bad/s1/IM0")
     assert data.task() == Classification(num_classes=2)
 
 
@@ -391,8 +391,8 @@ def test_a_copy_without_what_was_left_out_opens_with_the_same_names(tmp_path: Pa
     for unit in left.values():
         (tmp_path / unit.files[0]).unlink()
     after = detect(tmp_path)
-    kept = [unit for unit in before.units() if unit.name not in left]
-    assert [(unit.name, unit.files) for unit in after.units()] == [(unit.name, unit.files) for unit in kept]
+    kept = [unit for unit in before.stored_images() if unit.name not in left]
+    assert [(unit.name, unit.files) for unit in after.stored_images()] == [(unit.name, unit.files) for unit in kept]
     assert after.class_names == before.class_names
     assert [case["label"] for case in after.dataset()] == [0, 0, 0, 1]
 
@@ -420,7 +420,7 @@ CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 def units_of(root: Path) -> tuple[set[str], dict[str, str]]:
     """Names of the images, and of the cases that are left out with the reasons."""
     found = broken(root)
-    sound = {unit.name for unit in detect(root).units()} - set(found)
+    sound = {unit.name for unit in detect(root).stored_images()} - set(found)
     return sound, {name: unit.reason for name, unit in found.items()}
 
 
@@ -486,8 +486,8 @@ def test_palettes_among_other_colours_are_set_aside(tmp_path: Path, palettes: in
             format_samples.save_dicom_palette(folder, **options)
         else:
             format_samples.save_dicom(folder, bits=8, channels=3, **options)
-    units = detect(tmp_path).units()
-    left_out = [unit for unit in units if isinstance(unit, BrokenUnit)]
+    units = detect(tmp_path).stored_images()
+    left_out = [unit for unit in units if isinstance(unit, UnusableImage)]
     assert len(left_out) == (1 if palettes == 1 else 0)
     assert all("palette" in unit.reason for unit in left_out)
     assert all(unit.read(tmp_path).shape == (3, 9, 8) for unit in units if unit not in left_out)

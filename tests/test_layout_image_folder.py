@@ -24,7 +24,7 @@ def test_a_folder_of_classes_is_one_training_split(tmp_path: Path) -> None:
     labels = {case["name"]: case["label"] for case in data.dataset()}
     assert labels == {f"{name}/{name}{i}.png": number for number, name in enumerate("abc") for i in range(2)}
     assert data.dataset()[0]["image"].shape == (1, 8, 7)
-    assert [unit.files for unit in data.units()] == [(name,) for name in data.dataset().names]
+    assert [unit.files for unit in data.stored_images()] == [(name,) for name in data.dataset().names]
     assert data.unlisted() == ()
     assert data.rewritten_files() == {}
 
@@ -81,7 +81,6 @@ def test_hidden_folders_and_those_of_other_files_are_no_classes_and_strays_are_u
     assert data.class_names == ("bad", "ok")
     assert len(data.dataset()) == 4
     assert set(data.unlisted()) == {"stray.png", "notes/readme.txt"}
-    assert {file for file, _ in data.unlisted_images()} == {"stray.png"}
 
 
 def test_a_stray_beside_the_classes_of_a_split_is_unlisted(tmp_path: Path) -> None:
@@ -122,16 +121,16 @@ def test_a_jpeg_is_a_case_as_any_other(tmp_path: Path) -> None:
     build_image_folder(tmp_path)
     Image.new("L", (8, 8), 7).save(tmp_path / "ok" / "photo.jpg")
     data = detect(tmp_path)
-    assert data.dataset().names[-1] == data.units()[-1].name == "ok/photo.jpg"
+    assert data.dataset().names[-1] == data.stored_images()[-1].name == "ok/photo.jpg"
     assert (data.dataset()[-1]["image"] == 7).all()
-    assert data.units()[-1].published == ("ok/photo.png",)
+    assert data.stored_images()[-1].published == ("ok/photo.png",)
 
 
 def test_a_damaged_jpeg_is_a_case_that_cannot_be_used(tmp_path: Path) -> None:
     build_image_folder(tmp_path)
     save_text(tmp_path / "ok" / "photo.jpg", "\xff\xd8")
     data = detect(tmp_path)
-    for ask in (data.units()[-1].read, data.units()[-1].keepsake):
+    for ask in (data.stored_images()[-1].read, data.stored_images()[-1].keepsake):
         with pytest.raises(FormatError, match=r"photo\.jpg.*no picture.*get the file again"):
             ask(tmp_path)
     assert [data.dataset()[index]["label"] for index in range(4)] == [0, 0, 1, 1]

@@ -16,8 +16,8 @@ from monai_salm.formats import FormatError
 from monai_salm.layouts import LayoutError, detect, open_layout
 from monai_salm.layouts.image_folder import ImageFolder
 from monai_salm.layouts.mask_folder import MaskFolder
-from monai_salm.layouts.patients import are_identifiers
 from monai_salm.layouts.patterns import PathPattern
+from monai_salm.layouts.roles import are_identifiers
 from monai_salm.learning.tasks import Classification, Segmentation
 
 
@@ -211,7 +211,7 @@ def test_two_patterns_describe_a_folder_per_patient(
     assert data.dataset()[0]["image"].shape == (channels, 6, 5, 4)
     assert data.task() == Segmentation(num_classes=classes)
     assert len(data.dataset()) == 2
-    assert data.called == f"{images} -> {labels}"
+    assert data.spec == f"{images} -> {labels}"
     assert data.reopen(tmp_path).dataset().names == data.dataset().names
 
 

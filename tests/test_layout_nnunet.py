@@ -17,7 +17,7 @@ from layout_samples import build_nnunet, random_image, save_json, save_nifti, sa
 from monai_salm.formats import FormatError
 from monai_salm.layouts import LayoutError, detect, open_layout
 from monai_salm.layouts.nnunet import NnUNet
-from monai_salm.layouts.units import BrokenUnit
+from monai_salm.layouts.stored_images import UnusableImage
 from monai_salm.learning.tasks import Segmentation
 
 
@@ -34,7 +34,7 @@ def test_channels_of_a_case_are_one_image(tmp_path: Path) -> None:
         assert isinstance(data, NnUNet)
         assert data.splits == ("train", "test")
         assert data.task() == Segmentation(num_classes=4)
-    assert [unit.files for unit in data.units()] == [
+    assert [unit.files for unit in data.stored_images()] == [
         tuple(f"imagesTr/p_{case:03d}_{channel:04d}.nii.gz" for channel in range(2)) for case in range(3)
     ]
     case = data.dataset()[1]
@@ -49,7 +49,7 @@ def test_channels_of_a_case_are_one_image(tmp_path: Path) -> None:
 def test_a_unit_writes_each_channel_into_its_file(tmp_path: Path) -> None:
     data = detect(build_nnunet(tmp_path / "a"))
     shutil.copytree(tmp_path / "a", tmp_path / "b")
-    unit = data.units()[0]
+    unit = data.stored_images()[0]
     unit.write(
         tmp_path / "a", tmp_path / "b", unit.read(tmp_path / "a") + np.array([1, 2], "int16")[:, None, None, None]
     )
@@ -87,7 +87,7 @@ def test_the_json_may_name_the_files(tmp_path: Path) -> None:
     }
     change(tmp_path, dataset=dataset, numTraining=2)
     data = detect(tmp_path)
-    assert data.units()[1].files == ("scans/p_001_0000.nii.gz", "scans/p_001_0001.nii.gz")
+    assert data.stored_images()[1].files == ("scans/p_001_0000.nii.gz", "scans/p_001_0001.nii.gz")
     assert set(data.unlisted()) == {"scans/p_002_0000.nii.gz", "scans/p_002_0001.nii.gz", "labelsTr/p_002.nii.gz"}
 
 
@@ -169,13 +169,15 @@ def test_a_bad_case_keeps_its_place_and_says_why(
     spoil(build_nnunet(tmp_path))
     data = detect(tmp_path)
     assert data.task() == Segmentation(num_classes=4)
-    (unit,) = (unit for unit in data.units() if isinstance(unit, BrokenUnit))
+    (unit,) = (unit for unit in data.stored_images() if isinstance(unit, UnusableImage))
     assert unit.name == f"imagesTr/{name}.nii.gz"
     with pytest.raises(FormatError, match=reason):
         data.dataset()[data.dataset().names.index(unit.name)]
     found = {str(path.relative_to(tmp_path)) for path in tmp_path.glob(f"imagesTr/{name.removesuffix('_0000')}*")}
     assert set(unit.files) == found or (not found and unit.files == (unit.name,))
-    assert all(unit.read(tmp_path).shape[0] == 2 for unit in data.units() if not isinstance(unit, BrokenUnit))
+    assert all(
+        unit.read(tmp_path).shape[0] == 2 for unit in data.stored_images() if not isinstance(unit, UnusableImage)
+    )
 
 
 def test_more_training_cases_may_be_declared_than_are_there(tmp_path: Path) -> None:
@@ -217,7 +219,7 @@ def test_nnunet_finds_the_copy_as_sound_as_the_original(tmp_path: Path) -> None:
     data = detect(build_nnunet(tmp_path / "Dataset007_Sample"))
     copy = tmp_path / "copy" / "Dataset007_Sample"
     shutil.copytree(data.root, copy)
-    for unit in data.units():
+    for unit in data.stored_images():
         unit.write(data.root, copy, unit.read(data.root) + np.int16(1))
     (copy / data.manifest).write_text("{}")
     for root in (data.root, copy):

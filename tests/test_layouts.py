@@ -29,7 +29,7 @@ from layout_samples import (
 
 from monai_salm.formats import FormatError
 from monai_salm.layouts import LAYOUTS, FolderLayout, LayoutError, detect, open_layout
-from monai_salm.layouts.units import BrokenUnit
+from monai_salm.layouts.stored_images import UnusableImage
 from monai_salm.learning.tasks import Segmentation
 from monai_salm.noise.window import AutomaticWindow
 
@@ -54,7 +54,7 @@ def test_each_layout_is_recognised_alone_and_opens_by_name(tmp_path: Path, name:
     again = open_layout(root, name)
     assert again.dataset().names == data.dataset().names
     assert data.reopen(root).dataset().names == data.dataset().names
-    assert len(set(data.dataset().names)) == len(data.units()) == len(data.dataset())
+    assert len(set(data.dataset().names)) == len(data.stored_images()) == len(data.dataset())
     listed = {*data.image_files(data.splits), *data.label_files(), *data.listing, *data.unlisted()}
     assert listed == set(data.all_files())
     assert not set(data.rewritten_files()) & set(data.image_files(data.splits))
@@ -77,7 +77,7 @@ def test_recognising_never_raises(tmp_path: Path, name: str, other: str) -> None
                 save_text(root / file, "{\0")
             os.symlink("/nowhere", root / "dangling")
             os.symlink(root, root / "round")
-    assert LAYOUTS[name].recognises(root) in (True, False)
+    assert isinstance(LAYOUTS[name].misfit(root), str | None)
 
 
 def test_a_folder_of_several_layouts_must_be_named(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_an_unreadable_label_map_does_not_stop_the_others(tmp_path: Path) -> Non
 
 
 def test_a_broken_unit_refuses_whatever_is_asked(tmp_path: Path) -> None:
-    unit = BrokenUnit("a", ("a.png", "b.png"), "it is cut off")
+    unit = UnusableImage("a", ("a.png", "b.png"), "it is cut off")
     image = np.zeros((1, 2, 2), "uint8")
     asks: list[Callable[[], object]] = [
         lambda: unit.read(tmp_path),

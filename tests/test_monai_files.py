@@ -18,7 +18,7 @@ from monai_samples import BUDGET, META
 from PIL import Image
 
 from monai_salm import NoiseStore, SALMProtect, SALMProtectd, SALMRestore, SALMRestored
-from monai_salm.layouts.units import ChannelFiles, ImageUnit
+from monai_salm.layouts.stored_images import ChannelFiles, StoredImage
 from monai_salm.noise.noise import Noise
 from monai_salm.noise.units import Units
 from monai_salm.shared.warn import DataWarning
@@ -158,7 +158,7 @@ ROWS = [
 ]  # fmt: skip
 
 
-def publish(units: list[ImageUnit], source: Path, copy: Path, store: NoiseStore, rng: np.random.Generator) -> None:
+def publish(units: list[StoredImage], source: Path, copy: Path, store: NoiseStore, rng: np.random.Generator) -> None:
     """Make noise for files and write their protected copies, as the command line does."""
     found = []
     for unit in units:

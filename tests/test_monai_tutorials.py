@@ -53,7 +53,7 @@ from monai_samples import BUDGET, META, bits
 from PIL import Image
 
 from monai_salm import NoiseStore, SALMProtectd
-from monai_salm.layouts.units import ChannelFiles
+from monai_salm.layouts.stored_images import ChannelFiles
 from monai_salm.noise.noise import Noise
 from monai_salm.store.scales import keep_scales
 

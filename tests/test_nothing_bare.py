@@ -29,8 +29,8 @@ from typer.testing import CliRunner
 from monai_salm.cli import app
 from monai_salm.layouts import LayoutError, detect
 from monai_salm.layouts.folder import FolderLayout
-from monai_salm.publishing.companions import companions
-from monai_salm.publishing.searching import prints
+from monai_salm.publishing.other_files import other_files
+from monai_salm.publishing.searching import fingerprints
 
 FAST = ("--method", "random_noise", "--device", "cpu")
 
@@ -206,7 +206,7 @@ def test_label_maps_that_no_split_lists_are_copied_and_images_are_not(tmp_path: 
     save_nifti(root / "other/c.nii.gz", random_image(2, (6, 5, 4), "uint8", 3))
     data = detect(root)
     assert isinstance(data, FolderLayout)
-    found = companions(data, ("train",))
+    found = other_files(data, ("train",))
     assert {"labelsTs/a.nii.gz", "labelsTs/areas.nii.gz"} <= set(found.copied)
     assert {"labelsTs/b.nii.gz", "other/c.nii.gz", "ok/ok1.png"} <= set(found.left_out)
 
@@ -215,10 +215,10 @@ def test_prints_tell_images_and_not_label_maps(tmp_path: Path) -> None:
     save_png(tmp_path / "a.png", 1, (20, 16))
     save_png(tmp_path / "b.png", 2, (20, 16))
     save_nifti(tmp_path / "label.nii.gz", random_image(0, (6, 5, 4), "uint8", 5))
-    assert prints(tmp_path / "a.png")
-    assert not prints(tmp_path / "a.png") & prints(tmp_path / "b.png")
-    assert prints(tmp_path / "label.nii.gz") == frozenset()
-    assert prints(save_text(tmp_path / "x.txt", "x")) == frozenset()
+    assert fingerprints(tmp_path / "a.png")
+    assert not fingerprints(tmp_path / "a.png") & fingerprints(tmp_path / "b.png")
+    assert fingerprints(tmp_path / "label.nii.gz") == frozenset()
+    assert fingerprints(save_text(tmp_path / "x.txt", "x")) == frozenset()
 
 
 def link(place: Path, target: str) -> None:

@@ -179,7 +179,7 @@ def change_first_image(path: Path, change: Callable[[np.ndarray], np.ndarray]) -
     """Change the first training image of a copy in place."""
     data = detect(path)
     if isinstance(data, FolderLayout):
-        unit = data.units()[0]
+        unit = data.stored_images()[0]
         unit.write(path, path, change(unit.read(path).copy()))
         return
     assert isinstance(data, ArchiveLayout)
@@ -654,3 +654,18 @@ def test_progress_is_shown_in_lines(capsys: pytest.CaptureFixture[str]) -> None:
         "noise: 10/10, case [10]",
         "read: 3",
     ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "reason"),
+    [
+        ({"job": 2}, TypeError, "unexpected keyword argument 'job'"),
+        ({"jobs": 0}, ValueError, "jobs must be at least 1, got 0"),
+        ({"shard": (2, 2)}, ValueError, "got 2 of 2"),
+    ],
+)
+def test_a_wrong_setting_is_refused_before_any_work(
+    settings: dict[str, Any], error: type[Exception], reason: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=reason):
+        publish(tmp_path / "nothing", tmp_path / "out", tmp_path / "noise.db", **settings)

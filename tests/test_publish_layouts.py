@@ -60,7 +60,7 @@ def test_there_and_back(kind: str, tmp_path: Path) -> None:
     data, store = prepared(kind, tmp_path)
     report = publish(data.root, tmp_path / "out", store, jobs=2)
     assert report.ok
-    assert report.images == len(data.units())
+    assert report.images == len(data.stored_images())
     verified = verify(data.root, tmp_path / "out", store)
     assert (verified.problems, verified.ok) == ([], True)
     copy = data.reopen(tmp_path / "out")

@@ -39,7 +39,7 @@ def there_and_back(root: Path) -> tuple[FolderLayout, dict[str, bytes], list[str
     report = publish(root, folder / "out", store)
     assert report.ok
     found = verify(root, folder / "out", store)
-    assert (found.problems, found.checked) == ([], len(data.units()))
+    assert (found.problems, found.checked) == ([], len(data.stored_images()))
     copy = data.reopen(folder / "out")
     for before, after in zip(data.dataset(), copy.dataset(), strict=True):
         assert np.array_equal(np.asarray(before["label"]), np.asarray(after["label"]))

@@ -53,7 +53,7 @@ def test_channels_of_several_types(tmp_path: Path, types: tuple[str, ...]) -> No
         save_nifti(path, image.astype(channel))
     data = there_and_back(root)
     rule = AutomaticWindow()
-    for unit in data.units():
+    for unit in data.stored_images():
         for file, channel in zip(unit.files, types, strict=True):
             before, after = (nibabel.load(folder / file) for folder in (root, tmp_path / "out"))
             assert before.get_data_dtype() == after.get_data_dtype() == channel
@@ -82,8 +82,8 @@ def test_pairs_of_header_and_voxels(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         nibabel.save(nibabel.Nifti1Pair(random_image(number), np.eye(4)), path)
     data = there_and_back(tmp_path / "set")
-    assert [unit.name for unit in data.units()] == ["a/0.img", "a/2.img", "b/1.img", "b/3.img"]
-    assert all(unit.files == (unit.name, unit.name.replace(".img", ".hdr")) for unit in data.units())
+    assert [unit.name for unit in data.stored_images()] == ["a/0.img", "a/2.img", "b/1.img", "b/3.img"]
+    assert all(unit.files == (unit.name, unit.name.replace(".img", ".hdr")) for unit in data.stored_images())
     headers = [path.relative_to(tmp_path / "set") for path in (tmp_path / "set").rglob("*.hdr")]
     assert len(headers) == 4
     assert all((tmp_path / "out" / path).read_bytes() == (tmp_path / "set" / path).read_bytes() for path in headers)
@@ -95,5 +95,5 @@ def test_names_that_lie_about_their_packing(tmp_path: Path) -> None:
         path = save_nifti(tmp_path / "set" / "ab"[number % 2] / name, random_image(number))
         path.rename(path.with_name(f"{number}.nii.gz" if number < 2 else f"{number}.nii"))
     data = there_and_back(tmp_path / "set")
-    starts = [(tmp_path / "out" / unit.name).read_bytes()[:2] == b"\x1f\x8b" for unit in data.units()]
+    starts = [(tmp_path / "out" / unit.name).read_bytes()[:2] == b"\x1f\x8b" for unit in data.stored_images()]
     assert starts == [False, True, False, True]

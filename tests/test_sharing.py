@@ -127,7 +127,7 @@ def test_what_cannot_be_encrypted_is_refused(folder: Path) -> None:
         decrypt_store(folder / "a", folder / "b", folder / "key.txt")
 
 
-@pytest.mark.parametrize(("package", "module"), [("cryptography", "signing"), ("pyrage", "sharing")])
+@pytest.mark.parametrize(("package", "module"), [("cryptography", "manifest"), ("pyrage", "sharing")])
 def test_missing_package_names_the_extra(package: str, module: str) -> None:
     code = (
         f"import sys; sys.modules[{package!r}] = None\n"

@@ -17,12 +17,13 @@ from monai_salm.noise.budget import Budget, budget_of
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.kinds import Kind, as_kind, commonest_kind, kind_of
 from monai_salm.noise.units import Units
-from monai_salm.noise.window import IntensityWindow, WindowRule
+from monai_salm.noise.window import WindowRule
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.warn import DataWarning as DataWarning
 
 # Noise on a smaller share of an image protects nothing.
 _LEAST_INSIDE = 0.01
+_LOADING_ONLY = "Give precompute() only the deterministic loading transforms; random ones go after SALMProtectd"
 
 
 class DataError(ValueError):
@@ -68,23 +69,20 @@ def scan(
     """Check every case and yield it; a repeated image with the same label is yielded once.
 
     Args:
-        dataset: dictionaries with an image ``(channel, *spatial)`` and a label.
+        dataset: dictionaries with an image ``(channel, *spatial)`` and a label, under the two keys.
         task: checks the labels.
         window: chooses the window of each image.
         epsilon: budget, fraction of the window's width.
-        image_key: key of the image.
-        label_key: key of the label.
+        image_key, label_key: the keys.
         skipped: takes up the cases that cannot be read or protected, by name, with the reason; None refuses them.
 
     Raises:
         DataError: naming the first case that cannot be protected.
         LabelError: naming the first case whose label is wrong.
     """
-    _require_map_style(dataset)
-    _refuse_random_transforms(dataset)
+    _check_dataset(dataset)
     seen, names, labels = dict[bytes, bytes](), list[str](), dict[bytes, bytes]()
-    suspicions = Suspicions(task)
-    first: ScannedCase | None = None
+    suspicions, found = Suspicions(task), 0
     kind = commonest_kind(lambda index: image_or_none(dataset, index, image_key), len(dataset))
     for index in range(len(dataset)):
         try:
@@ -94,31 +92,32 @@ def scan(
         except (ValueError, OSError) as error:
             if skipped is None:
                 raise
-            skipped[_known_name(dataset, index)] = str(error)
+            known = getattr(dataset, "names", None)  # as ``layouts.CaseSequence`` has them
+            skipped[str(index if known is None else known[index])] = str(error)
             continue
-        if first is None:
-            first = case
-            if len(dataset) > 1:
-                warn_of_axes(case.image.shape, getattr(item[image_key], "meta", None))
+        if not found and len(dataset) > 1:
+            warn_of_axes(case.image.shape, getattr(item[image_key], "meta", None))
+        found += 1
         if index in (0, len(dataset) // 2, len(dataset) - 1):  # a chain that is random now and then may pass one
             again = image_of(dataset[index], index, image_key)[1]
-            _require_same_again(case, as_kind(again, kind_of(case.image)))
+            if content_digest(as_kind(again, kind_of(case.image))) != case.digest:
+                raise DataError(
+                    f"case {case.name!r} differs between two reads: the data set's chain is random. {_LOADING_ONLY}"
+                )
         if not repeated:
             key = content_digest(case.label)
-            suspicions.watch(case.name, case.image, case.label, case.budget)
+            suspicions.note(case.name, case.image, case.label, case.budget)
             seen[case.digest] = labels.setdefault(key, key)  # one object for all cases of a label
             names.append(case.name)
             yield case
-    verdict = suspicions.verdict()
-    if verdict is not None:
-        raise DataError(f"the data set: {verdict}")
-    if first is None and skipped:
+    suspicions.warn()
+    if not found and skipped:
         name, reason = next(iter(skipped.items()))
         raise DataError(f"none of the {len(skipped)} cases can be protected. {name}: {reason}")
 
 
-def _require_map_style(dataset: object) -> None:
-    """Refuse what is no map-style data set: a loader, which gives batches, or the path of a folder."""
+def _check_dataset(dataset: object) -> None:
+    """Refuse a loader, which gives batches, the path of a folder, an empty data set, or a random transform."""
     if isinstance(dataset, DataLoader):
         raise DataError("the data set is a DataLoader, which gives batches; give the Dataset that it loads from")
     if isinstance(dataset, str | os.PathLike):
@@ -133,6 +132,10 @@ def _require_map_style(dataset: object) -> None:
         )
     if len(dataset) == 0:
         raise DataError("the data set is empty")
+    if (name := random_transform(dataset)) is not None:
+        raise DataError(
+            f"the data set's chain has the random transform {name}: its images would never be found again. {_LOADING_ONLY}"
+        )
 
 
 def _is_repeated(case: ScannedCase, seen: Mapping[bytes, bytes], names: Sequence[str]) -> bool:
@@ -148,12 +151,6 @@ def _is_repeated(case: ScannedCase, seen: Mapping[bytes, bytes], names: Sequence
     return True
 
 
-def _known_name(dataset: object, index: int) -> str:
-    """The name of a case that could not be read, if the data set knows it (``layouts.CaseSequence`` does)."""
-    names = getattr(dataset, "names", None)
-    return str(names[index]) if names is not None else str(index)
-
-
 def case_name(item: Mapping[str, Any], image: object, index: int) -> str:
     """The case's own name if it has one, else the file it was loaded from, else its index."""
     if "name" in item:
@@ -164,11 +161,6 @@ def case_name(item: Mapping[str, Any], image: object, index: int) -> str:
 
 def image_of(item: object, index: int, image_key: str) -> tuple[str, Array]:
     """Name and stored image of what a data set gave, in this machine's byte order.
-
-    Args:
-        item: one item of the data set.
-        index: its number.
-        image_key: key of the image.
 
     Raises:
         DataError: if the item is no dictionary, has no image, or one of a type that no file holds.
@@ -228,7 +220,7 @@ def _check_case(
     inside = share_inside(image, budget)
     if inside < _LEAST_INSIDE or not any(part.any() for part in budget.code_bounds(image)):
         raise DataError(
-            f"{where}: {inside:.1%} of its voxels lie inside its window {_shown(budget.window)}, values run from "
+            f"{where}: {inside:.1%} of its voxels lie inside its window ({budget.window.low}, {budget.window.high}), values run from "
             f"{np.nanmin(image):g} to {np.nanmax(image):g}: it would stay as good as unprotected. Give the window in real units of "
             "the images, or percentiles of each image (--window percentile:0.5,99.5)"
         )
@@ -239,13 +231,9 @@ def _check_case(
 
 
 def units_of(image: Array, loaded: object) -> Units:
-    """What an image's numbers mean, by what MONAI's readers note of it and by its values.
+    """The meaning of the numbers of an image ``(channel, *spatial)``, by its values and the notes of MONAI's readers (``loaded``).
 
-    A 2D image of whole numbers from 0 to 255 is a picture of 8 bits, whatever type a reader made of it.
-
-    Args:
-        image: ``(channel, *spatial)``.
-        loaded: the same as it was loaded, a ``MetaTensor`` or a plain array.
+    A 2D image of whole numbers from 0 to 255 is a picture of 8 bits, in any type that a reader gives.
     """
     meta = getattr(loaded, "meta", None) or {}
     affine, spacing = meta.get("affine"), tuple[float, ...]()
@@ -254,20 +242,11 @@ def units_of(image: Array, loaded: object) -> Units:
         spacing = tuple(float(side) for side in sides) if np.isfinite(sides).all() and sides.min() > 0 else ()
     modality = meta.get("00080060", {})  # PydicomReader notes DICOM's elements by their tags
     named = modality.get("Value", [""]) if isinstance(modality, Mapping) else [""]
-    picture = image.ndim == 3 and (image.dtype == np.uint8 or _holds_bytes(image))
+    picture = image.ndim == 3 and image.dtype == np.uint8
+    if image.ndim == 3 and image.dtype.kind == "f" and image.size:
+        with np.errstate(invalid="ignore"):  # more than the zeros and ones of a mask
+            picture = bool(image.min() >= 0 and 1 < image.max() <= 255 and np.array_equal(np.rint(image), image))
     return Units(spacing=spacing, modality=str(named[0]) if named else "", picture=picture)
-
-
-def _holds_bytes(image: Array) -> bool:
-    """Whether a float image holds whole numbers from 0 to 255, and more than 0 and 1."""
-    if image.dtype.kind != "f" or not image.size:
-        return False
-    with np.errstate(invalid="ignore"):
-        return bool(image.min() >= 0 and 1 < image.max() <= 255 and np.array_equal(np.rint(image), image))
-
-
-def _shown(window: IntensityWindow) -> str:
-    return f"({window.low}, {window.high})"
 
 
 def image_or_none(dataset: MapDataset, index: int, image_key: str) -> Array | None:
@@ -288,28 +267,7 @@ def _require_kind(where: str, image: Array, kind: Kind) -> None:
             "in a data set"
         )
     if channels != kind[1]:
+        own, usual = (f"{count} channel{'s' if count > 1 else ''}" for count in (channels, kind[1]))
         raise DataError(
-            f"{where} has {_channels(channels)}, most images have {_channels(kind[1])}: all must have the same. Convert it (grey, "
-            "RGB), or is it channel-last?"
-        )
-
-
-def _channels(count: int) -> str:
-    return f"{count} channel{'s' if count > 1 else ''}"
-
-
-def _require_same_again(case: ScannedCase, again: Array) -> None:
-    if content_digest(again) != case.digest:
-        raise DataError(
-            f"case {case.name!r} differs between two reads: the data set's chain is random. Give precompute() "
-            "only the deterministic loading transforms; random ones go after SALMProtectd"
-        )
-
-
-def _refuse_random_transforms(dataset: object) -> None:
-    name = random_transform(dataset)
-    if name is not None:
-        raise DataError(
-            f"the data set's chain has the random transform {name}: its images would never be found again. Give precompute() only "
-            "the deterministic loading transforms; random ones go after SALMProtectd"
+            f"{where} has {own}, most images have {usual}: all must have the same. Convert it (grey, RGB), or is it channel-last?"
         )

@@ -1,7 +1,4 @@
-"""What a data set looks like when a setting is wrong: the axes of an image, the window's units, labels of one class.
-
-Each image by itself may be as it is; that all of them are is what gives the mistake away.
-"""
+"""Signs that a setting is wrong: the axes of an image, random transforms, the window's units, labels of one class."""
 
 from __future__ import annotations
 
@@ -30,14 +27,14 @@ _UNITS = "Is the window in the real units of the images, such as --window=-160,2
 def wrong_axes(shape: Sequence[int], meta: Mapping[str, object] | None) -> str | None:
     """What is wrong with the axes of an image that should be ``(channel, *spatial)``, and what to do; None if nothing.
 
-    Args:
-        shape: of the image, three or four axes.
-        meta: of a ``MetaTensor``; MONAI's readers note the spatial shape there.
+    MONAI's readers note the spatial shape in ``meta``, that of a ``MetaTensor``.
     """
     shape, meta = tuple(shape), meta or {}
     spatial = _spatial_shape(meta)
-    if spatial == shape and not _channel_is_named(meta):
-        if not _is_array_file(meta):
+    axis = meta.get("original_channel_dim")  # NaN where it is not named, "no_channel" for none
+    named = isinstance(axis, int | float | np.number) and math.isfinite(axis)
+    if spatial == shape and not named:
+        if not str(meta.get("filename_or_obj", "")).lower().endswith((".npy", ".npz")):
             return f"shape {shape} is its spatial shape, it has no channel axis; {_FIRST}"
         if shape[0] > _COLOURS:  # NumpyReader takes all axes for those of space
             return (
@@ -53,12 +50,7 @@ def wrong_axes(shape: Sequence[int], meta: Mapping[str, object] | None) -> str |
 
 
 def warn_of_axes(shape: Sequence[int], meta: Mapping[str, object] | None) -> None:
-    """Warn of axes that are rarely meant so, though nothing is wrong with them for certain.
-
-    Args:
-        shape: of the image, three or four axes.
-        meta: of a ``MetaTensor``; what a reader says is believed.
-    """
+    """Warn of axes of an image that are rarely meant so; what a reader noted in ``meta`` is believed."""
     shape = tuple(shape)
     spatial = _spatial_shape(meta)
     if len(shape) == 4 and _seems_last(shape, spatial):
@@ -85,11 +77,9 @@ def random_transform(dataset: object) -> str | None:
 
 
 def _flatten(transform: object) -> Iterator[object]:
-    # MONAI's Compose counts as Randomizable. Those that choose among their parts, or their order, are random whatever
-    # the parts are.
-    if transform is not None and (
-        not isinstance(transform, Compose) or isinstance(transform, (OneOf, RandomOrder, SomeOf))
-    ):
+    # MONAI's Compose counts as Randomizable. Those that choose among their parts, or their order, are random with any parts.
+    chooses = isinstance(transform, OneOf | RandomOrder | SomeOf)
+    if transform is not None and (chooses or not isinstance(transform, Compose)):
         yield transform
     parts = getattr(transform, "transforms", None)  # torchvision's Compose has them as well
     for part in parts if isinstance(parts, list | tuple) else ():
@@ -112,81 +102,44 @@ def _spatial_shape(meta: Mapping[str, object] | None) -> tuple[int, ...] | None:
     return None if found is None else tuple(int(n) for n in np.asarray(found).reshape(-1))
 
 
-def _channel_is_named(meta: Mapping[str, object]) -> bool:
-    """Whether somebody said which axis is that of channels; MONAI notes NaN where nobody did, "no_channel" for none."""
-    axis = meta.get("original_channel_dim")
-    return isinstance(axis, int | float | np.number) and math.isfinite(axis)
-
-
-def _is_array_file(meta: Mapping[str, object]) -> bool:
-    return str(meta.get("filename_or_obj", "")).lower().endswith((".npy", ".npz"))
-
-
 class Suspicions:
-    """Watches the cases of a data set go by, and says what they have in common that they should not.
-
-    Args:
-        task: the learning problem.
-    """
+    """Takes note of the cases of a data set, and warns of what all of them have in common and should not."""
 
     def __init__(self, task: Task) -> None:
-        self.task = task
-        self.cases, self.narrow = 0, 0
-        self.least, self.least_name = 1.0, ""
-        self.labels = set[int]()
+        self.task, self.cases, self.narrow, self.labels = task, 0, 0, set[int]()
+        self.least = (1.0, "")
 
-    def watch(self, name: str, image: Array, label: Array, budget: Budget) -> None:
-        """Take note of a case.
-
-        Args:
-            name: of the case.
-            image: ``(channel, *spatial)``, stored units.
-            label: in the task's canonical form.
-            budget: what the image's noise keeps to.
-        """
+    def note(self, name: str, image: Array, label: Array, budget: Budget) -> None:
+        """Take note of a case: its image ``(channel, *spatial)``, its label in the task's canonical form, and its budget."""
         self.cases += 1
         if len(self.labels) < 2:
             self.labels |= {int(label.min()), int(label.max())}
         share = share_inside(image, budget)
         self.narrow += share < _DOUBTFUL
-        if share < self.least:
-            self.least, self.least_name = share, name
+        if share < self.least[0]:
+            self.least = (share, name)
 
-    def verdict(self) -> str | None:
-        """Why the data set must not be protected as it is, and what to do; None if nothing speaks against it.
-
-        Warns of what may be meant. One image says too little: it may be blank, and it has but one label.
-        """
+    def warn(self) -> None:
+        """Warn of images that lie outside their windows, and of a single class. One image says too little of classes."""
         if self.narrow:
             more = f"{self.narrow} of {self.cases} images lie" if self.narrow > 1 else "1 image lies"
             warn(
                 f"{more} for more than half outside the window; what lies outside gets no noise. The least is inside in case "
-                f"{self.least_name!r}: {self.least:.0%}. {_UNITS}"
+                f"{self.least[1]!r}: {self.least[0]:.0%}. {_UNITS}"
             )
-        if self.cases < 2:
-            return None
-        self._one_class()
-        return None
-
-    def _one_class(self) -> None:
-        if len(self.labels) != 1 or getattr(self.task, "multi_label", False):
+        if self.cases < 2 or len(self.labels) != 1 or getattr(self.task, "multi_label", False):
             return
         (only,) = self.labels
-        what = "label maps hold class" if self.task.kind == "segmentation" else f"{self.cases} images have label"
-        alone = " alone" if self.task.kind == "segmentation" else ""
+        maps = self.task.kind == "segmentation"
+        what = f"label maps hold class {only} alone" if maps else f"{self.cases} images have label {only}"
         warn(
-            f"all {what} {only}{alone}: with one class there is nothing to learn, and noise cannot stand for the class. Is "
+            f"all {what}: with one class there is nothing to learn, and noise cannot stand for the class. Is "
             "label_key the right one? Protect all classes in one call"
         )
 
 
 def share_inside(image: Array, budget: Budget) -> float:
-    """Share of an image's elements, padding left out, that lie inside its window.
-
-    Args:
-        image: ``(channel, *spatial)``, stored units.
-        budget: what the image's noise keeps to.
-    """
+    """Share of the elements of an image ``(channel, *spatial)``, padding left out, that lie inside its window."""
     low, high = budget.window.bounds(len(image), image.ndim - 1)
     padding = padding_of(image, budget.units)
     with np.errstate(invalid="ignore"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
@@ -11,8 +12,7 @@ from monai_salm.formats import FORMATS, find_format
 from monai_salm.layouts.base import TRAIN, ArchiveLayout, Case, CaseSequence, Edit, Layout, LayoutError
 from monai_salm.layouts.bids import Bids
 from monai_salm.layouts.csv_labels import CsvLabels
-from monai_salm.layouts.datalist import Datalist
-from monai_salm.layouts.decathlon import Decathlon
+from monai_salm.layouts.datalist import Datalist, Decathlon
 from monai_salm.layouts.dicom_tree import DicomTree
 from monai_salm.layouts.files import is_file, is_hidden
 from monai_salm.layouts.folder import FolderCase, FolderLayout
@@ -29,6 +29,8 @@ LAYOUTS: dict[str, type[Layout]] = {
     layout.name: layout
     for layout in (MedMNIST, Bids, NnUNet, Decathlon, Datalist, CsvLabels, DicomTree, MaskFolder, ImageFolder)
 }
+#: Where protected copies have their manifests, relative to the folder.
+MANIFESTS = {layout.manifest for layout in LAYOUTS.values()} - {""}
 
 
 def detect(path: str | os.PathLike[str]) -> Layout:
@@ -48,24 +50,25 @@ def detect(path: str | os.PathLike[str]) -> Layout:
     noted = _noted(place)
     if noted is not None:
         return open_layout(place, noted)
-    found = [layout for layout in LAYOUTS.values() if layout.recognises(place)]
+    reasons = {name: layout.misfit(place) for name, layout in LAYOUTS.items()}
+    found = [LAYOUTS[name] for name, why in reasons.items() if why is None]
     covered = {name for layout in found for name in layout.specialises}
     candidates = [layout for layout in found if layout.name not in covered]
-    if len(candidates) == 1:
-        _require_no_other_table(place, candidates[0])
-        data = candidates[0].open(place)
-        if data.doubt is not None:
-            raise LayoutError(data.doubt)
-        return data
-    if candidates:
+    if not candidates:
+        raise LayoutError(f"{place} {_what_is_lacking(place, reasons)}")
+    if len(candidates) > 1:
         what = "; ".join(f"{layout.name}: {layout.description}" for layout in candidates)
         raise LayoutError(f"{place} looks like several layouts ({what}). Say which it is with layout= (--layout)")
-    raise LayoutError(f"{place} {_what_is_lacking(place)}")
+    _require_no_other_table(place, candidates[0])
+    data = candidates[0].open(place)
+    if data.doubt is not None:
+        raise LayoutError(data.doubt)
+    return data
 
 
 def _noted(place: Path) -> str | None:
-    """The layout that the manifest of a protected copy names, which may lack what the original was told by."""
-    for name in {layout.manifest for layout in LAYOUTS.values() if issubclass(layout, FolderLayout)}:
+    """The layout that the manifest of a protected copy names: the copy may lack files that tell the layout."""
+    for name in MANIFESTS:
         if is_file(place / name):
             with suppress(LayoutError, OSError):
                 noted = read_json(place / name).get("layout")
@@ -73,30 +76,28 @@ def _noted(place: Path) -> str | None:
     return None
 
 
-def _what_is_lacking(place: Path) -> str:
+def _what_is_lacking(place: Path, found: Mapping[str, str | None]) -> str:
     """Why a place has no layout: what speaks for each layout and is not right, or what a beginner's folder lacks."""
-    reasons = [f"As {name}: {why}" for name, layout in LAYOUTS.items() if (why := layout.why_not(place)) is not None]
+    asked = {name: why or LAYOUTS[name].advice(place) for name, why in found.items()}
+    reasons = [f"As {name}: {why}" for name, why in asked.items() if why]
     if reasons:
         return f"has no layout this version knows. {'. '.join(reasons)}. docs/layouts.md shows all layouts"
-    if place.is_dir():
-        inside = [path for path in place.iterdir() if not is_hidden(path.name)]
-        if not inside:
-            return "is an empty folder"
-        if any(path.is_file() and find_format(path) for path in inside):
-            return (
-                "holds images, but nothing says what class they are of: put them into a folder for each class, or beside them "
-                "a CSV with a column of file names and one of labels. If it has another layout (docs/layouts.md), name it "
-                "with layout= (--layout)"
-            )
+    inside = [path for path in place.iterdir() if not is_hidden(path.name)] if place.is_dir() else []
+    if place.is_dir() and not inside:
+        return "is an empty folder"
+    if any(path.is_file() and find_format(path) for path in inside):
+        return (
+            "holds images, but nothing says what class they are of: put them into a folder for each class, or beside them "
+            "a CSV with a column of file names and one of labels. If it has another layout (docs/layouts.md), name it "
+            "with layout= (--layout)"
+        )
     known = "; ".join(f"{name}: {layout.description}" for name, layout in LAYOUTS.items())
-    return (
-        _unread(place)
-        or f"has no layout this version knows ({known}). Name it with layout= (--layout) if it is one of these"
-    )
+    unknown = f"has no layout this version knows ({known}). Name it with layout= (--layout) if it is one of these"
+    return _unread(place) or unknown
 
 
 def _unread(place: Path) -> str:
-    """What kinds of files a folder holds, where none is an image that can be read."""
+    """The kinds of files in a folder without an image that can be read."""
     files = list(some_files(place)) if place.is_dir() else []
     if not files or any(has_image_name(file) for file in files):
         return ""
@@ -142,6 +143,7 @@ def open_layout(path: str | os.PathLike[str], layout: str | None = None) -> Layo
 
 __all__ = [
     "LAYOUTS",
+    "MANIFESTS",
     "TRAIN",
     "ArchiveLayout",
     "Case",

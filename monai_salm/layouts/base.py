@@ -1,27 +1,26 @@
-"""What a dataset layout offers: its splits, labelled images one at a time, and a copy with other images."""
+"""The base of dataset layouts: splits, labelled images one at a time, and the files of a copy."""
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias, TypedDict, overload
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypedDict, overload
 
-from monai_salm.formats import format_of
 from monai_salm.formats.base import FormatError
 from monai_salm.learning.tasks import Task
 from monai_salm.noise.kinds import commonest_kind, kind_of
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
 
+if TYPE_CHECKING:
+    from monai_salm.layouts.stored_images import StoredImage
+
 #: ``edit(name, image) -> image``: gets a case's stored image ``(channel, *spatial)``, returns another of the same kind.
 Edit: TypeAlias = Callable[[str, Array], Array]
 
 TRAIN = "train"
-# Headers looked at for the unit of a data set.
-_HEADERS = 500
 
 
 class LayoutError(ValueError):
@@ -42,12 +41,7 @@ class Case(TypedDict):
 
 
 class CaseSequence(Sequence[Case]):
-    """A split as a map-style data set: a case is read each time it is asked for.
-
-    Args:
-        names: name of every case.
-        load: gives the case at an index.
-    """
+    """A split as a map-style data set: a case is read each time it is asked for."""
 
     def __init__(self, names: Sequence[str], load: Callable[[int], Case]) -> None:
         self.names, self._load = tuple(names), load
@@ -80,38 +74,51 @@ class Layout(ABC):
     name: ClassVar[str]
     #: One line for error messages: what such a data set looks like.
     description: ClassVar[str]
-    #: Layouts that fit whatever fits this one, and say less about it.
+    #: Layouts that fit every data set of this one, and say less about it.
     specialises: ClassVar[tuple[str, ...]] = ()
+    #: Where a protected copy's manifest stands, relative to the root; empty for one beside the root.
+    manifest: ClassVar[str] = ""
     #: The folder or the single file that holds the whole data set.
     root: Path
-    #: What class numbers mean, in their order; empty where the data set has numbers only.
+    #: Names of the classes, in the order of their numbers; empty where the data set has numbers only.
     class_names: tuple[str, ...] = ()
     #: Why the files may mean something else, and how to say it; ``detect`` refuses such a data set, its name opens it.
     doubt: str | None = None
+    #: Label maps that are no case's label.
+    masks: tuple[str, ...] = ()
 
     @property
-    def called(self) -> str:
-        """What ``open_layout`` takes to open this data set again: the name of the layout, or the patterns that describe it."""
+    def spec(self) -> str:
+        """The text with which ``open_layout`` opens this data set again: a layout's name, or two patterns."""
         return self.name
+
+    @property
+    def single_file(self) -> ArchiveLayout | None:
+        """The data set itself if one file holds it all, which is copied and compared as a whole; None for a folder."""
+        return None
 
     @classmethod
     @abstractmethod
-    def recognises(cls, path: Path) -> bool:
-        """Whether a path looks like this layout; cheap, never raises for existing paths."""
+    def misfit(cls, path: Path) -> str | None:
+        """Why an existing path is not of this layout, and what to do; never raises.
+
+        Returns:
+            None if the path looks like this layout; empty text if nothing speaks for it.
+        """
 
     @classmethod
-    def why_not(cls, path: Path) -> str | None:
-        """Why a path that is not recognised is not of this layout, and what to do; None if nothing speaks for the layout."""
-        return None
+    def advice(cls, path: Path) -> str:
+        """The reason for a misfit that takes a longer look, and what to do; asked where no layout fits."""
+        return ""
 
     @classmethod
     @abstractmethod
     def open(cls, path: Path) -> Layout:
         """Open a data set of this layout."""
 
-    @abstractmethod
     def reopen(self, root: Path) -> Layout:
         """Open a copy of this data set that stands elsewhere."""
+        return self.open(root)
 
     @property
     @abstractmethod
@@ -133,19 +140,15 @@ class Layout(ABC):
     def classes(self) -> dict[str, dict[str, int]]:
         """How many images of each labelled split have each class: ``{"train": {"benign": 12, "malignant": 9}}``.
 
-        A class is called by its name, or by its number where the data set names none. Of several labels, and of label maps, an
-        image counts for each.
+        A class without a name is called by its number. An image counts for each of its labels, and for each in its label map.
 
         Raises:
             LayoutError: if the training images have no labels.
         """
         names = _distinct_names(self.class_names, self.task().num_classes)
         found = {split: Counter(one for own in self.classes_of_cases(split) for one in own) for split in self.splits}
-        return {
-            split: {name: counts[number] for number, name in enumerate(names)}
-            for split, counts in found.items()
-            if counts
-        }
+        counts = {split: {name: own[number] for number, name in enumerate(names)} for split, own in found.items()}
+        return {split: own for split, own in counts.items() if found[split]}
 
     @abstractmethod
     def dataset(self, split: str = TRAIN) -> CaseSequence:
@@ -171,8 +174,7 @@ class Layout(ABC):
                 return None
 
         kind = commonest_kind(load, len(dataset))
-        images = (load(index) for index in range(len(dataset)))
-        for image in images:
+        for image in map(load, range(len(dataset))):
             if image is not None and kind is not None and kind_of(image)[0] == kind[0]:
                 return image.shape[1:]
         raise LayoutError(f"{self.root}: no training image can be read ({reasons[0] if reasons else 'there is none'})")
@@ -180,37 +182,17 @@ class Layout(ABC):
     def cases(self, splits: Sequence[str]) -> CaseSequence:
         """The cases of several splits, one after the other.
 
-        Args:
-            splits: names of splits.
-
         Raises:
             LayoutError: if there is no such split, or one is named twice.
         """
         if len(set(splits)) != len(splits):
             raise LayoutError(f"splits must be named once each, got {', '.join(splits)}")
-        parts = [self.dataset(split) for split in splits]
-        places = [(part, index) for part in parts for index in range(len(part))]
+        places = [(part, index) for part in map(self.dataset, splits) for index in range(len(part))]
         return CaseSequence([part.names[index] for part, index in places], lambda i: places[i][0][places[i][1]])
 
-    @abstractmethod
-    def image_files(self, splits: Sequence[str] = (TRAIN,)) -> tuple[str, ...]:
-        """Files that hold the images of some splits, relative to a folder root; for a single file its name."""
-
-    @abstractmethod
-    def all_files(self) -> tuple[str, ...]:
-        """All files of the data set, as ``image_files`` names them."""
-
-    def parts(self) -> tuple[str, ...]:
-        """Names of what the data set is made of, which tell it from another: its files, or the arrays of its file."""
-        return self.all_files()
-
-    @abstractmethod
-    def unlisted(self) -> tuple[str, ...]:
-        """Parts that a copy takes over though no split lists them; what systems hide in folders is left out."""
-
-    @abstractmethod
-    def unlisted_images(self) -> Iterator[tuple[str, Array]]:
-        """Readable images that no split lists, as (file, image): they would be copied as they are."""
+    def names(self, splits: Sequence[str]) -> tuple[str, ...]:
+        """The names of the images of some splits, each once."""
+        return tuple(dict.fromkeys(name for split in splits for name in self.dataset(split).names))
 
     def test_split(self) -> str:
         """The split to test victims on: ``"test"`` if it has labels, else ``"val"``.
@@ -228,57 +210,109 @@ class Layout(ABC):
 
     def native_unit(self) -> tuple[float, str] | None:
         """Native units in one stored unit, such as Hounsfield units, and their name, if all training files agree."""
-        if not self.root.is_dir():
-            return None
-        files = self.image_files((TRAIN,))
-        some = files[:: math.ceil(len(files) / _HEADERS)] if files else ()
-        found = {format_of(self.root / file).native_unit(self.root / file) for file in some}
-        return found.pop() if len(found) == 1 else None
+        return None
 
     def require_split(self, split: str) -> None:
-        """Raise ``LayoutError`` unless the data set has the split."""
+        """Refuse a split that the data set has not."""
         if split not in self.splits:
             raise LayoutError(f"{self.root} has no split {split!r}; it has {', '.join(self.splits) or 'none'}")
 
+    def manifest_path(self, root: Path | None = None) -> Path:
+        """Where the manifest of the data set, or of a copy of it at ``root``, stands."""
+        root = self.root if root is None else root
+        return root / self.manifest if self.manifest else root.with_name(f"{root.name}.salm.json")
+
+    @abstractmethod
+    def path_of(self, file: str, root: Path | None = None) -> Path:
+        """The path of a file of the data set, or of the same file in a copy at ``root``."""
+
+    @abstractmethod
+    def image_files(self, splits: Sequence[str] = (TRAIN,)) -> tuple[str, ...]:
+        """Files that hold the images of some splits, relative to the root; of a single file its name."""
+
+    @abstractmethod
+    def all_files(self) -> tuple[str, ...]:
+        """All files of the data set."""
+
+    def every_file(self) -> tuple[str, ...]:
+        """``all_files`` and the files that programs left under the folder."""
+        return self.all_files()
+
+    @abstractmethod
+    def published_files(self, splits: Sequence[str], root: Path, without: Collection[str] = ()) -> tuple[str, ...]:
+        """The files of the images of some splits as a protected copy at ``root`` has them, less those of some images."""
+
+    @abstractmethod
+    def strange_files(self, target: Path, own: Collection[str]) -> list[str]:
+        """Files at a place that are no part of a copy of this data set, and not those that publishing itself writes (``own``)."""
+
+    @abstractmethod
+    def unlisted(self) -> tuple[str, ...]:
+        """Parts that a copy takes over though no split lists them; what systems hide in folders is left out."""
+
+    def unlisted_image_arrays(self) -> tuple[str, ...]:
+        """Parts of a single file that no split lists and that may hold images, by their axes."""
+        return ()
+
+    def stored_images(self, splits: Sequence[str] = (TRAIN,)) -> tuple[StoredImage, ...]:
+        """The images of some splits that have files of their own, each once."""
+        return ()
+
+    def leftovers(self) -> dict[str, str]:
+        """The folders (with a ``/`` at the end) and files that programs left, with what they are; no part of the data set."""
+        return {}
+
+    def folders(self) -> tuple[str, ...]:
+        """All folders, relative to the root, parents first; empty ones belong to the data set too."""
+        return ()
+
+    def renamed(self, splits: Sequence[str] = (TRAIN,)) -> dict[str, str]:
+        """Files of images that have another name in a protected copy, with that name."""
+        return {}
+
+    def rewritten_files(self, splits: Sequence[str] = (TRAIN,)) -> Mapping[str, bytes]:
+        """Files, not images, that have other content in a copy whose images of some splits are protected."""
+        return {}
+
+    def rewritten_notes(self, splits: Sequence[str] = (TRAIN,)) -> list[str]:
+        """Changes in ``rewritten_files`` that the owner should know, beside the names of images."""
+        return []
+
 
 class ArchiveLayout(Layout):
-    """A data set in a single file, which is copied and compared as a whole, not file by file."""
+    """A data set in a single file."""
+
+    @property
+    def single_file(self) -> ArchiveLayout | None:
+        return self
+
+    def path_of(self, file: str, root: Path | None = None) -> Path:
+        return self.root if root is None else root
+
+    def image_files(self, splits: Sequence[str] = (TRAIN,)) -> tuple[str, ...]:
+        return (self.root.name,)
+
+    def all_files(self) -> tuple[str, ...]:
+        return (self.root.name,)
+
+    def published_files(self, splits: Sequence[str], root: Path, without: Collection[str] = ()) -> tuple[str, ...]:
+        return (root.name,)
 
     @abstractmethod
     def rewrite(self, output: Path, edit: Edit, splits: Sequence[str] = (TRAIN,)) -> None:
         """Write a complete copy: the images of some splits pass through ``edit``, everything else is copied byte for byte.
-
-        Args:
-            output: must not exist.
-            edit: called once for every image.
-            splits: whose images are edited.
 
         Raises:
             FileExistsError: if the output exists.
         """
 
     @abstractmethod
-    def unlisted_image_arrays(self) -> tuple[str, ...]:
-        """Parts that no split lists and that may hold images, by their axes."""
-
-    @abstractmethod
-    def differences(self, other: Layout, splits: Sequence[str] = (TRAIN,), ignore: Sequence[str] = ()) -> Iterator[str]:
-        """What differs between this data set and a copy, the voxels of some splits' images left out.
-
-        Args:
-            other: the copy, of the same class.
-            splits: whose voxels may differ; headers and all else around them may not.
-            ignore: files that only the copy may have.
-
-        Yields:
-            One line a difference.
-        """
+    def differences(self, other: Layout, splits: Sequence[str] = (TRAIN,)) -> Iterator[str]:
+        """The differences between this data set and a copy, a line each, without the voxels of some splits' images."""
 
 
 def _distinct_names(names: Sequence[str], count: int) -> list[str]:
     """A name for each class: its own, with the number where it is missing or another class has it, too."""
     found = [*names[:count], *[""] * (count - len(names))]
-    return [
-        str(number) if not name else name if found.count(name) == 1 else f"{name} ({number})"
-        for number, name in enumerate(found)
-    ]
+    named = [name if found.count(name) == 1 else f"{name} ({number})" for number, name in enumerate(found)]
+    return [named[number] if name else str(number) for number, name in enumerate(found)]

@@ -3,33 +3,87 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import ClassVar
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 from monai_salm.layouts.base import TRAIN, LayoutError
-from monai_salm.layouts.bids_names import SEGMENTATIONS, BidsName, parse_name
-from monai_salm.layouts.classes import (
+from monai_salm.layouts.files import is_file, walk
+from monai_salm.layouts.folder import FolderCase, FolderLayout
+from monai_salm.layouts.images import has_image_name, stem
+from monai_salm.layouts.labels import (
     SPLIT_COLUMNS,
     Cell,
     ClassNumbers,
     class_numbers,
     find_column,
     is_nothing,
+    split_of,
 )
-from monai_salm.layouts.files import is_file, walk
-from monai_salm.layouts.folder import FolderCase, FolderLayout, channel_files
 from monai_salm.layouts.reading import Row, Table, read_json, read_table
-from monai_salm.layouts.table_labels import split_of
+from monai_salm.layouts.stored_images import channel_files
 
 _DESCRIPTION = "dataset_description.json"
 _PARTICIPANTS = "participants.tsv"
 _CLASS_COLUMNS = ("label", "class", "diagnosis", "dx", "group", "condition", "pathology", "target")
 _USUAL_SUFFIX = "T1w"
-# What describes the data and holds no image.
+# Files that describe the data and hold no image.
 _TEXTS = (".json", ".tsv", ".md", ".rst", ".txt", ".bidsignore", ".bval", ".bvec", ".cff")
+_ENTITY = re.compile(r"([a-zA-Z]+)-([a-zA-Z0-9+]+)")
+_SUBJECT_FOLDER = re.compile(r"sub-[a-zA-Z0-9+]+")
+# Entities that a derivative's name may add to those of the image it was made from.
+_ADDED = {"space", "res", "den", "desc", "label", "atlas", "seg", "hemi"}
+# Suffixes of label maps.
+_SEGMENTATIONS = ("dseg", "mask")
 _DONE = "Imperceptible noise was added to the training images to keep networks trained on them from learning"
+
+
+@dataclass(frozen=True)
+class BidsName:
+    """A BIDS image file, taken apart: the folder below ``derivatives`` (empty for a raw file), the entities and the suffix."""
+
+    file: str
+    pipeline: str
+    entities: dict[str, str]
+    suffix: str
+
+    @property
+    def is_segmentation(self) -> bool:
+        """Whether it is a label map that may be learnt; a brain mask only tells where the brain is."""
+        return self.suffix in _SEGMENTATIONS and self.entities.get("desc") != "brain"
+
+    @property
+    def kind(self) -> str:
+        """The part of the name that segmentations of several subjects share, as in ``manual: label-lesion_mask``."""
+        added = "_".join(f"{key}-{value}" for key, value in self.entities.items() if key in _ADDED)
+        where = self.pipeline or "raw"
+        return f"{where}: {added}_{self.suffix}" if added else f"{where}: {self.suffix}"
+
+    def segments(self, image: BidsName) -> bool:
+        """Whether this is a segmentation on the grid of a raw image, by its name."""
+        own = {key: value for key, value in self.entities.items() if key not in _ADDED}
+        spaces = (None, "orig", "individual", "native", image.suffix, image.entities.get("space"))
+        shared = {key: value for key, value in image.entities.items() if key in own or key in ("sub", "ses", "run")}
+        return own == shared and self.entities.get("space") in spaces
+
+
+def parse_name(file: str) -> BidsName | None:
+    """Take the path of an image apart; None for one that is not of a subject or not named as BIDS asks."""
+    parts = PurePosixPath(file).parts
+    pipeline = ""
+    if parts[0] == "derivatives" and len(parts) > 2:
+        # A single pipeline may stand in "derivatives" itself.
+        pipeline, parts = ("derivatives", parts[1:]) if _SUBJECT_FOLDER.fullmatch(parts[1]) else (parts[1], parts[2:])
+    if len(parts) < 2 or not _SUBJECT_FOLDER.fullmatch(parts[0]) or not has_image_name(file):
+        return None
+    *pairs, suffix = stem(file).split("_")
+    matches = [_ENTITY.fullmatch(pair) for pair in pairs]
+    entities = {match[1]: match[2] for match in matches if match is not None}
+    if len(entities) != len(pairs) or not suffix.isalnum() or f"sub-{entities.get('sub')}" != parts[0]:
+        return None
+    return BidsName(file, pipeline, entities, suffix)
 
 
 class Bids(FolderLayout):
@@ -45,10 +99,10 @@ class Bids(FolderLayout):
 
     name = "bids"
     description = "a folder with dataset_description.json and sub-* folders (BIDS)"
-    # What the scanner gave may lie in sourcedata/.
+    # The scanner's own files may lie in sourcedata/.
     specialises = ("dicom_tree", "mask_folder")
     # The validator passes over code/; at the root it would ask what the file is.
-    manifest: ClassVar[str] = "code/monai_salm.json"
+    manifest = "code/monai_salm.json"
 
     def __init__(self, root: Path, suffix: str | None = None) -> None:
         self.root, self._asked = root, suffix
@@ -57,35 +111,25 @@ class Bids(FolderLayout):
         self.content = read_json(root / _DESCRIPTION)
         files = sorted(walk(root))
         names = [name for name in map(parse_name, files) if name is not None]
-        images = self._images([name for name in names if not name.pipeline and name.suffix not in SEGMENTATIONS])
+        images = self._images([name for name in names if not name.pipeline and name.suffix not in _SEGMENTATIONS])
         people = _Participants(root)
         labels, classes = self._labels(images, [name for name in names if name.is_segmentation], people)
-        cases: dict[str, list[FolderCase]] = {TRAIN: [], "val": [], "test": []}
-        for image, label in zip(images, labels, strict=True):
-            cases[people.split(image)].append(FolderCase(channel_files([image.file]), label))
-        if not cases[TRAIN]:
-            raise LayoutError(
-                f"{root / _PARTICIPANTS} puts no subject with a {images[0].suffix} image into the training split"
-            )
+        pairs = zip(images, labels, strict=True)
+        cases = [(people.split(image), FolderCase(channel_files([image.file]), label)) for image, label in pairs]
+        if TRAIN not in dict(cases):
+            kind = images[0].suffix
+            raise LayoutError(f"{root / _PARTICIPANTS} puts no subject with a {kind} image into the training split")
         texts = [file for file in files if file.endswith(_TEXTS) or Path(file).name in ("README", "CHANGES", "LICENSE")]
         super().__init__(root, cases, texts, len(classes) or None, classes)
 
     @classmethod
-    def recognises(cls, path: Path) -> bool:
-        return path.is_dir() and is_file(path / _DESCRIPTION) and any(sub.is_dir() for sub in path.glob("sub-*"))
-
-    @classmethod
-    def why_not(cls, path: Path) -> str | None:
+    def misfit(cls, path: Path) -> str | None:
         described, subjects = is_file(path / _DESCRIPTION), any(sub.is_dir() for sub in path.glob("sub-*"))
-        if described and not subjects:
-            return f"it has a {_DESCRIPTION}, but no sub-* folders"
         if subjects and not described:
             return f'it has sub-* folders, but no {_DESCRIPTION}; add one: {{"Name": "...", "BIDSVersion": "1.8.0"}}'
-        return None
-
-    @classmethod
-    def open(cls, path: Path) -> Bids:
-        return cls(path)
+        if described and not subjects:
+            return f"it has a {_DESCRIPTION}, but no sub-* folders"
+        return None if described else ""
 
     def reopen(self, root: Path) -> Bids:
         return type(self)(root, self._asked)
@@ -93,9 +137,8 @@ class Bids(FolderLayout):
     def rewritten_files(self, splits: Sequence[str] = (TRAIN,)) -> Mapping[str, bytes]:
         """``dataset_description.json`` of the copy, which says under ``GeneratedBy`` what was done.
 
-        ``DatasetType`` stays what it is, and is written out where it was left out: with ``GeneratedBy`` but no type, the
-        validator takes a data set for a derivative, whose images it asks for more (``SkullStripped``) than those of a raw one.
-        The version stands in the manifest, not here: another version must verify the copy too.
+        ``DatasetType`` is written out: the validator takes a data set with ``GeneratedBy`` and no type for a derivative, of whose
+        images it asks more (``SkullStripped``). The version stands in the manifest alone: another version must verify the copy.
         """
         done = self.content.get("GeneratedBy", [])
         if not isinstance(done, list):
@@ -110,9 +153,8 @@ class Bids(FolderLayout):
         counts = Counter(name.suffix for name in names)
         if not counts:
             raise LayoutError(f"{self.root} has no images named as BIDS asks, such as sub-01/anat/sub-01_T1w.nii.gz")
-        suffix = self._asked or (
-            _USUAL_SUFFIX if _USUAL_SUFFIX in counts else min(counts, key=lambda s: (-counts[s], s))
-        )
+        commonest = min(counts, key=lambda suffix: (suffix != _USUAL_SUFFIX, -counts[suffix], suffix))
+        suffix = self._asked or commonest
         if suffix not in counts:
             raise LayoutError(f"{self.root} has no {suffix} images; it has {', '.join(sorted(counts))}")
         return [name for name in names if name.suffix == suffix]
@@ -169,9 +211,7 @@ class _Participants:
         if self._split is None or (row is None and not self._rows):
             return TRAIN
         if row is None:
-            raise LayoutError(
-                f"{self.table.path} has no line for sub-{image.entities['sub']}, which {image.file} is of"
-            )
+            raise LayoutError(f"{self.table.path} has no line for sub-{image.entities['sub']}, of whom {image.file} is")
         return split_of(self.table, row, self._split)
 
     def classes(self, images: Sequence[BidsName]) -> ClassNumbers:

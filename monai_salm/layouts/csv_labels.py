@@ -10,24 +10,29 @@ from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 from monai_salm.layouts.base import TRAIN, LayoutError
-from monai_salm.layouts.classes import (
-    IMAGE_COLUMNS,
-    MASK_COLUMNS,
-    SPLIT_COLUMNS,
-    find_column,
-    is_nothing,
-    split_named,
-)
 from monai_salm.layouts.files import confine, is_file, walk
-from monai_salm.layouts.folder import FolderCase, FolderLayout, channel_files
+from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.hidden_maps import hidden_maps
 from monai_salm.layouts.image_folder import masks_of
 from monai_salm.layouts.images import ImageIndex, has_image_name, is_image
 from monai_salm.layouts.label_maps import is_label_map
-from monai_salm.layouts.reading import Table, read_table, with_relative_paths
-from monai_salm.layouts.roles import described
+from monai_salm.layouts.labels import (
+    IMAGE_COLUMNS,
+    MASK_COLUMNS,
+    SPLIT_COLUMNS,
+    LabelledRow,
+    find_column,
+    is_nothing,
+    label_columns,
+    labels_of,
+    require_column,
+    split_named,
+    split_of,
+)
+from monai_salm.layouts.reading import TABLES, Table, read_table, with_relative_paths
+from monai_salm.layouts.roles import shortened
+from monai_salm.layouts.stored_images import StoredImage, UnusableImage, channel_files
 from monai_salm.layouts.table_images import (
-    TABLES,
     list_of_images,
     names_of,
     table_below,
@@ -35,8 +40,6 @@ from monai_salm.layouts.table_images import (
     tells_labels,
     why_misfit,
 )
-from monai_salm.layouts.table_labels import LabelledRow, label_columns, labels_of, require_column, split_of
-from monai_salm.layouts.units import BrokenUnit, ImageUnit
 from monai_salm.shared.warn import warn
 
 _SHEETS = (".xlsx", ".xls", ".ods")
@@ -45,13 +48,7 @@ _Label: TypeAlias = str | int | list[int] | None
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a table say what; None or nothing lets the names of the columns tell.
-
-    Args:
-        image: path or name of the image.
-        labels: one column of classes or paths of label maps, or several columns of zeros and ones.
-        split: train, val or test.
-    """
+    """The columns of images, of labels (one, or several of zeros and ones) and of splits; their names tell those not given."""
 
     image: str | None = None
     labels: tuple[str, ...] = ()
@@ -62,9 +59,8 @@ class CsvLabels(FolderLayout):
     """Images and a CSV beside or above them: a column of paths or names, and columns of labels.
 
     An image is named by its path from the CSV's folder, or by the end of its path, with or without suffix, if only one
-    image in the folder fits; a line whose image is not there, and a training image without a label where others have one, is
-    a case that cannot be used. Several tables are read together
-    if their names say the split: ``train.csv``, ``test.csv``.
+    image in the folder fits. A line whose image is not there is a case that cannot be used, and so is a training image without
+    a label where others have one. Several tables are read together if their names say the split: ``train.csv``, ``test.csv``.
 
     Args:
         tables: in one folder; the split of each that is not the only one is in its name.
@@ -87,33 +83,29 @@ class CsvLabels(FolderLayout):
         self._taken = self._exactly_named(read, root)
         entries = [entry for table in read for entry in self._entries(table, root, len(tables) > 1)]
         entries = self._without_maps(entries, masks)
-        listed = {file for entry in entries for file in entry.unit.files}
+        listed = {file for entry in entries for file in entry.image.files}
         entries, numbers = _without_repeated(entries, self._labels(entries, root))
         entries = list(self._usable(entries, numbers))
-        cases: dict[str, list[FolderCase]] = {TRAIN: [], "val": [], "test": []}
-        for entry, label in zip(entries, numbers, strict=True):
-            cases[entry.split].append(FolderCase(entry.unit, label))
-        if not cases[TRAIN]:
-            raise LayoutError(
-                f"{tables[0]} has no training images; its rows are for {', '.join(s for s in cases if cases[s])}"
-            )
+        cases = [(entry.split, FolderCase(entry.image, label)) for entry, label in zip(entries, numbers, strict=True)]
+        if TRAIN not in dict(cases):
+            raise LayoutError(f"{tables[0]} has no training images; its rows are for {', '.join(dict(cases))}")
         others = sorted((masks | self._in_columns(entries, root)) - listed)
         listing = [path.name for path in tables]
         super().__init__(root, cases, listing, len(self._names) or None, self._names, masks=others)
 
     @classmethod
-    def recognises(cls, path: Path) -> bool:
+    def misfit(cls, path: Path) -> str | None:
         try:
             tables = tables_in(path) if path.is_dir() else [path] if path.suffix.lower() in TABLES else []
-        except OSError:
-            return False
-        return any(tells_labels(table) for table in tables)
+        except OSError as error:
+            return str(error)
+        return None if any(tells_labels(table) for table in tables) else ""
 
     @classmethod
-    def why_not(cls, path: Path) -> str | None:
+    def advice(cls, path: Path) -> str:
         sheets = [name for name in names_of(path) if name.lower().endswith(_SHEETS) and not name.startswith((".", "~"))]
         sheet = f"{sheets[0]} may be a table of labels, but is not read; save it as CSV" if sheets else None
-        return cls.table_misfit(path) or sheet or (_other_list(path) if path.is_dir() else None)
+        return cls.table_misfit(path) or sheet or (_other_list(path) if path.is_dir() else None) or ""
 
     @classmethod
     def table_misfit(cls, path: Path) -> str | None:
@@ -149,20 +141,20 @@ class CsvLabels(FolderLayout):
         for row in table.rows:
             where = table.where(row, image)
             of = own or (split_of(table, row, split) if split else TRAIN)
-            yield _Entry(table, row, of, self._unit(row.values[image], root, where))
+            yield _Entry(table, row, of, self._image(row.values[image], root, where))
 
     def _exactly_named(self, tables: Sequence[Table], root: Path) -> frozenset[str]:
         """The files that some line names by their whole path from the root."""
-        columns = [(table, self.columns.image or find_column(table.columns, IMAGE_COLUMNS)) for table in tables]
+        columns = ((table, self.columns.image or find_column(table.columns, IMAGE_COLUMNS)) for table in tables)
         cells = {row.values.get(column or "", "") for table, column in columns for row in table.rows}
         return frozenset(cell for cell in cells if cell and "\0" not in cell and is_file(root / cell))
 
-    def _unit(self, text: str, root: Path, where: str) -> ImageUnit:
+    def _image(self, text: str, root: Path, where: str) -> StoredImage:
         file = self._find(text, root, where)
         if is_file(root / file):
             return channel_files([file])
         reason = f"{where}: no image {text!r} in {root}; check the name, or remove the line"
-        return BrokenUnit(file, (file,), reason)
+        return UnusableImage(file, (file,), reason)
 
     def _find(self, text: str, root: Path, where: str, index: ImageIndex | None = None) -> str:
         """The file that a cell names; the path as it stands there if there is none."""
@@ -172,12 +164,12 @@ class CsvLabels(FolderLayout):
 
     def _without_maps(self, entries: Sequence[_Entry], masks: Collection[str]) -> list[_Entry]:
         """The lines that are not of label maps, which some tables list like images."""
-        kept = [entry for entry in entries if entry.unit.files[0] not in masks]
-        aside = [entry.unit.name for entry in entries if entry.unit.files[0] in masks]
-        if not kept or not aside:
+        kept = [entry for entry in entries if entry.image.files[0] not in masks]
+        if not kept or len(kept) == len(entries):
             return list(entries)
+        aside = [entry.image.name for entry in entries if entry.image.files[0] in masks]
         warn(
-            f"{self.tables[0]}: {len(aside)} lines name label maps ({described(aside)}), which get no noise and are no cases; they "
+            f"{self.tables[0]}: {len(aside)} lines name label maps ({shortened(aside)}), which get no noise and are no cases; they "
             "are copied as they are"
         )
         return kept
@@ -198,10 +190,10 @@ class CsvLabels(FolderLayout):
         """The rows; a training image without a label, where others have one, is a case that cannot be used."""
         labelled = any(label is not None for entry, label in zip(entries, labels, strict=True) if entry.split == TRAIN)
         for entry, label in zip(entries, labels, strict=True):
-            if label is None and labelled and entry.split == TRAIN and not isinstance(entry.unit, BrokenUnit):
+            if label is None and labelled and entry.split == TRAIN and not isinstance(entry.image, UnusableImage):
                 where = entry.table.where(entry.row, self._columns[0])
                 reason = f"{where}: the label is missing, and noise is made against labels; fill it in, or take the image out"
-                entry = replace(entry, unit=BrokenUnit(entry.unit.name, entry.unit.files, reason))
+                entry = replace(entry, image=UnusableImage(entry.image.name, entry.image.files, reason))
             yield entry
 
     def _holds_masks(self, entries: Sequence[_Entry], column: str, root: Path) -> bool:
@@ -253,7 +245,7 @@ def _other_list(path: Path) -> str | None:
 class _Entry(LabelledRow):
     """A row and its image."""
 
-    unit: ImageUnit
+    image: StoredImage
 
 
 def _split_in_name(path: Path) -> str | None:
@@ -270,10 +262,10 @@ def _without_repeated(entries: Sequence[_Entry], labels: Sequence[_Label]) -> tu
     """
     seen: dict[str, tuple[_Entry, _Label]] = {}
     for entry, label in zip(entries, labels, strict=True):
-        first, known = seen.setdefault(entry.unit.name, (entry, label))
+        first, known = seen.setdefault(entry.image.name, (entry, label))
         if known != label or first.split != entry.split:
             raise LayoutError(
-                f"{entry.table.path}, line {entry.row.line}: {entry.unit.name} is in {first.table.path.name}, line {first.row.line}, "
+                f"{entry.table.path}, line {entry.row.line}: {entry.image.name} is in {first.table.path.name}, line {first.row.line}, "
                 "already, with another label or split; give each image one line, with a column of zeros and ones for each label if "
                 "it has several"
             )

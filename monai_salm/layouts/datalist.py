@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import count, takewhile
+from dataclasses import replace
+from itertools import chain, count, takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 from monai_salm.layouts.base import TRAIN, LayoutError
-from monai_salm.layouts.classes import MAX_CLASS, Cell, class_numbers
 from monai_salm.layouts.files import confine, from_root, is_file
-from monai_salm.layouts.folder import FolderCase, FolderLayout, channel_files
+from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.images import has_image_name, stem
+from monai_salm.layouts.labels import MAX_CLASS, Cell, class_numbers
 from monai_salm.layouts.reading import read_json
-from monai_salm.layouts.units import BrokenUnit, ChannelFiles, ImageUnit
+from monai_salm.layouts.stored_images import ChannelFiles, StoredImage, UnusableImage, channel_files
 
 #: Split -> the keys under which datalists have it.
 _SPLIT_KEYS = {"train": ("training",), "val": ("validation",), "test": ("test", "testing")}
@@ -42,19 +42,18 @@ class Datalist(FolderLayout):
         written = read_json(listing)
         self.content = from_root(listing.parent, written)
         self._absolute = (listing.name,) if self.content != written else ()
-        self._classes = self._text_classes()
-        cases = {split: list(self._read_split(split)) for split in _SPLIT_KEYS}
-        if not cases[TRAIN]:
+        self._class_labels, names = self._text_classes()
+        listed = {split: chain(*map(self._entries, keys)) for split, keys in _SPLIT_KEYS.items()}
+        cases = [(split, self._read_entry(*entry)) for split, entries in listed.items() for entry in entries]
+        if TRAIN not in dict(cases):
             raise LayoutError(f'{listing} has no "training" list with cases; its keys are {", ".join(self.content)}')
-        named, classes = modalities_of(self.content, "modality"), self._classes.names or self._named_classes()
+        named, classes = modalities_of(self.content, "modality"), names or self._named_classes()
         super().__init__(listing.parent, _by_class(cases), [listing.name], len(classes) or None, classes, named)
 
     @classmethod
-    def recognises(cls, path: Path) -> bool:
-        return (path.suffix == ".json" and path.is_file()) or (path.is_dir() and bool(_candidates(path)))
-
-    @classmethod
-    def why_not(cls, path: Path) -> str | None:
+    def misfit(cls, path: Path) -> str | None:
+        if (path.suffix == ".json" and path.is_file()) or (path.is_dir() and _candidates(path)):
+            return None
         for listing in sorted(path.glob("*.json")) if path.is_dir() else ():
             try:
                 content = read_json(listing)
@@ -62,10 +61,10 @@ class Datalist(FolderLayout):
                 if listing.name in _NAMES:
                     return str(error)
                 continue
-            keys = ", ".join(map(repr, content))
             if listing.name in _NAMES or {"train", "val", "validation", "test", "testing"} & set(content):
+                keys = ", ".join(map(repr, content))
                 return f'{listing} has no "training" list of images and labels; its keys are {keys}'
-        return None
+        return ""
 
     @classmethod
     def open(cls, path: Path) -> Datalist:
@@ -83,31 +82,26 @@ class Datalist(FolderLayout):
             raise LayoutError(f"{listing} is missing; give the folder of a copy of {self.root}")
         return type(self)(listing)
 
-    def _text_classes(self) -> _TextClasses:
-        """Class names that stand as labels where no label is a file or is named as one."""
-        cells = {}
-        for key in (key for keys in _SPLIT_KEYS.values() for key in keys):
-            entries = self.content.get(key, [])
-            for index, entry in enumerate(entries if isinstance(entries, list) else ()):
-                label = _single(entry.get("label")) if isinstance(entry, Mapping) else None
-                if isinstance(label, str):
-                    cells[label] = Cell(label, f"{self.json}: {key}[{index}]")
+    def _entries(self, key: str) -> Iterator[tuple[Any, str]]:
+        """The entries of a list of the JSON, and where each stands."""
+        entries = self.content.get(key, [])
+        if not isinstance(entries, list):
+            raise LayoutError(f"{self.json}: {key!r} must be a list, got {type(entries).__name__}")
+        return ((entry, f"{self.json}: {key}[{index}]") for index, entry in enumerate(entries))
+
+    def _text_classes(self) -> tuple[dict[str, int | list[int] | None], tuple[str, ...]]:
+        """The label that each text stands for, and the names of the classes; none if a label is a file or named as one."""
+        entries = chain(*(self._entries(key) for keys in _SPLIT_KEYS.values() for key in keys))
+        labels = ((_single(entry.get("label")), where) for entry, where in entries if isinstance(entry, Mapping))
+        cells = {label: Cell(label, where) for label, where in labels if isinstance(label, str)}
         if any(text.startswith(("/", ".")) or has_image_name(text) or is_file(self.root / text) for text in cells):
-            return _TextClasses({}, ())
+            return {}, ()
         found = class_numbers(list(cells.values()))
-        return _TextClasses(dict(zip(cells, found.labels, strict=True)), found.names)
+        return dict(zip(cells, found.labels, strict=True)), found.names
 
-    def _read_split(self, split: str) -> Iterator[FolderCase]:
-        for key in _SPLIT_KEYS[split]:
-            entries = self.content.get(key, [])
-            if not isinstance(entries, list):
-                raise LayoutError(f"{self.json}: {key!r} must be a list, got {type(entries).__name__}")
-            for index, entry in enumerate(entries):
-                yield self._read_entry(entry, f"{self.json}: {key}[{index}]")
-
-    def _read_entry(self, entry: object, where: str) -> FolderCase:
+    def _read_entry(self, entry: Any, where: str) -> FolderCase:
         if isinstance(entry, str):
-            return FolderCase(self._unit([entry], where), None)
+            return FolderCase(self._image([entry], where), None)
         if not isinstance(entry, Mapping) or "image" not in entry:
             raise LayoutError(f'{where}: expected {{"image": path, "label": ...}} or a path, got {entry!r}')
         image, label = entry["image"], _single(entry.get("label"))
@@ -118,14 +112,16 @@ class Datalist(FolderLayout):
                 "the one to protect against as a path, a class number or a list of zeros and ones"
             )
         if isinstance(label, str):
-            label = self._classes.labels[label] if label in self._classes.labels else confine(self.root, label, where)
-        elif not (label is None or type(label) is int or (isinstance(label, list) and _all_whole(label))):
-            raise LayoutError(
-                f"{where}: label must be a path, a class number or name, or a list of zeros and ones, got {label!r}"
-            )
-        return FolderCase(self._unit(images, where), label)
+            known = label in self._class_labels
+            label = self._class_labels[label] if known else confine(self.root, label, where)
+        elif not (
+            label is None or type(label) is int or (isinstance(label, list) and {type(item) for item in label} == {int})
+        ):
+            kinds = "a path, a class number or name, or a list of zeros and ones"
+            raise LayoutError(f"{where}: label must be {kinds}, got {label!r}")
+        return FolderCase(self._image(images, where), label)
 
-    def _unit(self, images: Sequence[object], where: str) -> ImageUnit:
+    def _image(self, images: Sequence[object], where: str) -> StoredImage:
         files = [confine(self.root, part, where) for part in images]
         if len(files) > 1 or is_file(self.root / files[0]):
             return channel_files(files)
@@ -137,7 +133,7 @@ class Datalist(FolderLayout):
         named = len(modalities_of(self.content, "modality"))
         if channels and named and len(channels) != named:
             reason = f"{where}: it has {len(channels)} files of channels ({channels[0]}, ...), {named} are named under modality"
-            return BrokenUnit(files[0], channels, reason)
+            return UnusableImage(files[0], channels, reason)
         return ChannelFiles(files[0], channels or tuple(files))
 
     def _named_classes(self) -> tuple[str, ...]:
@@ -152,15 +148,7 @@ class Datalist(FolderLayout):
         return tuple(names.get(number, "") for number in range(max(names, default=-1) + 1))
 
 
-@dataclass(frozen=True)
-class _TextClasses:
-    """Labels that text stands for, and the names of the classes in their order."""
-
-    labels: Mapping[str, int | list[int] | None]
-    names: tuple[str, ...]
-
-
-def _single(label: object) -> object:
+def _single(label: Any) -> Any:
     """A label without the list around it if it is alone, and whole floats as whole numbers."""
     if isinstance(label, list) and len(label) == 1:
         return _single(label[0])
@@ -169,21 +157,14 @@ def _single(label: object) -> object:
     return int(label) if isinstance(label, float) and label.is_integer() else label
 
 
-def _all_whole(label: list[object]) -> bool:
-    return bool(label) and all(type(item) is int for item in label)
-
-
-def _by_class(cases: Mapping[str, Sequence[FolderCase]]) -> dict[str, Sequence[FolderCase]]:
+def _by_class(cases: Sequence[tuple[str, FolderCase]]) -> list[tuple[str, FolderCase]]:
     """Cases with a class number in place of a vector, if each vector has one 1."""
-    labels = [case.label for found in cases.values() for case in found if case.label is not None]
+    labels = [case.label for _, case in cases if case.label is not None]
     vectors = [label for label in labels if isinstance(label, list)]
     if not vectors or len(vectors) < len(labels) or any(sorted(set(v)) != [0, 1] or sum(v) != 1 for v in vectors):
-        return dict(cases)
-    return {split: [_classed(case) for case in found] for split, found in cases.items()}
-
-
-def _classed(case: FolderCase) -> FolderCase:
-    return replace(case, label=case.label.index(1)) if isinstance(case.label, list) else case
+        return list(cases)
+    numbers = (case.label.index(1) if isinstance(case.label, list) else None for _, case in cases)
+    return [(split, replace(case, label=number)) for (split, case), number in zip(cases, numbers, strict=True)]
 
 
 def modalities_of(content: Mapping[str, Any], key: str) -> tuple[str, ...]:
@@ -207,3 +188,36 @@ def _candidates(folder: Path) -> list[Path]:
         except (LayoutError, OSError):
             continue
     return found
+
+
+class Decathlon(Datalist):
+    """A folder with ``imagesTr``, ``labelsTr``, ``imagesTs`` and a ``dataset.json`` with ``modality`` and ``labels``.
+
+    Every training case has a label map; test cases are paths alone. Images of several modalities are one 4D file.
+    """
+
+    name = "decathlon"
+    description = 'a folder with imagesTr and a dataset.json with "modality", "labels" and "training" (Decathlon)'
+    specialises = ("datalist",)
+
+    def __init__(self, listing: Path) -> None:
+        super().__init__(listing)
+        if not isinstance(self.content.get("modality"), dict):
+            raise LayoutError(
+                f'{listing} has no "modality" of {{"0": name, ...}}; open it as a datalist (layout="datalist", --layout datalist)'
+            )
+        for case in self._cases[TRAIN]:
+            if not isinstance(case.label, str):
+                where = f"{listing}: the label of {case.image.name}"
+                raise LayoutError(f"{where} must be the path of a label map, got {case.label!r}")
+
+    @classmethod
+    def misfit(cls, path: Path) -> str | None:
+        listing = path / _NAMES[0] if path.is_dir() else path
+        if listing.name != _NAMES[0] or not listing.is_file() or not (listing.parent / "imagesTr").is_dir():
+            return ""
+        try:
+            content = read_json(listing)
+        except (LayoutError, OSError):
+            return ""
+        return None if "training" in content and isinstance(content.get("modality"), dict) else ""

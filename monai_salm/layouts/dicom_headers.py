@@ -1,8 +1,9 @@
-"""What the headers of DICOM files say that a data set is arranged by, and references that follow renamed instances."""
+"""Headers of DICOM files: they tell the images, those that are no cases, and references to renamed instances."""
 
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,31 +12,40 @@ from typing import Any
 from monai_salm.formats.dicom.elements import Element, Encoding, assembled, even, rewritten, value_of, walk
 from monai_salm.formats.dicom.format import renamed_uid
 from monai_salm.formats.dicom.pixels import PALETTE
+from monai_salm.formats.dicom.stacks import PROJECTIONS
 from monai_salm.formats.dicom.start import data_start, has_representations, read_dataset
 from monai_salm.layouts.base import LayoutError
-from monai_salm.layouts.dicom_classes import holds_labels, holds_no_pixels, is_raw_data
 
 _TAGS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID", "Rows", "Modality")
 _KIND, _COLOURS = "ImageType", "PhotometricInterpretation"
-_REFERENCED = 0x00081155
-_SYNTAX = 0x00020010
+_REFERENCED, _SYNTAX, _ICON, _PIXELS = 0x00081155, 0x00020010, 0x00880200, (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _ENCODINGS = {"1.2.840.10008.1.2": Encoding(False), "1.2.840.10008.1.2.2": Encoding(True, ">")}
 _DEFLATED = "1.2.840.10008.1.2.1.99"
-_ICON = 0x00880200
-_PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
+
+# Storage classes (DICOM PS3.4, annex B.5), each without this root.
+_STORAGE = "1.2.840.10008.5.1.4.1.1."
+# Radiotherapy classes that are images; all others of their root are plans, doses, structure sets and records.
+_RT_ROOT, _RT_IMAGES = "481.", ("481.1", "481.23", "481.24")
+_NO_PIXELS = (
+    "66.1", "66.2", "66.3", "66.5", "66.6",  # registrations, fiducials, surfaces, tracts
+    "67", "68.1", "68.2",  # real world values, surface scans
+    "79.1", "80.1", "90.1", "91.1", "131",  # grids, visual fields, assessments, annotations, structured displays
+)  # fmt: skip
+# Waveforms, presentation states, measurements of eyes, reports and key objects, encapsulated documents, protocols.
+_NO_PIXELS_ROOTS = ("9.", "11.", "78.", "88.", "104.", "200.")
+# Pixels that are labels or doses, made from images and no images themselves.
+_LABELS = ("66.4", "66.7", "66.8", "481.2")
+_RAW = "66"
+# Words of Image Type.
+_SCOUTS = frozenset(("LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW"))
+_PAGES = frozenset(("SCREEN SAVE", "DOSE_INFO", "DOSE REPORT", "CSA REPORT", "PROTOCOL"))
 
 
 @dataclass(frozen=True)
 class DicomHeader:
-    """What a data set is arranged by; empty text for what the file does not say.
+    """The parts of a header that arrange a data set; empty text for a part that is missing, and for no ``problem``.
 
-    Args:
-        instance, series, study, patient, modality: the UIDs, the patient's ID, the modality.
-        is_image: whether it is an image, or in so bad a state that it may be one.
-        problem: why it cannot be used, and what to do; empty for a sound file.
-        storage: UID of the storage class.
-        image_type: the values of Image Type.
-        palette: whether its pixels are places in a palette.
+    ``is_image`` is True also for a file in so bad a state that it may be an image. ``storage`` is the UID of the storage class.
     """
 
     instance: str = ""
@@ -68,8 +78,7 @@ def read_header(path: Path) -> DicomHeader:
             words = (kind,) if isinstance(kind, str) else tuple(map(str, kind))
     except ImportError:
         raise
-    # On damaged files pydicom raises what its parts raise.
-    except Exception as error:
+    except Exception as error:  # on damaged files pydicom raises what its parts raise
         return DicomHeader(problem=f"{path} is no DICOM file that can be read ({error}); repair or remove it")
     is_image, problem = _kind(path, found["SOPClassUID"], bool(found["Rows"]))
     uids = (found["SOPInstanceUID"], found["SeriesInstanceUID"], found["StudyInstanceUID"])
@@ -80,27 +89,62 @@ def read_header(path: Path) -> DicomHeader:
 
 def _kind(path: Path, storage: str, has_rows: bool) -> tuple[bool, str]:
     """Whether a file is an image, and why it cannot be used."""
-    if is_raw_data(storage):
+    if storage == _STORAGE + _RAW:
         return True, f"{path} is raw data, from which the unprotected image can be made again; remove it"
-    if holds_labels(storage) or holds_no_pixels(storage):
+    holds_labels = storage.startswith(_STORAGE) and storage.removeprefix(_STORAGE) in _LABELS
+    if holds_labels or holds_no_pixels(storage):
         try:
             pixels = _check_object(path.read_bytes())
         except (ValueError, OSError) as error:
             return False, f"{path}: {error}"
-        if not pixels or holds_labels(storage):
+        if not pixels or holds_labels:
             return False, ""
     if not has_rows:
         return True, f"{path}: its header has no number of rows, as one that is cut off; get it again from its source"
     return True, ""
 
 
-class RenamedReferences(Mapping[str, bytes]):
-    """Files whose references to some instances follow the instances' new names, each made when asked for.
+def holds_no_pixels(storage: str) -> bool:
+    """Whether objects of a storage class (its UID) are known to hold no pixels at all; False for one that is not known."""
+    if not storage.startswith(_STORAGE):
+        return False
+    kind = storage.removeprefix(_STORAGE)
+    if kind.startswith(_RT_ROOT):
+        return kind not in _RT_IMAGES and kind not in _LABELS
+    return kind in _NO_PIXELS or kind.startswith(_NO_PIXELS_ROOTS)
 
-    Args:
-        root: folder of the data set.
-        files: sound DICOM files relative to it; those without such references are left out.
-        uids: of the instances that are renamed.
+
+def set_aside(headers: Mapping[str, DicomHeader]) -> dict[str, str]:
+    """The images that are no cases among the others, with the reasons, given the headers of all sound images by file.
+
+    These are scouts; palettes among others; and dose reports and other secondary captures, where most images are none and the
+    captures are no digitized X-rays among X-rays.
+    """
+    scouts = {file for file, header in headers.items() if _SCOUTS & set(header.image_type)}
+    rest = {file: header for file, header in headers.items() if file not in scouts}
+    if not rest:
+        return {}
+    found = dict.fromkeys(scouts, "a scout (its Image Type says so), from which no case is made")
+    palettes = [file for file, header in rest.items() if header.palette]
+    if 2 * len(palettes) < len(rest):  # readers show the places, not the colours
+        why = "its colours are places in a palette, most images hold theirs; convert it to RGB"
+        found |= dict.fromkeys(palettes, why)
+    # Pictures of a screen or a page, or digitized films.
+    kinds = {file: header.storage.removeprefix(_STORAGE).partition(".")[0] for file, header in rest.items()}
+    pages = {file for file, header in rest.items() if _PAGES & set(header.image_type)}
+    captures = pages | {file for file, kind in kinds.items() if kind == "7"}
+    modalities = Counter(header.modality for file, header in rest.items() if file not in captures)
+    if modalities.total() < len(captures):
+        return found
+    commonest = modalities.most_common(1)[0][0]
+    alike = commonest if commonest in PROJECTIONS else None
+    others = (file for file in rest if file in captures and (file in pages or rest[file].modality != alike))
+    why = f"a secondary capture, as of a dose report, among images of modality {commonest}"
+    return found | dict.fromkeys(others, why)
+
+
+class RenamedReferences(Mapping[str, bytes]):
+    """Sound DICOM files that refer to renamed instances (``uids``), with references to the new names, each made when asked for.
 
     Raises:
         LayoutError: for a file that was changed since its header was read, and cannot be taken apart now.
@@ -149,11 +193,7 @@ def _taken_apart(content: bytes) -> tuple[int, tuple[Element, ...], Encoding]:
 
 
 def _check_object(content: bytes) -> bool:
-    """Whether a file has pixels.
-
-    Raises:
-        ValueError: if it cannot be taken apart, as it must be for its references to follow.
-    """
+    """Whether a file has pixels; an error if it cannot be taken apart, as it must be for its references to follow."""
     _, elements, encoding = _taken_apart(content)
     for element in elements:
         rewritten(content, element, encoding, lambda _, value: value)

@@ -9,22 +9,26 @@ from typing import TypeAlias
 
 from monai_salm.formats.dicom.series import DicomSeries, SkippedSeries, group_series
 from monai_salm.layouts.base import TRAIN, LayoutError
-from monai_salm.layouts.classes import IMAGE_COLUMNS, SPLIT_COLUMNS, find_column
-from monai_salm.layouts.dicom_headers import DicomHeader, RenamedReferences, read_header
-from monai_salm.layouts.dicom_roles import set_aside
+from monai_salm.layouts.dicom_headers import DicomHeader, RenamedReferences, read_header, set_aside
 from monai_salm.layouts.files import relative_path, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.image_folder import class_folders, places_of
 from monai_salm.layouts.images import is_dicom, some_files
-from monai_salm.layouts.reading import Table, read_table
-from monai_salm.layouts.reading import read_header as read_columns
-from monai_salm.layouts.table_labels import LabelledRow, label_columns, labels_of, split_of
-from monai_salm.layouts.units import BrokenUnit, ImageUnit
+from monai_salm.layouts.labels import (
+    IMAGE_COLUMNS,
+    SPLIT_COLUMNS,
+    LabelledRow,
+    find_column,
+    label_columns,
+    labels_of,
+    split_of,
+)
+from monai_salm.layouts.reading import Table, headers_in, read_table
+from monai_salm.layouts.stored_images import StoredImage, UnusableImage
 from monai_salm.learning.tasks import Task
 
 _Label: TypeAlias = int | list[int] | None
-_SUFFIXES = (".csv", ".tsv")
-#: What a row may be for -> names of its column; the first that a table has counts.
+#: The subject of a row -> names of its column; the first that a table has counts.
 _KEYS = {
     "series": ("series", "series_uid", "series_instance_uid", "seriesinstanceuid", "series_id"),
     "study": ("study", "study_uid", "study_instance_uid", "studyinstanceuid", "study_id"),
@@ -34,7 +38,7 @@ _KEYS = {
 
 
 @dataclass(frozen=True)
-class SeriesUnit(DicomSeries, ImageUnit):
+class SeriesImage(DicomSeries, StoredImage):
     """A DICOM series as a unit of a data set."""
 
 
@@ -73,29 +77,20 @@ class DicomTree(FolderLayout):
             answers, classes = _by_folder(images, self.headers, root, files)
         self._aside = set_aside({file: self.headers[file] for file in images if not self.headers[file].problem})
         cases = self._series(images, answers)
-        # In every publication, whatever its splits are: an object may refer to any image.
-        cases[TRAIN] += [
-            _broken(file, self.headers[file], None) for file in self._objects if self.headers[file].problem
-        ]
-        if not cases[TRAIN]:
-            raise LayoutError(
-                f"{root} has no training images; its splits are {', '.join(s for s in cases if cases[s])}"
-            )
+        # In every publication, with any splits: an object may refer to any image.
+        damaged = [file for file in self._objects if self.headers[file].problem]
+        cases += [(TRAIN, _broken(file, self.headers[file], None)) for file in damaged]
         listing = (*self._sound_objects(), *([table.path.name] if table else []))
         super().__init__(root, cases, listing, len(classes) or None, classes)
 
     @classmethod
-    def recognises(cls, path: Path) -> bool:
-        return path.is_dir() and any(is_dicom(path / file) for file in some_files(path))
+    def misfit(cls, path: Path) -> str | None:
+        return None if path.is_dir() and any(is_dicom(path / file) for file in some_files(path)) else ""
 
     @classmethod
     def open(cls, path: Path) -> DicomTree:
-        if not path.is_dir():
-            raise LayoutError(f"{path} is no folder; a DICOM tree is {cls.description}")
+        cls.require_folder(path)
         return cls(path)
-
-    def reopen(self, root: Path) -> DicomTree:
-        return self.open(root)
 
     def task(self) -> Task:
         if all(case.label is None for case in self._cases[TRAIN]):
@@ -106,14 +101,15 @@ class DicomTree(FolderLayout):
             )
         return super().task()
 
-    def units(self, splits: Sequence[str] = (TRAIN,)) -> tuple[ImageUnit, ...]:
-        found = super().units(splits)
-        known = frozenset(self.headers[file].instance for unit in found for file in unit.files)
+    def stored_images(self, splits: Sequence[str] = (TRAIN,)) -> tuple[StoredImage, ...]:
+        found = super().stored_images(splits)
+        known = frozenset(self.headers[file].instance for stored in found for file in stored.files)
         # Images refer to one another across series, as slices to their scout; all of those must follow.
-        return tuple(replace(unit, protected_uids=known) if isinstance(unit, SeriesUnit) else unit for unit in found)
+        return tuple(
+            replace(stored, protected_uids=known) if isinstance(stored, SeriesImage) else stored for stored in found
+        )
 
     def rewritten_files(self, splits: Sequence[str] = (TRAIN,)) -> Mapping[str, bytes]:
-        """The objects without an image that refer to protected images, with the new UIDs of those."""
         protected = {self.headers[file].instance for file in self.image_files(splits)}
         return RenamedReferences(self.root, self._sound_objects(), protected)
 
@@ -122,39 +118,38 @@ class DicomTree(FolderLayout):
         return [file for file in self._objects if not self.headers[file].problem]
 
     def _aside_series(self, files: Sequence[str]) -> list[SkippedSeries]:
-        """What is no case among others, each series once."""
+        """The series that are no cases."""
         series: dict[tuple[str, str, str], list[str]] = {}
         for file in sorted(set(files) & set(self._aside)):
             key = (str(PurePosixPath(file).parent), self.headers[file].series, self._aside[file])
             series.setdefault(key, []).append(file)
         return [SkippedSeries(found[0], tuple(found), reason) for (_, _, reason), found in series.items()]
 
-    def _series(self, images: Sequence[str], answers: Mapping[str, _Answer]) -> dict[str, list[FolderCase]]:
+    def _series(self, images: Sequence[str], answers: Mapping[str, _Answer]) -> list[tuple[str, FolderCase]]:
         """Series of each split; what has no split (beside the split folders) is unlisted."""
-        cases: dict[str, list[FolderCase]] = {TRAIN: [], "val": [], "test": []}
-        for split, found in cases.items():
+        cases: list[tuple[str, FolderCase]] = []
+        for split in dict.fromkeys(answer.split for answer in answers.values()):
             files = [file for file in images if file in answers and answers[file].split == split]
             broken = [file for file in files if self.headers[file].problem]
-            found += [_broken(file, self.headers[file], answers[file].label) for file in broken]
+            found = [_broken(file, self.headers[file], answers[file].label) for file in broken]
             skipped = self._aside_series(files)
             sound = [file for file in files if not self.headers[file].problem and file not in self._aside]
-            for unit in group_series(self.root, sound, unit=SeriesUnit, skipped=skipped):
-                labels = [answers[file].label for file in unit.files]
+            for stored in group_series(self.root, sound, unit=SeriesImage, skipped=skipped):
+                labels = [answers[file].label for file in stored.files]
                 if any(label != labels[0] for label in labels):
                     raise LayoutError(
-                        f"{self.root}: the files of series {unit.name} have different labels, {labels[0]} and others; give a "
+                        f"{self.root}: the files of series {stored.name} have different labels, {labels[0]} and others; give a "
                         "series one label"
                     )
-                found.append(FolderCase(unit, labels[0]))
-            for series in skipped:
-                unit_ = BrokenUnit(series.name, series.files, series.reason)
-                found.append(FolderCase(unit_, answers[series.name].label))
-            found.sort(key=lambda case: min(case.unit.files))
+                found.append(FolderCase(stored, labels[0]))
+            unusable = [UnusableImage(series.name, series.files, series.reason) for series in skipped]
+            found += [FolderCase(stored, answers[stored.name].label) for stored in unusable]
+            cases += [(split, case) for case in sorted(found, key=lambda case: min(case.image.files))]
         return cases
 
 
 def _broken(file: str, header: DicomHeader, label: _Label) -> FolderCase:
-    return FolderCase(BrokenUnit(file, (file,), header.problem), label)
+    return FolderCase(UnusableImage(file, (file,), header.problem), label)
 
 
 def _by_folder(
@@ -172,20 +167,14 @@ def _by_folder(
     if len(names) < 2 or (len(single) == len(patients) == len(set(single)) > 1):
         names = []
     number = {name: index for index, name in enumerate(names)}
-    return {
-        file: _Answer(number.get(parts[0]) if len(parts) > 1 else None, split)
-        for file, (split, parts) in places.items()
-    }, tuple(names)
+    labels = {file: number.get(parts[0]) if len(parts) > 1 else None for file, (_, parts) in places.items()}
+    return {file: _Answer(labels[file], split) for file, (split, _) in places.items()}, tuple(names)
 
 
 def _table(root: Path) -> Table | None:
     """The table of labels in the root, if there is one."""
-    found = []
-    for path in sorted(root.iterdir()):
-        if path.suffix.lower() in _SUFFIXES and path.is_file():
-            columns = read_columns(path)
-            if len(columns) > 1 and any(find_column(columns, names) for names in _KEYS.values()):
-                found.append(path)
+    tables = ((path, columns) for path, columns in headers_in(root) if len(columns) > 1)
+    found = [path for path, columns in tables if any(find_column(columns, names) for names in _KEYS.values())]
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
         raise LayoutError(f"{root} has several tables of series, {names}; leave the one with the labels there")
@@ -211,28 +200,20 @@ def _by_table(
             what = "stands there again, with another label or split" if text else "names nothing"
             raise LayoutError(f"{where}: {text!r} {what}; give each one line")
     keys = {file: _keys(file, headers[file], key) for file in images}
-    _refuse_unused(table, rows, column, key, {name for names in keys.values() for name in names}, root)
-    nothing = _Answer(None, TRAIN)
-    return {
-        file: next((answers[name] for name in names if name in answers), nothing) for file, names in keys.items()
-    }, found.names
+    # A single line may be of images that a copy has left out.
+    if answers.keys().isdisjoint(name for names in keys.values() for name in names):
+        where, text = table.where(rows[0].row, column), rows[0].row.values[column]
+        raise LayoutError(
+            f"{where}: no DICOM image of {key} {text!r} in {root}; those of the other lines are missing, too. Correct the table"
+        )
+    nothing = [_Answer(None, TRAIN)]
+    named = {file: [answers[name] for name in names if name in answers] for file, names in keys.items()}
+    return {file: (own or nothing)[0] for file, own in named.items()}, found.names
 
 
 def _keys(file: str, header: DicomHeader, key: str) -> list[str]:
-    """What a row for a file may name: its series, or the file and the folders above it, the nearest first."""
+    """The names that a row for a file may have: its series, or the file and the folders above it, the nearest first."""
     if key != "folder":
         return [{"series": header.series, "study": header.study, "patient": header.patient}[key]]
     path = PurePosixPath(file)
     return [path.as_posix(), *(folder.as_posix() for folder in path.parents)]
-
-
-def _refuse_unused(
-    table: Table, rows: Sequence[LabelledRow], column: str, key: str, known: set[str], root: Path
-) -> None:
-    """Refuse a table that fits nothing; a line alone may be of images that a copy has left out, or that nobody has."""
-    texts = [row.row.values[column] for row in rows]
-    if not known.intersection(relative_path(root, text, "") if key == "folder" else text for text in texts):
-        raise LayoutError(
-            f"{table.where(rows[0].row, column)}: no DICOM image of {key} {texts[0]!r} in {root}; those of the other lines are "
-            "missing, too. Correct the table"
-        )

@@ -1,63 +1,96 @@
-"""The files under a data set's folder: which there are, and names that stay inside."""
+"""The files under a data set's folder: which there are, which programs left there, and names that stay inside."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from monai_salm.layouts.base import LayoutError
-from monai_salm.layouts.leftovers import why_file, why_folder
 
 # Longer than any system takes, whose own error would not name the entry.
 _MAX_PATH, _MAX_NAME = 4096, 255
 
+# Folders and files that programs leave, by name in small letters. They are no part of a data set, and never published.
+_LEFT_FOLDERS = {
+    "a folder of version or data control, which may keep the originals": (
+        ".git", ".hg", ".svn", ".bzr", ".jj", ".dvc", ".datalad", "_darcs",
+    ),
+    "a folder of thumbnails": (
+        "@eadir", ".@__thumb", "@__thumb", ".thumbnails", "thumbnails", "thumbs", ".picasaoriginals",
+    ),
+    "a folder of the system": (
+        "$recycle.bin", "#recycle", "@recycle", "lost+found", "system volume information", "__macosx", "#snapshot",
+        "@recently-snapshot", "~snapshot", "@tmp",
+    ),
+    "copies that a notebook left": (".ipynb_checkpoints",),
+    "a folder of a program": ("__pycache__",),
+}  # fmt: skip
+_WHY_FOLDER = {name: why for why, names in _LEFT_FOLDERS.items() for name in names}
+_WHY_FILE = {
+    **dict.fromkeys(("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db"), "thumbnails of the images"),
+    **dict.fromkeys(("desktop.ini", "icon\r", "autorun.inf"), "a file of the system"),
+    "dicomdir": (
+        "an index of DICOM instances, whose UIDs and icons a protected copy does not have; make a new one after publishing"
+    ),
+}
+# Hidden files that tell something about the data set.
+_KNOWN = (".bidsignore", ".gitattributes", ".gitignore", ".gitmodules", ".zenodo.json")
+_BACKUP = re.compile(
+    r"(?i).*(~|\.(bak|backup|old|orig|rej|save|sw[a-p]|te?mp|part|partial|crdownload|filepart)\d*)|~\$.*|#.*#"
+)
+
+
+def why_folder(name: str) -> str | None:
+    """The kind of a folder that a program left, by its own name; None for a folder of a data set."""
+    found = _WHY_FOLDER.get(name.lower())
+    return found or ("a hidden folder" if name.startswith(".") and name != "." else None)
+
+
+def why_file(name: str) -> str | None:
+    """The kind of a file that a program left, by its own name; None for a file of a data set."""
+    small = name.lower()
+    if small in _WHY_FILE:
+        return _WHY_FILE[small]
+    if _BACKUP.fullmatch(name):
+        return "a backup or a file that was not written to its end"
+    return "a hidden file" if name.startswith(".") and small not in _KNOWN else None
+
+
+def is_hidden(file: str) -> bool:
+    """Whether a program left a file; the "._" files of macOS bear an image's name and hold none."""
+    return why_file(PurePosixPath(file).name) is not None
+
 
 def relative_path(root: Path, text: object, where: str) -> str:
-    """Check that a path that a data set's own file names cannot lead out of it, whether there is such a file or not.
-
-    Args:
-        root: the folder it must stay in.
-        text: the path as the file has it.
-        where: the entry, for messages.
-
-    Returns:
-        A relative path with ``/``, without ``.`` parts.
+    """A path that a data set's own file names, with ``/`` and without ``.`` parts; the file need not exist.
 
     Raises:
-        LayoutError: if it is no text, absolute or goes up.
+        LayoutError: naming the entry (``where``), if the path is no text, absolute or leads out of ``root``.
     """
     if not isinstance(text, str) or not text or "\0" in text:
         raise LayoutError(f"{where}: a path must be text, got {text!r}")
     if len(text) > _MAX_PATH:
         raise LayoutError(f"{where}: a path of {len(text)} characters is too long ({text[:40]!r}...)")
-    parts = PurePosixPath(text.replace("\\", "/"))
-    if any(len(part.encode("utf-8", "surrogatepass")) > _MAX_NAME for part in parts.parts):
+    path = PurePosixPath(text.replace("\\", "/"))
+    if any(len(part.encode("utf-8", "surrogatepass")) > _MAX_NAME for part in path.parts):
         raise LayoutError(f"{where}: a name in the path {text[:40]!r}... is too long for a file")
-    drive = len(text) > 1 and text[1] == ":"
-    if parts.is_absolute() or drive or ".." in parts.parts:
+    if path.is_absolute() or text[1:2] == ":" or ".." in path.parts:
         raise LayoutError(
             f"{where}: path {text!r} must be relative and stay inside {root}, or lie there if it is absolute. Move the file there and "
             "correct the entry"
         )
-    return parts.as_posix()
+    return path.as_posix()
 
 
 def confine(root: Path, text: object, where: str) -> str:
-    """Check the path of a file that a data set's own file names.
-
-    A file that is not there is an error of its case alone, found when it is read: it must not stop the others.
-
-    Args:
-        root, text, where: as for ``relative_path``.
-
-    Returns:
-        A relative path with ``/``, without ``.`` parts.
+    """``relative_path`` of a file. One that is not there is an error of its case alone, found when it is read.
 
     Raises:
-        LayoutError: if it is absolute, goes up, leads out through a link, or names a folder.
+        LayoutError: also if the path leads out through a link, or names a folder.
     """
     relative = relative_path(root, text, where)
     path = root / relative
@@ -69,12 +102,7 @@ def confine(root: Path, text: object, where: str) -> str:
 
 
 def from_root(root: Path, value: Any) -> Any:
-    """A value of a data set's own file with the absolute paths in it that lie in the folder written relative to the folder.
-
-    Args:
-        root: the folder.
-        value: text, or lists and dictionaries of such.
-    """
+    """Text, or lists and dictionaries of text, with absolute paths that lie in a folder written relative to the folder."""
     if isinstance(value, Mapping):
         return {key: from_root(root, item) for key, item in value.items()}
     if isinstance(value, list):
@@ -87,7 +115,7 @@ def from_root(root: Path, value: Any) -> Any:
 
 @lru_cache
 def _bases(root: Path) -> tuple[str, ...]:
-    """What an absolute path in a folder begins with: the folder as it is called, and where its links lead."""
+    """The beginnings of absolute paths in a folder: the folder as it is called, and where its links lead."""
     return root.absolute().as_posix(), root.resolve().as_posix()
 
 
@@ -97,11 +125,6 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):
         return False
-
-
-def is_hidden(file: str) -> bool:
-    """Whether a program left a file, see ``leftovers``; the "._" files of macOS bear an image's name and hold none."""
-    return why_file(PurePosixPath(file).name) is not None
 
 
 def dead_link(path: Path) -> str | None:
@@ -114,51 +137,59 @@ def dead_link(path: Path) -> str | None:
     return f"{path} is a link that leads nowhere ({place}); put the file itself there"
 
 
-def walk_folders(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """``os.walk`` without the folders and files that programs leave, see ``leftovers``.
+def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """``os.walk``; a folder that cannot be read is an error."""
 
-    Raises:
-        LayoutError: naming a folder that cannot be read.
-    """
-    for folder, folders, files in os.walk(root, onerror=_refuse):
+    def refuse(error: OSError) -> None:
+        raise LayoutError(
+            f"{error.filename}: this folder cannot be read ({error.strerror}); make it readable or take it out of the data set"
+        ) from error
+
+    for folder, folders, files in os.walk(root, onerror=refuse):
+        yield Path(folder), folders, files
+
+
+def folders_in(root: Path) -> tuple[str, ...]:
+    """All folders of a data set, its own among them as ``.``, sorted; those that programs left are none of it."""
+    found = []
+    for folder, folders, _ in _walk(root):
         folders[:] = [name for name in folders if why_folder(name) is None]
-        yield folder, folders, [name for name in files if why_file(name) is None]
+        found.append(folder.relative_to(root).as_posix())
+    return tuple(sorted(found))
 
 
 def leftovers(root: Path) -> dict[str, str]:
     """The folders (with a ``/`` at the end) and files that programs left under a folder, with what they are."""
     found: dict[str, str] = {}
-    for folder, folders, files in os.walk(root, onerror=_refuse):
-        below = Path(folder).relative_to(root)
-        reasons = {name: why_folder(name) for name in folders}
-        found |= {f"{(below / name).as_posix()}/": why for name, why in reasons.items() if why}
+    for folder, folders, files in _walk(root):
+        below = folder.relative_to(root)
+        found |= {f"{(below / name).as_posix()}/": why for name in folders if (why := why_folder(name))}
         found |= {(below / name).as_posix(): why for name in files if (why := why_file(name))}
-        folders[:] = [name for name in folders if not reasons[name]]
+        folders[:] = [name for name in folders if not why_folder(name)]
     return found
 
 
-def every_file(root: Path) -> Iterator[str]:
-    """Every file under a folder, those that programs left among them, relative to it; links are not followed."""
-    for folder, _, files in os.walk(root, onerror=_refuse):
-        for name in files:
-            yield Path(folder, name).relative_to(root).as_posix()
+def every_file(root: Path) -> tuple[str, ...]:
+    """Every file under a folder, those that programs left among them, sorted; links are not followed."""
+    paths = (folder / name for folder, _, files in _walk(root) for name in files)
+    return tuple(sorted(path.relative_to(root).as_posix() for path in paths))
 
 
 def walk(root: Path) -> Iterator[str]:
-    """Every file of a data set under its folder; what programs left there is none of it, see ``leftovers``.
+    """Every file of a data set under its folder; what programs left there is none of it.
 
     Links must stay inside and lead to files. A link that leads nowhere is a file that cannot be read (``dead_link``).
 
     Raises:
         LayoutError: for a link that does not, a device, or a folder that cannot be read.
     """
-    for folder, folders, files in walk_folders(root):
-        for name in (*folders, *files):
-            path = Path(folder, name)
+    for folder, folders, files in _walk(root):
+        folders[:] = [name for name in folders if why_folder(name) is None]
+        own = [name for name in files if why_file(name) is None]
+        for path in (folder / name for name in (*folders, *own)):
             if path.is_symlink() and path.exists():
                 _require_inside(path, root)
-        for name in files:
-            path = Path(folder, name)
+        for path in (folder / name for name in own):
             if not path.is_file() and not dead_link(path):
                 raise LayoutError(f"{path} is neither file nor folder; remove it")
             yield path.relative_to(root).as_posix()
@@ -171,9 +202,3 @@ def _require_inside(link: Path, root: Path) -> None:
         raise LayoutError(f"{link} is a link that leads out of the data set; put the file itself there or remove it")
     if place.is_dir():
         raise LayoutError(f"{link} is a link to a folder; put the folder itself there or remove it")
-
-
-def _refuse(error: OSError) -> None:
-    raise LayoutError(
-        f"{error.filename}: this folder cannot be read ({error.strerror}); make it readable or take it out of the data set"
-    ) from error

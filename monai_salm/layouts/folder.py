@@ -1,44 +1,43 @@
-"""What layouts that are folders share: cases, labels, the learning problem, and which files there are."""
+"""The base of layouts that are folders: cases, labels, the learning problem, and the files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
-from monai_salm.formats import find_format, format_of
+from monai_salm.formats import format_of
 from monai_salm.formats.base import FormatError
 from monai_salm.layouts.base import TRAIN, Case, CaseSequence, Layout, LayoutError
-from monai_salm.layouts.classes import MAX_CLASS
-from monai_salm.layouts.files import every_file, leftovers, walk, walk_folders
+from monai_salm.layouts.files import every_file, folders_in, leftovers, walk
 from monai_salm.layouts.label_maps import LabelMap, LabelParts, distinct, files_of, on_grid_of, read_label_map
-from monai_salm.layouts.renaming import companions_of, rewritten_texts, with_copies
-from monai_salm.layouts.units import BrokenUnit, ChannelFiles, ImageUnit
+from monai_salm.layouts.labels import MAX_CLASS
+from monai_salm.layouts.renaming import companions_of, rewritten_texts, with_published_names
+from monai_salm.layouts.stored_images import StoredImage, UnusableImage
 from monai_salm.learning.tasks import Classification, Segmentation, Task
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.warn import warn
 
-#: What a case may have as its label.
+#: The label of a case.
 Label: TypeAlias = LabelMap | int | list[int] | None
 # Values of label maps that stand for classes and are no class numbers, such as 0 and 255, are as few as this.
 _RENUMBERED = 64
+_SPLITS = (TRAIN, "val", "test")
+# Headers looked at for the unit of a data set.
+_HEADERS = 500
 
 
 @dataclass(frozen=True)
 class FolderCase:
-    """One case of a data set in files.
+    """An image, and its label: a label map's file relative to the root (or several), a class number, a vector of 0/1, or None."""
 
-    Args:
-        unit: its image.
-        label: a label map's file relative to the root (or several), a class number, a vector of zeros and ones, or None.
-    """
-
-    unit: ImageUnit
+    image: StoredImage
     label: Label
 
 
@@ -47,7 +46,7 @@ class FolderLayout(Layout):
 
     Args:
         root: the folder.
-        cases: the cases of every split that has any.
+        cases: each with its split.
         listing: the files that list or describe the cases, relative to the root.
         num_classes: classes that the data set names; None if it names none.
         class_names: what class numbers mean, in their order; empty if the data set has numbers only.
@@ -59,9 +58,7 @@ class FolderLayout(Layout):
             out of range.
     """
 
-    root: Path
-    #: Where a protected copy's manifest stands, relative to the root.
-    manifest: ClassVar[str] = "monai_salm.json"
+    manifest = "monai_salm.json"
     #: Whether a label map was read along other axes than those of its file.
     _turned = False
     #: Files of the listing that name others by absolute paths in the root.
@@ -70,7 +67,7 @@ class FolderLayout(Layout):
     def __init__(
         self,
         root: Path,
-        cases: Mapping[str, Sequence[FolderCase]],
+        cases: Iterable[tuple[str, FolderCase]],
         listing: Sequence[str],
         num_classes: int | None,
         class_names: Sequence[str] = (),
@@ -79,20 +76,31 @@ class FolderLayout(Layout):
     ) -> None:
         self.root, self.listing, self.num_classes = root, tuple(listing), num_classes
         self.class_names, self.modalities = tuple(class_names), tuple(modalities)
-        units = with_copies(root, dict.fromkeys(case.unit for found in cases.values() for case in found))
-        self._cases = {
-            split: tuple(replace(case, unit=units[case.unit]) for case in found)
-            for split, found in cases.items()
-            if found
-        }
-        labels = {file for found in cases.values() for case in found for file in files_of(case.label)}
+        pairs = sorted(cases, key=lambda pair: _SPLITS.index(pair[0]))
+        self._cases: dict[str, list[FolderCase]] = {split: [] for split, _ in pairs}
+        if TRAIN not in self._cases:
+            raise LayoutError(f"{root} has no training images; its splits are {', '.join(self._cases) or 'none'}")
+        images = with_published_names(root, dict.fromkeys(case.image for _, case in pairs))
+        for split, case in pairs:
+            self._cases[split].append(replace(case, image=images[case.image]))
+        labels = {file for case in self._all_cases() for file in files_of(case.label)}
         self.masks = tuple(file for file in masks if file not in labels)
-        self.folders()
-        self._check_units()
+        self.folders()  # refuses a folder that cannot be read
+        self._check_files()
         self._check_labels()
         both = set(self.image_files(self.splits)) & set(self.label_files())
         if both:
             raise LayoutError(f"{root}: {sorted(both)[0]} is listed both as an image and as a label")
+
+    @classmethod
+    def open(cls, path: Path) -> FolderLayout:
+        return cls(path)  # type: ignore[call-arg]  # layouts that are told by their folder alone
+
+    @classmethod
+    def require_folder(cls, path: Path) -> None:
+        """Refuse a path that is no folder."""
+        if not path.is_dir():
+            raise LayoutError(f"{path} is no folder; this layout is {cls.description}")
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -117,13 +125,10 @@ class FolderLayout(Layout):
         labels = [case.label for split in self.splits for case in self._sound(split) if case.label is not None]
         kinds = {str if files_of(label) else type(label) for label in labels}
         if len(kinds) != 1:
-            raise LayoutError(
-                f"{self.root}: labels are of different kinds: all must be files, or all numbers, or all vectors"
-            )
+            raise LayoutError(f"{self.root}: labels are of different kinds: all must be files, or numbers, or vectors")
         if kinds == {str}:
-            return Segmentation(
-                num_classes=max(2, self.num_classes or len(self._renumbered) or self._largest_voxel() + 1)
-            )
+            largest = max((value for found in self._map_values.values() for value in found), default=1)
+            return Segmentation(num_classes=max(2, self.num_classes or len(self._renumbered) or int(largest) + 1))
         if kinds == {int}:
             largest = max(label for label in labels if isinstance(label, int))
             return Classification(num_classes=max(self.num_classes or 2, largest + 1))
@@ -138,49 +143,39 @@ class FolderLayout(Layout):
 
         def load(index: int) -> Case:
             case = cases[index]
-            image, label = case.unit.read(self.root), cast(Any, case.label)
+            image, label = case.image.read(self.root), cast(Any, case.label)
             if isinstance(label, (str, LabelParts)):
-                label = self._label_map(case.unit, label, image.shape[1:])
+                label = self._label_map(case.image, label, image.shape[1:])
             elif isinstance(label, list):
                 label = np.array(label)
-            return {"image": image, "label": label, "name": case.unit.name, "units": self._units(case.unit, image)}
+            return {"image": image, "label": label, "name": case.image.name, "units": self._units(case.image, image)}
 
-        return CaseSequence([case.unit.name for case in cases], load)
+        return CaseSequence([case.image.name for case in cases], load)
 
-    def _label_map(self, unit: ImageUnit, label: LabelMap, shape: Sequence[int]) -> Array:
+    def _label_map(self, stored: StoredImage, label: LabelMap, shape: Sequence[int]) -> Array:
         """A label map of class numbers along the axes of its image, ``(1, *spatial)``."""
-        stored = read_label_map(self.root, label, unit.name)
+        label_map = read_label_map(self.root, label, stored.name)
         file = files_of(label)[0]
-        own, image = self._affine(file), self._affine(unit.files[0])
-        where = f"case {unit.name!r}, label map {self.root / file}"
-        found = on_grid_of(stored, own, image, shape, where)
-        if found is not stored and not self._turned:
+        own, image = (format_of(self.root / one).affine(self.root / one) for one in (file, stored.files[0]))
+        where = f"case {stored.name!r}, label map {self.root / file}"
+        found = on_grid_of(label_map, own, image, shape, where)
+        if found is not label_map and not self._turned:
             self._turned = True
-            warn(
-                f"{where}: its axes run otherwise than those of its image; label maps are read along the axes of the image"
-            )
-        return (
-            np.searchsorted(self._renumbered, found)
-            if self._renumbered and np.isin(found, self._renumbered).all()
-            else found
-        )
-
-    def _affine(self, file: str) -> Array | None:
-        return format_of(self.root / file).affine(self.root / file)
+            warn(f"{where}: its axes run otherwise than those of its image; it is read along the axes of the image")
+        known = self._renumbered
+        return np.searchsorted(known, found) if known and np.isin(found, known).all() else found
 
     @cached_property
     def _map_values(self) -> dict[LabelMap, tuple[float, ...]]:
         """The values in the label map of each case; those that cannot be read are left out."""
         found: dict[LabelMap, tuple[float, ...]] = {}
-        for cases in self._cases.values():
-            for case in cases:
-                if isinstance(case.label, (str, LabelParts)) and case.label not in found:
-                    try:
-                        found[case.label] = tuple(
-                            distinct(read_label_map(self.root, case.label, case.unit.name)).tolist()
-                        )
-                    except (FormatError, OSError):
-                        continue  # its case is listed when it is read
+        for case in self._all_cases():
+            label = case.label
+            if isinstance(label, (str, LabelParts)) and label not in found:
+                try:
+                    found[label] = tuple(distinct(read_label_map(self.root, label, case.image.name)).tolist())
+                except (FormatError, OSError):
+                    continue  # its case is listed when it is read
         return found
 
     @cached_property
@@ -192,123 +187,107 @@ class FolderLayout(Layout):
         few = 1 < len(values) <= _RENUMBERED and values[0] == 0 and values[-1] >= 2 * len(values)
         return tuple(values) if few and all(value == int(value) for value in values) else ()
 
-    def _units(self, unit: ImageUnit, image: Array) -> Units:
-        """What an image's numbers mean: what its files say, and the modalities that the data set names."""
-        found = unit.units(self.root, image)
+    def _units(self, stored: StoredImage, image: Array) -> Units:
+        """The meaning of an image's numbers by its files, and by the modalities that the data set names."""
+        found = stored.units(self.root, image)
         if not self.modalities or found.modality:
             return found
         return replace(found, modality=self.modalities if len(self.modalities) == len(image) else self.modalities[0])
 
-    def units(self, splits: Sequence[str] = (TRAIN,)) -> tuple[ImageUnit, ...]:
-        """The images of some splits, each once."""
-        return tuple(dict.fromkeys(case.unit for split in splits for case in self._cases.get(split, ())))
+    def native_unit(self) -> tuple[float, str] | None:
+        files = self.image_files((TRAIN,))
+        some = files[:: math.ceil(len(files) / _HEADERS)] if files else ()
+        found = {format_of(self.root / file).native_unit(self.root / file) for file in some}
+        return found.pop() if len(found) == 1 else None
+
+    def path_of(self, file: str, root: Path | None = None) -> Path:
+        return (root or self.root) / file
+
+    def stored_images(self, splits: Sequence[str] = (TRAIN,)) -> tuple[StoredImage, ...]:
+        return tuple(dict.fromkeys(case.image for split in splits for case in self._cases.get(split, ())))
 
     def image_files(self, splits: Sequence[str] = (TRAIN,)) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(file for unit in self.units(splits) for file in unit.files))
+        return tuple(dict.fromkeys(file for stored in self.stored_images(splits) for file in stored.files))
+
+    def published_files(self, splits: Sequence[str], root: Path, without: Collection[str] = ()) -> tuple[str, ...]:
+        images = (stored for stored in self.stored_images(splits) if stored.name not in without)
+        return tuple(dict.fromkeys(file for stored in images for file in stored.published))
 
     def label_files(self) -> tuple[str, ...]:
         """Files that hold label maps, relative to the root."""
-        labels = (files_of(case.label) for cases in self._cases.values() for case in cases)
-        found = tuple(dict.fromkeys(file for files in (*labels, self.masks) for file in files))
+        files = (file for case in self._all_cases() for file in files_of(case.label))
+        found = tuple(dict.fromkeys((*files, *self.masks)))
         return found + companions_of(self.root, found)
 
     def all_files(self) -> tuple[str, ...]:
         return tuple(sorted(walk(self.root)))
 
     def every_file(self) -> tuple[str, ...]:
-        """``all_files`` and the files that programs left under the folder, relative to it."""
-        return tuple(sorted(every_file(self.root)))
+        return every_file(self.root)
 
     def leftovers(self) -> dict[str, str]:
-        """The folders (with a ``/`` at the end) and files that programs left, with what they are; no part of the data set."""
         return leftovers(self.root)
 
     def folders(self) -> tuple[str, ...]:
-        """All folders, relative to the root, parents first; empty ones belong to the data set too."""
-        return tuple(sorted(Path(folder).relative_to(self.root).as_posix() for folder, _, _ in walk_folders(self.root)))
+        return folders_in(self.root)
+
+    def strange_files(self, target: Path, own: Collection[str]) -> list[str]:
+        known = {*self.every_file(), *self.published_files(self.splits, target), *own}
+        there = (path for path in target.rglob("*") if path.is_symlink() or not path.is_dir())
+        return sorted({path.relative_to(target).as_posix() for path in there} - known)
 
     def rewritten_files(self, splits: Sequence[str] = (TRAIN,)) -> Mapping[str, bytes]:
-        """Files, not images, whose content is another in a protected copy, as what describes the data set itself.
-
-        Args:
-            splits: whose images are protected.
-        """
         return rewritten_texts(self.root, self.all_files(), self.renamed(splits), self._absolute)
 
     def rewritten_notes(self, splits: Sequence[str] = (TRAIN,)) -> list[str]:
-        """What its owner should know of ``rewritten_files``, beside the names of images."""
-        return [
-            f"{file}: absolute paths become relative in the copy, so that they do not lead to the originals"
-            for file in self._absolute
-        ]
-
-    def published_files(self, splits: Sequence[str] = (TRAIN,)) -> tuple[str, ...]:
-        """The files of the images of some splits as a protected copy has them."""
-        return tuple(dict.fromkeys(file for unit in self.units(splits) for file in unit.published))
+        what = "absolute paths become relative in the copy, so that they do not lead to the originals"
+        return [f"{file}: {what}" for file in self._absolute]
 
     def renamed(self, splits: Sequence[str] = (TRAIN,)) -> dict[str, str]:
-        """Files of images that have another name in a protected copy, with that name."""
-        pairs = (pair for unit in self.units(splits) for pair in zip(unit.files, unit.published, strict=True))
+        pairs = (
+            pair for stored in self.stored_images(splits) for pair in zip(stored.files, stored.published, strict=True)
+        )
         return {old: new for old, new in pairs if old != new}
 
     def unlisted(self) -> tuple[str, ...]:
         listed = {*self.image_files(self.splits), *self.label_files(), *self.listing}
         return tuple(file for file in self.all_files() if file not in listed)
 
-    def unlisted_images(self) -> Iterator[tuple[str, Array]]:
-        for file in self.unlisted():
-            format_ = find_format(self.root / file)
-            if format_ is None:
-                continue
-            try:
-                yield file, format_.read(self.root / file)
-            except (FormatError, OSError):
-                continue
+    def _all_cases(self) -> Iterator[FolderCase]:
+        return (case for cases in self._cases.values() for case in cases)
 
     def _sound(self, split: str) -> list[FolderCase]:
         """The cases of a split that are not known to be broken."""
-        return [case for case in self._cases[split] if not isinstance(case.unit, BrokenUnit)]
+        return [case for case in self._cases[split] if not isinstance(case.image, UnusableImage)]
 
     def _check_training(self) -> None:
         """Every training case has a label, and there is one."""
         sound = self._sound(TRAIN)
-        bare = [case.unit.name for case in sound if case.label is None]
+        bare = [case.image.name for case in sound if case.label is None]
         if bare:
-            more = (
-                f" (and {len(bare) - 1} more: {', '.join(bare[1:4])}{', ...' if bare[4:] else ''})" if bare[1:] else ""
-            )
+            others = f"{', '.join(bare[1:4])}{', ...' if bare[4:] else ''}"
+            more = f" (and {len(bare) - 1} more: {others})" if bare[1:] else ""
             raise LayoutError(f"{self.root}: {bare[0]} has no label{more}; noise is made against labels")
-        for case in self._cases[TRAIN]:
-            if isinstance(case.unit, BrokenUnit) and not sound:
-                raise LayoutError(f"{self.root}: no training case can be used. {case.unit.name}: {case.unit.reason}")
+        for case in () if sound else self._cases[TRAIN]:
+            if isinstance(case.image, UnusableImage):
+                raise LayoutError(f"{self.root}: no training case can be used. {case.image.name}: {case.image.reason}")
 
-    def _check_units(self) -> None:
+    def _check_files(self) -> None:
         # A file of two images would be written twice, and the second would undo the first.
-        owner: dict[str, ImageUnit] = {}
-        for unit in self.units(self.splits):
-            if len(set(unit.files)) != len(unit.files):
-                raise LayoutError(f"{self.root}: {unit.name} names the same file twice as channels of one image")
-            for file in unit.files:
-                if owner.setdefault(file, unit) != unit:
+        owner: dict[str, StoredImage] = {}
+        for stored in self.stored_images(self.splits):
+            if len(set(stored.files)) != len(stored.files):
+                raise LayoutError(f"{self.root}: {stored.name} names the same file twice as channels of one image")
+            for file in stored.files:
+                if owner.setdefault(file, stored) != stored:
                     raise LayoutError(
-                        f"{self.root}: {file} is part of two images, {owner[file].name} and {unit.name}; give each its own file"
+                        f"{self.root}: {file} is part of two images, {owner[file].name} and {stored.name}; give each its own file"
                     )
 
     def _check_labels(self) -> None:
-        for cases in self._cases.values():
-            for case in cases:
-                label = case.label
-                if isinstance(label, int) and not 0 <= label <= MAX_CLASS:
-                    raise LayoutError(
-                        f"{self.root}: the label of {case.unit.name} is {label}; classes are numbers from 0 to {MAX_CLASS}"
-                    )
-                if isinstance(label, list) and not set(label) <= {0, 1}:
-                    raise LayoutError(f"{self.root}: the label of {case.unit.name} is {label}, not zeros and ones only")
-
-    def _largest_voxel(self) -> int:
-        return int(max((value for found in self._map_values.values() for value in found), default=1))
-
-
-def channel_files(files: Sequence[str]) -> ImageUnit:
-    """The image in some files, one for each channel, named for the first."""
-    return ChannelFiles(files[0], tuple(files))
+        for case in self._all_cases():
+            label, where = case.label, f"{self.root}: the label of {case.image.name} is {case.label}"
+            if isinstance(label, int) and not 0 <= label <= MAX_CLASS:
+                raise LayoutError(f"{where}; classes are numbers from 0 to {MAX_CLASS}")
+            if isinstance(label, list) and not set(label) <= {0, 1}:
+                raise LayoutError(f"{where}, not zeros and ones only")

@@ -15,7 +15,7 @@ from monai_salm.formats import format_of
 from monai_salm.formats.base import FormatError
 from monai_salm.layouts.images import any_stem
 from monai_salm.layouts.label_maps import distinct, looks_like_label_map, unblurred
-from monai_salm.layouts.roles import spread
+from monai_salm.layouts.roles import evenly_spaced
 
 # Label maps of one kind have no more values than this, all together.
 _FEW_VALUES = 8
@@ -31,12 +31,10 @@ _FOLDERS = 20
 
 @dataclass(frozen=True)
 class HiddenMaps:
-    """What looks like label maps by content.
+    """Files that look like label maps by content.
 
-    Args:
-        sure: label maps beside their images: several, of the same few values.
-        doubtful: a file that may be a label map, and the image that it may be of; empty if there is none.
-        folders: folders that hold nothing but what looks like label maps, with the folder of the images of the same names.
+    ``sure`` ones lie beside their images and have the same few values; a ``doubtful`` one stands with its image; ``folders`` of
+    nothing but such files stand with those of the images of the same names.
     """
 
     sure: tuple[str, ...] = ()
@@ -58,10 +56,6 @@ def hidden_maps(root: Path, files: Sequence[str]) -> HiddenMaps:
     A label map bears the name of its image, in another format, in another folder or with a word behind it: ``a.jpg`` and
     ``a.png``, ``a.png`` and ``a_lesion.png``, ``photos/a.png`` and ``outlines/a.png``; or its number: ``x1.png`` and ``y1.png``.
     More values than a few, in areas as label maps have them, leave a doubt.
-
-    Args:
-        root: folder of the data set.
-        files: of images that are not named for label maps.
     """
 
     @cache
@@ -77,7 +71,7 @@ def hidden_maps(root: Path, files: Sequence[str]) -> HiddenMaps:
 
     near = _near(files)
     maps: list[str] = []
-    if any(is_map(*pair) or is_map(*pair[::-1]) for pair in spread(near, _LOOKED_AT)):
+    if any(is_map(*pair) or is_map(*pair[::-1]) for pair in evenly_spaced(near, _LOOKED_AT)):
         maps = list(dict.fromkeys(file for file, image in near if is_map(file, image)))
     values = frozenset[float]().union(*(found.values or () for file in maps if (found := content(file))))
     sure = len(maps) > 1 and len(values) <= _FEW_VALUES
@@ -128,14 +122,16 @@ def _folders(files: Sequence[str], is_map: Callable[[str, str], bool]) -> list[t
         for other, images in folders.items():
             if folder != other and len(own) > 1 and own.keys() <= images.keys():
                 pairs = [(file, images[stem]) for stem, file in own.items()]
-                if all(is_map(*pair) for pair in spread(pairs, _LOOKED_AT)) and all(is_map(*pair) for pair in pairs):
+                if all(is_map(*pair) for pair in evenly_spaced(pairs, _LOOKED_AT)) and all(
+                    is_map(*pair) for pair in pairs
+                ):
                     found.append((folder, other))
                     break
     return found
 
 
 def _content(path: Path) -> _Content | None:
-    """What is in a file; None for one that cannot be read."""
+    """The content of a file; None for one that cannot be read."""
     try:
         image = format_of(path).read(path)
     except (FormatError, OSError):

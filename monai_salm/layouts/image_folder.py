@@ -8,16 +8,15 @@ from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 from monai_salm.layouts.base import TRAIN, LayoutError
-from monai_salm.layouts.classes import split_named
-from monai_salm.layouts.files import is_file, is_hidden, walk
-from monai_salm.layouts.folder import FolderCase, FolderLayout, channel_files
+from monai_salm.layouts.files import is_file, is_hidden, walk, why_folder
+from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.hidden_maps import HiddenMaps, hidden_maps
 from monai_salm.layouts.images import any_stem, has_image_name, is_dicom, is_image, some_files
 from monai_salm.layouts.label_maps import is_label_map
-from monai_salm.layouts.leftovers import why_folder
-from monai_salm.layouts.patients import inner_classes, why_patients
+from monai_salm.layouts.labels import split_named
 from monai_salm.layouts.patterns import suggested
-from monai_salm.layouts.roles import Pairs, pair, spread
+from monai_salm.layouts.roles import Pairs, evenly_spaced, inner_classes, pair, why_patients
+from monai_salm.layouts.stored_images import channel_files
 
 #: A file's split, and its path below the folder of the split: class folder and the rest.
 _Place: TypeAlias = tuple[str, tuple[str, ...]]
@@ -30,19 +29,8 @@ _LIST_THEM = (
 )
 # Words in the names of folders that hold images or labels of any class.
 _NO_CLASSES = {
-    "image",
-    "images",
-    "img",
-    "imgs",
-    "mask",
-    "masks",
-    "label",
-    "labels",
-    "lbl",
-    "annotations",
-    "segmentations",
-    "sub",
-}
+    "image", "images", "img", "imgs", "mask", "masks", "label", "labels", "lbl", "annotations", "segmentations", "sub",
+}  # fmt: skip
 _NO_CLASSES |= {f"{kind}{split}" for kind in ("images", "labels") for split in ("tr", "ts", "va")}
 
 
@@ -75,61 +63,52 @@ class ImageFolder(FolderLayout):
             raise LayoutError(f"{root} has no images in {what}; an image folder is {self.description}")
         names = class_folders(root, places, files)
         if len(names) < 2:
-            raise LayoutError(
-                f"{root} must have folders of images for two classes or more, found {', '.join(names) or 'none'}"
-            )
+            found_ = ", ".join(names) or "none"
+            raise LayoutError(f"{root} must have folders of images for two classes or more, found {found_}")
         super().__init__(root, _cases(root, places, names), (), len(names), names, masks=sorted(masks))
 
     @classmethod
-    def recognises(cls, path: Path) -> bool:
-        return path.is_dir() and _misfit(path) is None
-
-    @classmethod
-    def why_not(cls, path: Path) -> str | None:
-        return _misfit(path) or None if path.is_dir() else None
+    def misfit(cls, path: Path) -> str | None:
+        if not path.is_dir():
+            return ""
+        seen = [(file, parts) for file, parts in visible(some_files(path)) if has_image_name(file)]
+        pairs = pair(file for file, _ in seen)
+        masks = {*pairs.map_files, *pairs.alone} if pairs.maps or _hold_maps(path, pairs) else set()
+        found = [(file, parts) for file, parts in seen if file not in masks]
+        places = places_of(found)
+        names = {parts[0].lower() for _, parts in without_sites(places).values() if len(parts) > 1}
+        if names and is_file(path / cls.manifest):
+            names |= {name.lower() for name in _emptied(path, visible(some_files(path)), [path])}
+        if not names or any(is_dicom(path / file) for file, _ in found):
+            return ""
+        shown = ", ".join(sorted(names)[:3])
+        if len(names) < 2:
+            return f"it has images in one folder alone ({shown}); classes are two folders or more. {_LIST_THEM}"
+        words = (word for name in names for word in re.split(r"[-_. ]", name))
+        if any(word in _NO_CLASSES or split_named(word) for word in words):
+            return f"the names of its folders ({shown}) are not those of classes. {_LIST_THEM}"
+        return why_no_classes(path, places)
 
     @classmethod
     def open(cls, path: Path) -> ImageFolder:
-        if not path.is_dir():
-            raise LayoutError(f"{path} is no folder; an image folder is {cls.description}")
+        cls.require_folder(path)
         return cls(path)
-
-    def reopen(self, root: Path) -> ImageFolder:
-        return self.open(root)
-
-
-def _misfit(path: Path) -> str | None:
-    """Why a folder has no folders of classes; empty where it has nothing like them, None if it has."""
-    seen = [(file, parts) for file, parts in visible(some_files(path)) if has_image_name(file)]
-    pairs = pair(file for file, _ in seen)
-    masks = {*pairs.map_files, *pairs.alone} if pairs.maps or _hold_maps(path, pairs) else set()
-    found = [(file, parts) for file, parts in seen if file not in masks]
-    places = places_of(found)
-    names = {parts[0].lower() for _, parts in without_sites(places).values() if len(parts) > 1}
-    if names and is_file(path / ImageFolder.manifest):
-        names |= {name.lower() for name in _emptied(path, visible(some_files(path)), [path])}
-    if not names or any(is_dicom(path / file) for file, _ in found):
-        return ""
-    shown = ", ".join(sorted(names)[:3])
-    if len(names) < 2:
-        return f"it has images in one folder alone ({shown}); classes are two folders or more. {_LIST_THEM}"
-    if any(_means_another_layout(name) for name in names):
-        return f"the names of its folders ({shown}) are not those of classes. {_LIST_THEM}"
-    return why_no_classes(path, places)
 
 
 def without_sites(places: Mapping[str, _Place]) -> Mapping[str, _Place]:
     """Where images belong, without the folders of sites above those of classes."""
-    if not inner_classes(_training_folders(places)):
+    folders = _training_folders(places)
+    if not inner_classes({name: list(found.values()) for name, found in folders.items()}):
         return places
     return {file: (split, parts[1:] if len(parts) > 2 else parts) for file, (split, parts) in places.items()}
 
 
-def _training_folders(places: Mapping[str, _Place]) -> dict[str, list[tuple[str, ...]]]:
-    folders: dict[str, list[tuple[str, ...]]] = {}
-    for split, parts in places.values():
+def _training_folders(places: Mapping[str, _Place]) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Folder -> the images of training in it, each with its path below the folder."""
+    folders: dict[str, dict[str, tuple[str, ...]]] = {}
+    for file, (split, parts) in places.items():
         if split == TRAIN and len(parts) > 1:
-            folders.setdefault(parts[0], []).append(parts[1:])
+            folders.setdefault(parts[0], {})[file] = parts[1:]
     return folders
 
 
@@ -170,31 +149,28 @@ def _hold_maps(root: Path, pairs: Pairs) -> bool:
     images = [files[0] for files in pairs.images.values()]
     if not images or not pairs.alone:
         return False
-    shown = [[is_label_map(root / file) for file in spread(files, _LOOKED_AT)] for files in (pairs.alone, images)]
+    shown = [
+        [is_label_map(root / file) for file in evenly_spaced(files, _LOOKED_AT)] for files in (pairs.alone, images)
+    ]
     return sum(shown[0]) > len(shown[0]) / 2 and not all(shown[1])
 
 
 def why_no_classes(root: Path, places: Mapping[str, _Place]) -> str | None:
     """Why the training folders are none of classes, and what to do; None if they may be classes."""
-    sites = inner_classes(_training_folders(places))
-    if sites is None:
-        outer = _training_folders(places)
-        inner = sorted({parts[0] for found in outer.values() for parts in found})
+    outer = _training_folders(places)
+    if inner_classes({name: list(found.values()) for name, found in outer.items()}) is None:
+        inner = sorted({parts[0] for found in outer.values() for parts in found.values()})
         return (
             f"the folders {', '.join(sorted(outer)[:3])} each hold the folders {', '.join(inner[:3])}: either may be the classes. "
             "If the outer are, say --layout image_folder; else list each image with its label in a CSV"
         )
-    folders: dict[str, list[str]] = {}
-    for file, (split, parts) in without_sites(places).items():
-        if split == TRAIN and len(parts) > 1:
-            folders.setdefault(parts[0], []).append(file)
+    folders = {name: list(found) for name, found in _training_folders(without_sites(places)).items()}
     reason = why_patients(folders)
     if reason is None:
         return None
     return (
         f"{reason}. Noise is made against labels: list each image with its class in a CSV (columns image and label)"
-        f"{_maps(root, folders)}. "
-        "If each folder is a class, say --layout image_folder"
+        f"{_maps(root, folders)}. If each folder is a class, say --layout image_folder"
     )
 
 
@@ -206,16 +182,14 @@ def _maps(root: Path, folders: Mapping[str, Sequence[str]]) -> str:
     if not maps or not others:
         return ", or describe images and label maps with --image-glob and --label-glob"
     first = next(iter(folders))
-    image, label = (
-        # The files that stand so in the other folders, whose names may hold that of the folder.
-        suggested([like for name, found in folders.items() if (like := one[0].replace(first, name)) in found][:3])
-        for one in (others, maps)
-    )
+
+    def pattern(file: str) -> str:
+        """A pattern of the files that stand so in the folders, whose names may hold that of the folder."""
+        alike = [(name, file.replace(first, name)) for name in folders]
+        return suggested([like for name, like in alike if like in folders[name]][:3])
+
+    image, label = pattern(others[0]), pattern(maps[0])
     return f"; or, as {maps[0]} looks like a label map, say --image-glob '{image}' --label-glob '{label}'"
-
-
-def _means_another_layout(name: str) -> bool:
-    return any(word in _NO_CLASSES or split_named(word) for word in re.split(r"[-_. ]", name))
 
 
 def visible(files: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -232,22 +206,11 @@ def places_of(found: Sequence[tuple[str, tuple[str, ...]]]) -> dict[str, _Place]
     # A class may be called "test"; a folder "train" beside it, or nothing but such names, says that it is a split.
     if TRAIN not in tops.values() and not all(tops.values()):
         return {file: (TRAIN, parts) for file, parts in found}
-    places = {}
-    for file, parts in found:
-        split = tops.get(parts[0])
-        if split is not None:
-            places[file] = (split, parts[1:])
-    return places
+    return {file: (split, parts[1:]) for file, parts in found if (split := tops.get(parts[0])) is not None}
 
 
 def class_folders(root: Path, places: Mapping[str, _Place], files: Iterable[str]) -> list[str]:
-    """Names of the training folders that hold images, or hold nothing but stand among such, sorted.
-
-    Args:
-        root: folder of the data set.
-        places: of its images.
-        files: all that it has.
-    """
+    """Names of the training folders that hold images, and of those beside them that hold no file at all, sorted."""
     tops, names = set(), set()
     for file, (split, parts) in places.items():
         if split == TRAIN and len(parts) > 1:
@@ -263,10 +226,8 @@ def _emptied(root: Path, files: Iterable[tuple[str, tuple[str, ...]]], tops: Ite
     return {path.name for path in below if path.is_dir() and path not in full and why_folder(path.name) is None}
 
 
-def _cases(root: Path, places: Mapping[str, _Place], names: Sequence[str]) -> dict[str, list[FolderCase]]:
-    number = {name: index for index, name in enumerate(names)}
-    cases: dict[str, list[FolderCase]] = {TRAIN: [], "val": [], "test": []}
-    for split, found in cases.items():
+def _cases(root: Path, places: Mapping[str, _Place], names: Sequence[str]) -> Iterator[tuple[str, FolderCase]]:
+    for split in dict.fromkeys(split for split, _ in places.values()):
         own = {file: parts for file, (of, parts) in places.items() if of == split}
         folders = {parts[0] for parts in own.values() if len(parts) > 1}
         unknown = folders - set(names)
@@ -276,8 +237,6 @@ def _cases(root: Path, places: Mapping[str, _Place], names: Sequence[str]) -> di
                 "remove it"
             )
         for file, parts in own.items():
-            if unknown or not folders:
-                found.append(FolderCase(channel_files([file]), None))
-            elif len(parts) > 1:
-                found.append(FolderCase(channel_files([file]), number[parts[0]]))
-    return cases
+            if unknown or not folders or len(parts) > 1:
+                label = None if unknown or not folders else names.index(parts[0])
+                yield split, FolderCase(channel_files([file]), label)

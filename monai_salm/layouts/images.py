@@ -10,8 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from monai_salm.formats import SUFFIXES, UNREAD, find_format
 from monai_salm.layouts.base import LayoutError
-from monai_salm.layouts.files import is_hidden
-from monai_salm.layouts.leftovers import why_folder
+from monai_salm.layouts.files import is_hidden, why_folder
 
 # Endings of images in formats of any program, as tables name them.
 _ANY_SUFFIX = re.compile(
@@ -26,9 +25,9 @@ STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")
 
 def is_image(path: Path) -> bool:
     """Whether a file is an image, and none that a program left; also one in a format that is not read."""
-    return not is_hidden(path.name) and (
-        has_image_name(path.name) or find_format(path) is not None or _is_picture(path)
-    )
+    if is_hidden(path.name):
+        return False
+    return has_image_name(path.name) or find_format(path) is not None or _is_picture(path)
 
 
 def has_image_name(file: str) -> bool:
@@ -37,10 +36,8 @@ def has_image_name(file: str) -> bool:
 
 
 def _is_picture(path: Path) -> bool:
-    """Whether a file begins as pictures do, whatever its name is."""
+    """Whether a file of any name begins as pictures do."""
     try:
-        if not path.is_file():
-            return False
         with open(path, "rb") as file:
             return file.read(8).startswith(STARTS)
     except OSError:
@@ -57,13 +54,9 @@ def is_dicom(path: Path) -> bool:
 
 
 def some_files(root: Path, every: bool = False) -> Iterator[str]:
-    """A few files of every folder, relative to the root, without what programs left (``leftovers``); never raises.
+    """A few files (or ``every`` file) of each folder, relative to the root, without what programs left; never raises.
 
-    Folders that cannot be read are passed over: the data set is only recognised by these files, and refused when opened.
-
-    Args:
-        root: the folder.
-        every: all files of the folders that are looked at.
+    A folder that cannot be read is passed over: a data set is recognised by these files, and refused when it is opened.
     """
     for count, (folder, folders, files) in enumerate(os.walk(root)):
         if count == _FOLDERS:
@@ -76,10 +69,7 @@ def some_files(root: Path, every: bool = False) -> Iterator[str]:
 def stem(file: str) -> str:
     """The name of a file without folders and without the suffix of its format: ``a/b.nii.gz`` -> ``b``."""
     name = PurePosixPath(file).name
-    for suffix in SUFFIXES:
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return name
+    return next((name[: -len(suffix)] for suffix in SUFFIXES if name.lower().endswith(suffix)), name)
 
 
 def any_stem(file: str) -> str:
@@ -108,12 +98,7 @@ class ImageIndex:
         """The one image whose path ends so; None if there is none.
 
         Where no path ends exactly so, the suffix, upper and lower case and the Unicode form may differ, and the path may begin
-        with folders above the root.
-
-        Args:
-            text: a name, or the end of a path: ``"b"``, ``"b.png"``, ``"a/b"``.
-            where: the entry, for messages.
-            taken: images that another entry names exactly.
+        with folders above the root. Images that another entry names exactly (``taken``) are left out then.
 
         Raises:
             LayoutError: if several images fit.
@@ -126,33 +111,26 @@ class ImageIndex:
         return fits[0] if fits else None
 
     def all(self, text: str, taken: Collection[str] = ()) -> list[str]:
-        """The images whose paths end so, as ``find`` takes them.
-
-        Args:
-            text: a name, or the end of a path.
-            taken: images that another entry names exactly.
-        """
+        """The images whose paths end so, as ``find`` takes them."""
         parts = PurePosixPath(text.replace("\\", "/")).parts
         if not parts:
             return []
-        fits = [file for file in self._by_name.get(parts[-1], []) if _ends_so(file, parts[:-1])]
+        fits = [file for file in self._by_name.get(parts[-1], []) if _ends_with(_folders(file), parts[:-1])]
         if not fits:
             alike = [file for file in self._by_plain_name.get(_plain(parts[-1]), []) if file not in taken]
             folders = tuple(_plain(part) for part in parts[:-1])
-            fits = [file for file in alike if _ends_so(_plain(file), folders)]
+            fits = [file for file in alike if _ends_with(_folders(_plain(file)), folders)]
             # A table may begin with the name of the data set's folder, as it was called elsewhere.
-            fits = fits or [file for file in alike if _is_end_of(_plain(file), folders)]
+            fits = fits or [file for file in alike if _ends_with(folders, _folders(_plain(file)))]
         return fits
 
 
-def _ends_so(file: str, folders: tuple[str, ...]) -> bool:
-    return not folders or PurePosixPath(file).parts[:-1][-len(folders) :] == folders
+def _folders(file: str) -> tuple[str, ...]:
+    return PurePosixPath(file).parts[:-1]
 
 
-def _is_end_of(file: str, folders: tuple[str, ...]) -> bool:
-    """Whether all folders of a file are the last of some folders."""
-    own = PurePosixPath(file).parts[:-1]
-    return not own or folders[-len(own) :] == own
+def _ends_with(parts: tuple[str, ...], end: tuple[str, ...]) -> bool:
+    return not end or parts[-len(end) :] == end
 
 
 def _plain(name: str) -> str:

@@ -25,11 +25,7 @@ _LOSSY, _BLUR, _MOSTLY = (".jpg", ".jpeg", ".jpe", ".jfif"), 64, 0.9
 
 @dataclass(frozen=True)
 class LabelParts:
-    """A label map in several files, each of zeros and something else.
-
-    Args:
-        parts: files relative to the data set's root, and the class that each is of; where they overlap, the last counts.
-    """
+    """A label map in several files of zeros and something else, and the class of each; where they overlap, the last counts."""
 
     parts: tuple[tuple[str, int], ...]
 
@@ -46,12 +42,7 @@ def files_of(label: object) -> tuple[str, ...]:
 
 
 def read_label_map(root: Path, label: LabelMap, case: str) -> Array:
-    """Read a label map as it is stored: ``(1, *spatial)``, whole numbers.
-
-    Args:
-        root: folder of the data set.
-        label: where it stands.
-        case: name of its case, for messages.
+    """Read a label map as it is stored: ``(1, *spatial)``, whole numbers; ``case`` names its case in messages.
 
     Raises:
         FormatError: if a file is missing or cannot be read, if the parts differ in shape, or if JPEG has blurred the classes.
@@ -72,14 +63,10 @@ def read_label_map(root: Path, label: LabelMap, case: str) -> Array:
 
 
 def on_grid_of(label: Array, own: Array | None, image: Array | None, shape: Sequence[int], where: str) -> Array:
-    """A label map along the axes of its image.
+    """A label map ``(1, *spatial)`` along the axes of its image of a spatial ``shape``.
 
-    Args:
-        label: ``(1, *spatial)``.
-        own: affine of the label map, from its indices to millimetres, ``(4, 4)``; None if it says nothing.
-        image: affine of the image.
-        shape: spatial shape of the image.
-        where: the label map and its image, for messages.
+    ``own`` and ``image`` are the affines of the label map and of its image, from indices to millimetres, ``(4, 4)``; None where
+    a file says nothing.
 
     Raises:
         FormatError: if it lies elsewhere than its image.
@@ -88,16 +75,14 @@ def on_grid_of(label: Array, own: Array | None, image: Array | None, shape: Sequ
         return label
     full = (*label.shape[1:], 1)[:3]
     volume = label[0].reshape(full)
-    steps: Array = np.linalg.solve(
-        image.astype(float), own.astype(float)
-    )  # from indices of the label map to indices of the image
+    # From indices of the label map to indices of the image.
+    steps: Array = np.linalg.solve(image.astype(float), own.astype(float))
     signs = np.rint(steps[:3, :3]).astype(int)
     turns = np.abs(steps[:3, :3] - signs).max() < 0.01 and (np.abs(signs).sum(0) == 1).all()
     if turns and (np.abs(signs).sum(1) == 1).all():
         order = [int(np.flatnonzero(row)[0]) for row in signs]
-        turned: Array = np.flip(
-            volume.transpose(order), tuple(axis for axis in range(3) if signs[axis, order[axis]] < 0)
-        )
+        backward = tuple(axis for axis in range(3) if signs[axis, order[axis]] < 0)
+        turned: Array = np.flip(volume.transpose(order), backward)
         start = np.where(signs.sum(1) < 0, np.array([full[axis] for axis in order]) - 1, 0)
         if turned.shape[: len(shape)] == tuple(shape) and np.abs(steps[:3, 3] - start).max() < _APART:
             return np.ascontiguousarray(turned.reshape(shape))[None]
@@ -127,19 +112,10 @@ def distinct(values: Array) -> Array:
 
 
 def looks_like_label_map(image: Array) -> bool:
-    """Whether an image holds few whole values, as label maps do; one of a single value says nothing.
-
-    Args:
-        image: ``(channel, *spatial)``.
-    """
+    """Whether an image ``(channel, *spatial)`` holds few whole values, as label maps do; one of a single value says nothing."""
     first = image[0]
     values = distinct(first)
-    if (
-        len(values) < 2
-        or len(values) > _MOST_VALUES
-        or not np.isfinite(values).all()
-        or (values != np.rint(values)).any()
-    ):
+    if not 1 < len(values) <= _MOST_VALUES or not np.isfinite(values).all() or (values != np.rint(values)).any():
         return False
     if len(values) <= _FEW_VALUES:
         return True
@@ -149,12 +125,7 @@ def looks_like_label_map(image: Array) -> bool:
 
 
 def is_label_map(path: Path, empty: bool = False) -> bool:
-    """Whether a file holds what looks like a label map; False for one that cannot be read.
-
-    Args:
-        path: the file.
-        empty: whether a single value counts as one.
-    """
+    """Whether a file holds what looks like a label map, or (``empty``) a single value; False for one that cannot be read."""
     try:
         label = unblurred(path, _one_channel(format_of(path).read(path)))
         return looks_like_label_map(label) or (empty and label.min() == label.max())

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from monai_salm.formats.base import FormatError
 from monai_salm.layouts.base import TRAIN, LayoutError
-from monai_salm.layouts.classes import split_named
 from monai_salm.layouts.files import is_file, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.image_folder import ImageFolder, visible
 from monai_salm.layouts.images import has_image_name, is_dicom, is_image, some_files
 from monai_salm.layouts.label_maps import LabelMap, LabelParts, distinct, files_of, looks_like_label_map, read_label_map
+from monai_salm.layouts.labels import SplitTable, split_named
 from monai_salm.layouts.patterns import ARROW, pair_by_patterns, suggested
-from monai_salm.layouts.roles import Key, Pairs, described, pair, role_of
-from monai_salm.layouts.split_tables import SplitTable
-from monai_salm.layouts.units import BrokenUnit, ChannelFiles
+from monai_salm.layouts.roles import Key, Pairs, pair, role_of, shortened
+from monai_salm.layouts.stored_images import ChannelFiles, UnusableImage
 from monai_salm.shared.arrays import Array
 
 _SAY = (
@@ -48,8 +47,7 @@ class MaskFolder(FolderLayout):
 
     def __init__(self, root: Path, patterns: tuple[str, str] | None = None) -> None:
         self.root, self.patterns = root, patterns
-        if not root.is_dir():
-            raise LayoutError(f"{root} is no folder; a mask folder is {self.description}")
+        self.require_folder(root)
         files = [file for file, _ in visible(walk(root)) if is_image(root / file)]
         pairs = pair(files) if patterns is None else pair_by_patterns(files, *patterns)
         if patterns is None and not is_file(root / self.manifest):  # a copy may have left images out
@@ -67,27 +65,19 @@ class MaskFolder(FolderLayout):
         super().__init__(root, cases, listing, len(classes) or None, classes, masks=pairs.alone)
 
     @classmethod
-    def recognises(cls, path: Path) -> bool:
-        if not path.is_dir() or ImageFolder.recognises(path):
-            return False
+    def misfit(cls, path: Path) -> str | None:
+        if not path.is_dir() or ImageFolder.misfit(path) is None:
+            return ""
         pairs = pair(file for file, _ in visible(some_files(path, every=True)) if has_image_name(file))
-        files = [file for found in pairs.images.values() for file in found]
-        return bool(pairs.maps) and not any(is_dicom(path / file) for file in files)
-
-    @classmethod
-    def why_not(cls, path: Path) -> str | None:
-        files = [file for file, _ in visible(some_files(path)) if has_image_name(file)] if path.is_dir() else []
-        pairs = pair(files)
-        if not pairs.alone or not pairs.images:
+        images = [file for found in pairs.images.values() for file in found]
+        if pairs.maps and not any(is_dicom(path / file) for file in images):
             return None
-        return f"no image bears the name of {described(pairs.alone)}, which seem to be label maps. {_how_to_say(pairs)}"
-
-    @classmethod
-    def open(cls, path: Path) -> MaskFolder:
-        return cls(path)
+        if not pairs.alone or not pairs.images:
+            return ""
+        return f"no image bears the name of {shortened(pairs.alone)}, which seem to be label maps. {_how_to_say(pairs)}"
 
     @property
-    def called(self) -> str:
+    def spec(self) -> str:
         return self.name if self.patterns is None else f" {ARROW} ".join(self.patterns)
 
     def reopen(self, root: Path) -> MaskFolder:
@@ -96,19 +86,17 @@ class MaskFolder(FolderLayout):
     def _require_sure(self, pairs: Pairs) -> None:
         """Names alone must not decide what noise is made against where most of them fit nothing."""
         if not pairs.maps:
-            raise LayoutError(
-                f"{self.root} has no image with a label map of its name; a mask folder is {self.description}"
-            )
+            raise LayoutError(f"{self.root} has no image with a label map of its name; expected {self.description}")
         training = [key for key, files in pairs.images.items() if _split_of(files[0]) in (None, TRAIN)]
         bare = [pairs.images[key][0] for key in training if key not in pairs.maps]
         if len(bare) > len(training) / 2 or len(pairs.alone) > len(pairs.map_files):
             what = f"{len(training)} images and {len(pairs.map_files) + len(pairs.alone)} label maps by their names"
-            odd = f"no label map fits {described(bare)}" if bare else f"no image fits {described(pairs.alone)}"
+            odd = f"no label map fits {shortened(bare)}" if bare else f"no image fits {shortened(pairs.alone)}"
             raise LayoutError(f"{self.root} seems to hold {what}, but {odd}. {_how_to_say(pairs)}")
         self._require_label_maps(pairs)
 
     def _require_label_maps(self, pairs: Pairs) -> None:
-        """What is named for a label map must look like one."""
+        """A file that is named for a label map must look like one."""
         for file in pairs.map_files[:_LOOKED_AT]:
             label = self._try_to_read(file)
             if label is not None and label.min() < label.max() and not looks_like_label_map(label):
@@ -131,14 +119,13 @@ class MaskFolder(FolderLayout):
             values = () if found is None else tuple(distinct(found))
             if len(values) > 2:
                 raise LayoutError(
-                    f"{self.root} has several label maps of one image ({described(several[0])}), and {file} holds {len(values)} "
+                    f"{self.root} has several label maps of one image ({shortened(several[0])}), and {file} holds {len(values)} "
                     "values: it is not clear against which of them noise is to be made. Name it with --image-glob and --label-glob"
                 )
 
     def _find_cases(
         self, pairs: Pairs, labels: Mapping[Key, LabelMap], table: SplitTable | None
-    ) -> dict[str, list[FolderCase]]:
-        cases: dict[str, list[FolderCase]] = {TRAIN: [], "val": [], "test": []}
+    ) -> Iterator[tuple[str, FolderCase]]:
         splits = {key: _split_of(files[0]) or TRAIN for key, files in pairs.images.items()}
         if TRAIN not in splits.values():
             splits = dict.fromkeys(splits, TRAIN)
@@ -152,9 +139,8 @@ class MaskFolder(FolderLayout):
                     "no label map has its name, and noise is made against label maps; add one, or take the image out"
                 )
             if reason:
-                case = replace(case, unit=BrokenUnit(files[0], files, reason))
-            cases[split].append(case)
-        return cases
+                case = replace(case, image=UnusableImage(files[0], files, reason))
+            yield split, case
 
 
 def _labels(pairs: Pairs) -> tuple[dict[Key, LabelMap], tuple[str, ...]]:
@@ -170,15 +156,13 @@ def _labels(pairs: Pairs) -> tuple[dict[Key, LabelMap], tuple[str, ...]]:
 
 
 def _how_to_say(pairs: Pairs) -> str:
-    """What a user can do, with patterns that may fit."""
+    """The advice to a user, with patterns that may fit."""
     image = suggested([files[0] for files in pairs.images.values()][:3])
     label = suggested([*pairs.map_files, *pairs.alone][:3])
     folders, first = image.split("/")[:-1], [*pairs.map_files, *pairs.alone][0].split("/")
     if len(folders) == label.count("/") == len(first) - 1:  # a wildcard of the images fits label maps, too
-        own = [
-            like if fnmatchcase(part, like) else said
-            for like, said, part in zip(folders, label.split("/"), first, strict=False)
-        ]
+        likes = zip(folders, label.split("/"), first, strict=False)
+        own = [like if fnmatchcase(part, like) else said for like, said, part in likes]
         label = "/".join([*own, label.split("/")[-1]])
     return _SAY.format(image, label)
 
@@ -186,9 +170,8 @@ def _how_to_say(pairs: Pairs) -> str:
 def _split_of(file: str) -> str | None:
     """The split that the folders of a file name: ``imagesTr``, ``train/masks``, ``Training_Input``."""
     words = [word for part in role_of(file).key[:-1] for word in part]
-    return next(
-        (split for word in (*PurePosixPath(file).parts[:-1], *words) if (split := split_named(word)) is not None), None
-    )
+    found = (split_named(word) for word in (*PurePosixPath(file).parts[:-1], *words))
+    return next((split for split in found if split is not None), None)
 
 
 def _channels(files: Sequence[str]) -> tuple[tuple[str, ...], ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -40,17 +40,14 @@ class MedMNIST(ArchiveLayout):
             self._check(split)
 
     @classmethod
-    def recognises(cls, path: Path) -> bool:
-        return path.is_file() and path.suffix.lower() == ".npz"
+    def misfit(cls, path: Path) -> str | None:
+        return None if path.is_file() and path.suffix.lower() == ".npz" else ""
 
     @classmethod
     def open(cls, path: Path) -> MedMNIST:
         if not path.is_file():
             raise LayoutError(f"{path} is no file; a MedMNIST data set is {cls.description}")
         return cls(NpzArchive(path))
-
-    def reopen(self, root: Path) -> MedMNIST:
-        return self.open(root)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -68,9 +65,8 @@ class MedMNIST(ArchiveLayout):
         values = np.concatenate([np.unique(part) for part in labels])
         if width > 1:
             if not np.isin(values, (0, 1)).all():
-                raise LayoutError(
-                    f"{self.root}: labels of {width} columns must be zeros and ones, found {values[:5].tolist()}"
-                )
+                some = values[:5].tolist()
+                raise LayoutError(f"{self.root}: labels of {width} columns must be zeros and ones, found {some}")
             return Classification(num_classes=width, multi_label=True)
         return Classification(num_classes=max(2, int(values.max()) + 1))
 
@@ -96,14 +92,12 @@ class MedMNIST(ArchiveLayout):
 
         return CaseSequence(names, load)
 
-    def image_files(self, splits: Sequence[str] = (TRAIN,)) -> tuple[str, ...]:
-        return (self.root.name,)
-
-    def all_files(self) -> tuple[str, ...]:
-        return (self.root.name,)
-
-    def parts(self) -> tuple[str, ...]:
-        return self.archive.keys
+    def strange_files(self, target: Path, own: Collection[str]) -> list[str]:
+        try:
+            same = self.open(target).archive.keys == self.archive.keys
+        except (FormatError, LayoutError):
+            same = False
+        return [] if same else [target.name]
 
     def unlisted(self) -> tuple[str, ...]:
         listed = {f"{split}_{what}" for split in _SPLITS for what in ("images", "labels")}
@@ -111,9 +105,6 @@ class MedMNIST(ArchiveLayout):
 
     def unlisted_image_arrays(self) -> tuple[str, ...]:
         return tuple(key for key in self.unlisted() if len(self.archive.header(key)[0]) > 2)
-
-    def unlisted_images(self) -> Iterator[tuple[str, Array]]:
-        return iter(())
 
     def rewrite(self, output: Path, edit: Edit, splits: Sequence[str] = (TRAIN,)) -> None:
         if output.exists():
@@ -133,7 +124,7 @@ class MedMNIST(ArchiveLayout):
             _channel_first(row)[...] = edited
             yield row
 
-    def differences(self, other: Layout, splits: Sequence[str] = (TRAIN,), ignore: Sequence[str] = ()) -> Iterator[str]:
+    def differences(self, other: Layout, splits: Sequence[str] = (TRAIN,)) -> Iterator[str]:
         assert isinstance(other, MedMNIST)
         mine, theirs = self.archive.keys, other.archive.keys
         if mine != theirs:
@@ -143,8 +134,10 @@ class MedMNIST(ArchiveLayout):
             if key not in theirs:
                 continue
             try:
-                if not (_same_frame if key in edited else NpzArchive.same)(self.archive, key, other.archive):
-                    yield f"{key}: {'type or shape' if key in edited else 'the array'} differs"
+                if key in edited and self.archive.frame(key) != other.archive.frame(key):
+                    yield f"{key}: type or shape differs"
+                elif key not in edited and not self.archive.same(key, other.archive):
+                    yield f"{key}: the array differs"
             except FormatError as error:
                 yield str(error)
 
@@ -158,9 +151,8 @@ class MedMNIST(ArchiveLayout):
         if self.has_labels(split):
             labels, _ = self.archive.header(f"{split}_labels")
             if len(labels) not in (1, 2) or labels[0] != shape[0]:
-                raise LayoutError(
-                    f"{self.root}: {split}_labels is {labels} for {shape[0]} images; expected (cases, labels)"
-                )
+                what = f"{split}_labels is {labels} for {shape[0]} images"
+                raise LayoutError(f"{self.root}: {what}; expected (cases, labels)")
 
     def _rows(self, split: str) -> Sequence[Array]:
         """The images of a split as they are stored."""
@@ -191,10 +183,6 @@ class MedMNIST(ArchiveLayout):
 def _channel_first(image: Array) -> Array:
     """``(h, w)`` -> ``(1, h, w)``, ``(h, w, 3)`` -> ``(3, h, w)``, ``(x, y, z)`` -> ``(1, x, y, z)``; a view."""
     return np.moveaxis(image, -1, 0) if image.ndim == 3 and image.shape[-1] == 3 else image[None]
-
-
-def _same_frame(archive: NpzArchive, key: str, other: NpzArchive) -> bool:
-    return archive.frame(key) == other.frame(key)
 
 
 def _native(array: Array) -> Array:

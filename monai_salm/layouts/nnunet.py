@@ -10,13 +10,13 @@ from typing import Any
 
 from monai_salm.formats import FormatError, format_named, format_of
 from monai_salm.layouts.base import TRAIN, LayoutError
-from monai_salm.layouts.classes import MAX_CLASS
 from monai_salm.layouts.datalist import modalities_of
-from monai_salm.layouts.files import confine, from_root, is_file, is_hidden, walk
+from monai_salm.layouts.files import confine, from_root, is_file, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.label_maps import files_of
+from monai_salm.layouts.labels import MAX_CLASS
 from monai_salm.layouts.reading import entry_of, read_json
-from monai_salm.layouts.units import BrokenUnit, ChannelFiles, ImageUnit
+from monai_salm.layouts.stored_images import ChannelFiles, StoredImage, UnusableImage
 
 _JSON = "dataset.json"
 
@@ -46,41 +46,32 @@ class NnUNet(FolderLayout):
             raise LayoutError(f"{self.json}: file_ending must be a suffix such as '.nii.gz', got {self.ending!r}")
         if not self.channels:
             raise LayoutError(f"{self.json}: channel_names must name one channel at least, it is empty")
-        cases = {TRAIN: list(self._training()), "test": list(self._in_folders("Ts", required=False))}
-        self._check_count(cases[TRAIN])
-        self._require_one_format([*cases[TRAIN], *cases["test"]])
+        training, test = list(self._training()), list(self._in_folders("Ts", required=False))
+        self._check_count(training)
+        self._require_one_format([*training, *test])
+        cases = [*((TRAIN, case) for case in training), *(("test", case) for case in test)]
         classes, channels = _label_names(self.content, self.json), modalities_of(self.content, "channel_names")
         super().__init__(root, cases, [_JSON], len(classes), classes, channels)
 
     @classmethod
-    def recognises(cls, path: Path) -> bool:
+    def misfit(cls, path: Path) -> str | None:
         listing = path / _JSON if path.is_dir() else path
-        if listing.name != _JSON or not listing.is_file():
-            return False
+        if listing.name != _JSON or not is_file(listing):
+            return ""
+        named = path.is_dir() and (path / "imagesTr").is_dir()
         try:
-            return {"channel_names", "file_ending"} <= set(read_json(listing))
-        except (LayoutError, OSError):
-            return False
-
-    @classmethod
-    def why_not(cls, path: Path) -> str | None:
-        if not path.is_dir() or not is_file(path / _JSON) or not (path / "imagesTr").is_dir():
-            return None
-        try:
-            missing = sorted({"channel_names", "file_ending"} - set(read_json(path / _JSON)))
+            missing = sorted({"channel_names", "file_ending"} - set(read_json(listing)))
         except (LayoutError, OSError) as error:
-            return str(error)
-        return f"{path / _JSON} lacks {' and '.join(missing)}" if missing else None
+            return str(error) if named else ""
+        if not missing:
+            return None
+        return f"{listing} lacks {' and '.join(missing)}" if named else ""
 
     @classmethod
     def open(cls, path: Path) -> NnUNet:
         return cls(path.parent if path.is_file() else path)
 
-    def reopen(self, root: Path) -> NnUNet:
-        return self.open(root)
-
     def rewritten_files(self, splits: Sequence[str] = (TRAIN,)) -> Mapping[str, bytes]:
-        """Texts that name renamed images, and ``dataset.json`` with the ending that these have."""
         texts, ending = dict(super().rewritten_files(splits)), self._new_ending(splits)
         if ending is not None:
             content = texts.get(_JSON, self.json.read_bytes())
@@ -90,8 +81,8 @@ class NnUNet(FolderLayout):
 
     def rewritten_notes(self, splits: Sequence[str] = (TRAIN,)) -> list[str]:
         ending = self._new_ending(splits)
-        said = [] if ending is None else [f"{_JSON}: file_ending becomes {ending!r} in the copy"]
-        return [*super().rewritten_notes(splits), *said]
+        notes = [] if ending is None else [f"{_JSON}: file_ending becomes {ending!r} in the copy"]
+        return [*super().rewritten_notes(splits), *notes]
 
     def _new_ending(self, splits: Sequence[str]) -> str | None:
         """The ending of the images in a copy; None if it stays."""
@@ -100,12 +91,11 @@ class NnUNet(FolderLayout):
 
     def _require_one_format(self, cases: Sequence[FolderCase]) -> None:
         """Refuse label maps and test images of a format whose images become another: nnU-Net reads one ending."""
-        files = [(case.unit.files[0], files_of(case.label)) for case in cases]
-        listed = "dataset" in self.content
-        others = [file for image, maps in files for file in (*maps, *(() if listed else (image,)))]
         format_ = format_named(f"x{self.ending}")
         if format_ is None or format_.published is None:
             return
+        images = () if "dataset" in self.content else [case.image.files[0] for case in cases]
+        others = [*(file for case in cases for file in files_of(case.label)), *images]
         odd = next((file for file in others if file.lower().endswith(self.ending.lower())), None)
         if odd is not None:
             raise LayoutError(
@@ -123,36 +113,37 @@ class NnUNet(FolderLayout):
             if not isinstance(entry, Mapping) or not isinstance(entry.get("images"), list) or not entry["images"]:
                 raise LayoutError(f'{where}: expected {{"images": [path, ...], "label": path}}, got {entry!r}')
             files = tuple(confine(self.root, file, where) for file in entry["images"])
-            yield FolderCase(self._unit(files[0], files), confine(self.root, entry.get("label"), where))
+            yield FolderCase(self._image(files[0], files), confine(self.root, entry.get("label"), where))
 
     def _in_folders(self, split: str, required: bool) -> Iterator[FolderCase]:
         found, odd = self._by_case(self.root / f"images{split}", required)
-        labels = self._label_maps(self.root / f"labels{split}")
+        maps = {
+            file[: -len(self.ending)]: f"labels{split}/{file}" for file in self._files(self.root / f"labels{split}")
+        }
+        labels = {case: confine(self.root, file, str(self.root)) for case, file in maps.items()}
         for case in sorted({*found, *labels}):
             numbered, label = found.get(case, {}), labels.get(case)
             first = f"images{split}/{case}_0000{self.ending}"
             files = tuple(confine(self.root, numbered[number], str(self.root)) for number in sorted(numbered))
             missing = [number for number in range(max(numbered, default=0) + 1) if number not in numbered]
             if not files:
-                yield FolderCase(BrokenUnit(first, (first,), f"it has a label map, {label}, but no image"), label)
+                yield FolderCase(UnusableImage(first, (first,), f"it has a label map, {label}, but no image"), label)
             elif missing:
                 reason = f"it has no channel {missing[0]:04d} in images{split}; add the file"
-                yield FolderCase(BrokenUnit(first, files, reason), label)
+                yield FolderCase(UnusableImage(first, files, reason), label)
             elif required and label is None:
                 reason = f"it has no label map labels{split}/{case}{self.ending}; add the file"
-                yield FolderCase(BrokenUnit(first, files, reason), None)
+                yield FolderCase(UnusableImage(first, files, reason), None)
             else:
-                yield FolderCase(self._unit(first, files), label)
+                yield FolderCase(self._image(first, files), label)
         for file in odd:
             reason = f"its name has no channel number; name it CASE_0000{self.ending}"
-            yield FolderCase(BrokenUnit(file, (file,), reason), None)
+            yield FolderCase(UnusableImage(file, (file,), reason), None)
 
     def _by_case(self, folder: Path, required: bool) -> tuple[dict[str, dict[int, str]], list[str]]:
         """Case -> channel -> file, and files that do not say which they are."""
-        if not folder.is_dir():
-            if required:
-                raise LayoutError(f"{folder} is missing; it must hold the training images")
-            return {}, []
+        if required and not folder.is_dir():
+            raise LayoutError(f"{folder} is missing; it must hold the training images")
         pattern = re.compile(r"(.+)_(\d{4})" + re.escape(self.ending), re.DOTALL | re.ASCII)
         found: dict[str, dict[int, str]] = {}
         odd = []
@@ -164,22 +155,12 @@ class NnUNet(FolderLayout):
                 found.setdefault(match[1], {})[int(match[2])] = f"{folder.name}/{file}"
         return found, odd
 
-    def _label_maps(self, folder: Path) -> dict[str, str]:
-        """Case -> label map."""
-        files = self._files(folder) if folder.is_dir() else []
-        return {
-            file[: -len(self.ending)]: confine(self.root, f"{folder.name}/{file}", str(self.root)) for file in files
-        }
-
     def _files(self, folder: Path) -> list[str]:
-        """Names of the files of a folder that may be images or label maps."""
-        return [
-            file
-            for file in sorted(walk(folder))
-            if "/" not in file and file.endswith(self.ending) and not is_hidden(file)
-        ]
+        """Names of the files of a folder that may be images or label maps; none where there is no folder."""
+        files = sorted(walk(folder)) if folder.is_dir() else []
+        return [file for file in files if "/" not in file and file.endswith(self.ending)]
 
-    def _unit(self, name: str, files: tuple[str, ...]) -> ImageUnit:
+    def _image(self, name: str, files: tuple[str, ...]) -> StoredImage:
         """A case with one file for each channel; a single colour image may hold all of them."""
         count = len(files)
         if count == 1 and self.channels > 1:
@@ -189,13 +170,13 @@ class NnUNet(FolderLayout):
                 return ChannelFiles(name, files)  # it says so itself when it is read
         if count != self.channels:
             names = ", ".join(map(str, self.content["channel_names"].values()))
-            return BrokenUnit(name, files, f"it has {count} channels, {_JSON} names {self.channels}: {names}")
+            return UnusableImage(name, files, f"it has {count} channels, {_JSON} names {self.channels}: {names}")
         return ChannelFiles(name, files)
 
     def _check_count(self, cases: Sequence[FolderCase]) -> None:
-        """What is declared and not there cannot be named; what is there and not declared shows that the JSON is wrong."""
+        """More cases than the JSON declares show that it is wrong; fewer may be missing, and cannot be named."""
         declared = entry_of(self.content, "numTraining", int, self.json)
-        found = sum(not isinstance(case.unit, BrokenUnit) for case in cases)
+        found = sum(not isinstance(case.image, UnusableImage) for case in cases)
         if declared < max(1, found):
             raise LayoutError(
                 f"{self.json}: numTraining is {declared}, but there are {found} training cases; correct it"

@@ -19,9 +19,6 @@ class PathPattern:
 
     ``*`` and ``?`` stay in one folder, ``**/`` is any number of folders, ``[0-9]`` one of some characters, and ``{t1,t2}`` one
     of some words.
-
-    Args:
-        text: the pattern.
     """
 
     def __init__(self, text: str) -> None:
@@ -50,7 +47,7 @@ class PathPattern:
         return re.escape(token)
 
     def match(self, file: str) -> tuple[tuple[str, ...], str] | None:
-        """What the wildcards of the pattern stand for in a path, and the word of its braces; None for another path."""
+        """The parts of a path that the wildcards stand for, and the word of the braces; None for another path."""
         found = self._regex.fullmatch(file)
         if found is None:
             return None
@@ -60,11 +57,7 @@ class PathPattern:
 
 
 def split_patterns(text: str) -> tuple[str, str] | None:
-    """The patterns of images and of label maps in ``"IMAGES -> LABELS"``; None for text without an arrow.
-
-    Raises:
-        LayoutError: if one is missing.
-    """
+    """The patterns of images and of label maps in ``"IMAGES -> LABELS"``; None for text without an arrow."""
     images, arrow, labels = text.partition(ARROW)
     if not arrow:
         return None
@@ -79,11 +72,6 @@ def pair_by_patterns(files: Iterable[str], images: str, labels: str) -> Pairs:
     Words in braces are the channels of an image, in their order. A label pattern with one wildcard more than the image pattern,
     or with words in braces, gives a label map for each class. Where both stand in folders of their own, such as
     ``*/images/*.png`` and ``*/masks/*.png``, and one holds a single image, all label maps of the other are of that image.
-
-    Args:
-        files: relative to the data set's root.
-        images: pattern of images; files that the label pattern takes are none.
-        labels: pattern of label maps.
 
     Raises:
         LayoutError: if a pattern fits nothing, or two files are the same channel of an image.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import codecs
 import csv
 import json
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,15 +14,14 @@ from typing import Any, NoReturn
 from monai_salm.layouts.base import LayoutError
 from monai_salm.layouts.files import from_root
 
+#: Suffixes of tables.
+TABLES = (".csv", ".tsv")
 _MAX_BYTES = 1 << 28
 _MAX_COLUMNS = 10_000
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
-
-    Args:
-        path: the file.
 
     Raises:
         LayoutError: if it is too large, is no JSON object, holds a key twice (readers differ in which one they take), a
@@ -31,9 +31,14 @@ def read_json(path: Path) -> dict[str, Any]:
     def no_constant(name: str) -> NoReturn:
         raise ValueError(f"{name} is no JSON number")
 
+    def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(dict(pairs)) != len(pairs):
+            raise ValueError(f"the key {_first_repeated([key for key, _ in pairs])!r} stands in one object twice")
+        return dict(pairs)
+
     text = _as_text(path, _read_bytes(path))
     try:
-        content = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=no_constant)
+        content = json.loads(text, object_pairs_hook=unique_keys, parse_constant=no_constant)
         if "\\ud" in text.lower():  # an escaped half of a character, which could not be written again
             json.dumps(content, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
@@ -44,17 +49,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def entry_of(content: dict[str, Any], key: str, kind: type, path: Path) -> Any:
-    """A value of a JSON object, of the type it must have.
-
-    Args:
-        content: the object.
-        key: which one.
-        kind: ``dict``, ``list``, ``str`` or ``int``.
-        path: the file, for messages.
-
-    Raises:
-        LayoutError: if it is missing or of another type.
-    """
+    """A value of a JSON object, which must be there and of a type; ``path`` is the file, for messages."""
     if key not in content:
         raise LayoutError(f"{path} has no {key!r}; its keys are {', '.join(map(repr, content)) or 'none'}")
     value = content[key]
@@ -66,12 +61,7 @@ def entry_of(content: dict[str, Any], key: str, kind: type, path: Path) -> Any:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table.
-
-    Args:
-        line: where it stands in the file, counted from 1.
-        values: text of every column, without blanks around it.
-    """
+    """A row of a table: its line in the file, from 1, and the text of every column, without blanks around it."""
 
     line: int
     values: dict[str, str]
@@ -89,18 +79,11 @@ class Table:
         """A cell, for messages."""
         return f"{self.path}, line {row.line}, column {column!r}"
 
-    def values(self, column: str) -> list[str]:
-        """A column from top to bottom."""
-        return [row.values[column] for row in self.rows]
-
 
 def read_table(path: Path) -> Table:
     """Read a table: tabs between the columns of a .tsv, else commas, or semicolons where the header has more of them.
 
     Text that is not UTF-8 is UTF-16 if it begins with a byte order mark, and else Windows-1252, as Excel writes it.
-
-    Args:
-        path: the file.
 
     Raises:
         LayoutError: if it is too large, not text, or has no header, two columns of one name, or a row of another length.
@@ -128,14 +111,15 @@ def read_header(path: Path) -> tuple[str, ...]:
         return ()
 
 
-def first_repeated(items: Iterable[str]) -> str | None:
-    """The first item that was there before, or None."""
-    seen: set[str] = set()
-    for item in items:
-        if item in seen:
-            return item
-        seen.add(item)
-    return None
+def headers_in(folder: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """The tables of a folder with their column names, sorted."""
+    for name in sorted(os.listdir(folder)):
+        if name.lower().endswith(TABLES):
+            yield folder / name, read_header(folder / name)
+
+
+def _first_repeated(items: Sequence[str]) -> str:
+    return next(item for number, item in enumerate(items) if item in items[:number])
 
 
 def _parse(path: Path, reader: Any) -> Table:
@@ -144,7 +128,7 @@ def _parse(path: Path, reader: Any) -> Table:
         raise LayoutError(f"{path} must begin with a line of column names, found {len(columns)} columns")
     named = [column for column in columns if column]
     if len(set(named)) != len(named):
-        raise LayoutError(f"{path}: two columns are named {first_repeated(named)!r}; rename one")
+        raise LayoutError(f"{path}: two columns are named {_first_repeated(named)!r}; rename one")
     return Table(path, tuple(named), tuple(_rows(path, columns, reader)))
 
 
@@ -167,10 +151,7 @@ def _clean(cells: list[str]) -> list[str]:
 
 
 def _delimiter(path: Path, text: str) -> str:
-    header = text.partition("\n")[0]
-    if path.suffix.lower() == ".tsv":
-        return "\t"
-    return max(",;\t", key=header.count)
+    return "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=text.partition("\n")[0].count)
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -181,13 +162,7 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _table_text(path: Path, content: bytes, whole: bool = True) -> str:
-    """The text of a table in the encodings that spreadsheet programs write.
-
-    Args:
-        path: the file, for messages.
-        content: of the file, or its beginning.
-        whole: False for a beginning, whose last character may be cut off.
-    """
+    """The text of a table, or of its beginning, in the encodings that spreadsheet programs write."""
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return _as_text(path, content if whole else content[: len(content) // 2 * 2], "utf-16")
     try:
@@ -209,10 +184,3 @@ def _as_lines(path: Path, text: str) -> str:
     if "\0" in text:
         raise LayoutError(f"{path} holds zero bytes; it is no text or is damaged")
     return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError(f"the key {first_repeated(key for key, _ in pairs)!r} stands in one object twice")
-    return result

@@ -6,7 +6,7 @@ import codecs
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from monai_salm.formats import SUFFIXES, format_named
 from monai_salm.formats.base import FormatError
 from monai_salm.layouts.files import from_root, walk
-from monai_salm.layouts.units import ChannelFiles, ImageUnit
+from monai_salm.layouts.stored_images import ChannelFiles, StoredImage
 
 #: Texts in which images may be named.
 TEXTS = (".csv", ".tsv", ".json", ".jsonl", ".txt", ".lst")
@@ -24,56 +24,40 @@ _JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _CELL = re.compile(r'"(?:[^"]|"")*"|[^\r\n\t,;|"]+')
 
 
-def with_copies(root: Path, units: Iterable[ImageUnit]) -> dict[ImageUnit, ImageUnit]:
-    """The units with the files that belong to theirs, and with the names that these have in a protected copy.
+def with_published_names(root: Path, images: Iterable[StoredImage]) -> dict[StoredImage, StoredImage]:
+    """The images with the files that belong to theirs, and with the names that these have in a protected copy.
 
     A file that changes its format keeps its stem. Where another file has that name, the new suffix is added to the old one.
-
-    Args:
-        root: folder of the data set.
-        units: of all splits.
     """
     taken: set[str] = set()
     result = {}
-    for unit in units:
-        result[unit] = unit
-        if not isinstance(unit, ChannelFiles):
+    for stored in images:
+        result[stored] = stored
+        if not isinstance(stored, ChannelFiles):
             continue
-        formats = [format_named(file) for file in unit.files]
-        beside = tuple(dict.fromkeys(_companions(root, unit.files)))
+        beside = companions_of(root, stored.files)
         copies = []
-        for file, format_ in zip(unit.files, formats, strict=True):
-            if format_ is None or format_.published is None:
+        for file in stored.files:
+            format_ = format_named(file)
+            if format_ is not None and format_.published is not None:
+                taken = taken or {name.lower() for name in walk(root)}
+                copies.append(_free_name(file, format_.published, taken))
+            else:
                 copies.append(file)
-                continue
-            taken = taken or {name.lower() for name in walk(root)}
-            copies.append(_free_name(file, format_.published, taken))
-        changed = tuple(copies) != unit.files
-        result[unit] = replace(
-            unit,
-            files=unit.files + beside,
-            copies=(*copies, *beside) if changed else (),
-            beside=len(beside),
-        )
+        published = (*copies, *beside) if tuple(copies) != stored.files else ()
+        result[stored] = replace(stored, files=stored.files + beside, copies=published, beside=len(beside))
     return result
 
 
-def _companions(root: Path, files: Sequence[str]) -> Iterator[str]:
-    """Files beside some others that are part of them; what cannot be read says so when the image is read."""
+def companions_of(root: Path, files: Iterable[str]) -> tuple[str, ...]:
+    """Files beside some others that are part of them, each once; what cannot be read says so when the image is read."""
+    found: dict[str, None] = {}
     for file in files:
         format_ = format_named(file)
-        if format_ is None:
-            continue
-        try:
-            for name in format_.companions(root / file):
-                yield (PurePosixPath(file).parent / name).as_posix()
-        except (FormatError, OSError):
-            continue
-
-
-def companions_of(root: Path, files: Iterable[str]) -> tuple[str, ...]:
-    """Files beside some others, label maps say, that are part of them."""
-    return tuple(dict.fromkeys(_companions(root, tuple(files))))
+        with suppress(FormatError, OSError):
+            names = () if format_ is None else format_.companions(root / file)
+            found |= dict.fromkeys((PurePosixPath(file).parent / name).as_posix() for name in names)
+    return tuple(found)
 
 
 def _free_name(file: str, suffix: str, taken: set[str]) -> str:
@@ -90,15 +74,11 @@ def rewritten_texts(
 ) -> dict[str, bytes]:
     """Tables, JSON and lists that name renamed images, with the new names; all else in them keeps its bytes.
 
-    Args:
-        root: folder of the data set.
-        files: of the data set.
-        renamed: old name to new name, relative to the root.
-        absolute: files whose absolute paths in the root become relative, so that a copy does not lead to the originals.
+    In the files ``absolute``, absolute paths in the root become relative, so that a copy does not lead to the originals.
     """
     if not renamed and not absolute:
         return {}
-    index = _Endings(renamed)
+    index = _PathEndings(renamed)
 
     def relative(text: str) -> str:
         bare = text.strip()
@@ -160,18 +140,14 @@ def _in_json(literal: str, change: Callable[[str], str]) -> str:
     new = change(value)
     if new == value:
         return literal
-    # What both have in common at the beginning stays as it is written, escapes and all.
+    # The beginning that both share stays as it is written, with its escapes.
     same = next((n for n, pair in enumerate(zip(value, new, strict=False)) if pair[0] != pair[1]), len(value))
     kept = literal[1 : len(literal) - 1 - len(value[same:])]
     return f'"{kept}{new[same:]}"' if json.loads(f'"{kept}"') == value[:same] else json.dumps(new)
 
 
-class _Endings:
-    """Finds renamed files by the ends of their paths.
-
-    Args:
-        renamed: old name to new name, relative to the root.
-    """
+class _PathEndings:
+    """Finds renamed files by the ends of their paths, given the new name of each old one."""
 
     def __init__(self, renamed: Mapping[str, str]) -> None:
         self._by_name: dict[str, list[tuple[tuple[str, ...], str]]] = {}
@@ -191,8 +167,7 @@ class _Endings:
             return text
         # In the form in which the text has it: an encoding of 8 bits knows composed signs alone.
         new = PurePosixPath(fits.pop()).name
-        composed = unicodedata.is_normalized("NFC", bare)
-        new = unicodedata.normalize("NFC", new) if composed else unicodedata.normalize("NFD", new)
+        new = unicodedata.normalize("NFC" if unicodedata.is_normalized("NFC", bare) else "NFD", new)
         at = text.rindex(bare) + max(bare.rfind("/"), bare.rfind("\\")) + 1
         return text[:at] + new + text[text.rindex(bare) + len(bare) :]
 

@@ -1,18 +1,18 @@
-"""Which files of a folder are images and which are their label maps, told by their names."""
+"""The roles of files and folders by their names: images, their label maps, and folders of patients and sites."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TypeAlias, TypeVar
 
-from monai_salm.layouts.images import any_stem
+from monai_salm.layouts.images import any_stem, stem
 
 _T = TypeVar("_T")
-#: What names of an image and of its label map have in common: the words of each part of the path.
+#: The words, of each part of the path, that the names of an image and of its label map share.
 Key: TypeAlias = tuple[tuple[str, ...], ...]
 
 _MASK_WORDS = frozenset((
@@ -32,15 +32,27 @@ _CHANNEL_WORDS = frozenset((
 _NUMBERED = re.compile(r"([a-z]+)(\d+)")
 
 
+# Names with numbers that are classes: grade 1 to 4, BI-RADS 0 to 6.
+_CLASS_WORDS = re.compile(
+    r"(grade|class|stage|type|level|label|category|cat|kl|bi-?rads|ti-?rads|pi-?rads|score|cls|c|g|t|n|m|group|cdr|degree)[\W_]*\d{1,2}"
+)
+_SITE = re.compile(
+    r"(site|hospital|cent(er|re)|clinic|institut\w*|scanner|vendor|cohort|batch|fold|part|source|dataset|data|set|lab)[\W_]*\w{0,3}"
+)
+_FINDINGS = frozenset((
+    "benign", "malignant", "normal", "abnormal", "healthy", "control", "positive", "negative", "pos", "neg", "yes", "no",
+    "tumor", "tumour", "cancer", "sick", "ill", "disease", "ok", "bad", "good", "ad", "cn", "mci", "covid",
+))  # fmt: skip
+# Fewer folders may be classes whose names happen to hold numbers.
+_MANY = 10
+_FEW_ROLES = 12
+# A few folders lack a file or hold one more.
+_MOSTLY = 0.75
+
+
 @dataclass(frozen=True)
 class Role:
-    """What a file's name says.
-
-    Args:
-        is_mask: whether it is named for a label map.
-        key: the rest of the name, which an image and its label map share.
-        words: the words that say what the file is, as in ``("t1",)``.
-    """
+    """The parts of a file's name: a word for label maps, the key that image and map share, and words such as ``t1``."""
 
     is_mask: bool
     key: Key
@@ -49,12 +61,9 @@ class Role:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Images and label maps that belong together.
+    """Images, each with a file for each channel, and their label maps; ``alone`` are label maps that fit no image.
 
-    Args:
-        images: the files of each image, one for each channel.
-        maps: of each image with any, the name and the file of each label map; the name is empty where there is one alone.
-        alone: label maps that fit no image.
+    A label map has a name beside its file, empty where it is the only one of its image.
     """
 
     images: dict[Key, tuple[str, ...]]
@@ -68,11 +77,7 @@ class Pairs:
 
 
 def role_of(file: str) -> Role:
-    """Take the name of a file apart.
-
-    Args:
-        file: relative to the data set's root.
-    """
+    """Take the name of a file apart."""
     *folders, name = (*PurePosixPath(file).parts[:-1], any_stem(file))
     parts = [_words(part) for part in (*folders, name)]
     # The part of the path next to the file that says anything decides.
@@ -98,9 +103,6 @@ def pair(files: Iterable[str]) -> Pairs:
     A label map bears the name of its image, less the words that say what each is: ``case_1/imaging.nii.gz`` and
     ``case_1/segmentation.nii.gz``, ``a.png`` and ``a_mask.png``, ``images/a.png`` and ``masks/a.png``. What else stands in its
     name is the name of its class: ``case_1/ct.nii.gz`` and ``case_1/segmentations/liver.nii.gz``.
-
-    Args:
-        files: images of any kind, relative to the data set's root.
     """
     roles = {file: role_of(file) for file in sorted(files)}
     images: dict[Key, list[str]] = {}
@@ -117,10 +119,9 @@ def pair(files: Iterable[str]) -> Pairs:
             maps.setdefault(found, []).append((_rest(masks[file], found), file))
     sure = _sure_names(maps)
     alone = [file for file, found in keys.items() if found is None]
-    for image, found_maps in maps.items():
-        alone += [file for name, file in found_maps if not sure(name, file, found_maps)]
-        maps[image] = [(name, file) for name, file in found_maps if sure(name, file, found_maps)]
-    maps = {image: found_maps for image, found_maps in maps.items() if found_maps}
+    alone += [file for own in maps.values() for name, file in own if not sure(name, file, own)]
+    maps = {image: [one for one in own if sure(*one, own)] for image, own in maps.items()}
+    maps = {image: own for image, own in maps.items() if own}
     return Pairs({k: tuple(v) for k, v in images.items()}, {k: tuple(v) for k, v in maps.items()}, tuple(alone))
 
 
@@ -178,19 +179,69 @@ def _by_last_part(masks: dict[str, Key], images: dict[Key, list[str]]) -> dict[s
 
 
 def _rest(key: Key, image: Key) -> str:
-    """What stands in the name of a label map beside that of its image."""
+    """The words in the name of a label map beside those of its image."""
+    if key[: len(image) - 1] != image[:-1]:
+        return ""
     words = [word for part in key for word in part]
-    return (
-        "_".join(words[len([word for part in image for word in part]) :]) if key[: len(image) - 1] == image[:-1] else ""
-    )
+    return "_".join(words[sum(map(len, image)) :])
 
 
-def spread(items: Sequence[_T], shown: int) -> Sequence[_T]:
+def evenly_spaced(items: Sequence[_T], shown: int) -> Sequence[_T]:
     """About so many items of many, from the first to the last."""
     return items[:: max(1, len(items) // shown)]
 
 
-def described(files: Sequence[str], shown: int = 2) -> str:
+def shortened(files: Sequence[str], shown: int = 2) -> str:
     """A few files of many, for messages."""
     more = f" and {len(files) - shown} more" if len(files) > shown else ""
     return ", ".join(files[:shown]) + more
+
+
+def why_patients(folders: Mapping[str, Sequence[str]]) -> str | None:
+    """Why folders are those of patients or studies and not of classes; None if they may be classes."""
+    count, images = len(folders), sum(map(len, folders.values()))
+    some = ", ".join(sorted(folders)[:3])
+    if count >= 5 and images < 1.5 * count:
+        return f"{count} folders ({some}, ...) hold {images} images: with nearly a folder for each image, folders are no classes"
+    if count < 2 or not are_identifiers(list(folders)):
+        return None
+    # The names of a folder's images, without that of the folder.
+    names = ({PurePosixPath(file).name.replace(name, "") for file in files} for name, files in folders.items())
+    roles = Counter(role for own in names for role in own)
+    usual = sorted(role for role, found in roles.items() if found >= max(2, count / 2))
+    if 0 < len(usual) <= _FEW_ROLES and sum(roles[role] for role in usual) >= _MOSTLY * roles.total():
+        shown = ", ".join(usual[:3])
+        return f"its folders ({some}, ...) are named like patients, and most hold the same names ({shown})"
+    if all(stem(file).startswith(name) for name, files in folders.items() for file in files):
+        return f"its folders ({some}, ...) are named like patients, and the names of their images begin so, too"
+    if count >= _MANY:
+        return f"its {count} folders ({some}, ...) are named like patients"
+    return None
+
+
+def are_identifiers(names: Sequence[str]) -> bool:
+    """Whether names differ in their numbers alone, and are not those of numbered classes."""
+    if any(_CLASS_WORDS.fullmatch(name.casefold()) or re.fullmatch(r"\d{1,2}", name) for name in names):
+        return False
+    forms = {re.sub(r"\d+", "#", name.casefold()) for name in names}
+    return all("#" in form for form in forms) and len(forms) <= max(1, len(names) // 3)
+
+
+def inner_classes(folders: Mapping[str, Sequence[tuple[str, ...]]]) -> bool | None:
+    """Whether folders are sites or patients with a folder for each class in them; None if both are as likely.
+
+    ``folders`` has the paths of each one's images below it.
+    """
+    inside = [{place[0] for place in places if len(place) > 1} for places in folders.values()]
+    if len(folders) < 2 or any(len(place) < 2 for places in folders.values() for place in places):
+        return False
+    counts = Counter(name for names in inside for name in names)
+    shared = [name for name, count in counts.items() if count > 1]
+    if len(counts) < 2 or len(shared) < len(counts) / 2 or are_identifiers(list(counts)):
+        return False
+    outer, inner = {name.casefold() for name in folders}, {name.casefold() for name in counts}
+    findings = inner <= _FINDINGS or all(re.fullmatch(r"\d", name) or _CLASS_WORDS.fullmatch(name) for name in inner)
+    if all(_SITE.fullmatch(name) for name in outer) or (are_identifiers(list(folders)) and findings):
+        return True
+    known = outer <= _FINDINGS or any(role_of(f"{name}/x").words or role_of(f"{name}.x").words for name in inner)
+    return False if known or len(set(map(frozenset, inside))) > 1 else None

@@ -7,16 +7,12 @@ import re
 from pathlib import Path
 
 from monai_salm.layouts.base import TRAIN, LayoutError
-from monai_salm.layouts.classes import IMAGE_COLUMNS, LABEL_COLUMNS, find_column
-from monai_salm.layouts.files import is_file, relative_path
+from monai_salm.layouts.files import is_file, relative_path, why_folder
 from monai_salm.layouts.images import ImageIndex, has_image_name, is_dicom, some_files
-from monai_salm.layouts.leftovers import why_folder
-from monai_salm.layouts.reading import Table, read_header, read_table, with_relative_paths
+from monai_salm.layouts.labels import IMAGE_COLUMNS, LABEL_COLUMNS, LabelledRow, find_column, label_columns
+from monai_salm.layouts.reading import Table, headers_in, read_table, with_relative_paths
 from monai_salm.layouts.roles import pair
-from monai_salm.layouts.table_labels import LabelledRow, label_columns
 
-#: Suffixes of tables.
-TABLES = (".csv", ".tsv")
 # Lists of images that are no tables; more bytes are no list that a person wrote.
 _LISTS, _MAX_LIST = (".txt", ".lst", ".list", ".dat"), 1 << 22
 # Lines of a table, and folders, that are looked into for names of images.
@@ -25,20 +21,17 @@ _LOOKED_AT = 20
 
 def tables_in(folder: Path) -> list[Path]:
     """The tables of a folder that name images, samples of submissions to a challenge left out."""
-    found = [folder / name for name in sorted(os.listdir(folder)) if name.lower().endswith(TABLES)]
-    named = [path for path in found if is_file(path) and find_column(read_header(path), IMAGE_COLUMNS) is not None]
+    named = (path for path, columns in headers_in(folder) if find_column(columns, IMAGE_COLUMNS) is not None)
     return [path for path in named if not path.name.lower().startswith("sample")]
 
 
 def tells_labels(path: Path) -> bool:
-    """Whether a line of a table names an image that is there, and something may be its label; never raises.
-
-    Beside label maps, a table must have labels to be one of classes: it may give the splits.
-    """
+    """Whether a line of a table names an image that is there, and something may be its label; never raises."""
     try:
         table = with_relative_paths(read_table(path))
         image = _first_image(table)
         if image is not None and _named_maps(path.parent):
+            # Beside label maps, a table without labels may give the splits.
             label_columns([LabelledRow(table, row, TRAIN) for row in table.rows], (), ())
     except (LayoutError, OSError):
         return False
@@ -51,15 +44,19 @@ def names_of(path: Path) -> list[str]:
 
 
 def _first_image(table: Table) -> str | None:
-    """The first image that a line of a table names."""
+    """The first image that a line of a table names; a protected copy may have left out that of the first line."""
     image, folder = find_column(table.columns, IMAGE_COLUMNS), table.path.parent
-    if image is None or len(table.columns) < 2 or not table.rows:
+    if image is None or len(table.columns) < 2:
         return None
     maps = _named_maps(folder)
-    index = ImageIndex(file for file in some_files(folder, every=True) if has_image_name(file) and file not in maps)
-    # Any line will do: a protected copy may have left out the first one's image.
-    found = (_named_image(folder, row.values[image], index, table.where(row, image)) for row in table.rows)
-    return next((file for file in found if file is not None), None)
+    index = ImageIndex(file for file in _image_names(folder) if file not in maps)
+    for row in table.rows:
+        relative = relative_path(folder, row.values[image], table.where(row, image))
+        there = is_file(folder / relative)
+        fits = [relative] if there and has_image_name(relative) else [] if there else index.all(relative)
+        if fits:
+            return fits[0]
+    return None
 
 
 def why_misfit(path: Path) -> str | None:
@@ -81,11 +78,9 @@ def why_misfit(path: Path) -> str | None:
 def _why_no_column(table: Table, label: str | None) -> str | None:
     """Why a table has no column of image names by the names of its columns, though something in it speaks for one."""
     folder = table.path.parent
-    index = ImageIndex(file for file in some_files(folder, every=True) if has_image_name(file))
+    index = ImageIndex(_image_names(folder))
     if any(index.all(name) for name in table.columns):
-        return (
-            f"{table.path} names an image in its first line, which must hold the names of columns, such as image,label"
-        )
+        return f"{table.path} names an image in its first line, which must hold names of columns, such as image,label"
     for column in table.columns:
         cells = [text for row in table.rows[:_LOOKED_AT] if (text := row.values[column])]
         # Numbers of another kind, as ages, may be those of images, but not a different one in each line.
@@ -94,13 +89,10 @@ def _why_no_column(table: Table, label: str | None) -> str | None:
                 f"{table.path} names images in its column {column!r}; call that column 'image', and the column of classes 'label' "
                 f"(its columns are {', '.join(table.columns)})"
             )
-    columns = f"its columns are {', '.join(table.columns)}"
-    names = ", ".join(IMAGE_COLUMNS[:5])
-    return (
-        None
-        if label is None
-        else f"{table.path} has a column {label!r}, but no column of image names ({names}, ...); {columns}"
-    )
+    if label is None:
+        return None
+    lacks = f"no column of image names ({', '.join(IMAGE_COLUMNS[:5])}, ...)"
+    return f"{table.path} has a column {label!r}, but {lacks}; its columns are {', '.join(table.columns)}"
 
 
 def list_of_images(folder: Path) -> str | None:
@@ -108,7 +100,7 @@ def list_of_images(folder: Path) -> str | None:
     lists = [name for name in names_of(folder) if name.lower().endswith(_LISTS) and name[0] != "."]
     if not lists:
         return None
-    index = ImageIndex(file for file in some_files(folder, every=True) if has_image_name(file))
+    index = ImageIndex(_image_names(folder))
     for name in lists:
         try:
             with open(folder / name, encoding="utf-8", errors="replace") as file:
@@ -124,21 +116,14 @@ def list_of_images(folder: Path) -> str | None:
 def table_below(folder: Path) -> Path | None:
     """A table in one of the folders of a folder that gives the labels of the images beside it; None if there is none."""
     inside = [path for path in sorted(folder.iterdir()) if path.is_dir() and why_folder(path.name) is None]
-    for below in inside[:_LOOKED_AT]:
-        for table in tables_in(below):
-            if tells_labels(table):
-                return table
-    return None
+    tables = (table for below in inside[:_LOOKED_AT] for table in tables_in(below))
+    return next((table for table in tables if tells_labels(table)), None)
 
 
-def _named_image(folder: Path, text: str, index: ImageIndex, where: str) -> str | None:
-    relative = relative_path(folder, text, where)
-    if is_file(folder / relative):
-        return relative if has_image_name(relative) else None
-    fits = index.all(relative)
-    return fits[0] if fits else None
+def _image_names(folder: Path) -> list[str]:
+    return [file for file in some_files(folder, every=True) if has_image_name(file)]
 
 
 def _named_maps(folder: Path) -> frozenset[str]:
     """Files that are named for the label maps of others."""
-    return frozenset(pair(file for file in some_files(folder, every=True) if has_image_name(file)).map_files)
+    return frozenset(pair(_image_names(folder)).map_files)

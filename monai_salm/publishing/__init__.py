@@ -2,8 +2,7 @@
 
 from monai_salm.publishing.checks import PublishError, check_publishable, require_outside_copies
 from monai_salm.publishing.copying import publish, restore
-from monai_salm.publishing.manifest import read_manifest
-from monai_salm.publishing.pairs import clean_test_cases, open_pair
+from monai_salm.publishing.manifest import clean_test_cases, open_pair, read_manifest
 from monai_salm.publishing.planning import Plan, plan
 from monai_salm.publishing.statistics import noise_statistics
 from monai_salm.publishing.verifying import VerifyReport, verify

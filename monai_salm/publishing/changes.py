@@ -1,4 +1,4 @@
-"""What happens to one image: noise put in, or taken off again; nothing is ever passed on unprotected."""
+"""The change of one image: noise is put in, or taken off again; no image is passed on unprotected."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_salm.layouts.units import ImageUnit
+from monai_salm.layouts.stored_images import StoredImage
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.kinds import one_channel
-from monai_salm.publishing.folders import LeftOutError
 from monai_salm.publishing.records import copy_key
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.files import copy_file
@@ -21,13 +20,13 @@ from monai_salm.store.records import keep, kept
 from monai_salm.store.store import Noise, NoiseStore
 
 
+class LeftOutError(ValueError):
+    """One image that cannot be part of the copy; the others can."""
+
+
 @dataclass(frozen=True)
 class Protection:
-    """Puts the store's noise into images.
-
-    Args:
-        store: the noise.
-    """
+    """Puts the store's noise into images."""
 
     store: NoiseStore
 
@@ -50,13 +49,13 @@ class Protection:
             raise LeftOutError(f"case {name!r}: its noise in {self.store.path} changes nothing; generate it again")
         return result
 
-    def write(self, unit: ImageUnit, root: Path, output: Path) -> None:
+    def write(self, stored: StoredImage, root: Path, output: Path) -> None:
         """Write the protected files of an image, and keep what they lack."""
-        self._require_made(unit.name)
-        keepsake = unit.keepsake(root)
-        unit.rewrite(root, output, lambda image: self.edit(unit.name, image))
+        self._require_made(stored.name)
+        keepsake = stored.keepsake(root)
+        stored.rewrite(root, output, lambda image: self.edit(stored.name, image))
         if keepsake is not None:
-            keep(self.store, {copy_key(output, unit.published): keepsake})
+            keep(self.store, {copy_key(output, stored.published): keepsake})
 
     @cached_property
     def _skipped(self) -> dict[str, str]:
@@ -67,23 +66,18 @@ class Protection:
         if name in self._skipped:
             raise LeftOutError(self._skipped[name])
 
-    def finished(self, unit: ImageUnit, root: Path, output: Path) -> bool:
+    def finished(self, stored: StoredImage, root: Path, output: Path) -> bool:
         """Whether files that are there are all there is to an image: a kill may have come before its header was kept."""
-        return unit.keepsake(root) is None or kept(self.store, copy_key(output, unit.published)) is not None
+        return stored.keepsake(root) is None or kept(self.store, copy_key(output, stored.published)) is not None
 
-    def files(self, unit: ImageUnit, root: Path) -> tuple[str, ...]:
+    def files(self, stored: StoredImage, root: Path) -> tuple[str, ...]:
         """The files that ``write`` writes."""
-        return unit.published
+        return stored.published
 
 
 @dataclass(frozen=True)
 class Removal:
-    """Takes the store's noise off images.
-
-    Args:
-        store: the noise.
-        expected: names of images that must have noise; others are copied if they have none.
-    """
+    """Takes the store's noise off images; those that are not ``expected`` to have noise are copied if they have none."""
 
     store: NoiseStore
     expected: frozenset[str]
@@ -113,28 +107,28 @@ class Removal:
             )
         return original
 
-    def write(self, unit: ImageUnit, root: Path, output: Path) -> None:
+    def write(self, stored: StoredImage, root: Path, output: Path) -> None:
         """Write the original files of an image."""
-        missing = [file for file in unit.files if not (root / file).exists()]
+        missing = [file for file in stored.files if not (root / file).exists()]
         if missing:
             raise LeftOutError(f"{missing[0]} is not in the copy: it was never published, or was removed")
-        image = unit.read(root)
-        original = self.edit(unit.name, image)
+        image = stored.read(root)
+        original = self.edit(stored.name, image)
         if original is image:
-            for file in unit.files:
+            for file in stored.files:
                 copy_file(root / file, output / file)
             return
-        unit.restore(root, output, original, kept(self.store, copy_key(root, unit.files)))
+        stored.restore(root, output, original, kept(self.store, copy_key(root, stored.files)))
 
-    def finished(self, unit: ImageUnit, root: Path, output: Path) -> bool:
+    def finished(self, stored: StoredImage, root: Path, output: Path) -> bool:
         """Whether files that are there are all there is to an image."""
         return True
 
-    def files(self, unit: ImageUnit, root: Path) -> tuple[str, ...]:
+    def files(self, stored: StoredImage, root: Path) -> tuple[str, ...]:
         """The files that ``write`` writes."""
-        if not all((root / file).is_file() for file in unit.files):
-            return unit.files
-        return unit.originals(kept(self.store, copy_key(root, unit.files)))
+        if not all((root / file).is_file() for file in stored.files):
+            return stored.files
+        return stored.originals(kept(self.store, copy_key(root, stored.files)))
 
 
 def _require_type(noise: Noise, image: Array, name: str) -> None:
@@ -145,17 +139,12 @@ def _require_type(noise: Noise, image: Array, name: str) -> None:
         )
 
 
-def _is_reordered(store: NoiseStore, image: Array) -> bool:
-    """Whether the store has the image with its spatial axes in another order."""
-    orders = list(itertools.permutations(range(1, image.ndim)))[1:]  # the first is the image's own
-    turned = (image.transpose(0, *order) for order in orders)
-    return any(store.has_shape(other.shape) and content_digest(other) in store for other in turned)
-
-
 def _why_missing(store: NoiseStore, image: Array) -> str:
     if store.get_protected(content_digest(image)) is not None:
         return ", but a protected image of it is the same: the input is a protected copy already. Publish the original"
-    if _is_reordered(store, image):
+    orders = list(itertools.permutations(range(1, image.ndim)))[1:]  # the first is the image's own
+    turned = (image.transpose(0, *order) for order in orders)
+    if any(store.has_shape(other.shape) and content_digest(other) in store for other in turned):
         return (
             ", but with its spatial axes in another order it is: the reader that loaded it for the noise exchanged them. Generate "
             f"the noise again with {KEEP_AXES}, or from open_layout(path).dataset('train'), as images are stored"

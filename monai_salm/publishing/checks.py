@@ -1,4 +1,4 @@
-"""What is refused before a copy is made, and what its owner is warned of."""
+"""Checks before a copy is made: refusals, and warnings for the owner."""
 
 from __future__ import annotations
 
@@ -7,20 +7,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import TypeAlias
 
 from monai_salm.formats.base import FormatError
-from monai_salm.layouts import LAYOUTS, TRAIN, ArchiveLayout, FolderLayout, Layout, LayoutError, open_layout
+from monai_salm.layouts import MANIFESTS, TRAIN, Layout, open_layout
 from monai_salm.layouts.renaming import TEXTS
 from monai_salm.noise.digest import content_digest
-from monai_salm.publishing.manifest import file_path, manifest_path, read_manifest, signature_path
+from monai_salm.publishing.manifest import PathLike, own_files, read_manifest, require_key
 from monai_salm.publishing.records import was_restored
-from monai_salm.publishing.signing import require_key
 from monai_salm.publishing.staging import Staging
 from monai_salm.shared.files import inside
 from monai_salm.store.store import APPLICATION_ID, NoiseStore
-
-PathLike: TypeAlias = str | os.PathLike[str]
 
 
 class PublishError(ValueError):
@@ -44,23 +40,9 @@ def check_publishable(
     overwrite: bool = False,
     sign_key: PathLike | None = None,
 ) -> Layout:
-    """Refuse what ``publish`` would refuse, as far as that can be told before there is any noise.
+    """Refuse what ``publish`` would refuse, as far as that can be told before there is any noise; returns the original data set.
 
-    Args:
-        source: the original data set.
-        output: the copy to be made.
-        store: path of the store, which need not exist yet.
-        layout: a name of ``layouts.LAYOUTS``; None finds it out.
-        splits: whose images are to be protected.
-        copy: patterns of what is copied, whatever it is.
-        overwrite: an earlier copy may be replaced; nothing else ever is.
-        sign_key: file of a private key, which must not be published.
-
-    Returns:
-        The original data set.
-
-    Raises:
-        PublishError, FileExistsError, LayoutError, FormatError, NoiseStoreError, OSError: as ``publish``.
+    The store need not exist yet. Arguments and errors are those of ``publish``.
     """
     data = source if isinstance(source, Layout) else open_layout(source, layout)
     target = whole_path(output)
@@ -69,12 +51,12 @@ def check_publishable(
     for split in splits:
         data.require_split(split)
     check_places(data, target, Path(store), overwrite)
-    if in_the_way(target) and not manifest_path(data, target).is_file():
+    if in_the_way(target) and not data.manifest_path(target).is_file():
         raise PublishError(
             f"{target} is no earlier protected copy: it has no manifest. It would be deleted; remove it or give another output"
         )
-    if isinstance(data, ArchiveLayout) and not target.exists() and manifest_path(data, target).exists():
-        raise FileExistsError(f"{manifest_path(data, target)} is there already, without its archive; move it away")
+    if not target.exists() and data.manifest_path(target).exists():
+        raise FileExistsError(f"{data.manifest_path(target)} is there already, without its archive; move it away")
     if sign_key is not None:
         if inside(Path(sign_key), data.root):
             raise PublishError(f"the private key {sign_key} lies inside the input and would be published; move it out")
@@ -92,17 +74,7 @@ def check_publishable(
 
 
 def check_restorable(data: Layout, target: Path, store: NoiseStore, overwrite: bool) -> None:
-    """Refuse what ``restore`` would refuse: above all, to write over anything but what it wrote itself.
-
-    Args:
-        data: the protected copy.
-        target: where the originals go.
-        store: the noise.
-        overwrite: an earlier restored copy may be replaced.
-
-    Raises:
-        PublishError, FileExistsError, NoiseStoreError: for a place that is not safe.
-    """
+    """Refuse what ``restore`` would refuse: above all, to write over anything but what it wrote itself."""
     check_places(data, target, store.path, overwrite)
     if in_the_way(target) and not was_restored(store, target):
         raise PublishError(
@@ -124,9 +96,8 @@ def require_outside_copies(path: Path) -> None:
 
 def _copy_around(path: Path) -> Path | None:
     """The protected copy that a path lies in, by a public manifest in a folder above."""
-    manifests = {layout.manifest for layout in LAYOUTS.values() if issubclass(layout, FolderLayout)}
     folders = path.resolve().parents
-    return next((folder for folder in folders if any((folder / name).is_file() for name in manifests)), None)
+    return next((folder for folder in folders if any((folder / name).is_file() for name in MANIFESTS)), None)
 
 
 def check_places(data: Layout, target: Path, store: Path, overwrite: bool) -> None:
@@ -142,9 +113,7 @@ def check_places(data: Layout, target: Path, store: Path, overwrite: bool) -> No
             "outside it"
         )
     if inside(store, target):
-        raise PublishError(
-            f"the noise store {store} lies inside the output {target}: who has it can undo the protection"
-        )
+        raise PublishError(f"the noise store {store} lies inside the output {target}: it can undo the protection")
     if inside(store, data.root):
         raise PublishError(
             f"the noise store {store} lies inside the input {data.root} and would be copied; move it out"
@@ -155,7 +124,16 @@ def check_places(data: Layout, target: Path, store: Path, overwrite: bool) -> No
         return
     if not overwrite:
         raise FileExistsError(f"{target} exists; give another output or overwrite it: overwrite=True (--overwrite)")
-    _require_own(target, data)
+    if target.is_file() != data.root.is_file():
+        kind = "a file" if target.is_file() else "a folder"
+        raise PublishError(f"{target} is {kind}, the input is not; remove it first")
+    strange = data.strange_files(target, own_files(data))
+    if strange:
+        more = f" and {len(strange) - 1} more" if strange[1:] else ""
+        raise PublishError(
+            f"{target} is no earlier copy of this data set, because of {strange[0]!r}{more}: it would be deleted. Remove it or give "
+            "another output"
+        )
 
 
 def in_the_way(target: Path) -> bool:
@@ -174,62 +152,22 @@ def _require_room(target: Path) -> None:
         Staging(target).require_own()
 
 
-def _require_own(target: Path, data: Layout) -> None:
-    """Overwriting must not delete anything but an earlier copy."""
-    if target.is_file() != data.root.is_file():
-        raise PublishError(
-            f"{target} is {'a file' if target.is_file() else 'a folder'}, the input is not; remove it first"
-        )
-    if target.is_dir():
-        known = _known_files(data)
-        found = (
-            path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_symlink() or not path.is_dir()
-        )
-        other = sorted(set(found) - set(known))
-        if other:
-            raise PublishError(
-                f"{target} holds {other[0]!r}{f' and {len(other) - 1} more' if other[1:] else ''}, not part of this data set: "
-                "it would be deleted. Remove it or give another output"
-            )
-        return
-    assert isinstance(data, ArchiveLayout)
-    try:
-        same = data.reopen(target).parts() == data.parts()
-    except (FormatError, LayoutError):
-        same = False
-    if not same:
-        raise PublishError(
-            f"{target} is no earlier copy of this data set: it would be deleted. Remove it or give another output"
-        )
-
-
-def _known_files(data: Layout) -> tuple[str, ...]:
-    """All files that a copy may hold."""
-    assert isinstance(data, FolderLayout)
-    return (
-        *data.every_file(),
-        *data.published_files(data.splits),
-        data.manifest,
-        signature_path(Path(data.manifest)).as_posix(),
-    )
-
-
 def _require_no_store(data: Layout) -> None:
     """A noise store lying in the input would be copied, and undo the protection."""
     for file in data.all_files():
         try:
-            with open(file_path(data, file), "rb") as stream:
+            with open(data.path_of(file), "rb") as stream:
                 start = stream.read(72)
         except OSError:
             continue  # it will be listed as one that cannot be copied
         if start[:16] == b"SQLite format 3\0" and int.from_bytes(start[68:72], "big") == APPLICATION_ID:
             raise PublishError(
-                f"{file_path(data, file)} is a noise store and would be published with the data; move it out"
+                f"{data.path_of(file)} is a noise store and would be published with the data; move it out"
             )
 
 
 def repeated_warnings(data: Layout, store: NoiseStore, splits: Sequence[str]) -> list[str]:
-    """Protected images that another split holds too stay readable there; that is for the owner to know."""
+    """Tell the owner of protected images that another split holds too: they stay readable there."""
     protected = {name for split in splits for name in data.dataset(split).names}
     found = []
     for split in data.splits:
@@ -248,12 +186,7 @@ def repeated_warnings(data: Layout, store: NoiseStore, splits: Sequence[str]) ->
 
 
 def renamed_warnings(renamed: Mapping[str, str], texts: Mapping[str, object]) -> list[str]:
-    """Images whose files have another format and name in the copy, and the texts that follow; that is for the owner to know.
-
-    Args:
-        renamed: old name to new name.
-        texts: names of the files that are written with other content.
-    """
+    """Tell the owner of images that have another format and name in the copy, and of the ``texts`` that follow."""
     if not renamed:
         return []
     old, new = next(iter(renamed.items()))
@@ -271,16 +204,11 @@ def renamed_warnings(renamed: Mapping[str, str], texts: Mapping[str, object]) ->
 def require_no_bare_arrays(data: Layout, copy: Sequence[str] = ()) -> None:
     """Refuse an archive with arrays that no split lists and that may hold images: they would be copied as they are.
 
-    Args:
-        data: the data set.
-        copy: patterns of names of arrays that may be.
-
     Raises:
-        PublishError: naming the first such array.
+        PublishError: naming the first such array that fits no pattern of ``copy``.
     """
-    if not isinstance(data, ArchiveLayout):
-        return
-    bare = [key for key in data.unlisted_image_arrays() if not any(fnmatchcase(key, pattern) for pattern in copy)]
+    arrays = data.unlisted_image_arrays()
+    bare = [key for key in arrays if not any(fnmatchcase(key, pattern) for pattern in copy)]
     if bare:
         raise PublishError(
             f"{data.root}: no split lists the array {bare[0]!r}, which may hold images and would be copied unprotected; remove it, "

@@ -37,16 +37,18 @@ class Effort:
         loop = loop_of(method)
         if loop is None:
             return 0.0
-        threads = torch.get_num_threads()
+        threads, batch = torch.get_num_threads(), min(self.recipe.batch_size, len(self.shapes))
+        noisy = self.view.size if self.view.kind == "patch" else Counter(self.shapes).most_common(1)[0][0][1:]
+        size = unit_size(batch, self.shapes[0][0] * math.prod(noisy), device)
         with seeded(0, device):
-            training = self._training_step(device)
+            trainer, examples = self._trainer(device), self._examples(self.view.size, batch)
+            training = _time(lambda: trainer.step(*examples))
             torch.set_num_threads(1 if device.type == "cpu" else threads)
             try:
-                noise = self._noise_step(device)
+                noise = _time(self._noise_step(device, *self._examples(noisy, size)))
             finally:
                 torch.set_num_threads(threads)
         lanes = threads if device.type == "cpu" else 1
-        size = self._unit_size(device)
         steps = loop.num_steps * self._batches(self.moving, lanes, size) * loop.passes[1]
         found = loop.rounds * (loop.surrogate_steps * training * loop.passes[0] + steps * noise)
         # A mask that is kept is chosen once, for the images that take no steps as well.
@@ -57,45 +59,29 @@ class Effort:
         batches = sum(len(self.view.tiles(shape[1:])) for shape in shapes) / size
         return max(batches / lanes, min(batches, 1.0))  # what is in one batch is not shared out
 
-    def _batch(self) -> int:
-        return min(self.recipe.batch_size, len(self.shapes))
-
     def _trainer(self, device: torch.device) -> Trainer:
         channels, rank = self.shapes[0][0], len(self.view.size)
         size = {"width": self.width, "image_size": self.view.size}
         model = build_network(self.network, rank, channels, self.task.num_classes, **size)  # type: ignore[arg-type]
         return Trainer(model, self.task, self.recipe, device, rank)
 
-    def _noisy_shape(self) -> Sequence[int]:
-        return self.view.size if self.view.kind == "patch" else Counter(self.shapes).most_common(1)[0][0][1:]
-
-    def _unit_size(self, device: torch.device) -> int:
-        return unit_size(self._batch(), self.shapes[0][0] * math.prod(self._noisy_shape()), device)
-
-    def _batch_of(self, shape: Sequence[int], count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        inputs = torch.rand(count, self.shapes[0][0], *shape)
-        if self.task.kind == "segmentation":
-            return inputs, torch.randint(self.task.num_classes, (len(inputs), *shape))
+    def _examples(self, shape: Sequence[int], count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Random images of a spatial shape, and random labels."""
+        classes, inputs = self.task.num_classes, torch.rand(count, self.shapes[0][0], *shape)
         if getattr(self.task, "multi_label", False):
-            return inputs, torch.randint(2, (len(inputs), self.task.num_classes)).float()
-        return inputs, torch.randint(self.task.num_classes, (len(inputs),))
+            return inputs, torch.randint(2, (count, classes)).float()
+        return inputs, torch.randint(classes, (count, *shape) if self.task.kind == "segmentation" else (count,))
 
-    def _training_step(self, device: torch.device) -> float:
-        trainer = self._trainer(device)
-        inputs, targets = self._batch_of(self.view.size, self._batch())
-        return _time(lambda: trainer.step(inputs, targets))
-
-    def _noise_step(self, device: torch.device) -> float:
+    def _noise_step(self, device: torch.device, inputs: torch.Tensor, targets: torch.Tensor) -> Callable[[], None]:
         trainer = self._trainer(device)
         frozen = frozen_copy(trainer.model).to(memory_format=trainer.memory_format)
-        inputs, targets = self._batch_of(self._noisy_shape(), self._unit_size(device))
         inputs, targets = inputs.to(device).requires_grad_(True), targets.to(device)
 
         def step() -> None:
             loss = self.task.loss(trainer.forward(self.view.resize(inputs), frozen), targets)
             torch.autograd.grad(loss, inputs)
 
-        return _time(step)
+        return step
 
 
 def _time(step: Callable[[], Any], repeats: int = 3) -> float:

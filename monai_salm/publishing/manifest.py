@@ -2,37 +2,32 @@
 
 It stands in the folder as ``monai_salm.json`` (where the layout has another place for it, there), or beside a single-file
 data set as ``<file>.salm.json``. It tells nothing about the originals: no digests of them, no seed, no path outside the copy.
+Its signature (Ed25519, extra ``crypto``), by which readers tell the owner's copy from another, stands beside it.
 """
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Collection, Iterator, Sequence
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from monai_salm._version import __version__
-from monai_salm.layouts import TRAIN, FolderLayout, Layout
+from monai_salm.layouts import TRAIN, CaseSequence, Layout, open_layout
 from monai_salm.noise.window import rule_from_spec
 from monai_salm.shared.files import atomic_file, file_sha256
 from monai_salm.store.store import NoiseStore
 
+PathLike: TypeAlias = str | os.PathLike[str]
+
 _FORMAT_VERSION = 1
+_NEEDED = 'signatures need cryptography: pip install "monai_salm[crypto]"'
 _NOTICE = (
     "Images of the listed files carry imperceptible noise, added by their owner to keep networks trained on them from learning. "
     "It is a deterrent, no guarantee. See https://arxiv.org/abs/2403.10573"
 )
-
-
-def manifest_path(layout: Layout, root: Path | None = None) -> Path:
-    """Where the manifest of a data set, or of a copy of it, stands.
-
-    Args:
-        layout: the data set.
-        root: the folder or the file of the copy; None is the data set itself.
-    """
-    root = layout.root if root is None else root
-    return root / layout.manifest if isinstance(layout, FolderLayout) else root.with_name(f"{root.name}.salm.json")
 
 
 def signature_path(manifest: Path) -> Path:
@@ -40,28 +35,22 @@ def signature_path(manifest: Path) -> Path:
     return manifest.with_name(manifest.name + ".sig")
 
 
-def file_path(layout: Layout, file: str, root: Path | None = None) -> Path:
-    """Path of a file that ``Layout.image_files`` names, in the data set or in a copy of it at ``root``."""
-    root = layout.root if root is None else root
-    return root / file if isinstance(layout, FolderLayout) else root
+def own_files(data: Layout) -> tuple[str, ...]:
+    """The files that a copy of a folder has beside those of the original: the manifest and its signature."""
+    return (data.manifest, f"{data.manifest}.sig") if data.manifest else ()
 
 
 def write_manifest(
-    path: Path, digests: dict[str, str], store: NoiseStore, splits: Sequence[str], layout: str | None = None
+    path: Path, digests: Mapping[str, str], store: NoiseStore, splits: Sequence[str], layout: str
 ) -> None:
-    """Describe a protected copy.
+    """Describe a protected copy: the SHA-256 of every file with protected images, the noise, the protected splits.
 
-    Args:
-        path: of the manifest.
-        digests: SHA-256 of every file with protected images, hexadecimal.
-        store: the noise that was put in.
-        splits: whose images were protected.
-        layout: what ``open_layout`` opens the copy with.
+    ``layout`` is what ``open_layout`` opens the copy with.
     """
     content = {
         "format_version": _FORMAT_VERSION,
         "monai_salm": __version__,
-        **({} if layout is None else {"layout": layout}),
+        "layout": layout,
         "notice": _NOTICE,
         "splits": list(splits),
         **_settings(store),
@@ -73,16 +62,12 @@ def write_manifest(
 
 
 def read_manifest(layout: Layout, root: Path | None = None) -> dict[str, Any]:
-    """The manifest of a data set; empty if it has none, that is, if it is no protected copy.
-
-    Args:
-        layout: the data set.
-        root: a copy of it; None is the data set itself.
+    """The manifest of a data set, or of a copy of it at ``root``; empty if there is none, that is, for no protected copy.
 
     Raises:
         ValueError: if the file is no manifest.
     """
-    path = manifest_path(layout, root)
+    path = layout.manifest_path(root)
     if not path.is_file():
         return {}
     try:
@@ -101,16 +86,11 @@ def read_manifest(layout: Layout, root: Path | None = None) -> dict[str, Any]:
 def manifest_problems(
     layout: Layout, root: Path, store: NoiseStore, splits: Sequence[str], left_out: Collection[str]
 ) -> Iterator[str]:
-    """What is wrong with the manifest of a protected copy, one line each.
+    """What is wrong with the manifest of the protected copy at ``root``, one line each.
 
-    Args:
-        layout: the original data set.
-        root: the copy.
-        store: the noise.
-        splits: whose images are protected.
-        left_out: image files that the copy lacks for a known reason.
+    ``layout`` is the original; ``left_out`` are the image files that the copy lacks for a known reason.
     """
-    path = manifest_path(layout, root)
+    path = layout.manifest_path(root)
     try:
         content = read_manifest(layout, root)
     except (OSError, ValueError) as error:
@@ -126,14 +106,46 @@ def manifest_problems(
     written = path.read_bytes()
     if written != _text(json.loads(written)):
         yield f"{path.name}: its text is not as it was written; publish again"
-    named = layout.published_files(splits) if isinstance(layout, FolderLayout) else (root.name,)
-    expected = {file for file in named if file in files or file not in left_out}
+    expected = {file for file in layout.published_files(splits, root) if file in files or file not in left_out}
     for file in sorted(expected ^ set(files)):
         yield f"{path.name}: {'lacks' if file in expected else 'lists an unknown'} file {file}"
     for file in sorted(expected & set(files)):
-        place = file_path(layout, file, root)
+        place = layout.path_of(file, root)
         if place.is_file() and files[file] != file_sha256(place):
             yield f"{file}: does not match its digest in {path.name}"
+
+
+def open_pair(source: PathLike, output: PathLike, layout: str | None = None) -> tuple[Layout, Layout, dict[str, Any]]:
+    """Open an original and its protected copy.
+
+    Returns:
+        Both, and the copy's public manifest, which is empty for a copy that was not written by ``publish``.
+
+    Raises:
+        ValueError: if the original is a protected copy itself.
+        LayoutError, FormatError, OSError: if one of them cannot be read.
+    """
+    clean = open_layout(source, layout)
+    if read_manifest(clean):
+        raise ValueError(f"{source} is a protected copy, by its manifest: give the original first, then the copy")
+    published = clean.reopen(Path(output))
+    return clean, published, read_manifest(published)
+
+
+def clean_test_cases(source: PathLike, layout: str | None = None) -> CaseSequence:
+    """The clean cases of a data set to test on: its test split if that has labels, else its training split.
+
+    Raises:
+        ValueError: if that split has no labels, or was protected.
+        LayoutError, FormatError, OSError: if the data set cannot be read.
+    """
+    data = open_layout(source, layout)
+    split = "test" if "test" in data.splits and data.has_labels("test") else TRAIN
+    if split in read_manifest(data).get("splits", ()):
+        raise ValueError(f"{data.root} is a protected copy, and its {split} split is protected; test on clean images")
+    if not data.has_labels(split):
+        raise ValueError(f"{data.root} has no labelled cases to test on")
+    return data.dataset(split)
 
 
 def _text(content: dict[str, Any]) -> bytes:
@@ -143,3 +155,71 @@ def _text(content: dict[str, Any]) -> bytes:
 def _settings(store: NoiseStore) -> dict[str, Any]:
     settings = store.settings
     return {"epsilon": settings.epsilon, "window": json.loads(json.dumps(settings.window.spec()))}
+
+
+def sign_manifest(manifest: Path, key: Path) -> Path:
+    """Write the signature of a manifest beside it, one line of base64, and return its path.
+
+    Args:
+        manifest: the file to sign.
+        key: Ed25519 private key, PEM without a password (``openssl genpkey -algorithm ed25519 -out key.pem``).
+
+    Raises:
+        ImportError: without the extra ``crypto``.
+        ValueError: if the key is of another kind.
+    """
+    private = _load(key, private=True)
+    path = signature_path(manifest)
+    with atomic_file(path) as file:
+        file.write(base64.b64encode(private.sign(manifest.read_bytes())) + b"\n")
+    return path
+
+
+def require_key(key: Path) -> None:
+    """Refuse a private key that cannot sign, before any work, with the errors of ``sign_manifest``."""
+    _load(key, private=True)
+
+
+def signature_problem(manifest: Path, public_key: Path) -> str | None:
+    """What is wrong with the signature of a manifest, or None.
+
+    Args:
+        manifest: the signed file.
+        public_key: Ed25519 public key, PEM (``openssl pkey -in key.pem -pubout -out public.pem``).
+
+    Raises:
+        ImportError: without the extra ``crypto``.
+        ValueError: if the key is of another kind.
+    """
+    public = _load(public_key, private=False)
+    from cryptography.exceptions import InvalidSignature
+
+    path = signature_path(manifest)
+    if not path.is_file():
+        return f"{path.name}: missing; the manifest is not signed"
+    try:
+        signature = base64.b64decode(path.read_bytes()[:-1], validate=True)
+        if path.read_bytes() != base64.b64encode(signature) + b"\n":
+            raise ValueError("not as it was written")
+        public.verify(signature, manifest.read_bytes())
+    except (InvalidSignature, ValueError):
+        return f"{path.name}: the manifest was not signed with the private key of {public_key}, or was changed since"
+    return None
+
+
+def _load(path: Path, private: bool) -> Any:
+    try:
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+    except ImportError as error:
+        raise ImportError(_NEEDED) from error
+    content = path.read_bytes()
+    kind = "private" if private else "public"
+    try:
+        key = load_pem_private_key(content, None) if private else load_pem_public_key(content)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise ValueError(f"{path} is no {kind} key in PEM without a password: {error}") from error
+    if not isinstance(key, Ed25519PrivateKey if private else Ed25519PublicKey):
+        raise ValueError(f"{path} is a {kind} key of another kind; make one with openssl genpkey -algorithm ed25519")
+    return key

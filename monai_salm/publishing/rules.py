@@ -1,4 +1,4 @@
-"""What must hold for every protected image, measured on the original and the copy."""
+"""The rules that every protected image keeps, measured on the original and the copy."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from monai_salm.store.store import NoiseStore
 
 
 class Rules:
-    """What must hold for every protected image, by the settings and the window that the store records."""
+    """The rules by the settings and the windows that the store records."""
 
     def __init__(self, store: NoiseStore) -> None:
         settings = store.settings
         self.store, self.epsilon, self.mask_share = store, settings.epsilon, settings.mask_share
         self._known = self._unknown = False
 
-    def is_stranger(self) -> bool:
+    def found_no_image(self) -> bool:
         """Whether images were looked for in the store and none was there."""
         return self._unknown and not self._known
 
     def problems(self, before: Array, after: Array) -> Iterator[str]:
-        """What is wrong with one image, a line each."""
+        """The rules that one image breaks, a line each."""
         if before.dtype != after.dtype or before.shape != after.shape:
             yield f"is {after.dtype.name} {after.shape}, the original {before.dtype.name} {before.shape}"
             return

@@ -1,24 +1,24 @@
-"""The search of a copy for what must not be in it: the bytes, or the voxels, of an image that was to be protected.
-
-Files are hashed and images are decoded one at a time; nothing but hashes is kept.
-"""
+"""The search of a copy for the bytes, or the voxels, of an image that is to be protected; only hashes are kept in memory."""
 
 from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monai_salm.formats import FORMATS, FormatError, ImageFormat, find_format
-from monai_salm.layouts import FolderLayout
-from monai_salm.publishing.folders import in_threads
+from monai_salm.layouts import Layout
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.files import file_sha256
 
+T = TypeVar("T")
+R = TypeVar("R")
 # Fewer different values are a label map or nothing at all, and no sign of an image.
 _FEW_VALUES = 9
 _CHUNK = 1 << 20
@@ -33,50 +33,55 @@ _STARTS = (
 )
 
 
-def find_bare(data: FolderLayout, splits: Sequence[str], files: Iterable[str], root: Path, jobs: int) -> dict[str, str]:
-    """Files that hold an image which was to be protected, by their bytes or by their voxels.
+def in_threads(work: Callable[[T], R], items: Iterable[T], jobs: int) -> Iterator[R]:
+    """The results of some work, in the order of the items, done by several threads; the first error stops it.
 
-    Args:
-        data: the original data set.
-        splits: whose images are to be protected.
-        files: what is looked at, relative to ``root``: all that carries no noise.
-        root: the data set, or a copy of it.
-        jobs: threads.
-
-    Returns:
-        The files, with the reasons.
+    Reading, packing and adding release Python's lock, so that threads share the cores without copies of the noise.
     """
-    originals = [file for file in data.image_files(splits) if (data.root / file).is_file()]
+    if jobs == 1:
+        yield from map(work, items)
+        return
+    with ThreadPoolExecutor(jobs) as pool:
+        yield from pool.map(work, items)
+
+
+def find_unprotected(
+    data: Layout, splits: Sequence[str], files: Iterable[str], root: Path, jobs: int
+) -> dict[str, str]:
+    """Files that hold an image of some splits, which is to be protected, by their bytes or by their voxels, with the reasons.
+
+    ``files`` are all that carry no noise, relative to ``root``: the data set's own, or that of a copy of it.
+    """
+    originals = [file for file in data.image_files(splits) if data.path_of(file).is_file()]
     protected = set(originals)
     waiting = [file for file in files if file not in protected and (root / file).is_file()]
+    if not waiting:
+        return {}
     found = _same_bytes(data.root, originals, root, waiting)
     found |= _packed(data.root, originals, root, [file for file in waiting if file not in found])
     waiting = [file for file in waiting if file not in found]
-    seen = dict(zip(waiting, in_threads(prints, [root / file for file in waiting], jobs), strict=True))
+    seen = dict(zip(waiting, in_threads(fingerprints, [root / file for file in waiting], jobs), strict=True))
     wanted = {one for own in seen.values() for one in own}
-    if not wanted:
-        return {file: _reason(original) for file, original in found.items()}
     voxels: dict[tuple[int, int], str] = {}
-    for file, own in zip(originals, in_threads(prints, [data.root / file for file in originals], jobs), strict=True):
-        voxels |= dict.fromkeys(own & wanted, file)
+    if wanted:
+        of_originals = in_threads(fingerprints, [data.root / file for file in originals], jobs)
+        for file, own in zip(originals, of_originals, strict=True):
+            voxels |= dict.fromkeys(own & wanted, file)
     for file, own in seen.items():
         hits = sorted(voxels[one] for one in own & set(voxels))
         found |= {file: hits[0]} if hits else {}
-    return {file: _reason(original) for file, original in sorted(found.items())}
-
-
-def _reason(original: str) -> str:
-    return (
-        f"holds the image {original}, which is to be protected, and would show it as it is; take it out of the data set"
-    )
+    why = "which is to be protected, and would show it as it is; take it out of the data set"
+    return {file: f"holds the image {original}, {why}" for file, original in sorted(found.items())}
 
 
 def _same_bytes(source: Path, originals: Sequence[str], root: Path, files: Sequence[str]) -> dict[str, str]:
     """Files with the bytes of an original; only those of one size are read."""
-    sizes = {(root / file).stat().st_size for file in files}
-    digests = {file_sha256(source / file): file for file in originals if 0 < (source / file).stat().st_size in sizes}
+    sizes = {file: (root / file).stat().st_size for file in files}
+    known = set(sizes.values())
+    alike = (file for file in originals if 0 < (source / file).stat().st_size in known)
+    digests = {file_sha256(source / file): file for file in alike}
     lengths = {(source / file).stat().st_size for file in digests.values()}
-    near = [file for file in files if (root / file).stat().st_size in lengths]
+    near = [file for file, size in sizes.items() if size in lengths]
     return {file: digests[digest] for file in near if (digest := file_sha256(root / file)) in digests}
 
 
@@ -91,13 +96,9 @@ def _packed(source: Path, originals: Sequence[str], root: Path, files: Sequence[
             except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError):
                 continue
     sizes = {size for own in members.values() for size, _ in own}
-    sums = {
-        (size, _checksum(source / file)): file
-        for file in originals
-        if (size := (source / file).stat().st_size) in sizes
-    }
-    hits = ((file, sums[one]) for file, own in members.items() for one in sorted(own) if one in sums)
-    return dict(hits)
+    near = ((file, (source / file).stat().st_size) for file in originals)
+    sums = {(size, _checksum(source / file)): file for file, size in near if size in sizes}
+    return {file: sums[one] for file, own in members.items() for one in sorted(own) if one in sums}
 
 
 def _checksum(path: Path) -> int:
@@ -108,14 +109,10 @@ def _checksum(path: Path) -> int:
     return found
 
 
-def prints(path: Path) -> frozenset[tuple[int, int]]:
-    """What tells the image in a file, and each of its channels, in any type, order of axes and format.
+def fingerprints(path: Path) -> frozenset[tuple[int, int]]:
+    """Count and hash of the numbers of the image in a file, and of each channel; none for what is no image or a label map.
 
-    Args:
-        path: of any file.
-
-    Returns:
-        Count and hash of the numbers of the image and of each channel; none for what is no image or a label map.
+    They are the same in any type, order of axes and format.
     """
     try:
         format_ = find_format(path) or _by_content(path)
@@ -124,7 +121,7 @@ def prints(path: Path) -> frozenset[tuple[int, int]]:
         image = format_.read(path)
     except (FormatError, OSError):
         return frozenset()
-    channels = [_print(channel) for channel in image if _has_many_values(channel)]
+    channels = [_fingerprint(channel) for channel in image if _has_many_values(channel)]
     count, total = sum(count for count, _ in channels), sum(value for _, value in channels)
     return frozenset([*channels, (count, total % 2**64)]) if channels else frozenset()
 
@@ -140,20 +137,15 @@ def _has_many_values(channel: Array) -> bool:
     return len(np.unique(some)) >= _FEW_VALUES or len(np.unique(channel)) >= _FEW_VALUES
 
 
-def _print(channel: Array) -> tuple[int, int]:
-    """Count and hash of the finite numbers of an array, whatever their order and type: the sum of a hash of each."""
-    count = total = 0
-    for part in _parts(channel.reshape(-1)):
-        values = part.astype(np.float64) + 0.0  # -0.0 becomes 0.0
+def _fingerprint(channel: Array) -> tuple[int, int]:
+    """Count and hash of the finite numbers of an array, in any order and type: the sum of a hash of each."""
+    count, total, flat = 0, 0, channel.reshape(-1)
+    for start in range(0, len(flat), _CHUNK):
+        values = flat[start : start + _CHUNK].astype(np.float64) + 0.0  # -0.0 becomes 0.0
         values = values[np.isfinite(values)]
         count += len(values)
         total += int(_mixed(values.view(np.uint64)).sum(dtype=np.uint64))
     return count, total % 2**64
-
-
-def _parts(flat: Array) -> Iterator[Array]:
-    for start in range(0, len(flat), _CHUNK):
-        yield flat[start : start + _CHUNK]
 
 
 def _mixed(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:

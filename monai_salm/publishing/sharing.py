@@ -17,9 +17,9 @@ _NEEDED = 'encryption needs pyrage: pip install "monai_salm[crypto]"'
 
 
 def encrypt_store(store: Path, output: Path, recipients: Sequence[str]) -> None:
-    """Encrypt a store, so that only the recipients can read it.
+    """Encrypt a store, so that only the recipients can read it and restore the originals.
 
-    The record of where copies were published stays with the owner. Everything else that undoing the noise takes goes along.
+    The record of where copies were published stays with the owner.
 
     Args:
         store: the noise store.

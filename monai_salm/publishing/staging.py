@@ -32,11 +32,7 @@ class StagingBusyError(RuntimeError):
 
 
 class Staging:
-    """The growing copy of one job; use ``Staging.hold``.
-
-    Args:
-        target: where the copy will stand.
-    """
+    """The growing copy of one job, which will stand at ``target``; use ``Staging.hold``."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -47,12 +43,7 @@ class Staging:
     @classmethod
     @contextmanager
     def hold(cls, target: Path, job: dict[str, Any], shard: tuple[int, int] = (0, 1)) -> Iterator[Staging]:
-        """Go on with an interrupted copy of the same job, or start one.
-
-        Args:
-            target: where the copy will stand.
-            job: what is being made, plain JSON values; what another job left unfinished is discarded.
-            shard: index and number of the shards.
+        """Go on with an interrupted copy of the same job (plain JSON values), or start one; what another job left is discarded.
 
         Raises:
             StagingBusyError: if another process makes this shard, or a copy of another job, right now.
@@ -81,27 +72,30 @@ class Staging:
     def _begin(self, job: dict[str, Any], shard: tuple[int, int], held: list[int]) -> None:
         self.require_own()
         self.folder.mkdir(mode=0o700, exist_ok=True)
-        text = json.dumps(job, sort_keys=True)
-        place = self.folder / "job.json"
-        if not (place.is_file() and place.read_text("utf-8") == text):
-            alone = self._lock("lock", False, "a copy of other data or with other noise")
+        text, place = json.dumps(job, sort_keys=True), self.folder / "job.json"
+        other = "a copy of other data or with other noise"
+
+        def is_ours() -> bool:
+            return place.is_file() and place.read_text("utf-8") == text
+
+        if not is_ours():
+            alone = self._lock("lock", False, other)
             try:
-                # Another shard may have begun in the meantime.
-                if not (place.is_file() and place.read_text("utf-8") == text):
-                    self._discard()
+                if not is_ours():  # another shard may have begun in the meantime
+                    self._empty(all_but_lock=True)
                     with atomic_file(place) as file:
                         file.write(text.encode())
             finally:
                 os.close(alone)
-        held.append(self._lock("lock", True, "a copy of other data or with other noise"))
-        if not (place.is_file() and place.read_text("utf-8") == text):
-            raise self._busy("a copy of other data or with other noise")
+        held.append(self._lock("lock", True, other))
+        if not is_ours():
+            raise self._busy(other)
         held.append(self._lock(f"shard-{shard[0]}-of-{shard[1]}.lock", False, "this copy"))
         self.copy.parent.mkdir(exist_ok=True)
         self._failed.mkdir(exist_ok=True)
 
     def require_own(self) -> None:
-        """Nothing of anybody else's is ever emptied, whatever its name."""
+        """Refuse a folder that is not ours, of any name: only our own is emptied."""
         folder = self.folder
         try:
             status = folder.lstat()
@@ -141,17 +135,7 @@ class Staging:
         return descriptor
 
     def _busy(self, what: str) -> StagingBusyError:
-        return StagingBusyError(
-            f"another process is making {what} at {self.target}; wait for it or give another output"
-        )
-
-    def _discard(self) -> None:
-        self._settle_replaced()
-        for path in sorted(self.folder.iterdir(), key=_removal_order):
-            if path.is_dir():
-                shutil.rmtree(path)
-            elif path.name != "lock":
-                path.unlink(missing_ok=True)
+        return StagingBusyError(f"another process is making {what} at {self.target}; wait or give another output")
 
     def _settle_replaced(self) -> None:
         """An earlier copy that was moved out of the way goes back if nothing took its place, and else goes for good."""
@@ -166,11 +150,7 @@ class Staging:
             replaced.unlink()
 
     def holds(self, files: Iterable[str]) -> bool:
-        """Whether all of some files are there, whole.
-
-        Args:
-            files: relative to the copy.
-        """
+        """Whether all of some files of the copy are there, whole."""
         return all((self.copy / file).is_file() for file in files)
 
     def failure(self, name: str) -> str | None:
@@ -213,9 +193,7 @@ class Staging:
     def move_into_place(self, beside: Sequence[str] = ()) -> None:
         """Give the whole copy its name, replacing an earlier one, and remove the staging folder.
 
-        Args:
-            beside: names of files that belong beside the copy (a single file's manifest); old ones are replaced or, if
-                the copy has none, removed.
+        ``beside`` names the files that belong beside the copy of a single file; old ones of these names go.
         """
         if self.target.exists():
             self._settle_replaced()
@@ -234,16 +212,19 @@ class Staging:
         """Remove the staging folder and all that is in it, but never an earlier copy that has no other place.
 
         What tells that the folder is ours goes last: another process that looks at it meanwhile, or finds what a killed
-        one left of it, still knows it for ours. If another process begins in it, it stays, and is that one's.
+        one left of it, knows it for ours. If another process begins in it, it stays, and is that one's.
         """
+        self._empty()
+        with suppress(OSError):
+            self.folder.rmdir()
+
+    def _empty(self, all_but_lock: bool = False) -> None:
         self._settle_replaced()
         for path in sorted(self.folder.iterdir(), key=_removal_order):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
-            else:
+            elif not (all_but_lock and path.name == "lock"):
                 path.unlink(missing_ok=True)
-        with suppress(OSError):
-            self.folder.rmdir()
 
     def _remove_if_empty(self) -> None:
         """Leave nothing behind of a job that has written nothing."""

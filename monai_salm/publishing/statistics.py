@@ -1,4 +1,4 @@
-"""How visible and how wide-spread the noise of a store is."""
+"""How visible and how widespread the noise of a store is."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Prove a protected copy from its files: what is in them, what is not, and that the noise can be taken off again."""
+"""Prove a protected copy from its files: their content, files that are missing or added, and that the noise comes off again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,16 +11,15 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from monai_salm.formats.base import FormatError
-from monai_salm.layouts import TRAIN, ArchiveLayout, Case, FolderLayout, Layout, LayoutError, open_layout
-from monai_salm.layouts.units import ImageUnit
-from monai_salm.publishing.checks import PathLike, PublishError
-from monai_salm.publishing.companions import Companions, companions
-from monai_salm.publishing.folders import in_threads
-from monai_salm.publishing.manifest import manifest_path, manifest_problems, read_manifest, signature_path
+from monai_salm.layouts import TRAIN, ArchiveLayout, Case, Layout, LayoutError, open_layout
+from monai_salm.layouts.stored_images import StoredImage
+from monai_salm.publishing.checks import PublishError
+from monai_salm.publishing.copying import as_store
+from monai_salm.publishing.manifest import PathLike, manifest_problems, own_files, read_manifest, signature_problem
+from monai_salm.publishing.other_files import OtherFiles, other_files
 from monai_salm.publishing.records import copy_key, record_of, record_problems
 from monai_salm.publishing.rules import Rules
-from monai_salm.publishing.searching import find_bare
-from monai_salm.publishing.signing import signature_problem
+from monai_salm.publishing.searching import find_unprotected, in_threads
 from monai_salm.shared.files import same_bytes
 from monai_salm.shared.progress import Progress, ProgressCallback
 from monai_salm.store.records import kept
@@ -59,12 +58,10 @@ class VerifyReport:
         Raises:
             PublishError: for any other, with what is wrong, a line each.
         """
-        if self.ok:
-            return
-        found = self.problems or [f"{name} was left out: {why}" for name, why in self.left_out.items()]
-        raise PublishError(
-            "\n".join(["the protected copy is not what it should be:", *(found or ["nothing was checked"])])
-        )
+        if not self.ok:
+            left_out = [f"{name} was left out: {why}" for name, why in self.left_out.items()]
+            found = self.problems or left_out or ["nothing was checked"]
+            raise PublishError("\n".join(["the protected copy is not what it should be:", *found]))
 
 
 def verify(
@@ -98,118 +95,120 @@ def verify(
         LayoutError, FormatError, OSError: if the original cannot be read.
         NoiseStoreError: if the store is damaged.
     """
-    noises = store if isinstance(store, NoiseStore) else NoiseStore(store)
+    noises = as_store(store)
     rules = Rules(noises)
     data, target = open_layout(source, layout), Path(output)
     if not target.exists():
         return VerifyReport(0, [f"{target} does not exist; check the path, or publish it first"])
     if data.root.is_file() != target.is_file():
         return VerifyReport(0, [f"{target} is of another kind than the original"])
-    splits: tuple[str, ...] = (TRAIN,)
-    with suppress(OSError, ValueError):  # said below; what else is wrong must be told too
-        splits = tuple(read_manifest(data, target).get("splits", [TRAIN]))
-    unknown = not splits or set(splits) - set(data.splits)
-    said = [f"the manifest names the splits {splits}, the original has {data.splits}"] if unknown else []
-    splits = (TRAIN,) if unknown else splits
-    record = record_of(noises, manifest_path(data, target))
-    known = {} if record is None else record["failed"]
-    published = frozenset(() if record is None else record["files"])
-    work = (jobs, shard, progress or (lambda _: None))
-    comparison = _Comparison(data, target, splits, rules, known, published, *work)
+    splits, wrong = _splits_of(data, target)
+    record = record_of(noises, data.manifest_path(target)) or {"failed": {}, "files": {}}
+    left_out, published = record["failed"], frozenset(record["files"])
+    comparison = _Comparison(data, target, splits, rules, left_out, published, jobs, shard, progress)
     checked, problems = comparison.run()
-    if rules.is_stranger():
+    if rules.found_no_image():
         strange = f"none of the {checked} images' noise is in {noises.path}: it is the store of another data set, or this is not"
         problems.insert(0, f"{strange} the original that the noise was made for")
-    problems += said
-    if shard[0] == 0:
-        problems += manifest_problems(data, target, noises, splits, comparison.missing())
-        problems += record_problems(data, target, noises)
-        if signer is not None and (wrong := signature_problem(manifest_path(data, target), Path(signer))):
-            problems.append(wrong)
-    left_out = {name: reason for name, reason in known.items() if shard[0] == 0}
-    return VerifyReport(checked, problems, left_out, partial=shard[1] > 1)
+    problems += wrong
+    if shard[0]:
+        return VerifyReport(checked, problems, partial=True)
+    problems += manifest_problems(data, target, noises, splits, comparison.missing())
+    problems += record_problems(data, target, noises)
+    if signer is not None and (problem := signature_problem(data.manifest_path(target), Path(signer))):
+        problems.append(problem)
+    return VerifyReport(checked, problems, dict(left_out), partial=shard[1] > 1)
+
+
+def _splits_of(data: Layout, target: Path) -> tuple[tuple[str, ...], list[str]]:
+    """The protected splits by the manifest of a copy, and what is wrong with them; a broken manifest is told elsewhere."""
+    splits: tuple[str, ...] = (TRAIN,)
+    with suppress(OSError, ValueError):
+        splits = tuple(read_manifest(data, target).get("splits", [TRAIN]))
+    if splits and not set(splits) - set(data.splits):
+        return splits, []
+    return (TRAIN,), [f"the manifest names the splits {splits}, the original has {data.splits}"]
 
 
 @dataclass(frozen=True)
 class _Comparison:
-    """A data set and its copy, file by file."""
+    """A data set and its copy, file by file; ``left_out`` and ``published`` are what the record of the copy says."""
 
     data: Layout
     target: Path
     splits: tuple[str, ...]
     rules: Rules
-    known: Mapping[str, str]
+    left_out: Mapping[str, str]
     published: frozenset[str]
     jobs: int
     shard: tuple[int, int]
-    report: ProgressCallback
+    report: ProgressCallback | None
 
     def run(self) -> tuple[int, list[str]]:
         """Cases that were compared, and the problems."""
-        if isinstance(self.data, FolderLayout):
-            return self._folder(self.data)
-        assert isinstance(self.data, ArchiveLayout)
-        return (0, []) if self.shard[0] else self._archive(self.data)
+        data = self.data.single_file
+        if data is None:
+            return self._folder()
+        return (0, []) if self.shard[0] else self._single_file(data)
 
     def missing(self) -> set[str]:
         """Image files that the copy has not; ``run`` says so of each, unless it is known why."""
-        if not isinstance(self.data, FolderLayout):
-            return set()
-        return {file for file in self.data.published_files(self.splits) if not (self.target / file).exists()}
+        files = self.data.published_files(self.splits, self.target)
+        return {file for file in files if not self.data.path_of(file, self.target).exists()}
 
-    def _folder(self, data: FolderLayout) -> tuple[int, list[str]]:
-        units, others = data.units(self.splits), self._others(data)
-        everything: list[ImageUnit | str] = [*units, *others]
+    def _folder(self) -> tuple[int, list[str]]:
+        others = self._other_files()
+        everything: list[StoredImage | str] = [*self.data.stored_images(self.splits), *others]
         items = everything[self.shard[0] :: self.shard[1]]
-        replaced, absent = dict(data.rewritten_files(self.splits)), self._absent(data)
-        problems: list[str] = []
+        replaced = dict(self.data.rewritten_files(self.splits))
+        images = self.data.stored_images(self.data.splits)
+        absent = {*self.left_out, *(file for stored in images if stored.name in self.left_out for file in stored.files)}
 
-        def compare(item: ImageUnit | str) -> list[str]:
+        def compare(item: StoredImage | str) -> list[str]:
             if isinstance(item, str):
                 return list(self._file_problems(item, replaced.get(item), item in absent))
-            return [f"case {item.name!r}: {what}" for what in self._unit_problems(item)]
+            return [f"case {item.name!r}: {what}" for what in self._image_problems(item)]
 
+        problems: list[str] = []
         for done, found in enumerate(in_threads(compare, items, self.jobs), start=1):
             problems += found
             item = items[done - 1]
-            self.report(Progress("verify", done, len(items), item if isinstance(item, str) else item.name))
+            self._tell(done, len(items), item if isinstance(item, str) else item.name)
         if self.shard[0] == 0:
-            problems += self._additions(data)
-            bare = find_bare(data, self.splits, others, self.target, self.jobs)
+            problems += self._additions()
+            bare = find_unprotected(self.data, self.splits, others, self.target, self.jobs)
             problems += [f"{file}: {reason}" for file, reason in bare.items()]
-        there = [item for item in items if isinstance(item, ImageUnit) and (self.target / item.published[0]).exists()]
+        there = [item for item in items if isinstance(item, StoredImage) and (self.target / item.published[0]).exists()]
         return len(there), problems
 
+    def _tell(self, done: int, total: int, name: str) -> None:
+        if self.report is not None:
+            self.report(Progress("verify", done, total, name))
+
     @cached_property
-    def _companions(self) -> Companions:
-        return companions(self.data, self.splits) if isinstance(self.data, FolderLayout) else Companions()
+    def _expected(self) -> OtherFiles:
+        return other_files(self.data, self.splits)
 
-    def _others(self, data: FolderLayout) -> list[str]:
+    def _other_files(self) -> list[str]:
         """The files beside the protected images that the copy has, or should have."""
-        images = set(data.image_files(self.splits))
-        expected, known = set(self._companions.copied), set(data.every_file())
+        known = set(self.data.every_file())
         there = {file for file in known if (self.target / file).is_file()}
-        return sorted((expected | there | (known & self.published)) - images)
+        expected = {*self._expected.copied, *there, *(known & self.published)}
+        return sorted(expected - set(self.data.image_files(self.splits)))
 
-    def _absent(self, data: FolderLayout) -> set[str]:
-        """Files that the copy lacks for a known reason."""
-        units = data.units(data.splits)
-        return {*self.known, *(file for unit in units if unit.name in self.known for file in unit.files)}
-
-    def _unit_problems(self, unit: ImageUnit) -> Iterator[str]:
-        missing = [file for file in unit.published if not (self.target / file).is_file()]
-        if missing and unit.name in self.known and len(missing) == len(unit.files):
+    def _image_problems(self, stored: StoredImage) -> Iterator[str]:
+        missing = [file for file in stored.published if not (self.target / file).is_file()]
+        if missing and stored.name in self.left_out and len(missing) == len(stored.files):
             return
         if missing:
             yield f"{missing[0]}: missing from the copy"
             return
         try:
-            found = list(self.rules.problems(unit.read(self.data.root), unit.in_copy().read(self.target)))
-            found += unit.differences(self.data.root, self.target)
+            found = list(self.rules.problems(stored.read(self.data.root), stored.in_copy().read(self.target)))
+            found += stored.differences(self.data.root, self.target)
             yield from found
-            if not found and unit.keepsake(self.data.root) != kept(
-                self.rules.store, copy_key(self.target, unit.published)
-            ):
+            key = copy_key(self.target, stored.published)
+            if not found and stored.keepsake(self.data.root) != kept(self.rules.store, key):
                 yield "the store does not keep what the copy lacks of the original's header: is it the one that published it?"
         except (FormatError, OverflowError, OSError) as error:
             yield str(error)
@@ -230,15 +229,13 @@ class _Comparison:
         except OSError as error:
             yield f"{file}: {error}"
 
-    def _additions(self, data: FolderLayout) -> Iterator[str]:
-        """What the copy has and the original has not."""
-        own = {data.manifest, signature_path(Path(data.manifest)).as_posix()}
-        gone = set(data.renamed(self.splits))
-        known, needed = (
-            {*data.every_file(), *data.published_files(self.splits), *own} - gone,
-            set(self._companions.folders),
-        )
-        folders = {*needed, Path(data.manifest).parent.as_posix(), *_above(known)}
+    def _additions(self) -> Iterator[str]:
+        """Files and folders that the copy has and the original has not, and folders that are missing."""
+        data, needed = self.data, set(self._expected.folders)
+        published = data.published_files(self.splits, self.target)
+        known = {*data.every_file(), *published, *own_files(data)} - set(data.renamed(self.splits))
+        above = {parent.as_posix() for file in known for parent in PurePosixPath(file).parents}
+        folders = {*needed, Path(data.manifest).parent.as_posix(), *above}
         for path in sorted(self.target.rglob("*")):
             file = path.relative_to(self.target).as_posix()
             if path.is_symlink() or file not in (folders if path.is_dir() else known):
@@ -247,21 +244,19 @@ class _Comparison:
             if not (self.target / folder).is_dir():
                 yield f"{folder}: missing from the copy"
 
-    def _archive(self, data: ArchiveLayout) -> tuple[int, list[str]]:
-        checked, problems = 0, []
+    def _single_file(self, data: ArchiveLayout) -> tuple[int, list[str]]:
+        checked, problems = 0, list[str]()
         try:
             copy = data.reopen(self.target)
             for split in self.splits:
-                pairs = data.dataset(split), copy.dataset(split)
-                if pairs[0].names != pairs[1].names:
-                    problems.append(f"split {split} has {len(pairs[1])} cases, the original {len(pairs[0])}")
-                for index in range(min(len(pairs[0]), len(pairs[1]))):
-                    original, protected = pairs[0][index], pairs[1][index]
-                    problems += [
-                        f"case {original['name']!r}: {what}" for what in self._case_problems(original, protected)
-                    ]
+                ours, theirs = data.dataset(split), copy.dataset(split)
+                if ours.names != theirs.names:
+                    problems.append(f"split {split} has {len(theirs)} cases, the original {len(ours)}")
+                for index, (original, protected) in enumerate(zip(ours, theirs, strict=False), start=1):
+                    name = original["name"]
+                    problems += [f"case {name!r}: {what}" for what in self._case_problems(original, protected)]
                     checked += 1
-                    self.report(Progress("verify", index + 1, len(pairs[0]), original["name"]))
+                    self._tell(index, len(ours), name)
             problems += data.differences(copy, self.splits)
         except (FormatError, LayoutError, OSError) as error:
             problems.append(str(error))
@@ -274,8 +269,3 @@ class _Comparison:
             yield from self.rules.problems(original["image"], protected["image"])
         except OverflowError as error:
             yield str(error)
-
-
-def _above(files: Iterable[str]) -> set[str]:
-    """The folders that some files lie in."""
-    return {parent.as_posix() for file in files for parent in PurePosixPath(file).parents}

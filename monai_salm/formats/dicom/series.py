@@ -24,7 +24,7 @@ _DICOM = Dicom()
 class DicomSeries:
     """One image: a DICOM file, or the single-frame files of a series in the order of their slices.
 
-    Has the methods of ``layouts.units.ImageUnit``; several files give ``(1, rows, columns, slices)``.
+    Has the methods of ``layouts.stored_images.StoredImage``; several files give ``(1, rows, columns, slices)``.
 
     Args:
         name: of the case, unique in the data set.

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -19,10 +19,11 @@ from monai_salm.shared.arrays import Array
 
 
 @dataclass(frozen=True)
-class ImageUnit(ABC):
+class StoredImage(ABC):
     """One image and the files that hold it.
 
-    Methods raise ``FormatError`` for files that cannot be handled and ``OSError`` for those that cannot be opened.
+    ``root`` is the folder of the data set, ``output`` that of the copy, whose sub-folders are there. Methods raise
+    ``FormatError`` for files that cannot be handled and ``OSError`` for those that cannot be opened.
 
     Args:
         name: of the case, unique in the data set.
@@ -39,77 +40,45 @@ class ImageUnit(ABC):
         """The files in a protected copy."""
         return self.copies or self.files
 
-    def in_copy(self) -> ImageUnit:
-        """The unit as it is in a protected copy."""
+    def in_copy(self) -> StoredImage:
+        """The stored as it is in a protected copy."""
         return replace(self, files=self.published, copies=())
 
     def originals(self, keepsake: bytes | None) -> tuple[str, ...]:
-        """The files that ``restore`` writes.
-
-        Args:
-            keepsake: of the original.
-        """
+        """The files that ``restore`` writes."""
         return self.files
 
     @abstractmethod
     def read(self, root: Path) -> Array:
-        """The stored image ``(channel, *spatial)`` in its stored type.
-
-        Args:
-            root: folder of the data set.
-        """
+        """The stored image ``(channel, *spatial)`` in its stored type."""
 
     @abstractmethod
     def units(self, root: Path, image: Array) -> Units:
-        """What the stored numbers of the image mean.
-
-        Args:
-            root: folder of the data set.
-            image: as ``read`` gave it.
-        """
+        """The meaning of the stored numbers of an image, which ``read`` gave."""
 
     @abstractmethod
     def write(self, root: Path, output: Path, image: Array) -> None:
-        """Write the same files under ``output`` with other voxels; each file appears only when whole.
-
-        Args:
-            root: folder of the data set.
-            output: folder of the copy; the sub-folders are there.
-            image: as ``read`` gives it, same shape and type.
-        """
+        """Write the same files under ``output`` with other voxels, of the same shape and type; each appears only when whole."""
 
     def rewrite(self, root: Path, output: Path, edit: Callable[[Array], Array]) -> None:
-        """``read``, ``edit`` and ``write`` in one go; units that pay for opening files twice open them once here.
-
-        Args:
-            root: folder of the data set.
-            output: folder of the copy; the sub-folders are there.
-            edit: given the image, returns the new one, same shape and type.
-        """
+        """``read``, ``edit`` and ``write`` in one, which opens files once where that takes long."""
         self.write(root, output, edit(self.read(root)))
 
     @abstractmethod
     def differences(self, root: Path, other: Path) -> Iterator[str]:
-        """What differs between this unit's files and those of a copy, voxels aside; a line each, with the file's name."""
+        """The differences between these files and those of a copy, voxels aside; a line each, with the file's name."""
 
     @abstractmethod
     def keepsake(self, root: Path) -> bytes | None:
-        """What ``restore`` needs beside voxels and noise; None if nothing."""
+        """The bytes that ``restore`` needs beside voxels and noise; None if it needs none."""
 
     @abstractmethod
     def restore(self, root: Path, output: Path, image: Array, keepsake: bytes | None) -> None:
-        """Write the originals of a protected copy's files again.
-
-        Args:
-            root: folder of the protected copy.
-            output: folder of the restored one; the sub-folders are there.
-            image: the original image.
-            keepsake: of the original.
-        """
+        """Write the originals of a protected copy's files again, given the original image and its ``keepsake``."""
 
 
 @dataclass(frozen=True)
-class ChannelFiles(ImageUnit):
+class ChannelFiles(StoredImage):
     """An image in one file, or one file for each of its channels (groups of channels), in order.
 
     Files of several types, as CT of int16 beside PET of float32, are one image of the type that holds all their numbers.
@@ -200,48 +169,29 @@ class ChannelFiles(ImageUnit):
 
 
 @dataclass(frozen=True)
-class BrokenUnit(ImageUnit):
-    """A case that cannot be used: it keeps its place, and whatever is asked of it says why not.
-
-    Whoever publishes lists it and leaves its files out of the copy.
+class UnusableImage(StoredImage):
+    """A case that cannot be used: it keeps its place, and each of its methods says why not. No copy has its files.
 
     Args:
-        name: of the case, unique in the data set.
         files: all that belong to it and must not be copied as they are; they need not exist.
         reason: why it cannot be used, and what to do.
     """
 
     reason: str
 
-    def read(self, root: Path) -> Array:
-        self._fail()
-
-    def units(self, root: Path, image: Array) -> Units:
-        self._fail()
-
-    def write(self, root: Path, output: Path, image: Array) -> None:
-        self._fail()
-
-    def differences(self, root: Path, other: Path) -> Iterator[str]:
-        self._fail()
-
-    def keepsake(self, root: Path) -> bytes | None:
-        self._fail()
-
-    def restore(self, root: Path, output: Path, image: Array, keepsake: bytes | None) -> None:
-        self._fail()
-
-    def _fail(self) -> NoReturn:
+    def _fail(self, *_: Any, **__: Any) -> NoReturn:
         raise FormatError(f"case {self.name!r}: {self.reason}")
+
+    read = units = write = differences = keepsake = restore = _fail
+
+
+def channel_files(files: Sequence[str]) -> ChannelFiles:
+    """The image in some files, one for each channel, named for the first."""
+    return ChannelFiles(files[0], tuple(files))
 
 
 def pack_keepsakes(parts: Sequence[bytes | None], names: Sequence[str] = ()) -> bytes | None:
-    """The keepsakes of a unit's files as one; None if all are None.
-
-    Args:
-        parts: of each file.
-        names: of the original files, where those of the copy differ.
-    """
+    """The keepsakes of a stored's files, and the names of these where those of the copy differ; None if all are None."""
     if all(part is None for part in parts):
         return None
     sizes = [None if part is None else len(part) for part in parts]
@@ -249,11 +199,7 @@ def pack_keepsakes(parts: Sequence[bytes | None], names: Sequence[str] = ()) -> 
 
 
 def unpack_keepsakes(packed: bytes | None, files: Sequence[str]) -> tuple[list[bytes | None], tuple[str, ...]]:
-    """The keepsakes of a unit's files, and the names of the originals.
-
-    Args:
-        packed: what ``pack_keepsakes`` gave.
-        files: the files in the protected copy.
+    """Undo ``pack_keepsakes``: the keepsakes of the files of a protected copy, and the names of the originals.
 
     Raises:
         FormatError: if it does not hold a part for each file.

@@ -1,4 +1,4 @@
-"""Files beside the images: which of them are known to be harmless and are copied, and why the others are not."""
+"""Files beside the images: those that are known to be harmless are copied, the others have a reason why they are not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from monai_salm.layouts import FolderLayout
+from monai_salm.layouts import Layout
 from monai_salm.layouts.files import dead_link
 from monai_salm.layouts.images import STARTS, is_image
 from monai_salm.layouts.label_maps import is_label_map
@@ -35,13 +35,10 @@ _CHUNK = 1 << 22
 
 
 @dataclass(frozen=True)
-class Companions:
-    """The files of a data set beside the images that are protected.
+class OtherFiles:
+    """The files of a data set beside the images that are protected, relative to the root, and the folders of a copy.
 
-    Args:
-        copied: files that a copy takes over byte for byte, relative to the root.
-        left_out: files, and folders with a ``/`` at the end, that it does not take over, with the reasons.
-        folders: folders of the data set that a copy has.
+    Those that are left out have a reason each; folders that programs left have a ``/`` at the end.
     """
 
     copied: tuple[str, ...] = ()
@@ -49,19 +46,11 @@ class Companions:
     folders: tuple[str, ...] = ()
 
 
-def companions(data: FolderLayout, splits: Sequence[str], copy: Sequence[str] = ()) -> Companions:
-    """Sort the files beside the images that are protected.
-
-    Args:
-        data: the original data set.
-        splits: whose images are protected.
-        copy: patterns of paths or names, as at a shell; what fits one is copied all the same.
-    """
+def other_files(data: Layout, splits: Sequence[str], copy: Sequence[str] = ()) -> OtherFiles:
+    """Sort the files beside the images of some splits; what fits a pattern of ``copy``, as at a shell, is copied in any case."""
     images, unlisted = set(data.image_files(splits)), set(data.unlisted())
     copied, left_out = [], dict(data.leftovers())
-    for file in data.all_files():
-        if file in images:
-            continue
+    for file in sorted(set(data.all_files()) - images):
         reason = None if file not in unlisted or _fits(file, copy) else _why(data.root, file)
         if reason is None:
             copied.append(file)
@@ -71,21 +60,16 @@ def companions(data: FolderLayout, splits: Sequence[str], copy: Sequence[str] = 
         inside = [file for file in set(data.every_file()) - set(data.all_files()) if _fits(file, copy)]
         copied += inside
         left_out = {name: why for name, why in left_out.items() if name not in inside}
-    return Companions(tuple(sorted(copied)), left_out, _folders(data, {*copied, *images}))
+    return OtherFiles(tuple(sorted(copied)), left_out, _folders(data, {*copied, *images}))
 
 
-def everything(data: FolderLayout, without: Iterable[str]) -> Companions:
-    """All files under a folder, programs' leftovers among them, as ``restore`` takes them over.
-
-    Args:
-        data: the data set.
-        without: files that are not.
-    """
+def all_other_files(data: Layout, without: Iterable[str]) -> OtherFiles:
+    """All files under a folder but some, programs' leftovers among them, as ``restore`` takes them over."""
     files = tuple(sorted(set(data.every_file()) - set(without)))
-    return Companions(files, {}, _folders(data, set(files)))
+    return OtherFiles(files, {}, _folders(data, set(files)))
 
 
-def _folders(data: FolderLayout, files: set[str]) -> tuple[str, ...]:
+def _folders(data: Layout, files: set[str]) -> tuple[str, ...]:
     """The folders of some files, and those that are empty: a folder of files that are all left out must not become a class."""
     needed = {parent.as_posix() for file in files for parent in PurePosixPath(file).parents}
     filled = {parent.as_posix() for file in data.all_files() for parent in PurePosixPath(file).parents}
@@ -105,7 +89,8 @@ def _why(root: Path, file: str) -> str | None:
         return dead
     try:
         if is_image(path):
-            return None if _is_label_map(path, file) else "an image that no split lists"
+            named = names_a_mask(file)  # an empty label map has a single number
+            return None if named and is_label_map(path, empty=True) else "an image that no split lists"
         if name.endswith(_PACKED_TABLES):
             return _why_packed_table(path)
         if name.endswith(_BINARY_TABLES):
@@ -123,7 +108,7 @@ def _why_text(path: Path) -> str | None:
     with open(path, "rb") as file:
         start = file.read(4096)
     if b"\0" in start and start[:2] not in (b"\xff\xfe", b"\xfe\xff"):
-        return "no text, in spite of its name"
+        return "no text, unlike its name"
     return "a text with a picture in it (base64)" if _holds(path, _EMBEDDED) else None
 
 
@@ -132,7 +117,7 @@ def _why_packed_table(path: Path) -> str | None:
         with zipfile.ZipFile(path) as archive:
             parts = archive.namelist()
     except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError):
-        return "no table, in spite of its name"
+        return "no table, unlike its name"
     pictures = [part for part in parts if "/media/" in part or part.startswith(("Pictures/", "Object"))]
     return f"a table with pictures in it ({pictures[0]})" if pictures else None
 
@@ -146,8 +131,3 @@ def _holds(path: Path, pattern: re.Pattern[bytes]) -> bool:
                 return True
             tail = chunk[-300:]
     return False
-
-
-def _is_label_map(path: Path, file: str) -> bool:
-    """Whether a file that no split lists is a label map, by its name and by its numbers; an empty one has a single number."""
-    return names_a_mask(file) and is_label_map(path, empty=True)
