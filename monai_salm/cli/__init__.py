@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from monai_salm._version import __version__
-from monai_salm.cli import describing, evaluating, kept, planning, protecting
+from monai_salm.cli import describing, evaluating, planning, protecting
 from monai_salm.cli.manual import ManualCommand, ManualGroup, examples
 from monai_salm.cli.method_options import MethodCommand
 from monai_salm.cli.running import verb
@@ -81,12 +81,10 @@ app.command(
         monai-salm protect scans scans_public
         monai-salm protect ct ct_public --window -160,240 --epsilon 4/255           CT, soft tissue, in HU
         monai-salm protect mri mri_public --window percentile:0.5,99.5              each image by its own percentiles
-        monai-salm protect pet_ct public --window '-160,240;percentile:0.5,99.5'    a rule for each channel
         monai-salm protect scans scans_public --perturbation error_minimizing       the noise of the paper
-        monai-salm protect scans scans_public --splits train,val --store /private/scans.db
         """
     ),
-)(verb(protecting.protect, kept.by_protect))
+)(verb(protecting.protect, protecting.kept_by_protect))
 app.command(
     "verify",
     cls=ManualCommand,
@@ -106,14 +104,14 @@ app.command(
         monai-salm evaluate scans scans_public --copy em=scans_em --countermeasures jpeg,blur
         """
     ),
-)(verb(evaluating.evaluate, kept.by_evaluate))
+)(verb(evaluating.evaluate, lambda resume, **options: resume if resume and resume.exists() else None))
 app.command(
     "restore",
     cls=ManualCommand,
     rich_help_panel=_WAY,
     short_help="Take the noise off again: the exact originals.",
     epilog=examples("monai-salm restore scans_public scans_restored --store scans_public.noise.db"),
-)(verb(protecting.restore, kept.by_restore))
+)(verb(protecting.restore, protecting.kept_copy))
 app.command(
     "generate",
     cls=MethodCommand,
@@ -125,7 +123,7 @@ app.command(
         torchrun --nproc-per-node 4 -m monai_salm generate scans --store scans.db    four GPUs
         """
     ),
-)(verb(protecting.generate, kept.by_generate))
+)(verb(protecting.generate, protecting.kept_noise))
 app.command(
     "publish",
     cls=ManualCommand,
@@ -137,7 +135,7 @@ app.command(
         monai-salm publish scans scans_public --store scans.db --num-shards 10 --shard-index $SLURM_ARRAY_TASK_ID
         """
     ),
-)(verb(protecting.publish, kept.by_publish))
+)(verb(protecting.publish, protecting.kept_copy))
 app.command(
     "encrypt",
     cls=ManualCommand,
