@@ -569,9 +569,9 @@ def test_sections_of_the_manual_say_whose_settings_they_hold() -> None:
 def test_the_help_of_a_verb_fits_on_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     for verb in ("protect", "plan", "generate"):
-        shown = run(verb, "--help").stdout.splitlines()
-        assert len(shown) <= 60, verb
-        assert len(run(verb, "--help-all").stdout.splitlines()) > len(shown)
+        shown = python("-m", "monai_salm", verb, "--help").stdout.splitlines()
+        assert 30 < len(shown) <= 60, verb
+        assert len(run(verb, "--help-all").stdout.splitlines()) > 100
 
 
 def test_terminal_lines_are_short(archive: Path) -> None:

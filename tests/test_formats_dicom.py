@@ -23,7 +23,7 @@ from pydicom.pixels import apply_color_lut, pixel_array
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import ExplicitVRLittleEndian
 
-from monai_salm.formats import FORMATS, FormatError, find_format, format_of, optional
+from monai_salm.formats import FORMATS, FormatError, base, find_format, format_of
 from monai_salm.formats.dicom.format import dicom_differences, renamed_uid, write_dicom
 
 DICOM = FORMATS["dicom"]
@@ -321,7 +321,7 @@ def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def missing(name: str) -> Any:
         raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr(optional.importlib, "import_module", missing)
+    monkeypatch.setattr(base.importlib, "import_module", missing)
     with pytest.raises(ImportError, match=r"DICOM files need pydicom: pip install 'monai_salm\[dicom\]'"):
         DICOM.read(path)
 

@@ -12,7 +12,7 @@ from monai_salm.formats.nifti import Nifti, NiftiPair
 from monai_salm.formats.npy import Npy
 from monai_salm.formats.npz import Npz, NpzArchive
 from monai_salm.formats.nrrd import Nrrd
-from monai_salm.formats.png import Bmp, Gif, Jpeg, Jpeg2000, Netpbm, Png, WebP
+from monai_salm.formats.png import PICTURES, Png
 from monai_salm.formats.tiff import Tiff
 from monai_salm.formats.unread import UNREAD, why_unread
 
@@ -26,12 +26,7 @@ FORMATS: dict[str, ImageFormat] = {
         MetaImage(),
         Mgh(),
         Png(),
-        Jpeg(),
-        Jpeg2000(),
-        WebP(),
-        Gif(),
-        Bmp(),
-        Netpbm(),
+        *PICTURES,
         Tiff(),
         Npy(),
         Npz(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from monai_salm.formats.base import FormatError, ImageFormat, packed, require_like, what_it_is
+from monai_salm.formats.base import FormatError, Opened, what_it_is
 from monai_salm.formats.gzipped import MAX_RATIO, GzipReader, gunzip
 from monai_salm.shared.arrays import Array
-from monai_salm.shared.files import atomic_file
 
 # What may follow the voxels; more is no writer's doing.
 _MAX_TRAILING = 1 << 24
@@ -22,75 +20,48 @@ _GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A file that was read.
+class Stored(Opened):
+    """A file whose voxels stand in its bytes as an array.
 
     Args:
         content: its bytes, not packed.
-        image: the voxels ``(channel, *spatial)``, a view of the content in the stored byte order.
-        files: given the content, all files to write, by name; that of the file itself is empty.
+        view: the voxels ``(channel, *spatial)``, a view of the content in the stored byte order.
+        parts: given the content, all files to write, by name; that of the file itself is empty.
         header: what stands in other files than the content.
-        whole: the file as it is, where its content is another form of it.
     """
 
     content: bytearray
-    image: Array
-    files: Callable[[bytearray], Mapping[str, bytes | bytearray]] = field(default=lambda content: {"": content})
+    view: Array
+    parts: Callable[[bytearray], Mapping[str, bytes | bytearray]] = field(default=lambda content: {"": content})
     header: bytes = b""
     whole: bytes | None = None
 
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.view.shape
 
-class InPlace(ImageFormat):
-    """A format of which a subclass only says where the voxels stand."""
+    @property
+    def dtype(self) -> np.dtype[Any]:  # type: ignore[override]
+        return self.view.dtype
 
-    @abstractmethod
-    def open(self, path: Path) -> Opened:
-        """Read a file and refuse what cannot carry noise.
+    def image(self) -> Array:
+        image = np.empty(self.shape, self.dtype.newbyteorder("="))
+        _assign(image, self.view)
+        return image
 
-        Raises:
-            FormatError: with the reason.
-        """
+    def files(self, image: Array) -> Mapping[str, bytes | bytearray]:
+        _assign(self.view, image)
+        return self.parts(self.content)
 
-    def read(self, path: Path) -> Array:
-        return _native(self.open(path).image)
-
-    def write(self, source: Path, target: Path, image: Array) -> None:
-        _save(source, target, self.open(source), image)
-
-    def rewrite(self, source: Path, target: Path, edit: Callable[[Array], Array]) -> None:
-        opened = self.open(source)
-        _save(source, target, opened, edit(_native(opened.image)))
-
-    def frame(self, path: Path) -> bytes:
-        opened = self.open(path)
-        opened.image[...] = 0
-        return hashlib.sha256(opened.content + opened.header).digest()
-
-    def keepsake(self, source: Path) -> bytes | None:
-        whole = self.open(source).whole
-        return None if whole is None else packed(whole)
-
-
-def _native(stored: Array) -> Array:
-    """The voxels in their own memory, C order, native byte order."""
-    image = np.empty(stored.shape, stored.dtype.newbyteorder("="))
-    _assign(image, stored)
-    return image
+    def frame(self) -> bytes:
+        self.view[...] = 0
+        return hashlib.sha256(self.content + self.header).digest()
 
 
 def _assign(target: Array, source: Array) -> None:
     """``target[...] = source``, plane by plane: from first axis fastest to last axis fastest it is three times as fast."""
     for row in range(target.shape[2]):
         target[:, :, row] = source[:, :, row]
-
-
-def _save(source: Path, target: Path, opened: Opened, image: Array) -> None:
-    """Put the image where the voxels stand and write that, with the files beside it."""
-    require_like(source, opened.image.shape, opened.image.dtype, image)
-    _assign(opened.image, image)
-    for name, content in opened.files(opened.content).items():
-        with atomic_file(target.parent / name if name else target) as file:
-            file.write(content)
 
 
 def read_bounded(

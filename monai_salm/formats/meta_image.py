@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_salm.formats.base import FormatError, in_millimetres
+from monai_salm.formats.base import FormatError, ImageFormat, in_millimetres
 from monai_salm.formats.in_place import (
-    InPlace,
-    Opened,
+    Stored,
     place_of,
     plain_name,
     read_bounded,
@@ -65,7 +64,7 @@ class _Header:
         return _PACKED_SIZE.sub(b"CompressedDataSize = %d" % size, self.text) if self.packed else self.text
 
 
-class MetaImage(InPlace):
+class MetaImage(ImageFormat):
     """``.mha`` files, and ``.mhd`` headers with the voxels beside them, raw or packed.
 
     Images are ``(1, x, y[, z])``, of several channels ``(channel, x, y[, z])``.
@@ -85,7 +84,7 @@ class MetaImage(InPlace):
     def affine(self, path: Path) -> Array | None:
         return _header(read_start(path, _MAX_HEADER), path).affine
 
-    def open(self, path: Path) -> Opened:
+    def open(self, path: Path) -> Stored:
         header = _header(read_start(path, _MAX_HEADER), path)
         place = place_of(path, header.data)
         begin = 0 if header.data else len(header.text)
@@ -105,7 +104,7 @@ class MetaImage(InPlace):
                 return {header.data: voxels, "": text}
             return {"": text + voxels if header.packed else new}
 
-        return Opened(content, image, files, header.with_size(0) if header.data else b"")
+        return Stored(content, image, files, header.with_size(0) if header.data else b"")
 
 
 def _header(start: bytes, path: Path) -> _Header:

@@ -11,9 +11,9 @@ import nibabel
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
-from monai_salm.formats.base import FormatError
+from monai_salm.formats.base import FormatError, ImageFormat
 from monai_salm.formats.gzipped import pack
-from monai_salm.formats.in_place import InPlace, Opened, read_bounded, read_start
+from monai_salm.formats.in_place import Stored, read_bounded, read_start
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
 
@@ -49,7 +49,7 @@ class _Voxels:
         return _channel_first(np.ndarray(self.shape, self.dtype, buffer=content, offset=self.offset, order="F"))
 
 
-class Nifti(InPlace):
+class Nifti(ImageFormat):
     """``.nii`` and ``.nii.gz`` files of rank 2, 3, 4 with channels last, or more where all but one further axis are 1.
 
     Noise lives on the numbers as they are stored: a file whose header scales them on loading (``scl_slope``, ``scl_inter``)
@@ -60,7 +60,7 @@ class Nifti(InPlace):
     name = "nifti"
     suffixes = (".nii", ".nii.gz")
 
-    def open(self, path: Path) -> Opened:
+    def open(self, path: Path) -> Stored:
         found: list[_Voxels] = []
 
         def end(start: bytes) -> int:
@@ -68,7 +68,7 @@ class Nifti(InPlace):
             return found[0].end
 
         content, gzipped = read_bounded(path, end, _HEADER)
-        return Opened(content, found[0].view(content), lambda new: {"": pack(new) if gzipped else new})
+        return Stored(content, found[0].view(content), lambda new: {"": pack(new) if gzipped else new})
 
     def native_unit(self, path: Path) -> tuple[float, str] | None:
         # The header names no unit of intensity; a slope of 1, or none, says nothing at all.
@@ -108,12 +108,12 @@ class NiftiPair(Nifti):
     def companions(self, path: Path) -> tuple[str, ...]:
         return (_header_of(path).name,)
 
-    def open(self, path: Path) -> Opened:
+    def open(self, path: Path) -> Stored:
         place = _header_of(path)
         voxels = _voxels(self._header(path), place)
         content, gzipped = read_bounded(path, lambda _: voxels.end, 2, plain=voxels.end)
         header = place.read_bytes()
-        return Opened(
+        return Stored(
             content, voxels.view(content), lambda new: {"": pack(new) if gzipped else new, place.name: header}, header
         )
 

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_salm.formats.base import FormatError, in_millimetres
+from monai_salm.formats.base import FormatError, ImageFormat, in_millimetres
 from monai_salm.formats.gzipped import pack
 from monai_salm.formats.in_place import (
-    InPlace,
-    Opened,
+    Stored,
     place_of,
     plain_name,
     read_bounded,
@@ -69,7 +68,7 @@ class _Header:
         return math.prod(self.sizes) * self.dtype.itemsize
 
 
-class Nrrd(InPlace):
+class Nrrd(ImageFormat):
     """``.nrrd`` files, and ``.nhdr`` headers with the voxels beside them, raw or gzipped.
 
     Images are ``(1, x, y[, z])``, or ``(channel, x, y[, z])`` where the header says of one axis that it is no place in space.
@@ -89,7 +88,7 @@ class Nrrd(InPlace):
     def affine(self, path: Path) -> Array | None:
         return _header(read_start(path, _MAX_HEADER), path).affine
 
-    def open(self, path: Path) -> Opened:
+    def open(self, path: Path) -> Stored:
         header = _header(read_start(path, _MAX_HEADER), path)
         place = place_of(path, header.data)
         begin = 0 if header.data else header.end
@@ -105,7 +104,7 @@ class Nrrd(InPlace):
             written = bytes(new[:begin]) + pack(new[begin:]) if header.gzipped else new
             return {header.data: written, "": text} if header.data else {"": written}
 
-        return Opened(content, image, files, text)
+        return Stored(content, image, files, text)
 
 
 def _header(start: bytes, path: Path) -> _Header:

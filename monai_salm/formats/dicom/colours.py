@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_salm.formats.base import require
 from monai_salm.formats.dicom.elements import Element, Encoding, assembled, element_bytes, even, value_of
 from monai_salm.formats.dicom.pixels import (
     ALLOCATED,
@@ -22,7 +23,6 @@ from monai_salm.formats.dicom.pixels import (
     parse_layout,
     text,
 )
-from monai_salm.formats.optional import require
 from monai_salm.shared.arrays import Array
 
 PIXELS = 0x7FE00010

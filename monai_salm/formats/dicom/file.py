@@ -7,8 +7,11 @@ import zlib
 from collections.abc import Set
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from monai_salm.formats.base import FormatError
+import numpy as np
+
+from monai_salm.formats.base import FormatError, Opened, require
 from monai_salm.formats.dicom.colours import PIXELS, converted, is_coloured, needs_conversion
 from monai_salm.formats.dicom.decode import DEFLATED, EXPLICIT, FILE_META, IMPLICIT, NATIVE, SYNTAX, decoded, inflated
 from monai_salm.formats.dicom.elements import (
@@ -23,7 +26,7 @@ from monai_salm.formats.dicom.elements import (
 )
 from monai_salm.formats.dicom.pixels import PHOTOMETRIC, PixelLayout, parse_layout, text
 from monai_salm.formats.dicom.start import data_start, has_representations
-from monai_salm.formats.optional import require
+from monai_salm.shared.arrays import Array
 
 SOP_INSTANCE, REFERENCED, ICON = 0x00080018, 0x00081155, 0x00880200
 IMAGE_TYPE, DERIVATION = 0x00080008, 0x00082111
@@ -42,7 +45,7 @@ def renamed_uid(uid: str) -> str:
 
 
 @dataclass(frozen=True)
-class DicomFile:
+class DicomFile(Opened):
     """A file in native form: not deflated, its pixels not compressed.
 
     Args:
@@ -79,6 +82,24 @@ class DicomFile:
     def cells(self) -> bytes:
         """The bytes of the voxels."""
         return self.content[self.pixels.value : self.pixels.value + self.layout.size]
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.layout.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:  # type: ignore[override]
+        return self.layout.dtype
+
+    def image(self) -> Array:
+        return self.layout.image(self.cells)
+
+    def files(self, image: Array, uids: Set[str] = frozenset()) -> dict[str, bytes]:
+        """The derived instance with another image; references to other protected instances (``uids``) follow their names."""
+        return {"": packed(self.protected(self.layout.cells(image, self.cells), uids), self.syntax)}
+
+    def frame(self) -> bytes:
+        return hashlib.sha256(b"%d\n" % len(self.before) + self.before + self.after).digest()
 
     @property
     def uid(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_salm.formats.optional import require
+from monai_salm.formats.base import require
 
 _PREAMBLE = 132
 # Tags that a file begins with whose elements have no representations, and the longest value there.
