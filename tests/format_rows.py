@@ -833,7 +833,7 @@ REFUSED: tuple[Refusal, ...] = (
     Refusal(
         "dicom",
         "palette cut off",
-        "its palette should have 256 entries and has 2 ... the file is damaged",
+        "its palette is missing or damaged ... convert it to RGB",
         lambda f: _changed(save_dicom_palette(f), BluePaletteColorLookupTableData=b"12"),
     ),
     Refusal(

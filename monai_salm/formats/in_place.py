@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from monai_salm.formats.base import FormatError, Opened, what_it_is
-from monai_salm.formats.gzipped import MAX_RATIO, GzipReader, gunzip
+from monai_salm.formats.gzipped import MAX_RATIO, GzipReader
 from monai_salm.shared.arrays import Array
 
 # What may follow the voxels; more is no writer's doing.
@@ -122,44 +122,6 @@ def _require_image(start: bytes, path: Path) -> None:
     reason = what_it_is(start)
     if reason:
         raise FormatError(f"{path}: {reason}")
-
-
-def plain_name(name: str, path: Path) -> str:
-    """The name of the file that a header says the voxels are in; it must be beside the header.
-
-    Raises:
-        FormatError: if it is elsewhere, or several.
-    """
-    if not name or name in (".", "..") or any(mark in name for mark in "/\\\0%") or name.split()[0].upper() == "LIST":
-        raise FormatError(f"{path}: its voxels are in {name!r}; put header and voxels into one file, or side by side")
-    return name
-
-
-def place_of(path: Path, data: str) -> Path:
-    """The file that the voxels are in.
-
-    Args:
-        path: of the header.
-        data: name of the file beside it; empty where the header's file holds them.
-
-    Raises:
-        FormatError: if it is missing.
-    """
-    place = path.parent / data if data else path
-    if not place.is_file():
-        raise FormatError(f"{path}: its voxels are in {data}, which is missing; put it beside the header")
-    return place
-
-
-def unpack_voxels(content: bytes, size: int, path: Path) -> bytes:
-    """Packed voxels of a known size, read within bounds.
-
-    Raises:
-        FormatError: if they are damaged, or fewer bytes than the header declares.
-    """
-    if size > MAX_RATIO * len(content):
-        raise FormatError(f"{path}: the header declares {size} bytes of voxels, more than the file can hold")
-    return gunzip(content, size, path)
 
 
 def stored_view(

@@ -15,6 +15,7 @@ from monai_salm.formats.base import FormatError, Opened, require
 from monai_salm.formats.dicom.colours import PIXELS, converted, is_coloured, needs_conversion
 from monai_salm.formats.dicom.decode import DEFLATED, EXPLICIT, FILE_META, IMPLICIT, NATIVE, SYNTAX, decoded, inflated
 from monai_salm.formats.dicom.elements import (
+    Change,
     Element,
     Encoding,
     assembled,
@@ -42,6 +43,32 @@ def renamed_uid(uid: str) -> str:
     """The UID of the protected copy of an instance; the same for the same UID, everywhere."""
     number = hashlib.blake2b(uid.encode(), digest_size=16, key=b"monai_salm protected SOP instance")
     return f"2.25.{int.from_bytes(number.digest(), 'big')}"
+
+
+def follow_references(uids: Set[str]) -> Change:
+    """A change that renames references to some instances, and takes out icons, which show the originals."""
+
+    def change(data: Any, tag: int) -> bool:
+        if tag == ICON:
+            del data[tag]
+            return True
+        uid = text(data.get_item(tag).value) if tag == REFERENCED else ""
+        renamed = bool(uid) and uid in uids
+        if renamed:
+            data.add_new(tag, "UI", renamed_uid(uid))
+        return renamed
+
+    return change
+
+
+def check_sequences(content: bytes, elements: tuple[Element, ...], encoding: Encoding) -> None:
+    """Meet damage inside of sequences now, not when the noise is made and the file is written.
+
+    Raises:
+        ValueError: if a sequence is damaged, or could not be changed without a change of its other bytes.
+    """
+    for element in elements:
+        rewritten(content, element, encoding, lambda data, tag: tag in (ICON, REFERENCED))
 
 
 @dataclass(frozen=True)
@@ -117,15 +144,7 @@ class DicomFile(Opened):
             cells: the voxels.
             uids: of all protected instances; references to them follow their new names.
         """
-        known = (uids | {self.uid}) - {""}
-
-        def change(element: Element, value: bytes) -> bytes | None:
-            if element.tag == ICON:
-                return None
-            if element.tag == REFERENCED and text(value) in known:
-                return even(renamed_uid(text(value)).encode(), b"\0")
-            return value
-
+        change = follow_references((uids | {self.uid}) - {""})
         name = self.uid or hashlib.sha256(self.before + self.after).hexdigest()
         uid = even(renamed_uid(name).encode(), b"\0")
         start, stop = self.pixels.value, self.pixels.value + self.layout.size
@@ -160,7 +179,7 @@ def packed(content: bytes, syntax: str) -> bytes:
     """A native file as it is stored: deflated where its transfer syntax says so."""
     if syntax != DEFLATED:
         return content
-    start = _split_meta(content)[1]
+    start = split_meta(content)[1]
     packer = zlib.compressobj(wbits=-15)
     return content[:start] + even(packer.compress(content[start:]) + packer.flush(), b"\0")
 
@@ -168,18 +187,16 @@ def packed(content: bytes, syntax: str) -> bytes:
 def _native(content: bytes, whole: bytes | None = None) -> DicomFile:
     """The file in native form; ``whole`` is the original where its colours were converted already."""
     original = content
-    meta, start = _split_meta(content)
+    meta, start = split_meta(content)
     syntax = text(value_of(content, meta, SYNTAX)) or _guessed_syntax(content, start)
     if syntax == DEFLATED:
         content = content[:start] + inflated(content[start:])
     encoding = NATIVE.get(syntax, FILE_META)
     if encoding == FILE_META and not has_representations(content, start):
         encoding = NATIVE[IMPLICIT]  # as programs write that do not know their own transfer syntax
-    elements = tuple(walk(content, start, len(content), encoding))
+    elements = walk(content, start, encoding)
     _check_elements(content, elements)
-    for element in elements:
-        # Damage inside of sequences is met now, not when the noise is made and the file is written.
-        rewritten(content, element, encoding, lambda _, value: value)
+    check_sequences(content, elements, encoding)
     if syntax not in NATIVE:
         coloured = is_coloured(text(value_of(content, elements, PHOTOMETRIC)))
         return _native(decoded(content, syntax, meta, elements, encoding), whole or (original if coloured else None))
@@ -197,18 +214,15 @@ def _native(content: bytes, whole: bytes | None = None) -> DicomFile:
     return DicomFile(content, syntax, meta, elements, encoding, pixels, replace(layout, extended=fill), whole)
 
 
-def _split_meta(content: bytes) -> tuple[tuple[Element, ...], int]:
+def split_meta(content: bytes) -> tuple[tuple[Element, ...], int]:
     """The elements of the file meta information, and where the data set begins."""
     place = data_start(content)
     if place is None:
         raise ValueError(
             "not a DICOM file: it begins neither with a preamble nor with an element; get it again from its source"
         )
-    elements: list[Element] = []
-    while content[place : place + 2] == b"\x02\0":
-        elements.append(next(walk(content, place, len(content), FILE_META)))
-        place = elements[-1].end
-    return tuple(elements), place
+    elements = walk(content, place, FILE_META, meta=True)
+    return elements, elements[-1].end if elements else place
 
 
 def _guessed_syntax(content: bytes, start: int) -> str:

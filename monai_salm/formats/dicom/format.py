@@ -10,9 +10,9 @@ from pathlib import Path
 import zstandard
 
 from monai_salm.formats.base import FormatError, ImageFormat, require_like, save, unpacked
-from monai_salm.formats.dicom.elements import Encoding, tag_name, walk
-from monai_salm.formats.dicom.file import DicomFile, load, packed, renamed_uid
-from monai_salm.formats.dicom.start import begins_as_dicom, data_start, read_dataset
+from monai_salm.formats.dicom.elements import tag_name, walk
+from monai_salm.formats.dicom.file import DicomFile, load, packed, renamed_uid, split_meta
+from monai_salm.formats.dicom.start import begins_as_dicom, read_dataset
 from monai_salm.formats.dicom.units import PLACES, UNITS, affine_of, units_of
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
@@ -132,12 +132,8 @@ def dicom_differences(source: Path, protected: Path, protected_uids: Set[str] = 
 
 def _elements(content: bytes, like: DicomFile) -> Iterator[tuple[int, bytes]]:
     """Tag and bytes of every element of the first level."""
-    start = data_start(content) or 0
-    while content[start : start + 2] == b"\x02\0":
-        element = next(walk(content, start, len(content), Encoding(True)))
-        yield element.tag, content[element.start : element.end]
-        start = element.end
-    for element in walk(content, start, len(content), like.encoding):
+    meta, start = split_meta(content)
+    for element in (*meta, *walk(content, start, like.encoding)):
         yield element.tag, content[element.start : element.end]
 
 
