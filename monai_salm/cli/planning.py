@@ -51,7 +51,7 @@ def encrypt(
 ) -> Outcome:
     """Encrypt a noise store (age) for those who may have the originals back.
 
-    Whoever has one of the private keys can decrypt it, and then restore the originals. Needs: pip install "monai_salm[crypto]".
+    Everybody who has one of the private keys can decrypt it, and then restore the originals. Needs: pip install "monai_salm[crypto]".
     """
     from monai_salm.publishing.sharing import encrypt_store
 

@@ -13,7 +13,7 @@ import sys
 import textwrap
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -102,13 +102,7 @@ def verb(
     given = dict(inspect.signature(function, eval_str=True).parameters)
     shows_progress = given.pop("progress", None) is not None
     groups: dict[str, Any] = {name: p.annotation for name, p in given.items() if is_dataclass(p.annotation)}
-    options: dict[str, tuple[Any, Any]] = {}
-    for name, parameter in given.items():
-        if name in groups:
-            types = get_type_hints(groups[name], include_extras=True)
-            options |= {field.name: (types[field.name], field.default) for field in fields(groups[name])}
-        else:
-            options[name] = (parameter.annotation, parameter.default)
+    options = _flat(given)
     patterned = "layout" in options
     options |= {**(_PATTERNS if patterned else {}), **_COMMON}
 
@@ -152,6 +146,18 @@ def verb(
         ]
     )
     return run
+
+
+def _flat(parameters: Mapping[str, inspect.Parameter]) -> dict[str, tuple[Any, Any]]:
+    """Annotation and default of each parameter, and of each field of those whose type is a dataclass."""
+    options: dict[str, tuple[Any, Any]] = {}
+    for name, parameter in parameters.items():
+        if is_dataclass(parameter.annotation):
+            types = get_type_hints(parameter.annotation, include_extras=True)
+            options |= {field.name: (types[field.name], field.default) for field in fields(parameter.annotation)}
+        else:
+            options[name] = (parameter.annotation, parameter.default)
+    return options
 
 
 def _layout_of(images: str | None, labels: str | None, layout: str | None) -> str | None:

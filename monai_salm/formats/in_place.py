@@ -67,7 +67,7 @@ def _assign(target: Array, source: Array) -> None:
 def read_bounded(
     path: Path, size_of: Callable[[bytes], int], start: int, plain: int | None = None
 ) -> tuple[bytearray, bool]:
-    """A whole file, plain or gzipped whatever its name says, read within bounds.
+    """A whole file, read within bounds. Its first bytes say whether it is gzipped, not its name.
 
     Gzip is read to its end, so that its checksum is compared; memory grows only with bytes that are really there.
 
@@ -75,7 +75,7 @@ def read_bounded(
         path: the file.
         size_of: given the first bytes, how many the file must have at least.
         start: how many first bytes it needs.
-        plain: a file of this size is not packed, whatever its first bytes are.
+        plain: a file of this size is not gzipped, also where its first bytes are those of gzip.
 
     Returns:
         The content, and whether it was gzipped.
@@ -106,7 +106,7 @@ def read_bounded(
 
 
 def read_start(path: Path, size: int) -> bytes:
-    """The first bytes of a file, plain or gzipped whatever its name says.
+    """The first bytes of a file, unpacked if it is gzipped.
 
     Raises:
         FormatError: if it is damaged gzip, or no image at all.

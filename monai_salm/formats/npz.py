@@ -186,7 +186,7 @@ class NpzArchive:
 
 
 class Npz(ImageFormat):
-    """``.npz`` archives that hold one array, whatever its name; packed again, the array's header stays.
+    """``.npz`` archives that hold one array of any name. They are packed again, and the array's header stays.
 
     Archives of several arrays are data sets, not images (see the MedMNIST layout).
     """

@@ -1,4 +1,4 @@
-"""PNG: the pixels are packed anew, alpha and all other chunks keep their bytes and order; other pictures become PNG."""
+"""PNG: the pixels are packed again. Alpha and all other chunks keep their bytes and order. Other pictures become PNG."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def _decode(content: bytes, syntax: str) -> tuple[np.ndarray[Any, Any], str]:
     pydicom = require("pydicom", "dicom", "DICOM")
     pixels = require("pydicom.pixels", "dicom", "DICOM")
     try:
-        # Warnings about other elements are the business of whoever shows the file.
+        # Warnings are about other elements.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dataset = pydicom.dcmread(io.BytesIO(content), force=True)
