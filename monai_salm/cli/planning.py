@@ -19,12 +19,7 @@ if TYPE_CHECKING:
 
 
 def plan(
-    ctx: typer.Context,
-    source: opt.Input,
-    noise: opt.NoiseOptions,
-    copy: opt.Copy = None,
-    *,
-    progress: ProgressCallback,
+    ctx: typer.Context, source: opt.Input, noise: opt.NoiseOptions, copy: opt.Copy = None, *, progress: ProgressCallback
 ) -> Outcome:
     """Say what protect would do, what it would refuse, and about how long it would take; writes nothing.
 

@@ -175,7 +175,10 @@ def _layout_of(images: str | None, labels: str | None, layout: str | None) -> st
 
 def _say(lines: Iterable[str], err: bool = True) -> None:
     """Print lines to the terminal; names with control characters cannot break a line or move the cursor."""
-    typer.echo("\n".join(map(printable, lines)), err=err)
+    shown: Iterable[str] = map(printable, lines)
+    if not err or sys.stderr.isatty():  # in a log file an error stays one line
+        shown = itertools.chain.from_iterable(map(_folded, shown))
+    typer.echo("\n".join(shown), err=err)
 
 
 def _show(outcome: Outcome, warned: Sequence[str], as_json: bool) -> None:
@@ -184,7 +187,7 @@ def _show(outcome: Outcome, warned: Sequence[str], as_json: bool) -> None:
         told = {"warnings": [*warned, *outcome.data.get("warnings", ())]} if warned else {}
         _print_json({**outcome.data, **told})
     else:
-        _say(itertools.chain.from_iterable(map(_folded, outcome.lines)), err=False)
+        _say(outcome.lines, err=False)
 
 
 def _folded(line: str) -> list[str]:

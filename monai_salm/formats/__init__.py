@@ -19,19 +19,7 @@ from monai_salm.formats.unread import UNREAD, why_unread
 # DICOM comes last: where no name fits, it looks into the file, since DICOM files often have no suffix.
 FORMATS: dict[str, ImageFormat] = {
     format_.name: format_
-    for format_ in (
-        Nifti(),
-        NiftiPair(),
-        Nrrd(),
-        MetaImage(),
-        Mgh(),
-        Png(),
-        *PICTURES,
-        Tiff(),
-        Npy(),
-        Npz(),
-        Dicom(),
-    )
+    for format_ in (Nifti(), NiftiPair(), Nrrd(), MetaImage(), Mgh(), Png(), *PICTURES, Tiff(), Npy(), Npz(), Dicom())
 }
 #: All suffixes, the longest first.
 SUFFIXES: tuple[str, ...] = tuple(

@@ -40,48 +40,43 @@ class MetaImage(TextHeaderFormat):
     suffixes = (".mha", ".mhd")
 
     def parse(self, start: bytes, path: Path) -> TextHeader:
-        return _header(start, path)
+        found = _DATA.search(start)
+        if found is None:
+            raise FormatError(f"{path}: not a MetaImage file (it has no ElementDataFile)")
+        lines = start[: found.end()].decode("utf-8", "replace").splitlines()
+        fields = {name.strip().lower(): value.strip() for name, _, value in (line.partition("=") for line in lines)}
+        data = fields["elementdatafile"]
+        try:
+            sizes = tuple(int(size) for size in fields["dimsize"].split())
+            channels, header_size = int(fields.get("elementnumberofchannels", 1)), int(fields.get("headersize", 0))
+            code = _TYPES[fields["elementtype"].upper().removesuffix("_ARRAY")]
+        except (KeyError, ValueError) as error:
+            raise FormatError(f"{path}: its header lacks a size or an element type that is known ({error})") from error
+        if len(sizes) not in (2, 3) or min(sizes) < 1 or channels < 1:
+            raise FormatError(
+                f"{path}: axes of sizes {sizes} with {channels} channels are not two or three in space; split the file"
+            )
+        if header_size > 0 or fields.get("binarydata", "true").lower() == "false":
+            raise FormatError(
+                f"{path}: its voxels are text, or begin after a header of their own; save it as plain binary data"
+            )
+        big = fields.get("binarydatabyteordermsb", fields.get("elementbyteordermsb", "false")).lower() == "true"
+        return TextHeader(
+            start[: found.end()],
+            (channels, *sizes) if channels > 1 else sizes,
+            np.dtype(code).newbyteorder(">" if big else "<"),
+            0 if channels > 1 else None,
+            fields.get("compresseddata", "false").lower() == "true",
+            "" if data.upper() == "LOCAL" else plain_name(data, path),
+            _spacing(fields),
+            _affine(fields),
+        )
 
     def pack(self, voxels: bytes) -> bytes:
         return zlib.compress(voxels, 1)
 
     def sized(self, text: bytes, size: int) -> bytes:
         return _PACKED_SIZE.sub(b"CompressedDataSize = %d" % size, text)
-
-
-def _header(start: bytes, path: Path) -> TextHeader:
-    """Parse the header; refuses what cannot carry noise."""
-    found = _DATA.search(start)
-    if found is None:
-        raise FormatError(f"{path}: not a MetaImage file (it has no ElementDataFile)")
-    lines = start[: found.end()].decode("utf-8", "replace").splitlines()
-    fields = {name.strip().lower(): value.strip() for name, _, value in (line.partition("=") for line in lines)}
-    data = fields["elementdatafile"]
-    try:
-        sizes = tuple(int(size) for size in fields["dimsize"].split())
-        channels, header_size = int(fields.get("elementnumberofchannels", 1)), int(fields.get("headersize", 0))
-        code = _TYPES[fields["elementtype"].upper().removesuffix("_ARRAY")]
-    except (KeyError, ValueError) as error:
-        raise FormatError(f"{path}: its header lacks a size or an element type that is known ({error})") from error
-    if len(sizes) not in (2, 3) or min(sizes) < 1 or channels < 1:
-        raise FormatError(
-            f"{path}: axes of sizes {sizes} with {channels} channels are not two or three in space; split the file"
-        )
-    if header_size > 0 or fields.get("binarydata", "true").lower() == "false":
-        raise FormatError(
-            f"{path}: its voxels are text, or begin after a header of their own; save it as plain binary data"
-        )
-    big = fields.get("binarydatabyteordermsb", fields.get("elementbyteordermsb", "false")).lower() == "true"
-    return TextHeader(
-        start[: found.end()],
-        (channels, *sizes) if channels > 1 else sizes,
-        np.dtype(code).newbyteorder(">" if big else "<"),
-        0 if channels > 1 else None,
-        fields.get("compresseddata", "false").lower() == "true",
-        "" if data.upper() == "LOCAL" else plain_name(data, path),
-        _spacing(fields),
-        _affine(fields),
-    )
 
 
 def _spacing(fields: dict[str, str]) -> tuple[float, ...]:

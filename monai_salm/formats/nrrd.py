@@ -50,43 +50,38 @@ class Nrrd(TextHeaderFormat):
     longest = 1 << 20
 
     def parse(self, start: bytes, path: Path) -> TextHeader:
-        return _header(start, path)
+        if not re.match(rb"NRRD000\d\r?\n", start):
+            raise FormatError(f"{path}: not an NRRD file (its first bytes are {start[:8]!r})")
+        end = re.search(rb"\r?\n\r?\n", start)
+        lines = start[: end.start() if end else len(start)].decode("utf-8", "replace").splitlines()[1:]
+        named = (line.split(":", 1) for line in lines if ":" in line and line[0] != "#" and ":=" not in line)
+        fields = {name.strip().lower().replace(" ", ""): value.strip() for name, value in named}
+        data = fields.get("datafile", "")
+        if end is None and not data:
+            raise FormatError(f"{path}: its header has no end; it is damaged")
+        try:
+            sizes = tuple(int(size) for size in fields["sizes"].split())
+            code, encoding = _TYPE_OF[fields["type"].lower()], fields["encoding"].lower()
+            skip = int(fields.get("byteskip", 0)), int(fields.get("lineskip", 0))
+        except (KeyError, ValueError) as error:
+            raise FormatError(f"{path}: its header lacks a type, sizes or encoding that is known ({error})") from error
+        if encoding not in ("raw", "gzip", "gz") or any(skip):
+            raise FormatError(f"{path}: its voxels are stored as {encoding!r}, skipping {skip}; save it as raw or gzip")
+        channels = _channels(fields, sizes, path)
+        order = ">" if fields.get("endian", "little").lower() == "big" else "<"
+        return TextHeader(
+            start[: end.end()] if end else start,
+            sizes,
+            np.dtype(order + code),
+            channels,
+            encoding != "raw",
+            plain_name(data, path) if data else "",
+            _spacing(fields),
+            _affine(fields),
+        )
 
     def pack(self, voxels: bytes) -> bytes:
         return pack(voxels)
-
-
-def _header(start: bytes, path: Path) -> TextHeader:
-    """Parse the header; refuses what cannot carry noise."""
-    if not re.match(rb"NRRD000\d\r?\n", start):
-        raise FormatError(f"{path}: not an NRRD file (its first bytes are {start[:8]!r})")
-    end = re.search(rb"\r?\n\r?\n", start)
-    lines = start[: end.start() if end else len(start)].decode("utf-8", "replace").splitlines()[1:]
-    named = (line.split(":", 1) for line in lines if ":" in line and line[0] != "#" and ":=" not in line)
-    fields = {name.strip().lower().replace(" ", ""): value.strip() for name, value in named}
-    data = fields.get("datafile", "")
-    if end is None and not data:
-        raise FormatError(f"{path}: its header has no end; it is damaged")
-    try:
-        sizes = tuple(int(size) for size in fields["sizes"].split())
-        code, encoding = _TYPE_OF[fields["type"].lower()], fields["encoding"].lower()
-        skip = int(fields.get("byteskip", 0)), int(fields.get("lineskip", 0))
-    except (KeyError, ValueError) as error:
-        raise FormatError(f"{path}: its header lacks a type, sizes or encoding that is known ({error})") from error
-    if encoding not in ("raw", "gzip", "gz") or any(skip):
-        raise FormatError(f"{path}: its voxels are stored as {encoding!r}, skipping {skip}; save it as raw or gzip")
-    channels = _channels(fields, sizes, path)
-    order = ">" if fields.get("endian", "little").lower() == "big" else "<"
-    return TextHeader(
-        start[: end.end()] if end else start,
-        sizes,
-        np.dtype(order + code),
-        channels,
-        encoding != "raw",
-        plain_name(data, path) if data else "",
-        _spacing(fields),
-        _affine(fields),
-    )
 
 
 def _channels(fields: dict[str, str], sizes: tuple[int, ...], path: Path) -> int | None:

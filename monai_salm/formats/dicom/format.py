@@ -91,9 +91,8 @@ class Dicom(ImageFormat):
         # Whether the bits above those stored repeat the sign shows only where a number is negative.
         file = load(protected)
         file = replace(file, layout=replace(file.layout, extended=extended))
-        require_like(protected, file.shape, file.dtype, image)
         with atomic_file(target) as written:
-            written.write(packed(kept[:before] + file.layout.cells(image, file.cells) + kept[before:], syntax))
+            written.write(packed(kept[:before] + _cells(file, image, protected) + kept[before:], syntax))
 
 
 def write_dicom(source: Path, target: Path, image: Array, protected_uids: Set[str] = _NOBODY) -> None:
@@ -118,7 +117,7 @@ def dicom_differences(source: Path, protected: Path, protected_uids: Set[str] = 
         yield f"its pixels are {copy.layout.dtype.name} {copy.layout.shape}, laid out otherwise than the original's"
         return
     # Overlays in the cells are the original's.
-    expected = original.protected(original.layout.cells(copy.image(), original.cells), protected_uids)
+    expected = original.protected(_cells(original, copy.image(), protected), protected_uids)
     if expected == copy.content:
         return
     before, after = dict(_elements(expected, copy)), dict(_elements(copy.content, copy))
@@ -128,6 +127,14 @@ def dicom_differences(source: Path, protected: Path, protected_uids: Set[str] = 
         yield f"element {tag_name(tag)} {how}"
     if not named:
         yield "its preamble or the order of its elements differs"
+
+
+def _cells(file: DicomFile, image: Array, path: Path) -> bytes:
+    require_like(path, file.shape, file.dtype, image)
+    try:
+        return file.layout.cells(image, file.cells)
+    except ValueError as error:
+        raise FormatError(f"{path}: {error}") from error
 
 
 def _elements(content: bytes, like: DicomFile) -> Iterator[tuple[int, bytes]]:
