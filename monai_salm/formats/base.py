@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -181,6 +182,11 @@ def in_millimetres(steps: Sequence[Array], origin: Array, to_right: bool = False
         found[:2] *= -1
     good = np.isfinite(found).all() and abs(float(np.linalg.det(found))) > 1e-12
     return found if good else None
+
+
+def known_spacing(sides: Sequence[float]) -> tuple[float, ...]:
+    """Millimetres between voxels along each axis, as given; none where one says nothing."""
+    return tuple(sides) if all(math.isfinite(side) and side > 0 for side in sides) else ()
 
 
 def packed(content: bytes) -> bytes:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_salm.formats.base import FormatError, in_millimetres
-from monai_salm.formats.text_header import TextHeader, TextHeaderFormat, numbers, plain_name, sides
+from monai_salm.formats.base import FormatError, in_millimetres, known_spacing
+from monai_salm.formats.text_header import TextHeader, TextHeaderFormat, numbers, plain_name
 from monai_salm.shared.arrays import Array
 
 _TYPES = {
@@ -81,7 +81,7 @@ class MetaImage(TextHeaderFormat):
 
 def _spacing(fields: dict[str, str]) -> tuple[float, ...]:
     """Millimetres between voxels along each axis; empty if the file does not say."""
-    return sides(numbers(fields.get("elementspacing", fields.get("elementsize", ""))))
+    return known_spacing(numbers(fields.get("elementspacing", fields.get("elementsize", ""))))
 
 
 def _affine(fields: dict[str, str]) -> Array | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_salm.formats.base import FormatError, ImageFormat, in_millimetres
+from monai_salm.formats.base import FormatError, ImageFormat, in_millimetres, known_spacing
 from monai_salm.formats.gzipped import pack
 from monai_salm.formats.in_place import Stored, read_bounded, read_start, stored_view
 from monai_salm.noise.units import Units
@@ -38,8 +38,7 @@ class Mgh(ImageFormat):
         start = read_start(path, _HEADER)
         _parse(start, path)
         good, *sides = struct.unpack_from(">h3f", start, 28)
-        known = good and all(math.isfinite(side) and side > 0 for side in sides)
-        return Units(spacing=tuple(sides) if known else ())
+        return Units(spacing=known_spacing(sides) if good else ())
 
     def affine(self, path: Path) -> Array | None:
         start = read_start(path, _HEADER)

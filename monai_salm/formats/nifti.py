@@ -11,7 +11,7 @@ import nibabel
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
-from monai_salm.formats.base import FormatError, ImageFormat
+from monai_salm.formats.base import FormatError, ImageFormat, in_millimetres, known_spacing
 from monai_salm.formats.gzipped import pack
 from monai_salm.formats.in_place import Stored, read_bounded, read_start
 from monai_salm.noise.units import Units
@@ -79,21 +79,15 @@ class Nifti(ImageFormat):
         header = self._header(path)
         slope, intercept = _scaling(header)
         millimetres = _MILLIMETRES.get(header.get_xyzt_units()[0], 1.0) if "xyzt_units" in header else 1.0
-        zooms = tuple(float(size) * millimetres for size in header.get_zooms()[:3])
-        known = len(zooms) == 3 and all(math.isfinite(size) and size > 0 for size in zooms)
-        return Units(slope=slope or 1.0, intercept=intercept, spacing=zooms if known else ())
+        zooms = [float(size) * millimetres for size in header.get_zooms()[:3]]
+        return Units(slope or 1.0, intercept, spacing=known_spacing(zooms) if len(zooms) == 3 else ())
 
     def affine(self, path: Path) -> Array | None:
         header = self._header(path)
-        if "sform_code" not in header:  # Analyze
+        if "sform_code" not in header or not (header["sform_code"] > 0 or header["qform_code"] > 0):  # Analyze
             return None
-        found: Array = np.asarray(header.get_best_affine(), float)
-        known = header["sform_code"] > 0 or header["qform_code"] > 0
-        return (
-            found
-            if known and np.isfinite(found).all() and abs(float(np.linalg.det(found.astype(float)))) > 1e-12
-            else None
-        )
+        found = np.asarray(header.get_best_affine(), float)
+        return in_millimetres(list(found[:3, :3].T), found[:3, 3], to_right=True)
 
     def _header(self, path: Path) -> Any:
         return _header(read_start(path, _HEADER), path, pair=False)

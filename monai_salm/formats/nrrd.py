@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_salm.formats.base import FormatError, in_millimetres
+from monai_salm.formats.base import FormatError, in_millimetres, known_spacing
 from monai_salm.formats.gzipped import pack
-from monai_salm.formats.text_header import TextHeader, TextHeaderFormat, numbers, plain_name, sides
+from monai_salm.formats.text_header import TextHeader, TextHeaderFormat, numbers, plain_name
 from monai_salm.shared.arrays import Array
 
 _TYPES = {
@@ -103,7 +103,7 @@ def _spacing(fields: dict[str, str]) -> tuple[float, ...]:
     vectors = [numbers(vector) for vector in re.findall(r"\(([^)]*)\)", fields.get("spacedirections", ""))]
     if not all(vectors):
         return ()
-    return sides(tuple(math.hypot(*vector) for vector in vectors) or numbers(fields.get("spacings", "")))
+    return known_spacing(tuple(math.hypot(*vector) for vector in vectors) or numbers(fields.get("spacings", "")))
 
 
 def _affine(fields: dict[str, str]) -> Array | None:

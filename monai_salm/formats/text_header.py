@@ -113,8 +113,3 @@ def numbers(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.replace(",", " ").split())
     except ValueError:
         return ()
-
-
-def sides(found: tuple[float, ...]) -> tuple[float, ...]:
-    """Millimetres between voxels along each axis; none where one says nothing."""
-    return found if all(math.isfinite(side) and side > 0 for side in found) else ()
