@@ -574,7 +574,8 @@ def test_the_help_of_a_verb_fits_on_a_page(monkeypatch: pytest.MonkeyPatch) -> N
         assert len(run(verb, "--help-all").stdout.splitlines()) > 100
 
 
-def test_terminal_lines_are_short(archive: Path) -> None:
+def test_terminal_lines_are_short(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "_is_terminal", lambda stream: True)
     output = archive.with_name("out.npz")
     told = run("protect", archive, output, "--surrogate-steps", 1, "--width", 0.05, "--device", "cpu").stdout
     told += run("info", output.with_name("out.npz.noise.db")).stdout

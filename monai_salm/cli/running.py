@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, TextIO, get_type_hints
 
 import typer
 
@@ -176,7 +176,7 @@ def _layout_of(images: str | None, labels: str | None, layout: str | None) -> st
 def _say(lines: Iterable[str], err: bool = True) -> None:
     """Print lines to the terminal; names with control characters cannot break a line or move the cursor."""
     shown: Iterable[str] = map(printable, lines)
-    if not err or sys.stderr.isatty():  # in a log file an error stays one line
+    if _is_terminal(sys.stderr if err else sys.stdout):  # in a file or a pipe each line stays whole
         shown = itertools.chain.from_iterable(map(_folded, shown))
     typer.echo("\n".join(shown), err=err)
 
@@ -188,6 +188,10 @@ def _show(outcome: Outcome, warned: Sequence[str], as_json: bool) -> None:
         _print_json({**outcome.data, **told})
     else:
         _say(outcome.lines, err=False)
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    return stream.isatty()
 
 
 def _folded(line: str) -> list[str]:
