@@ -13,7 +13,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from monai_salm.formats.base import FormatError, ImageFormat, in_millimetres, known_spacing
 from monai_salm.formats.gzipped import pack
-from monai_salm.formats.in_place import Stored, read_bounded, read_start
+from monai_salm.formats.stored import Stored, read_bounded, read_start
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from monai_salm.formats.base import FormatError, ImageFormat
-from monai_salm.formats.in_place import Stored
+from monai_salm.formats.stored import Stored
 from monai_salm.shared.arrays import Array
 
 # A smaller array whose first axis is three may be a volume.

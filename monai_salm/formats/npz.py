@@ -16,8 +16,8 @@ import numpy as np
 
 from monai_salm.formats.base import FormatError, ImageFormat
 from monai_salm.formats.gzipped import MAX_RATIO
-from monai_salm.formats.in_place import Stored
 from monai_salm.formats.npy import MAX_HEADER, open_numbers, parse_header, view_numbers
+from monai_salm.formats.stored import Stored
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.files import atomic_file
 

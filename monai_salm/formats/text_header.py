@@ -11,7 +11,7 @@ import numpy as np
 
 from monai_salm.formats.base import FormatError, ImageFormat
 from monai_salm.formats.gzipped import MAX_RATIO, gunzip
-from monai_salm.formats.in_place import Stored, read_bounded, read_start, stored_view
+from monai_salm.formats.stored import Stored, read_bounded, read_start, stored_view
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
 

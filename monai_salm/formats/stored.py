@@ -1,4 +1,4 @@
-"""Files whose voxels are edited where they stand, so that every other byte stays as it is."""
+"""Files whose voxels stand in their bytes as an array: they are edited there, and every other byte stays as it is."""
 
 from __future__ import annotations
 
