@@ -19,7 +19,7 @@ from PIL.PngImagePlugin import PngImageFile
 from monai_salm.formats.base import FormatError, ImageFormat, Opened
 from monai_salm.formats.gzipped import MAX_RATIO
 from monai_salm.formats.pictures import as_png
-from monai_salm.formats.png_chunks import SIGNATURE, Chunk, pixel_data, split_chunks
+from monai_salm.formats.png_chunks import SIGNATURE, Chunk, pixel_data, split_chunks, unfilter
 from monai_salm.shared.arrays import Array
 
 # Colour type -> samples a pixel, alpha included.
@@ -215,22 +215,15 @@ def _decode(chunks: Sequence[Chunk]) -> NDArray[np.uint8] | NDArray[np.uint16]:
         raise ValueError("it is interlaced with 16 bits and colours; save it without interlacing")
     samples, pixel = _SAMPLES[colour], _SAMPLES[colour] * depth // 8
     packed = b"".join(chunk.data for chunk in chunks if chunk.kind == b"IDAT")
-    _check_inflated(packed, height, 1 + width * pixel)
-    # The libraries get header and pixels alone, so that nothing else in the file reaches them.
-    alone = (chunks[0], Chunk(b"IDAT", packed), Chunk(b"IEND", b""))
-    content = SIGNATURE + b"".join(chunk.to_bytes() for chunk in alone)
-    try:
-        pixels = _colours_of_16_bits(content) if depth == 16 and samples > 1 else _by_pillow(content)
-    except (OSError, SyntaxError, RuntimeError) as error:
-        raise ValueError("its pixels are damaged; get the file again from its source") from error
-    if pixels.size != math.prod((height, width, samples)):
-        raise ValueError(f"its pixels decode to shape {pixels.shape}; convert it to 8-bit grey or RGB")
-    shaped = pixels.reshape(height, width, samples)
-    return shaped.astype(np.uint16) if depth == 16 else shaped.astype(np.uint8)
+    raw = _inflate(packed, height, 1 + width * pixel)
+    if depth == 8 or samples == 1:
+        return _by_pillow(chunks[0], packed, height, width, samples)
+    stored = unfilter(raw, height, pixel).view(">u2")
+    return stored.astype(np.uint16).reshape(height, width, samples)
 
 
-def _check_inflated(packed: bytes, rows: int, row: int) -> None:
-    """Refuse other than so many filtered rows; memory is only taken for what the packed bytes can really hold."""
+def _inflate(packed: bytes, rows: int, row: int) -> bytes:
+    """The filtered rows; memory is only taken for what the packed bytes can really hold."""
     size = rows * row
     if size > MAX_RATIO * len(packed):
         raise ValueError(
@@ -244,19 +237,24 @@ def _check_inflated(packed: bytes, rows: int, row: int) -> None:
         )
     if max(raw[::row]) > 4:
         raise ValueError("a row has an unknown filter; it is damaged")
+    return raw
 
 
-def _by_pillow(content: bytes) -> Array:
-    # Not Image.open: its warning about large images is for files nobody has checked.
-    with PngImageFile(io.BytesIO(content)) as image:
-        return np.asarray(image)
+def _by_pillow(
+    header: Chunk, packed: bytes, height: int, width: int, samples: int
+) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Let Pillow undo the filters where it keeps every bit, which it does not for colour of 16 bits.
 
-
-def _colours_of_16_bits(content: bytes) -> Array:
-    """The pixels ``(h, w, samples)`` by torchvision: Pillow would drop half of the bits."""
-    import torch
-    from torchvision.io import ImageReadMode, decode_png
-
-    data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-    pixels: Array = decode_png(data, mode=ImageReadMode.UNCHANGED).numpy()
-    return np.moveaxis(pixels, 0, -1)
+    It gets header and pixels alone, so that nothing else in the file reaches it.
+    """
+    content = SIGNATURE + b"".join(c.to_bytes() for c in (header, Chunk(b"IDAT", packed), Chunk(b"IEND", b"")))
+    try:
+        # Not Image.open: its warning about large images is for files nobody has checked.
+        with PngImageFile(io.BytesIO(content)) as image:
+            pixels = np.asarray(image)
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"its pixels are damaged ({error})") from error
+    if pixels.size != math.prod((height, width, samples)):
+        raise ValueError(f"its pixels decode to shape {pixels.shape}; convert it to 8-bit grey or RGB")
+    shaped = pixels.reshape(height, width, samples)
+    return shaped.astype(np.uint16) if header.data[8] == 16 else shaped.astype(np.uint8)

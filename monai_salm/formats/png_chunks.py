@@ -61,6 +61,38 @@ def _chunk_at(content: bytes, place: int) -> Chunk:
     return Chunk(kind, data)
 
 
+def unfilter(raw: bytes, rows: int, pixel: int) -> Bytes2D:
+    """Undo the filters of a whole image.
+
+    A byte depends on those to the left, above, and above left, so that all bytes of one diagonal are found at once.
+
+    Args:
+        raw: the inflated image: a filter number before each row.
+        rows: height.
+        pixel: bytes a pixel.
+
+    Returns:
+        The bytes of the pixels, ``(rows, width * pixel)``.
+
+    Raises:
+        ValueError: if a filter number is not one of five.
+    """
+    lines = np.frombuffer(raw, np.uint8).reshape(rows, -1)
+    kinds, columns = lines[:, 0], (lines.shape[1] - 1) // pixel
+    if kinds.max() > 4:
+        raise ValueError(f"row {int(kinds.argmax())} has filter {int(kinds.max())}, there are 0 to 4; it is damaged")
+    # One column and one row of zeros before the image, as the filters assume.
+    image = np.zeros((rows + 1, columns + 1, pixel), np.int16)
+    image[1:, 1:] = lines[:, 1:].reshape(rows, columns, pixel)
+    for diagonal in range(rows + columns - 1):
+        row = np.arange(max(0, diagonal - columns + 1), min(rows, diagonal + 1)) + 1
+        column = diagonal + 2 - row
+        left, up, corner = image[row, column - 1], image[row - 1, column], image[row - 1, column - 1]
+        guess = np.choose(kinds[row - 1, None], _guesses(left, up, corner))
+        image[row, column] = (image[row, column] + guess) & 255
+    return image[1:, 1:].astype(np.uint8).reshape(rows, -1)
+
+
 def _guesses(left: NDArray[np.int16], up: NDArray[np.int16], corner: NDArray[np.int16]) -> list[NDArray[np.int16]]:
     """What each filter expects at a place: nothing, left, up, their mean, or the Paeth neighbour."""
     estimate = left + up - corner
