@@ -827,7 +827,7 @@ REFUSED: tuple[Refusal, ...] = (
     Refusal(
         "dicom",
         "palette that is missing",
-        "its palette is missing or damaged (Red Palette Color Lookup Table Descriptor) ... convert it to RGB",
+        "its palette is missing or damaged ... RedPaletteColorLookupTableDescriptor ... convert it to RGB",
         lambda f: _dicom_element(f, PhotometricInterpretation="PALETTE COLOR"),
     ),
     Refusal(

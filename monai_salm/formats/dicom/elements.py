@@ -192,12 +192,7 @@ def _known_vr(tag: int) -> str:
 
 
 def _with_group_lengths(parts: Mapping[int, tuple[bytes, bytes]], encoding: Encoding) -> bytes:
-    """Elements one after the other, with the lengths of groups that grew or shrank put right.
-
-    Args:
-        parts: tag -> the element's old and new bytes, in the order of the file.
-        encoding: of the elements.
-    """
+    """Elements (tag -> old and new bytes) one after the other, with the lengths of groups that grew or shrank put right."""
     grown: dict[int, int] = {}
     for tag, (old, new) in parts.items():
         grown[tag >> 16] = grown.get(tag >> 16, 0) + len(new) - len(old)
