@@ -20,6 +20,7 @@ from typer.main import get_command
 
 import monai_salm
 from monai_salm.cli import app
+from monai_salm.cli.manual import SHOW_ALL
 
 ROOT = Path(__file__).resolve().parents[1]
 LIST = Path(__file__).with_name("public_api.txt")
@@ -62,7 +63,9 @@ def interface() -> Iterator[str]:
             yield from _members(value)
     commands = get_command(app).commands  # type: ignore[attr-defined]
     for verb, command in sorted(commands.items()):
-        parameters = command.get_params(command.make_context(verb, ["-"], resilient_parsing=True))
+        context = command.make_context(verb, ["-"], resilient_parsing=True)
+        context.meta[SHOW_ALL] = True
+        parameters = command.get_params(context)
         options = sorted(option for p in parameters for option in p.opts if option.startswith("--"))
         arguments = [p.metavar for p in parameters if p.param_type_name == "argument"]
         yield f"monai-salm {' '.join([verb, *arguments, *options])}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import itertools
 import json
 import re
 import shlex
@@ -26,7 +25,7 @@ from typer.testing import CliRunner
 
 import monai_salm
 from monai_salm.cli import app, manual, method_options, names, readers, running
-from monai_salm.cli.method_settings import SETTINGS, SURROGATES, Setting
+from monai_salm.cli.method_options import MAIN, Setting, every_setting
 from monai_salm.countermeasures import COUNTERMEASURES, TIERS
 from monai_salm.evaluation import AUGMENTATIONS, CONTROLS
 from monai_salm.evaluation.pipelines import FAMILIES
@@ -503,67 +502,40 @@ def codes(store: Path) -> list[Any]:
 
 
 def test_every_setting_is_an_option() -> None:
-    """Settings are written out for the manual; here they are held to the methods' dataclasses."""
-    shown = run("generate", "--help").stdout
-    owners: dict[str, set[str]] = {}
-    for name in METHODS:
-        for setting in set().union(*map(settings_of, kinds_of(name))):
-            owners.setdefault(setting, set()).add(name)
-    assert {setting.name: set(setting.methods) for setting in SETTINGS} == owners
-    for setting in SETTINGS:
-        assert f"{setting.flag} {setting.metavar}" in shown
-        assert set(itertools.chain(*setting.others.values())) < set(setting.methods)
-        assert setting.methods[0] not in itertools.chain(*setting.others.values())
+    """The few that ``--help`` shows are written out; all others are fields of the methods' dataclasses with a help text."""
+    few, whole = run("generate", "--help").stdout, run("generate", "--help-all").stdout
+    wanted = set().union(*(settings_of(method) for name in METHODS for method in kinds_of(name)))
+    assert {setting.name for setting in every_setting()} == wanted
+    for setting in every_setting():
+        assert f"{setting.flag} {setting.metavar}" in whole
+        assert (f"{setting.flag} {setting.metavar}" in few) == (setting in MAIN)
+    assert "--help-all" in few
 
 
-DEFAULTS = [(setting, name) for setting in SETTINGS for name in setting.methods]
-
-
-def shown_for(shown: str, method: Any, segmentation: bool) -> str:
-    """The value in the text of a default, which may say that it depends on the perturbation or the task."""
-    if " with " in shown:
-        kind = f" with {method.perturbation.name}"
-        shown = next(part.replace(kind, "") for part in shown.split(", ") if kind in part)
-    apart = re.fullmatch(r"(.+) \((.+) for segmentation\)", shown)
-    return shown if apart is None else apart[2 if segmentation else 1]
-
-
-def taken(setting: Setting, method: Any, segmentation: bool) -> tuple[Any, Any]:
-    """The default that is shown, read as the option would be, and the one of a method."""
-    value = settings_of(method)[setting.name]
-    text = shown_for(setting.default_of(method.name), method, segmentation)
-    return method_options._reader(type(value))(text), value
-
-
-@pytest.mark.parametrize(("setting", "name"), DEFAULTS, ids=[f"{name}-{setting.name}" for setting, name in DEFAULTS])
-def test_the_default_that_is_shown_is_the_one_that_is_taken(setting: Setting, name: str) -> None:
-    """That of every method; where it depends on the perturbation, the text names it."""
-    owners = [method for method in kinds_of(name) if setting.name in settings_of(method)]
-    if setting.name == "perturbation":
-        owners = [SALM()]
-    elif name == "salm" and len(owners) == 1 and " with " not in setting.default:
-        assert setting.help.startswith(owners[0].perturbation.name)
-    for method in owners:
-        shown, value = taken(setting, method, segmentation=False)
-        assert shown == value
-    # And it is shown as this method's.
-    shown, whole = setting.default_of(name), setting.text[setting.text.rindex("[default") :]
-    if not setting.others:
-        assert whole == f"[default: {shown}]"
-    else:
-        groups = dict(reversed(group.split(": ")) for group in re.split(r"[;t] of ", whole.removesuffix("]"))[1:])
-        assert name in groups[shown].split(", ")
-        assert len(groups) == len(setting.others) + 1
+@pytest.mark.parametrize("name", METHODS)
+def test_the_default_that_is_shown_is_the_one_that_is_taken(name: str) -> None:
+    for method in kinds_of(name):
+        for setting, value in settings_of(method).items():
+            told = next(known.help for known in every_setting() if known.name == setting)
+            shown = told[told.index("[default: ") + len("[default: ") : -1]
+            if setting in ("epsilon", "mask_ratio", "perturbation"):
+                assert shown == "8/255" if setting == "epsilon" else shown == str(settings_of(METHODS[name]())[setting])
+                continue
+            owners = {name, getattr(getattr(method, "perturbation", None), "name", name)}
+            groups = [group.split(" of ") for group in shown.split("; ")]
+            texts = [text.split(" (")[0] for text, group in groups if owners & set(group.split(", "))]
+            assert [method_options._reader(type(value))(text) for text in texts] == [value], setting
 
 
 @pytest.mark.parametrize("rank", [2, 3])
 @pytest.mark.parametrize("task", [Classification(num_classes=3), Segmentation(num_classes=3)], ids=lambda t: t.kind)
 def test_what_is_recommended_for_a_task_is_shown(task: Task, rank: int) -> None:
-    method = recommended(task, rank)
-    for setting in SETTINGS:
-        if "salm" in setting.methods and setting.name in settings_of(method):
-            shown, value = taken(setting, method, task.kind == "segmentation")
-            assert shown == value, setting.name
+    usual = settings_of(SALM())
+    for setting, value in settings_of(recommended(task, rank)).items():
+        if value != usual[setting]:
+            told = next(known.help for known in every_setting() if known.name == setting)
+            shown = str(value).lower() if isinstance(value, bool) else f"{value:g}"
+            assert f"({shown} for {task.kind})" in told
 
 
 def test_recommended_settings_are_taken_unless_others_are_given(tmp_path: Path) -> None:
@@ -587,14 +559,28 @@ def test_recommended_settings_are_taken_unless_others_are_given(tmp_path: Path) 
 
 
 def test_sections_of_the_manual_say_whose_settings_they_hold() -> None:
-    for setting in SETTINGS:
-        assert (setting.panel == manual.SALM) == (setting.methods == ("salm",))
-        assert (setting.panel == manual.STEPS) == (setting.methods == SURROGATES)
-        assert (setting.panel == manual.NOISE) == (setting.methods == names.METHODS)
-        assert (setting.panel == manual.OTHERS) == setting.text.startswith(f"{', '.join(setting.methods)}: ")
-    without = re.search(r"all methods but (.*)\)", manual.STEPS)
-    assert without
-    assert set(re.split(", | and ", without[1])) == set(METHODS) - set(SURROGATES)
+    of_salm = set().union(*map(settings_of, kinds_of("salm")))
+    others = set().union(*(settings_of(METHODS[name]()) for name in METHODS if name != "salm"))
+    for setting in every_setting():
+        if setting not in MAIN:
+            assert (setting.panel == manual.SALM) == (setting.name in of_salm - others)
+
+
+def test_the_help_of_a_verb_fits_on_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    for verb in ("protect", "plan", "generate"):
+        shown = python("-m", "monai_salm", verb, "--help").stdout.splitlines()
+        assert 30 < len(shown) <= 60, verb
+        assert len(run(verb, "--help-all").stdout.splitlines()) > 100
+
+
+def test_terminal_lines_are_short(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "_is_terminal", lambda stream: True)
+    output = archive.with_name("out.npz")
+    told = run("protect", archive, output, "--surrogate-steps", 1, "--width", 0.05, "--device", "cpu").stdout
+    told += run("info", output.with_name("out.npz.noise.db")).stdout
+    words = [word for word in told.split() if len(word) > 119]
+    assert not [line for line in told.splitlines() if len(line) >= 120 and not any(word in line for word in words)]
 
 
 def test_plan_says_which_options_of_protect_it_takes() -> None:
@@ -610,9 +596,9 @@ def test_plan_says_which_options_of_protect_it_takes() -> None:
     assert set(re.findall(r"--[a-z-]+", said[0])) == protecting - planning
 
 
-@pytest.mark.parametrize("setting", [setting for setting in SETTINGS if setting.values], ids=lambda s: s.name)
+@pytest.mark.parametrize("setting", [setting for setting in every_setting() if setting.values], ids=lambda s: s.name)
 def test_the_values_that_are_offered_are_those_that_are_taken(setting: Setting) -> None:
-    method = setting.methods[0]
+    method = next(name for name in METHODS if any(setting.name in settings_of(kind) for kind in kinds_of(name)))
     for value in setting.values:
         texts = {setting.name: value}
         if value == "step":

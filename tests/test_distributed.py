@@ -21,7 +21,7 @@ from ranks import Ended, die, run_ranks
 from torch import nn
 
 import monai_salm
-from monai_salm.cli.ranks import begin_as_rank
+from monai_salm.cli.running import begin_as_rank
 from monai_salm.generate.precompute import precompute
 from monai_salm.jobs.joining import joined, rank_device
 from monai_salm.jobs.launch import Launch, launch

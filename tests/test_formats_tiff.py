@@ -12,7 +12,7 @@ import tifffile
 from format_samples import random_array, save_npy, save_picture, save_tiff, with_noise
 from PIL import Image
 
-from monai_salm.formats import FORMATS, FormatError, optional
+from monai_salm.formats import FORMATS, FormatError, base
 
 TIFF, NPY = FORMATS["tiff"], FORMATS["npy"]
 
@@ -76,7 +76,7 @@ def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def missing(name: str) -> Any:
         raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr(optional.importlib, "import_module", missing)
+    monkeypatch.setattr(base.importlib, "import_module", missing)
     with pytest.raises(ImportError, match=r"TIFF files need tifffile: pip install 'monai_salm\[tiff\]'"):
         TIFF.read(save_tiff(tmp_path))
 

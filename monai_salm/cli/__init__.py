@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import typer
 
 from monai_salm._version import __version__
-from monai_salm.cli import describing, evaluating, kept, planning, protecting
+from monai_salm.cli import describing, evaluating, planning, protecting
 from monai_salm.cli.manual import ManualCommand, ManualGroup, examples
 from monai_salm.cli.method_options import MethodCommand
 from monai_salm.cli.running import verb
@@ -25,7 +27,8 @@ app = typer.Typer(
         monai-salm protect scans scans_public          noise in scans_public.noise.db: keep that private
         monai-salm evaluate scans scans_public --html report.html
 
-        monai-salm VERB --help                         every option of a verb
+        monai-salm VERB --help                         what a verb does, and its main options
+        monai-salm VERB --help-all                     every option of a verb
         monai-salm --install-completion                completion for bash, zsh, fish or PowerShell
         """
     )
@@ -35,123 +38,111 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command(
-    "demo",
-    cls=ManualCommand,
-    rich_help_panel=_TRY,
-    short_help="Protect, verify and evaluate a small real data set in a few minutes.",
-    epilog=examples(
-        """
-        monai-salm demo                    2D images
-        monai-salm demo demo3d --rank 3    volumes
-        """
-    ),
-)(verb(describing.demo))
-app.command(
-    "info",
-    cls=ManualCommand,
-    rich_help_panel=_TRY,
-    short_help="Say what a noise store or a data set holds.",
-    epilog=examples(
-        """
-        monai-salm info scans
-        monai-salm info scans_public.noise.db --json
-        """
-    ),
-)(verb(describing.info))
-app.command(
-    "plan",
-    cls=MethodCommand,
-    rich_help_panel=_WAY,
-    short_help="Say what protect would do, refuse and cost; writes nothing.",
-    epilog=examples(
-        """
-        monai-salm plan scans
-        monai-salm plan scans --window -160,240 --mask-ratio 0.3 --device cuda:0
-        """
-    ),
-)(verb(planning.plan))
-app.command(
-    "protect",
-    cls=MethodCommand,
-    rich_help_panel=_WAY,
-    short_help="Make the noise, write the protected copy, verify it.",
-    epilog=examples(
-        """
-        monai-salm protect scans scans_public
-        monai-salm protect ct ct_public --window -160,240 --epsilon 4/255           CT, soft tissue, in HU
-        monai-salm protect mri mri_public --window percentile:0.5,99.5              each image by its own percentiles
-        monai-salm protect pet_ct public --window '-160,240;percentile:0.5,99.5'    a rule for each channel
-        monai-salm protect scans scans_public --perturbation error_minimizing       the noise of the paper
-        monai-salm protect scans scans_public --splits train,val --store /private/scans.db
-        """
-    ),
-)(verb(protecting.protect, kept.by_protect))
-app.command(
-    "verify",
-    cls=ManualCommand,
-    rich_help_panel=_WAY,
-    short_help="Prove that a protected copy is what it should be.",
-    epilog=examples("monai-salm verify scans scans_public --store scans_public.noise.db"),
-)(verb(protecting.verify))
-app.command(
-    "evaluate",
-    cls=ManualCommand,
-    rich_help_panel=_WAY,
-    short_help="Train networks on original and copy, and compare them on clean images.",
-    epilog=examples(
-        """
-        monai-salm evaluate scans scans_public --html report.html --resume cells.jsonl
-        monai-salm evaluate scans scans_public --victims resnet18 --countermeasures none --seeds 0 --fractions 1    a first look
-        monai-salm evaluate scans scans_public --copy em=scans_em --countermeasures jpeg,blur
-        """
-    ),
-)(verb(evaluating.evaluate, kept.by_evaluate))
-app.command(
-    "restore",
-    cls=ManualCommand,
-    rich_help_panel=_WAY,
-    short_help="Take the noise off again: the exact originals.",
-    epilog=examples("monai-salm restore scans_public scans_restored --store scans_public.noise.db"),
-)(verb(protecting.restore, kept.by_restore))
-app.command(
-    "generate",
-    cls=MethodCommand,
-    rich_help_panel=_STEPS,
-    short_help="Make the noise of a data set and keep it in a store.",
-    epilog=examples(
-        """
-        monai-salm generate scans --store scans.db
-        torchrun --nproc-per-node 4 -m monai_salm generate scans --store scans.db    four GPUs
-        """
-    ),
-)(verb(protecting.generate, kept.by_generate))
-app.command(
-    "publish",
-    cls=ManualCommand,
-    rich_help_panel=_STEPS,
-    short_help="Write a protected copy with the noise of a store.",
-    epilog=examples(
-        """
-        monai-salm publish scans scans_public --store scans.db --jobs 8
-        monai-salm publish scans scans_public --store scans.db --num-shards 10 --shard-index $SLURM_ARRAY_TASK_ID
-        """
-    ),
-)(verb(protecting.publish, kept.by_publish))
-app.command(
-    "encrypt",
-    cls=ManualCommand,
-    rich_help_panel=_SHARE,
-    short_help="Encrypt a noise store for those who may have the originals.",
-    epilog=examples("monai-salm encrypt scans.db scans.db.age --recipient age1..."),
-)(verb(planning.encrypt))
-app.command(
-    "decrypt",
-    cls=ManualCommand,
-    rich_help_panel=_SHARE,
-    short_help="Decrypt a noise store that was encrypted for you.",
-    epilog=examples("monai-salm decrypt scans.db.age scans.db --identity key.txt"),
-)(verb(planning.decrypt))
+
+
+def _add(function: Callable[..., None], section: str, summary: str, calls: str, makes_noise: bool = False) -> None:
+    """A verb: what it does, its section in ``--help``, and calls of it as they can be made."""
+    app.command(
+        cls=MethodCommand if makes_noise else ManualCommand,
+        rich_help_panel=section,
+        short_help=summary,
+        epilog=examples(calls),
+    )(function)
+
+
+_add(
+    verb(describing.demo),
+    _TRY,
+    "Protect, verify and evaluate a small real data set in a few minutes.",
+    """
+    monai-salm demo                    2D images
+    monai-salm demo demo3d --rank 3    volumes
+    """,
+)
+_add(
+    verb(describing.info),
+    _TRY,
+    "Say what a noise store or a data set holds.",
+    """
+    monai-salm info scans
+    monai-salm info scans_public.noise.db --json
+    """,
+)
+_add(
+    verb(planning.plan),
+    _WAY,
+    "Say what protect would do, refuse and cost; writes nothing.",
+    """
+    monai-salm plan scans
+    monai-salm plan scans --window -160,240 --mask-ratio 0.3 --device cuda:0
+    """,
+    makes_noise=True,
+)
+_add(
+    verb(protecting.protect, protecting.kept_by_protect),
+    _WAY,
+    "Make the noise, write the protected copy, verify it.",
+    """
+    monai-salm protect scans scans_public
+    monai-salm protect ct ct_public --window -160,240 --epsilon 4/255           CT, soft tissue, in HU
+    monai-salm protect mri mri_public --window percentile:0.5,99.5              each image by its own percentiles
+    monai-salm protect scans scans_public --perturbation error_minimizing       the noise of the paper
+    """,
+    makes_noise=True,
+)
+_add(
+    verb(protecting.verify),
+    _WAY,
+    "Prove that a protected copy is what it should be.",
+    "monai-salm verify scans scans_public --store scans_public.noise.db",
+)
+_add(
+    verb(evaluating.evaluate, lambda resume, **options: resume if resume and resume.exists() else None),
+    _WAY,
+    "Train networks on original and copy, and compare them on clean images.",
+    """
+    monai-salm evaluate scans scans_public --html report.html --resume cells.jsonl
+    monai-salm evaluate scans scans_public --victims resnet18 --countermeasures none --seeds 0 --fractions 1    a first look
+    monai-salm evaluate scans scans_public --copy em=scans_em --countermeasures jpeg,blur
+    """,
+)
+_add(
+    verb(protecting.restore, protecting.kept_copy),
+    _WAY,
+    "Take the noise off again: the exact originals.",
+    "monai-salm restore scans_public scans_restored --store scans_public.noise.db",
+)
+_add(
+    verb(protecting.generate, protecting.kept_noise),
+    _STEPS,
+    "Make the noise of a data set and keep it in a store.",
+    """
+    monai-salm generate scans --store scans.db
+    torchrun --nproc-per-node 4 -m monai_salm generate scans --store scans.db    four GPUs
+    """,
+    makes_noise=True,
+)
+_add(
+    verb(protecting.publish, protecting.kept_copy),
+    _STEPS,
+    "Write a protected copy with the noise of a store.",
+    """
+    monai-salm publish scans scans_public --store scans.db --jobs 8
+    monai-salm publish scans scans_public --store scans.db --num-shards 10 --shard-index $SLURM_ARRAY_TASK_ID
+    """,
+)
+_add(
+    verb(planning.encrypt),
+    _SHARE,
+    "Encrypt a noise store for those who may have the originals.",
+    "monai-salm encrypt scans.db scans.db.age --recipient age1...",
+)
+_add(
+    verb(planning.decrypt),
+    _SHARE,
+    "Decrypt a noise store that was encrypted for you.",
+    "monai-salm decrypt scans.db.age scans.db --identity key.txt",
+)
 
 
 def _show_version(wanted: bool) -> None:

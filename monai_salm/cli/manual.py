@@ -1,4 +1,4 @@
-"""How ``--help`` is laid out: options in sections, the most used first, and verbs in the order of their use."""
+"""How ``--help`` is laid out: options in sections, the most used first. ``--help-all`` shows the options seldom needed too."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-DATA, NOISE, VICTIMS, NETWORKS = "Data", "Noise", "Victims and adversaries", "Networks and device"
-SALM, OTHERS = "Settings of salm", "Settings of other methods than salm"
-STEPS = "Noise steps and surrogate training (all methods but lsp, ar and random_noise)"
-FILES, REST = "Files", "Other options"
-#: Sections of a verb's options, in their order; those without a section stand under the last.
-SECTIONS = ("Arguments", DATA, NOISE, SALM, VICTIMS, NETWORKS, FILES, STEPS, OTHERS, REST)
-
+DATA, NOISE, VICTIMS, NETWORKS, FILES = "Data", "Noise", "Victims and adversaries", "Networks and device", "Files"
+SALM, OTHERS = "Settings of salm", "Settings of several methods"
+SELDOM, REST = "Seldom needed", "Other options"
+#: Sections of a verb's options, in their order; options without a section stand under the last.
+SECTIONS = ("Arguments", DATA, NOISE, VICTIMS, NETWORKS, FILES, SALM, OTHERS, SELDOM, REST)
+#: Sections that only ``--help-all`` shows, and the mark of a context that shows them.
+HIDDEN, SHOW_ALL = (SALM, OTHERS, SELDOM), "monai_salm.show_all"
 
 _TWO_BOUNDS = re.compile(r"--window[ =](-?[\d.]+),? +(-?[\d.]+)(?= |$)")
 
@@ -25,6 +25,14 @@ _TWO_BOUNDS = re.compile(r"--window[ =](-?[\d.]+),? +(-?[\d.]+)(?= |$)")
 def examples(text: str) -> str:
     """An epilog whose lines stay as they are (``\\b`` says so), under the heading "Examples"."""
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in inspect.cleandoc(text).splitlines())
+
+
+def show_all(ctx: typer.Context, wanted: bool) -> None:
+    """Answer ``--help-all``."""
+    if wanted:
+        ctx.meta[SHOW_ALL] = True
+        typer.echo(ctx.get_help())
+        raise typer.Exit
 
 
 def _briefly(items: list[Any]) -> list[Any]:
@@ -54,7 +62,9 @@ class ManualCommand(TyperCommand):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments and options."""
-        _write_sections(formatter, _records(self.get_params(ctx), ctx))
+        sections = _records(self.get_params(ctx), ctx)
+        hidden = () if ctx.meta.get(SHOW_ALL) else HIDDEN
+        _write_sections(formatter, {name: records for name, records in sections.items() if name not in hidden})
 
 
 class ManualGroup(TyperGroup):

@@ -1,39 +1,164 @@
-"""Options made of the settings of the noise methods."""
+"""Options made of the settings of the noise methods: a field of their dataclasses with a help text is an option."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from monai_salm.cli import manual, names, readers
-from monai_salm.cli.method_settings import SETTINGS
 from monai_salm.cli.options import read
 
 if TYPE_CHECKING:
     from monai_salm.layouts import Layout
     from monai_salm.methods import Method
 
+_LOADED = "monai_salm.settings_loaded"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting of one or more methods as an option: its field's name, its help text, and what may be given."""
+
+    name: str
+    help: str
+    metavar: str
+    panel: str = manual.NOISE
+    values: tuple[str, ...] = ()
+
+    @property
+    def flag(self) -> str:
+        return _flag(self.name)
+
+
+#: The settings that ``--help`` shows. They are written out, because the methods' dataclasses import torch, which takes seconds.
+MAIN = (
+    Setting("epsilon", "Largest change of an element, as a share of the window.  [default: 8/255]", "X"),
+    Setting("mask_ratio", "salm: share of an image's elements that may carry noise.  [default: 0.5]", "X"),
+    Setting(
+        "perturbation",
+        "salm: class_texture survives resampling and augmentation; error_minimizing is the paper's noise.  "
+        "[default: class_texture]",
+        "NAME",
+        values=names.PERTURBATIONS,
+    ),
+)
+
 
 class MethodCommand(manual.ManualCommand):
     """A command with an option for every setting of every noise method; it finds their texts in ``context.obj``."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """The command's own options, the methods', and ``--help``."""
-        found: list[Any] = list(super().get_params(ctx))
-        if not hasattr(self, "_settings"):
-            self._settings = _setting_options()
-        # The help option stays last.
-        return [*found[:-1], *self._settings, found[-1]]
+        """The command's own options, the methods', and ``--help``, which stays last."""
+        *found, last = super().get_params(ctx)
+        every = ctx.meta.get(_LOADED) or ctx.meta.get(manual.SHOW_ALL)
+        return [*found, *_options(every_setting() if every else MAIN), last]
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the words of the command line; an option that is not known yet may be a setting."""
+        known = {flag for parameter in self.get_params(ctx) for flag in parameter.opts}
+        ctx.meta[_LOADED] = any(word.startswith("--") and word.partition("=")[0] not in known for word in args)
+        return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """Options and values that a shell offers; the settings seldom needed where nothing else fits."""
+        found = super().shell_complete(ctx, incomplete)
+        if not found and incomplete.startswith("--"):
+            ctx.meta[_LOADED] = True
+            found = super().shell_complete(ctx, incomplete)
+        return found
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb without the methods' options, which it takes from the context."""
-        self.get_params(ctx)
-        ctx.obj = {option.name: ctx.params.pop(option.name, None) for option in self._settings}
+        settings = every_setting() if ctx.meta.get(_LOADED) else MAIN
+        ctx.obj = {setting.name: ctx.params.pop(setting.name, None) for setting in settings}
         return super().invoke(ctx)
+
+
+@cache
+def every_setting() -> tuple[Setting, ...]:
+    """The settings of all methods: those of ``MAIN``, and every field with a help text."""
+    found = {setting.name: setting for setting in MAIN}
+    for name, defaults in _defaults().items():
+        if name not in found:
+            kinds = [kind for kind, _ in defaults.values()]
+            metadata = next(filter(None, (_metadata(kind, name) for kind in kinds)))
+            annotation = get_type_hints(kinds[0])[name]
+            values: tuple[str, ...] = ("true", "false") if annotation is bool else metadata.get("values", ())
+            panel = manual.SALM if {"salm", *names.PERTURBATIONS} >= set(defaults) else manual.OTHERS
+            metavar = "|".join(values) or {float: "X", int: "N"}[annotation]
+            shown = _described({owner: default for owner, (_, default) in defaults.items()})
+            text = f"{metadata['help']}  [default: {shown}]"
+            found[name] = Setting(name, text, metavar, panel, values)
+    return tuple(found.values())
+
+
+def _defaults() -> dict[str, dict[str, tuple[Any, str]]]:
+    """Setting -> owner (a method or a perturbation) -> the owner's dataclass and its default as shown."""
+    from monai_salm.learning.tasks import Segmentation
+    from monai_salm.methods import METHODS, recommended
+    from monai_salm.methods.perturbations import PERTURBATIONS
+
+    usual = recommended(Segmentation(num_classes=2), 3)
+    segmentation = {"salm": usual, usual.perturbation.name: usual.perturbation}
+    found: dict[str, dict[str, tuple[Any, str]]] = {}
+    kinds: dict[str, Any] = {**METHODS, **PERTURBATIONS}
+    for owner, kind in kinds.items():
+        parts = [kind, *(type(field.default) for field in fields(kind) if field.name == "mask")]
+        for part in parts:
+            for field in fields(part):
+                shown = _shown(field.default)
+                other = getattr(segmentation.get(owner), field.name, field.default)
+                if other != field.default:
+                    shown += f" ({_shown(other)} for segmentation)"
+                found.setdefault(field.name, {})[owner] = (part, shown)
+    return {name: owners for name, owners in found.items() if any(_metadata(part, name) for part, _ in owners.values())}
+
+
+def _metadata(kind: Any, name: str) -> Mapping[str, Any]:
+    """What a dataclass, or else one that it is made of, says of a field for users."""
+    known = (base.__dict__.get("__dataclass_fields__", {}).get(name) for base in kind.__mro__)
+    return next((field.metadata for field in known if field is not None and "help" in field.metadata), {})
+
+
+def _described(defaults: dict[str, str]) -> str:
+    """``50 of em, roi_em; 1 of tap``."""
+    owners: dict[str, list[str]] = {}
+    for owner, shown in defaults.items():
+        owners.setdefault(shown, []).append(owner)
+    return "; ".join(f"{shown} of {', '.join(group)}" for shown, group in owners.items())
+
+
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+@cache
+def _options(settings: tuple[Setting, ...]) -> list[Any]:
+    """One option for every setting, made by typer itself."""
+    parameters = []
+    for setting in settings:
+        option = typer.Option(
+            setting.flag,
+            help=setting.help,
+            metavar=setting.metavar,
+            rich_help_panel=setting.panel,
+            autocompletion=names.one_of(setting.values) if setting.values else None,
+        )
+        kind, annotation = inspect.Parameter.KEYWORD_ONLY, Annotated[str | None, option]
+        parameters.append(inspect.Parameter(setting.name, kind, default=None, annotation=annotation))
+
+    def stub(**settings: Any) -> None: ...
+
+    stub.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    app = typer.Typer(add_completion=False)
+    app.command()(stub)
+    wanted = {setting.name for setting in settings}
+    return [parameter for parameter in typer.main.get_command(app).params if parameter.name in wanted]
 
 
 def make_method(name: str, texts: dict[str, str | None], data: Layout | None = None) -> Method:
@@ -66,7 +191,8 @@ def make_method(name: str, texts: dict[str, str | None], data: Layout | None = N
 def _build(start: Any, given: dict[str, str]) -> Any:
     """The settings to start from with those given in their place; settings inside them take from the same options."""
     types, given = get_type_hints(type(start)), dict(given)
-    inner = {name: choose(getattr(start, name), given) for name, choose in _INSIDE.items() if name in types}
+    inner = {field.name: getattr(start, field.name) for field in fields(start)}
+    inner = {name: _perturbation(part, given) for name, part in inner.items() if is_dataclass(part)}
     own = {field.name for field in fields(start)} - set(inner)
     parts = {name: {field.name for field in fields(part)} - own for name, part in inner.items()}
     known = own.union(*parts.values())
@@ -82,8 +208,11 @@ def _build(start: Any, given: dict[str, str]) -> Any:
 
 
 def _perturbation(start: Any, given: dict[str, str]) -> Any:
+    """The perturbation that is asked for, with its defaults; masks are of one kind for a method."""
     from monai_salm.methods.perturbations import PERTURBATIONS
 
+    if start.name not in PERTURBATIONS:
+        return start
     name = given.pop("perturbation", start.name)
     if name not in PERTURBATIONS:
         raise typer.BadParameter(
@@ -92,52 +221,9 @@ def _perturbation(start: Any, given: dict[str, str]) -> Any:
     return start if name == start.name else PERTURBATIONS[name]()
 
 
-def _mask(start: Any, given: dict[str, str]) -> Any:
-    return start
-
-
-# Fields that hold settings themselves -> what they start from, by the options.
-_INSIDE: dict[str, Callable[[Any, dict[str, str]], Any]] = {"perturbation": _perturbation, "mask": _mask}
-
-
-def _setting_options() -> list[Any]:
-    """One option for every setting of any method, made by typer itself."""
-    parameters = []
-    for setting in SETTINGS:
-        known = names.some_of(setting.values) if setting.several else names.one_of(setting.values)
-        option = typer.Option(
-            setting.flag,
-            help=setting.text,
-            metavar=setting.metavar,
-            rich_help_panel=setting.panel,
-            autocompletion=known if setting.values else None,
-        )
-        kind = inspect.Parameter.KEYWORD_ONLY
-        annotation = Annotated[str | None, option]
-        parameters.append(inspect.Parameter(setting.name, kind, default=None, annotation=annotation))
-
-    def stub(**settings: Any) -> None: ...
-
-    stub.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    app = typer.Typer(add_completion=False)
-    app.command()(stub)
-    known_names = {setting.name for setting in SETTINGS}
-    return [parameter for parameter in typer.main.get_command(app).params if parameter.name in known_names]
-
-
 def _reader(annotation: Any) -> Callable[[str], Any]:
-    """Reads a setting by its declared type; a value that may be None is none for ``none``."""
-    parts = getattr(annotation, "__args__", (annotation,))
-    if type(None) in parts:
-        inner = _reader(next(part for part in parts if part is not type(None)))
-        return lambda text: None if text.lower() == "none" else inner(text)
-    known: dict[Any, Callable[[str], Any]] = {
-        float: readers.number,
-        int: _integer,
-        bool: _boolean,
-        str: str,
-        tuple[str, ...]: lambda text: tuple(part.strip() for part in text.split(",") if part.strip()),
-    }
+    """Reads a setting by its declared type."""
+    known: dict[Any, Callable[[str], Any]] = {float: readers.number, int: _integer, bool: _boolean, str: str}
     return known[annotation]
 
 
@@ -156,3 +242,6 @@ def _boolean(text: str) -> bool:
 
 def _flag(setting: str) -> str:
     return f"--{setting.replace('_', '-')}"
+
+
+__all__ = ["MAIN", "MethodCommand", "Setting", "every_setting", "make_method"]

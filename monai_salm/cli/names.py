@@ -1,7 +1,6 @@
 """Names that options take, and how a shell completes them.
 
-They are written out, since whoever asks for ``--help`` or presses TAB must not wait for torch; a test holds them to the
-registries.
+They are written out, so that ``--help`` and TAB do not wait for torch. A test compares them with the registries.
 """
 
 from __future__ import annotations
@@ -10,14 +9,7 @@ from collections.abc import Callable, Sequence
 
 METHODS = ("salm", "em", "rem", "sem", "tap", "lsp", "ar", "interslice_em", "roi_em", "random_noise")
 LAYOUTS = (
-    "medmnist",
-    "bids",
-    "nnunet",
-    "decathlon",
-    "datalist",
-    "csv_labels",
-    "dicom_tree",
-    "mask_folder",
+    *("medmnist", "bids", "nnunet", "decathlon", "datalist", "csv_labels", "dicom_tree", "mask_folder"),
     "image_folder",
 )
 IMAGE_NETWORKS = ("resnet10", "resnet18", "resnet50", "densenet121", "vgg11", "efficientnet_b0", "vit")
@@ -26,17 +18,8 @@ NETWORKS = IMAGE_NETWORKS + VOXEL_NETWORKS
 TIERS = ("cheap", "all")
 COUNTERMEASURES = (
     *("none", "early_stopping", "jpeg", "grayscale", "bit_depth", "blur", "median", "resample", "gamma"),
-    *(
-        "orthogonal_projection",
-        "augment",
-        "cutout",
-        "mixup",
-        "cutmix",
-        "rand_augment",
-        "ueraser",
-        "adversarial_training",
-    ),
-    *("early_stopping_clean", "clean_subset", "last_layer", "self_training"),
+    *("orthogonal_projection", "augment", "cutout", "mixup", "cutmix", "rand_augment", "ueraser"),
+    *("adversarial_training", "early_stopping_clean", "clean_subset", "last_layer", "self_training"),
 )
 PIPELINES = ("plain", "monai", "resized", "nnunet", "torchvision", "jpeg", "spacing")
 CONTROLS = ("random_noise", "random_mask")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar
 
@@ -26,185 +27,164 @@ def _known_device(name: str) -> str:
     return name
 
 
+def _option(flag: str, metavar: str | None, panel: str, help_: str, **more: Any) -> Any:
+    return typer.Option(flag, metavar=metavar, help=help_, rich_help_panel=panel, **more)
+
+
 Input: TypeAlias = Annotated[
     Path, typer.Argument(metavar="INPUT", help="The original data set: a folder or an archive (.npz).")
 ]
 Output: TypeAlias = Annotated[
     Path, typer.Argument(metavar="OUTPUT", help="The protected copy: same layout, names, types and headers.")
 ]
-Store: TypeAlias = Annotated[
-    Path,
-    typer.Option(
-        "--store",
-        metavar="FILE",
-        help="The noise store. Keep it private: it undoes the protection.",
-        rich_help_panel=manual.FILES,
-    ),
+_STORE = "The noise store. Keep it private: it undoes the protection."
+Store: TypeAlias = Annotated[Path, _option("--store", "FILE", manual.FILES, _STORE)]
+OwnStore: TypeAlias = Annotated[
+    Path | None, _option("--store", "FILE", manual.FILES, f"{_STORE} OUTPUT.noise.db if not given.")
 ]
 LayoutName: TypeAlias = Annotated[
     str | None,
-    typer.Option(
+    _option(
         "--layout",
-        metavar="NAME",
-        help=f"Layout of the data set: {', '.join(names.LAYOUTS)}. Found out if not given.",
+        "NAME",
+        manual.DATA,
+        f"Layout of the data set: {', '.join(names.LAYOUTS)}. Found out if not given.",
         callback=_known_layout,
         autocompletion=names.one_of(names.LAYOUTS),
-        rich_help_panel=manual.DATA,
     ),
 ]
 Copy: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option(
+    _option(
         "--copy",
-        metavar="PATTERN",
-        help="Copy the files beside the images that fit, as at a shell ('*.pdf'), whatever they are; may be given several times. "
-        "Label maps, tables, JSON, sidecars and texts are copied by themselves.",
-        rich_help_panel=manual.DATA,
+        "PATTERN",
+        manual.DATA,
+        "Copy other files too, as at a shell ('*.pdf'); may be repeated. Label maps, tables, JSON, sidecars and texts are "
+        "always copied.",
     ),
 ]
 Window: TypeAlias = Annotated[
     str | None,
-    typer.Option(
+    _option(
         "--window",
-        metavar="RULE",
-        help="What each image shows from black to white; noise is a share of its width and stays inside. LOW,HIGH in real units (HU "
-        "for CT), or percentile:LOW,HIGH of each image and channel; with ; between them, one for each channel. By default 0,255 for "
-        "pictures of 8 bits, -160,240 for CT, else percentile:0.5,99.5; plan shows what comes of it.",
-        rich_help_panel=manual.DATA,
+        "RULE",
+        manual.DATA,
+        "What shows from black to white: LOW,HIGH in real units (HU for CT) or percentile:LOW,HIGH; with ; between them, one for "
+        "each channel. If not given: 0,255 for 8-bit pictures, -160,240 for CT, else percentile:0.5,99.5.",
     ),
 ]
 Width: TypeAlias = Annotated[
     float,
-    typer.Option(
-        "--width",
-        metavar="SHARE",
-        help="Channels of the surrogates, as a share of the published networks'.",
-        rich_help_panel=manual.NETWORKS,
-    ),
+    _option("--width", "SHARE", manual.SELDOM, "Channels of the surrogates, as a share of the published networks'."),
 ]
 PatchSize: TypeAlias = Annotated[
     str | None,
-    typer.Option(
+    _option(
         "--patch-size",
-        metavar="N,N[,N]",
-        help="Show networks patches of this size, for images too large for memory. Chosen by the data if not given.",
-        rich_help_panel=manual.NETWORKS,
+        "N,N[,N]",
+        manual.SELDOM,
+        "Show networks patches of this size, for images too large for memory. Chosen by the data if not given.",
     ),
 ]
 ViewSize: TypeAlias = Annotated[
     str | None,
-    typer.Option(
-        "--view-size",
-        metavar="N,N[,N]",
-        help="Show networks the images resized to this size; files keep theirs.",
-        rich_help_panel=manual.NETWORKS,
+    _option(
+        "--view-size", "N,N[,N]", manual.SELDOM, "Show networks the images resized to this size; files keep their size."
     ),
 ]
 Device: TypeAlias = Annotated[
     str,
-    typer.Option(
+    _option(
         "--device",
-        metavar="auto|cpu|cuda:N",
-        help="Where to compute; auto takes a GPU if there is one.",
+        "auto|cpu|cuda:N",
+        manual.NETWORKS,
+        "Where to compute; auto takes a GPU if there is one.",
         callback=_known_device,
         autocompletion=names.one_of(names.DEVICES),
-        rich_help_panel=manual.NETWORKS,
     ),
 ]
 Seed: TypeAlias = Annotated[
     int,
-    typer.Option(
-        "--seed",
-        metavar="N",
-        help="Of everything random: same seed, versions and device, same bytes.",
-        min=0,
-        rich_help_panel=manual.NOISE,
-    ),
+    _option("--seed", "N", manual.NOISE, "Of everything random: same seed, versions and device, same bytes.", min=0),
 ]
 Splits: TypeAlias = Annotated[
     str,
-    typer.Option(
+    _option(
         "--splits",
-        metavar="A[,B]",
-        help="Splits whose images are protected; all other files are copied as they are.",
+        "A[,B]",
+        manual.DATA,
+        "Splits to protect; all other files are copied as they are.",
         autocompletion=names.some_of(names.SPLITS),
-        rich_help_panel=manual.DATA,
     ),
 ]
-Jobs: TypeAlias = Annotated[
-    int,
-    typer.Option("--jobs", metavar="N", help="Files worked on at a time.", min=1, rich_help_panel=manual.FILES),
-]
+Jobs: TypeAlias = Annotated[int, _option("--jobs", "N", manual.FILES, "Files worked on at a time.", min=1)]
 NumShards: TypeAlias = Annotated[
-    int,
-    typer.Option(
-        "--num-shards",
-        metavar="N",
-        help="Calls that share the files, as in a cluster's array job.",
-        min=1,
-        rich_help_panel=manual.FILES,
-    ),
+    int, _option("--num-shards", "N", manual.FILES, "Calls that share the files, as in a cluster's array job.", min=1)
 ]
 ShardIndex: TypeAlias = Annotated[
-    int,
-    typer.Option(
-        "--shard-index",
-        metavar="I",
-        help="Which of these calls this is, from 0.",
-        min=0,
-        rich_help_panel=manual.FILES,
-    ),
+    int, _option("--shard-index", "I", manual.FILES, "Number of this call among them, from 0.", min=0)
 ]
 Overwrite: TypeAlias = Annotated[
     bool,
-    typer.Option(
-        "--overwrite",
-        help="Replace what an earlier call wrote; nothing else is ever replaced.",
-        rich_help_panel=manual.FILES,
-    ),
+    _option("--overwrite", None, manual.FILES, "Replace what an earlier call wrote; nothing else is ever replaced."),
 ]
-
-
 MethodName: TypeAlias = Annotated[
     str,
-    typer.Option(
+    _option(
         "--method",
-        metavar="NAME",
-        help=f"How the noise is made: {', '.join(names.METHODS)} (docs/methods.md compares them).",
+        "NAME",
+        manual.NOISE,
+        f"How the noise is made: {', '.join(names.METHODS)} (docs/methods.md compares them).",
         autocompletion=names.one_of(names.METHODS),
-        rich_help_panel=manual.NOISE,
     ),
 ]
 Surrogate: TypeAlias = Annotated[
     str | None,
-    typer.Option(
+    _option(
         "--surrogate",
-        metavar="A[,B]",
-        help=f"The network that makes the noise, or several to take in turn: {', '.join(names.IMAGE_NETWORKS)}; for labels per "
-        f"voxel {', '.join(names.VOXEL_NETWORKS)}. resnet18 for images, resnet10 for volumes, unet for labels per voxel if not "
-        "given.",
+        "A[,B]",
+        manual.SELDOM,
+        f"The network that makes the noise, or several to take in turn: {', '.join(names.IMAGE_NETWORKS)}; for labels per voxel "
+        f"{', '.join(names.VOXEL_NETWORKS)}. If not given: resnet18 for images, resnet10 for volumes, unet for labels per voxel.",
         autocompletion=names.some_of(names.NETWORKS),
-        rich_help_panel=manual.NETWORKS,
     ),
 ]
 SignKey: TypeAlias = Annotated[
     Path | None,
-    typer.Option(
-        "--sign-key",
-        metavar="FILE",
-        help="Ed25519 private key (PEM) to sign the public manifest with.",
-        rich_help_panel=manual.FILES,
-    ),
+    _option("--sign-key", "FILE", manual.SELDOM, "Ed25519 private key (PEM) to sign the public manifest with."),
 ]
-OwnStore: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        "--store",
-        metavar="FILE",
-        help="The noise store. Keep it private: it undoes the protection. OUTPUT.noise.db if not given.",
-        rich_help_panel=manual.FILES,
-    ),
-]
+
+
+@dataclass(frozen=True)
+class NoiseOptions:
+    """The options of the verbs that make noise, or foretell it."""
+
+    method: MethodName = "salm"
+    layout: LayoutName = None
+    splits: Splits = "train"
+    window: Window = None
+    surrogate: Surrogate = None
+    width: Width = 0.25
+    patch_size: PatchSize = None
+    view_size: ViewSize = None
+    device: Device = "auto"
+
+    def read(self) -> dict[str, Any]:
+        """The texts as arguments of ``precompute`` and ``plan``; read before anything else, so that wrong usage is told at once."""
+        return {
+            "surrogate": optional("--surrogate", readers.networks, self.surrogate),
+            "width": self.width,
+            "patch_size": optional("--patch-size", readers.integers, self.patch_size),
+            "view_size": optional("--view-size", readers.integers, self.view_size),
+            "device": self.device,
+            "splits": read("--splits", readers.names, self.splits),
+            "window": optional("--window", readers.window, self.window),
+        }
+
+
+def optional(option: str, reader: Callable[[str], T], text: str | None) -> T | None:
+    """``read`` of an option that need not be given."""
+    return None if text is None else read(option, reader, text)
 
 
 def read(option: str, reader: Callable[[str], T], text: str) -> T:
@@ -231,16 +211,3 @@ def shard(index: int, count: int) -> tuple[int, int]:
     if index >= count:
         raise typer.BadParameter(f"must be less than --num-shards {count}, got {index}", param_hint="--shard-index")
     return index, count
-
-
-def network_settings(
-    surrogate: str | None, width: float, patch_size: str | None, view_size: str | None, device: str
-) -> dict[str, Any]:
-    """Options as arguments of ``precompute`` and ``plan``; read before anything else, so that wrong usage is told at once."""
-    return {
-        "surrogate": None if surrogate is None else read("--surrogate", readers.networks, surrogate),
-        "width": width,
-        "patch_size": None if patch_size is None else read("--patch-size", readers.integers, patch_size),
-        "view_size": None if view_size is None else read("--view-size", readers.integers, view_size),
-        "device": device,
-    }

@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from monai_salm.cli import options as opt
-from monai_salm.cli import readers
 from monai_salm.cli.listing import class_lines, not_copied, window_text
 from monai_salm.cli.method_options import make_method
-from monai_salm.cli.protecting import window_of
 from monai_salm.cli.running import Outcome
 from monai_salm.shared.progress import ProgressCallback, duration
 
@@ -21,20 +19,7 @@ if TYPE_CHECKING:
 
 
 def plan(
-    ctx: typer.Context,
-    source: opt.Input,
-    method: opt.MethodName = "salm",
-    layout: opt.LayoutName = None,
-    splits: opt.Splits = "train",
-    copy: opt.Copy = None,
-    window: opt.Window = None,
-    surrogate: opt.Surrogate = None,
-    width: opt.Width = 0.25,
-    patch_size: opt.PatchSize = None,
-    view_size: opt.ViewSize = None,
-    device: opt.Device = "auto",
-    *,
-    progress: ProgressCallback,
+    ctx: typer.Context, source: opt.Input, noise: opt.NoiseOptions, copy: opt.Copy = None, *, progress: ProgressCallback
 ) -> Outcome:
     """Say what protect would do, what it would refuse, and about how long it would take; writes nothing.
 
@@ -42,15 +27,13 @@ def plan(
     not --seed, on which nothing here depends, nor OUTPUT, --store, --overwrite, --jobs and --sign-key: what they name is not
     looked at. The exit code is 1 if anything would be left out or refused.
     """
-    make_method(method, ctx.obj)  # wrong settings are told before the data set is read
-    settings = opt.network_settings(surrogate, width, patch_size, view_size, device)
-    settings["splits"] = opt.read("--splits", readers.names, splits)
-    rule = window_of(window)
+    settings = noise.read()
+    make_method(noise.method, ctx.obj)  # wrong settings are told before the data set is read
     from monai_salm.layouts import open_layout
     from monai_salm.publishing import plan as plan_
 
-    chosen = make_method(method, ctx.obj, open_layout(source, layout))
-    found = plan_(source, method=chosen, layout=layout, copy=copy or (), window=rule, progress=progress, **settings)
+    settings["method"] = make_method(noise.method, ctx.obj, open_layout(source, noise.layout))
+    found = plan_(source, layout=noise.layout, copy=copy or (), progress=progress, **settings)
     return Outcome({**asdict(found), "ok": found.ok}, _described(found), found.ok)
 
 
@@ -63,7 +46,7 @@ def encrypt(
 ) -> Outcome:
     """Encrypt a noise store (age) for those who may have the originals back.
 
-    Whoever has one of the private keys can decrypt it, and then restore the originals. Needs: pip install "monai_salm[crypto]".
+    Everybody who has one of the private keys can decrypt it, and then restore the originals. Needs: pip install "monai_salm[crypto]".
     """
     from monai_salm.publishing.sharing import encrypt_store
 

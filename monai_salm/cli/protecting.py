@@ -10,12 +10,11 @@ import typer
 
 from monai_salm.cli import manual, readers
 from monai_salm.cli import options as opt
-from monai_salm.cli.kept import store_beside
 from monai_salm.cli.listing import briefly, class_lines, listed, not_copied, window_text
 from monai_salm.cli.method_options import make_method
 from monai_salm.cli.running import Outcome
 from monai_salm.jobs.launch import launch
-from monai_salm.shared.files import inside
+from monai_salm.shared.files import inside, partial_beside, work_beside
 from monai_salm.shared.progress import ProgressCallback
 
 if TYPE_CHECKING:
@@ -27,15 +26,7 @@ def generate(
     ctx: typer.Context,
     source: opt.Input,
     store: opt.Store,
-    method: opt.MethodName = "salm",
-    layout: opt.LayoutName = None,
-    splits: opt.Splits = "train",
-    window: opt.Window = None,
-    surrogate: opt.Surrogate = None,
-    width: opt.Width = 0.25,
-    patch_size: opt.PatchSize = None,
-    view_size: opt.ViewSize = None,
-    device: opt.Device = "auto",
+    noise: opt.NoiseOptions,
     seed: opt.Seed = 0,
     overwrite: opt.Overwrite = False,
     *,
@@ -46,15 +37,11 @@ def generate(
     The first of the three steps of protect. The same call, made again after an interruption, goes on where it stopped and ends
     in the same bytes. "torchrun -m monai_salm generate ..." shares the work among several GPUs or machines.
     """
-    settings = opt.network_settings(surrogate, width, patch_size, view_size, device)
-    settings.update(seed=seed, overwrite=overwrite)
-    make_method(method, ctx.obj)  # wrong settings are told before the data set is read
-    wanted = opt.read("--splits", readers.names, splits)
-    noise, data = _generate(source, store, method, ctx.obj, layout, wanted, window, settings, progress)
+    made, data = _generate(source, store, noise, ctx.obj, seed, overwrite, progress)
     if launch().rank > 0:  # rank 0 says what came out; other machines need not even see the store
         return Outcome({}, ())
     lines = [*_described(data), *listed("left out", data["skipped"])]
-    lines.append(f"Noise store: {noise.path} (keep it private: it undoes the protection)")
+    lines.append(f"Noise store: {made.path} (keep it private: it undoes the protection)")
     return Outcome(data, lines, not data["skipped"])
 
 
@@ -95,17 +82,9 @@ def protect(
     ctx: typer.Context,
     source: opt.Input,
     output: opt.Output,
+    noise: opt.NoiseOptions,
     store: opt.OwnStore = None,
-    method: opt.MethodName = "salm",
-    layout: opt.LayoutName = None,
-    splits: opt.Splits = "train",
     copy: opt.Copy = None,
-    window: opt.Window = None,
-    surrogate: opt.Surrogate = None,
-    width: opt.Width = 0.25,
-    patch_size: opt.PatchSize = None,
-    view_size: opt.ViewSize = None,
-    device: opt.Device = "auto",
     seed: opt.Seed = 0,
     overwrite: opt.Overwrite = False,
     jobs: opt.Jobs = 1,
@@ -115,39 +94,44 @@ def protect(
 ) -> Outcome:
     """Make the noise of a data set, write its protected copy, and prove that the copy is what it should be.
 
-    These are generate, publish and verify in one call. Publish OUTPUT, and keep INPUT and the noise store to yourself. A call
-    that was interrupted, made again, goes on where it stopped. An image that cannot be read or protected is left out and listed,
-    and the exit code is then 1. The verb plan says beforehand what would be refused, and about how long it will take.
+    Runs generate, publish and verify. Publish OUTPUT, and keep INPUT and the noise store to yourself. After an interruption the
+    same call goes on where it stopped. Images that cannot be protected are left out and listed, and the exit code is then 1;
+    monai-salm plan names them beforehand.
     """
     from monai_salm.publishing import check_publishable
     from monai_salm.publishing.staging import Staging
 
-    settings = opt.network_settings(surrogate, width, patch_size, view_size, device)
-    settings.update(seed=seed, overwrite=overwrite)
-    make_method(method, ctx.obj)  # wrong settings are told before the data set is read
-    wanted = opt.read("--splits", readers.names, splits)
-    place = store or store_beside(output)
+    splits, place = noise.read()["splits"], store or store_beside(output)
+    make_method(noise.method, ctx.obj)  # wrong settings are told before the data set is read
     Staging(output).remove_finished()
     # Before hours of work, not after them. With a store there are none ahead, and what an earlier call published may stand.
     resumed = place.exists() and output.exists() and not overwrite
-    check: dict[str, Any] = {"layout": layout, "splits": wanted, "copy": copy or (), "overwrite": overwrite or resumed}
-    check_publishable(source, output, place, sign_key=sign_key, **check)
-    given = (source, place, method, ctx.obj, layout, wanted, window, settings)
-    noise, data = _generate(*given, progress, reuse=True)
-    lines = _described(data)
+    check: dict[str, Any] = {"layout": noise.layout, "splits": splits, "copy": copy or (), "sign_key": sign_key}
+    check_publishable(source, output, place, overwrite=overwrite or resumed, **check)
+    made, data = _generate(source, place, noise, ctx.obj, seed, overwrite, progress, reuse=True)
+    lines, kept = _described(data), f"Noise store: {place} (keep it private)"
     if resumed and output.exists():
-        verified = verify(source, output, noise.path, layout, jobs, progress=progress)
+        verified = _verify(source, output, made.path, noise.layout, jobs, progress=progress)
         if verified.data["problems"]:
             raise FileExistsError(
                 f"{output} exists and is not what these settings give; give another output or overwrite it (--overwrite)"
             )
-        lines += [f"{output} was there already", *verified.lines, f"Noise store: {place} (keep it private)"]
+        lines += [f"{output} was there already", *verified.lines, kept]
         return Outcome({**data, "output": str(output), **verified.data}, lines, verified.ok)
     published = publish(
-        source, output, noise.path, layout, splits, copy, overwrite, jobs, sign_key=sign_key, progress=progress
+        source,
+        output,
+        made.path,
+        noise.layout,
+        noise.splits,
+        copy,
+        overwrite,
+        jobs,
+        sign_key=sign_key,
+        progress=progress,
     )
-    verified = _verify(source, output, noise.path, layout, jobs, progress=progress, said=True)
-    lines += [*published.lines, *verified.lines, f"Noise store: {place} (keep it private)"]
+    verified = _verify(source, output, made.path, noise.layout, jobs, progress=progress, said=True)
+    lines += [*published.lines, *verified.lines, kept]
     return Outcome({**data, **published.data, **verified.data}, lines, published.ok and verified.ok)
 
 
@@ -218,11 +202,6 @@ def _verify(
     return Outcome(data, lines, report.ok)
 
 
-def window_of(text: str | None) -> Any:
-    """The rule of ``--window``; None for the automatic one."""
-    return None if text is None else opt.read("--window", readers.window, text)
-
-
 def _written(report: PublishReport, what: str, shard: tuple[int, int]) -> Outcome:
     data = {
         "output": str(report.output),
@@ -246,16 +225,16 @@ def _written(report: PublishReport, what: str, shard: tuple[int, int]) -> Outcom
 def _generate(
     source: Path,
     store: Path,
-    method_name: str,
+    options: opt.NoiseOptions,
     texts: dict[str, str | None],
-    layout: str | None,
-    splits: tuple[str, ...],
-    window: str | None,
-    settings: dict[str, Any],
+    seed: int,
+    overwrite: bool,
     progress: ProgressCallback,
     reuse: bool = False,
 ) -> tuple[NoiseStore, dict[str, Any]]:
     """Make the noise, or find it made; ``reuse`` keeps a finished store of the same settings even where overwriting."""
+    settings = options.read()
+    make_method(options.method, texts)  # wrong settings are told before the data set is read
     from monai_salm.generate.precompute import precompute
     from monai_salm.layouts import open_layout
     from monai_salm.publishing import noise_statistics, require_outside_copies
@@ -263,30 +242,27 @@ def _generate(
     from monai_salm.store.store import NoiseStore, NoiseStoreError
 
     start = time.perf_counter()
-    dataset = open_layout(source, layout)
+    dataset = open_layout(source, options.layout)
     if inside(store, dataset.root):
         raise ValueError(
             f"the store {store} would lie inside the data set and be published with it; give a place outside"
         )
     require_outside_copies(store)
-    if settings["overwrite"] and store.exists():
+    replaces = overwrite and store.exists()
+    if replaces:
         NoiseStore(store).meta  # noqa: B018 - raises for any other file, which must not be overwritten
-    chosen, task = window_of(window), dataset.task()
-    method = make_method(method_name, texts, dataset)
+    settings |= {"task": dataset.task(), "method": make_method(options.method, texts, dataset), "seed": seed}
+    cases = dataset.cases(settings.pop("splits"))
 
     def make(overwrite: bool) -> NoiseStore:
-        call = {**settings, "overwrite": overwrite, "skip_bad": True}
-        return precompute(
-            dataset.cases(splits), store, method=method, task=task, window=chosen, progress=progress, **call
-        )
+        return precompute(cases, store, skip_bad=True, overwrite=overwrite, progress=progress, **settings)
 
-    if reuse and settings["overwrite"] and store.exists():
-        try:
-            noise = make(overwrite=False)  # finished before with the same settings
-        except NoiseStoreError:
-            noise = make(overwrite=True)
-    else:
-        noise = make(settings["overwrite"])
+    try:
+        noise = make(overwrite and not (reuse and replaces))
+    except NoiseStoreError:  # it was not made with the same settings
+        if not (reuse and replaces):
+            raise
+        noise = make(overwrite=True)
     if launch().rank > 0:
         return noise, {}
     data = {
@@ -295,7 +271,7 @@ def _generate(
         "seconds": round(time.perf_counter() - start, 3),
         "method": noise.meta["method"],
         "skipped": noise.meta.get("skipped", []),
-        "task": task.spec(),
+        "task": settings["task"].spec(),
         "classes": record_classes(noise, dataset),
         "window": noise.meta["window"],
         "store": str(noise.path),
@@ -305,12 +281,38 @@ def _generate(
 
 def _described(data: dict[str, Any]) -> list[str]:
     psnr = "infinite" if data["psnr"] is None else f"{data['psnr']:.1f} dB"
-    worst, method = data["worst"], data["method"]
+    worst, method, task = data["worst"], data["method"], data["task"]
     least = "" if worst is None or worst["psnr"] is None else f" (least: {worst['psnr']:.1f} dB, {worst['name']})"
     perturbation = method.get("perturbation", {}).get("name")
     return [
-        *class_lines(data["classes"], data["task"]),
-        f"Noise of {data['cases']} cases ({data['task']['kind']}, {data['task']['num_classes']} classes, window "
-        f"{window_text(data['window'])}): {method['name']}{f' ({perturbation})' if perturbation else ''}, PSNR {psnr}{least}, on "
-        f"{data['support']:.0%} of the voxels, {data['seconds']:.0f} s",
+        *class_lines(data["classes"], task),
+        f"Noise of {data['cases']} cases ({task['kind']}, {task['num_classes']} classes): {method['name']}"
+        f"{f' ({perturbation})' if perturbation else ''}, on {data['support']:.0%} of the voxels, {data['seconds']:.0f} s",
+        f"Window {window_text(data['window'])}; PSNR {psnr}{least}",
     ]
+
+
+def store_beside(output: Path) -> Path:
+    """The noise store of a copy, where none is named."""
+    return output.with_name(f"{output.name}.noise.db")
+
+
+def kept_noise(store: Path, **options: Any) -> Path | None:
+    """Where an interrupted ``generate`` has left what is finished."""
+    return _first_of(work_beside(store))
+
+
+def kept_by_protect(output: Path, store: Path | None, overwrite: bool, **options: Any) -> Path | None:
+    """Where an interrupted ``protect`` has left what is finished: the noise first, then the copy."""
+    noise = store or store_beside(output)
+    return _first_of(work_beside(noise), partial_beside(output), *(() if overwrite else (noise,)))
+
+
+def kept_copy(output: Path | None = None, restored: Path | None = None, **options: Any) -> Path | None:
+    """Where an interrupted ``publish`` or ``restore`` has left what is finished."""
+    place = output or restored
+    return None if place is None else _first_of(partial_beside(place))
+
+
+def _first_of(*places: Path) -> Path | None:
+    return next((place for place in places if place.exists()), None)

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import json
 import math
+import os
+import signal
 import sys
+import textwrap
+import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO, get_type_hints
 
 import typer
 
 from monai_salm.cli import manual
-from monai_salm.cli.ranks import begin_as_rank
-from monai_salm.jobs.launch import launch
+from monai_salm.jobs.launch import Launch, launch
 from monai_salm.shared.progress import show_progress
 from monai_salm.shared.terminal import printable
 from monai_salm.shared.warn import DataWarning
@@ -28,6 +32,11 @@ from monai_salm.shared.warn import DataWarning
 _KNOWN_ERRORS = (ValueError, OSError, RuntimeError, OverflowError, ImportError, MemoryError)
 # What shells give for a program that Ctrl-C ended.
 _INTERRUPTED = 130
+_WIDTH = 119
+_STOPPED = (
+    "monai-salm: rank {rank} was stopped from outside, as torchrun does when another rank failed or was killed. All finished "
+    "rounds are kept: run the same command again, with as many ranks, and it goes on from there\n"
+)
 
 
 @dataclass(frozen=True)
@@ -45,35 +54,36 @@ class Outcome:
     ok: bool = True
 
 
-_COMMON: dict[str, tuple[Any, bool]] = {
-    "as_json": (
-        Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout and nothing else there.")],
+def _flag(name: str, help_: str, **more: Any) -> Any:
+    return Annotated[bool, typer.Option(name, help=help_, **more)]
+
+
+_COMMON: dict[str, tuple[Any, Any]] = {
+    "as_json": (_flag("--json", "Print one JSON object to stdout and nothing else there."), False),
+    "quiet": (_flag("--quiet", "Show no progress."), False),
+    "debug": (_flag("--debug", "Show the traceback of an error.", rich_help_panel=manual.SELDOM), False),
+    "help_all": (
+        _flag("--help-all", "Show the options seldom needed too.", is_eager=True, callback=manual.show_all),
         False,
     ),
-    "quiet": (Annotated[bool, typer.Option("--quiet", help="Show no progress.")], False),
-    "debug": (Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")], False),
 }
 
+
+def _pattern(flag: str, help_: str) -> tuple[Any, Any]:
+    option = typer.Option(flag, metavar="PATTERN", help=help_, rich_help_panel=manual.DATA)
+    return Annotated[str | None, option], None
+
+
 # Of verbs that take a layout: a folder of images and label maps in one line.
-_PATTERNS: dict[str, tuple[Any, Any]] = {
-    f"{kind}_glob": (
-        Annotated[
-            str | None,
-            typer.Option(f"--{kind}-glob", metavar="PATTERN", help=help_, rich_help_panel=manual.DATA),
-        ],
-        None,
-    )
-    for kind, help_ in (
-        (
-            "image",
-            "Which files are images, such as '*/imaging.nii.gz', or '*/*_{t1,t2}.nii.gz' for two channels. Wildcards stand for the "
-            "same as in --label-glob; ** is any number of folders.",
-        ),
-        (
-            "label",
-            "Which files are their label maps, such as '*/segmentation.nii.gz', or '*/masks/*.nii.gz' for one of each class.",
-        ),
-    )
+_PATTERNS = {
+    "image_glob": _pattern(
+        "--image-glob",
+        "Which files are images: '*/imaging.nii.gz', or '*/*_{t1,t2}.nii.gz' for two channels. Wildcards match the same text in "
+        "--label-glob.",
+    ),
+    "label_glob": _pattern(
+        "--label-glob", "Their label maps: '*/segmentation.nii.gz', or '*/masks/*.nii.gz' for one of each class."
+    ),
 }
 
 
@@ -82,65 +92,72 @@ def verb(
 ) -> Callable[..., None]:
     """Make a command of a function that returns an ``Outcome``.
 
-    A parameter ``progress`` of the function is given the callback that shows progress; it is no option.
+    Two kinds of parameters are no options themselves. ``progress`` is the callback that shows progress. One whose type is a
+    dataclass stands for an option of each of its fields.
 
     Args:
         function: what the command does.
         kept: finds in the options where an interrupted call has left what is finished, so that the same call goes on from there.
     """
-    signature = inspect.signature(function, eval_str=True)
-    own = [p for p in signature.parameters.values() if p.name != "progress"]
-    shared = {**(_PATTERNS if "layout" in signature.parameters else {}), **_COMMON}
-    common = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-        for name, (annotation, default) in shared.items()
-    ]
-
-    patterned = "layout" in signature.parameters
+    given = dict(inspect.signature(function, eval_str=True).parameters)
+    shows_progress = given.pop("progress", None) is not None
+    groups: dict[str, Any] = {name: p.annotation for name, p in given.items() if is_dataclass(p.annotation)}
+    options = _flat(given)
+    patterned = "layout" in options
+    options |= {**(_PATTERNS if patterned else {}), **_COMMON}
 
     @functools.wraps(function)
-    def run(*, as_json: bool, quiet: bool, debug: bool, **options: Any) -> None:
+    def run(*, as_json: bool, quiet: bool, debug: bool, help_all: bool, **options: Any) -> None:
         if patterned:
             options["layout"] = _layout_of(options.pop("image_glob"), options.pop("label_glob"), options["layout"])
+        taken = dict(options)
+        for name, group in groups.items():
+            taken[name] = group(**{field.name: taken.pop(field.name) for field in fields(group)})
         place = launch()
         first = place.rank == 0  # the others do their share in silence
         try:
             if place.size > 1:
                 begin_as_rank(function.__name__, place)
-            # Whatever a library prints must not mix with the object.
+            # What a library prints must not mix with the object.
             with redirect_stdout(sys.stderr) if as_json else nullcontext(), _own_warnings(first) as warned:
-                if "progress" in signature.parameters:
+                if shows_progress:
                     with show_progress(silent=quiet or not first) as progress:
-                        outcome = function(**options, progress=progress)
+                        outcome = function(**taken, progress=progress)
                 else:
-                    outcome = function(**options)
+                    outcome = function(**taken)
         except KeyboardInterrupt:
             if first:
-                message = _stopped(kept(**options))
-                _say([f"monai-salm: {message}"])
-                if as_json:
-                    _print_json({"ok": False, "error": message})
+                _fail([message := _stopped(kept(**options))], message, as_json)
             raise typer.Exit(_INTERRUPTED) from None
         except _KNOWN_ERRORS as error:
             if debug:
                 raise
-            message = str(error) or type(error).__name__
-            if first or not getattr(error, "told", False):
-                _say(f"monai-salm: {'' if first else f'rank {place.rank}: '}{part}" for part in _parts(error, message))
-            if as_json and first:
-                _print_json({"ok": False, "error": message})
+            _tell(error, place, as_json)
             raise typer.Exit(1) from error
-        if as_json and first:
-            told = {"warnings": [*warned, *outcome.data.get("warnings", ())]} if warned else {}
-            _print_json({**outcome.data, **told})
-        elif first:
-            _say(outcome.lines, err=False)
+        if first:
+            _show(outcome, warned, as_json)
         if not outcome.ok:
             raise typer.Exit(1)
 
-    keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
-    run.__signature__ = inspect.Signature([*keyword_only, *common])  # type: ignore[attr-defined]
+    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+            for name, (annotation, default) in options.items()
+        ]
+    )
     return run
+
+
+def _flat(parameters: Mapping[str, inspect.Parameter]) -> dict[str, tuple[Any, Any]]:
+    """Annotation and default of each parameter, and of each field of those whose type is a dataclass."""
+    options: dict[str, tuple[Any, Any]] = {}
+    for name, parameter in parameters.items():
+        if is_dataclass(parameter.annotation):
+            types = get_type_hints(parameter.annotation, include_extras=True)
+            options |= {field.name: (types[field.name], field.default) for field in fields(parameter.annotation)}
+        else:
+            options[name] = (parameter.annotation, parameter.default)
+    return options
 
 
 def _layout_of(images: str | None, labels: str | None, layout: str | None) -> str | None:
@@ -157,14 +174,50 @@ def _layout_of(images: str | None, labels: str | None, layout: str | None) -> st
 
 
 def _say(lines: Iterable[str], err: bool = True) -> None:
-    """Print lines to the terminal; whatever names they hold, each stays one line and moves no cursor."""
-    typer.echo("\n".join(map(printable, lines)), err=err)
+    """Print lines to the terminal; names with control characters cannot break a line or move the cursor."""
+    shown: Iterable[str] = map(printable, lines)
+    if _is_terminal(sys.stderr if err else sys.stdout):  # in a file or a pipe each line stays whole
+        shown = itertools.chain.from_iterable(map(_folded, shown))
+    typer.echo("\n".join(shown), err=err)
 
 
-def _parts(error: BaseException, message: str) -> list[str]:
-    """The lines of a message: torch and the system write several, this package one."""
+def _show(outcome: Outcome, warned: Sequence[str], as_json: bool) -> None:
+    """Print what a verb did."""
+    if as_json:
+        told = {"warnings": [*warned, *outcome.data.get("warnings", ())]} if warned else {}
+        _print_json({**outcome.data, **told})
+    else:
+        _say(outcome.lines, err=False)
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    return stream.isatty()
+
+
+def _folded(line: str) -> list[str]:
+    """A line as lines of at most ``_WIDTH`` signs, but for longer words."""
+    if len(line) <= _WIDTH:
+        return [line]
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.wrap(line, _WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def _fail(parts: Iterable[str], message: str, as_json: bool) -> None:
+    """Print an error to stderr, and as the object of ``--json``."""
+    _say(f"monai-salm: {part}" for part in parts)
+    if as_json:
+        _print_json({"ok": False, "error": message})
+
+
+def _tell(error: BaseException, place: Launch, as_json: bool) -> None:
+    """Print an error; torch and the system write several lines, this package one."""
+    message = str(error) or type(error).__name__
     own = isinstance(error, ValueError | OSError) or type(error).__module__.startswith("monai_salm")
-    return [message] if own else message.splitlines()
+    parts = [message] if own else message.splitlines()
+    if place.rank == 0:
+        _fail(parts, message, as_json)
+    elif not getattr(error, "told", False):
+        _fail([f"rank {place.rank}: {part}" for part in parts], message, as_json=False)
 
 
 def _stopped(kept: Path | None) -> str:
@@ -193,6 +246,36 @@ def _own_warnings(first: bool) -> Iterator[list[str]]:
 
         warnings.showwarning = show
         yield told
+
+
+def begin_as_rank(verb: str, place: Launch) -> None:
+    """Refuse verbs that are one process' work, and be ready for torchrun's end.
+
+    Args:
+        verb: its name.
+        place: this process among the ranks.
+
+    Raises:
+        ValueError: for any verb but ``generate``.
+    """
+    if verb != "generate":
+        raise ValueError(
+            f"{verb} is one process' work, and torchrun started {place.size}: make the noise with torchrun -m monai_salm "
+            f"generate, and then run monai-salm {verb} with that store without torchrun"
+        )
+    if sys.platform == "win32":  # ends processes without a signal
+        return
+    # A thread of its own takes the signal: the main one may be waiting for the very rank that is gone. Threads that
+    # torch starts later inherit the mask, so that none of them takes it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    threading.Thread(target=_end, args=(place.rank,), daemon=True).start()
+
+
+def _end(rank: int) -> None:
+    number = signal.sigwait([signal.SIGTERM])
+    sys.stderr.write(_STOPPED.format(rank=rank))
+    sys.stderr.flush()
+    os._exit(128 + number)
 
 
 def _print_json(data: dict[str, Any]) -> None:

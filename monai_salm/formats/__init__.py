@@ -12,31 +12,14 @@ from monai_salm.formats.nifti import Nifti, NiftiPair
 from monai_salm.formats.npy import Npy
 from monai_salm.formats.npz import Npz, NpzArchive
 from monai_salm.formats.nrrd import Nrrd
-from monai_salm.formats.png import Bmp, Gif, Jpeg, Jpeg2000, Netpbm, Png, WebP
+from monai_salm.formats.png import PICTURES, Png
 from monai_salm.formats.tiff import Tiff
 from monai_salm.formats.unread import UNREAD, why_unread
 
 # DICOM comes last: where no name fits, it looks into the file, since DICOM files often have no suffix.
 FORMATS: dict[str, ImageFormat] = {
     format_.name: format_
-    for format_ in (
-        Nifti(),
-        NiftiPair(),
-        Nrrd(),
-        MetaImage(),
-        Mgh(),
-        Png(),
-        Jpeg(),
-        Jpeg2000(),
-        WebP(),
-        Gif(),
-        Bmp(),
-        Netpbm(),
-        Tiff(),
-        Npy(),
-        Npz(),
-        Dicom(),
-    )
+    for format_ in (Nifti(), NiftiPair(), Nrrd(), MetaImage(), Mgh(), Png(), *PICTURES, Tiff(), Npy(), Npz(), Dicom())
 }
 #: All suffixes, the longest first.
 SUFFIXES: tuple[str, ...] = tuple(

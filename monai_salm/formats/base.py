@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import zstandard
@@ -17,6 +19,32 @@ from monai_salm.shared.files import atomic_file
 
 class FormatError(ValueError):
     """A file that is damaged, hostile, or of a kind that cannot carry noise; the message names it and says why."""
+
+
+class Opened(ABC):
+    """A file that was read."""
+
+    #: Of the image.
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    #: The file as it is, where it is written in another form than it has.
+    whole: bytes | None
+
+    @abstractmethod
+    def image(self) -> Array:
+        """The stored numbers ``(channel, *spatial)``, native byte order, in memory of their own."""
+
+    @abstractmethod
+    def files(self, image: Array) -> Mapping[str, bytes | bytearray]:
+        """All files to write for another image, by name; the name of the file itself is empty.
+
+        Raises:
+            ValueError: if the file cannot hold a number of the image.
+        """
+
+    @abstractmethod
+    def frame(self) -> bytes:
+        """A digest of everything but the voxels."""
 
 
 class ImageFormat(ABC):
@@ -31,6 +59,8 @@ class ImageFormat(ABC):
     pictures: ClassVar[bool] = False
     #: Suffix of the protected files, where files of this one cannot carry noise; None where the name stays.
     published: ClassVar[str | None] = None
+    #: Whether some files are written in another form than they have.
+    converts: ClassVar[bool] = False
 
     def matches(self, path: Path) -> bool:
         """Whether a file is of this format, by its name."""
@@ -41,10 +71,13 @@ class ImageFormat(ABC):
         return ()
 
     @abstractmethod
+    def open(self, path: Path) -> Opened:
+        """Read a file and refuse what cannot carry noise."""
+
     def read(self, path: Path) -> Array:
         """The stored numbers, unscaled: ``(channel, *spatial)`` in the stored type, native byte order."""
+        return self.open(path).image()
 
-    @abstractmethod
     def write(self, source: Path, target: Path, image: Array) -> None:
         """Write ``source`` again with other voxels; all else in the file stays byte for byte.
 
@@ -53,16 +86,18 @@ class ImageFormat(ABC):
             target: where the new file goes; it appears only when whole.
             image: as ``read`` gives it, same shape and type.
         """
+        save(source, target, self.open(source), image)
 
     def rewrite(self, source: Path, target: Path, edit: Callable[[Array], Array]) -> None:
-        """``read``, ``edit`` and ``write`` in one go; formats that pay for opening a file twice open it once here.
+        """``read``, ``edit`` and ``write`` in one go; the file is opened once.
 
         Args:
             source: the file to read.
             target: where the new file goes; it appears only when whole.
             edit: given the image, returns the new one, same shape and type.
         """
-        self.write(source, target, edit(self.read(source)))
+        opened = self.open(source)
+        save(source, target, opened, edit(opened.image()))
 
     def bounds(self, path: Path) -> tuple[int, int] | None:
         """The least and largest number that a voxel of this file may hold; None for the whole range of its type."""
@@ -80,9 +115,9 @@ class ImageFormat(ABC):
         """From the indices of the array's spatial axes to millimetres (right, anterior, superior), ``(4, 4)``; None if unknown."""
         return None
 
-    @abstractmethod
     def frame(self, path: Path) -> bytes:
         """A digest of everything in the file but the voxels: header, geometry, extensions, trailing bytes."""
+        return self.open(path).frame()
 
     def differences(self, source: Path, protected: Path) -> Iterator[str]:
         """What ``write`` changed beside the voxels and should not have, one line each, without the file's name."""
@@ -91,7 +126,8 @@ class ImageFormat(ABC):
 
     def keepsake(self, source: Path) -> bytes | None:
         """What ``write`` will not take over from ``source``, so that ``restore`` can give it back; None if nothing is lost."""
-        return None
+        whole = self.open(source).whole if self.converts else None
+        return None if whole is None else packed(whole)
 
     def restore(self, protected: Path, target: Path, image: Array, keepsake: bytes | None) -> None:
         """Write the original file again.
@@ -109,6 +145,29 @@ class ImageFormat(ABC):
             file.write(unpacked(keepsake, protected))
 
 
+def save(source: Path, target: Path, opened: Opened, image: Array, **options: Any) -> None:
+    """Write an opened file again with another image.
+
+    Args:
+        source: the file.
+        target: where the new file goes; it appears only when whole.
+        opened: the file as it was read.
+        image: the voxels.
+        options: for ``files`` of that kind of file.
+
+    Raises:
+        FormatError: if the image does not fit into it.
+    """
+    require_like(source, opened.shape, opened.dtype, image)
+    try:
+        files = opened.files(image, **options)
+    except ValueError as error:
+        raise FormatError(f"{source}: {error}") from error
+    for name, content in files.items():
+        with atomic_file(target.parent / name if name else target) as file:
+            file.write(content)
+
+
 def in_millimetres(steps: Sequence[Array], origin: Array, to_right: bool = False) -> Array | None:
     """The affine of an image, as ``ImageFormat.affine`` gives it; None if its numbers describe no image.
 
@@ -123,6 +182,11 @@ def in_millimetres(steps: Sequence[Array], origin: Array, to_right: bool = False
         found[:2] *= -1
     good = np.isfinite(found).all() and abs(float(np.linalg.det(found))) > 1e-12
     return found if good else None
+
+
+def known_spacing(sides: Sequence[float]) -> tuple[float, ...]:
+    """Millimetres between voxels along each axis, as given; none where one says nothing."""
+    return tuple(sides) if all(math.isfinite(side) and side > 0 for side in sides) else ()
 
 
 def packed(content: bytes) -> bytes:
@@ -177,3 +241,22 @@ def require_like(path: Path, shape: tuple[int, ...], dtype: np.dtype[np.generic]
         raise FormatError(
             f"{path} holds {dtype.name} {shape}, cannot take {image.dtype.name} {image.shape} in its place"
         )
+
+
+def require(module: str, extra: str, what: str) -> Any:
+    """Import a module of an optional library.
+
+    Args:
+        module: its full name.
+        extra: the extra of this package that installs it.
+        what: the files it is needed for.
+
+    Raises:
+        ImportError: if it is not installed; the message says how to install it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"{what} files need {module.partition('.')[0]}: pip install 'monai_salm[{extra}]' ({error})"
+        ) from error

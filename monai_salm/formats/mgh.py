@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_salm.formats.base import FormatError, in_millimetres
+from monai_salm.formats.base import FormatError, ImageFormat, in_millimetres, known_spacing
 from monai_salm.formats.gzipped import pack
-from monai_salm.formats.in_place import InPlace, Opened, read_bounded, read_start, stored_view
+from monai_salm.formats.stored import Stored, read_bounded, read_start, stored_view
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
 
@@ -18,13 +18,13 @@ _HEADER = 284
 _TYPES = {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2", 10: ">u2"}
 
 
-class Mgh(InPlace):
+class Mgh(ImageFormat):
     """``.mgh`` and ``.mgz`` volumes, ``(1, x, y, z)``, of several frames ``(frame, x, y, z)``."""
 
     name = "mgh"
     suffixes = (".mgh", ".mgz")
 
-    def open(self, path: Path) -> Opened:
+    def open(self, path: Path) -> Stored:
         def end(start: bytes) -> int:
             sizes, dtype = _parse(start, path)
             return _HEADER + math.prod(sizes) * dtype.itemsize
@@ -32,14 +32,13 @@ class Mgh(InPlace):
         content, gzipped = read_bounded(path, end, _HEADER)
         sizes, dtype = _parse(bytes(content[:_HEADER]), path)
         image = stored_view(content, _HEADER, sizes, dtype, 3)
-        return Opened(content, image, lambda new: {"": pack(new) if gzipped else new})
+        return Stored(content, image, lambda new: {"": pack(new) if gzipped else new})
 
     def units(self, path: Path) -> Units:
         start = read_start(path, _HEADER)
         _parse(start, path)
         good, *sides = struct.unpack_from(">h3f", start, 28)
-        known = good and all(math.isfinite(side) and side > 0 for side in sides)
-        return Units(spacing=tuple(sides) if known else ())
+        return Units(spacing=known_spacing(sides) if good else ())
 
     def affine(self, path: Path) -> Array | None:
         start = read_start(path, _HEADER)

@@ -11,9 +11,9 @@ import nibabel
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
-from monai_salm.formats.base import FormatError
+from monai_salm.formats.base import FormatError, ImageFormat, in_millimetres, known_spacing
 from monai_salm.formats.gzipped import pack
-from monai_salm.formats.in_place import InPlace, Opened, read_bounded, read_start
+from monai_salm.formats.stored import Stored, read_bounded, read_start
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
 
@@ -49,7 +49,7 @@ class _Voxels:
         return _channel_first(np.ndarray(self.shape, self.dtype, buffer=content, offset=self.offset, order="F"))
 
 
-class Nifti(InPlace):
+class Nifti(ImageFormat):
     """``.nii`` and ``.nii.gz`` files of rank 2, 3, 4 with channels last, or more where all but one further axis are 1.
 
     Noise lives on the numbers as they are stored: a file whose header scales them on loading (``scl_slope``, ``scl_inter``)
@@ -60,7 +60,7 @@ class Nifti(InPlace):
     name = "nifti"
     suffixes = (".nii", ".nii.gz")
 
-    def open(self, path: Path) -> Opened:
+    def open(self, path: Path) -> Stored:
         found: list[_Voxels] = []
 
         def end(start: bytes) -> int:
@@ -68,7 +68,7 @@ class Nifti(InPlace):
             return found[0].end
 
         content, gzipped = read_bounded(path, end, _HEADER)
-        return Opened(content, found[0].view(content), lambda new: {"": pack(new) if gzipped else new})
+        return Stored(content, found[0].view(content), lambda new: {"": pack(new) if gzipped else new})
 
     def native_unit(self, path: Path) -> tuple[float, str] | None:
         # The header names no unit of intensity; a slope of 1, or none, says nothing at all.
@@ -79,21 +79,15 @@ class Nifti(InPlace):
         header = self._header(path)
         slope, intercept = _scaling(header)
         millimetres = _MILLIMETRES.get(header.get_xyzt_units()[0], 1.0) if "xyzt_units" in header else 1.0
-        zooms = tuple(float(size) * millimetres for size in header.get_zooms()[:3])
-        known = len(zooms) == 3 and all(math.isfinite(size) and size > 0 for size in zooms)
-        return Units(slope=slope or 1.0, intercept=intercept, spacing=zooms if known else ())
+        zooms = [float(size) * millimetres for size in header.get_zooms()[:3]]
+        return Units(slope or 1.0, intercept, spacing=known_spacing(zooms) if len(zooms) == 3 else ())
 
     def affine(self, path: Path) -> Array | None:
         header = self._header(path)
-        if "sform_code" not in header:  # Analyze
+        if "sform_code" not in header or not (header["sform_code"] > 0 or header["qform_code"] > 0):  # Analyze
             return None
-        found: Array = np.asarray(header.get_best_affine(), float)
-        known = header["sform_code"] > 0 or header["qform_code"] > 0
-        return (
-            found
-            if known and np.isfinite(found).all() and abs(float(np.linalg.det(found.astype(float)))) > 1e-12
-            else None
-        )
+        found = np.asarray(header.get_best_affine(), float)
+        return in_millimetres(list(found[:3, :3].T), found[:3, 3], to_right=True)
 
     def _header(self, path: Path) -> Any:
         return _header(read_start(path, _HEADER), path, pair=False)
@@ -108,12 +102,12 @@ class NiftiPair(Nifti):
     def companions(self, path: Path) -> tuple[str, ...]:
         return (_header_of(path).name,)
 
-    def open(self, path: Path) -> Opened:
+    def open(self, path: Path) -> Stored:
         place = _header_of(path)
         voxels = _voxels(self._header(path), place)
         content, gzipped = read_bounded(path, lambda _: voxels.end, 2, plain=voxels.end)
         header = place.read_bytes()
-        return Opened(
+        return Stored(
             content, voxels.view(content), lambda new: {"": pack(new) if gzipped else new, place.name: header}, header
         )
 

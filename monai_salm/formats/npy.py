@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
-from abc import abstractmethod
 from pathlib import Path
 from tokenize import TokenError
 from typing import TypeAlias
@@ -13,9 +11,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.lib import format as npy
 
-from monai_salm.formats.base import FormatError, ImageFormat, require_like
+from monai_salm.formats.base import FormatError, ImageFormat
+from monai_salm.formats.stored import Stored
 from monai_salm.shared.arrays import Array
-from monai_salm.shared.files import atomic_file
 
 # A smaller array whose first axis is three may be a volume.
 _LEAST_PICTURE = 16
@@ -66,53 +64,37 @@ def view_numbers(raw: bytes | bytearray | Array, what: str) -> Array:
     return np.ndarray(shape, dtype, buffer=raw, offset=start, order="F" if fortran else "C")
 
 
-class NumpyImage(ImageFormat):
-    """An image as a NumPy array ``(h, w)``, ``(h, w, 3)``, ``(3, h, w)`` (colour, not a depth) or ``(x, y, z)``.
+def open_numbers(content: bytes, path: Path) -> Stored:
+    """An image in a .npy file: ``(h, w)``, ``(h, w, 3)``, ``(3, h, w)`` (colour, not a depth) or ``(x, y, z)``.
 
     MONAI's ``NumpyReader`` gives colour the shape of the file; load with ``channel_dim=-1`` to get what is read here.
+
+    Args:
+        content: the .npy file, or the one inside an archive.
+        path: for messages.
+
+    Raises:
+        FormatError: if the file is damaged, or holds no image.
     """
-
-    @abstractmethod
-    def _content(self, path: Path) -> bytes:
-        """The .npy file, or the one inside the archive."""
-
-    def read(self, path: Path) -> Array:
-        stored = _channel_first(view_numbers(self._content(path), str(path)), path)
-        return np.array(stored, dtype=stored.dtype.newbyteorder("="), order="C")
-
-    def frame(self, path: Path) -> bytes:
-        content = self._content(path)
-        return hashlib.sha256(content[: parse_header(content, str(path))[3]]).digest()
-
-    def _edited(self, source: Path, image: Array) -> bytearray:
-        """The source's .npy content with the image in place of its numbers."""
-        content = bytearray(self._content(source))
-        stored = _channel_first(view_numbers(content, str(source)), source)
-        require_like(source, stored.shape, stored.dtype, image)
-        stored[...] = image
-        return content
+    own = bytearray(content)
+    return Stored(own, _channel_first(view_numbers(own, str(path)), path))
 
 
-class Npy(NumpyImage):
+class Npy(ImageFormat):
     """``.npy`` files; header, byte order and order of axes stay."""
 
     name = "npy"
     suffixes = (".npy",)
     pictures = True
 
-    def write(self, source: Path, target: Path, image: Array) -> None:
-        content = self._edited(source, image)
-        with atomic_file(target) as file:
-            file.write(content)
-
-    def _content(self, path: Path) -> bytes:
+    def open(self, path: Path) -> Stored:
         size = path.stat().st_size
         with open(path, "rb") as file:
             start = file.read(MAX_HEADER)
             shape, _, dtype, offset = parse_header(start, str(path))
             if offset + math.prod(shape) * dtype.itemsize != size:
                 raise FormatError(f"{path} declares {dtype.name} {shape}, but holds {size - offset} bytes of numbers")
-            return start + file.read()
+            return open_numbers(start + file.read(), path)
 
 
 def _channel_first(array: Array, path: Path) -> Array:

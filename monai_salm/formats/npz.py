@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
+import io
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import NoReturn
+from typing import BinaryIO
 
 import numpy as np
 
-from monai_salm.formats.base import FormatError
+from monai_salm.formats.base import FormatError, ImageFormat
 from monai_salm.formats.gzipped import MAX_RATIO
-from monai_salm.formats.npy import MAX_HEADER, NumpyImage, parse_header, view_numbers
+from monai_salm.formats.npy import MAX_HEADER, open_numbers, parse_header, view_numbers
+from monai_salm.formats.stored import Stored
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.files import atomic_file
 
@@ -95,7 +97,12 @@ class NpzArchive:
         Raises:
             FormatError: if a new array has another shape or type.
         """
-        with atomic_file(target) as file, zipfile.ZipFile(file, "w") as archive:
+        with atomic_file(target) as file:
+            self.pack(file, replaced)
+
+    def pack(self, file: BinaryIO, replaced: Mapping[str, Array | Iterable[Array]]) -> None:
+        """``write`` into an open file."""
+        with zipfile.ZipFile(file, "w") as archive:
             for name, member in self._members.items():
                 key = name.removesuffix(".npy")
                 info = zipfile.ZipInfo(name, _TIME)
@@ -162,9 +169,14 @@ class NpzArchive:
                 f"member {name!r} declares {member.file_size} bytes, more than the file of {size} can hold"
             )
 
-    def _translated(self, key: str) -> _Translated:
+    @contextmanager
+    def _translated(self, key: str) -> Iterator[None]:
+        """What zipfile raises on damaged data becomes a ``FormatError`` that names file and array."""
         self._member(key)
-        return _Translated(self, key)
+        try:
+            yield
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OverflowError) as error:
+            raise self._error(f"{key!r} is damaged ({error}); get the file again") from error
 
     def _named(self, key: str) -> str:
         return f"{self.path}: {key!r}"
@@ -173,8 +185,8 @@ class NpzArchive:
         return FormatError(f"{self.path}: {what}")
 
 
-class Npz(NumpyImage):
-    """``.npz`` archives that hold one array, whatever its name; packed anew, the array's header stays.
+class Npz(ImageFormat):
+    """``.npz`` archives that hold one array of any name. They are packed again, and the array's header stays.
 
     Archives of several arrays are data sets, not images (see the MedMNIST layout).
     """
@@ -182,17 +194,16 @@ class Npz(NumpyImage):
     name = "npz"
     suffixes = (".npz",)
 
-    def write(self, source: Path, target: Path, image: Array) -> None:
-        archive = NpzArchive(source)
-        content = self._edited(source, image)
-        archive.write(target, {_only_key(archive): view_numbers(content, str(source))})
-
-    def frame(self, path: Path) -> bytes:
-        return hashlib.sha256(_only_key(NpzArchive(path)).encode() + super().frame(path)).digest()
-
-    def _content(self, path: Path) -> bytes:
+    def open(self, path: Path) -> Stored:
         archive = NpzArchive(path)
-        return archive.raw(_only_key(archive))
+        key = _only_key(archive)
+
+        def parts(content: bytearray) -> dict[str, bytes | bytearray]:
+            with io.BytesIO() as file:
+                archive.pack(file, {key: view_numbers(content, str(path))})
+                return {"": file.getvalue()}
+
+        return replace(open_numbers(archive.raw(key), path), parts=parts, header=key.encode())
 
 
 def _only_key(archive: NpzArchive) -> str:
@@ -202,20 +213,3 @@ def _only_key(archive: NpzArchive) -> str:
             "Store one image a file"
         )
     return archive.keys[0]
-
-
-class _Translated:
-    """Turns what zipfile raises on damaged data into a ``FormatError`` that names file and array."""
-
-    def __init__(self, archive: NpzArchive, key: str) -> None:
-        self.archive, self.key = archive, key
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OverflowError)):
-            self._raise(error)
-
-    def _raise(self, error: BaseException) -> NoReturn:
-        raise FormatError(f"{self.archive.path}: {self.key!r} is damaged ({error}); get the file again") from error

@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from monai_salm.formats.base import FormatError, in_millimetres
+from monai_salm.formats.base import FormatError, in_millimetres, known_spacing
 from monai_salm.formats.gzipped import pack
-from monai_salm.formats.in_place import (
-    InPlace,
-    Opened,
-    place_of,
-    plain_name,
-    read_bounded,
-    read_start,
-    stored_view,
-    unpack_voxels,
-)
-from monai_salm.noise.units import Units
+from monai_salm.formats.text_header import TextHeader, TextHeaderFormat, numbers, plain_name
 from monai_salm.shared.arrays import Array
 
-_MAX_HEADER = 1 << 20
 _TYPES = {
     "u1": ("uchar", "unsigned char", "uint8", "uint8_t"),
     "i1": ("char", "signed char", "int8", "int8_t"),
@@ -51,25 +39,7 @@ _SPACES = {
 _SPACE_KINDS = ("domain", "space", "???", "none")
 
 
-@dataclass(frozen=True)
-class _Header:
-    """A parsed header: where it ends, the voxels, how they are packed, and the file they are in (empty: this one)."""
-
-    end: int
-    sizes: tuple[int, ...]
-    dtype: np.dtype[np.generic]
-    channels: int | None
-    gzipped: bool
-    data: str
-    spacing: tuple[float, ...]
-    affine: Array | None
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.sizes) * self.dtype.itemsize
-
-
-class Nrrd(InPlace):
+class Nrrd(TextHeaderFormat):
     """``.nrrd`` files, and ``.nhdr`` headers with the voxels beside them, raw or gzipped.
 
     Images are ``(1, x, y[, z])``, or ``(channel, x, y[, z])`` where the header says of one axis that it is no place in space.
@@ -77,68 +47,41 @@ class Nrrd(InPlace):
 
     name = "nrrd"
     suffixes = (".nrrd", ".nhdr")
-    pictures = True
+    longest = 1 << 20
 
-    def companions(self, path: Path) -> tuple[str, ...]:
-        data = _header(read_start(path, _MAX_HEADER), path).data
-        return (data,) if data else ()
+    def parse(self, start: bytes, path: Path) -> TextHeader:
+        if not re.match(rb"NRRD000\d\r?\n", start):
+            raise FormatError(f"{path}: not an NRRD file (its first bytes are {start[:8]!r})")
+        end = re.search(rb"\r?\n\r?\n", start)
+        lines = start[: end.start() if end else len(start)].decode("utf-8", "replace").splitlines()[1:]
+        named = (line.split(":", 1) for line in lines if ":" in line and line[0] != "#" and ":=" not in line)
+        fields = {name.strip().lower().replace(" ", ""): value.strip() for name, value in named}
+        data = fields.get("datafile", "")
+        if end is None and not data:
+            raise FormatError(f"{path}: its header has no end; it is damaged")
+        try:
+            sizes = tuple(int(size) for size in fields["sizes"].split())
+            code, encoding = _TYPE_OF[fields["type"].lower()], fields["encoding"].lower()
+            skip = int(fields.get("byteskip", 0)), int(fields.get("lineskip", 0))
+        except (KeyError, ValueError) as error:
+            raise FormatError(f"{path}: its header lacks a type, sizes or encoding that is known ({error})") from error
+        if encoding not in ("raw", "gzip", "gz") or any(skip):
+            raise FormatError(f"{path}: its voxels are stored as {encoding!r}, skipping {skip}; save it as raw or gzip")
+        channels = _channels(fields, sizes, path)
+        order = ">" if fields.get("endian", "little").lower() == "big" else "<"
+        return TextHeader(
+            start[: end.end()] if end else start,
+            sizes,
+            np.dtype(order + code),
+            channels,
+            encoding != "raw",
+            plain_name(data, path) if data else "",
+            _spacing(fields),
+            _affine(fields),
+        )
 
-    def units(self, path: Path) -> Units:
-        return Units(spacing=_header(read_start(path, _MAX_HEADER), path).spacing)
-
-    def affine(self, path: Path) -> Array | None:
-        return _header(read_start(path, _MAX_HEADER), path).affine
-
-    def open(self, path: Path) -> Opened:
-        header = _header(read_start(path, _MAX_HEADER), path)
-        place = place_of(path, header.data)
-        begin = 0 if header.data else header.end
-        if header.gzipped:
-            packed = place.read_bytes()
-            content = bytearray(packed[:begin] + unpack_voxels(packed[begin:], header.size, path))
-        else:
-            content, _ = read_bounded(place, lambda _: begin + header.size, begin or 2, plain=begin + header.size)
-        image = stored_view(content, begin, header.sizes, header.dtype, header.channels)
-        text = path.read_bytes() if header.data else b""
-
-        def files(new: bytearray) -> dict[str, bytes | bytearray]:
-            written = bytes(new[:begin]) + pack(new[begin:]) if header.gzipped else new
-            return {header.data: written, "": text} if header.data else {"": written}
-
-        return Opened(content, image, files, text)
-
-
-def _header(start: bytes, path: Path) -> _Header:
-    """Parse the header; refuses what cannot carry noise."""
-    if not re.match(rb"NRRD000\d\r?\n", start):
-        raise FormatError(f"{path}: not an NRRD file (its first bytes are {start[:8]!r})")
-    end = re.search(rb"\r?\n\r?\n", start)
-    lines = start[: end.start() if end else len(start)].decode("utf-8", "replace").splitlines()[1:]
-    named = (line.split(":", 1) for line in lines if ":" in line and line[0] != "#" and ":=" not in line)
-    fields = {name.strip().lower().replace(" ", ""): value.strip() for name, value in named}
-    data = fields.get("datafile", "")
-    if end is None and not data:
-        raise FormatError(f"{path}: its header has no end; it is damaged")
-    try:
-        sizes = tuple(int(size) for size in fields["sizes"].split())
-        code, encoding = _TYPE_OF[fields["type"].lower()], fields["encoding"].lower()
-        skip = int(fields.get("byteskip", 0)), int(fields.get("lineskip", 0))
-    except (KeyError, ValueError) as error:
-        raise FormatError(f"{path}: its header lacks a type, sizes or encoding that is known ({error})") from error
-    if encoding not in ("raw", "gzip", "gz") or any(skip):
-        raise FormatError(f"{path}: its voxels are stored as {encoding!r}, skipping {skip}; save it as raw or gzip")
-    channels = _channels(fields, sizes, path)
-    order = ">" if fields.get("endian", "little").lower() == "big" else "<"
-    return _Header(
-        end.end() if end else len(start),
-        sizes,
-        np.dtype(order + code),
-        channels,
-        encoding != "raw",
-        plain_name(data, path) if data else "",
-        _spacing(fields),
-        _affine(fields),
-    )
+    def pack(self, voxels: bytes) -> bytes:
+        return pack(voxels)
 
 
 def _channels(fields: dict[str, str], sizes: tuple[int, ...], path: Path) -> int | None:
@@ -157,23 +100,17 @@ def _channels(fields: dict[str, str], sizes: tuple[int, ...], path: Path) -> int
 
 def _spacing(fields: dict[str, str]) -> tuple[float, ...]:
     """Millimetres between voxels along each axis in space; empty if the file does not say."""
-    vectors = re.findall(r"\(([^)]*)\)", fields.get("spacedirections", ""))
-    try:
-        found = tuple(math.hypot(*(float(part) for part in vector.split(","))) for vector in vectors)
-        found = found or tuple(float(part) for part in fields.get("spacings", "").split())
-    except ValueError:
+    vectors = [numbers(vector) for vector in re.findall(r"\(([^)]*)\)", fields.get("spacedirections", ""))]
+    if not all(vectors):
         return ()
-    return found if found and all(math.isfinite(side) and side > 0 for side in found) else ()
+    return known_spacing(tuple(math.hypot(*vector) for vector in vectors) or numbers(fields.get("spacings", "")))
 
 
 def _affine(fields: dict[str, str]) -> Array | None:
     """Where the voxels lie; None if the header does not say, or not in the patient."""
     space = _SPACES.get(fields.get("space", "").lower())
     places = re.findall(r"\(([^)]*)\)", fields.get("spacedirections", "") + fields.get("spaceorigin", ""))
-    try:
-        vectors = [np.array([float(part) for part in place.split(",")]) for place in places]
-    except ValueError:
-        return None
+    vectors = [np.array(numbers(place)) for place in places]
     if space is None or len(vectors) != 4 or any(len(vector) != 3 for vector in vectors):
         return None
     *steps, origin = (vector * space for vector in vectors)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from monai_salm.formats.base import what_it_is
-from monai_salm.formats.png_chunks import SIGNATURE, Chunk, filter_rows
+from monai_salm.formats.png_chunks import SIGNATURE, Chunk, pixel_data
 
 # What Pillow may decode here. A picture is often called by the wrong suffix, so that the name does not choose.
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "JPEG2000", "BMP", "PPM")
@@ -75,10 +75,9 @@ def plain_png(pixels: NDArray[np.generic], chunks: list[Chunk]) -> bytes:
     """
     height, width, samples = pixels.shape
     depth = pixels.dtype.itemsize * 8
-    rows = pixels.astype(pixels.dtype.newbyteorder(">")).view(np.uint8).reshape(height, -1)
     own = {
         b"IHDR": struct.pack(">IIBBBBB", width, height, depth, _COLOUR_TYPES[samples], 0, 0, 0),
-        b"IDAT": filter_rows(rows, samples * pixels.dtype.itemsize),
+        b"IDAT": pixel_data(pixels),
         b"IEND": b"",
     }
     kinds = [chunk.kind for chunk in chunks]

@@ -1,4 +1,4 @@
-"""PNG: the pixels are packed anew, alpha and all other chunks keep their bytes and order; other pictures become PNG."""
+"""PNG: the pixels are packed again. Alpha and all other chunks keep their bytes and order. Other pictures become PNG."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ import io
 import math
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL.PngImagePlugin import PngImageFile
 
-from monai_salm.formats.base import FormatError, ImageFormat, packed, require_like
+from monai_salm.formats.base import FormatError, ImageFormat, Opened
 from monai_salm.formats.gzipped import MAX_RATIO
 from monai_salm.formats.pictures import as_png
-from monai_salm.formats.png_chunks import SIGNATURE, Chunk, filter_rows, split_chunks, unfilter
+from monai_salm.formats.png_chunks import SIGNATURE, Chunk, pixel_data, split_chunks, unfilter
 from monai_salm.shared.arrays import Array
-from monai_salm.shared.files import atomic_file
 
 # Colour type -> samples a pixel, alpha included.
 _SAMPLES = {0: 1, 2: 3, 4: 2, 6: 4}
@@ -38,11 +37,8 @@ _MAX_TAIL = 16
 
 
 @dataclass(frozen=True)
-class _Png:
-    """A parsed file: its chunks, what follows them, and its pixels with alpha, ``(h, w, samples)``.
-
-    ``whole`` is the file itself where it is written in another form than it has: other formats, palettes, few bits.
-    """
+class _Png(Opened):
+    """A parsed file: its chunks, what follows them, and its pixels with alpha, ``(h, w, samples)``."""
 
     chunks: Sequence[Chunk]
     tail: bytes
@@ -54,6 +50,35 @@ class _Png:
         """Samples a pixel without alpha: where there are two or four, it is the last."""
         samples = int(self.pixels.shape[2])
         return samples - 1 if samples % 2 == 0 else samples
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return (self.colours, *self.pixels.shape[:2])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:  # type: ignore[override]
+        return self.pixels.dtype
+
+    def image(self) -> Array:
+        return np.ascontiguousarray(np.moveaxis(self.pixels[..., : self.colours], -1, 0))
+
+    def files(self, image: Array) -> dict[str, bytes]:
+        """The file with one new IDAT chunk in place of the old ones."""
+        pixels = self.pixels.copy()
+        pixels[..., : self.colours] = np.moveaxis(image, 0, -1)
+        first, others = self._first(), [chunk for chunk in self.chunks if chunk.kind != b"IDAT"]
+        chunks = (*others[:first], Chunk(b"IDAT", pixel_data(pixels)), *others[first:])
+        return {"": SIGNATURE + b"".join(chunk.to_bytes() for chunk in chunks) + self.tail}
+
+    def frame(self) -> bytes:
+        digest = hashlib.sha256(b"".join(chunk.to_bytes() for chunk in self.chunks if chunk.kind != b"IDAT"))
+        digest.update(struct.pack(">I", self._first()))
+        digest.update(np.ascontiguousarray(self.pixels[..., self.colours :]).tobytes() + self.tail)
+        return digest.digest()
+
+    def _first(self) -> int:
+        """Which chunk is the first of the pixels."""
+        return next(place for place, chunk in enumerate(self.chunks) if chunk.kind == b"IDAT")
 
 
 class Png(ImageFormat):
@@ -69,101 +94,36 @@ class Png(ImageFormat):
     name = "png"
     suffixes: ClassVar[tuple[str, ...]] = (".png",)
     pictures = True
+    converts = True
 
-    def read(self, path: Path) -> Array:
-        return _image(_load(path))
-
-    def write(self, source: Path, target: Path, image: Array) -> None:
-        _save(source, target, _load(source), image)
-
-    def rewrite(self, source: Path, target: Path, edit: Callable[[Array], Array]) -> None:
-        png = _load(source)
-        _save(source, target, png, edit(_image(png)))
-
-    def frame(self, path: Path) -> bytes:
-        png = _load(path)
-        digest = hashlib.sha256(b"".join(chunk.to_bytes() for chunk in png.chunks if chunk.kind != b"IDAT"))
-        before = next(place for place, chunk in enumerate(png.chunks) if chunk.kind == b"IDAT")
-        digest.update(struct.pack(">I", before) + np.ascontiguousarray(png.pixels[..., png.colours :]).tobytes())
-        digest.update(png.tail)
-        return digest.digest()
-
-    def keepsake(self, source: Path) -> bytes | None:
-        whole = _load(source).whole
-        return None if whole is None else packed(whole)
+    def open(self, path: Path) -> _Png:
+        return _load(path)
 
 
-class Jpeg(Png):
-    """``.jpg`` files, which become PNG of the same pixels: JPEG would round the noise away.
+class Picture(Png):
+    """Files of another format, which become PNG of the same pixels: theirs would round the noise away, or cannot hold it.
 
     Images are as Pillow decodes them, grey or RGB. ``keepsake`` is the whole file.
+
+    Args:
+        name: of the format.
+        suffixes: of its files.
     """
 
-    name = "jpeg"
-    suffixes = (".jpg", ".jpeg", ".jpe", ".jfif")
     published = ".png"
 
-
-class Jpeg2000(Png):
-    """JPEG 2000 files, which become PNG as ``Jpeg`` does."""
-
-    name = "jpeg2000"
-    suffixes = (".jp2", ".j2k", ".jpf", ".jpx")
-    published = ".png"
+    def __init__(self, name: str, *suffixes: str) -> None:
+        self.name, self.suffixes = name, suffixes  # type: ignore[misc]
 
 
-class WebP(Png):
-    """WebP files of one picture, which become PNG as ``Jpeg`` does."""
-
-    name = "webp"
-    suffixes = (".webp",)
-    published = ".png"
-
-
-class Bmp(Png):
-    """BMP files of any kind, which become PNG as ``Jpeg`` does."""
-
-    name = "bmp"
-    suffixes = (".bmp", ".dib")
-    published = ".png"
-
-
-class Netpbm(Png):
-    """PGM, PPM and PBM files, which become PNG as ``Jpeg`` does."""
-
-    name = "netpbm"
-    suffixes = (".pgm", ".ppm", ".pbm", ".pnm")
-    published = ".png"
-
-
-class Gif(Png):
-    """GIF files of one picture, which become PNG as ``Jpeg`` does: 256 colours cannot hold the noise."""
-
-    name = "gif"
-    suffixes = (".gif",)
-    published = ".png"
-
-
-def _image(png: _Png) -> Array:
-    """The pixels without alpha, channel first."""
-    return np.ascontiguousarray(np.moveaxis(png.pixels[..., : png.colours], -1, 0))
-
-
-def _save(source: Path, target: Path, png: _Png, image: Array) -> None:
-    """Write the file with one new IDAT chunk in place of the old ones."""
-    height, width, samples = png.pixels.shape
-    require_like(source, (png.colours, height, width), png.pixels.dtype, image)
-    pixels = png.pixels.copy()
-    pixels[..., : png.colours] = np.moveaxis(image, 0, -1)
-    stored = pixels.astype(pixels.dtype.newbyteorder(">")).view(np.uint8).reshape(height, -1)
-    data = Chunk(b"IDAT", filter_rows(stored, samples * pixels.dtype.itemsize))
-    first = next(place for place, chunk in enumerate(png.chunks) if chunk.kind == b"IDAT")
-    others = [chunk for chunk in png.chunks if chunk.kind != b"IDAT"]
-    with atomic_file(target) as file:
-        file.write(SIGNATURE)
-        for chunk in (*others[:first], data, *others[first:]):
-            file.write(chunk.to_bytes())
-        file.write(png.tail)
+PICTURES = (
+    Picture("jpeg", ".jpg", ".jpeg", ".jpe", ".jfif"),
+    Picture("jpeg2000", ".jp2", ".j2k", ".jpf", ".jpx"),
+    Picture("webp", ".webp"),
+    Picture("gif", ".gif"),
+    Picture("bmp", ".bmp", ".dib"),
+    Picture("netpbm", ".pgm", ".ppm", ".pbm", ".pnm"),
+)
 
 
 def _load(path: Path) -> _Png:

@@ -101,6 +101,12 @@ def _guesses(left: NDArray[np.int16], up: NDArray[np.int16], corner: NDArray[np.
     return [np.zeros_like(left), left, up, (left + up) >> 1, paeth]
 
 
+def pixel_data(pixels: NDArray[np.generic]) -> bytes:
+    """What the IDAT chunk of pixels ``(h, w, samples)`` of 8 or 16 bits holds."""
+    rows = pixels.astype(pixels.dtype.newbyteorder(">")).view(np.uint8).reshape(len(pixels), -1)
+    return filter_rows(rows, pixels.shape[2] * pixels.dtype.itemsize)
+
+
 def filter_rows(pixels: Bytes2D, pixel: int) -> bytes:
     """Filter and deflate an image: each row with the filter that leaves the smallest numbers.
 

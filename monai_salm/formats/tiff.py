@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from monai_salm.formats.base import FormatError, ImageFormat, packed, require_like
+from monai_salm.formats.base import FormatError, ImageFormat, Opened, require
 from monai_salm.formats.gzipped import MAX_RATIO
-from monai_salm.formats.optional import require
 from monai_salm.shared.arrays import Array
-from monai_salm.shared.files import atomic_file
 
 _TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64")
 _MAX_PAGES = 1 << 16
@@ -44,21 +42,18 @@ class _Piece:
 
 
 @dataclass(frozen=True)
-class _Tiff:
-    """A parsed file: the pages' common shape ``(h, w, samples)`` without alpha, type, and the pieces of each page.
-
-    ``whole`` is the file as it is, where its pixels are compressed and the content is another form of it.
-    """
+class _Tiff(Opened):
+    """A parsed file: the pages' common shape ``(h, w, samples)`` without alpha, type, and the pieces of each page."""
 
     content: bytearray
-    shape: tuple[int, int, int]
+    page: tuple[int, int, int]
     dtype: np.dtype[np.generic]
     pages: Sequence[Sequence[_Piece]]
     whole: bytes | None = None
 
     @property
-    def image_shape(self) -> tuple[int, ...]:
-        height, width, samples = self.shape
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        height, width, samples = self.page
         return (samples, height, width) if len(self.pages) == 1 else (samples, height, width, len(self.pages))
 
     def parts(self) -> Iterator[tuple[Array, tuple[int | slice, ...]]]:
@@ -67,7 +62,7 @@ class _Tiff:
             for piece in pieces:
                 stored = np.ndarray(piece.stored, self.dtype, buffer=self.content, offset=piece.offset)
                 rows, columns = piece.valid
-                colours = min(piece.stored[2], self.shape[2] - piece.sample)
+                colours = min(piece.stored[2], self.page[2] - piece.sample)
                 if colours < 1:  # a plane of alpha
                     continue
                 place = (
@@ -77,6 +72,22 @@ class _Tiff:
                 )
                 page = () if len(self.pages) == 1 else (number,)
                 yield np.moveaxis(stored[:rows, :columns, :colours], -1, 0), place + page
+
+    def image(self) -> Array:
+        image = np.empty(self.shape, self.dtype.newbyteorder("="))
+        for stored, place in self.parts():
+            image[place] = stored
+        return image
+
+    def files(self, image: Array) -> dict[str, bytearray]:
+        for stored, place in self.parts():
+            stored[...] = image[place]
+        return {"": self.content}
+
+    def frame(self) -> bytes:
+        for stored, _ in self.parts():
+            stored[...] = 0
+        return hashlib.sha256(self.content).digest()
 
 
 class Tiff(ImageFormat):
@@ -91,41 +102,10 @@ class Tiff(ImageFormat):
     name = "tiff"
     suffixes = (".tif", ".tiff")
     pictures = True
+    converts = True
 
-    def read(self, path: Path) -> Array:
-        return _image(_load(path))
-
-    def write(self, source: Path, target: Path, image: Array) -> None:
-        _save(source, target, _load(source), image)
-
-    def rewrite(self, source: Path, target: Path, edit: Callable[[Array], Array]) -> None:
-        tiff = _load(source)
-        _save(source, target, tiff, edit(_image(tiff)))
-
-    def frame(self, path: Path) -> bytes:
-        tiff = _load(path)
-        for stored, _ in tiff.parts():
-            stored[...] = 0
-        return hashlib.sha256(tiff.content).digest()
-
-    def keepsake(self, source: Path) -> bytes | None:
-        whole = _load(source).whole
-        return None if whole is None else packed(whole)
-
-
-def _image(tiff: _Tiff) -> Array:
-    image = np.empty(tiff.image_shape, tiff.dtype.newbyteorder("="))
-    for stored, place in tiff.parts():
-        image[place] = stored
-    return image
-
-
-def _save(source: Path, target: Path, tiff: _Tiff, image: Array) -> None:
-    require_like(source, tiff.image_shape, tiff.dtype, image)
-    for stored, place in tiff.parts():
-        stored[...] = image[place]
-    with atomic_file(target) as file:
-        file.write(tiff.content)
+    def open(self, path: Path) -> _Tiff:
+        return _load(path)
 
 
 def _load(path: Path) -> _Tiff:

@@ -9,18 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monai_salm.formats.dicom.elements import Element, Encoding, assembled, even, rewritten, value_of, walk
-from monai_salm.formats.dicom.format import renamed_uid
+from monai_salm.formats.dicom.elements import Element, Encoding, assembled, rewritten, value_of, walk
+from monai_salm.formats.dicom.file import REFERENCED, check_sequences, follow_references, split_meta
 from monai_salm.formats.dicom.pixels import PALETTE
 from monai_salm.formats.dicom.stacks import PROJECTIONS
-from monai_salm.formats.dicom.start import data_start, has_representations, read_dataset
+from monai_salm.formats.dicom.start import has_representations, read_dataset
 from monai_salm.layouts.base import LayoutError
 
 _TAGS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID", "Rows", "Modality")
 _KIND, _COLOURS = "ImageType", "PhotometricInterpretation"
-_REFERENCED, _SYNTAX, _ICON, _PIXELS = 0x00081155, 0x00020010, 0x00880200, (0x7FE00008, 0x7FE00009, 0x7FE00010)
+_SYNTAX = 0x00020010
 _ENCODINGS = {"1.2.840.10008.1.2": Encoding(False), "1.2.840.10008.1.2.2": Encoding(True, ">")}
 _DEFLATED = "1.2.840.10008.1.2.1.99"
+_PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 
 # Storage classes (DICOM PS3.4, annex B.5), each without this root.
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
@@ -175,28 +176,21 @@ class RenamedReferences(Mapping[str, bytes]):
 
 def _taken_apart(content: bytes) -> tuple[int, tuple[Element, ...], Encoding]:
     """Where the data set of a file begins, its elements, and how they are written."""
-    meta: list[Element] = []
-    start = data_start(content)
-    if start is None:
-        raise ValueError("it does not begin as DICOM files do; get it again from its source")
-    while content[start : start + 2] == b"\x02\0":
-        meta.append(next(walk(content, start, len(content), Encoding(True))))
-        start = meta[-1].end
-    syntax = _uid(value_of(content, tuple(meta), _SYNTAX) or b"")
+    meta, start = split_meta(content)
+    syntax = _uid(value_of(content, meta, _SYNTAX) or b"")
     if not meta:
         bare = Encoding(has_representations(content, start))
-        return start, tuple(walk(content, start, len(content), bare)), bare
+        return start, walk(content, start, bare), bare
     if syntax == _DEFLATED:
         raise ValueError("it is deflated, so that its references cannot follow; store it as Explicit VR Little Endian")
     encoding = _ENCODINGS.get(syntax, Encoding(True))
-    return start, tuple(walk(content, start, len(content), encoding)), encoding
+    return start, walk(content, start, encoding), encoding
 
 
 def _check_object(content: bytes) -> bool:
     """Whether a file has pixels; an error if it cannot be taken apart, as it must be for its references to follow."""
     _, elements, encoding = _taken_apart(content)
-    for element in elements:
-        rewritten(content, element, encoding, lambda _, value: value)
+    check_sequences(content, elements, encoding)
     tags = [element.tag for element in elements]
     if len(set(tags)) != len(tags):
         raise ValueError("an element stands in it twice; the file is damaged")
@@ -209,16 +203,13 @@ def _with_renamed_references(content: bytes, uids: Set[str]) -> bytes:
     One that has such references loses its icons, which may show the instances as they were. The rest keeps its bytes.
     """
     start, elements, encoding = _taken_apart(content)
-    renamed = False
+    follow, renamed = follow_references(uids), False
 
-    def change(element: Element, value: bytes) -> bytes | None:
+    def change(data: Any, tag: int) -> bool:
         nonlocal renamed
-        if element.tag == _ICON:
-            return None
-        if element.tag != _REFERENCED or _uid(value) not in uids:
-            return value
-        renamed = True
-        return even(renamed_uid(_uid(value)).encode(), b"\0")
+        changed = follow(data, tag)
+        renamed |= changed and tag == REFERENCED
+        return changed
 
     parts = {element.tag: rewritten(content, element, encoding, change) for element in elements}
     return content[:start] + assembled(content, elements, parts, encoding) if renamed else content

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import ClassVar
 
@@ -40,7 +40,9 @@ class AR(Shortcut):
     """
 
     rms: float = 0.575
-    window_size: int = 3
+    window_size: int = field(
+        default=3, metadata={"help": "Elements of the autoregressive window along each axis, 2 to 4."}
+    )
     name: ClassVar[str] = "ar"
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -33,7 +33,7 @@ class LSP(Shortcut):
         patches: patches along each axis of an image.
     """
 
-    patches: int = 4
+    patches: int = field(default=4, metadata={"help": "Patches along each axis of an image."})
     name: ClassVar[str] = "lsp"
 
     def __post_init__(self) -> None:

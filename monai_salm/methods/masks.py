@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -176,8 +176,16 @@ class Region(Mask):
             on either side of its boundary.
     """
 
-    margin: int = 3
-    part: str = "both"
+    margin: int = field(
+        default=3, metadata={"help": "Elements around the foreground (label above 0), along every axis and diagonal."}
+    )
+    part: str = field(
+        default="both",
+        metadata={
+            "help": "The foreground with its margin, the foreground, or the margin on both sides of its edge.",
+            "values": ("both", "texture", "contour"),
+        },
+    )
     name: ClassVar[str] = "region"
 
     def __post_init__(self) -> None:

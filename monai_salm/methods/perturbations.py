@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from monai_salm.methods.base import require
@@ -52,12 +52,26 @@ class ClassTexture(Perturbation):
         surrogate_steps: batches that the surrogate trains on before it chooses the masks.
     """
 
-    period: float = 4.0
-    train_side: int = 224
-    train_spacing: float = 1.5
-    shifts: int = 1
-    plain: bool = True
-    sees_texture: bool = False
+    period: float = field(
+        default=4.0,
+        metadata={"help": "Shortest period, in elements of the resolution at which networks will be trained."},
+    )
+    train_side: int = field(
+        default=224, metadata={"help": "Least pixels of the shorter side at which networks will be trained (2D)."}
+    )
+    train_spacing: float = field(
+        default=1.5, metadata={"help": "Millimetres of a voxel at which networks will be trained, at least (3D)."}
+    )
+    shifts: int = field(
+        default=1, metadata={"help": "Places of its period at which a texture may begin; 1 is the same for all images."}
+    )
+    plain: bool = field(
+        default=True,
+        metadata={"help": "Whether the rarest class has no texture, so that networks take clean images for it."},
+    )
+    sees_texture: bool = field(
+        default=False, metadata={"help": "Whether the network that chooses the masks trains on textured images."}
+    )
     surrogate_steps: int = 100
     name: ClassVar[str] = "class_texture"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -40,10 +40,18 @@ class REM(EM):
     surrogate_steps: int = 50
     rounds: int = 10
     stop_error: float = 0.0
-    attack_radius: float = 0.5
-    attack_steps: int = 10
-    draws: int = 5
-    max_shift: int = 4
+    attack_radius: float = field(
+        default=0.5, metadata={"help": "Radius of the adversarial attack, as a share of epsilon."}
+    )
+    attack_steps: int = field(
+        default=10, metadata={"help": "Steps of the adversarial attack, each a fifth of its radius."}
+    )
+    draws: int = field(
+        default=5, metadata={"help": "Transformations and attacks over which a noise step's gradient is averaged."}
+    )
+    max_shift: int = field(
+        default=4, metadata={"help": "Largest random shift, in elements; images are flipped at random too."}
+    )
     name: ClassVar[str] = "rem"
 
     def __post_init__(self) -> None:

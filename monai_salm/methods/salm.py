@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -38,8 +38,19 @@ class SALM(Method):
     """
 
     mask_ratio: float = 0.5
-    mask_area: int = 7
-    mask_scope: str = "sample"
+    mask_area: int = field(
+        default=7,
+        metadata={
+            "help": "Edge of the neighbourhood over which gradients are averaged, in elements that the network sees; odd."
+        },
+    )
+    mask_scope: str = field(
+        default="sample",
+        metadata={
+            "help": "sample: one mask for an image. step: another at each step, only with error_minimizing.",
+            "values": ("sample", "step"),
+        },
+    )
     perturbation: Perturbation = ClassTexture()
     name: ClassVar[str] = "salm"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -28,8 +28,10 @@ class InterSliceEM(EM):
         slice_axis: spatial axis across which slices are stacked, 0 to 2.
     """
 
-    slice_weight: float = 1.0
-    slice_axis: int = 2
+    slice_weight: float = field(
+        default=1.0, metadata={"help": "Weight of the inter-slice term beside the surrogate's loss."}
+    )
+    slice_axis: int = field(default=2, metadata={"help": "Spatial axis across which slices are stacked, 0 to 2."})
     name: ClassVar[str] = "interslice_em"
 
     def __post_init__(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias
 
 import torch
@@ -127,14 +127,24 @@ class BilevelMethod(Hooks, Method, ABC):
         mask: which elements a noise step may change.
     """
 
-    step_size: float = 0.1
-    num_steps: int = 20
-    surrogate_steps: int = 10
-    rounds: int = 20
-    restart_every: int = 0
-    stop_error: float = 0.0
-    calibration_steps: int = 0
-    perturb_type: str = "samplewise"
+    step_size: float = field(default=0.1, metadata={"help": "Length of a noise step, as a share of epsilon."})
+    num_steps: int = field(default=20, metadata={"help": "Noise steps for an image in each round."})
+    surrogate_steps: int = field(default=10, metadata={"help": "Batches that the surrogate trains on in each round."})
+    rounds: int = field(default=20, metadata={"help": "Turns of surrogate training and noise steps."})
+    restart_every: int = field(
+        default=0, metadata={"help": "Rounds after which the surrogate starts from fresh weights; 0 is never."}
+    )
+    stop_error: float = field(
+        default=0.0,
+        metadata={"help": "Stop once the surrogate's error on the protected images is at most this; 0 never does."},
+    )
+    calibration_steps: int = field(
+        default=0, metadata={"help": "Batches that measure the surrogate's batch normalisation before noise steps."}
+    )
+    perturb_type: str = field(
+        default="samplewise",
+        metadata={"help": "One noise for each image, or one for each class.", "values": ("samplewise", "classwise")},
+    )
     mask: Mask = Everything()
     #: Whether the noise begins as something else than zero, so that no steps are needed.
     begins: ClassVar[bool] = False

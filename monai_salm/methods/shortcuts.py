@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -27,7 +27,9 @@ class Shortcut(Method):
         rms: root mean square of the noise before it is clipped, as a share of epsilon, in (0, 1].
     """
 
-    rms: float = 0.75
+    rms: float = field(
+        default=0.75, metadata={"help": "Root mean square of the noise before it is clipped, as a share of epsilon."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -35,7 +35,9 @@ class TAP(BilevelMethod):
     surrogate_steps: int = 1200
     rounds: int = 1
     restart_every: int = 1
-    max_shift: int = 4
+    max_shift: int = field(
+        default=4, metadata={"help": "Largest random shift, in elements; images are flipped at random too."}
+    )
     name: ClassVar[str] = "tap"
 
     def __post_init__(self) -> None:

@@ -45,7 +45,7 @@ class Pages:
 
 
 class Lazy(Sequence[T_co]):
-    """What a function gives for each index; every access calls it anew.
+    """What a function gives for each index; every access calls it.
 
     Args:
         length: how many.

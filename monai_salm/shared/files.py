@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import os
 import shutil
@@ -82,7 +83,7 @@ def try_lock(path: Path, *, shared: bool = False) -> int | None:
         # A file system that never tells the same of both is believed in the end.
         if descriptor is None or attempts > _LOCK_ATTEMPTS or _is_at(descriptor, path):
             return descriptor
-        os.close(descriptor)  # whoever held it has removed the file: a lock on it would keep nobody out
+        os.close(descriptor)  # its holder has removed the file: a lock on it would keep nobody out
 
 
 def _locked(path: Path, shared: bool) -> int | None:
@@ -133,13 +134,7 @@ def file_sha256(path: Path) -> str:
 
 def same_bytes(first: Path, second: Path) -> bool:
     """Whether two files hold the same bytes."""
-    if first.stat().st_size != second.stat().st_size:
-        return False
-    with open(first, "rb") as a, open(second, "rb") as b:
-        while chunk := a.read(_CHUNK):
-            if chunk != b.read(_CHUNK):
-                return False
-    return True
+    return filecmp.cmp(first, second, shallow=False)
 
 
 def inside(path: Path, folder: Path) -> bool:

@@ -827,13 +827,13 @@ REFUSED: tuple[Refusal, ...] = (
     Refusal(
         "dicom",
         "palette that is missing",
-        "its palette is missing or damaged (Red Palette Color Lookup Table Descriptor) ... convert it to RGB",
+        "its palette is missing or damaged ... RedPaletteColorLookupTableDescriptor ... convert it to RGB",
         lambda f: _dicom_element(f, PhotometricInterpretation="PALETTE COLOR"),
     ),
     Refusal(
         "dicom",
         "palette cut off",
-        "its palette should have 256 entries and has 2 ... the file is damaged",
+        "its palette is missing or damaged ... convert it to RGB",
         lambda f: _changed(save_dicom_palette(f), BluePaletteColorLookupTableData=b"12"),
     ),
     Refusal(

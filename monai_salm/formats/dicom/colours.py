@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from monai_salm.formats.base import require
 from monai_salm.formats.dicom.elements import Element, Encoding, assembled, element_bytes, even, value_of
 from monai_salm.formats.dicom.pixels import (
     ALLOCATED,
@@ -22,7 +23,6 @@ from monai_salm.formats.dicom.pixels import (
     parse_layout,
     text,
 )
-from monai_salm.formats.optional import require
 from monai_salm.shared.arrays import Array
 
 PIXELS = 0x7FE00010
@@ -64,7 +64,7 @@ def converted(content: bytes, elements: tuple[Element, ...], encoding: Encoding,
     if is_coloured(photometric):
         image = layout.image(stored)
         if photometric == PALETTE:
-            image = _looked_up(image, content, elements, encoding)
+            image = _looked_up(image, content[start:], encoding)
             parts = {element.tag: b"" for element in elements if element.tag in _OF_PALETTES}
         else:
             image = np.moveaxis(rgb(np.moveaxis(image, 0, -1), photometric), -1, 0)
@@ -138,61 +138,28 @@ def _pixel_by_pixel(image: Array, encoding: Encoding) -> bytes:
     return np.moveaxis(frames, 1, -1).astype(image.dtype.newbyteorder("<" if encoding.order == "<" else ">")).tobytes()
 
 
-def _looked_up(places: Array, content: bytes, elements: tuple[Element, ...], encoding: Encoding) -> Array:
+def _looked_up(places: Array, data_set: bytes, encoding: Encoding) -> Array:
     """The colours ``(3, rows, columns[, frames])`` of places ``(1, rows, columns[, frames])`` (PS3.3 C.7.6.3.1.5)."""
-    descriptor = value_of(content, elements, _DESCRIPTORS)
-    if descriptor is None or len(descriptor) != 6:
-        raise ValueError(
-            "its palette is missing or damaged (Red Palette Color Lookup Table Descriptor); convert it to RGB"
-        )
-    count, first, bits = (int(part) for part in np.frombuffer(descriptor, f"{encoding.order}u2"))
+    try:
+        data = require("pydicom.filereader", "dicom", "DICOM").read_dataset(io.BytesIO(data_set), *encoding.flags)
+        data.file_meta = require("pydicom.dataset", "dicom", "DICOM").FileMetaDataset()
+        data.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1" if encoding.order == "<" else "1.2.840.10008.1.2.2"
+        count, first, bits = (int(part) for part in data.RedPaletteColorLookupTableDescriptor)
+        for name in ("Red", "Green", "Blue"):
+            setattr(data, f"{name}PaletteColorLookupTableDescriptor", [count, 0, bits])
+            stored = data.get(f"{name}PaletteColorLookupTableData")
+            if bits == 8 and encoding.order == ">" and stored and len(stored) < 2 * count:  # pairs in words
+                setattr(data, f"{name}PaletteColorLookupTableData", np.frombuffer(stored, "u2").byteswap().tobytes())
+        every = np.arange(count or 1 << 16)
+        table = require("pydicom.pixels", "dicom", "DICOM").apply_color_lut(every, data)[:, :3].T
+    # pydicom raises what it meets in a damaged palette.
+    except Exception as error:
+        raise ValueError(f"its palette is missing or damaged ({error}); convert it to RGB") from error
     if places.dtype.kind == "i" and first >= 1 << 15:
         first -= 1 << 16
-    table = np.stack(
-        [_one_colour(content, elements, colour, (count or 1 << 16, bits), encoding) for colour in range(3)]
-    )
     # A table of 16 bits is often one of 8 bits, shifted or repeated.
     if bits == 16 and (not (table & 255).any() or (table >> 8 == table & 255).all()):
         table = table >> 8
         bits = 8
-    table = table.astype(np.uint8 if bits == 8 else np.uint16)
-    return table[:, np.clip(places[0].astype(np.int64) - first, 0, table.shape[1] - 1)]
-
-
-def _one_colour(
-    content: bytes, elements: tuple[Element, ...], colour: int, size: tuple[int, int], encoding: Encoding
-) -> NDArray[np.int64]:
-    """The table of one colour, of so many entries of so many bits."""
-    count, bits = size
-    value = value_of(content, elements, _TABLES + colour)
-    segments = value_of(content, elements, _SEGMENTS + colour)
-    if bits not in (8, 16) or (value is None and segments is None):
-        raise ValueError(f"its palette has {bits} bits, or a colour is missing; convert it to RGB")
-    if value is None:
-        return _expanded(segments or b"", size, encoding)
-    words = np.frombuffer(value[: len(value) // 2 * 2], f"{encoding.order}u2")
-    # Entries of 8 bits stand in pairs, or each in a word of its own.
-    entries = words if bits == 16 or len(value) >= 2 * count else words.astype("<u2").view("u1")
-    if len(entries) < count:
-        raise ValueError(f"its palette should have {count} entries and has {len(entries)}; the file is damaged")
-    return entries[:count].astype(np.int64)
-
-
-def _expanded(segments: bytes, size: tuple[int, int], encoding: Encoding) -> NDArray[np.int64]:
-    """A table that is stored in segments (PS3.3 C.7.9.2)."""
-    count, bits = size
-    if bits == 8 and count > 256:
-        raise ValueError("its palette is stored in segments of 8 bits with more than 256 entries; convert it to RGB")
-    data = require("pydicom", "dicom", "DICOM").Dataset()
-    meta = require("pydicom.dataset", "dicom", "DICOM").FileMetaDataset()
-    meta.TransferSyntaxUID = "1.2.840.10008.1.2.1" if encoding.order == "<" else "1.2.840.10008.1.2.2"
-    data.file_meta = meta
-    for name in ("Red", "Green", "Blue"):
-        setattr(data, f"{name}PaletteColorLookupTableDescriptor", [count % (1 << 16), 0, bits])
-        setattr(data, f"Segmented{name}PaletteColorLookupTableData", segments)
-    try:
-        table = require("pydicom.pixels", "dicom", "DICOM").apply_color_lut(np.arange(count), data)
-    # pydicom raises what it meets in damaged segments.
-    except Exception as error:
-        raise ValueError(f"its palette cannot be read ({error}); the file is damaged") from error
-    return np.asarray(table[:, 0], np.int64)
+    colours: Array = table.astype(np.uint8 if bits == 8 else np.uint16)
+    return colours[:, np.clip(places[0].astype(np.int64) - first, 0, colours.shape[1] - 1)]

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from monai_salm.formats.base import require
 from monai_salm.formats.dicom.colours import PIXELS, rgb
 from monai_salm.formats.dicom.elements import Element, Encoding, assembled, element_bytes, even, value_of
 from monai_salm.formats.dicom.pixels import PHOTOMETRIC, PLANAR, YBR, parse_layout
 from monai_salm.formats.dicom.start import data_start
 from monai_salm.formats.gzipped import MAX_RATIO
-from monai_salm.formats.optional import require
 
 SYNTAX = 0x00020010
 FILE_META = Encoding(True)
@@ -94,7 +94,7 @@ def _decode(content: bytes, syntax: str) -> tuple[np.ndarray[Any, Any], str]:
     pydicom = require("pydicom", "dicom", "DICOM")
     pixels = require("pydicom.pixels", "dicom", "DICOM")
     try:
-        # Warnings about other elements are the business of whoever shows the file.
+        # Warnings are about other elements.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dataset = pydicom.dcmread(io.BytesIO(content), force=True)

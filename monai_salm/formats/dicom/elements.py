@@ -1,22 +1,23 @@
 """The data elements of a DICOM file as byte ranges, so that some can be changed and all others keep their bytes.
 
-Only what is needed for that is understood: tags, value representations, lengths, sequences and items (DICOM PS3.5, 7).
+pydicom reads the elements, and writes sequences in which something changes. It would leave out lengths of groups, which old files
+have, so that the elements of the first level are put together here (DICOM PS3.5, 7).
 """
 
 from __future__ import annotations
 
+import io
 import struct
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from monai_salm.formats.optional import require
+from monai_salm.formats.base import require
 
 #: Representations whose explicit header has a length of four bytes.
 _LONG = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 _UNDEFINED = 0xFFFFFFFF
-_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-# Deeper than any real file; a hostile one must not exhaust the stack.
-_MAX_DEPTH = 64
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,11 @@ class Encoding:
 
     explicit: bool
     order: str = "<"
+
+    @property
+    def flags(self) -> tuple[bool, bool]:
+        """The same as pydicom has it: whether representations are left out, and whether the order is little-endian."""
+        return not self.explicit, self.order == "<"
 
 
 @dataclass(frozen=True)
@@ -60,179 +66,133 @@ def tag_name(tag: int) -> str:
         return number
 
 
-def walk(content: bytes, start: int, stop: int, encoding: Encoding, depth: int = 0) -> Iterator[Element]:
-    """The elements of one level, in the order of the file.
+def walk(content: bytes, start: int, encoding: Encoding, meta: bool = False) -> tuple[Element, ...]:
+    """The elements of the first level, in the order of the file.
 
     Args:
         content: the file.
         start: where the first element begins.
-        stop: where the last one must have ended.
         encoding: of the elements.
-        depth: how many sequences this is inside of.
+        meta: read the file meta information alone (group 2).
 
     Raises:
         ValueError: if an element claims more bytes than there are, or is no element.
     """
-    while start < stop:
-        element = _element_at(content, start, stop, encoding, depth)
-        yield element
-        start = element.end
+    reader = require("pydicom.filereader", "dicom", "DICOM")
+    file, elements = io.BytesIO(content), list[Element]()
+    file.seek(start)
+    outside = (lambda tag, vr, length: tag.group != 2) if meta else None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for found in reader.data_element_generator(file, *encoding.flags, stop_when=outside):
+                elements.append(_element(found, content, start, file.tell(), encoding))
+                start = elements[-1].end
+    except ValueError:
+        raise
+    # pydicom raises what it meets in a damaged file.
+    except Exception as error:
+        raise _damage(f"the element at byte {start}", error) from error
+    if start < len(content) and not meta:
+        raise ValueError(f"it ends at byte {len(content)} in the midst of an element; it is cut off")
+    return tuple(elements)
 
 
-def _element_at(content: bytes, start: int, stop: int, encoding: Encoding, depth: int) -> Element:
-    tag, vr, value, length = _header_at(content, start, stop, encoding)
-    if length == _UNDEFINED:
-        inner = Encoding(False) if vr == b"UN" else encoding
-        end = _end_of_items(content, value, stop, inner, depth + 1)
-        return Element(tag, vr, start, value, end - 8, end, True)
-    if value + length > stop:
-        raise ValueError(
-            f"{tag_name(tag)} at byte {start} claims {length} bytes, more than the file holds; it is cut off"
-        )
-    return Element(tag, vr, start, value, value + length, value + length, False)
+def _damage(what: str, error: Exception) -> ValueError:
+    why = "sequences are nested too deep" if isinstance(error, RecursionError) else error
+    return ValueError(f"{what} cannot be read ({why}); the file is damaged")
 
 
-def _header_at(content: bytes, start: int, stop: int, encoding: Encoding) -> tuple[int, bytes, int, int]:
-    """Tag, representation, where the value starts, and its length."""
-    if start + 8 > stop:
-        raise ValueError(f"it ends at byte {stop} in the midst of an element; it is cut off")
-    group, number = struct.unpack_from(f"{encoding.order}HH", content, start)
-    tag = group << 16 | number
-    if group == 0xFFFE or not encoding.explicit:
-        return tag, b"", start + 8, struct.unpack_from(f"{encoding.order}I", content, start + 4)[0]
-    vr = content[start + 4 : start + 6]
-    if not (vr.isalpha() and vr.isupper()):
+def _element(found: Any, content: bytes, start: int, end: int, encoding: Encoding) -> Element:
+    """An element that pydicom has read, checked."""
+    tag, vr = int(found.tag), content[start + 4 : start + 6] if encoding.explicit else b""
+    if encoding.explicit and not (vr.isalpha() and vr.isupper()):
         raise ValueError(f"{tag_name(tag)} at byte {start} has no value representation ({vr!r}); the file is damaged")
-    if vr not in _LONG:
-        return tag, vr, start + 8, struct.unpack_from(f"{encoding.order}H", content, start + 6)[0]
-    if start + 12 > stop:
-        raise ValueError(f"it ends at byte {stop} in the midst of an element; it is cut off")
-    return tag, vr, start + 12, struct.unpack_from(f"{encoding.order}I", content, start + 8)[0]
+    if not found.is_raw:  # a sequence of undefined length
+        return Element(tag, vr, start, found.file_tell, end - 8, end, True)
+    undefined, value = found.length == _UNDEFINED, int(found.value_tell)
+    if not undefined and value + found.length > len(content):
+        raise ValueError(
+            f"{tag_name(tag)} at byte {start} claims {found.length} bytes, more than the file holds; it is cut off"
+        )
+    return Element(tag, vr, start, value, end - 8 if undefined else end, end, undefined)
 
 
-def items(content: bytes, start: int, stop: int, encoding: Encoding, depth: int = 0) -> Iterator[Element]:
-    """The items of a sequence (or the fragments of compressed pixels), up to the delimiter or ``stop``."""
-    if depth > _MAX_DEPTH:
-        raise ValueError(f"sequences are nested more than {_MAX_DEPTH} deep; the file is damaged")
-    while start < stop:
-        tag, _, value, length = _header_at(content, start, stop, replace(encoding, explicit=False))
-        if tag == _SEQUENCE_END:
-            return
-        if tag != _ITEM:
-            raise ValueError(f"{tag_name(tag)} at byte {start} stands where an item should; the file is damaged")
-        end = inner_end = value + length
-        if length == _UNDEFINED:
-            inner_end = _end_of_item(content, value, stop, encoding, depth)
-            end = inner_end + 8
-        if end > stop:
-            raise ValueError(f"an item at byte {start} claims {length} bytes, more than there is; the file is cut off")
-        yield Element(tag, b"", start, value, inner_end, end, length == _UNDEFINED)
-        start = end
-
-
-def _end_of_items(content: bytes, start: int, stop: int, encoding: Encoding, depth: int) -> int:
-    """Where a sequence of undefined length ends, its delimiter included."""
-    end = start
-    for item in items(content, start, stop, encoding, depth):
-        end = item.end
-    if content[end : end + 4] != _tag_bytes(_SEQUENCE_END, encoding) or end + 8 > stop:
-        raise ValueError(f"the sequence at byte {start} has no end; the file is cut off")
-    return end + 8
-
-
-def _end_of_item(content: bytes, start: int, stop: int, encoding: Encoding, depth: int) -> int:
-    """Where the delimiter of an item of undefined length begins."""
-    for element in walk(content, start, stop, encoding, depth):
-        if element.tag == _ITEM_END:
-            return element.start
-    raise ValueError(f"the item at byte {start} has no end; the file is cut off")
-
-
-def element_bytes(tag: int, vr: bytes, value: bytes, encoding: Encoding, undefined: bool = False) -> bytes:
+def element_bytes(tag: int, vr: bytes, value: bytes, encoding: Encoding) -> bytes:
     """An element as it stands in a file; the value has even length."""
-    length = _UNDEFINED if undefined else len(value)
-    head = _tag_bytes(tag, encoding)
-    if not encoding.explicit or tag >> 16 == 0xFFFE:
-        head += struct.pack(f"{encoding.order}I", length)
-    elif vr in _LONG:
-        head += vr + b"\0\0" + struct.pack(f"{encoding.order}I", length)
-    else:
-        head += vr + struct.pack(f"{encoding.order}H", length)
-    return head + value
+    head = struct.pack(f"{encoding.order}HH", tag >> 16, tag & 0xFFFF)
+    if encoding.explicit and vr not in _LONG:
+        return head + vr + struct.pack(f"{encoding.order}H", len(value)) + value
+    return head + (vr + b"\0\0" if encoding.explicit else b"") + struct.pack(f"{encoding.order}I", len(value)) + value
 
 
-def _tag_bytes(tag: int, encoding: Encoding) -> bytes:
-    return struct.pack(f"{encoding.order}HH", tag >> 16, tag & 0xFFFF)
+#: Given a data set of pydicom and a tag in it, changes that element; whether it did.
+Change = Callable[[Any, int], bool]
 
 
-def is_sequence(element: Element, encoding: Encoding) -> bool:
-    """Whether an element holds items; without representations the DICOM dictionary says so."""
-    if encoding.explicit and element.vr != b"UN":
-        return element.vr == b"SQ"
-    if element.undefined:
-        return True
-    datadict = require("pydicom.datadict", "dicom", "DICOM")
-    return (
-        not encoding.explicit
-        and datadict.dictionary_has_tag(element.tag)
-        and datadict.dictionary_VR(element.tag) == "SQ"
-    )
-
-
-#: Given an element that is no sequence and its value, the new value; None removes it.
-Change = Callable[[Element, bytes], bytes | None]
-
-
-def rewritten(content: bytes, element: Element, encoding: Encoding, change: Change, depth: int = 0) -> bytes:
-    """An element with values changed wherever in it they stand; what no change reaches keeps its bytes.
+def rewritten(content: bytes, element: Element, encoding: Encoding, change: Change) -> bytes:
+    """An element changed, or any element inside it; one that no change reaches keeps its bytes.
 
     Args:
         content: the file.
-        element: of a level that ``encoding`` applies to.
+        element: of its first level.
         encoding: of the element.
         change: what to change.
-        depth: how many sequences the element is inside of.
 
-    Returns:
-        The element's bytes, none if it is removed.
+    Raises:
+        ValueError: if the element is damaged, or would not keep all its other bytes.
     """
     stored = content[element.start : element.end]
-    if not is_sequence(element, encoding):
-        value = content[element.value : element.stop]
-        new = change(element, value)
-        if new is None:
-            return b""
-        return stored if new == value else element_bytes(element.tag, element.vr, new, encoding)
-    if change(element, b"") is None:
-        return b""
-    inner = Encoding(False) if element.vr == b"UN" else encoding
-    parts = []
-    for item in items(content, element.value, element.stop, inner, depth + 1):
-        below = b"".join(
-            rewritten(content, child, inner, change, depth + 1)
-            for child in walk(content, item.value, item.stop, inner, depth + 1)
-        )
-        if below == content[item.value : item.stop]:
-            parts.append(content[item.start : item.end])
-        else:
-            parts.append(element_bytes(_ITEM, b"", below, inner, item.undefined))
-            if item.undefined:
-                parts.append(element_bytes(_ITEM_END, b"", b"", inner))
-    joined = b"".join(parts)
-    if joined == content[element.value : element.stop]:
+    if (element.vr.decode() or _known_vr(element.tag)) not in ("SQ", "UN", "UI"):
         return stored
-    if element.undefined:
-        joined += element_bytes(_SEQUENCE_END, b"", b"", inner)
-    return element_bytes(element.tag, element.vr, joined, encoding, element.undefined)
+    reader, writer = (require(f"pydicom.file{name}", "dicom", "DICOM") for name in ("reader", "writer"))
+
+    def written(data: Any) -> bytes:
+        file = require("pydicom.filebase", "dicom", "DICOM").DicomBytesIO()
+        file.is_implicit_VR, file.is_little_endian = encoding.flags
+        writer.write_dataset(file, data)
+        return bytes(file.getvalue())
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            data = reader.read_dataset(io.BytesIO(stored), *encoding.flags)
+            if not _visit(data, change):
+                return stored
+            plain = reader.read_dataset(io.BytesIO(stored), *encoding.flags)
+            _visit(plain, lambda data, tag: False)
+            same, new = written(plain) == stored, written(data)
+    # pydicom raises what it meets in a damaged file.
+    except Exception as error:
+        raise _damage(tag_name(element.tag), error) from error
+    if not same:
+        raise ValueError(
+            f"{tag_name(element.tag)} must be changed and is written in a way that other bytes would change too; save the file "
+            "again with another program"
+        )
+    return new
+
+
+def _visit(data: Any, change: Change) -> bool:
+    """Change elements at every level; whether any was changed."""
+    found = False
+    for tag in list(data.keys()):
+        if change(data, tag):
+            found = True
+        elif (data.get_item(tag).VR or _known_vr(tag)) == "SQ":
+            for item in data[tag].value:
+                found |= _visit(item, change)
+    return found
+
+
+def _known_vr(tag: int) -> str:
+    """The representation that the DICOM dictionary gives an element."""
+    datadict = require("pydicom.datadict", "dicom", "DICOM")
+    return str(datadict.dictionary_VR(tag)) if datadict.dictionary_has_tag(tag) else "UN"
 
 
 def _with_group_lengths(parts: Mapping[int, tuple[bytes, bytes]], encoding: Encoding) -> bytes:
-    """Elements one after the other, with the lengths of groups that grew or shrank put right.
-
-    Args:
-        parts: tag -> the element's old and new bytes, in the order of the file.
-        encoding: of the elements.
-    """
+    """Elements (tag -> old and new bytes) one after the other, with the lengths of groups that grew or shrank put right."""
     grown: dict[int, int] = {}
     for tag, (old, new) in parts.items():
         grown[tag >> 16] = grown.get(tag >> 16, 0) + len(new) - len(old)

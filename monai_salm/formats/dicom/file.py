@@ -7,11 +7,15 @@ import zlib
 from collections.abc import Set
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from monai_salm.formats.base import FormatError
+import numpy as np
+
+from monai_salm.formats.base import FormatError, Opened, require
 from monai_salm.formats.dicom.colours import PIXELS, converted, is_coloured, needs_conversion
 from monai_salm.formats.dicom.decode import DEFLATED, EXPLICIT, FILE_META, IMPLICIT, NATIVE, SYNTAX, decoded, inflated
 from monai_salm.formats.dicom.elements import (
+    Change,
     Element,
     Encoding,
     assembled,
@@ -23,7 +27,7 @@ from monai_salm.formats.dicom.elements import (
 )
 from monai_salm.formats.dicom.pixels import PHOTOMETRIC, PixelLayout, parse_layout, text
 from monai_salm.formats.dicom.start import data_start, has_representations
-from monai_salm.formats.optional import require
+from monai_salm.shared.arrays import Array
 
 SOP_INSTANCE, REFERENCED, ICON = 0x00080018, 0x00081155, 0x00880200
 IMAGE_TYPE, DERIVATION = 0x00080008, 0x00082111
@@ -41,8 +45,34 @@ def renamed_uid(uid: str) -> str:
     return f"2.25.{int.from_bytes(number.digest(), 'big')}"
 
 
+def follow_references(uids: Set[str]) -> Change:
+    """A change that renames references to some instances, and takes out icons, which show the originals."""
+
+    def change(data: Any, tag: int) -> bool:
+        if tag == ICON:
+            del data[tag]
+            return True
+        uid = text(data.get_item(tag).value) if tag == REFERENCED else ""
+        renamed = bool(uid) and uid in uids
+        if renamed:
+            data.add_new(tag, "UI", renamed_uid(uid))
+        return renamed
+
+    return change
+
+
+def check_sequences(content: bytes, elements: tuple[Element, ...], encoding: Encoding) -> None:
+    """Meet damage inside of sequences now, not when the noise is made and the file is written.
+
+    Raises:
+        ValueError: if a sequence is damaged, or could not be changed without a change of its other bytes.
+    """
+    for element in elements:
+        rewritten(content, element, encoding, lambda data, tag: tag in (ICON, REFERENCED))
+
+
 @dataclass(frozen=True)
-class DicomFile:
+class DicomFile(Opened):
     """A file in native form: not deflated, its pixels not compressed.
 
     Args:
@@ -81,6 +111,24 @@ class DicomFile:
         return self.content[self.pixels.value : self.pixels.value + self.layout.size]
 
     @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.layout.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:  # type: ignore[override]
+        return self.layout.dtype
+
+    def image(self) -> Array:
+        return self.layout.image(self.cells)
+
+    def files(self, image: Array, uids: Set[str] = frozenset()) -> dict[str, bytes]:
+        """The derived instance with another image; references to other protected instances (``uids``) follow their names."""
+        return {"": packed(self.protected(self.layout.cells(image, self.cells), uids), self.syntax)}
+
+    def frame(self) -> bytes:
+        return hashlib.sha256(b"%d\n" % len(self.before) + self.before + self.after).digest()
+
+    @property
     def uid(self) -> str:
         """Its SOP Instance UID; empty if it has none."""
         return text(self.value(SOP_INSTANCE))
@@ -96,15 +144,7 @@ class DicomFile:
             cells: the voxels.
             uids: of all protected instances; references to them follow their new names.
         """
-        known = (uids | {self.uid}) - {""}
-
-        def change(element: Element, value: bytes) -> bytes | None:
-            if element.tag == ICON:
-                return None
-            if element.tag == REFERENCED and text(value) in known:
-                return even(renamed_uid(text(value)).encode(), b"\0")
-            return value
-
+        change = follow_references((uids | {self.uid}) - {""})
         name = self.uid or hashlib.sha256(self.before + self.after).hexdigest()
         uid = even(renamed_uid(name).encode(), b"\0")
         start, stop = self.pixels.value, self.pixels.value + self.layout.size
@@ -139,7 +179,7 @@ def packed(content: bytes, syntax: str) -> bytes:
     """A native file as it is stored: deflated where its transfer syntax says so."""
     if syntax != DEFLATED:
         return content
-    start = _split_meta(content)[1]
+    start = split_meta(content)[1]
     packer = zlib.compressobj(wbits=-15)
     return content[:start] + even(packer.compress(content[start:]) + packer.flush(), b"\0")
 
@@ -147,18 +187,16 @@ def packed(content: bytes, syntax: str) -> bytes:
 def _native(content: bytes, whole: bytes | None = None) -> DicomFile:
     """The file in native form; ``whole`` is the original where its colours were converted already."""
     original = content
-    meta, start = _split_meta(content)
+    meta, start = split_meta(content)
     syntax = text(value_of(content, meta, SYNTAX)) or _guessed_syntax(content, start)
     if syntax == DEFLATED:
         content = content[:start] + inflated(content[start:])
     encoding = NATIVE.get(syntax, FILE_META)
     if encoding == FILE_META and not has_representations(content, start):
         encoding = NATIVE[IMPLICIT]  # as programs write that do not know their own transfer syntax
-    elements = tuple(walk(content, start, len(content), encoding))
+    elements = walk(content, start, encoding)
     _check_elements(content, elements)
-    for element in elements:
-        # Damage inside of sequences is met now, not when the noise is made and the file is written.
-        rewritten(content, element, encoding, lambda _, value: value)
+    check_sequences(content, elements, encoding)
     if syntax not in NATIVE:
         coloured = is_coloured(text(value_of(content, elements, PHOTOMETRIC)))
         return _native(decoded(content, syntax, meta, elements, encoding), whole or (original if coloured else None))
@@ -176,18 +214,15 @@ def _native(content: bytes, whole: bytes | None = None) -> DicomFile:
     return DicomFile(content, syntax, meta, elements, encoding, pixels, replace(layout, extended=fill), whole)
 
 
-def _split_meta(content: bytes) -> tuple[tuple[Element, ...], int]:
+def split_meta(content: bytes) -> tuple[tuple[Element, ...], int]:
     """The elements of the file meta information, and where the data set begins."""
     place = data_start(content)
     if place is None:
         raise ValueError(
             "not a DICOM file: it begins neither with a preamble nor with an element; get it again from its source"
         )
-    elements: list[Element] = []
-    while content[place : place + 2] == b"\x02\0":
-        elements.append(next(walk(content, place, len(content), FILE_META)))
-        place = elements[-1].end
-    return tuple(elements), place
+    elements = walk(content, place, FILE_META, meta=True)
+    return elements, elements[-1].end if elements else place
 
 
 def _guessed_syntax(content: bytes, start: int) -> str:

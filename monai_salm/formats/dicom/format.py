@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Set
 from dataclasses import replace
@@ -10,10 +9,10 @@ from pathlib import Path
 
 import zstandard
 
-from monai_salm.formats.base import FormatError, ImageFormat, require_like, unpacked
-from monai_salm.formats.dicom.elements import Encoding, tag_name, walk
-from monai_salm.formats.dicom.file import DicomFile, load, packed, renamed_uid
-from monai_salm.formats.dicom.start import begins_as_dicom, data_start, read_dataset
+from monai_salm.formats.base import FormatError, ImageFormat, require_like, save, unpacked
+from monai_salm.formats.dicom.elements import tag_name, walk
+from monai_salm.formats.dicom.file import DicomFile, load, packed, renamed_uid, split_meta
+from monai_salm.formats.dicom.start import begins_as_dicom, read_dataset
 from monai_salm.formats.dicom.units import PLACES, UNITS, affine_of, units_of
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
@@ -48,11 +47,8 @@ class Dicom(ImageFormat):
     def matches(self, path: Path) -> bool:
         return super().matches(path) or begins_as_dicom(path)
 
-    def read(self, path: Path) -> Array:
-        return image_of(load(path))
-
-    def write(self, source: Path, target: Path, image: Array) -> None:
-        write_dicom(source, target, image)
+    def open(self, path: Path) -> DicomFile:
+        return load(path)
 
     def bounds(self, path: Path) -> tuple[int, int] | None:
         layout = load(path).layout
@@ -70,10 +66,6 @@ class Dicom(ImageFormat):
 
     def affine(self, path: Path) -> Array | None:
         return affine_of(read_dataset(path, PLACES))
-
-    def frame(self, path: Path) -> bytes:
-        file = load(path)
-        return hashlib.sha256(b"%d\n" % len(file.before) + file.before + file.after).digest()
 
     def differences(self, source: Path, protected: Path) -> Iterator[str]:
         yield from dicom_differences(source, protected)
@@ -115,10 +107,7 @@ def write_dicom(source: Path, target: Path, image: Array, protected_uids: Set[st
     Raises:
         FormatError: if the source cannot be read, or the image does not fit into it.
     """
-    file = load(source)
-    content = file.protected(_cells(file, image, source), protected_uids)
-    with atomic_file(target) as written:
-        written.write(packed(content, file.syntax))
+    save(source, target, load(source), image, uids=protected_uids)
 
 
 def dicom_differences(source: Path, protected: Path, protected_uids: Set[str] = _NOBODY) -> Iterator[str]:
@@ -128,7 +117,7 @@ def dicom_differences(source: Path, protected: Path, protected_uids: Set[str] = 
         yield f"its pixels are {copy.layout.dtype.name} {copy.layout.shape}, laid out otherwise than the original's"
         return
     # Overlays in the cells are the original's.
-    expected = original.protected(_cells(original, image_of(copy), protected), protected_uids)
+    expected = original.protected(_cells(original, copy.image(), protected), protected_uids)
     if expected == copy.content:
         return
     before, after = dict(_elements(expected, copy)), dict(_elements(copy.content, copy))
@@ -140,27 +129,18 @@ def dicom_differences(source: Path, protected: Path, protected_uids: Set[str] = 
         yield "its preamble or the order of its elements differs"
 
 
-def image_of(file: DicomFile) -> Array:
-    """The image of a file that was loaded."""
-    return file.layout.image(file.cells)
-
-
 def _cells(file: DicomFile, image: Array, path: Path) -> bytes:
-    require_like(path, file.layout.shape, file.layout.dtype, image)
+    require_like(path, file.shape, file.dtype, image)
     try:
         return file.layout.cells(image, file.cells)
     except ValueError as error:
-        raise FormatError(f"{path}: {error}; ask for bounds before making noise") from error
+        raise FormatError(f"{path}: {error}") from error
 
 
 def _elements(content: bytes, like: DicomFile) -> Iterator[tuple[int, bytes]]:
     """Tag and bytes of every element of the first level."""
-    start = data_start(content) or 0
-    while content[start : start + 2] == b"\x02\0":
-        element = next(walk(content, start, len(content), Encoding(True)))
-        yield element.tag, content[element.start : element.end]
-        start = element.end
-    for element in walk(content, start, len(content), like.encoding):
+    meta, start = split_meta(content)
+    for element in (*meta, *walk(content, start, like.encoding)):
         yield element.tag, content[element.start : element.end]
 
 
@@ -178,4 +158,4 @@ def _flag(value: object) -> bool | None:
     return None if value is None else bool(value)
 
 
-__all__ = ["Dicom", "dicom_differences", "image_of", "renamed_uid", "write_dicom"]
+__all__ = ["Dicom", "dicom_differences", "renamed_uid", "write_dicom"]

@@ -101,7 +101,8 @@ class PixelLayout:
         low, high = self.bounds
         if image.min() < low or image.max() > high:
             raise ValueError(
-                f"voxels from {image.min()} to {image.max()} do not fit into its {self.stored} stored bits ({low} to {high})"
+                f"voxels from {image.min()} to {image.max()} do not fit into its {self.stored} stored bits ({low} to {high}); "
+                "ask for bounds before making noise"
             )
         stored = np.empty(self._stored_shape(), self.dtype)
         self._channel_first(stored)[...] = image

@@ -134,8 +134,8 @@ def group_series(
     """Sort DICOM files into images, see ``dicom_stacks.stacks``: those of one folder, series and shape make one.
 
     Only headers are read. Slices are ordered along the normal of their plane, or by Instance Number where a file does not
-    say where it lies. An image of several files is named for the first by name, so that its name is the same whatever else is
-    there.
+    say where it lies. An image of several files has the name of the first by name, and keeps it when other files
+    come.
 
     Args:
         root: folder of the data set.

@@ -27,7 +27,7 @@ _APART = [
     "StackID", "AcquisitionTime", "ContentTime",
 ]  # fmt: skip
 _TAGS = [*_CLASS, *_KIND, *_PLACE, *_APART]
-# Images of one view each, whatever their series is: X-rays, mammograms, ultrasound, angiograms, photographs, captures.
+# Images of one view each, in a series or not: X-rays, mammograms, ultrasound, angiograms, photographs, captures.
 PROJECTIONS = frozenset((
     "CR", "DX", "MG", "IO", "PX", "XA", "RF", "US", "SC", "RG", "DG", "ES", "XC", "GM", "SM", "OP", "DF", "DS", "TG", "EC",
 ))  # fmt: skip
@@ -75,7 +75,7 @@ class Stack:
 
     @property
     def name(self) -> str:
-        """The first file by name, so that the name is the same whatever else is there."""
+        """The first file by name; other files do not change it."""
         return min(self.files)
 
 

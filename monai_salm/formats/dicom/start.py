@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_salm.formats.optional import require
+from monai_salm.formats.base import require
 
 _PREAMBLE = 132
 # Tags that a file begins with whose elements have no representations, and the longest value there.
@@ -59,12 +59,12 @@ def read_dataset(path: Path, tags: Sequence[str], stop_before_pixels: bool = Tru
     Raises:
         OSError: if it cannot be opened.
         ImportError: if pydicom is missing.
-        Exception: whatever pydicom raises for a damaged file.
+        Exception: what pydicom raises for a damaged file.
     """
     pydicom = require("pydicom", "dicom", "DICOM")
     with open(path, "rb") as file:
         bare = data_start(file.read(_PREAMBLE)) == 0
-    # A value that breaks a rule of DICOM is the business of whoever shows the file.
+    # Readers of the file meet values that break a rule of DICOM; here they do not matter.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return pydicom.dcmread(path, stop_before_pixels=stop_before_pixels, specific_tags=list(tags), force=bare)

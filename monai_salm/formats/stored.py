@@ -1,0 +1,140 @@
+"""Files whose voxels stand in their bytes as an array: they are edited there, and every other byte stays as it is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monai_salm.formats.base import FormatError, Opened, what_it_is
+from monai_salm.formats.gzipped import MAX_RATIO, GzipReader
+from monai_salm.shared.arrays import Array
+
+# What may follow the voxels; more is no writer's doing.
+_MAX_TRAILING = 1 << 24
+_GZIP = b"\x1f\x8b"
+
+
+@dataclass(frozen=True)
+class Stored(Opened):
+    """A file whose voxels stand in its bytes as an array.
+
+    Args:
+        content: its bytes, not packed.
+        view: the voxels ``(channel, *spatial)``, a view of the content in the stored byte order.
+        parts: given the content, all files to write, by name; that of the file itself is empty.
+        header: what stands in other files than the content.
+    """
+
+    content: bytearray
+    view: Array
+    parts: Callable[[bytearray], Mapping[str, bytes | bytearray]] = field(default=lambda content: {"": content})
+    header: bytes = b""
+    whole: bytes | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.view.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:  # type: ignore[override]
+        return self.view.dtype
+
+    def image(self) -> Array:
+        image = np.empty(self.shape, self.dtype.newbyteorder("="))
+        _assign(image, self.view)
+        return image
+
+    def files(self, image: Array) -> Mapping[str, bytes | bytearray]:
+        _assign(self.view, image)
+        return self.parts(self.content)
+
+    def frame(self) -> bytes:
+        self.view[...] = 0
+        return hashlib.sha256(self.content + self.header).digest()
+
+
+def _assign(target: Array, source: Array) -> None:
+    """``target[...] = source``, plane by plane: from first axis fastest to last axis fastest it is three times as fast."""
+    for row in range(target.shape[2]):
+        target[:, :, row] = source[:, :, row]
+
+
+def read_bounded(
+    path: Path, size_of: Callable[[bytes], int], start: int, plain: int | None = None
+) -> tuple[bytearray, bool]:
+    """A whole file, read within bounds. Its first bytes say whether it is gzipped, not its name.
+
+    Gzip is read to its end, so that its checksum is compared; memory grows only with bytes that are really there.
+
+    Args:
+        path: the file.
+        size_of: given the first bytes, how many the file must have at least.
+        start: how many first bytes it needs.
+        plain: a file of this size is not gzipped, also where its first bytes are those of gzip.
+
+    Returns:
+        The content, and whether it was gzipped.
+
+    Raises:
+        FormatError: if it is damaged, or holds fewer bytes or many more.
+    """
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        gzipped = file.read(2) == _GZIP and size != plain
+        file.seek(0)
+        reader = GzipReader(path) if gzipped else file
+        content = bytearray(reader.read(start))
+        _require_image(bytes(content), path)
+        needed = size_of(bytes(content))
+        if needed > size * (MAX_RATIO if gzipped else 1):
+            raise FormatError(
+                f"{path}: the header declares {needed} bytes, more than the file of {size} bytes can hold; it is cut off or damaged"
+            )
+        content += reader.read(max(0, needed + _MAX_TRAILING + 1 - len(content)))
+    if len(content) < needed:
+        raise FormatError(
+            f"{path}: cut off, {len(content)} bytes of the {needed} that its header declares; get it again from its source"
+        )
+    if len(content) > needed + _MAX_TRAILING:
+        raise FormatError(f"{path}: more than {_MAX_TRAILING} bytes follow the voxels; the header is damaged")
+    return content, gzipped
+
+
+def read_start(path: Path, size: int) -> bytes:
+    """The first bytes of a file, unpacked if it is gzipped.
+
+    Raises:
+        FormatError: if it is damaged gzip, or no image at all.
+    """
+    with open(path, "rb") as plain:
+        start = plain.read(size)
+    content = GzipReader(path).read(size) if start[:2] == _GZIP else start
+    _require_image(content, path)
+    return content
+
+
+def _require_image(start: bytes, path: Path) -> None:
+    reason = what_it_is(start)
+    if reason:
+        raise FormatError(f"{path}: {reason}")
+
+
+def stored_view(
+    content: bytearray, offset: int, sizes: tuple[int, ...], dtype: np.dtype[Any], channels: int | None
+) -> Array:
+    """Voxels whose first axis runs fastest, as ``(channel, *spatial)``.
+
+    Args:
+        content: what they stand in.
+        offset: where they begin.
+        sizes: of all axes.
+        dtype: stored.
+        channels: the axis of channels; None where there is none.
+    """
+    stored = np.ndarray(sizes, dtype, buffer=content, offset=offset, order="F")
+    return stored[None] if channels is None else np.moveaxis(stored, channels, 0)

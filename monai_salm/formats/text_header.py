@@ -1,0 +1,115 @@
+"""Formats whose header is lines of text, in one file with the voxels or beside them; voxels are edited in place."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from monai_salm.formats.base import FormatError, ImageFormat
+from monai_salm.formats.gzipped import MAX_RATIO, gunzip
+from monai_salm.formats.stored import Stored, read_bounded, read_start, stored_view
+from monai_salm.noise.units import Units
+from monai_salm.shared.arrays import Array
+
+
+@dataclass(frozen=True)
+class TextHeader:
+    """A parsed header.
+
+    Args:
+        text: its bytes.
+        sizes: of all axes, the fastest first.
+        dtype: of the voxels.
+        channels: the axis of channels; None where there is none.
+        packed: whether the voxels are packed.
+        data: name of the file that they are in; empty for the header's own.
+        spacing: millimetres between voxels; empty if unknown.
+        affine: where the voxels lie; None if unknown.
+    """
+
+    text: bytes
+    sizes: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+    channels: int | None
+    packed: bool
+    data: str
+    spacing: tuple[float, ...]
+    affine: Array | None
+
+
+class TextHeaderFormat(ImageFormat):
+    """A format of which a subclass parses the header and packs the voxels."""
+
+    pictures = True
+    #: Longest header.
+    longest = 1 << 16
+
+    @abstractmethod
+    def parse(self, start: bytes, path: Path) -> TextHeader:
+        """Parse the header, given the first bytes of its file; refuses what cannot carry noise."""
+
+    @abstractmethod
+    def pack(self, voxels: bytes) -> bytes:
+        """Packed voxels; the same voxels give the same bytes."""
+
+    def sized(self, text: bytes, size: int) -> bytes:
+        """The text of a header with another size of the packed voxels, where it says one."""
+        return text
+
+    def companions(self, path: Path) -> tuple[str, ...]:
+        data = self._header(path).data
+        return (data,) if data else ()
+
+    def units(self, path: Path) -> Units:
+        return Units(spacing=self._header(path).spacing)
+
+    def affine(self, path: Path) -> Array | None:
+        return self._header(path).affine
+
+    def open(self, path: Path) -> Stored:
+        header = self._header(path)
+        place = path.parent / header.data if header.data else path
+        if not place.is_file():
+            raise FormatError(f"{path}: its voxels are in {header.data}, which is missing; put it beside the header")
+        size = math.prod(header.sizes) * header.dtype.itemsize
+        begin = 0 if header.data else len(header.text)
+        text = path.read_bytes() if header.data else header.text
+        if header.packed:
+            raw, text = place.read_bytes()[begin:], self.sized(text, 0)
+            if size > MAX_RATIO * len(raw):
+                raise FormatError(f"{path}: the header declares {size} bytes of voxels, more than the file can hold")
+            content = bytearray((b"" if header.data else text) + gunzip(raw, size, path))
+            begin = len(content) - size
+        else:
+            content, _ = read_bounded(place, lambda _: begin + size, begin or 2, plain=begin + size)
+        image = stored_view(content, begin, header.sizes, header.dtype, header.channels)
+
+        def parts(new: bytearray) -> dict[str, bytes | bytearray]:
+            voxels = self.pack(bytes(new[begin:])) if header.packed else new
+            if header.data:
+                return {header.data: voxels, "": self.sized(text, len(voxels))}
+            return {"": self.sized(text, len(voxels)) + voxels if header.packed else new}
+
+        return Stored(content, image, parts, text if header.data else b"")
+
+    def _header(self, path: Path) -> TextHeader:
+        return self.parse(read_start(path, self.longest), path)
+
+
+def plain_name(name: str, path: Path) -> str:
+    """The name of the file that a header says the voxels are in; it must be beside the header."""
+    if not name or name in (".", "..") or any(mark in name for mark in "/\\\0%") or name.split()[0].upper() == "LIST":
+        raise FormatError(f"{path}: its voxels are in {name!r}; put header and voxels into one file, or side by side")
+    return name
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Numbers with spaces or commas between them; none where one cannot be read."""
+    try:
+        return tuple(float(part) for part in text.replace(",", " ").split())
+    except ValueError:
+        return ()
