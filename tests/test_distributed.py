@@ -29,7 +29,7 @@ from monai_salm.jobs.world import World
 from monai_salm.learning.recipes import Recipe
 from monai_salm.learning.tasks import Classification, Segmentation
 from monai_salm.methods import EM, SALM, ClassTexture, ErrorMinimizing, RandomNoise
-from monai_salm.methods.base import Job
+from monai_salm.methods.job import Job
 from monai_salm.methods.masks import TopK
 from monai_salm.methods.units import plan_units, unit_owners
 from monai_salm.noise.window import IntensityWindow
@@ -87,7 +87,7 @@ def same(ends: list[Ended]) -> None:
 
 
 def world_of(rank: int, size: int) -> World:
-    return World(rank, (0,) * size)
+    return World(rank, size)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
@@ -114,8 +114,8 @@ def job_of(shapes: list[tuple[int, ...]], world: World, tmp_path: Path) -> Job:
         (list,),
         {"view": type("V", (), {"tiles": staticmethod(lambda shape: [tuple(slice(0, n) for n in shape)])})},
     )(shapes)
-    unused: Any = None
-    return Job(cases, plan, unused, unused, Recipe(batch_size=16), torch.device("cpu"), 0, unused, world=world)
+    recipe = Recipe(batch_size=16)
+    return Job(cases=cases, workspace=plan, recipe=recipe, device=torch.device("cpu"), seed=0, world=world)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 8])

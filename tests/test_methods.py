@@ -36,14 +36,13 @@ from monai_salm.methods import (
     Region,
     RoiEM,
     TopK,
-    loop_of,
     method_from_spec,
     recommended,
 )
-from monai_salm.methods.base import Job, run
-from monai_salm.methods.loop import Loop
+from monai_salm.methods.job import Job
 from monai_salm.methods.masks import mask_size, topk_mask
 from monai_salm.methods.textures import stored_periods, texture, waves_of
+from monai_salm.methods.units import plan_units
 from monai_salm.noise.budget import Budget, budget_of
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.window import IntensityWindow, PercentileWindow
@@ -67,7 +66,7 @@ def stepped(mask_ratio: float = 0.3, mask_scope: str = "sample", epsilon: float 
 
 
 TABLE: dict[str, Method] = {
-    "salm": SALM(epsilon=EPSILON, mask_ratio=0.3, perturbation=ClassTexture(surrogate_steps=3, shifts=1)),
+    "salm": SALM(epsilon=EPSILON, mask_ratio=0.3, perturbation=ClassTexture(surrogate_steps=3)),
     "salm_sample": stepped(),
     "salm_step": stepped(mask_scope="step"),
     "em_random": EM(mask=Random(ratio=0.3), **SHORT),
@@ -210,7 +209,7 @@ def test_budget_window_and_support(name: str, kind: str, dtype: str, make_proble
     problem, method = make_problem(kind, dtype), TABLE[name]
     store = problem.run(tmp_path, method)
     low, high = problem.window.low, problem.window.high
-    loop = loop_of(method)
+    loop = method.loop()
     share = loop.mask.share if loop else 1.0
     assert store.settings.mask_share == share
     assert len(store) == len(problem.cases)
@@ -423,18 +422,6 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class BackwardsEM(EM):
-    """Takes its units in reverse order."""
-
-
-@run.register
-def _run_backwards(method: BackwardsEM, job: Job) -> int:
-    loop = Loop(method, job)
-    assert len(loop.units) == 3
-    loop.units.reverse()
-    return loop.run()
-
-
 @pytest.mark.parametrize("name", ["salm", "salm_step", "salm_sample", "em_random", "em_classwise", "em"])
 def test_thread_count_does_not_change_noise(name: str, make_problem: MakeProblem, tmp_path: Path) -> None:
     problem = make_problem("classification2d")
@@ -446,11 +433,15 @@ def test_thread_count_does_not_change_noise(name: str, make_problem: MakeProblem
     assert [c.tobytes() for c in alone] == [c.tobytes() for c in together]
 
 
-def test_units_are_independent_of_each_other(make_problem: MakeProblem, tmp_path: Path) -> None:
+def test_units_are_independent_of_each_other(
+    make_problem: MakeProblem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     problem, method = make_problem("classification2d"), EM(**SHORT)
     recipe = replace(STILL, batch_size=3)
     together = problem.codes(tmp_path, method, "together", recipe=recipe)
-    backwards = problem.codes(tmp_path, BackwardsEM(**SHORT), "backwards", recipe=recipe)
+    with monkeypatch.context() as patch:
+        patch.setattr("monai_salm.methods.loop.plan_units", lambda *given: list(reversed(plan_units(*given))))
+        backwards = problem.codes(tmp_path, method, "backwards", recipe=recipe)
     assert [c.tobytes() for c in together] == [c.tobytes() for c in backwards]
     one_unit = Problem(problem.cases[:3], problem.task, problem.window).codes(tmp_path, method, "one", recipe=recipe)
     assert [c.tobytes() for c in together[:3]] == [c.tobytes() for c in one_unit]
@@ -731,12 +722,8 @@ class Wild(Method):
 
     name = "wild"
 
-
-@run.register
-def _run_wild(method: Wild, job: Job) -> int:
-    for number, codes in enumerate(job.workspace.codes(0)):
-        codes[...] = 100 if number % 2 else -100
-    return 0
+    def maker(self, job: Job) -> Callable[[int], Any]:
+        return lambda case: 100 if case % 2 else -100
 
 
 def test_the_budget_is_enforced_whatever_a_method_leaves(make_problem: MakeProblem, tmp_path: Path) -> None:
@@ -780,7 +767,7 @@ def test_what_is_recommended_keeps_to_one_mask_an_image(task: Task, rank: int) -
     method = recommended(task, rank, epsilon=4 / 255)
     method.require_fit(task, rank)
     assert method.epsilon == 4 / 255
-    loop = loop_of(method)
+    loop = method.loop()
     assert loop is not None
     assert 0 < loop.mask.share == method.mask_ratio < 1
     assert method_from_spec(method.spec()) == method
@@ -796,7 +783,7 @@ def test_the_published_algorithm_chooses_its_mask_at_each_step() -> None:
     published = SALM.published(mask_ratio=0.2)
     assert (published.mask_scope, published.mask_area, published.mask_ratio) == ("step", 1, 0.2)
     assert isinstance(published.perturbation, ErrorMinimizing)
-    loop = loop_of(published)
+    loop = published.loop()
     assert loop is not None
     assert loop.mask.share == 1.0, "the share holds for a step, not for an image"
 

@@ -139,14 +139,6 @@ SETTINGS = (
         "that is more.",
     ),
     Setting(
-        name="shifts",
-        metavar="N",
-        default="1",
-        methods=("salm",),
-        panel=SALM,
-        help="class_texture: an image's texture begins at one of so many places of its period; 1 is the same for all images.",
-    ),
-    Setting(
         name="plain",
         metavar="true|false",
         default="true",

@@ -12,34 +12,27 @@ from typing import Any
 import numpy as np
 
 from monai_salm.jobs.workspace import sync
-from monai_salm.methods.base import Job
+from monai_salm.methods import Job
 from monai_salm.methods.loop import KEPT_SURROGATES
 from monai_salm.shared.progress import Progress
-from monai_salm.store.records import records
-from monai_salm.store.scales import keep_scales
+from monai_salm.store.records import keep_scales, records
 from monai_salm.store.store import Noise, NoiseStore, NoiseStoreError
 
 logger = logging.getLogger(__name__)
 
 #: What the store's description says of the run, beside its settings.
-OUTCOME: dict[str, Any] = {"rounds": 0, "errors": [], "threads": 0}
+_OUTCOME: dict[str, Any] = {"rounds": 0, "errors": [], "threads": 0}
 
 
 def write_store(path: Path, job: Job, buffer: int, meta: dict[str, Any], restart_every: int) -> None:
-    """Write the store beside its final name and rename it when it is whole.
-
-    Args:
-        path: final name.
-        job: the data set, with its workspace.
-        buffer: the code buffer that holds the noise.
-        meta: the store's description.
-        restart_every: rounds after which a fresh surrogate was taken; 0 is never.
-    """
+    """Write the store beside its final name, with the noise of a code buffer, and rename it when it is whole."""
     workspace = job.workspace
     state = workspace.checkpoint()
     temporary = workspace.folder / "store.db"
     temporary.unlink(missing_ok=True)
-    store = NoiseStore.create(temporary, {**meta, **{key: state.get(key, default) for key, default in OUTCOME.items()}})
+    store = NoiseStore.create(
+        temporary, {**meta, **{key: state.get(key, default) for key, default in _OUTCOME.items()}}
+    )
     store.add(_finished_noise(job, buffer))
     keep_scales(store, (budget.units for budget in workspace.budgets))
     rounds = state.get("rounds", 0)

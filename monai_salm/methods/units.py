@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from monai_salm.learning.cases import Slices
-from monai_salm.methods.base import Job
+from monai_salm.methods.job import Job
 from monai_salm.shared.arrays import Array
 
 # Elements of all images of a unit on a processor: each of its cores works on one, with a dozen arrays of this size.
@@ -30,7 +30,7 @@ class Unit:
 
 
 def mean_error(errors: Sequence[float], cases: Sequence[int]) -> float:
-    """The mean error of units, by their cases; 0 of none, which a rank may have. A unit that stays as it begins has 0 cases."""
+    """The mean error of units, by their cases; 0 of none. A unit that stays as it begins has 0 cases."""
     return float(np.average(errors, weights=cases)) if sum(cases) else 0.0
 
 
@@ -52,19 +52,11 @@ def class_owners(job: Job) -> list[int]:
     return [owner[label] for label in labels]
 
 
-def plan_units(job: Job, still: Callable[[Array], bool] | None = None) -> list[Unit]:
-    """Batches of cases of one shape, each with the tiles that cover its images.
-
-    Args:
-        job: the data set.
-        still: whether the noise of a case with this label stays as it begins; None is no.
-
-    Where ranks share the work, there are as many batches of one size as give each rank the same.
-    """
+def plan_units(job: Job, still: Callable[[Array], bool] = lambda label: False) -> list[Unit]:
+    """Batches of cases of one shape, each with the tiles that cover its images; as many of one size as give each rank the same."""
     groups: dict[tuple[tuple[int, ...], bool], list[int]] = {}
     for case, shape in enumerate(job.workspace.shapes):
-        resting = still is not None and still(job.cases.labels[case])
-        groups.setdefault((shape, resting), []).append(case)
+        groups.setdefault((shape, still(job.cases.labels[case])), []).append(case)
     units: list[Unit] = []
     for (shape, resting), cases in groups.items():
         tiles = job.cases.view.tiles(shape[1:])
@@ -75,13 +67,7 @@ def plan_units(job: Job, still: Callable[[Array], bool] | None = None) -> list[U
 
 
 def unit_size(batch_size: int, elements: int, device: torch.device) -> int:
-    """How many images a unit has: as many as a batch, and on a processor no more than its workers have room for.
-
-    Args:
-        batch_size: of the recipe.
-        elements: of one image, or of one tile of it.
-        device: where to compute.
-    """
+    """How many images of so many elements a unit has: a batch, and on a processor no more than its workers have room for."""
     return batch_size if device.type != "cpu" else max(1, min(batch_size, _MOST_ELEMENTS // elements))
 
 

@@ -142,12 +142,7 @@ class Noise:
 
 
 def exact_cast(array: Array, dtype: DTypeLike) -> Array | None:
-    """The array in another type, or None if a value would change.
-
-    Args:
-        array: any shape, real numbers.
-        dtype: the other type.
-    """
+    """The array of real numbers in another type, or None if a value would change."""
     if array.dtype == np.dtype(dtype):
         return array
     with np.errstate(invalid="ignore", over="ignore"):

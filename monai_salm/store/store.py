@@ -29,9 +29,18 @@ from monai_salm.store.file import (
     store_error,
     write,
 )
-from monai_salm.store.places import ROW, RowWriter, digest_at, key_of
 from monai_salm.store.records import check_records
-from monai_salm.store.rows import RowError, checksum, parse_shape, unpack_names, unpack_row
+from monai_salm.store.rows import (
+    ROW,
+    RowError,
+    RowWriter,
+    checksum,
+    digest_at,
+    key_of,
+    parse_shape,
+    unpack_names,
+    unpack_row,
+)
 
 __all__ = ["APPLICATION_ID", "FORMAT_VERSION", "Noise", "NoiseStore", "NoiseStoreError", "StoreSettings"]
 
