@@ -127,7 +127,7 @@ def _take_in(workspace: Workspace, item: Mapping[str, Any], settings: _Settings)
 
 
 def _finished(job: Job, buffer: int) -> Noise:
-    """The budget, window and type are enforced here, whatever the method left; noise that changes nothing is refused."""
+    """The budget, window and type are enforced here for every method; noise that changes nothing is refused."""
     image, budget, name = np.asarray(job.cases.images[0]), job.workspace.budgets[0], job.cases.names[0]
     codes = budget.effective_codes(image, job.workspace.codes(buffer)[0])
     noise = Noise.of(image.copy(), codes, budget, name)
@@ -164,7 +164,7 @@ def _rebuild(store: NoiseStore, spec: Mapping[str, Any], weights: Mapping[str, t
 
 
 def _on_grid_of(store: NoiseStore, image: Array, name: str) -> Array:
-    """The image in a stored type of the store: noise lives on the grid of the files, whatever they were loaded as."""
+    """The image in a stored type of the store: noise lives on the grid of the files."""
     known = store.dtypes()
     if not known or image.dtype.name in known:
         return image

@@ -63,7 +63,7 @@ def _move_aside(path: Path) -> None:
 
 
 def _finished_noise(job: Job, buffer: int) -> Iterator[Noise]:
-    """The budget, window and type are enforced here, whatever the method left; noise of zeros is refused."""
+    """The budget, window and type are enforced here for every method; noise of zeros is refused."""
     codes = job.workspace.codes(buffer)
     for case, image in enumerate(job.cases.images):
         budget, name = job.workspace.budgets[case], job.cases.names[case]

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -67,14 +68,14 @@ def rank_device(device: str | torch.device, local: int) -> str:
 
 
 def _connected(device: str | torch.device) -> World:
-    control = dist.new_group(backend="gloo", timeout=PATIENCE)
+    control: Any = dist.new_group(backend="gloo", timeout=PATIENCE)
     rank, size = dist.get_rank(), dist.get_world_size()
     machines = World(rank, size, links=Links(training=control, control=control)).gather(_machine())
     local = machines[:rank].count(machines[rank])
     between_gpus = rank_device(device, local).startswith("cuda") and "nccl" in dist.get_backend_config()
     if between_gpus and ":" in str(device) and machines.count(machines[rank]) > 1:
         raise ValueError(f"device {device} is one GPU for several ranks: give --device cuda, and each takes its own")
-    training = dist.new_group(backend="nccl" if between_gpus else "gloo", timeout=TIMEOUT)
+    training: Any = dist.new_group(backend="nccl" if between_gpus else "gloo", timeout=TIMEOUT)
     return World(rank, size, local, Links(training, control))
 
 

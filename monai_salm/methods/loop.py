@@ -158,7 +158,7 @@ class Loop:
         cases = self.owners.count(self.job.world.rank) if self.method.perturb_type == "classwise" else moving
         found = self.job.world.gather([own, cases, overflow])
         overflows = [text for _, _, text in found if text is not None]
-        if overflows:  # all ranks do the round again, lest their precision differ
+        if overflows:  # all ranks do the round again, so that their precision is the same
             trainer.fall_back(overflows[0])
             return self._improve_all(number, trainer)
         return own if len(found) == 1 else mean_error([e for e, _, _ in found], [n for _, n, _ in found])
@@ -167,8 +167,8 @@ class Loop:
         begun, errors = self.training_share, []
         if self.masks is not None and step.number == 0:
             begun = self._choose_masks(step)
-        with workers(self.job.device) as pool:
-            for done, error in enumerate(pool.map(step.improve, self.units)):
+        with workers(self.job.device) as each:
+            for done, error in enumerate(each(step.improve, self.units)):
                 errors.append(error)
                 self._report(step.number, begun + (1 - begun) * (done + 1) / len(self.units), "improving the noise")
         return mean_error(errors, [0 if unit.still else len(unit.cases) for unit in self.units])
@@ -176,8 +176,8 @@ class Loop:
     def _choose_masks(self, step: NoiseStep) -> float:
         """Choose the mask of every case; returns the share of the round that is then done."""
         part = (1 - self.training_share) * (0.9 if all(unit.still for unit in self.units) else 0.1)
-        with workers(self.job.device) as pool:
-            for done, _ in enumerate(pool.map(step.fix_masks, self.units)):
+        with workers(self.job.device) as each:
+            for done, _ in enumerate(each(step.fix_masks, self.units)):
                 share = self.training_share + part * (done + 1) / len(self.units)
                 self._report(step.number, share, "choosing the masks")
         return self.training_share + part

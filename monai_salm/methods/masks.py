@@ -168,7 +168,7 @@ class Foreground(_Share):
 class Region(Mask):
     """The labelled region of a segmentation and its surroundings, in the manner of UMed (Lin et al., arXiv 2403.14250).
 
-    A map of nothing but background counts as region throughout, lest the image stay as it was.
+    A map of nothing but background counts as region throughout, so that the image gets noise.
 
     Args:
         margin: elements around the foreground (label above 0), along every axis and diagonal.

@@ -219,8 +219,8 @@ class NoiseStep:
         present = [np.flatnonzero(labels == c) for c in np.unique(labels)]
         owners = class_owners(self.job)
         present = [members for members in present if owners[members[0]] == self.job.world.rank]
-        with workers(self.job.device) as pool:
-            errors = list(pool.map(self._improve_class, present))
+        with workers(self.job.device) as each:
+            errors = list(each(self._improve_class, present))
         return mean_error(errors, [len(members) for members in present])
 
     def _improve_class(self, members: Array) -> float:

@@ -1,4 +1,4 @@
-"""The content digest by which an image is known, wherever it was loaded from and in whatever type.
+"""The content digest by which an image is known, in any type and from any reader.
 
 Values are taken in the order of the axes (C order), in blocks of ``BLOCK``. Each block is hashed in the smallest type of a
 fixed list that holds its values exactly, so that neither the type of the array nor the number of threads matters. An image

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, cast
 
@@ -278,7 +278,11 @@ def rule_from_spec(spec: Mapping[str, Any]) -> WindowRule:
         return ChannelWindows(tuple(rule_from_spec(rule) for rule in spec["rules"]))
     if kind == "automatic":
         return AutomaticWindow()
-    kinds = {"stored": IntensityWindow, "percentile": PercentileWindow, "fixed": FixedWindow}
+    kinds: dict[str, Callable[..., WindowRule]] = {
+        "stored": IntensityWindow,
+        "percentile": PercentileWindow,
+        "fixed": FixedWindow,
+    }
     if kind not in kinds:
         raise ValueError(f"unknown kind of window {kind!r}")
     return kinds[kind](*(tuple(ends) if isinstance(ends, list) else ends for ends in (spec["low"], spec["high"])))
