@@ -154,19 +154,16 @@ class _Precompute:
                 seed=self.seed,
                 report=report,
                 key=texture_key(self.seed, workspace.digests),
+                plain_class=method.plain_class(self.task, cases.labels),
                 world=world,
             )
             meta = agreed(world, {**self._meta(method, job, pool), "skipped": skipped})
-            job.plain_class = meta["plain_class"]
             if continue_or_start(world, path, meta, workspace, settings.overwrite):
                 with _reproducible(workspace.checkpoint()["threads"]):
                     buffer = run(method, job)
                     with world.step():
                         if world.rank == 0:
-                            loop = method.loop()
-                            write_store(
-                                path, job, buffer, {**meta, "key": job.key.hex()}, loop.restart_every if loop else 0
-                            )
+                            write_store(path, method, job, buffer, meta)
             workspace.remove()
         return NoiseStore(path)
 

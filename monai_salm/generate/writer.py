@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from monai_salm.jobs.workspace import sync
-from monai_salm.methods import Job
+from monai_salm.methods import Job, Method
 from monai_salm.methods.loop import KEPT_SURROGATES
 from monai_salm.shared.progress import Progress
 from monai_salm.store.records import keep_scales, records
@@ -24,18 +24,18 @@ logger = logging.getLogger(__name__)
 _OUTCOME: dict[str, Any] = {"rounds": 0, "errors": [], "threads": 0}
 
 
-def write_store(path: Path, job: Job, buffer: int, meta: dict[str, Any], restart_every: int) -> None:
+def write_store(path: Path, method: Method, job: Job, buffer: int, meta: dict[str, Any]) -> None:
     """Write the store beside its final name, with the noise of a code buffer, and rename it when it is whole."""
     workspace = job.workspace
     state = workspace.checkpoint()
     temporary = workspace.folder / "store.db"
     temporary.unlink(missing_ok=True)
-    store = NoiseStore.create(
-        temporary, {**meta, **{key: state.get(key, default) for key, default in _OUTCOME.items()}}
-    )
+    outcome = {key: state.get(key, default) for key, default in _OUTCOME.items()}
+    store = NoiseStore.create(temporary, {**meta, **outcome, "key": job.key.hex()})
     store.add(_finished_noise(job, buffer))
     keep_scales(store, (budget.units for budget in workspace.budgets))
-    rounds = state.get("rounds", 0)
+    rounds, loop = state.get("rounds", 0), method.loop()
+    restart_every = loop.restart_every if loop else 0
     for number in range(max(0, rounds - KEPT_SURROGATES), rounds):
         spec = job.surrogate_spec(number // restart_every if restart_every else 0)
         if spec is not None:
