@@ -114,6 +114,7 @@ def job_of(shapes: list[tuple[int, ...]], world: World, tmp_path: Path) -> Job:
         (list,),
         {"view": type("V", (), {"tiles": staticmethod(lambda shape: [tuple(slice(0, n) for n in shape)])})},
     )(shapes)
+    cases.labels = [0] * len(shapes)
     recipe = Recipe(batch_size=16)
     return Job(cases=cases, workspace=plan, recipe=recipe, device=torch.device("cpu"), seed=0, world=world)
 

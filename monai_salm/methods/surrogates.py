@@ -43,6 +43,11 @@ class SurrogateTraining:
     precision: str
     report: Callable[[float], None]
 
+    @property
+    def steps(self) -> int:
+        """Batches of the training."""
+        return self.method.surrogate_steps
+
     def run(self, codes: Sequence[Array]) -> Trainer:
         """Train, from where an interrupted training of this round stopped; the surrogate sees the noise if the method says so."""
         method, job = self.method, self.job
@@ -56,7 +61,7 @@ class SurrogateTraining:
             weight = job.world.part(min(trainer.recipe.batch_size, len(noisy)))[1]
             saved = time.monotonic()
             try:
-                for step in range(begun, self.method.surrogate_steps):
+                for step in range(begun, self.steps):
                     with _whole():
                         inputs, targets = self._batch(trainer, noisy, step)
                         with job.world.noticing():
@@ -65,13 +70,13 @@ class SurrogateTraining:
                     if time.monotonic() - saved > _CHECKPOINT_SECONDS:
                         self._save(trainer, begun)
                         saved = time.monotonic()
-                    self.report(begun / self.method.surrogate_steps)
+                    self.report(begun / self.steps)
             except KeyboardInterrupt:
                 self._save(trainer, begun)
                 raise
             self._save(trainer, begun)
             if method.calibration_steps:
-                later = range(self.method.surrogate_steps, self.method.surrogate_steps + method.calibration_steps)
+                later = range(self.steps, self.steps + method.calibration_steps)
                 trainer.recalibrate(self._batch(trainer, noisy, step)[0] for step in later)
             job.world.settle(trainer.model)
         return trainer
@@ -79,7 +84,7 @@ class SurrogateTraining:
     def _trainer(self, restart: int) -> Trainer:
         method, job, every = self.method, self.job, self.method.restart_every
         recipe = replace(job.recipe, precision=self.precision)
-        total = self.method.surrogate_steps if method.anneals else None
+        total = self.steps if method.anneals else None
         network = job.build_surrogate(restart)
         trainer = Trainer(network, job.cases.task, recipe, job.device, job.cases.spatial_dims, total)
         if self.number % every if every else self.number:

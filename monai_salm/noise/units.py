@@ -47,11 +47,6 @@ class Units:
         """The real value of a stored number in one channel."""
         return value * _of_channel(self.slope, channel) + _of_channel(self.intercept, channel)
 
-    def scales(self) -> list[tuple[float, float]]:
-        """Slope and intercept of each channel; one pair where all have the same."""
-        count = max(len(value) if isinstance(value, tuple) else 1 for value in (self.slope, self.intercept))
-        return [(_of_channel(self.slope, channel), _of_channel(self.intercept, channel)) for channel in range(count)]
-
     def modality_of(self, channel: int) -> str:
         """The modality of one channel; empty if unknown."""
         return self.modality if isinstance(self.modality, str) else self.modality[channel]

@@ -44,9 +44,16 @@ def kept(store: Rows, key: str) -> bytes | None:
 
 def keep_scales(store: Rows, units: Iterable[Units]) -> None:
     """Keep the slopes and intercepts that files have: how loaders that give real values are told from others."""
-    pairs = {pair for unit in set(units) for pair in unit.scales()} - {(1.0, 0.0)}
+    pairs = {pair for unit in set(units) for pair in _scales(unit)} - {(1.0, 0.0)}
     if pairs:
         keep(store, {"scales": np.asarray(sorted(pairs), "<f8").tobytes()})
+
+
+def _scales(units: Units) -> list[tuple[float, float]]:
+    """Slope and intercept of each channel; one pair where all have the same."""
+    slopes, intercepts = (value if isinstance(value, tuple) else (value,) for value in (units.slope, units.intercept))
+    count = max(len(slopes), len(intercepts))
+    return list(zip(slopes * (count // len(slopes)), intercepts * (count // len(intercepts)), strict=True))
 
 
 def scales_of(store: Rows) -> Array:
