@@ -36,7 +36,7 @@ from monai_salm.methods import EM, SALM
 from monai_salm.methods.base import BilevelMethod
 from monai_salm.methods.job import Job
 from monai_salm.methods.steps import NoiseStep
-from monai_salm.methods.units import plan_units
+from monai_salm.methods.work_units import plan_units
 from monai_salm.noise.budget import budget_of
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.units import Units

@@ -31,7 +31,7 @@ from monai_salm.learning.tasks import Classification, Segmentation
 from monai_salm.methods import EM, SALM, ClassTexture, ErrorMinimizing, RandomNoise
 from monai_salm.methods.job import Job
 from monai_salm.methods.masks import TopK
-from monai_salm.methods.units import plan_units, unit_owners
+from monai_salm.methods.work_units import plan_units, unit_owners
 from monai_salm.noise.window import IntensityWindow
 from monai_salm.store.store import NoiseStore
 

@@ -751,7 +751,7 @@ def test_victims_start_far_from_surrogates(monkeypatch: pytest.MonkeyPatch) -> N
         Job(cases=cases, workspace=unused, recipe=FAST, device=torch.device("cpu"), seed=seed)
         for seed in (0, 1, VICTIM_SEED)
     ]
-    surrogates = {job.derive(0, number) for job in jobs for number in range(200)}  # as the bilevel loop seeds them
+    surrogates = {job.seed_for(0, number) for job in jobs for number in range(200)}  # as the bilevel loop seeds them
     assert len(surrogates) == 600
     assert min(abs(seed - VICTIM_SEED) for seed in surrogates) > 10_000
     assert default_epochs(cases, FAST, "none") == 80  # 3 steps a pass, 240 at least

@@ -42,7 +42,7 @@ from monai_salm.methods import (
 from monai_salm.methods.job import Job
 from monai_salm.methods.masks import mask_size, topk_mask
 from monai_salm.methods.textures import stored_periods, texture, waves_of
-from monai_salm.methods.units import plan_units
+from monai_salm.methods.work_units import plan_units
 from monai_salm.noise.budget import Budget, budget_of
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.window import IntensityWindow, PercentileWindow

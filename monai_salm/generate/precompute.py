@@ -18,7 +18,7 @@ from torch import nn
 
 from monai_salm._version import __version__
 from monai_salm.data.scan import MapDataset, ScannedCase, scan
-from monai_salm.generate.resuming import agreed, continue_or_start
+from monai_salm.generate.resuming import continue_or_start, require_agreement
 from monai_salm.generate.writer import write_store
 from monai_salm.jobs.exchange import open_workspace
 from monai_salm.jobs.joining import joined, rank_device
@@ -157,7 +157,7 @@ class _Precompute:
                 plain_class=method.plain_class(self.task, cases.labels),
                 world=world,
             )
-            meta = agreed(world, {**self._meta(method, job, pool), "skipped": skipped})
+            meta = require_agreement(world, {**self._meta(method, job, pool), "skipped": skipped})
             if continue_or_start(world, path, meta, workspace, settings.overwrite):
                 with _reproducible(workspace.checkpoint()["threads"]):
                     buffer = run(method, job)

@@ -15,7 +15,7 @@ from monai_salm.jobs.world import World
 from monai_salm.store.store import NoiseStore, NoiseStoreError
 
 
-def agreed(world: World, meta: dict[str, Any]) -> dict[str, Any]:
+def require_agreement(world: World, meta: dict[str, Any]) -> dict[str, Any]:
     """The settings as rank 0 has them, once all ranks were called with the same."""
     every: list[dict[str, Any]] = world.gather(json.loads(json.dumps(meta)))
     with world.step():

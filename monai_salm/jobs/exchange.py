@@ -40,7 +40,7 @@ def mirror(world: World, workspace: Workspace) -> None:
             for start in range(0, size, _CHUNK):
                 count = min(_CHUNK, size - start)
                 chunk = bytearray(file.read(count) if world.rank == 0 else count)
-                sent = world.sent(torch.frombuffer(chunk, dtype=torch.uint8), 0)
+                sent = world.broadcast(torch.frombuffer(chunk, dtype=torch.uint8), 0)
                 if world.rank:
                     file.write(sent.numpy().data)
 
@@ -53,7 +53,7 @@ def exchange(world: World, arrays: Sequence[Array], owners: Sequence[int]) -> No
         for _, places in itertools.groupby(range(len(cases)), chunks.__getitem__):
             batch = [cases[place] for place in places]
             flat = np.concatenate([arrays[case].reshape(-1) for case in batch])
-            sent = world.sent(torch.from_numpy(flat), rank).numpy()
+            sent = world.broadcast(torch.from_numpy(flat), rank).numpy()
             ends = np.cumsum([arrays[case].size for case in batch])
             for case, values in zip(batch if rank != world.rank else (), np.split(sent, ends[:-1]), strict=False):
                 arrays[case][...] = values.reshape(arrays[case].shape)

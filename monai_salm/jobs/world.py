@@ -91,28 +91,28 @@ class World:
         known = inspect.signature(DistributedDataParallel.__init__).parameters
         buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
         options: dict[str, Any] = {buffers: False, "find_unused_parameters": not complete}
-        with self.noticing():
+        with self.connection_errors():
             return DistributedDataParallel(
                 model, process_group=self.links.training, gradient_as_bucket_view=True, **options
             )
 
     @torch.no_grad()
-    def settle(self, model: nn.Module) -> None:
+    def average_statistics(self, model: nn.Module) -> None:
         """Average what each rank measured on its own share: the running statistics of batch normalisation."""
         measured = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
         if self.links is None or not measured:
             return
         flat = torch.cat([buffer.reshape(-1).float() for buffer in measured])
-        with self.noticing():
+        with self.connection_errors():
             dist.all_reduce(flat, group=self.links.training)
         parts = (flat / self.size).split([buffer.numel() for buffer in measured])
         for buffer, part in zip(measured, parts, strict=True):
             buffer.copy_(part.view_as(buffer))
 
-    def sent(self, tensor: torch.Tensor, source: int) -> torch.Tensor:
+    def broadcast(self, tensor: torch.Tensor, source: int) -> torch.Tensor:
         """The tensor as one rank has it; all ranks must call it, with tensors of one size on the CPU, which are written to."""
         if self.links is not None and tensor.numel():
-            with self.noticing():
+            with self.connection_errors():
                 dist.broadcast(tensor, source, group=self.links.control)
         return tensor
 
@@ -122,9 +122,9 @@ class World:
             return [value]
         own, found = json.dumps(value).encode(), []
         for rank in range(self.size):
-            length = int(self.sent(torch.tensor([len(own)]), rank))
+            length = int(self.broadcast(torch.tensor([len(own)]), rank))
             text = torch.frombuffer(bytearray(own if rank == self.rank else length), dtype=torch.uint8)
-            found.append(json.loads(bytes(self.sent(text, rank).numpy())))
+            found.append(json.loads(bytes(self.broadcast(text, rank).numpy())))
         return found
 
     @contextlib.contextmanager
@@ -152,7 +152,7 @@ class World:
         return progress if progress is not None and self.rank == 0 else lambda event: None
 
     @contextlib.contextmanager
-    def noticing(self) -> Iterator[None]:
+    def connection_errors(self) -> Iterator[None]:
         """Say what an error of the connection means."""
         try:
             yield

@@ -123,14 +123,14 @@ class BilevelMethod(Method):
     perturb_type: str = "samplewise"
     mask: Mask = Everything()
     #: Whether the noise begins as something else than zero, so that no steps are needed.
-    begins: ClassVar[bool] = False
+    has_start: ClassVar[bool] = False
     #: Whether the learning rate falls over a round's surrogate training, by the recipe's schedule, or stays.
     anneals: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 < self.step_size <= 1, "step_size", "in (0, 1], a share of epsilon", self.step_size)
-        turns = 0 if self.begins else 1
+        turns = 0 if self.has_start else 1
         least = {"num_steps": turns, "surrogate_steps": 1, "rounds": turns, "restart_every": 0, "calibration_steps": 0}
         for name, value in least.items():
             require(getattr(self, name) >= value, name, f"at least {value}", getattr(self, name))

@@ -59,8 +59,8 @@ class Job:
 
     def generator(self, *purpose: int) -> torch.Generator:
         """A generator of its own for each purpose, so that no draw depends on what ran before (or was resumed)."""
-        return torch.Generator().manual_seed(self.derive(*purpose))
+        return torch.Generator().manual_seed(self.seed_for(*purpose))
 
-    def derive(self, *purpose: int) -> int:
+    def seed_for(self, *purpose: int) -> int:
         """A seed for a purpose, from the job's."""
         return int(np.random.SeedSequence([self.seed, *purpose]).generate_state(1, np.uint64)[0]) >> 1

@@ -14,7 +14,7 @@ from monai_salm.methods.base import BilevelMethod, Method
 from monai_salm.methods.job import Job
 from monai_salm.methods.steps import NoiseStep, NotFiniteError
 from monai_salm.methods.surrogates import SurrogateTraining
-from monai_salm.methods.units import class_owners, mean_error, plan_units, unit_owners, workers
+from monai_salm.methods.work_units import class_owners, mean_error, plan_units, unit_owners, workers
 from monai_salm.noise.grid import require
 from monai_salm.shared.progress import Progress
 
@@ -39,7 +39,7 @@ def run(method: Method, job: Job, surrogates: Sequence[nn.Module] | None = None)
     if surrogates is None:
         return Loop(loop, job).run()
     # Random masks must differ from image to image, and a newcomer is alone in its class.
-    seed = job.derive(4, *np.frombuffer(b"".join(job.workspace.digests), np.uint32).tolist())
+    seed = job.seed_for(4, *np.frombuffer(b"".join(job.workspace.digests), np.uint32).tolist())
     return Loop(replace(loop, perturb_type="samplewise"), replace(job, seed=seed)).run_frozen(surrogates)
 
 
@@ -106,7 +106,7 @@ class Loop:
 
     def _begin(self) -> None:
         """Write what the noise begins as, before it is cut to the masks; a fresh workspace holds zeros."""
-        for case, code in enumerate(self.job.workspace.codes(0) if self.method.begins else ()):
+        for case, code in enumerate(self.job.workspace.codes(0) if self.method.has_start else ()):
             image, budget = np.asarray(self.cases.images[case]), self.job.workspace.budgets[case]
             first = self.method.start(image, self.cases.labels[case], budget, self.job)
             if first is not None:
@@ -196,7 +196,7 @@ class Loop:
 def _require_steps(method: BilevelMethod, job: Job) -> None:
     """Refuse steps that are too short to be seen on any image's grid."""
     farthest = method.num_steps * method.step_size * max(max(b.grid.max_codes) for b in set(job.workspace.budgets))
-    long_enough = method.begins or farthest > 0.5
+    long_enough = method.has_start or farthest > 0.5
     require(long_enough, "step_size", "large enough that num_steps of them make one step of the grid", method.step_size)
 
 

@@ -115,7 +115,7 @@ class MaskedTexture(BilevelMethod):
     rounds: int = 1
     texture: ClassTexture = ClassTexture()
     name: ClassVar[str] = "masked_texture"
-    begins: ClassVar[bool] = True
+    has_start: ClassVar[bool] = True
     anneals: ClassVar[bool] = True
 
     @property

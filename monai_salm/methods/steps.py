@@ -17,7 +17,7 @@ from monai_salm.learning.trainer import Trainer
 from monai_salm.methods.base import BilevelMethod
 from monai_salm.methods.job import Job
 from monai_salm.methods.masks import local_mean
-from monai_salm.methods.units import Unit, class_owners, mean_error, workers
+from monai_salm.methods.work_units import WorkUnit, class_owners, mean_error, workers
 from monai_salm.shared.arrays import Array
 
 # Elements of an image that a network takes whole where only its gradient is asked for, and what its sides are padded to.
@@ -29,7 +29,7 @@ class NotFiniteError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Clean:
+class CleanBatch:
     """A batch of images of one shape as noise steps need them; all tensors are ``(batch, channel, ...)``.
 
     Args:
@@ -85,7 +85,7 @@ class NoiseStep:
         """The clean data set."""
         return self.job.cases
 
-    def improve(self, unit: Unit) -> float:
+    def improve(self, unit: WorkUnit) -> float:
         """Write the unit's improved noise and return its mean error at the last step."""
         generator, target, masks = self.job.generator(2, self.number, unit.index), self.target, self.masks
         for case in unit.cases:
@@ -108,7 +108,7 @@ class NoiseStep:
     def _descend(
         self,
         steps: int,
-        clean: Clean,
+        clean: CleanBatch,
         targets: torch.Tensor,
         codes: torch.Tensor,
         fixed: torch.Tensor | None,
@@ -127,7 +127,7 @@ class NoiseStep:
         return codes, error
 
     def gradient(
-        self, clean: Clean, codes: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
+        self, clean: CleanBatch, codes: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, float]:
         """Gradient of the loss with respect to the noise, as a fraction of the window's width, mean over the method's draws;
         and the error of the noisy batch."""
@@ -144,7 +144,7 @@ class NoiseStep:
         return total * clean.carriers, float(np.mean(errors))
 
     def _drawn_gradient(
-        self, clean: Clean, codes: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
+        self, clean: CleanBatch, codes: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, float]:
         noise = (codes * clean.shares).requires_grad_(True)
         inputs = self.cases.view.resize(clean.images + noise)
@@ -153,7 +153,7 @@ class NoiseStep:
         (gradient,) = torch.autograd.grad(self.cases.task.loss(logits, targets), noise)
         return gradient, float(self.cases.task.error(logits.detach(), targets))
 
-    def fix_masks(self, unit: Unit) -> None:
+    def fix_masks(self, unit: WorkUnit) -> None:
         """Choose the unit's masks for good: the significant elements of the whole image, as the surrogate sees it."""
         generator, source, masks = self.job.generator(3, unit.index), self.source, self.masks
         assert masks is not None
@@ -175,7 +175,7 @@ class NoiseStep:
             assert chosen is not None
             masks[case][...] = chosen[0].numpy()
 
-    def _scores(self, seen: Cases, unit: Unit) -> list[torch.Tensor]:
+    def _scores(self, seen: Cases, unit: WorkUnit) -> list[torch.Tensor]:
         """Gradient magnitude of the loss in every place of the unit's images, averaged over areas: ``(1, channel, *spatial)``."""
         edge, shape = self.method.mask.smoothing, seen.images[unit.cases[0]].shape
         if seen.view.kind != "patch":
@@ -191,11 +191,11 @@ class NoiseStep:
             whole[(slice(None), slice(None), *tile)] = self._magnitude(seen, unit, tile)
         return list(local_mean(whole, edge)[:, None])
 
-    def _magnitude(self, seen: Cases, unit: Unit, tile: Slices) -> torch.Tensor:
+    def _magnitude(self, seen: Cases, unit: WorkUnit, tile: Slices) -> torch.Tensor:
         regions = [(case, tile) for case in unit.cases]
         return self._gradient_of(seen.inputs(regions), seen.targets(regions))
 
-    def _whole_magnitude(self, seen: Cases, unit: Unit, shape: Sequence[int]) -> torch.Tensor:
+    def _whole_magnitude(self, seen: Cases, unit: WorkUnit, shape: Sequence[int]) -> torch.Tensor:
         """As ``_magnitude``, of whole images that are otherwise seen in patches: padded to what networks can halve."""
         tile = tuple(slice(0, side) for side in shape)
         pads = [pad for side in reversed(shape) for pad in (0, -side % _HALVED)]
@@ -252,13 +252,13 @@ class NoiseStep:
             found.append((lower, upper) if support is None else (lower * support, upper * support))
         return found
 
-    def _clean(self, cases: Sequence[int], tile: Slices, bounds: Sequence[tuple[Array, Array]]) -> Clean:
+    def _clean(self, cases: Sequence[int], tile: Slices, bounds: Sequence[tuple[Array, Array]]) -> CleanBatch:
         region, device = (slice(None), *tile), self.job.device
         budgets = [self.job.workspace.budgets[case] for case in cases]
         shares = [budget.shares(self.cases.in_channels) for budget in budgets]
         length = self.method.step_size * self.method.epsilon
         lengths = [[length / share for share in row] for row in shares]
-        return Clean(
+        return CleanBatch(
             images=to_device(torch.stack([self.cases.normalized(case, tile) for case in cases]), device),
             lower=self._load([lower[region] for lower, _ in bounds]),
             upper=self._load([upper[region] for _, upper in bounds]),

@@ -17,7 +17,7 @@ from monai_salm.learning.recipes import Recipe
 from monai_salm.learning.tasks import Task
 from monai_salm.learning.trainer import Trainer
 from monai_salm.methods import Method
-from monai_salm.methods.units import unit_size
+from monai_salm.methods.work_units import unit_size
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ _MOST_ELEMENTS = 2**20
 
 
 @dataclass(frozen=True)
-class Unit:
+class WorkUnit:
     """Cases of one shape whose noise is improved together, tile by tile; or stays as it begins (``still``)."""
 
     index: int
@@ -35,7 +35,7 @@ def mean_error(errors: Sequence[float], cases: Sequence[int]) -> float:
     return float(np.average(errors, weights=cases)) if sum(cases) else 0.0
 
 
-def unit_owners(job: Job, units: Sequence[Unit]) -> list[int]:
+def unit_owners(job: Job, units: Sequence[WorkUnit]) -> list[int]:
     """The rank that owns each case, by the unit it is in."""
     owners = [0] * len(job.cases)
     costs = [len(unit.cases) * float(np.prod(job.workspace.shapes[unit.cases[0]])) for unit in units]
@@ -53,17 +53,17 @@ def class_owners(job: Job) -> list[int]:
     return [owner[label] for label in labels]
 
 
-def plan_units(job: Job, still: Callable[[Array], bool] = lambda label: False) -> list[Unit]:
+def plan_units(job: Job, still: Callable[[Array], bool] = lambda label: False) -> list[WorkUnit]:
     """Batches of cases of one shape, each with the tiles that cover its images; as many of one size as give each rank the same."""
     groups: dict[tuple[tuple[int, ...], bool], list[int]] = {}
     for case, shape in enumerate(job.workspace.shapes):
         groups.setdefault((shape, still(job.cases.labels[case])), []).append(case)
-    units: list[Unit] = []
+    units: list[WorkUnit] = []
     for (shape, resting), cases in groups.items():
         tiles = job.cases.view.tiles(shape[1:])
         elements = shape[0] * max(math.prod(side.stop - side.start for side in tile) for tile in tiles)
         for members in _batches(cases, unit_size(job.recipe.batch_size, elements, job.device), job.world.size):
-            units.append(Unit(len(units), members, tiles, resting))
+            units.append(WorkUnit(len(units), members, tiles, resting))
     return units
 
 
