@@ -174,7 +174,7 @@ class _Precompute:
         settings, epsilon = self.settings, (self.method or SALM()).epsilon
         skipped: dict[str, str] | None = {} if settings.skip_bad else None
         cases = scan(dataset, self.task, self.window, epsilon, settings.image_key, settings.label_key, skipped)
-        workspace.take_in(_counted(cases, len(dataset), report))
+        workspace.take_in(_counted(cases, dataset, report))
         return [{"name": name, "reason": reason} for name, reason in (skipped or {}).items()]
 
     def _settle(self, workspace: Workspace) -> tuple[Method, Cases]:
@@ -283,9 +283,11 @@ def _surrogate_names(surrogate: Surrogate | None, task: Task, width: float) -> t
     return names
 
 
-def _counted(cases: Iterator[ScannedCase], count: int, report: Callable[[Progress], None]) -> Iterator[ScannedCase]:
+def _counted(
+    cases: Iterator[ScannedCase], dataset: MapDataset, report: Callable[[Progress], None]
+) -> Iterator[ScannedCase]:
     for index, case in enumerate(cases):
-        report(Progress("check", index + 1, count, case.name))
+        report(Progress("check", index + 1, len(dataset), case.name))
         yield case
 
 

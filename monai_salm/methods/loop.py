@@ -53,8 +53,6 @@ def _run_without_network(method: Method, job: Job) -> int:
             codes[case][...] = make(case)
             job.report(Progress("generate", done + 1, len(own), "making the noise"))
     job.share_out(codes, owners)
-    with job.world.step():
-        job.workspace.save_checkpoint({**job.workspace.checkpoint(), "rounds": 0, "errors": []})
     return 0
 
 
