@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from monai_salm.data.scan import scan
+from monai_salm.jobs.exchange import open_workspace
 from monai_salm.jobs.workspace import NoisyImage, Workspace, WorkspaceError
+from monai_salm.jobs.world import ALONE
 from monai_salm.learning.tasks import Classification, Segmentation, Task
 from monai_salm.noise.window import IntensityWindow
 
@@ -102,6 +104,15 @@ def test_a_folder_has_one_user(tmp_path: Path) -> None:
         Workspace(tmp_path / "work")
     Workspace(tmp_path / "work").remove()
     assert not (tmp_path / "work").exists()
+
+
+def test_folders_of_ranks_that_are_no_more_are_removed(tmp_path: Path) -> None:
+    for name in ("noise.db.work.rank1", "noise.db.work.rank12", "noise.db.work.ranks", "other.db.work.rank1"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "images.bin").write_bytes(b"1")
+    with open_workspace(tmp_path / "noise.db", ALONE):
+        found = sorted(path.name for path in tmp_path.iterdir())
+    assert found == ["noise.db.work", "noise.db.work.ranks", "other.db.work.rank1"]
 
 
 def test_files_of_another_size_are_made_again(tmp_path: Path) -> None:

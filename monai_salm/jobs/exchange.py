@@ -7,6 +7,8 @@ network file system.
 from __future__ import annotations
 
 import itertools
+import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,9 +27,15 @@ def open_workspace(store: Path, world: World) -> Workspace:
     """The working folder of a rank: ``<store>.work``, and ``<store>.work.rank1``, ... of the others; all ranks must call it."""
     first = work_beside(store)
     with world.step():
-        return Workspace(
-            first if world.rank == 0 else first.with_name(f"{first.name}.rank{world.rank}"), world.rank == 0
-        )
+        if world.rank:
+            return Workspace(first.with_name(f"{first.name}.rank{world.rank}"), kept=False)
+        workspace = Workspace(first)
+        # A killed run of more ranks leaves their copies of the images.
+        for path in list(first.parent.iterdir()):
+            found = re.fullmatch(rf"{re.escape(first.name)}\.rank(\d+)", path.name)
+            if found and int(found[1]) >= world.size:
+                shutil.rmtree(path)
+        return workspace
 
 
 def mirror(world: World, workspace: Workspace) -> None:
