@@ -166,7 +166,7 @@ def _content_size(frame: bytes) -> int:
     except zstandard.ZstdError as error:
         raise PackingError("it cannot be unpacked") from error
     if not 0 <= size <= len(frame) * _MAX_RATIO:
-        raise PackingError("it is not of its size")
+        raise PackingError("its compressed noise is not of its shape")
     return size
 
 
