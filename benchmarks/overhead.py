@@ -33,10 +33,10 @@ from monai_salm.learning.recipes import default_recipe
 from monai_salm.learning.tasks import Classification, Segmentation, Task
 from monai_salm.learning.trainer import Trainer
 from monai_salm.methods import EM, SALM
-from monai_salm.methods.base import Job
-from monai_salm.methods.settings import BilevelMethod
+from monai_salm.methods.base import BilevelMethod
+from monai_salm.methods.job import Job
 from monai_salm.methods.steps import NoiseStep
-from monai_salm.methods.units import plan_units
+from monai_salm.methods.work_units import plan_units
 from monai_salm.noise.budget import budget_of
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.units import Units
@@ -113,18 +113,18 @@ def measure_problem(problem: Problem, repeats: int, device: torch.device) -> dic
                 width=problem.width,
                 image_size=problem.shape,
             )
-        job = Job(cases, workspace, lambda n: network, lambda n: None, recipe, device, 0, lambda report: None)
+        job = Job(cases=cases, workspace=workspace, recipe=recipe, device=device, seed=0)
         trainer = Trainer(network, problem.task, recipe, device, spatial_dims)
         frozen = frozen_copy(trainer.model).to(memory_format=trainer.memory_format)
-        step = NoiseStep(method, job, trainer, frozen, 0)
-        source, target, times = workspace.codes(0), workspace.codes(1), ([], [])
+        step = NoiseStep(method, job, trainer, frozen, 0, workspace.codes(0), workspace.codes(1), None)
+        times = ([], [])
         for turn in range(repeats + 1):
             for unit in plan_units(job, lambda label: False):
                 regions = [(c, tuple(slice(0, n) for n in problem.shape)) for c in unit.cases]
                 inputs = cases.inputs(regions).to(device)
                 targets = cases.targets(regions).to(device)
                 work = (
-                    lambda unit=unit: step.improve(unit, source, target, None),
+                    lambda unit=unit: step.improve(unit),
                     lambda i=inputs, t=targets: _bare_passes(trainer, frozen, i, t, method.num_steps),
                 )
                 for kind in (0, 1) if turn % 2 else (1, 0):

@@ -57,7 +57,7 @@ _MODULES = {
     "store.cache_keys": ("salm_hash_transform",),
     "evaluation.chains": ("check_chain", "ChainReport"),
     "learning.networks": ("build_network",),
-    "generate.precompute": ("precompute",),
+    "generate.precompute": ("precompute", "PrecomputeSettings"),
     "publishing": ("publish", "verify", "restore"),
     "evaluation": ("evaluate", "Protocol", "UnlearnabilityReport"),
     "shared.warn": ("DataWarning",),
@@ -76,7 +76,7 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = [
     "AR", "EM", "LSP", "REM", "SALM", "SEM", "TAP", "ChainReport", "ChannelWindows", "ClassTexture",
     "Classification", "DataWarning", "ErrorMinimizing", "Everything", "FixedWindow", "Foreground",
-    "IntensityWindow", "InterSliceEM", "NoiseStore", "PercentileWindow", "Plan", "Protocol", "PublishReport",
+    "IntensityWindow", "InterSliceEM", "NoiseStore", "PercentileWindow", "Plan", "PrecomputeSettings", "Protocol", "PublishReport",
     "Random", "RandomNoise", "Recipe", "Region", "RoiEM", "SALMProtect", "SALMProtectD", "SALMProtectDict",
     "SALMProtectd", "SALMRestore", "SALMRestoreD", "SALMRestoreDict", "SALMRestored", "Segmentation", "TopK",
     "Units", "UnlearnabilityReport", "VerifyReport", "__version__", "build_network", "check_chain", "decrypt_store",

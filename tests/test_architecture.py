@@ -34,7 +34,7 @@ WINGS: dict[str, str] = {
     "generate": "shared noise store learning data jobs methods",
     "transforms": "shared noise store data generate",
     "report": "shared",
-    "evaluation": "shared noise store learning data countermeasures methods generate transforms report",
+    "evaluation": "shared noise store learning data countermeasures methods transforms report",
     "publishing": "shared noise formats store learning data layouts methods generate",
     "demo": "shared store learning layouts jobs methods generate report evaluation publishing",
     "__init__": "shared noise store learning layouts methods transforms report evaluation publishing",

@@ -132,12 +132,12 @@ QUICK = ("--surrogate", "resnet10", "--width", "0.05", "--device", "cpu")
 
 def test_settings_of_a_texture_reach_the_method(archive: Path) -> None:
     store = archive.with_name("noise.db")
-    settings = ("--mask-ratio", "1/4", "--mask-area", 3, "--period", 3, "--shifts", 2, "--plain", "false")
+    settings = ("--mask-ratio", "1/4", "--mask-area", 3, "--period", 3, "--plain", "false")
     network = ("--surrogate", "resnet10,vgg11", "--width", "0.05", "--device", "cpu", "--surrogate-steps", 1)
     made = run_json("generate", archive, "--store", store, *settings, *network)
     method = made["method"]
     assert (method["mask_ratio"], method["mask_area"]) == (0.25, 3)
-    given = {"name": "class_texture", "period": 3.0, "shifts": 2, "plain": False, "surrogate_steps": 1}
+    given = {"name": "class_texture", "period": 3.0, "plain": False, "surrogate_steps": 1}
     assert given.items() <= method["perturbation"].items()
     assert 0 < made["support"] <= 0.25
     assert run_json("info", store)["surrogate"] == ["resnet10", "vgg11"]

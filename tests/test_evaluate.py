@@ -39,7 +39,7 @@ from monai_salm.learning.cases import Cases, View
 from monai_salm.learning.recipes import Recipe
 from monai_salm.learning.tasks import Classification, LabelError, Segmentation
 from monai_salm.learning.trainer import TrainingError
-from monai_salm.methods.base import Job
+from monai_salm.methods.job import Job
 from monai_salm.noise.budget import budget_of
 from monai_salm.noise.noise import Noise
 from monai_salm.noise.units import Units
@@ -747,8 +747,11 @@ def test_victims_start_far_from_surrogates(monkeypatch: pytest.MonkeyPatch) -> N
     train_victim(VICTIM_SEED + 3, cases, Watched(cases, cases, cases), setting, Countermeasure(), lambda epoch: None)
     assert seeds == [VICTIM_SEED + 3]
     unused: Any = None
-    jobs = [Job(cases, unused, unused, unused, FAST, torch.device("cpu"), seed, unused) for seed in (0, 1, VICTIM_SEED)]
-    surrogates = {job.derive(0, number) for job in jobs for number in range(200)}  # as the bilevel loop seeds them
+    jobs = [
+        Job(cases=cases, workspace=unused, recipe=FAST, device=torch.device("cpu"), seed=seed)
+        for seed in (0, 1, VICTIM_SEED)
+    ]
+    surrogates = {job.seed_for(0, number) for job in jobs for number in range(200)}  # as the bilevel loop seeds them
     assert len(surrogates) == 600
     assert min(abs(seed - VICTIM_SEED) for seed in surrogates) > 10_000
     assert default_epochs(cases, FAST, "none") == 80  # 3 steps a pass, 240 at least

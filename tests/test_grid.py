@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -17,7 +16,6 @@ from monai_salm.noise.grid import (
     INTEGER_GRIDS,
     Grid,
     apply_codes,
-    apply_codes_tensor,
     make_grid,
     remove_codes,
     rounding_residual,
@@ -148,15 +146,6 @@ def test_noise_comes_off_bit_for_bit(case: tuple[np.ndarray, np.ndarray, Budget]
 
 @quick
 @given(noisy_cases())
-def test_numpy_and_torch_give_the_same_bits(case: tuple[np.ndarray, np.ndarray, Budget]) -> None:
-    image, wild, budget = case
-    codes, quantum = budget.effective_codes(image, wild), budget.grid.quantum
-    by_torch = apply_codes_tensor(torch.from_numpy(image), torch.from_numpy(codes), quantum).numpy()
-    assert bits(by_torch) == bits(apply_codes(image, codes, quantum))
-
-
-@quick
-@given(noisy_cases())
 def test_integer_images_get_the_same_noise_when_loaded_as_float32(case: tuple[np.ndarray, np.ndarray, Budget]) -> None:
     image, wild, budget = case
     assume(budget.grid.dtype in INTEGER_GRIDS and np.dtype(budget.grid.dtype).itemsize <= 2)
@@ -193,8 +182,6 @@ def test_noise_of_another_image_does_not_wrap_around() -> None:
     image, codes = np.array([[250]], np.uint8), np.array([[8]], np.int8)
     with pytest.raises(OverflowError, match="another image"):
         apply_codes(image, codes, 1.0)
-    with pytest.raises(OverflowError, match="another image"):
-        apply_codes_tensor(torch.from_numpy(image), torch.from_numpy(codes), 1.0)
 
 
 @quick

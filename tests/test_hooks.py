@@ -22,8 +22,8 @@ from monai_salm.learning.cases import Slices
 from monai_salm.learning.networks import frozen_copy
 from monai_salm.learning.tasks import Task
 from monai_salm.methods import EM
+from monai_salm.methods.base import Batch, Loss
 from monai_salm.methods.masks import Mask
-from monai_salm.methods.settings import Batch, Loss
 from monai_salm.shared.arrays import Array
 
 ALL = {"recipe": RECIPE.__class__(optimizer="sgd", lr=0.0, batch_size=8, precision="float32")}

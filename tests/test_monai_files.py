@@ -23,7 +23,7 @@ from monai_salm.noise.noise import Noise
 from monai_salm.noise.units import Units
 from monai_salm.shared.warn import DataWarning
 from monai_salm.store.lookup import ImageNotFoundError
-from monai_salm.store.scales import keep_scales
+from monai_salm.store.records import keep_scales
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*PydicomReader:UserWarning"),

@@ -55,7 +55,7 @@ from PIL import Image
 from monai_salm import NoiseStore, SALMProtectd
 from monai_salm.layouts.stored_images import ChannelFiles
 from monai_salm.noise.noise import Noise
-from monai_salm.store.scales import keep_scales
+from monai_salm.store.records import keep_scales
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(nvImageCodec|NvImgCodec|nvimgcodec).*:UserWarning")
 CASES = 4

@@ -35,9 +35,8 @@ from monai_salm.methods import (
     Random,
     RandomNoise,
     RoiEM,
-    loop_of,
 )
-from monai_salm.methods.base import Job
+from monai_salm.methods.job import Job
 from monai_salm.methods.masks import mask_size
 from monai_salm.methods.textures import stored_periods, texture, waves_of
 from monai_salm.noise.digest import content_digest
@@ -51,7 +50,7 @@ WINDOW = IntensityWindow(0, 255)
 BUDGET = 8  # stored units: epsilon 8/255 of the window
 QUICK: dict[str, Any] = {"rounds": 2, "surrogate_steps": 2, "num_steps": 3, "step_size": 0.375}
 STEPS = ErrorMinimizing(restart_every=0, **QUICK)
-TEXTURE = SALM(mask_ratio=0.2, perturbation=ClassTexture(surrogate_steps=2, shifts=1))
+TEXTURE = SALM(mask_ratio=0.2, perturbation=ClassTexture(surrogate_steps=2))
 
 RECIPE = Recipe(optimizer="adam", lr=1e-3, batch_size=8, precision="float32")
 
@@ -145,7 +144,7 @@ def test_same_store_and_image_give_the_same_noise(name: str, store_of: Any, new:
 
 
 def share_of(method: Method) -> float:
-    loop = loop_of(method)
+    loop = method.loop()
     return loop.mask.share if loop else 1.0
 
 
@@ -470,7 +469,7 @@ def test_image_that_gets_no_noise_is_an_error_and_stays_out(
     def nothing(method: Method, job: Job, surrogates: Any) -> int:
         return 0
 
-    monkeypatch.setattr("monai_salm.generate.new_images.run_frozen", nothing)
+    monkeypatch.setattr("monai_salm.generate.new_images.run", nothing)
     store = store_of("em")
     with pytest.raises(NoiseStoreError, match="got no noise from the store's surrogates"):
         generate_noise(store, new["image"], new["label"], "new")
@@ -484,7 +483,7 @@ def test_method_that_overshoots_is_held_to_the_budget(
         job.workspace.codes(0)[0][...] = 100
         return 0
 
-    monkeypatch.setattr("monai_salm.generate.new_images.run_frozen", overshoot)
+    monkeypatch.setattr("monai_salm.generate.new_images.run", overshoot)
     noise = generate_noise(store_of("em"), new["image"], new["label"], "new")
     require_within_budget(new["image"], noise.apply(new["image"]))
 

@@ -583,10 +583,10 @@ def test_folder_is_no_store(tmp_path: Path) -> None:
 
 
 def test_other_formats_are_refused(store: NoiseStore, noise: Noise) -> None:
-    for version in (1, 3, 5):
+    for version in (1, 4, 6):
         change(store.path, f"PRAGMA user_version = {version}")
         with pytest.raises(
-            NoiseStoreError, match=f"store format {version}, this version of monai_salm reads 4: use the"
+            NoiseStoreError, match=f"store format {version}, this version of monai_salm reads 5: use the"
         ):
             NoiseStore(store.path).get(noise.digest)
 
@@ -650,9 +650,9 @@ def plain(*frames: bytes) -> bytes:
     return bytes([0]) + struct.pack(f"<{len(frames)}I", *map(len, frames)) + b"".join(frames)
 
 
-def signs(*frames: bytes, top: int = 8, exceptions: int = 0) -> bytes:
-    """Codes that are packed as symbols of four signs."""
-    return struct.pack("<BiI", 1, top, exceptions) + plain(*frames)[1:]
+def signs(*frames: bytes, top: int = 8, exceptions: int = 0, packed: bytes = b"") -> bytes:
+    """Codes that are packed as symbols of four signs, after exceptions."""
+    return struct.pack("<BiII", 1, top, exceptions, len(packed)) + packed + plain(*frames)[1:]
 
 
 BOMB = b"\x28\xb5\x2f\xfd\xe0" + (2**40).to_bytes(8, "little")
@@ -708,6 +708,9 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "signs below zero": {"codes": signs(frame_of(5), top=-1)},
     "exceptions cut": {"codes": signs(b"", exceptions=20)},
     "exceptions more than codes": {"codes": signs(frame_of(5), exceptions=21)},
+    "exceptions of another size": {"codes": signs(frame_of(5), exceptions=2, packed=b"\x01" + frame_of(9))},
+    "exceptions a bomb": {"codes": signs(frame_of(5), exceptions=20, packed=b"\x01" + frame_of(2**28))},
+    "exceptions announcing more than there is": {"codes": signs(frame_of(5), exceptions=20, packed=b"\x01" + BOMB)},
     "residual of another size": {"residual": plain(frame_of(3))[1:]},
 }
 

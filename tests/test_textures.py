@@ -9,18 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from monai_salm.generate.precompute import plain_class
 from monai_salm.learning.cases import Cases, View
 from monai_salm.learning.recipes import Recipe
 from monai_salm.learning.tasks import Classification, Segmentation, Task
 from monai_salm.methods import SALM, ClassTexture, ErrorMinimizing
-from monai_salm.methods.base import Job
+from monai_salm.methods.job import Job
 from monai_salm.methods.salm import MaskedTexture
 from monai_salm.methods.textures import (
     Wave,
     area_numbers,
-    drawn_shift,
-    opponent,
     stored_periods,
     texture,
     texture_key,
@@ -137,28 +134,6 @@ def test_a_product_of_two_waves_turns_along_both_axes() -> None:
     assert np.array_equal(both, texture(one, (30, 30), (6.0, 6.0)) * texture(other, (30, 30), (6.0, 6.0)))
 
 
-def test_a_shift_moves_the_texture() -> None:
-    wave, shape, periods = Wave((0,), (1.0,), (0.3,)), (40, 8), (8.0, 8.0)
-    assert np.array_equal(texture(wave, shape, periods, 0.25)[:-2], texture(wave, shape, periods)[2:])
-    assert np.array_equal(texture(wave, shape, periods, 0.5), -texture(wave, shape, periods))
-
-
-def test_shifts_are_drawn_for_each_image_from_the_key() -> None:
-    assert drawn_shift(KEY, DIGESTS[0], 1) == 0
-    drawn = [drawn_shift(KEY, bytes([n] * 16), 4) for n in range(100)]
-    assert set(drawn) == {0, 0.25, 0.5, 0.75}
-    assert drawn == [drawn_shift(KEY, bytes([n] * 16), 4) for n in range(100)]
-    assert drawn != [drawn_shift(texture_key(1, DIGESTS), bytes([n] * 16), 4) for n in range(100)]
-
-
-def test_colour_pictures_have_opposite_textures_in_green_and_grey_ones_stay_grey() -> None:
-    colour = np.random.default_rng(0).integers(0, 256, (3, 4, 5))
-    assert opponent(colour).reshape(-1).tolist() == [1, -1, 1]
-    assert opponent(np.repeat(colour[:1], 3, 0)).reshape(-1).tolist() == [1, 1, 1]
-    for channels in (1, 2, 4):
-        assert set(opponent(np.zeros((channels, 4, 5))).reshape(-1).tolist()) == {1}
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Scale
 
@@ -207,16 +182,17 @@ def job_of(task: Task, key: bytes = KEY, plain: int | None = None) -> Job:
     """A job without data: all that textures need of one."""
     cases = Cases([], [], [], task, [], View("full", (48, 48)))
     device = torch.device("cpu")
-    return Job(cases, None, None, None, Recipe(), device, 0, lambda _: None, key, plain)  # type: ignore[arg-type]
+    space: Any = None
+    return Job(cases=cases, workspace=space, recipe=Recipe(), device=device, seed=0, key=key, plain_class=plain)
 
 
 def start(label: Any, task: Task, shape: tuple[int, ...] = (1, 48, 48), **options: Any) -> np.ndarray:
     """The signs that the noise of an image begins as, of its first channel."""
-    digest, setting = options.pop("digest", DIGESTS[0]), options.pop("setting", ClassTexture(shifts=1))
+    setting = options.pop("setting", ClassTexture())
     image = np.arange(np.prod(shape)).reshape(shape).astype(np.int16)
     budget = budget_of(image, FixedWindow(0, float(image.max())), Units(), 8 / 255)
     method = MaskedTexture(texture=setting, restart_every=1)
-    codes = method.start(image, np.asarray(label), budget, digest, job_of(task, **options))
+    codes = method.start(image, np.asarray(label), budget, job_of(task, **options))
     assert codes is not None
     assert codes.shape in (shape, (1, *shape[1:]))
     assert set(np.abs(codes).ravel().tolist()) <= {0, budget.grid.max_codes[0]}, "full strength or none"
@@ -229,7 +205,6 @@ FOUR = Classification(num_classes=4)
 def test_images_of_a_class_share_its_texture_and_classes_do_not() -> None:
     found = [start(label, FOUR) for label in range(4)]
     assert len({one.tobytes() for one in found}) == 4
-    assert np.array_equal(start(2, FOUR, digest=DIGESTS[1]), found[2])
     assert not np.array_equal(start(2, FOUR, key=texture_key(1, DIGESTS)), found[2])
 
 
@@ -240,7 +215,7 @@ def test_all_channels_have_the_texture_each_at_its_own_strength() -> None:
     budget = Budget(IntensityWindow((0, 0), (2303, 9212)), budget_of(image, FixedWindow(0, 2303), Units(), 0.01).grid)
     budget = replace(budget, grid=replace(budget.grid, max_codes=(23, 92)))
     method = MaskedTexture(restart_every=1)
-    codes = method.start(image, np.asarray(1), budget, DIGESTS[0], job_of(FOUR))
+    codes = method.start(image, np.asarray(1), budget, job_of(FOUR))
     assert codes is not None
     assert np.abs(codes[0]).min() == np.abs(codes[0]).max() == 23
     assert np.array_equal(codes[1] * 23, codes[0] * 92)
@@ -251,7 +226,7 @@ def test_the_plain_class_has_no_texture_but_steps() -> None:
     assert len({one.tobytes() for one in textured}) == 3
     method, image = MaskedTexture(restart_every=1), np.arange(64, dtype=np.uint8).reshape(1, 8, 8)
     budget = budget_of(image, FixedWindow(0, 63), Units(), 8 / 63)
-    assert method.start(image, np.asarray(1), budget, DIGESTS[0], job_of(FOUR, plain=1)) is None
+    assert method.start(image, np.asarray(1), budget, job_of(FOUR, plain=1)) is None
     assert [method.still(np.asarray(label), 1) for label in range(4)] == [True, False, True, True]
     assert method.still(np.asarray(1), None), "without a plain class all have textures"
     assert method.aim(FOUR, torch.tensor([1])).tolist() == [2], "toward the next class"
@@ -259,7 +234,7 @@ def test_the_plain_class_has_no_texture_but_steps() -> None:
 
 def test_the_rarest_class_present_is_plain() -> None:
     def chosen(labels: list[int], method: Any = None, task: Task | None = None) -> int | None:
-        return plain_class(method or SALM(), task or Classification(num_classes=40), [np.asarray(n) for n in labels])
+        return (method or SALM()).plain_class(task or Classification(num_classes=40), [np.asarray(n) for n in labels])
 
     assert chosen([0, 0, 1, 1, 1]) == 0
     assert chosen([0, 0, 0, 2, 2]) == 2
@@ -301,7 +276,6 @@ def test_labels_that_share_an_image_have_areas_of_their_own() -> None:
     assert (first | last).all(), "everywhere the texture of one of them"
     for found in (first & ~last, last & ~first):
         assert found.mean() > 0.1, "each has its part"
-    assert np.array_equal(start(labels(0, 2), task, digest=DIGESTS[1]), both), "the same areas in all images"
 
 
 @pytest.mark.parametrize(
@@ -321,7 +295,7 @@ def test_thin_volumes_and_small_voxels_have_waves_all_the_same(shape: tuple[int,
     budget = budget_of(image, FixedWindow(0, float(image.max())), units, 8 / 255)
     for seed in range(20):
         job = job_of(FOUR, texture_key(seed, DIGESTS))
-        found = [MaskedTexture(restart_every=1).start(image, np.asarray(n), budget, DIGESTS[0], job) for n in range(4)]
+        found = [MaskedTexture(restart_every=1).start(image, np.asarray(n), budget, job) for n in range(4)]
         assert all((one < 0).any() and (one > 0).any() for one in found), "no texture is a mere brightness"
 
 
@@ -331,15 +305,9 @@ def test_labels_outside_the_window_leave_the_image_with_a_texture() -> None:
     label = np.zeros((16, 16), np.int64)
     label[5:10, 5:10] = 1
     budget = budget_of(image, FixedWindow(-160, 240), Units(), 8 / 255)
-    codes = MaskedTexture(restart_every=1).start(image, label, budget, DIGESTS[0], job_of(Segmentation(num_classes=2)))
+    codes = MaskedTexture(restart_every=1).start(image, label, budget, job_of(Segmentation(num_classes=2)))
     assert codes is not None
     assert budget.effective_codes(image, np.broadcast_to(codes, image.shape)).any()
-
-
-def test_an_image_may_have_a_place_of_its_own_in_the_period() -> None:
-    setting = ClassTexture(shifts=8)
-    found = {start(1, FOUR, setting=setting, digest=bytes([n] * 16)).tobytes() for n in range(40)}
-    assert 2 < len(found) <= 8
 
 
 @pytest.mark.parametrize(
@@ -347,10 +315,8 @@ def test_an_image_may_have_a_place_of_its_own_in_the_period() -> None:
     [
         ({"period": 1.5}, "period must be finite and at least 2 elements of the training resolution, got 1.5"),
         ({"period": float("inf")}, "period must be finite and at least 2 elements of the training resolution, got inf"),
-        ({"shifts": 1.5}, "shifts must be a whole number, at least 1, got 1.5"),
         ({"train_side": 0}, "train_side must be at least 1, got 0"),
         ({"train_spacing": 0.0}, "train_spacing must be above 0, got 0.0"),
-        ({"shifts": 0}, "shifts must be a whole number, at least 1, got 0"),
         ({"surrogate_steps": 0}, "surrogate_steps must be at least 1, got 0"),
     ],
 )

@@ -38,11 +38,10 @@ from monai_salm.evaluation.sets import (
 from monai_salm.evaluation.training_sets import make_training_sets
 from monai_salm.evaluation.utility import mean_utility
 from monai_salm.evaluation.workers import WorkerError, default_jobs
-from monai_salm.generate.precompute import window_rule
 from monai_salm.learning.networks.devices import resolve_device
 from monai_salm.learning.tasks import Task
 from monai_salm.noise.budget import Budget, budget_of
-from monai_salm.noise.window import WindowRule
+from monai_salm.noise.window import WindowRule, window_rule
 from monai_salm.report import UnlearnabilityReport
 from monai_salm.shared.progress import Progress
 from monai_salm.store.store import NoiseStore
@@ -248,7 +247,7 @@ def _origin(store: NoiseStore | None, surrogate: str | Sequence[str] | None) -> 
     """Where the noise came from, as far as it is known: surrogates, their seed, and whether it is one pattern a class."""
     meta = {} if store is None else store.meta
     method = meta.get("method") or {}
-    texture = method.get("perturbation", {}).get("name") == "class_texture" and method["perturbation"]["shifts"] == 1
+    texture = method.get("perturbation", {}).get("name") == "class_texture"
     pattern = method.get("perturb_type") == "classwise" or texture
     return {
         "surrogate": meta.get("surrogate") if surrogate is None else surrogate,

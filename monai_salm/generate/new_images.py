@@ -19,8 +19,7 @@ from monai_salm.learning.networks import build_network
 from monai_salm.learning.networks.devices import resolve_device
 from monai_salm.learning.recipes import Recipe
 from monai_salm.learning.tasks import Task, task_from_spec
-from monai_salm.methods import SALM, BilevelMethod, Method, method_from_spec
-from monai_salm.methods.base import Job, run_frozen
+from monai_salm.methods import Job, Method, method_from_spec, run
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.noise import Noise, NoiseStoreError, exact_cast
 from monai_salm.noise.units import Units
@@ -107,20 +106,16 @@ def generate_noise(
         workspace = Workspace(Path(folder))
         cases = _take_in(workspace, item, settings)
         _require_fit(cases, settings.view, channels)
-        where = resolve_device(device)
         job = Job(
-            cases,
-            workspace,
-            _no_network,
-            lambda _: None,
-            settings.recipe,
-            where,
-            settings.seed,
-            lambda _: None,
-            settings.key,
-            settings.plain_class,
+            cases=cases,
+            workspace=workspace,
+            recipe=settings.recipe,
+            device=resolve_device(device),
+            seed=settings.seed,
+            key=settings.key,
+            plain_class=settings.plain_class,
         )
-        noise = _finished(job, run_frozen(settings.method, job, surrogates))
+        noise = _finished(job, run(settings.method, job, surrogates))
     store.add([noise])
     return store[digest]
 
@@ -128,13 +123,11 @@ def generate_noise(
 def _take_in(workspace: Workspace, item: Mapping[str, Any], settings: _Settings) -> Cases:
     task, window = settings.task, settings.window
     workspace.take_in(scan([item], task, window, settings.method.epsilon, "image", "label"))
-    names = workspace.names
-    assert len(workspace.budgets) == len(names) == 1
     return replace(workspace.cases(task, None, None), view=settings.view)
 
 
 def _finished(job: Job, buffer: int) -> Noise:
-    """The budget, window and type are enforced here, whatever the method left; noise that changes nothing is refused."""
+    """The budget, window and type are enforced here for every method; noise that changes nothing is refused."""
     image, budget, name = np.asarray(job.cases.images[0]), job.workspace.budgets[0], job.cases.names[0]
     codes = budget.effective_codes(image, job.workspace.codes(buffer)[0])
     noise = Noise.of(image.copy(), codes, budget, name)
@@ -148,7 +141,7 @@ def _finished(job: Job, buffer: int) -> Noise:
 
 def _surrogates(store: NoiseStore, settings: _Settings) -> tuple[list[nn.Module], int | None]:
     """The kept networks, and the channels they take; none for methods that need none."""
-    if not isinstance(settings.method, BilevelMethod | SALM):
+    if settings.method.loop() is None:
         return [], None
     kept = store.networks()
     if not kept:
@@ -161,7 +154,7 @@ def _surrogates(store: NoiseStore, settings: _Settings) -> tuple[list[nn.Module]
 
 def _rebuild(store: NoiseStore, spec: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> nn.Module:
     try:
-        # On the meta device a network takes no memory and draws no random numbers until the weights turn out to fit.
+        # On the meta device a network takes no memory and draws no random numbers.
         with torch.device("meta"):
             network = build_network(**spec)
         network.load_state_dict(weights, assign=True)
@@ -170,12 +163,8 @@ def _rebuild(store: NoiseStore, spec: Mapping[str, Any], weights: Mapping[str, t
     return network
 
 
-def _no_network(number: int) -> nn.Module:
-    raise AssertionError("no network is trained for an image that joins a store")
-
-
 def _on_grid_of(store: NoiseStore, image: Array, name: str) -> Array:
-    """The image in a stored type of the store: noise lives on the grid of the files, whatever they were loaded as."""
+    """The image in a stored type of the store: noise lives on the grid of the files."""
     known = store.dtypes()
     if not known or image.dtype.name in known:
         return image

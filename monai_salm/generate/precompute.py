@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import monai
 import numpy as np
@@ -19,8 +18,9 @@ from torch import nn
 
 from monai_salm._version import __version__
 from monai_salm.data.scan import MapDataset, ScannedCase, scan
-from monai_salm.generate.resuming import agreed, continue_or_start, open_workspace
+from monai_salm.generate.resuming import continue_or_start, require_agreement
 from monai_salm.generate.writer import write_store
+from monai_salm.jobs.exchange import open_workspace
 from monai_salm.jobs.joining import joined, rank_device
 from monai_salm.jobs.workspace import Workspace
 from monai_salm.learning.cases import Cases
@@ -28,12 +28,9 @@ from monai_salm.learning.networks import SEGMENTATION_NETWORKS, NetworkFactory, 
 from monai_salm.learning.networks.devices import resolve_device
 from monai_salm.learning.recipes import Recipe, default_recipe
 from monai_salm.learning.tasks import Task
-from monai_salm.methods import SALM, ClassTexture, Method, loop_of, recommended
-from monai_salm.methods.base import Job, run
-from monai_salm.methods.textures import texture_key
+from monai_salm.methods import SALM, Job, Method, recommended, run, texture_key
 from monai_salm.noise.digest import content_digest
-from monai_salm.noise.window import AutomaticWindow, ChannelWindows, WindowRule
-from monai_salm.shared.arrays import Array
+from monai_salm.noise.window import WindowRule, window_rule
 from monai_salm.shared.progress import Progress
 from monai_salm.store.store import NoiseStore, NoiseStoreError
 
@@ -43,25 +40,49 @@ logger = logging.getLogger(__name__)
 Surrogate: TypeAlias = str | Sequence[str] | NetworkFactory
 
 
+@dataclass(frozen=True, kw_only=True)
+class PrecomputeSettings:
+    """The rarely used settings of ``precompute``, which takes them as keywords.
+
+    Args:
+        image_key: key of the image.
+        label_key: key of the label.
+        surrogate: a network's name, several names to take in turn at each restart, or a factory called with
+            ``spatial_dims, in_channels, out_channels``. None is ``"resnet18"`` for images,
+            ``"resnet10"`` for volumes and ``"unet"`` for segmentation.
+        width: channels of named surrogates as a share of the published architecture's.
+        patch_size: cut images into patches of this spatial size.
+        view_size: resize images to this spatial size for the surrogate; the noise stays on the full grid.
+        recipe: how surrogates are trained; None is ``default_recipe``.
+        overwrite: start from the beginning; what an earlier call left is dropped. A store that copies were published with is
+            kept as ``<store>.old1``, ``.old2``, ...
+        skip_bad: leave out cases that cannot be read or protected, in place of refusing the data set; the store's
+            description lists them under ``skipped``, with the reasons.
+        progress: called with a ``Progress`` now and then.
+    """
+
+    image_key: str = "image"
+    label_key: str = "label"
+    surrogate: Surrogate | None = None
+    width: float = 0.25
+    patch_size: Sequence[int] | None = None
+    view_size: Sequence[int] | None = None
+    recipe: Recipe | None = None
+    overwrite: bool = False
+    skip_bad: bool = False
+    progress: Callable[[Progress], None] | None = None
+
+
 def precompute(
     dataset: MapDataset,
     store: str | os.PathLike[str],
     *,
-    method: Method | None = None,
     task: Task,
+    method: Method | None = None,
     window: WindowRule | Sequence[WindowRule] | None = None,
-    image_key: str = "image",
-    label_key: str = "label",
-    surrogate: Surrogate | None = None,
-    width: float = 0.25,
-    patch_size: Sequence[int] | None = None,
-    view_size: Sequence[int] | None = None,
-    recipe: Recipe | None = None,
     device: str | torch.device = "auto",
     seed: int = 0,
-    overwrite: bool = False,
-    skip_bad: bool = False,
-    progress: Callable[[Progress], None] | None = None,
+    **settings: Any,
 ) -> NoiseStore:
     """Make the noise of a data set and keep it in a store.
 
@@ -72,27 +93,14 @@ def precompute(
         dataset: map-style, dictionaries, deterministic transforms only; images ``(channel, *spatial)`` in their stored
             type, before anything that resamples or rescales.
         store: path of the store.
-        method: a noise method with its settings, as ``SALM(mask_ratio=0.4)``; None is ``recommended(...)``.
         task: the learning problem that the labels state.
-        window: what each image shows as [0, 1], of which epsilon is a share: ``FixedWindow(low, high)`` in real units,
-            ``PercentileWindow(low, high)`` of each image and channel, ``IntensityWindow(low, high)`` in stored units, or one for
-            each channel. None chooses for each image: 0 to 255 for pictures of 8 bits, a fixed window for CT, else percentiles.
-        image_key: key of the image.
-        label_key: key of the label.
-        surrogate: a network's name, several names to take in turn at each restart, or a factory called with
-            ``spatial_dims, in_channels, out_channels``. None is ``"resnet18"`` for images,
-            ``"resnet10"`` for volumes and ``"unet"`` for segmentation.
-        width: channels of named surrogates as a share of the published architecture's.
-        patch_size: cut images into patches of this spatial size.
-        view_size: resize images to this spatial size for the surrogate; the noise stays on the full grid.
-        recipe: how surrogates are trained; None is ``default_recipe``.
+        method: a noise method with its settings, as ``SALM(mask_ratio=0.4)``; None is ``recommended(...)``.
+        window: what each image shows as [0, 1], of which epsilon is a share: ``FixedWindow``, ``PercentileWindow``,
+            ``IntensityWindow``, or a list with one for each channel. None chooses for each image: 0 to 255 for pictures of
+            8 bits, a fixed window for CT, else percentiles.
         device: ``"auto"``, ``"cpu"``, ``"cuda:0"``, ...
         seed: of everything random; the same seed, versions and device give the same noise.
-        overwrite: start anew, whatever an earlier call left. A store that copies were published with is kept as
-            ``<store>.old1``, ``.old2``, ...
-        skip_bad: leave out cases that cannot be read or protected, in place of refusing the data set; the store's
-            description lists them under ``skipped``, with the reasons.
-        progress: called with a ``Progress`` now and then.
+        settings: ``image_key``, ``surrogate``, ``overwrite`` and all else that ``PrecomputeSettings`` has.
 
     Returns:
         The store.
@@ -102,102 +110,100 @@ def precompute(
         NoiseStoreError: if the store exists and was made of other data or with other settings.
         WorkspaceError: if an interrupted run of another job is in the way, or the same job is running.
     """
-    path = Path(store)
     if not isinstance(seed, int) or seed < 0:
         raise ValueError(f"seed must be a whole number from 0, got {seed!r}")
-    rule = window_rule(window)
-    chosen = _surrogate_names(surrogate, task, width)
-    resolved = resolve_device(device)
-    if overwrite and path.exists():
-        _require_store(path)
-    with joined(device) as world, open_workspace(path, world) as workspace:
-        report = world.reporting(progress)
-        resolved = resolve_device(rank_device(device, world.local) if world.size > 1 else device)
-        with world.leaders_first():
-            skipped: dict[str, str] | None = {} if skip_bad else None
-            if workspace.role == "guest":
-                skipped = workspace.load_index()
-            else:
-                epsilon = method.epsilon if method else SALM().epsilon
-                cases = scan(dataset, task, rule, epsilon, image_key, label_key, skipped)
-                workspace.take_in(_counted(cases, dataset, report))
-                if world.size > 1:
-                    workspace.save_index(skipped)
+    return _Precompute(Path(store), task, method, window_rule(window), seed, PrecomputeSettings(**settings)).run(
+        dataset, device
+    )
+
+
+@dataclass
+class _Precompute:
+    """One call of ``precompute``."""
+
+    path: Path
+    task: Task
+    method: Method | None
+    window: WindowRule
+    seed: int
+    settings: PrecomputeSettings
+
+    def run(self, dataset: MapDataset, device: str | torch.device) -> NoiseStore:
+        settings, path = self.settings, self.path
+        networks = _surrogate_names(settings.surrogate, self.task, settings.width)
+        resolve_device(device)  # refuses a wrong one before any image is read
+        if settings.overwrite and path.exists():
+            _require_store(path)
+        with joined(device) as world, open_workspace(path, world) as workspace:
+            report = world.reporting(settings.progress)
+            with world.step():
+                skipped = self._take_in(dataset, workspace, report)
+            method, cases = self._settle(workspace)
+            pool = _SurrogatePool(
+                networks or (default_surrogate(self.task, cases.spatial_dims),), cases, settings.width
+            )
+            recipe = settings.recipe or default_recipe(self.task, cases.spatial_dims, pool.only)
+            where = resolve_device(rank_device(device, world.local) if world.size > 1 else device)
+            job = Job(
+                cases=cases,
+                workspace=workspace,
+                build_surrogate=pool.build,
+                surrogate_spec=pool.spec,
+                recipe=recipe,
+                device=where,
+                seed=self.seed,
+                report=report,
+                key=texture_key(self.seed, workspace.digests),
+                plain_class=method.plain_class(self.task, cases.labels),
+                world=world,
+            )
+            meta = require_agreement(world, {**self._meta(method, job, pool), "skipped": skipped})
+            if continue_or_start(world, path, meta, workspace, settings.overwrite):
+                with _reproducible(workspace.checkpoint()["threads"]):
+                    buffer = run(method, job)
+                    with world.step():
+                        if world.rank == 0:
+                            write_store(path, method, job, buffer, meta)
+            workspace.remove()
+        return NoiseStore(path)
+
+    def _take_in(
+        self, dataset: MapDataset, workspace: Workspace, report: Callable[[Progress], None]
+    ) -> list[dict[str, str]]:
+        """Read the data set into the workspace; returns the cases that are left out, with the reasons."""
+        settings, epsilon = self.settings, (self.method or SALM()).epsilon
+        skipped: dict[str, str] | None = {} if settings.skip_bad else None
+        cases = scan(dataset, self.task, self.window, epsilon, settings.image_key, settings.label_key, skipped)
+        workspace.take_in(_counted(cases, dataset, report))
+        return [{"name": name, "reason": reason} for name, reason in (skipped or {}).items()]
+
+    def _settle(self, workspace: Workspace) -> tuple[Method, Cases]:
+        """The method, and the data set as its surrogates see it."""
         spatial_dims = len(workspace.shapes[0]) - 1
         smallest = np.min([shape[1:] for shape in workspace.shapes], axis=0).tolist()
-        method = method or recommended(task, spatial_dims, smallest)
-        method.require_fit(task, spatial_dims)
-        loop = loop_of(method)
-        clean = workspace.cases(task, patch_size, view_size, loop.whole_side(task, spatial_dims) if loop else None)
-        networks = chosen or (default_surrogate(task, clean.spatial_dims),)
-        alone = networks[0] if isinstance(networks, tuple) and len(networks) == 1 else None
-        recipe = recipe or default_recipe(task, clean.spatial_dims, alone)
-        pool = _SurrogatePool(networks, clean, width)
-        meta = {
-            "method": method.spec(),
-            "epsilon": method.epsilon,
-            "task": task.spec(),
-            "window": rule.spec(),
-            "mask_share": mask_share(method),
-            "plain_class": plain_class(method, task, clean.labels),
-            "view": asdict(clean.view),
-            "surrogate": list(networks) if isinstance(networks, tuple) else _factory_name(networks),
-            "width": width,
-            "recipe": asdict(recipe),
-            "seed": seed,
-            "device": torch.cuda.get_device_name(resolved) if resolved.type == "cuda" else resolved.type,
+        method = self.method or recommended(self.task, spatial_dims, smallest)
+        method.require_fit(self.task, spatial_dims)
+        loop = method.loop()
+        whole_side = loop.whole_side(self.task, spatial_dims) if loop else None
+        return method, workspace.cases(self.task, self.settings.patch_size, self.settings.view_size, whole_side)
+
+    def _meta(self, method: Method, job: Job, pool: _SurrogatePool) -> dict[str, Any]:
+        """The store's description; what differs from an interrupted run's starts another run."""
+        labels = (content_digest(np.asarray(label)) for label in job.cases.labels)
+        return {
+            **method.record(self.task, job.cases.labels),
+            "task": self.task.spec(),
+            "window": self.window.spec(),
+            "view": asdict(job.cases.view),
+            "surrogate": pool.names,
+            "width": pool.width,
+            "recipe": asdict(job.recipe),
+            "seed": job.seed,
+            "device": torch.cuda.get_device_name(job.device) if job.device.type == "cuda" else job.device.type,
             "versions": {"monai_salm": __version__, "torch": torch.__version__, "monai": monai.__version__},
-            "data": None if workspace.role == "guest" else _data_digest(workspace, clean),
-            "skipped": [{"name": name, "reason": reason} for name, reason in (skipped or {}).items()],
-            **({} if world.size == 1 else {"ranks": world.size}),
+            "data": hashlib.sha256(b"".join([*job.workspace.digests, *labels])).hexdigest(),
+            **({} if job.world.size == 1 else {"ranks": job.world.size}),
         }
-        meta = agreed(world, json.loads(json.dumps(meta)))
-        if continue_or_start(world, path, meta, workspace, overwrite):
-            key = texture_key(seed, workspace.digests)
-            plain = cast("int | None", meta["plain_class"])
-            job = Job(clean, workspace, pool.build, pool.spec, recipe, resolved, seed, report, key, plain, world)
-            with _reproducible(workspace.checkpoint()["threads"]):
-                buffer = run(method, job)
-                with world.step():
-                    if world.rank == 0:
-                        every = loop.restart_every if loop else 0
-                        write_store(path, job, buffer, {**meta, "key": key.hex()}, every)
-        workspace.remove()
-    return NoiseStore(path)
-
-
-def window_rule(window: object) -> WindowRule:
-    """The rule that was given: one, one for each channel, or None for the automatic one.
-
-    Raises:
-        TypeError: for anything else.
-    """
-    if window is None:
-        return AutomaticWindow()
-    if isinstance(window, list | tuple) and window and all(hasattr(part, "of") for part in window):
-        return ChannelWindows(tuple(window))
-    if not hasattr(window, "of"):
-        raise TypeError(
-            "window must be FixedWindow(low, high), PercentileWindow(low, high), IntensityWindow(low, high), a list with one for "
-            f"each channel, or None, got {window!r}"
-        )
-    return cast(WindowRule, window)
-
-
-def mask_share(method: Method) -> float:
-    """Largest share of an image's elements that the method's noise may touch."""
-    loop = loop_of(method)
-    return 1.0 if loop is None else loop.mask.share
-
-
-def plain_class(method: Method, task: Task, labels: Sequence[Array]) -> int | None:
-    """The class without a texture: the rarest, so that answering it is right as seldom as can be; None if each has one."""
-    texture = getattr(method, "perturbation", None)
-    several = task.kind == "segmentation" or getattr(task, "multi_label", False)
-    if several or not isinstance(texture, ClassTexture) or not texture.plain:
-        return None
-    counts = np.bincount([int(label) for label in labels], minlength=task.num_classes)
-    return int(np.where(counts > 0, counts, counts.max(initial=0) + 1).argmin())
 
 
 @dataclass(frozen=True)
@@ -208,28 +214,36 @@ class _SurrogatePool:
     cases: Cases
     width: float
 
+    @property
+    def only(self) -> str | None:
+        """The name of all surrogates, where they have one."""
+        return self.networks[0] if isinstance(self.networks, tuple) and len(self.networks) == 1 else None
+
+    @property
+    def names(self) -> list[str] | str:
+        """What tells this pool from another when a run is called again."""
+        if isinstance(self.networks, tuple):
+            return list(self.networks)
+        function = getattr(self.networks, "func", self.networks)  # functools.partial
+        return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__qualname__)}"
+
     def spec(self, number: int) -> dict[str, Any] | None:
         """Arguments of ``build_network`` for restart ``number``; None for a factory, which no store can keep."""
         if not isinstance(self.networks, tuple):
             return None
-        return {
-            "name": self.networks[number % len(self.networks)],
-            "spatial_dims": self.cases.spatial_dims,
-            "in_channels": self.cases.in_channels,
-            "out_channels": self.cases.task.num_classes,
-            "width": self.width,
-            "image_size": list(self.cases.view.size),
-        }
+        name = self.networks[number % len(self.networks)]
+        return {"name": name, **self._sizes(), "width": self.width, "image_size": list(self.cases.view.size)}
 
     def build(self, number: int) -> nn.Module:
         """The fresh network of restart ``number``."""
         if isinstance(self.networks, tuple):
             return build_network(**(self.spec(number) or {}))
-        return self.networks(
-            spatial_dims=self.cases.spatial_dims,
-            in_channels=self.cases.in_channels,
-            out_channels=self.cases.task.num_classes,
-        )
+        return self.networks(**self._sizes())
+
+    def _sizes(self) -> dict[str, int]:
+        cases = self.cases
+        sizes = (cases.spatial_dims, cases.in_channels, cases.task.num_classes)
+        return dict(zip(("spatial_dims", "in_channels", "out_channels"), sizes, strict=True))
 
 
 def _require_store(path: Path) -> None:
@@ -243,13 +257,8 @@ def _require_store(path: Path) -> None:
         ) from error
 
 
-def _factory_name(factory: NetworkFactory) -> str:
-    """What tells one factory from another when a run is called again."""
-    function = getattr(factory, "func", factory)  # functools.partial
-    return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__qualname__)}"
-
-
 def default_surrogate(task: Task, spatial_dims: int) -> str:
+    """The network that makes noise unless another is named."""
     if task.kind == "segmentation":
         return "unet"
     return "resnet18" if spatial_dims == 2 else "resnet10"
@@ -282,20 +291,11 @@ def _counted(
         yield case
 
 
-def _data_digest(workspace: Workspace, clean: Cases) -> str:
-    """One digest of all images and labels, in their order."""
-    labels = (content_digest(np.asarray(label)) for label in clean.labels)
-    return hashlib.sha256(b"".join([*workspace.digests, *labels])).hexdigest()
-
-
 @contextlib.contextmanager
 def _reproducible(threads: int) -> Iterator[None]:
     """The conditions under which the same seed gives the same bytes.
 
     Sums over a batch depend on how many threads share them, so a resumed run takes the number it began with.
-
-    Args:
-        threads: torch's threads on the CPU.
     """
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(threads)

@@ -12,37 +12,30 @@ from typing import Any
 import numpy as np
 
 from monai_salm.jobs.workspace import sync
-from monai_salm.methods.base import Job
+from monai_salm.methods import Job, Method
 from monai_salm.methods.loop import KEPT_SURROGATES
 from monai_salm.shared.progress import Progress
-from monai_salm.store.records import records
-from monai_salm.store.scales import keep_scales
+from monai_salm.store.records import keep_scales, records
 from monai_salm.store.store import Noise, NoiseStore, NoiseStoreError
 
 logger = logging.getLogger(__name__)
 
 #: What the store's description says of the run, beside its settings.
-OUTCOME: dict[str, Any] = {"rounds": 0, "errors": [], "threads": 0}
+_OUTCOME: dict[str, Any] = {"rounds": 0, "errors": [], "threads": 0}
 
 
-def write_store(path: Path, job: Job, buffer: int, meta: dict[str, Any], restart_every: int) -> None:
-    """Write the store beside its final name and rename it when it is whole.
-
-    Args:
-        path: final name.
-        job: the data set, with its workspace.
-        buffer: the code buffer that holds the noise.
-        meta: the store's description.
-        restart_every: rounds after which a fresh surrogate was taken; 0 is never.
-    """
+def write_store(path: Path, method: Method, job: Job, buffer: int, meta: dict[str, Any]) -> None:
+    """Write the store beside its final name, with the noise of a code buffer, and rename it when it is whole."""
     workspace = job.workspace
     state = workspace.checkpoint()
     temporary = workspace.folder / "store.db"
     temporary.unlink(missing_ok=True)
-    store = NoiseStore.create(temporary, {**meta, **{key: state.get(key, default) for key, default in OUTCOME.items()}})
+    outcome = {key: state.get(key, default) for key, default in _OUTCOME.items()}
+    store = NoiseStore.create(temporary, {**meta, **outcome, "key": job.key.hex()})
     store.add(_finished_noise(job, buffer))
     keep_scales(store, (budget.units for budget in workspace.budgets))
-    rounds = state.get("rounds", 0)
+    rounds, loop = state.get("rounds", 0), method.loop()
+    restart_every = loop.restart_every if loop else 0
     for number in range(max(0, rounds - KEPT_SURROGATES), rounds):
         spec = job.surrogate_spec(number // restart_every if restart_every else 0)
         if spec is not None:
@@ -70,7 +63,7 @@ def _move_aside(path: Path) -> None:
 
 
 def _finished_noise(job: Job, buffer: int) -> Iterator[Noise]:
-    """The budget, window and type are enforced here, whatever the method left; noise of zeros is refused."""
+    """The budget, window and type are enforced here for every method; noise of zeros is refused."""
     codes = job.workspace.codes(buffer)
     for case, image in enumerate(job.cases.images):
         budget, name = job.workspace.budgets[case], job.cases.names[case]

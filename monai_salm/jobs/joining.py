@@ -6,7 +6,6 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -14,11 +13,12 @@ import torch
 import torch.distributed as dist
 
 from monai_salm.jobs.launch import launch
-from monai_salm.jobs.pulse import Pulse
 from monai_salm.jobs.world import ALONE, Links, World
 
-#: Longest wait for another rank between two signs of life; torch's own default for gloo.
+#: Longest wait for another rank's part of a training step; torch's own default for gloo.
 TIMEOUT = timedelta(minutes=30)
+#: Longest wait for all else, such as the noise steps of a round, or the store that rank 0 writes.
+PATIENCE = timedelta(days=1)
 
 
 @contextlib.contextmanager
@@ -47,20 +47,12 @@ def joined(device: str | torch.device) -> Iterator[World]:
     if own:
         dist.destroy_process_group()
     elif world.links is not None:
-        for group in world.links.groups():
+        for group in (world.links.training, world.links.control):
             dist.destroy_process_group(group)
 
 
 def rank_device(device: str | torch.device, local: int) -> str:
-    """The device of a rank: every one of a machine has a GPU of its own.
-
-    Args:
-        device: as it was asked for; with a number it is taken as it is.
-        local: the rank's number on its machine.
-
-    Raises:
-        ValueError: if there are fewer GPUs than ranks.
-    """
+    """The device of a rank: each of a machine has a GPU of its own, unless one was named; ValueError if GPUs are too few."""
     asked = str(device)
     if asked == "auto":
         asked = "cuda" if torch.cuda.is_available() else "cpu"
@@ -76,23 +68,15 @@ def rank_device(device: str | torch.device, local: int) -> str:
 
 
 def _connected(device: str | torch.device) -> World:
-    control, pulse = _group("gloo"), _group("gloo")
-    links = Links(training=control, control=control, leaders=None, pulse=Pulse(pulse))
-    known = World(dist.get_rank(), tuple([0] * dist.get_world_size()), links).gather(_machine())
-    names = list(dict.fromkeys(known))
-    world = World(dist.get_rank(), tuple(names.index(name) for name in known), links)
-    leaders = _group("gloo", world.leaders)
-    between_gpus = rank_device(device, world.local).startswith("cuda") and "nccl" in dist.get_backend_config()
-    if between_gpus and ":" in str(device) and world.machines.count(world.node) > 1:
+    control: Any = dist.new_group(backend="gloo", timeout=PATIENCE)
+    rank, size = dist.get_rank(), dist.get_world_size()
+    machines = World(rank, size, links=Links(training=control, control=control)).gather(_machine())
+    local = machines[:rank].count(machines[rank])
+    between_gpus = rank_device(device, local).startswith("cuda") and "nccl" in dist.get_backend_config()
+    if between_gpus and ":" in str(device) and machines.count(machines[rank]) > 1:
         raise ValueError(f"device {device} is one GPU for several ranks: give --device cuda, and each takes its own")
-    training = _group("nccl" if between_gpus else "gloo")
-    return replace(world, links=replace(links, training=training, leaders=leaders))
-
-
-def _group(backend: str, ranks: list[int] | None = None) -> Any:
-    """A group of some ranks or all; one that is not in it gets None. All must call it."""
-    group = dist.new_group(ranks, backend=backend, timeout=TIMEOUT)
-    return None if group is dist.GroupMember.NON_GROUP_MEMBER else group
+    training: Any = dist.new_group(backend="nccl" if between_gpus else "gloo", timeout=TIMEOUT)
+    return World(rank, size, local, Links(training, control))
 
 
 def _machine() -> str:

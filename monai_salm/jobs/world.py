@@ -1,8 +1,8 @@
 """Several ranks (processes) at work on one data set: who owns what, how they meet, and how they notice a lost one.
 
-Surrogates train in data parallel: every rank takes its share of every batch, and ``DistributedDataParallel`` averages the
-gradients. Noise steps need no word from another rank: each owns a fixed, disjoint share of the cases. Whatever ranks tell
-each other outside of training goes as JSON text through tensors; torch's own object collectives would unpickle.
+Surrogates train in data parallel: each rank takes its share of each batch, and ``DistributedDataParallel`` averages the gradients.
+Noise steps need no word from another rank: each owns a fixed, disjoint share of the cases. Ranks tell each other values as JSON
+text in tensors; torch's own object collectives would unpickle.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from monai_salm.jobs.launch import RankError
-from monai_salm.jobs.pulse import Pulse
 from monai_salm.shared.progress import Progress
 
-# A batch is shared among so many ranks as leave each at least this many cases: batch normalisation measures its statistics
-# on a rank's own share, and those of a few cases would make another surrogate.
+# Each rank that takes part in a batch has at least this many cases of it: batch normalisation measures its statistics on a rank's
+# own share, and those of a few cases would make another surrogate.
 _LEAST_SHARE = 8
 _LOST = (
     "rank {rank} lost another rank ({error}): one of them failed, was killed, or its machine or network is gone. All finished "
@@ -33,48 +32,37 @@ _LOST = (
 
 
 @dataclass(frozen=True)
+class Links:
+    """The process groups that connect the ranks.
+
+    Args:
+        training: gradients; NCCL between GPUs.
+        control: all else, on CPUs.
+    """
+
+    training: dist.ProcessGroup
+    control: dist.ProcessGroup
+
+
+@dataclass(frozen=True)
 class World:
     """The ranks of a job, as one of them sees them; without arguments a process on its own.
 
     Args:
         rank: number of this process, from 0; rank 0 keeps the checkpoints and writes the store.
-        machines: number of the machine that each rank is on, from 0.
+        size: how many ranks there are.
+        local: number of this rank on its machine.
         links: the connections to the others; None on its own.
     """
 
     rank: int = 0
-    machines: tuple[int, ...] = (0,)
+    size: int = 1
+    local: int = 0
     links: Links | None = None
 
-    @property
-    def size(self) -> int:
-        """How many ranks there are."""
-        return len(self.machines)
-
-    @property
-    def node(self) -> int:
-        """The machine of this rank."""
-        return self.machines[self.rank]
-
-    @property
-    def local(self) -> int:
-        """Number of this rank on its machine; 0 keeps the machine's working folder."""
-        return self.machines[: self.rank].count(self.node)
-
-    @property
-    def leaders(self) -> list[int]:
-        """The first rank of every machine."""
-        return [self.machines.index(node) for node in range(max(self.machines) + 1)]
-
     def share(self, costs: Sequence[float]) -> list[int]:
-        """The owner (a rank) of every item: the dearest first, each to the rank that has least to do.
-
-        Args:
-            costs: work that each item takes, any unit.
-        """
+        """The owner (a rank) of every item, by its cost: the dearest first, each to the rank that has least to do."""
         load, owners = [0.0] * self.size, [0] * len(costs)
-        if self.size == 1:
-            return owners
         for item in sorted(range(len(costs)), key=lambda i: -costs[i]):
             owners[item] = min(range(self.size), key=lambda rank: load[rank])
             load[owners[item]] += costs[item]
@@ -96,58 +84,48 @@ class World:
     def data_parallel(self, model: nn.Module, complete: bool = True) -> nn.Module:
         """The model with gradients averaged over all ranks, starting from rank 0's weights; itself without others.
 
-        Args:
-            model: on its device.
-            complete: every parameter takes part in every output.
+        A model is ``complete`` if every parameter takes part in every output.
         """
         if self.links is None:
             return model
         known = inspect.signature(DistributedDataParallel.__init__).parameters
         buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
         options: dict[str, Any] = {buffers: False, "find_unused_parameters": not complete}
-        with self.noticing():
+        with self.connection_errors():
             return DistributedDataParallel(
                 model, process_group=self.links.training, gradient_as_bucket_view=True, **options
             )
 
     @torch.no_grad()
-    def settle(self, model: nn.Module) -> None:
+    def average_statistics(self, model: nn.Module) -> None:
         """Average what each rank measured on its own share: the running statistics of batch normalisation."""
         measured = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
         if self.links is None or not measured:
             return
         flat = torch.cat([buffer.reshape(-1).float() for buffer in measured])
-        with self.noticing():
+        with self.connection_errors():
             dist.all_reduce(flat, group=self.links.training)
         parts = (flat / self.size).split([buffer.numel() for buffer in measured])
         for buffer, part in zip(measured, parts, strict=True):
             buffer.copy_(part.view_as(buffer))
 
-    def gather(self, value: Any) -> list[Any]:
-        """Every rank's value, in their order; all ranks must call it.
+    def broadcast(self, tensor: torch.Tensor, source: int) -> torch.Tensor:
+        """The tensor as one rank has it; all ranks must call it, with tensors of one size on the CPU, which are written to."""
+        if self.links is not None and tensor.numel():
+            with self.connection_errors():
+                dist.broadcast(tensor, source, group=self.links.control)
+        return tensor
 
-        Args:
-            value: whatever JSON knows.
-        """
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value, in their order, of a type that JSON knows; all ranks must call it."""
         if self.links is None:
             return [value]
-        text = torch.frombuffer(bytearray(json.dumps(value), "utf-8"), dtype=torch.uint8)
-        with self.noticing():
-            lengths = self._gathered(torch.tensor([len(text)]))
-            longest = max(int(length) for length in lengths)
-            padded = self._gathered(torch.cat([text, torch.zeros(longest - len(text), dtype=torch.uint8)]))
-        texts = [bytes(row[: int(length)].numpy()) for row, length in zip(padded, lengths, strict=True)]
-        return [json.loads(text) for text in texts]
-
-    def tick(self) -> None:
-        """Give a sign of life and look for those of the others; costs nothing between two beats.
-
-        Raises:
-            RankError: if a rank is gone.
-        """
-        if self.links is not None:
-            with self.noticing():
-                self.links.pulse.tick()
+        own, found = json.dumps(value).encode(), []
+        for rank in range(self.size):
+            length = int(self.broadcast(torch.tensor([len(own)]), rank))
+            text = torch.frombuffer(bytearray(own if rank == self.rank else length), dtype=torch.uint8)
+            found.append(json.loads(bytes(self.broadcast(text, rank).numpy())))
+        return found
 
     @contextlib.contextmanager
     def step(self) -> Iterator[None]:
@@ -163,55 +141,18 @@ class World:
         except Exception as error:
             if not isinstance(error, RankError):
                 with contextlib.suppress(RankError):
-                    self._meet(str(error) or type(error).__name__)
+                    self.gather(str(error) or type(error).__name__)
             raise
-        self._meet(None)
-
-    @contextlib.contextmanager
-    def leaders_first(self) -> Iterator[None]:
-        """A step that the first rank of each machine takes before the others there."""
-        if self.local == 0:
-            with self.step():
-                yield
-            with self.step():
-                pass
-        else:
-            with self.step():
-                pass
-            with self.step():
-                yield
+        for rank, failure in enumerate(self.gather(None)):
+            if failure is not None:
+                raise RankError(f"rank {rank} failed: {failure}", told=True)
 
     def reporting(self, progress: Callable[[Progress], None] | None) -> Callable[[Progress], None]:
-        """What to call with the progress: gives a sign of life, and shows what rank 0 does.
-
-        Args:
-            progress: shows it.
-        """
-
-        def report(event: Progress) -> None:
-            self.tick()
-            if progress is not None and self.rank == 0:
-                progress(event)
-
-        return report
-
-    def _meet(self, failure: str | None) -> None:
-        if self.links is None:
-            return
-        with self.noticing():
-            self.links.pulse.meet()
-        for rank, told in enumerate(self.gather(failure)):
-            if told is not None and failure is None:
-                raise RankError(f"rank {rank} failed: {told}", told=True)
-
-    def _gathered(self, tensor: torch.Tensor) -> list[torch.Tensor]:
-        assert self.links is not None
-        rows = [torch.empty_like(tensor) for _ in range(self.size)]
-        dist.all_gather(rows, tensor, group=self.links.control)
-        return rows
+        """What to call with the progress: shows what rank 0 does."""
+        return progress if progress is not None and self.rank == 0 else lambda event: None
 
     @contextlib.contextmanager
-    def noticing(self) -> Iterator[None]:
+    def connection_errors(self) -> Iterator[None]:
         """Say what an error of the connection means."""
         try:
             yield
@@ -226,29 +167,7 @@ class World:
 ALONE = World()
 
 
-@dataclass(frozen=True)
-class Links:
-    """Groups of processes that words go through.
-
-    Args:
-        training: gradients; NCCL between GPUs.
-        control: values.
-        leaders: the first ranks of all machines; None in others.
-        pulse: signs of life.
-    """
-
-    training: dist.ProcessGroup
-    control: dist.ProcessGroup
-    leaders: dist.ProcessGroup | None
-    pulse: Pulse
-
-    def groups(self) -> list[dist.ProcessGroup]:
-        """All of them."""
-        every = (self.training, self.control, self.leaders, self.pulse.group)
-        return [group for group in every if group is not None]
-
-
 def _of_connection(error: RuntimeError) -> bool:
-    # gloo's errors are plain RuntimeErrors.
+    """gloo's errors are plain RuntimeErrors."""
     words = ("gloo", "NCCL", "onnection", "imed out")
     return isinstance(error, dist.DistError) or any(word in str(error) for word in words)

@@ -1,19 +1,20 @@
 """Noise methods; a new one is a new file here and a line in ``presets.METHODS``."""
 
-from monai_salm.methods import loop  # noqa: F401 - registers how bilevel methods run
 from monai_salm.methods.ar import AR
-from monai_salm.methods.base import Method
+from monai_salm.methods.base import BilevelMethod, Method
 from monai_salm.methods.em import EM
+from monai_salm.methods.job import Job
+from monai_salm.methods.loop import run
 from monai_salm.methods.lsp import LSP
 from monai_salm.methods.masks import Everything, Foreground, Random, Region, TopK
 from monai_salm.methods.perturbations import ClassTexture, ErrorMinimizing
-from monai_salm.methods.presets import METHODS, loop_of, method_from_spec, recommended
+from monai_salm.methods.presets import METHODS, method_from_spec, recommended
 from monai_salm.methods.random_noise import RandomNoise
 from monai_salm.methods.rem import REM, SEM
 from monai_salm.methods.salm import SALM
 from monai_salm.methods.segmentation import InterSliceEM, RoiEM
-from monai_salm.methods.settings import BilevelMethod
 from monai_salm.methods.tap import TAP
+from monai_salm.methods.textures import texture_key
 
 __all__ = [
     "AR",
@@ -30,13 +31,15 @@ __all__ = [
     "Everything",
     "Foreground",
     "InterSliceEM",
+    "Job",
     "Method",
     "Random",
     "RandomNoise",
     "Region",
     "RoiEM",
     "TopK",
-    "loop_of",
     "method_from_spec",
     "recommended",
+    "run",
+    "texture_key",
 ]

@@ -10,8 +10,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from monai_salm.methods.base import require
-from monai_salm.methods.shortcuts import Maker, Shortcut
+from monai_salm.methods.shortcuts import Drawer, Shortcut
+from monai_salm.noise.grid import require
 from monai_salm.shared.arrays import Array
 
 # Elements generated before the first that is used, along each axis; the published code's crop.
@@ -49,7 +49,7 @@ class AR(Shortcut):
         super().__post_init__()
         require(2 <= self.window_size <= _MARGIN, "window_size", f"in 2 to {_MARGIN}", self.window_size)
 
-    def maker(self, num_classes: int, channels: int, rank: int, seed: int) -> Maker:
+    def drawer(self, num_classes: int, channels: int, rank: int, seed: int) -> Drawer:
         weights = class_weights(num_classes, channels, rank, self.window_size, seed)
 
         def make(shape: Sequence[int], label: int, own: np.random.Generator) -> Array:
@@ -60,15 +60,7 @@ class AR(Shortcut):
 
 @lru_cache(maxsize=8)
 def class_weights(count: int, channels: int, rank: int, window: int, seed: int) -> tuple[Array, ...]:
-    """Weights of each class, ``(channel, *window)``, the last one of a window 0 (it is the element that is made).
-
-    Args:
-        count: classes.
-        channels: of the images.
-        rank: spatial dimensions.
-        window: elements along each axis.
-        seed: of the weights.
-    """
+    """Weights of each class, ``(channel, *window)``, the last one of a window 0 (it is the element that is made)."""
     rng = np.random.default_rng([seed, 0])
     found: list[Array] = []
     stable, response, refused = _stable(rank, window, rng), _RESPONSE, 0
@@ -98,16 +90,7 @@ def _stable(rank: int, window: int, rng: np.random.Generator) -> Iterator[Array]
 
 
 def process(weights: Array, spatial: Sequence[int], rng: np.random.Generator) -> Array:
-    """Noise of an autoregressive process from a random start.
-
-    Args:
-        weights: ``(channel, *window)``.
-        spatial: shape of the result.
-        rng: source of the start.
-
-    Returns:
-        Array ``(channel, *spatial)``.
-    """
+    """Noise ``(channel, *spatial)`` of an autoregressive process of weights ``(channel, *window)``, from a random start."""
     window = weights.shape[1]
     values = rng.standard_normal((len(weights), *(n + _MARGIN for n in spatial)))
     shape = values.shape[1:]
@@ -134,15 +117,7 @@ def _fronts(shape: Sequence[int], window: int) -> Iterator[Array]:
 
 
 def residual(noise: Array, weights: Array) -> Array:
-    """What the filter of a process leaves of noise: zero if the noise is of that process.
-
-    Args:
-        noise: ``(channel, *spatial)``.
-        weights: ``(channel, *window)``.
-
-    Returns:
-        Array ``(channel, *spatial - window + 1)``.
-    """
+    """What the filter of a process leaves of noise ``(channel, *spatial)``: zero if the noise is of that process."""
     axes = tuple(range(1, noise.ndim))
     windows = np.lib.stride_tricks.sliding_window_view(noise, weights.shape[1:], axes)
     filters = weights.copy()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from monai_salm.methods.settings import BilevelMethod
+from monai_salm.methods.base import BilevelMethod
 
 
 @dataclass(frozen=True, kw_only=True)

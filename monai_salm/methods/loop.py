@@ -1,4 +1,4 @@
-"""The one loop: surrogate training and noise steps, in turns, with a checkpoint every round."""
+"""How noise is made. The one loop has surrogate training and noise steps, in turns, with a checkpoint every round."""
 
 from __future__ import annotations
 
@@ -10,29 +10,50 @@ from torch import nn
 
 from monai_salm.learning.networks import frozen_copy
 from monai_salm.learning.trainer import Trainer, trainer_tensors
-from monai_salm.methods.base import Job, require, run, run_frozen
-from monai_salm.methods.settings import BilevelMethod
+from monai_salm.methods.base import BilevelMethod, Method
+from monai_salm.methods.job import Job
 from monai_salm.methods.steps import NoiseStep, NotFiniteError
 from monai_salm.methods.surrogates import SurrogateTraining
-from monai_salm.methods.units import class_owners, mean_error, plan_units, unit_owners, workers
-from monai_salm.shared.arrays import Array
+from monai_salm.methods.work_units import class_owners, mean_error, plan_units, unit_owners, workers
+from monai_salm.noise.grid import require
 from monai_salm.shared.progress import Progress
 
 #: Surrogates kept for images that come later (``on_missing="generate"``).
 KEPT_SURROGATES = 3
 
 
-@run.register
-def _run(method: BilevelMethod, job: Job) -> int:
-    return Loop(method, job).run()
+def run(method: Method, job: Job, surrogates: Sequence[nn.Module] | None = None) -> int:
+    """Leave finished noise in the workspace.
 
+    Args:
+        method: the settings.
+        job: the data set, and the means.
+        surrogates: finished networks that earlier noise was made against, for images that come later; None trains networks.
 
-@run_frozen.register
-def _run_frozen(method: BilevelMethod, job: Job, surrogates: Sequence[nn.Module]) -> int:
+    Returns:
+        The code buffer (0 or 1) that holds the noise.
+    """
+    loop = method.loop()
+    if loop is None:
+        return _run_without_network(method, job)
+    if surrogates is None:
+        return Loop(loop, job).run()
     # Random masks must differ from image to image, and a newcomer is alone in its class.
-    seed = job.derive(4, *np.frombuffer(b"".join(job.workspace.digests), np.uint32).tolist())
-    alone = replace(method, perturb_type="samplewise") if method.perturb_type == "classwise" else method
-    return Loop(alone, replace(job, seed=seed)).run_frozen(surrogates)
+    seed = job.seed_for(4, *np.frombuffer(b"".join(job.workspace.digests), np.uint32).tolist())
+    return Loop(replace(loop, perturb_type="samplewise"), replace(job, seed=seed)).run_frozen(surrogates)
+
+
+def _run_without_network(method: Method, job: Job) -> int:
+    """The noise of each case by itself; ranks share the cases."""
+    owners = job.world.share([image.size for image in job.cases.images])
+    with job.world.step():
+        codes, make = job.workspace.codes(0), method.maker(job)
+        own = [case for case, owner in enumerate(owners) if owner == job.world.rank]
+        for done, case in enumerate(own):
+            codes[case][...] = make(case)
+            job.report(Progress("generate", done + 1, len(own), "making the noise"))
+    job.share_out(codes, owners)
+    return 0
 
 
 class Loop:
@@ -48,6 +69,7 @@ class Loop:
         units = plan_units(job, lambda label: method.still(label, job.plain_class))
         self.owners = unit_owners(job, units)
         self.units = [unit for unit in units if self.owners[unit.cases[0]] == job.world.rank]
+        self.masks = job.workspace.masks() if method.mask.fixed else None
         self.training_share = 0.0  # of a round's time; set where a surrogate is trained
         self.state = {"rounds": 0, "errors": [], "precision": job.recipe.precision, **job.workspace.checkpoint()}
         _require_steps(method, job)
@@ -57,42 +79,36 @@ class Loop:
 
     def run(self) -> int:
         """Do all rounds; returns the code buffer that holds the noise."""
-        method, job = self.method, self.job
-        with job.world.leaders_first():  # who make the files
-            masks = job.workspace.masks() if method.mask.fixed else None
-            codes = [job.workspace.codes(buffer) for buffer in (0, 1)]
-            if self.state["rounds"] == 0 and job.world.local == 0:
-                self._begin(codes[0])
-        while self.state["rounds"] < method.rounds and not self._stopped():
+        with self.job.world.step():
+            if self.state["rounds"] == 0:
+                self._begin()
+        while self.state["rounds"] < self.method.rounds and not self._stopped():
             number = self.state["rounds"]
-            source, target = (job.workspace.codes((number + i) % 2) for i in (0, 1))
-            trainer = self._train_surrogate(number, source)
-            error = self._improve_all(number, trainer, source, target, masks)
-            self._share_out(number, target, masks)
-            self._finish_round(number, trainer, error)
+            trainer = self._train_surrogate(number)
+            error = self._improve_all(number, trainer)
+            self.job.share_out(self.job.workspace.codes((number + 1) % 2), self.owners)
+            if self.masks is not None and number == 0:
+                self.job.share_out(self.masks, self.owners)
+            with self.job.world.step():
+                self._save_round(number, trainer, error)
         return int(self.state["rounds"] % 2)
 
     def run_frozen(self, surrogates: Sequence[nn.Module]) -> int:
         """One round of noise steps against each network, from what noise begins as; nothing is trained."""
         job = self.job
-        masks = job.workspace.masks() if self.method.mask.fixed else None
-        self._begin(job.workspace.codes(0))
+        self._begin()
         for number, network in enumerate(surrogates):
-            source, target = (job.workspace.codes((number + i) % 2) for i in (0, 1))
             trainer = Trainer(network, self.cases.task, job.recipe, job.device, self.cases.spatial_dims)
-            self._improve_all(number, trainer, source, target, masks)
+            self._improve_all(number, trainer)
         return len(surrogates) % 2
 
-    def _begin(self, codes: Sequence[Array]) -> None:
+    def _begin(self) -> None:
         """Write what the noise begins as, before it is cut to the masks; a fresh workspace holds zeros."""
-        if not self.method.begins:
-            return
-        space = self.job.workspace
-        for case, code in enumerate(codes):
-            image, label, budget = np.asarray(self.cases.images[case]), self.cases.labels[case], space.budgets[case]
-            first = self.method.start(image, label, budget, space.digests[case], self.job)
+        for case, code in enumerate(self.job.workspace.codes(0) if self.method.has_start else ()):
+            image, budget = np.asarray(self.cases.images[case]), self.job.workspace.budgets[case]
+            first = self.method.start(image, self.cases.labels[case], budget, self.job)
             if first is not None:
-                code[...] = budget.effective_codes(image, np.broadcast_to(first, image.shape)).astype(code.dtype)
+                code[...] = budget.effective_codes(image, np.broadcast_to(first, image.shape))
 
     def _stopped(self) -> bool:
         errors = self.state["errors"]
@@ -116,77 +132,53 @@ class Loop:
         training, noise = steps * method.passes[0], (method.num_steps or 1) * batches * method.passes[1]
         return training / (training + max(noise, 0.02 * training))  # images that take no steps are written all the same
 
-    def _train_surrogate(self, number: int, codes: Sequence[Array]) -> Trainer:
+    def _train_surrogate(self, number: int) -> Trainer:
         self.training_share = self._share_of(self.method.surrogate_steps)
 
         def report(share: float) -> None:
             self._report(number, self.training_share * share, "training the surrogate")
 
+        codes = self.job.workspace.codes(number % 2)
         return SurrogateTraining(self.method, self.job, number, self.state["precision"], report).run(codes)
 
-    def _improve_all(
-        self,
-        number: int,
-        trainer: Trainer,
-        source: Sequence[Array],
-        target: Sequence[Array],
-        masks: Sequence[Array] | None,
-    ) -> float:
-        """Noise steps for every case, from ``source`` into ``target``; returns the error the surrogate is left with."""
+    def _improve_all(self, number: int, trainer: Trainer) -> float:
+        """Noise steps for every case, from one buffer into the other; returns the error the surrogate is left with."""
         frozen = frozen_copy(trainer.model).to(memory_format=trainer.memory_format)
-        step = NoiseStep(self.method, self.job, trainer, frozen, number)
+        source, target = (self.job.workspace.codes((number + i) % 2) for i in (0, 1))
+        step = NoiseStep(self.method, self.job, trainer, frozen, number, source, target, self.masks)
         own, overflow = 0.0, None
         with self.job.world.step():
             try:
-                own = self._in_threads(number, step, source, target, masks)
+                own = step.improve_classes() if self.method.perturb_type == "classwise" else self._improve_units(step)
             except NotFiniteError as error:
                 overflow = str(error)
         moving = sum(len(unit.cases) for unit in self.units if not unit.still)
         cases = self.owners.count(self.job.world.rank) if self.method.perturb_type == "classwise" else moving
         found = self.job.world.gather([own, cases, overflow])
         overflows = [text for _, _, text in found if text is not None]
-        if overflows:  # all ranks do the round again, lest their precision differ
+        if overflows:  # all ranks do the round again, so that their precision is the same
             trainer.fall_back(overflows[0])
-            return self._improve_all(number, trainer, source, target, masks)
+            return self._improve_all(number, trainer)
         return own if len(found) == 1 else mean_error([e for e, _, _ in found], [n for _, n, _ in found])
 
-    def _in_threads(
-        self,
-        number: int,
-        step: NoiseStep,
-        source: Sequence[Array],
-        target: Sequence[Array],
-        masks: Sequence[Array] | None,
-    ) -> float:
-        if self.method.perturb_type == "classwise":
-            return step.improve_classes(source, target)
-        begun = self.training_share
-        if masks is not None and number == 0:
-            begun = self._choose_masks(number, step, masks, source)
-        errors = []
-        with workers(self.job.device) as pool:
-            for done, error in enumerate(pool.map(lambda unit: step.improve(unit, source, target, masks), self.units)):
+    def _improve_units(self, step: NoiseStep) -> float:
+        begun, errors = self.training_share, []
+        if self.masks is not None and step.number == 0:
+            begun = self._choose_masks(step)
+        with workers(self.job.device) as each:
+            for done, error in enumerate(each(step.improve, self.units)):
                 errors.append(error)
-                self._report(number, begun + (1 - begun) * (done + 1) / len(self.units), "improving the noise")
+                self._report(step.number, begun + (1 - begun) * (done + 1) / len(self.units), "improving the noise")
         return mean_error(errors, [0 if unit.still else len(unit.cases) for unit in self.units])
 
-    def _choose_masks(self, number: int, step: NoiseStep, masks: Sequence[Array], source: Sequence[Array]) -> float:
+    def _choose_masks(self, step: NoiseStep) -> float:
         """Choose the mask of every case; returns the share of the round that is then done."""
         part = (1 - self.training_share) * (0.9 if all(unit.still for unit in self.units) else 0.1)
-        with workers(self.job.device) as pool:
-            for done, _ in enumerate(pool.map(lambda unit: step.fix_masks(unit, masks, source), self.units)):
+        with workers(self.job.device) as each:
+            for done, _ in enumerate(each(step.fix_masks, self.units)):
                 share = self.training_share + part * (done + 1) / len(self.units)
-                self._report(number, share, "choosing the masks")
+                self._report(step.number, share, "choosing the masks")
         return self.training_share + part
-
-    def _share_out(self, number: int, target: Sequence[Array], masks: Sequence[Array] | None) -> None:
-        self.job.share_out(target, self.owners)
-        if masks is not None and number == 0:
-            self.job.share_out(masks, self.owners)
-
-    def _finish_round(self, number: int, trainer: Trainer, error: float) -> None:
-        with self.job.world.step():
-            self._save_round(number, trainer, error)
 
     def _save_round(self, number: int, trainer: Trainer, error: float) -> None:
         workspace = self.job.workspace
@@ -201,16 +193,9 @@ class Loop:
 
 def _require_steps(method: BilevelMethod, job: Job) -> None:
     """Refuse steps that are too short to be seen on any image's grid."""
-    farthest = max(
-        method.num_steps * method.step_size * max(budget.grid.max_codes) for budget in set(job.workspace.budgets)
-    )
-    if not method.begins:
-        require(
-            farthest > 0.5,
-            "step_size",
-            "large enough that num_steps of them make one step of the grid",
-            method.step_size,
-        )
+    farthest = method.num_steps * method.step_size * max(max(b.grid.max_codes) for b in set(job.workspace.budgets))
+    long_enough = method.has_start or farthest > 0.5
+    require(long_enough, "step_size", "large enough that num_steps of them make one step of the grid", method.step_size)
 
 
 def _require_classwise(job: Job) -> None:

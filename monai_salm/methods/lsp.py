@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from monai_salm.methods.base import require
-from monai_salm.methods.shortcuts import Maker, Shortcut
+from monai_salm.methods.shortcuts import Drawer, Shortcut
+from monai_salm.noise.grid import require
 from monai_salm.shared.arrays import Array
 
 # Published: normal clusters about the vertices of a cube of half side 10, mixed by a random matrix of entries in [-1, 1];
@@ -40,7 +40,7 @@ class LSP(Shortcut):
         super().__post_init__()
         require(self.patches >= 1, "patches", "at least 1", self.patches)
 
-    def maker(self, num_classes: int, channels: int, rank: int, seed: int) -> Maker:
+    def drawer(self, num_classes: int, channels: int, rank: int, seed: int) -> Drawer:
         lattice = (channels, *[self.patches] * rank)
         features = int(np.prod(lattice))
         if 2**features < num_classes:
@@ -58,16 +58,7 @@ class LSP(Shortcut):
 
 
 def vertices(count: int, dimensions: int, rng: np.random.Generator) -> Array:
-    """Vertices of the cube {-1, 1}^dimensions, all different, each far from those before it.
-
-    Args:
-        count: vertices, at most ``2**dimensions``.
-        dimensions: of the cube.
-        rng: source of randomness.
-
-    Returns:
-        Array ``(count, dimensions)``.
-    """
+    """``(count, dimensions)`` vertices of the cube {-1, 1}^dimensions, all different, each far from those before it."""
     if dimensions <= 10:  # few enough to weigh all of them
         every = np.stack(np.meshgrid(*[[-1, 1]] * dimensions, indexing="ij"), -1).reshape(-1, dimensions)
         rng.shuffle(every)
@@ -80,12 +71,7 @@ def vertices(count: int, dimensions: int, rng: np.random.Generator) -> Array:
 
 
 def upsampled(lattice: Array, shape: Sequence[int]) -> Array:
-    """One value for each patch, spread over the patch.
-
-    Args:
-        lattice: ``(channel, *patches)``.
-        shape: ``(channel, *spatial)`` of the result.
-    """
+    """One value for each patch of ``(channel, *patches)``, spread over the patches of ``(channel, *spatial)``."""
     result = lattice
     for axis, (patches, length) in enumerate(zip(lattice.shape[1:], shape[1:], strict=True), start=1):
         result = result.take(np.arange(length) * patches // length, axis)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from monai_salm.learning.cases import Slices
-from monai_salm.methods.base import require
+from monai_salm.noise.grid import require
 from monai_salm.shared.arrays import Array
 
 _SCOPES = ("sample", "step")
@@ -168,7 +168,7 @@ class Foreground(_Share):
 class Region(Mask):
     """The labelled region of a segmentation and its surroundings, in the manner of UMed (Lin et al., arXiv 2403.14250).
 
-    A map of nothing but background counts as region throughout, lest the image stay as it was.
+    A map of nothing but background counts as region throughout, so that the image gets noise.
 
     Args:
         margin: elements around the foreground (label above 0), along every axis and diagonal.
@@ -211,25 +211,12 @@ MASKS: dict[str, type[Mask]] = {mask.name: mask for mask in (TopK, Everything, R
 
 
 def mask_size(elements: int, ratio: float) -> int:
-    """Number of elements a mask selects: ``round(ratio * elements)``, at least one.
-
-    Args:
-        elements: elements of one image (channels included).
-        ratio: share in (0, 1].
-    """
+    """Number of elements a mask of this share of an image's elements selects: at least one."""
     return max(1, round(ratio * elements))
 
 
 def topk_mask(score: torch.Tensor, k: int) -> torch.Tensor:
-    """Select exactly the ``k`` elements of each sample with the largest score; which of equal ones is unspecified.
-
-    Args:
-        score: ``(batch, *any)``, for SALM the gradient magnitude (arXiv 2403.10573).
-        k: elements to select in each sample.
-
-    Returns:
-        Boolean tensor of the same shape with exactly ``min(k, elements)`` True per sample.
-    """
+    """Exactly the ``k`` elements of each sample ``(batch, *any)`` with the largest score; of equal ones any."""
     flat = score.flatten(1)
     if k >= flat.shape[1]:
         return torch.ones_like(score, dtype=torch.bool)
@@ -241,11 +228,7 @@ def topk_mask(score: torch.Tensor, k: int) -> torch.Tensor:
 
 
 def _above_threshold(flat: torch.Tensor, k: int) -> torch.Tensor:
-    """What is above the k-th largest score, and the first of what equals it.
-
-    Measured for samples of 784 to two million elements, numpy's partition takes a half to a tenth of the time of torch's topk;
-    torch's kthvalue takes as long as that, a histogram lies between (docs/experiments.md).
-    """
+    """What is above the k-th largest score, and the first of what equals it; numpy's partition is faster than torch's topk."""
     scores = flat.numpy()
     threshold = np.partition(scores, scores.shape[1] - k, axis=1)[:, -k][:, None]
     mask = scores >= threshold
@@ -261,15 +244,7 @@ def _above_threshold(flat: torch.Tensor, k: int) -> torch.Tensor:
 
 
 def local_mean(score: torch.Tensor, edge: int) -> torch.Tensor:
-    """Mean over the cube of neighbours around each element, channel by channel, of those inside the image.
-
-    Args:
-        score: ``(batch, channel, *spatial)``, 2D or 3D.
-        edge: of the cube, elements, odd, or what fits into a shorter axis; 1 gives the score itself.
-
-    Returns:
-        Tensor of the same shape.
-    """
+    """Mean of ``(batch, channel, *spatial)`` over the cube of ``edge`` (odd) elements around each, of those inside the image."""
     if edge == 1:
         return score
     pool, rank = (F.avg_pool2d, 2) if score.ndim == 4 else (F.avg_pool3d, 3)
@@ -281,12 +256,7 @@ def local_mean(score: torch.Tensor, edge: int) -> torch.Tensor:
 
 
 def dilated(mask: Array, margin: int) -> Array:
-    """All elements within ``margin`` of the mask, along every axis and diagonal.
-
-    Args:
-        mask: boolean, any rank.
-        margin: elements.
-    """
+    """All elements within ``margin`` of a boolean mask of any rank, along every axis and diagonal."""
     grown = mask
     for axis in range(mask.ndim):
         source = grown

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from monai_salm.methods.base import require
+from monai_salm.noise.grid import require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,6 @@ class ClassTexture(Perturbation):
         period: shortest period, in elements of the training resolution.
         train_side: pixels of the shorter side of that resolution (2D); images up to twice that size are halved.
         train_spacing: millimetres of a voxel of that resolution at least (3D).
-        shifts: an image's texture begins at one of so many places of its period, drawn from the key; 1 is the same for all.
         plain: whether the rarest class has no texture, so that networks take clean images for it; the noise of its images are
             steps that make the surrogate see the next class.
         sees_texture: whether the surrogate that chooses the masks trains on textured images and is asked about them. Its masks
@@ -62,9 +61,6 @@ class ClassTexture(Perturbation):
     train_spacing: float = field(
         default=1.5, metadata={"help": "Millimetres of a voxel at which networks will be trained, at least (3D)."}
     )
-    shifts: int = field(
-        default=1, metadata={"help": "Places of its period at which a texture may begin; 1 is the same for all images."}
-    )
     plain: bool = field(
         default=True,
         metadata={"help": "Whether the rarest class has no texture, so that networks take clean images for it."},
@@ -76,11 +72,14 @@ class ClassTexture(Perturbation):
     name: ClassVar[str] = "class_texture"
 
     def __post_init__(self) -> None:
-        fits = 2 <= self.period < math.inf
-        require(fits, "period", "finite and at least 2 elements of the training resolution", self.period)
+        require(
+            2 <= self.period < math.inf,
+            "period",
+            "finite and at least 2 elements of the training resolution",
+            self.period,
+        )
         require(self.train_side >= 1, "train_side", "at least 1", self.train_side)
         require(self.train_spacing > 0, "train_spacing", "above 0", self.train_spacing)
-        require(isinstance(self.shifts, int) and self.shifts >= 1, "shifts", "a whole number, at least 1", self.shifts)
         require(self.surrogate_steps >= 1, "surrogate_steps", "at least 1", self.surrogate_steps)
 
 

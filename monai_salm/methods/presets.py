@@ -8,7 +8,7 @@ from typing import Any
 
 from monai_salm.learning.tasks import Task
 from monai_salm.methods.ar import AR
-from monai_salm.methods.base import Method, require
+from monai_salm.methods.base import Method
 from monai_salm.methods.em import EM
 from monai_salm.methods.lsp import LSP
 from monai_salm.methods.masks import MASKS
@@ -17,8 +17,8 @@ from monai_salm.methods.random_noise import RandomNoise
 from monai_salm.methods.rem import REM, SEM
 from monai_salm.methods.salm import SALM
 from monai_salm.methods.segmentation import InterSliceEM, RoiEM
-from monai_salm.methods.settings import BilevelMethod
 from monai_salm.methods.tap import TAP
+from monai_salm.noise.grid import require
 
 METHODS: dict[str, type[Method]] = {
     method.name: method for method in (SALM, EM, REM, SEM, TAP, LSP, AR, InterSliceEM, RoiEM, RandomNoise)
@@ -49,29 +49,15 @@ def recommended(task: Task, spatial_dims: int, image_size: Sequence[int] = (), e
     return SALM(epsilon=epsilon)
 
 
-def loop_of(method: Method) -> BilevelMethod | None:
-    """The settings of the loop that makes a method's noise; None if it needs no networks."""
-    if isinstance(method, SALM):
-        return method.loop()
-    return method if isinstance(method, BilevelMethod) else None
-
-
 def method_from_spec(spec: Mapping[str, Any]) -> Method:
-    """The settings that ``Method.spec`` describes.
-
-    Args:
-        spec: plain values, with the method's name.
-
-    Raises:
-        KeyError, TypeError, ValueError: for an unknown name, a missing setting, or one that is not known.
-    """
+    """The settings that ``Method.spec`` describes; KeyError, TypeError or ValueError if it describes none, or not all."""
     values = dict(spec)
     kind = METHODS[values.pop("name")]
     return kind(**_complete(kind, values))
 
 
 def _complete(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:
-    """The values with settings inside them built; all of them must be there, for a default may have changed since."""
+    """The values with settings inside them built; all of them must be there, for defaults change."""
     missing = sorted({field.name for field in fields(kind)} - set(values))
     if missing:
         raise KeyError(f"no {', '.join(missing)}")

@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 
 from monai_salm.learning.augmentation import standard_augmentation
-from monai_salm.methods.base import require
+from monai_salm.methods.base import Batch, Loss
 from monai_salm.methods.em import EM
-from monai_salm.methods.settings import Batch, Loss
+from monai_salm.noise.grid import require
 
 # The attack's steps are a fifth of its radius, as published (0.8/255 of 4/255).
 _ATTACK_STEPS_TO_EDGE = 5
@@ -24,7 +24,7 @@ class REM(EM):
     such images, averaged over several draws (expectation over transformation). Takes the settings of ``BilevelMethod``, and:
 
     Published and kept: 10 noise steps of a fifth of epsilon (1.6/255 at 8/255), 5 draws, attacks of 10 steps from a
-    random start, random flips and crops. Ours: the published code makes the noise of each training batch anew for
+    random start, random flips and crops. Ours: the published code makes new noise for each training batch, for
     5,000 batches, and that of all images once at the end; here it persists, over 10 rounds (4 for volumes) of 50 batches
     each. A noise step costs 55 passes of the network, so this is by far the slowest method.
 
@@ -76,19 +76,10 @@ class REM(EM):
         self, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
     ) -> Batch:
         inputs, targets = standard_augmentation(inputs, targets, generator, self.max_shift)
-        return inputs + self._attack(loss, inputs, targets, generator), targets
+        # The perturbation is a constant: a gradient flows through the transformation alone.
+        return inputs + adversarial(loss, inputs, targets, self._radius, self.attack_steps, generator), targets
 
-    def noise_inputs(
-        self, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
-    ) -> Batch:
-        inputs, targets = standard_augmentation(inputs, targets, generator, self.max_shift)
-        # The perturbation is a constant: the gradient flows to the noise through the transformation alone.
-        return inputs + self._attack(loss, inputs, targets, generator), targets
-
-    def _attack(
-        self, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
-    ) -> torch.Tensor:
-        return adversarial(loss, inputs, targets, self._radius, self.attack_steps, generator)
+    noise_inputs = train_inputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,18 +114,9 @@ def random_start(inputs: torch.Tensor, radius: float, generator: torch.Generator
 def adversarial(
     loss: Loss, inputs: torch.Tensor, targets: torch.Tensor, radius: float, steps: int, generator: torch.Generator
 ) -> torch.Tensor:
-    """The perturbation of projected gradient ascent (Madry et al., ICLR 2018), L-infinity, from a random start.
+    """The perturbation of projected gradient ascent on a loss (Madry et al., ICLR 2018), L-infinity, from a random start.
 
-    Args:
-        loss: to be raised.
-        inputs: ``(batch, channel, *spatial)``, normalised to [0, 1].
-        targets: labels.
-        radius: largest change, fraction of the window's width.
-        steps: ascent steps, each a fifth of the radius.
-        generator: source of the random start, on the CPU.
-
-    Returns:
-        A constant of the inputs' shape: no gradient flows through it.
+    No gradient flows through it. The radius is a fraction of the window's width; each step is a fifth of it.
     """
     clean = inputs.detach()
     low, high = (clean - radius).clamp(0, 1), (clean + radius).clamp(0, 1)

@@ -8,16 +8,16 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import nn
 
 from monai_salm.learning.augmentation import standard_augmentation
 from monai_salm.learning.tasks import Task
-from monai_salm.methods.base import Job, Method, require, run, run_frozen
+from monai_salm.methods.base import Batch, BilevelMethod, Loss, Method
+from monai_salm.methods.job import Job
 from monai_salm.methods.masks import TopK
 from monai_salm.methods.perturbations import ClassTexture, ErrorMinimizing, Perturbation
-from monai_salm.methods.settings import Batch, BilevelMethod, Loss
-from monai_salm.methods.textures import Wave, area_numbers, drawn_shift, opponent, stored_periods, texture, waves_of
+from monai_salm.methods.textures import area_numbers, opponent, stored_periods, texture, waves_of
 from monai_salm.noise.budget import Budget
+from monai_salm.noise.grid import require
 from monai_salm.shared.arrays import Array
 
 
@@ -84,20 +84,17 @@ class SALM(Method):
         """The mask of every image."""
         return TopK(ratio=self.mask_ratio, scope=self.mask_scope, area=self.mask_area)
 
+    def plain_class(self, task: Task, labels: Sequence[Array]) -> int | None:
+        # The rarest, so that answering it is right as seldom as can be.
+        several = task.kind == "segmentation" or getattr(task, "multi_label", False)
+        if several or not isinstance(self.perturbation, ClassTexture) or not self.perturbation.plain:
+            return None
+        counts = np.bincount([int(label) for label in labels], minlength=task.num_classes)
+        return int(np.where(counts > 0, counts, counts.max(initial=0) + 1).argmin())
+
     def loop(self) -> BilevelMethod:
-        """The settings of the loop that makes this noise."""
-        if isinstance(self.perturbation, ErrorMinimizing):
-            steps = self.perturbation
-            return MaskedSteps(
-                epsilon=self.epsilon,
-                mask=self.mask,
-                step_size=steps.step_size,
-                num_steps=steps.num_steps,
-                surrogate_steps=steps.surrogate_steps,
-                rounds=steps.rounds,
-                restart_every=steps.restart_every,
-            )
-        assert isinstance(self.perturbation, ClassTexture)
+        if not isinstance(self.perturbation, ClassTexture):
+            return MaskedSteps(epsilon=self.epsilon, mask=self.mask, **vars(self.perturbation))
         return MaskedTexture(
             epsilon=self.epsilon,
             mask=self.mask,
@@ -105,16 +102,6 @@ class SALM(Method):
             restart_every=1,
             texture=self.perturbation,
         )
-
-
-@run.register
-def _run(method: SALM, job: Job) -> int:
-    return run(method.loop(), job)
-
-
-@run_frozen.register
-def _run_frozen(method: SALM, job: Job, surrogates: Sequence[nn.Module]) -> int:
-    return run_frozen(method.loop(), job, surrogates)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,15 +126,12 @@ class MaskedTexture(BilevelMethod):
     rounds: int = 1
     texture: ClassTexture = ClassTexture()
     name: ClassVar[str] = "masked_texture"
-    begins: ClassVar[bool] = True
+    has_start: ClassVar[bool] = True
+    anneals: ClassVar[bool] = True
 
     @property
     def trains_on_noise(self) -> bool:
         return self.texture.sees_texture
-
-    @property
-    def anneals(self) -> bool:
-        return True
 
     def whole_side(self, task: Task, spatial_dims: int) -> int | None:
         # Where an image is significant shows at a low resolution too, and the surrogate is then quick to train.
@@ -165,60 +149,46 @@ class MaskedTexture(BilevelMethod):
         # Steps on top of a texture only weaken it; images of the plain class have nothing else.
         return label.ndim > 0 or int(label) != plain_class
 
-    def start(self, image: Array, label: Array, budget: Budget, digest: bytes, job: Job) -> Array | None:
+    def start(self, image: Array, label: Array, budget: Budget, job: Job) -> Array | None:
         if not self.still(label, job.plain_class):
             return None
-        found = self._codes(image, label, budget, digest, job)
+        found = self._codes(image, label, budget, job)
         if not label.ndim or np.any(budget.effective_codes(image, np.broadcast_to(found, image.shape))):
             return found
         # All that is labelled lies outside the window: the image is protected as one without labels.
-        return self._codes(image, np.zeros_like(label), budget, digest, job)
+        return self._codes(image, np.zeros_like(label), budget, job)
 
-    def _codes(self, image: Array, label: Array, budget: Budget, digest: bytes, job: Job) -> Array:
-        signs = _signs(label, image.shape[1:], budget, digest, job, self.texture)
+    def _codes(self, image: Array, label: Array, budget: Budget, job: Job) -> Array:
+        task, shape = job.cases.task, image.shape[1:]
+        per_voxel = task.kind == "segmentation"
+        periods = stored_periods(self.texture, shape, budget.units, per_voxel)
+        signs = (_map_signs if per_voxel else _class_signs)(label, shape, periods, job)
         if budget.units.picture:
             signs = signs * opponent(image)
         return signs * budget.grid.limits(image.ndim - 1).astype(np.int32)
 
 
-def _signs(
-    label: Array, shape: tuple[int, ...], budget: Budget, digest: bytes, job: Job, setting: ClassTexture
-) -> Array:
-    """Plus and minus one by the class, and 0 where no class has a texture, for the spatial shape of an image."""
-    task = job.cases.task
-    per_voxel = task.kind == "segmentation"
-    periods: Sequence[float] = stored_periods(setting, shape, budget.units, per_voxel)
-    shift = drawn_shift(job.key, digest, setting.shifts)
-    if per_voxel:
-        return _map_signs(label, periods, waves_of(job.key, task.num_classes, label.ndim, True), shift)
+def _class_signs(label: Array, shape: Sequence[int], periods: Sequence[float], job: Job) -> Array:
+    """Plus and minus one by the class; of several labels each has areas of its own, and an image of none a texture of its own."""
     wide = [axis for axis, side in enumerate(shape) if side > 1] or [0]  # an axis of one element shows no wave
     sides, periods = [shape[axis] for axis in wide], [periods[axis] for axis in wide]
-    if getattr(task, "multi_label", False):
-        waves = waves_of(job.key, task.num_classes + 1, len(sides))
-        return _shared_signs(np.flatnonzero(label), sides, periods, waves, job.key, shift).reshape(shape)
-    number, plain = int(label), job.plain_class
-    waves = waves_of(job.key, task.num_classes - (plain is not None), len(sides))
-    return texture(waves[number - (plain is not None and number > plain)], sides, periods, shift).reshape(shape)
+    count, plain = job.cases.task.num_classes, job.plain_class
+    if not getattr(job.cases.task, "multi_label", False):
+        waves = waves_of(job.key, count - (plain is not None), len(sides))
+        number = int(label) - (plain is not None and int(label) > plain)
+        return texture(waves[number], sides, periods).reshape(shape)
+    waves, present = waves_of(job.key, count + 1, len(sides)), np.flatnonzero(label)
+    textures = np.stack([texture(waves[number], sides, periods) for number in (present if len(present) else [-1])])
+    areas = area_numbers(job.key, sides, periods, len(textures))
+    return np.take_along_axis(textures, areas[None], 0).reshape(shape)
 
 
-def _map_signs(label: Array, periods: Sequence[float], waves: Sequence[Wave], shift: float) -> Array:
+def _map_signs(label: Array, shape: Sequence[int], periods: Sequence[float], job: Job) -> Array:
     """Each label's texture where it is; the background, which is most of an image, has none, unless there is nothing else."""
+    waves = waves_of(job.key, job.cases.task.num_classes, label.ndim, True)
     if not label.any():
-        return texture(waves[0], label.shape, periods, shift)
-    signs = np.zeros(label.shape, np.int8)
-    for number in np.unique(label[label > 0]):
-        signs = np.where(label == number, texture(waves[int(number)], label.shape, periods, shift), signs)
-    return signs
-
-
-def _shared_signs(
-    positive: Array, shape: Sequence[int], periods: Sequence[float], waves: Sequence[Wave], key: bytes, shift: float
-) -> Array:
-    """The textures of all positive labels, each in areas of its own; an image without any has a texture of its own."""
-    if not len(positive):
-        return texture(waves[-1], shape, periods, shift)
-    areas = area_numbers(key, shape, periods, len(positive))
+        return texture(waves[0], shape, periods)
     signs = np.zeros(shape, np.int8)
-    for turn, number in enumerate(positive):
-        signs = np.where(areas == turn, texture(waves[int(number)], shape, periods, shift), signs)
+    for number in np.unique(label[label > 0]):
+        signs = np.where(label == number, texture(waves[int(number)], shape, periods), signs)
     return signs

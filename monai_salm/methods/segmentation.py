@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 
 from monai_salm.learning.tasks import Task
-from monai_salm.methods.base import require
 from monai_salm.methods.em import EM
 from monai_salm.methods.masks import Mask, Region
+from monai_salm.noise.grid import require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +70,7 @@ def _require_segmentation(method: EM, task: Task) -> None:
 
 
 def slice_distance(noise: torch.Tensor, axis: int) -> torch.Tensor:
-    """Mean distance of neighbouring slices' amplitude spectra, a scalar; 0 where there is one slice.
-
-    Args:
-        noise: ``(batch, channel, x, y, z)``.
-        axis: spatial axis across which slices are stacked, from 0.
-    """
+    """Mean distance of the amplitude spectra of neighbouring slices of ``(batch, channel, x, y, z)``, a scalar; 0 of one slice."""
     slices = noise.movedim(2 + axis, 2)
     if slices.shape[2] < 2:
         return 0.0 * noise.sum()

@@ -10,12 +10,14 @@ from typing import TypeAlias
 import numpy as np
 
 from monai_salm.learning.tasks import Task
-from monai_salm.methods.base import Job, Method, require, run, run_without_network
+from monai_salm.methods.base import Method
+from monai_salm.methods.job import Job
 from monai_salm.noise.digest import content_digest
+from monai_salm.noise.grid import require
 from monai_salm.shared.arrays import Array
 
 #: Noise of any scale: ``(shape (channel, *spatial), class, generator of the image's own) -> floats of that shape``.
-Maker: TypeAlias = Callable[[Sequence[int], int, np.random.Generator], Array]
+Drawer: TypeAlias = Callable[[Sequence[int], int, np.random.Generator], Array]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,7 @@ class Shortcut(Method):
         require(0 < self.rms <= 1, "rms", "in (0, 1]", self.rms)
 
     @abstractmethod
-    def maker(self, num_classes: int, channels: int, rank: int, seed: int) -> Maker:
+    def drawer(self, num_classes: int, channels: int, rank: int, seed: int) -> Drawer:
         """What makes the noise of single images; equal for equal arguments, so that later images get their class' noise.
 
         Args:
@@ -50,30 +52,26 @@ class Shortcut(Method):
         if task.kind != "classification" or getattr(task, "multi_label", False):
             raise ValueError(f"{self.name} needs one label per image; use em, rem, sem, tap or salm")
 
+    def maker(self, job: Job) -> Callable[[int], Array]:
+        cases = job.cases
+        draw = self.drawer(cases.task.num_classes, cases.in_channels, cases.spatial_dims, job.seed)
 
-@run.register
-def _run(method: Shortcut, job: Job) -> int:
-    cases, budgets = job.cases, job.workspace.budgets
-    draw = method.maker(cases.task.num_classes, cases.in_channels, cases.spatial_dims, job.seed)
+        def make(case: int) -> Array:
+            image, budget = cases.images[case], job.workspace.budgets[case]
+            noise = draw(image.shape, int(cases.labels[case]), own_generator(image, job.seed))
+            limits = budget.grid.limits(image.ndim - 1)
+            return budget.effective_codes(image, np.rint(scaled(noise, self.rms, 1.0) * limits).astype(np.int32))
 
-    def make(case: int) -> Array:
-        image, budget = cases.images[case], budgets[case]
-        words = np.frombuffer(content_digest(image), np.uint32).tolist()
-        noise = draw(image.shape, int(cases.labels[case]), np.random.default_rng([job.seed, *words]))
-        limits = budget.grid.limits(image.ndim - 1)
-        return budget.effective_codes(image, np.rint(scaled(noise, method.rms, 1.0) * limits).astype(np.int32))
+        return make
 
-    return run_without_network(job, make, f"{method.name} noise")
+
+def own_generator(image: Array, seed: int) -> np.random.Generator:
+    """Random numbers of an image, by its content and the seed."""
+    return np.random.default_rng([seed, *np.frombuffer(content_digest(image), np.uint32).tolist()])
 
 
 def scaled(noise: Array, rms: float, budget: float) -> Array:
-    """Noise of this root mean square, as a share of the budget, clipped to the budget.
-
-    Args:
-        noise: any shape, not zero everywhere.
-        rms: share of the budget.
-        budget: largest value.
-    """
+    """Noise of this root mean square, as a share of the budget, clipped to the budget."""
     size = float(np.sqrt(np.mean(np.square(noise, dtype=np.float64))))
     clipped: Array = np.clip(noise * (rms * budget / size), -budget, budget)
     return clipped

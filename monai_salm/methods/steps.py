@@ -14,10 +14,10 @@ from torch import nn
 from monai_salm.learning.cases import Cases, Slices, shuffled_batches
 from monai_salm.learning.networks.devices import to_device
 from monai_salm.learning.trainer import Trainer
-from monai_salm.methods.base import Job
+from monai_salm.methods.base import BilevelMethod
+from monai_salm.methods.job import Job
 from monai_salm.methods.masks import local_mean
-from monai_salm.methods.settings import BilevelMethod
-from monai_salm.methods.units import Unit, class_owners, mean_error, workers
+from monai_salm.methods.work_units import WorkUnit, class_owners, mean_error, workers
 from monai_salm.shared.arrays import Array
 
 # Elements of an image that a network takes whole where only its gradient is asked for, and what its sides are padded to.
@@ -29,7 +29,7 @@ class NotFiniteError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Clean:
+class CleanBatch:
     """A batch of images of one shape as noise steps need them; all tensors are ``(batch, channel, ...)``.
 
     Args:
@@ -56,6 +56,7 @@ class Clean:
         return torch.minimum(torch.maximum(codes, self.lower), self.upper)
 
 
+@dataclass(frozen=True)
 class NoiseStep:
     """Noise steps against one frozen surrogate; every unit touches only its own cases, so units run in any order.
 
@@ -65,67 +66,76 @@ class NoiseStep:
         trainer: computes with the surrogate.
         frozen: the surrogate, frozen.
         number: of the round.
+        source: the noise of all cases before the round.
+        target: the noise of all cases after it; written to.
+        masks: of all cases; None where they are not fixed.
     """
 
-    def __init__(self, method: BilevelMethod, job: Job, trainer: Trainer, frozen: nn.Module, number: int) -> None:
-        self.method, self.job, self.trainer, self.frozen = method, job, trainer, frozen
-        self.cases, self.number = job.cases, number
+    method: BilevelMethod
+    job: Job
+    trainer: Trainer
+    frozen: nn.Module
+    number: int
+    source: Sequence[Array]
+    target: Sequence[Array]
+    masks: Sequence[Array] | None
 
-    def improve(
-        self, unit: Unit, source: Sequence[Array], target: Sequence[Array], masks: Sequence[Array] | None
-    ) -> float:
-        """Write the unit's improved noise into ``target`` and return its mean error at the last step."""
-        generator = self.job.generator(2, self.number, unit.index)
+    @property
+    def cases(self) -> Cases:
+        """The clean data set."""
+        return self.job.cases
+
+    def improve(self, unit: WorkUnit) -> float:
+        """Write the unit's improved noise and return its mean error at the last step."""
+        generator, target, masks = self.job.generator(2, self.number, unit.index), self.target, self.masks
         for case in unit.cases:
-            target[case][...] = source[case]
+            target[case][...] = self.source[case]
         bounds, errors = self._bounds(unit.cases), []
         for tile in unit.tiles:
             region = (slice(None), *tile)
             codes = self._load([target[c][region] for c in unit.cases])
             fixed = None if masks is None else self._load([masks[c][region] for c in unit.cases]) > 0
             clean = self._clean(unit.cases, tile, bounds)
-            codes, error = self._descend(unit, tile, clean, codes, fixed, generator)
+            targets = self._aims([(c, tile) for c in unit.cases])
+            steps = 0 if unit.still else self.method.num_steps
+            codes, error = self._descend(steps, clean, targets, codes, fixed, generator)
             whole = codes.round().cpu().numpy()
             for row, case in enumerate(unit.cases):
-                target[case][region] = whole[row].astype(target[case].dtype)
+                target[case][region] = whole[row]
             errors.append(error)
         return float(np.mean(errors))
 
     def _descend(
         self,
-        unit: Unit,
-        tile: Slices,
-        clean: Clean,
+        steps: int,
+        clean: CleanBatch,
+        targets: torch.Tensor,
         codes: torch.Tensor,
         fixed: torch.Tensor | None,
         generator: torch.Generator,
     ) -> tuple[torch.Tensor, float]:
-        error = 0.0
-        targets = self._aims([(c, tile) for c in unit.cases])
+        error, mask = 0.0, self.method.mask
         codes = clean.clip(codes if fixed is None else codes * fixed)
-        for _ in range(0 if unit.still else self.method.num_steps):
+        for _ in range(steps):
             gradient, error = self.gradient(clean, codes, targets, generator)
-            allowed = self._choose(gradient, clean, generator) if fixed is None else fixed
+            allowed = fixed
+            if fixed is None:
+                score = local_mean(gradient.abs(), mask.smoothing)
+                allowed = mask.choose(score, clean.images, clean.carriers, generator)
             direction = gradient.sign_() if allowed is None else gradient.sign_().mul_(allowed)
             codes = clean.clip(codes.sub_(direction * clean.lengths))
         return codes, error
 
-    def _choose(self, gradient: torch.Tensor, clean: Clean, generator: torch.Generator) -> torch.Tensor | None:
-        score = local_mean(gradient.abs(), self.method.mask.smoothing)
-        return self.method.mask.choose(score, clean.images, clean.carriers, generator)
-
     def gradient(
-        self, clean: Clean, codes: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
+        self, clean: CleanBatch, codes: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, float]:
         """Gradient of the loss with respect to the noise, as a fraction of the window's width, mean over the method's draws;
         and the error of the noisy batch."""
-        gradients, errors = [], []
-        for _ in range(self.method.noise_draws):  # one at a time, so that memory does not grow with the draws
-            gradient, error = self._drawn_gradient(clean, codes, targets, generator)
-            gradients.append(gradient)
-            errors.append(error)
+        # One draw at a time, so that memory does not grow with the draws.
+        drawn = [self._drawn_gradient(clean, codes, targets, generator) for _ in range(self.method.noise_draws)]
+        gradients, errors = zip(*drawn, strict=True)
         total = gradients[0] if len(gradients) == 1 else torch.stack(gradients).mean(0)
-        if self.method.has_penalty:
+        if type(self.method).penalty is not BilevelMethod.penalty:
             noise = (codes * clean.shares).requires_grad_(True)
             penalty = self.method.penalty(noise, clean.images)
             if penalty is not None:
@@ -134,25 +144,19 @@ class NoiseStep:
         return total * clean.carriers, float(np.mean(errors))
 
     def _drawn_gradient(
-        self, clean: Clean, codes: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
+        self, clean: CleanBatch, codes: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, float]:
         noise = (codes * clean.shares).requires_grad_(True)
-        # Noise never leaves the window, so nothing is to be clipped any more.
         inputs = self.cases.view.resize(clean.images + noise)
         inputs, targets = self.method.noise_inputs(self._loss, inputs, targets, generator)
         logits = self.trainer.forward(inputs, self.frozen)
         (gradient,) = torch.autograd.grad(self.cases.task.loss(logits, targets), noise)
         return gradient, float(self.cases.task.error(logits.detach(), targets))
 
-    def fix_masks(self, unit: Unit, masks: Sequence[Array], source: Sequence[Array]) -> None:
-        """Choose the unit's masks for good: the significant elements of the whole image, as the surrogate sees it.
-
-        Args:
-            unit: the cases.
-            masks: of all cases; those of the unit are written.
-            source: the noise of all cases.
-        """
-        generator = self.job.generator(3, unit.index)
+    def fix_masks(self, unit: WorkUnit) -> None:
+        """Choose the unit's masks for good: the significant elements of the whole image, as the surrogate sees it."""
+        generator, source, masks = self.job.generator(3, unit.index), self.source, self.masks
+        assert masks is not None
         seen = self.job.workspace.noisy(self.cases, source) if self.method.trains_on_noise else self.cases
         scores = self._scores(seen, unit)
         for row, case in enumerate(unit.cases):  # one at a time: images may be large
@@ -164,16 +168,14 @@ class NoiseStep:
             whole = tuple(slice(0, n) for n in image.shape[1:])
             shown = self.cases.normalized(case, whole)[None]
             chosen = self.method.mask.choose(score, shown, carriers, generator)
-            assert chosen is not None
             begun = torch.from_numpy(np.asarray(source[case]) != 0)[None]
-            if (
-                begun.any() and not (begun & chosen).any()
-            ):  # a small region of a label map, beside all that is significant
+            # A small region of a label map may lie beside all that is significant.
+            if chosen is not None and begun.any() and not (begun & chosen).any():
                 chosen = self.method.mask.choose(score, shown, carriers & begun, generator)
-                assert chosen is not None
+            assert chosen is not None
             masks[case][...] = chosen[0].numpy()
 
-    def _scores(self, seen: Cases, unit: Unit) -> list[torch.Tensor]:
+    def _scores(self, seen: Cases, unit: WorkUnit) -> list[torch.Tensor]:
         """Gradient magnitude of the loss in every place of the unit's images, averaged over areas: ``(1, channel, *spatial)``."""
         edge, shape = self.method.mask.smoothing, seen.images[unit.cases[0]].shape
         if seen.view.kind != "patch":
@@ -189,12 +191,11 @@ class NoiseStep:
             whole[(slice(None), slice(None), *tile)] = self._magnitude(seen, unit, tile)
         return list(local_mean(whole, edge)[:, None])
 
-    def _magnitude(self, seen: Cases, unit: Unit, tile: Slices) -> torch.Tensor:
-        """Magnitude of the loss' gradient at the images as the surrogate sees them, on the CPU."""
+    def _magnitude(self, seen: Cases, unit: WorkUnit, tile: Slices) -> torch.Tensor:
         regions = [(case, tile) for case in unit.cases]
         return self._gradient_of(seen.inputs(regions), seen.targets(regions))
 
-    def _whole_magnitude(self, seen: Cases, unit: Unit, shape: Sequence[int]) -> torch.Tensor:
+    def _whole_magnitude(self, seen: Cases, unit: WorkUnit, shape: Sequence[int]) -> torch.Tensor:
         """As ``_magnitude``, of whole images that are otherwise seen in patches: padded to what networks can halve."""
         tile = tuple(slice(0, side) for side in shape)
         pads = [pad for side in reversed(shape) for pad in (0, -side % _HALVED)]
@@ -212,21 +213,21 @@ class NoiseStep:
         _require_finite(gradient)
         return gradient.abs().float().cpu()
 
-    def improve_classes(self, source: Sequence[Array], target: Sequence[Array]) -> float:
+    def improve_classes(self) -> float:
         """Classwise noise: every step follows the mean gradient over a batch of the class."""
         labels = np.asarray([int(label) for label in self.cases.labels])
         present = [np.flatnonzero(labels == c) for c in np.unique(labels)]
         owners = class_owners(self.job)
         present = [members for members in present if owners[members[0]] == self.job.world.rank]
-        with workers(self.job.device) as pool:
-            errors = list(pool.map(lambda members: self._improve_class(members, source, target), present))
+        with workers(self.job.device) as each:
+            errors = list(each(self._improve_class, present))
         return mean_error(errors, [len(members) for members in present])
 
-    def _improve_class(self, members: Array, source: Sequence[Array], target: Sequence[Array]) -> float:
+    def _improve_class(self, members: Array) -> float:
         generator = self.job.generator(2, self.number, int(self.cases.labels[members[0]]))
         batches = shuffled_batches(len(members), self.job.recipe.batch_size, generator)
         whole = tuple(slice(0, n) for n in self.cases.images[0].shape[1:])
-        shared = self._load([_class_noise(source, members)])
+        shared = self._load([_class_noise(self.source, members)])
         limits = torch.from_numpy(self.job.workspace.budgets[0].grid.limits(len(whole))).float().to(self.job.device)
         error = 0.0
         for _ in range(self.method.num_steps):
@@ -238,7 +239,7 @@ class NoiseStep:
             shared = torch.clamp(shared - clean.lengths[:1] * direction, -limits, limits)
         for case in members:
             clipped = self._clean([int(case)], whole, self._bounds([int(case)])).clip(shared.round())
-            target[case][...] = clipped[0].cpu().numpy().astype(target[case].dtype)
+            self.target[case][...] = clipped[0].cpu().numpy()
         return error
 
     def _bounds(self, cases: Sequence[int]) -> list[tuple[Array, Array]]:
@@ -251,13 +252,13 @@ class NoiseStep:
             found.append((lower, upper) if support is None else (lower * support, upper * support))
         return found
 
-    def _clean(self, cases: Sequence[int], tile: Slices, bounds: Sequence[tuple[Array, Array]]) -> Clean:
+    def _clean(self, cases: Sequence[int], tile: Slices, bounds: Sequence[tuple[Array, Array]]) -> CleanBatch:
         region, device = (slice(None), *tile), self.job.device
         budgets = [self.job.workspace.budgets[case] for case in cases]
         shares = [budget.shares(self.cases.in_channels) for budget in budgets]
         length = self.method.step_size * self.method.epsilon
         lengths = [[length / share for share in row] for row in shares]
-        return Clean(
+        return CleanBatch(
             images=to_device(torch.stack([self.cases.normalized(case, tile) for case in cases]), device),
             lower=self._load([lower[region] for lower, _ in bounds]),
             upper=self._load([upper[region] for _, upper in bounds]),

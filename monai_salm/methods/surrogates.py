@@ -17,8 +17,8 @@ from monai_salm.learning.cases import Cases
 from monai_salm.learning.networks import seeded
 from monai_salm.learning.networks.devices import to_device
 from monai_salm.learning.trainer import Trainer, load_trainer, trainer_tensors
-from monai_salm.methods.base import Job
-from monai_salm.methods.settings import Batch, BilevelMethod
+from monai_salm.methods.base import Batch, BilevelMethod
+from monai_salm.methods.job import Job
 from monai_salm.shared.arrays import Array
 
 # Seconds of training that an interruption may cost.
@@ -49,15 +49,11 @@ class SurrogateTraining:
         return self.method.surrogate_steps
 
     def run(self, codes: Sequence[Array]) -> Trainer:
-        """Train, from where an interrupted training of this round stopped.
-
-        Args:
-            codes: the noise of all cases, which the surrogate sees if the method says so.
-        """
+        """Train, from where an interrupted training of this round stopped; the surrogate sees the noise if the method says so."""
         method, job = self.method, self.job
         every = method.restart_every
         restart = self.number // every if every else 0
-        with seeded(job.derive(0, self.number), job.device):
+        with seeded(job.seed_for(0, self.number), job.device):
             trainer = self._trainer(restart)
             begun = self._resume(trainer)
             noisy = job.workspace.noisy(job.cases, codes) if method.trains_on_noise else job.cases
@@ -66,9 +62,9 @@ class SurrogateTraining:
             saved = time.monotonic()
             try:
                 for step in range(begun, self.steps):
-                    with _whole():
+                    with _uninterrupted():
                         inputs, targets = self._batch(trainer, noisy, step)
-                        with job.world.noticing():
+                        with job.world.connection_errors():
                             trainer.step(inputs, targets, weight=weight)
                         begun = step + 1
                     if time.monotonic() - saved > _CHECKPOINT_SECONDS:
@@ -82,7 +78,7 @@ class SurrogateTraining:
             if method.calibration_steps:
                 later = range(self.steps, self.steps + method.calibration_steps)
                 trainer.recalibrate(self._batch(trainer, noisy, step)[0] for step in later)
-            job.world.settle(trainer.model)
+            job.world.average_statistics(trainer.model)
         return trainer
 
     def _trainer(self, restart: int) -> Trainer:
@@ -107,7 +103,7 @@ class SurrogateTraining:
         inputs = to_device(noisy.inputs(whole[part]), job.device)
         targets = to_device(noisy.targets(whole[part]), job.device)
         draws = generator if job.world.size == 1 else job.generator(6, self.number, step, job.world.rank)
-        torch.manual_seed(job.derive(7, self.number, step, job.world.rank))  # dropout draws from the global generator
+        torch.manual_seed(job.seed_for(7, self.number, step, job.world.rank))  # dropout draws from the global generator
         return self.method.train_inputs(trainer.loss, inputs, targets, draws)
 
     def _members(self, count: int, size: int, step: int) -> list[int]:
@@ -141,7 +137,7 @@ class SurrogateTraining:
 
 
 @contextmanager
-def _whole() -> Iterator[None]:
+def _uninterrupted() -> Iterator[None]:
     """Let Ctrl-C wait for the end of a step: half a step cannot be kept, and done twice it would give other noise."""
     came: list[Any] = []
     before = signal.getsignal(signal.SIGINT)

@@ -9,8 +9,8 @@ import torch
 
 from monai_salm.learning.augmentation import standard_augmentation
 from monai_salm.learning.tasks import Task
-from monai_salm.methods.base import require
-from monai_salm.methods.settings import Batch, BilevelMethod, Loss
+from monai_salm.methods.base import Batch, BilevelMethod, Loss
+from monai_salm.noise.grid import require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,7 @@ class TAP(BilevelMethod):
         default=4, metadata={"help": "Largest random shift, in elements; images are flipped at random too."}
     )
     name: ClassVar[str] = "tap"
+    anneals: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -48,10 +49,6 @@ class TAP(BilevelMethod):
     def trains_on_noise(self) -> bool:
         return False
 
-    @property
-    def anneals(self) -> bool:
-        return True
-
     def aim(self, task: Task, targets: torch.Tensor) -> torch.Tensor:
         return task.wrong_target(targets)
 
@@ -60,7 +57,4 @@ class TAP(BilevelMethod):
     ) -> Batch:
         return standard_augmentation(inputs, targets, generator, self.max_shift)
 
-    def noise_inputs(
-        self, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
-    ) -> Batch:
-        return standard_augmentation(inputs, targets, generator, self.max_shift)
+    noise_inputs = train_inputs

@@ -13,13 +13,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from monai_salm.methods.perturbations import ClassTexture
 from monai_salm.noise.units import Units
+from monai_salm.shared.arrays import Array
 
 # Periods of the textures of a data set, as multiples of the shortest one. Networks halve their images several times. A wave that
 # meets each of their coarser grids in the same place is learned fast; one of 8.6 pixels in place of 8 is not (docs/experiments.md).
@@ -42,34 +41,20 @@ class Wave:
 
 
 def texture_key(seed: int, digests: Sequence[bytes]) -> bytes:
-    """The secret that the textures of a data set follow from: nobody without the originals can compute it.
-
-    Args:
-        seed: of the job.
-        digests: content digests of all original images; their order does not matter.
-    """
+    """The secret that the textures of a data set follow from: the seed and the content digests of all original images."""
     secret = hashlib.blake2b(str(seed).encode() + b";", digest_size=32)
     for digest in sorted(digests):
         secret.update(digest)
     return secret.digest()
 
 
+@lru_cache(maxsize=32)
 def waves_of(key: bytes, count: int, rank: int, crossed: bool = False) -> tuple[Wave, ...]:
-    """A wave for each of ``count`` classes; which class has which, and with which sign, follows from the key.
+    """A wave for each class; which class has which, and with which sign, follows from the key.
 
     Waves begin at the image's first element. So runs of equal signs meet the blocks that resizing to a half or a quarter averages.
-
-    Args:
-        key: secret of the data set.
-        count: classes with a texture.
-        rank: spatial dimensions.
-        crossed: take products of waves along all axes first, which stand in a small region of a label map too.
+    Products of waves along all axes come first where ``crossed``: they stand in a small region of a label map too.
     """
-    return _waves_of(key, count, rank, crossed)
-
-
-@lru_cache(maxsize=32)
-def _waves_of(key: bytes, count: int, rank: int, crossed: bool) -> tuple[Wave, ...]:
     rng = _generator(key, b"waves")
     order = rng.permutation(rank)
     kinds: list[tuple[tuple[int, ...], tuple[float, ...]]] = []
@@ -86,56 +71,27 @@ def _waves_of(key: bytes, count: int, rank: int, crossed: bool) -> tuple[Wave, .
         kinds += [(axes, tuple(scale * rng.uniform(0.8, 1.25) for scale in scales)) for axes, scales in products]
     chosen = kinds[:count]
     order = rng.permutation(count)
-    waves = []
-    for number in order:
-        axes, scales = chosen[number]
-        waves.append(Wave(axes, scales, tuple(int(rng.integers(2)) / 2 for _ in axes)))
-    return tuple(waves)
+    drawn = (chosen[number] for number in order)
+    return tuple(Wave(axes, scales, tuple(int(rng.integers(2)) / 2 for _ in axes)) for axes, scales in drawn)
 
 
-def texture(wave: Wave, shape: Sequence[int], periods: Sequence[float], shift: float = 0.0) -> NDArray[np.int8]:
-    """The texture on an image's grid.
-
-    Args:
-        wave: of the class.
-        shape: spatial shape.
-        periods: elements of a texture's period along each axis.
-        shift: moves the first axis' phase, in periods.
-
-    Returns:
-        Plus and minus one, of that shape.
-    """
+def texture(wave: Wave, shape: Sequence[int], periods: Sequence[float]) -> Array:
+    """Plus and minus one on an image's grid; ``periods`` are the elements of a texture's period along each axis."""
     result = np.ones([1] * len(shape), np.int8)
-    for number, (axis, scale, phase) in enumerate(zip(wave.axes, wave.scales, wave.phases, strict=True)):
+    for axis, scale, phase in zip(wave.axes, wave.scales, wave.phases, strict=True):
         period = min(periods[axis] * scale, shape[axis])  # a short axis holds one period at least
-        places = np.arange(shape[axis]) / period + phase + (shift if number == 0 else 0.0)
+        places = np.arange(shape[axis]) / period + phase
         signs = np.where(places % 1.0 < 0.5, 1, -1).astype(np.int8)
         result = result * signs.reshape([-1 if other == axis else 1 for other in range(len(shape))])
-    found: NDArray[np.int8] = np.broadcast_to(result, shape)
+    found: Array = np.broadcast_to(result, shape)
     return found
 
 
-def drawn_shift(key: bytes, digest: bytes, steps: int) -> float:
-    """One of ``steps`` evenly spaced shifts of a period, drawn for an image; 0 for one step.
-
-    Args:
-        key: secret of the data set.
-        digest: of the image's content.
-        steps: number of shifts.
-    """
-    if steps <= 1:
-        return 0.0
-    return int(_generator(key, b"shift" + digest).integers(steps)) / steps
-
-
-def opponent(image: NDArray[Any]) -> NDArray[np.int8]:
+def opponent(image: Array) -> Array:
     """The sign of a texture in each channel, ``(channel, 1, ...)``: in colour pictures the second has the opposite one.
 
     A texture from green to magenta is learned faster than one from dark to light, where anatomy has most of its power. A grey
     picture in three equal channels stays grey.
-
-    Args:
-        image: ``(channel, *spatial)``.
     """
     signs = np.ones([len(image)] + [1] * (image.ndim - 1), np.int8)
     if len(image) == 3 and not (np.array_equal(image[0], image[1]) and np.array_equal(image[0], image[2])):
@@ -143,17 +99,8 @@ def opponent(image: NDArray[Any]) -> NDArray[np.int8]:
     return signs
 
 
-def area_numbers(key: bytes, shape: Sequence[int], periods: Sequence[float], count: int) -> NDArray[np.int64]:
-    """Which of ``count`` labels that share an image has each area of two periods, drawn from the key; each has as many.
-
-    Areas are smaller where there would be fewer than labels.
-
-    Args:
-        key: secret of the data set.
-        shape: spatial shape.
-        periods: elements of a texture's period along each axis.
-        count: of labels.
-    """
+def area_numbers(key: bytes, shape: Sequence[int], periods: Sequence[float], count: int) -> Array:
+    """Which of ``count`` labels that share an image has each area of two periods or less, drawn from the key; each has as many."""
     edges = [2 * period for period in periods]
     while (grid := [max(1, round(side / edge)) for side, edge in zip(shape, edges, strict=True)]) and (
         math.prod(grid) < count and max(edges) > 1
@@ -161,7 +108,7 @@ def area_numbers(key: bytes, shape: Sequence[int], periods: Sequence[float], cou
         edges = [max(1.0, edge / 2) for edge in edges]
     numbers = (_generator(key, b"areas").permutation(math.prod(grid)) % count).reshape(grid)
     places = [np.arange(side) * parts // side for side, parts in zip(shape, grid, strict=True)]
-    found: NDArray[np.int64] = numbers[np.ix_(*places)]
+    found: Array = numbers[np.ix_(*places)]
     return found
 
 
@@ -169,13 +116,8 @@ def stored_periods(setting: ClassTexture, shape: Sequence[int], units: Units, pe
     """A period of the training resolution in elements of the stored grid, along each axis.
 
     In 2D the training resolution has ``train_side`` pixels along the shorter side, or half of the image's size where that is
-    more coarse. In 3D its voxels are 1.5 times the stored ones, and at least ``train_spacing``.
-
-    Args:
-        setting: with the period, in elements of the training resolution.
-        shape: spatial shape.
-        units: of the image; voxels of unknown size count as 1 mm.
-        per_voxel: labels are per voxel: such networks are trained at the resolution of the files.
+    more coarse. In 3D its voxels are 1.5 times the stored ones (1 mm if unknown), and at least ``train_spacing``. Labels per voxel
+    are learned at the resolution of the files.
     """
     period = setting.period
     if per_voxel:
@@ -187,6 +129,5 @@ def stored_periods(setting: ClassTexture, shape: Sequence[int], units: Units, pe
 
 
 def _generator(key: bytes, purpose: bytes) -> np.random.Generator:
-    """Random numbers of one purpose."""
     digest = hashlib.blake2b(purpose, key=key[:64], digest_size=16).digest()
     return np.random.default_rng(np.frombuffer(digest, np.uint32))

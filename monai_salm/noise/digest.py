@@ -1,4 +1,4 @@
-"""The content digest by which an image is known, wherever it was loaded from and in whatever type.
+"""The content digest by which an image is known, in any type and from any reader.
 
 Values are taken in the order of the axes (C order), in blocks of ``BLOCK``. Each block is hashed in the smallest type of a
 fixed list that holds its values exactly, so that neither the type of the array nor the number of threads matters. An image
@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
-from numpy.typing import NDArray
 
+from monai_salm.shared.arrays import Array
 from monai_salm.shared.blocks import BLOCK, blocks, in_threads
 
 #: Bytes of a digest: 128 bits of SHA-256. Nobody can find another image for a given digest; two images of one digest take
@@ -26,7 +26,7 @@ _FEW = 2**12
 _INT16, _INT32, _FLOAT32 = np.dtype("i2"), np.dtype("i4"), np.dtype("f4")
 
 
-def content_digest(array: NDArray[np.generic]) -> bytes:
+def content_digest(array: Array) -> bytes:
     """Hash of an image's values and shape, independent of the type they are stored in.
 
     Args:
@@ -56,14 +56,8 @@ def content_digest(array: NDArray[np.generic]) -> bytes:
     return hashlib.sha256(header + b"".join(leaves)).digest()[:DIGEST_SIZE]
 
 
-def canonical(array: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Return the array in the smallest type of a fixed list that holds its values exactly.
-
-    The list is uint8, int16, uint16, int32, float32, float64. What none of them holds stays as it is.
-
-    Args:
-        array: any shape; integer, boolean or real floating values.
-    """
+def canonical(array: Array) -> Array:
+    """The array in the first type that holds its values exactly: uint8, int16, uint16, int32, float32, float64; else as it is."""
     if array.dtype.byteorder not in "=|":
         array = array.astype(array.dtype.newbyteorder("="))
     if array.dtype.kind == "f":
@@ -81,7 +75,7 @@ def canonical(array: NDArray[np.generic]) -> NDArray[np.generic]:
     return array
 
 
-def _canonical_float(array: NDArray[np.generic]) -> NDArray[np.generic]:
+def _canonical_float(array: Array) -> Array:
     """Comparing bits tells 0.0 from -0.0, which no integer holds."""
     if array.dtype.itemsize > 8:  # extended precision, which no image file has
         array = array.astype(np.float64)
@@ -103,21 +97,21 @@ def _canonical_float(array: NDArray[np.generic]) -> NDArray[np.generic]:
     return array
 
 
-def _integer_type(array: NDArray[np.generic]) -> str:
+def _integer_type(array: Array) -> str:
     """The first integer type of the list that holds all values of an integer array; empty if none does."""
     low, high = np.minimum.reduce(array, axis=None), np.maximum.reduce(array, axis=None)
     return next((name for name, smallest, largest in _RANGES if smallest <= low and high <= largest), "")
 
 
-def _equal(first: NDArray[np.generic], second: NDArray[np.generic]) -> bool:
+def _equal(first: Array, second: Array) -> bool:
     if first.size <= _FEW:
         return first.tobytes() == second.tobytes()
     return bool((first == second).all())
 
 
-def _tag(values: NDArray[np.generic]) -> bytes:
+def _tag(values: Array) -> bytes:
     return f"{values.dtype.kind}{values.dtype.itemsize};".encode()
 
 
-def _little(values: NDArray[np.generic]) -> memoryview:
+def _little(values: Array) -> memoryview:
     return values.astype(values.dtype.newbyteorder("<"), copy=False).data

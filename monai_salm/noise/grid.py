@@ -13,7 +13,6 @@ from functools import lru_cache
 from numbers import Real
 
 import numpy as np
-import torch
 
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.blocks import blocks, in_threads
@@ -67,9 +66,6 @@ class Grid:
         """The grid with noise of whole numbers in some channels, as files of integers hold it beside files of floats.
 
         A channel whose budget is below 1 keeps its steps.
-
-        Args:
-            channels: whether each is one of them.
         """
         step = round(1 / self.quantum) if self.quantum < 1 else 1
         strides = tuple(
@@ -81,16 +77,14 @@ class Grid:
         return replace(self, max_codes=most, strides=strides)
 
 
+def require(holds: bool, name: str, rule: str, value: object) -> None:
+    """Refuse a setting with a ValueError: rule, then value."""
+    if not holds or (isinstance(value, float) and math.isnan(value)):
+        raise ValueError(f"{name} must be {rule}, got {value}")
+
+
 def require_epsilon(epsilon: object) -> None:
-    """Refuse what is no budget, and say what was probably meant.
-
-    Args:
-        epsilon: budget as a fraction of the window's width.
-
-    Raises:
-        TypeError: if it is no number.
-        ValueError: if it is not in (0, 1].
-    """
+    """Refuse what is no number (TypeError) or not in (0, 1] (ValueError), and say what was probably meant."""
     if not isinstance(epsilon, Real):
         raise TypeError(f"epsilon must be a number, such as 8 / 255, got {epsilon!r}")
     value = float(epsilon)
@@ -164,7 +158,7 @@ def _larger(epsilon: float) -> str:
 
 
 def apply_codes(image: Array, codes: Array, quantum: float, grid: str | None = None) -> Array:
-    """Return ``image + codes * quantum`` in the image's own type, exactly as ``apply_codes_tensor`` does.
+    """Return ``image + codes * quantum`` in the image's own type.
 
     Args:
         image: stored array, any shape.
@@ -212,26 +206,6 @@ def _apply_unsigned(image: Array, codes: Array, quantum: float) -> Array:
     if ((signed < 0) != (total < 0)).any():
         raise OverflowError(f"image + noise leaves the range of {image.dtype}: the noise was made for another image")
     return total.view(np.uint64)
-
-
-def apply_codes_tensor(image: torch.Tensor, codes: torch.Tensor, quantum: float) -> torch.Tensor:
-    """Torch counterpart of ``apply_codes``; same bits, same device, same type.
-
-    Args:
-        image: stored tensor, any shape.
-        codes: integer codes of the same shape, on the same device.
-        quantum: stored units per code.
-
-    Raises:
-        OverflowError: as for ``apply_codes``.
-    """
-    if image.is_floating_point():
-        return image - (0 - codes.to(image.dtype) * quantum)
-    total = image.to(torch.int64) + codes.to(torch.int64) * _whole(quantum, image.dtype)
-    info = torch.iinfo(image.dtype)
-    if total.numel() and (int(total.min()) < info.min or int(total.max()) > info.max):
-        raise OverflowError(f"image + noise leaves the range of {image.dtype}: the noise was made for another image")
-    return total.to(image.dtype)
 
 
 @lru_cache

@@ -37,14 +37,10 @@ def as_kind(image: Array, kind: Kind) -> Array:
 
 
 def commonest_kind(load: Callable[[int], Array | None], count: int) -> Kind | None:
-    """The kind of most images of a data set; None if none can be read.
+    """The kind of most images of a data set; None if none can be read, for which ``load`` gives None.
 
     Of a large data set some images are looked at, evenly spread, and all where these do not settle it. Images that are grey in
     several channels count as grey where there are others of one channel.
-
-    Args:
-        load: gives the image ``(channel, *spatial)`` at an index; None for one that cannot be read.
-        count: images of the data set.
     """
     some = np.unique(np.linspace(0, count - 1, min(count, _SAMPLE)).astype(int)).tolist()
     found, share = _most(load, some)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,12 +87,7 @@ class Noise:
         Raises:
             NoiseStoreError: if the shape differs (noise is never broadcast), or a type cannot hold the values.
         """
-        grid = self._grid(image, known)
-        stored = image if grid else self._on_grid(image)
-        try:
-            return self._in_type(apply_codes(stored, self.codes, self.quantum, grid), image.dtype)
-        except OverflowError as error:
-            raise NoiseStoreError(f"case {self.name!r}: {error}") from error
+        return self._moved(image, known, lambda stored, grid: apply_codes(stored, self.codes, self.quantum, grid))
 
     def remove(self, protected: Array, *, known: bool = False) -> Array:
         """Give back the original bit for bit.
@@ -106,17 +102,18 @@ class Noise:
         Raises:
             NoiseStoreError: as for ``apply``.
         """
-        grid = self._grid(protected, known)
-        stored = protected if grid else self._on_grid(protected)
+        return self._moved(
+            protected, known, lambda stored, grid: remove_codes(stored, self.codes, self.quantum, self.residual, grid)
+        )
+
+    def _moved(self, image: Array, known: bool, move: Callable[[Array, str | None], Array]) -> Array:
+        """Noise is added in the stored type, or in the floats that a loader made of it."""
+        same = known and image.shape == self.codes.shape and self.residual is None
+        grid = self.dtype if same and image.dtype == np.float32 and self.dtype in _IN_FLOATS else None
         try:
-            return self._in_type(remove_codes(stored, self.codes, self.quantum, self.residual, grid), protected.dtype)
+            return self._in_type(move(image if grid else self._on_grid(image), grid), image.dtype)
         except OverflowError as error:
             raise NoiseStoreError(f"case {self.name!r}: {error}") from error
-
-    def _grid(self, image: Array, known: bool) -> str | None:
-        """The stored type, where noise can be added to an image of it in the floats that a loader made of it."""
-        same = known and image.shape == self.codes.shape and self.residual is None
-        return self.dtype if same and image.dtype == np.float32 and self.dtype in _IN_FLOATS else None
 
     def _on_grid(self, image: Array) -> Array:
         if image.shape != self.codes.shape:
@@ -142,12 +139,7 @@ class Noise:
 
 
 def exact_cast(array: Array, dtype: DTypeLike) -> Array | None:
-    """The array in another type, or None if a value would change.
-
-    Args:
-        array: any shape, real numbers.
-        dtype: the other type.
-    """
+    """The array of real numbers in another type, or None if a value would change."""
     if array.dtype == np.dtype(dtype):
         return array
     with np.errstate(invalid="ignore", over="ignore"):

@@ -53,11 +53,7 @@ class Units:
 
 
 def joined(parts: Sequence[Units]) -> Units:
-    """The units of an image whose channels are files of their own.
-
-    Args:
-        parts: of each file, one channel each.
-    """
+    """The units of an image whose channels are files of their own, of one channel each."""
     if len(set(parts)) == 1:
         return parts[0]
     slopes, intercepts = tuple(_single(part.slope) for part in parts), tuple(_single(part.intercept) for part in parts)

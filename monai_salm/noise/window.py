@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, cast
 
@@ -13,8 +13,6 @@ import torch
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
 
-#: What resampling programs write where nothing was measured (the lowest float32 is -3.4e38).
-_NOTHING = 1e30
 # Values looked at for percentiles; larger channels are sampled at fixed random places.
 _SAMPLE = 1 << 23
 #: Hounsfield units of soft tissue, the range to which networks for the abdomen clip CT. Lungs and bone lie outside of it.
@@ -48,6 +46,11 @@ class IntensityWindow:
         alike = len(set(zip(lows, highs, strict=True))) == 1
         object.__setattr__(self, "low", lows[0] if alike else lows)
         object.__setattr__(self, "high", highs[0] if alike else highs)
+
+    @classmethod
+    def of_channels(cls, pairs: Sequence[Sequence[float]]) -> IntensityWindow:
+        """The window of these bounds, low and high of each channel."""
+        return cls(tuple(low for low, _ in pairs), tuple(high for _, high in pairs))
 
     @property
     def width(self) -> float:
@@ -104,7 +107,7 @@ class IntensityWindow:
         return low.to(image.device), (high - low).to(image.device)
 
     def of(self, image: Array, units: Units, padding: Array | None = None) -> IntensityWindow:
-        """The window itself, whatever the image."""
+        """The window itself, for each image."""
         return self
 
     def spec(self) -> dict[str, Any]:
@@ -155,7 +158,7 @@ class FixedWindow:
         pairs = [
             sorted((units.stored(self.low, channel), units.stored(self.high, channel))) for channel in range(len(image))
         ]
-        return IntensityWindow(tuple(low for low, _ in pairs), tuple(high for _, high in pairs))
+        return IntensityWindow.of_channels(pairs)
 
     def spec(self) -> dict[str, Any]:
         return {"kind": self.kind, "low": float(self.low), "high": float(self.high)}
@@ -185,7 +188,7 @@ class PercentileWindow:
         pairs = [
             self._channel(channel, None if padding is None else padding[number]) for number, channel in enumerate(image)
         ]
-        return IntensityWindow(tuple(low for low, _ in pairs), tuple(high for _, high in pairs))
+        return IntensityWindow.of_channels(pairs)
 
     def _channel(self, channel: Array, padding: Array | None) -> tuple[float, float]:
         values = (channel if padding is None else channel[~padding]).reshape(-1)
@@ -235,21 +238,28 @@ class ChannelWindows:
                 f"the image has {len(image)} channels, the window rule has {len(self.rules)}: give one rule each"
             )
         whole = [rule.of(image, units, padding).channels(len(image)) for rule in self.rules]
-        pairs = [channels[number] for number, channels in enumerate(whole)]
-        return IntensityWindow(tuple(low for low, _ in pairs), tuple(high for _, high in pairs))
+        return IntensityWindow.of_channels([channels[number] for number, channels in enumerate(whole)])
 
     def spec(self) -> dict[str, Any]:
         return {"kind": "channels", "rules": [rule.spec() for rule in self.rules]}
 
 
-def chosen_rule(units: Units, number: int = 0, channel: Array | None = None) -> FixedWindow | PercentileWindow:
-    """The rule that fits a channel of an image by its modality and type.
+def window_rule(window: object) -> WindowRule:
+    """The rule that was given: one, one for each channel, or None for the automatic one; TypeError for anything else."""
+    if window is None:
+        return AutomaticWindow()
+    if isinstance(window, list | tuple) and window and all(hasattr(part, "of") for part in window):
+        return ChannelWindows(tuple(window))
+    if not hasattr(window, "of"):
+        raise TypeError(
+            "window must be FixedWindow(low, high), PercentileWindow(low, high), IntensityWindow(low, high), a list with one for "
+            f"each channel, or None, got {window!r}"
+        )
+    return cast(WindowRule, window)
 
-    Args:
-        units: of the image.
-        number: of the channel.
-        channel: its stored numbers; None is not looked at.
-    """
+
+def chosen_rule(units: Units, number: int = 0, channel: Array | None = None) -> FixedWindow | PercentileWindow:
+    """The rule that fits a channel of an image by its modality and type, and by its stored numbers if they are given."""
     if units.modality_of(number) == "CT" and (channel is None or _shows_air(channel, units, number)):
         return FixedWindow(*CT_WINDOW)
     return FixedWindow(0, 255) if units.picture else PercentileWindow()
@@ -262,24 +272,20 @@ def _shows_air(channel: Array, units: Units, number: int) -> bool:
 
 
 def rule_from_spec(spec: Mapping[str, Any]) -> WindowRule:
-    """The rule that ``spec`` describes.
-
-    Raises:
-        KeyError, TypeError, ValueError: if it describes none.
-    """
+    """The rule that ``spec`` describes; KeyError, TypeError or ValueError if it describes none."""
     kind = spec["kind"]
     if kind == "channels":
         return ChannelWindows(tuple(rule_from_spec(rule) for rule in spec["rules"]))
     if kind == "automatic":
         return AutomaticWindow()
-    if kind == "stored":
-        low, high = (tuple(ends) if isinstance(ends, list) else ends for ends in (spec["low"], spec["high"]))
-        return IntensityWindow(low, high)
-    if kind == "percentile":
-        return PercentileWindow(spec["low"], spec["high"])
-    if kind != "fixed":
+    kinds: dict[str, Callable[..., WindowRule]] = {
+        "stored": IntensityWindow,
+        "percentile": PercentileWindow,
+        "fixed": FixedWindow,
+    }
+    if kind not in kinds:
         raise ValueError(f"unknown kind of window {kind!r}")
-    return FixedWindow(spec["low"], spec["high"])
+    return kinds[kind](*(tuple(ends) if isinstance(ends, list) else ends for ends in (spec["low"], spec["high"])))
 
 
 def _numbers(value: float | Sequence[float]) -> tuple[float, ...]:

@@ -16,8 +16,8 @@ from monai_salm.learning.networks import build_network, frozen_copy, seeded
 from monai_salm.learning.recipes import Recipe
 from monai_salm.learning.tasks import Task
 from monai_salm.learning.trainer import Trainer
-from monai_salm.methods import Method, loop_of
-from monai_salm.methods.units import unit_size
+from monai_salm.methods import Method
+from monai_salm.methods.work_units import unit_size
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Effort:
 
     def seconds(self, method: Method, device: torch.device) -> float:
         """About how long the noise takes, for networks by name."""
-        loop = loop_of(method)
+        loop = method.loop()
         if loop is None:
             return 0.0
         threads, batch = torch.get_num_threads(), min(self.recipe.batch_size, len(self.shapes))

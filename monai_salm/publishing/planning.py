@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from monai_salm.data.scan import scan
-from monai_salm.generate.precompute import default_surrogate, plain_class, window_rule
+from monai_salm.generate.precompute import default_surrogate
 from monai_salm.layouts import TRAIN, Layout, open_layout
 from monai_salm.layouts.files import dead_link
 from monai_salm.layouts.roles import shortened
@@ -20,9 +20,9 @@ from monai_salm.learning.cases import View, choose_view
 from monai_salm.learning.networks.devices import resolve_device
 from monai_salm.learning.recipes import default_recipe
 from monai_salm.learning.tasks import Task
-from monai_salm.methods import Method, loop_of
+from monai_salm.methods import Method
 from monai_salm.noise.budget import Budget
-from monai_salm.noise.window import WindowRule
+from monai_salm.noise.window import WindowRule, window_rule
 from monai_salm.publishing.checks import PublishError, renamed_warnings, require_no_bare_arrays
 from monai_salm.publishing.effort import Effort
 from monai_salm.publishing.manifest import PathLike, read_manifest
@@ -205,7 +205,7 @@ def _look(
 def _effort(method: Method, task: Task, seen: Sequence[_CheckedImage], settings: NetworkSettings) -> tuple[View, float]:
     """How networks would see the images, and about how long the noise would take."""
     shapes = [one.shape for one in seen]
-    spatial_dims, loop = len(shapes[0]) - 1, loop_of(method)
+    spatial_dims, loop = len(shapes[0]) - 1, method.loop()
     whole = loop.whole_side(task, spatial_dims) if loop else None
     spatial, per_voxel = [shape[1:] for shape in shapes], task.kind == "segmentation"
     view = choose_view(spatial, per_voxel, settings.patch_size, settings.view_size, whole)
@@ -240,11 +240,11 @@ def _real_noise(seen: _CheckedImage) -> dict[str, Any]:
 
 def _moving(method: Method, task: Task, seen: Sequence[_CheckedImage]) -> list[tuple[int, ...]]:
     """Shapes of the images that take noise steps; the others' noise stays as it begins."""
-    loop = loop_of(method)
+    loop = method.loop()
     if loop is None:
         return []
     labels = [one.label for one in seen if one.label is not None]
-    plain = plain_class(method, task, labels)
+    plain = method.plain_class(task, labels)
     per_voxel = np.zeros(1)  # stands for a label map, which is not kept
     return [one.shape for one in seen if not loop.still(per_voxel if one.label is None else one.label, plain)]
 

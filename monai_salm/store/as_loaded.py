@@ -15,7 +15,7 @@ import numpy as np
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.noise import Noise
 from monai_salm.shared.arrays import Array
-from monai_salm.store.scales import scales_of
+from monai_salm.store.records import scales_of
 from monai_salm.store.store import NoiseStore
 
 #: What torchvision's ``ToTensor`` makes of pictures of 8 bits.
@@ -99,19 +99,11 @@ class Found:
         return self.scale is not None and float(self.scale.slope.flat[0]) == BYTES_TO_ONE[0]
 
     def protect(self, loaded: Array) -> Array:
-        """What the reader would give of the protected file.
-
-        Args:
-            loaded: the image that was found.
-        """
+        """What the reader would give of the protected file, by the image that was found."""
         return self._replaced(loaded, self.noise.apply(self.stored))
 
     def restore(self, loaded: Array) -> Array | None:
-        """What the reader would give of the original file; None if the noise does not give the original.
-
-        Args:
-            loaded: the protected image that was found.
-        """
+        """What the reader would give of the original file; None if the noise does not give the original."""
         original = self.noise.remove(self.stored)
         return self._replaced(loaded, original) if content_digest(original) == self.noise.digest else None
 
@@ -138,16 +130,7 @@ class Found:
 
 
 def find_as_loaded(store: NoiseStore, loaded: Array, protected: bool = False) -> Found | None:
-    """Look for an image that is not in a store as it is.
-
-    Args:
-        store: where.
-        loaded: ``(channel, *spatial)``, real numbers.
-        protected: look for a protected image, not for an original.
-
-    Raises:
-        NoiseStoreError: if the store cannot be read.
-    """
+    """Look for an image ``(channel, *spatial)`` that is not in a store as it is; NoiseStoreError if the store cannot be read."""
     get = store.get_protected if protected else store.get
     scales = None
     for number, view in enumerate(_views(loaded)):

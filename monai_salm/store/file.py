@@ -14,7 +14,7 @@ from monai_salm.noise.noise import NoiseStoreError
 
 #: SQLite's application_id ("SALM") and user_version: how a store is told from any other database.
 APPLICATION_ID = 0x53414C4D
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 SCHEMA = {
     "meta": "CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 0), json TEXT NOT NULL, checksum BLOB NOT NULL)",
     "kind": """CREATE TABLE kind (
@@ -71,18 +71,12 @@ def _close(connection: sqlite3.Connection, pid: int) -> None:
 
 
 def create_file(path: Path, description: tuple[str, bytes]) -> None:
-    """Make an empty store file that only its owner can read; it is not left behind unfinished.
+    """Make an empty store file that only its owner can read; FileExistsError if the path exists.
 
-    Args:
-        path: must not exist.
-        description: JSON text of what the store is made with, and its checksum.
-
-    Raises:
-        FileExistsError: if the path exists.
+    The description is the JSON text of what the store is made with, and its checksum. No unfinished file is left behind.
     """
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     try:
-        _set_page_size(path)
         with _transaction(path) as connection:
             for statement in SCHEMA.values():
                 connection.execute(statement)
@@ -95,11 +89,7 @@ def create_file(path: Path, description: tuple[str, bytes]) -> None:
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
-    """Open a store file for reading only; the connection may be closed from any thread.
-
-    Raises:
-        NoiseStoreError: if it is not there or is no store.
-    """
+    """Open a store file for reading only; NoiseStoreError if it is not there or is no store. Any thread may close the connection."""
     require_file(path)
     try:
         return _open(path, "ro")
@@ -118,11 +108,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
 
 @contextmanager
 def write(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that writes to an existing store; what the block does is committed whole or not at all.
-
-    Raises:
-        NoiseStoreError: if the file is no store or cannot be written.
-    """
+    """A connection that writes to an existing store; what the block does is committed whole or not at all."""
     require_file(path)
     try:
         # Looked at before it is written to: a trigger in a foreign file must never run.
@@ -170,21 +156,13 @@ def _cut_off(path: Path) -> NoiseStoreError | None:
     return NoiseStoreError(f"{path} is cut off: it {held}. Copy it again from where it is whole, or generate it again")
 
 
-def _set_page_size(path: Path) -> None:
-    connection = sqlite3.connect(_uri(path, "rw"), uri=True, timeout=_WAIT_SECONDS, isolation_level=None)
-    try:
-        connection.execute(f"PRAGMA page_size = {_PAGE_SIZE}")
-        connection.execute("VACUUM")  # an empty file takes its page size only when it is written
-    finally:
-        connection.close()
-
-
 @contextmanager
 def _transaction(path: Path) -> Iterator[sqlite3.Connection]:
     connection = sqlite3.connect(_uri(path, "rw"), uri=True, timeout=_WAIT_SECONDS, isolation_level=None)
     try:
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA page_size = {_PAGE_SIZE}")  # of a file that is still empty
         connection.execute("BEGIN IMMEDIATE")
         yield connection
         connection.execute("COMMIT")
@@ -209,21 +187,13 @@ def _uri(path: Path, mode: str) -> str:
 
 
 def file_uri(path: PurePath) -> str:
-    """An absolute path as the URI that SQLite takes.
-
-    SQLite refuses a URI with a host, which is what ``as_uri`` makes of a Windows share (``file://server/share``): the host goes
-    into the path there, after four slashes.
-    """
+    """An absolute path as the URI that SQLite takes, which may have no host: that of a Windows share goes into the path."""
     uri = path.as_uri()
     return uri if uri.startswith("file:///") else "file:////" + uri.removeprefix("file://")
 
 
 def require_file(path: Path) -> None:
-    """Refuse a path at which there is no file.
-
-    Raises:
-        NoiseStoreError: if there is none.
-    """
+    """Refuse a path at which there is no file."""
     if not path.is_file():
         if path.is_dir():
             raise NoiseStoreError(f"no noise store at {path}: it is a folder; give the path of the store's file")

@@ -15,7 +15,7 @@ from monai_salm.noise.noise import Noise, NoiseStoreError
 from monai_salm.noise.window import AutomaticWindow, FixedWindow, IntensityWindow
 from monai_salm.shared.arrays import Array
 from monai_salm.store.as_loaded import find_as_loaded
-from monai_salm.store.scales import scales_of
+from monai_salm.store.records import scales_of
 from monai_salm.store.store import NoiseStore
 
 # Each of up to 48 orientations of an image is hashed; for larger ones that would take minutes.
@@ -71,11 +71,7 @@ def not_found(lookup: Lookup) -> ImageNotFoundError:
 
 
 def refuse_protected(lookup: Lookup) -> None:
-    """Make sure that an original is no protected image of the store, nor one that was flipped or turned.
-
-    Raises:
-        ImageNotFoundError: if it is; noise is never put on noise.
-    """
+    """Make sure that an original is no protected image of the store, flipped or turned; noise is never put on noise."""
     cause = _other_side(lookup) or next(_oriented(lookup, other=True), None)
     if cause is not None:
         raise ImageNotFoundError(f"{lookup.where} must not get noise again: {cause}")
@@ -221,11 +217,7 @@ def _could_join(lookup: Lookup) -> bool:
 
 
 def usual_window(store: NoiseStore) -> IntensityWindow | None:
-    """The window of all images of a store, stored units; None if each has its own.
-
-    Args:
-        store: the store.
-    """
+    """The window of all images of a store, stored units; None if each has its own."""
     rule = store.window
     if isinstance(rule, IntensityWindow):
         return rule if isinstance(rule.low, float) else None
@@ -236,12 +228,7 @@ def usual_window(store: NoiseStore) -> IntensityWindow | None:
 
 
 def rescaled(image: Array, window: IntensityWindow | None) -> str | None:
-    """Which common change of scale an image's values give away, or None.
-
-    Args:
-        image: any shape.
-        window: of the store's images, stored units; None if each has its own.
-    """
+    """Which common change of scale an image's values give away, or None; the window is that of all images of the store, if any."""
     # A window as narrow as the ranges below says nothing, and fractions come from arithmetic.
     narrow = window is not None and window.width <= 4
     if narrow or image.dtype.kind != "f" or image.size == 0 or not (np.rint(image) != image).any():

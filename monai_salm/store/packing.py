@@ -22,7 +22,7 @@ from monai_salm.shared.blocks import in_threads
 # Ways of packing, the first byte of what is packed. With chained signs a code is told relative to the code before it on its
 # last axis: neighbours often agree, but putting that together takes time on a large image.
 _PLAIN, _SIGNS, _CHAINED = 0, 1, 2
-_HEADER = struct.Struct("<BiI")  # way, largest code, number of exceptions
+_HEADER = struct.Struct("<BiII")  # way, largest code, number of exceptions, their bytes
 _PER_SYMBOL = 4
 _POWERS = 3 ** np.arange(_PER_SYMBOL, dtype=np.uint8)
 _SYMBOLS = 3**_PER_SYMBOL
@@ -45,49 +45,30 @@ class PackingError(ValueError):
 
 
 def pack_codes(codes: Array) -> bytes:
-    """Pack the codes of images of one shape.
-
-    Args:
-        codes: signed integers, ``(images, *shape)``.
-    """
+    """Pack the codes ``(images, *shape)``, signed integers, of images of one shape."""
     codes = np.ascontiguousarray(codes)
     top = max(int(codes.max()), -int(codes.min()))
     other = (codes != 0) & (codes != top) & (codes != -top)
     if np.count_nonzero(other) > codes.size * _MAX_EXCEPTIONS:
         return bytes([_PLAIN]) + compress(codes)
-    exceptions = _pack_exceptions(np.flatnonzero(other), codes[other], codes.size)
-    signs = np.sign(codes).astype(np.int8)
-    head = (top, int(np.count_nonzero(other)))
-    packed = _HEADER.pack(_SIGNS, *head) + exceptions + compress(_symbols(signs))
-    if codes.size > _SMALL:
-        return packed
-    chained = _HEADER.pack(_CHAINED, *head) + exceptions + compress(_symbols(_chain(signs)))
-    return min(packed, chained, key=len)
+    exceptions = _pack_exceptions(np.flatnonzero(other), codes[other])
+    head, signs = (top, int(np.count_nonzero(other)), len(exceptions)), np.sign(codes).astype(np.int8)
+    ways = {_SIGNS: signs} if codes.size > _SMALL else {_SIGNS: signs, _CHAINED: _chain(signs)}
+    return min((_HEADER.pack(w, *head) + exceptions + compress(_symbols(s)) for w, s in ways.items()), key=len)
 
 
 def unpack_codes(blob: bytes, count: int, index: int, shape: tuple[int, ...], dtype: str) -> Array:
-    """The codes of one of the images that were packed together.
-
-    Args:
-        blob: from ``pack_codes``.
-        count: images packed.
-        index: the image.
-        shape: of each image.
-        dtype: integer type of the codes.
-
-    Raises:
-        PackingError: for anything that ``pack_codes`` did not make.
-    """
+    """The codes of one of ``count`` images that were packed together; PackingError for what ``pack_codes`` did not make."""
     size = math.prod(shape)
     if blob[:1] == bytes([_PLAIN]):
         return decompress(blob[1:], count, index, shape, dtype)
     if len(blob) < _HEADER.size:
         raise PackingError("its noise is cut off")
-    way, top, exceptions = _HEADER.unpack_from(blob)
+    way, top, exceptions, length = _HEADER.unpack_from(blob)
     if way not in (_SIGNS, _CHAINED) or not 0 <= top <= _LARGEST[dtype] or exceptions > count * size:
         raise PackingError("its noise is packed in no way that is known")
     symbols, rest = -(-size // _PER_SYMBOL), blob[_HEADER.size :]
-    places, values, length = _unpack_exceptions(rest, exceptions, count * size, dtype)
+    places, values = _unpack_exceptions(rest[:length], exceptions, dtype)
     table = _table(top, dtype) if way == _SIGNS else _table(1, "int8")
 
     def spread(packed: Array, out: Array) -> None:
@@ -110,11 +91,7 @@ def unpack_codes(blob: bytes, count: int, index: int, shape: tuple[int, ...], dt
 
 
 def compress(array: Array) -> bytes:
-    """An array's bytes in zstd frames of at most ``_PART`` bytes each, after their lengths.
-
-    Args:
-        array: any shape and type.
-    """
+    """An array's bytes in zstd frames of at most ``_PART`` bytes each, after their lengths."""
     raw = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False)).reshape(-1).view(np.uint8)
     settings = _TIGHT if raw.size <= _SMALL else _QUICK
     parts = [raw[start : start + _PART] for start in range(0, raw.size, _PART)]
@@ -127,47 +104,25 @@ def compress(array: Array) -> bytes:
 
 
 def decompress(blob: bytes, count: int, index: int, shape: tuple[int, ...], dtype: str) -> Array:
-    """One of the arrays of one shape and type that were compressed together.
-
-    Args:
-        blob: from ``compress``.
-        count: arrays in it.
-        index: the array.
-        shape: of each.
-        dtype: of each.
-
-    Raises:
-        PackingError: for anything else.
-    """
+    """One of ``count`` arrays of one shape and type that were compressed together; PackingError for anything else."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     out = np.empty(size, np.uint8)
     _decompress_into(blob, count * size, index * size, out, lambda packed, part: np.copyto(part, packed))
     return out.view(np.dtype(dtype).newbyteorder("<")).reshape(shape).astype(dtype, copy=False)
 
 
-def compress_bytes(data: bytes) -> bytes:
+def compress_bytes(data: bytes, level: int = 19) -> bytes:
     """Few bytes as one zstd frame, or as they are where that is no larger, after a byte that says which."""
-    packed = zstandard.ZstdCompressor(level=19).compress(data)
+    packed = zstandard.ZstdCompressor(level).compress(data)
     return b"\1" + packed if len(packed) < len(data) else b"\0" + data
 
 
 def decompress_bytes(packed: bytes, most: int) -> bytes:
-    """What ``compress_bytes`` was given.
-
-    Args:
-        packed: from ``compress_bytes``.
-        most: bytes that there may be.
-
-    Raises:
-        PackingError: for anything else, or more.
-    """
+    """What ``compress_bytes`` was given; PackingError for anything else, or for more bytes than there may be."""
     if packed[:1] != b"\1":
         return packed[1:]
-    try:
-        size = zstandard.frame_content_size(packed[1:])
-    except zstandard.ZstdError as error:
-        raise PackingError("it cannot be unpacked") from error
-    if not 0 <= size <= most:
+    size = _content_size(packed[1:])
+    if size > most:
         raise PackingError("it is larger than it can be")
     return _decompressed(packed[1:], size)
 
@@ -188,7 +143,7 @@ def _decompress_into(blob: bytes, total: int, start: int, out: Array, spread: Ca
 
 
 def _frames(blob: bytes, total: int) -> list[bytes]:
-    """The zstd frames, each of which must announce just its size: a bomb is refused before any memory is taken."""
+    """The zstd frames, each of which must announce just its size."""
     count = -(-total // _PART)
     if len(blob) < 4 * count:
         raise PackingError("its compressed noise is too small for its shape")
@@ -197,19 +152,22 @@ def _frames(blob: bytes, total: int) -> list[bytes]:
         raise PackingError("its compressed noise is not of its length")
     found, place = [], 4 * count
     for number, length in enumerate(lengths):
-        frame, size = blob[place : place + length], min(_PART, total - number * _PART)
+        found.append(blob[place : place + length])
         place += length
-        _require_size(frame, size)
-        found.append(frame)
+        if _content_size(found[-1]) != min(_PART, total - number * _PART):
+            raise PackingError("its compressed noise is not of its shape")
     return found
 
 
-def _require_size(frame: bytes, size: int) -> None:
+def _content_size(frame: bytes) -> int:
+    """What a frame announces to hold; a bomb is refused before any memory is taken."""
     try:
-        if zstandard.frame_content_size(frame) != size or size > len(frame) * _MAX_RATIO:
-            raise PackingError("its compressed noise is not of its shape")
+        size = int(zstandard.frame_content_size(frame))
     except zstandard.ZstdError as error:
-        raise PackingError("its compressed noise cannot be unpacked") from error
+        raise PackingError("it cannot be unpacked") from error
+    if not 0 <= size <= len(frame) * _MAX_RATIO:
+        raise PackingError("its compressed noise is not of its shape")
+    return size
 
 
 def _decompressed(frame: bytes, size: int) -> bytes:
@@ -257,39 +215,21 @@ def _unchain(chained: Array) -> Array:
     return signs
 
 
-def _pack_exceptions(places: Array, values: Array, total: int) -> bytes:
-    """Places and values; of many codes, distances instead of places, all compressed."""
-    if not len(places):
-        return b""
-    values = values.astype(values.dtype.newbyteorder("<"))
-    if total <= _SMALL:
-        return places.astype("<u2").tobytes() + values.tobytes()
-    # Bytes of equal weight stand together, since most of the high ones are 0.
-    steps = np.diff(places, prepend=0).astype("<u8").view(np.uint8).reshape(-1, 8).T
-    width = int(np.flatnonzero(steps.any(axis=1)).max(initial=0)) + 1
-    planes = np.concatenate([steps[:width], values.view(np.uint8).reshape(len(values), -1).T])
-    packed = zstandard.ZstdCompressor(level=9).compress(planes.tobytes())
-    return struct.pack("<BI", width, len(packed)) + packed
+def _pack_exceptions(places: Array, values: Array) -> bytes:
+    """Distances of places, and values. Bytes of equal weight stand together, since most of the high ones are 0."""
+    steps = np.diff(places, prepend=0).astype("<u8")
+    numbers = steps, values.astype(values.dtype.newbyteorder("<"))
+    planes = [part.view(np.uint8).reshape(len(part), part.itemsize).T.tobytes() for part in numbers]
+    return compress_bytes(b"".join(planes), level=9) if len(places) else b""
 
 
-def _unpack_exceptions(blob: bytes, count: int, total: int, dtype: str) -> tuple[Array, Array, int]:
-    """Places in order, values, and the bytes they took."""
+def _unpack_exceptions(frame: bytes, count: int, dtype: str) -> tuple[Array, Array]:
+    """Places in order, and values."""
     stored = np.dtype(dtype).newbyteorder("<")
-    if not count:
-        return np.empty(0, np.int64), np.empty(0, stored), 0
-    if total <= _SMALL:
-        length = count * (2 + stored.itemsize)
-        if len(blob) < length:
-            raise PackingError("its noise is cut off")
-        places = np.frombuffer(blob, "<u2", count).astype(np.int64)
-        return places, np.frombuffer(blob, stored, count, offset=2 * count), length
-    if len(blob) < 5 or not 1 <= blob[0] <= 8:
+    size = count * (8 + stored.itemsize)
+    data = decompress_bytes(frame, size)
+    if len(data) != size:
         raise PackingError("its noise is cut off")
-    width, length = struct.unpack_from("<BI", blob)
-    size, frame = count * (width + stored.itemsize), blob[5 : 5 + length]
-    _require_size(frame, size)
-    planes = np.frombuffer(_decompressed(frame, size), np.uint8).reshape(-1, count)
-    steps = np.zeros((count, 8), np.uint8)
-    steps[:, :width] = planes[:width].T
-    values = np.ascontiguousarray(planes[width:].T).view(stored).reshape(-1)
-    return np.cumsum(steps.view("<i8").reshape(-1)), values, 5 + length
+    planes = np.frombuffer(data, np.uint8).reshape(8 + stored.itemsize, count).T
+    steps, values = (np.ascontiguousarray(part) for part in (planes[:, :8], planes[:, 8:]))
+    return np.cumsum(steps.view("<i8").reshape(-1)), values.view(stored).reshape(-1)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
+from monai_salm.noise.units import Units
+from monai_salm.shared.arrays import Array
 from monai_salm.store.file import create_file, damaged, open_reader, store_error, write
 from monai_salm.store.rows import checksum
 
@@ -21,15 +25,7 @@ class Rows(Protocol):
 
 
 def keep(store: Rows, parts: Mapping[str, bytes]) -> None:
-    """Keep what a published copy lacks, so that ``restore`` can give it back; a part of the same key is replaced.
-
-    Args:
-        store: the store.
-        parts: key -> bytes.
-
-    Raises:
-        NoiseStoreError: if the store cannot be written.
-    """
+    """Keep parts (key -> bytes) that a published copy lacks, for ``restore``; a part of the same key is replaced."""
     if not parts:
         return
     with write(store.path) as connection:
@@ -38,11 +34,7 @@ def keep(store: Rows, parts: Mapping[str, bytes]) -> None:
 
 
 def kept(store: Rows, key: str) -> bytes | None:
-    """What ``keep`` was given under a key, or None.
-
-    Raises:
-        NoiseStoreError: if it is damaged.
-    """
+    """What ``keep`` was given under a key, or None; NoiseStoreError if it is damaged."""
     for data, stated in store.rows("SELECT data, checksum FROM kept WHERE key = ?", (key,)):
         if stated != checksum(key, data):
             raise damaged(store.path, f"what it keeps of {key[:200]!r} does not match its checksum")
@@ -50,27 +42,34 @@ def kept(store: Rows, key: str) -> bytes | None:
     return None
 
 
+def keep_scales(store: Rows, units: Iterable[Units]) -> None:
+    """Keep the slopes and intercepts that files have: how loaders that give real values are told from others."""
+    pairs = {pair for unit in set(units) for pair in _scales(unit)} - {(1.0, 0.0)}
+    if pairs:
+        keep(store, {"scales": np.asarray(sorted(pairs), "<f8").tobytes()})
+
+
+def _scales(units: Units) -> list[tuple[float, float]]:
+    """Slope and intercept of each channel; one pair where all have the same."""
+    slopes, intercepts = (value if isinstance(value, tuple) else (value,) for value in (units.slope, units.intercept))
+    count = max(len(slopes), len(intercepts))
+    return list(zip(slopes * (count // len(slopes)), intercepts * (count // len(intercepts)), strict=True))
+
+
+def scales_of(store: Rows) -> Array:
+    """What ``keep_scales`` kept, ``(n, 2)`` of float64: slope and intercept."""
+    return np.frombuffer(kept(store, "scales") or b"", "<f8").reshape(-1, 2)
+
+
 def add_record(store: Rows, record: Mapping[str, Any]) -> None:
-    """Write down that a copy was published.
-
-    Args:
-        store: the store.
-        record: plain JSON values.
-
-    Raises:
-        NoiseStoreError: if the store cannot be written.
-    """
+    """Write down that a copy was published, as plain JSON values."""
     text = json.dumps(record, sort_keys=True)
     with write(store.path) as connection:
         connection.execute("INSERT INTO record (json, checksum) VALUES (?, ?)", (text, checksum(text)))
 
 
 def records(store: Rows) -> list[dict[str, Any]]:
-    """All records, oldest first.
-
-    Raises:
-        NoiseStoreError: if one is damaged.
-    """
+    """All records, oldest first; NoiseStoreError if one is damaged."""
     found = []
     for text, stated in store.rows("SELECT json, checksum FROM record ORDER BY id"):
         if stated != checksum(text):
@@ -80,28 +79,16 @@ def records(store: Rows) -> list[dict[str, Any]]:
 
 
 def check_records(store: Rows) -> None:
-    """Read all keepsakes and records once.
-
-    Raises:
-        NoiseStoreError: at the first that is damaged.
-    """
+    """Read all keepsakes and records once; NoiseStoreError at the first that is damaged."""
     for (key,) in store.rows("SELECT key FROM kept"):
         kept(store, key)
     records(store)
 
 
 def copy_without_records(store: Path, target: Path) -> Path:
-    """A consistent copy of a store without the record of published copies, which holds paths of the owner's machine.
+    """A consistent copy, at a new path, of a store without its records, which hold paths of the owner's machine.
 
-    Args:
-        store: the store; others may be writing to it.
-        target: must not exist; readable by its owner only.
-
-    Returns:
-        The target.
-
-    Raises:
-        NoiseStoreError: if the store cannot be read.
+    Others may be writing to the store. The copy is readable by its owner only.
     """
     create_file(target, ("{}", b""))
     reader = open_reader(store)

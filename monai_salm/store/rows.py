@@ -1,6 +1,7 @@
-"""How noise is packed into a row of the store, and unpacked from a row that may be damaged or hostile.
+"""How noise is packed into a row of the store, found again, and unpacked from a row that may be damaged or hostile.
 
 A row holds the noise of one large image, or of several small ones of one kind, which share what a row takes beside the noise.
+Rows are found by the first bytes of the digests of the images in them.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import sqlite3
 import struct
 from collections.abc import Sequence
 from functools import lru_cache
@@ -17,7 +19,7 @@ import numpy as np
 
 from monai_salm.noise.digest import DIGEST_SIZE
 from monai_salm.noise.grid import GRIDS, INTEGER_GRIDS
-from monai_salm.noise.noise import Noise
+from monai_salm.noise.noise import Noise, NoiseStoreError
 from monai_salm.noise.window import IntensityWindow
 from monai_salm.store.packing import (
     PackingError,
@@ -35,21 +37,21 @@ COLUMNS = ("digests", "names", "windows", "codes", "residual", "checksum")
 #: Images in a row at most, and their elements, unless it is one image.
 MAX_IMAGES, MAX_ELEMENTS = 256, 2**15
 _CODE_DTYPES = ("int8", "int16", "int32")
-_TYPES: tuple[type | tuple[type, ...], ...] = (
-    str,
-    str,
-    float,
-    str,
-    bytes,
-    bytes,
-    bytes,
-    bytes,
-    (bytes, type(None)),
-    bytes,
-)
+_TYPES: tuple[Any, ...] = (str, str, float, str, *[bytes] * 4, (bytes, type(None)), bytes)
 # No medical volume comes near this; a row that claims more is damaged or hostile.
 _LARGEST = 2**33
 _LONGEST_NAME = 2**16
+# A place is the number of a row, and which of its images it is.
+_PLACED = f"JOIN noise ON noise.id = place / {MAX_IMAGES}"
+_INDEX = f"place % {MAX_IMAGES}"
+#: How an image's row is found, by the table that has its key: of original or of protected images.
+ROW = {
+    table: f"SELECT {_INDEX}, {', '.join(KIND)}, {', '.join(COLUMNS)} FROM {table} {_PLACED} "
+    "JOIN kind ON kind.id = noise.kind WHERE key = ?"
+    for table in ("original", "protected")
+}
+# Noise and places that wait to be written, at most. Places written in order leave no gaps in the file.
+_MOST_WAITING, _MOST_PLACES = 2**12, 2**16
 
 
 class RowError(ValueError):
@@ -57,11 +59,7 @@ class RowError(ValueError):
 
 
 def kind_of(noise: Noise) -> tuple[Any, ...]:
-    """One value for each of ``KIND``.
-
-    Raises:
-        RowError: for noise that ``unpack_row`` would refuse.
-    """
+    """One value for each of ``KIND``; RowError for noise that ``unpack_row`` would refuse."""
     code_dtype = noise.codes.dtype.name
     _check_settings(noise.dtype, noise.quantum, code_dtype)
     return json.dumps(list(noise.codes.shape)), noise.dtype, float(noise.quantum), code_dtype
@@ -73,14 +71,7 @@ def images_in_a_row(elements: int) -> int:
 
 
 def pack_row(noises: Sequence[Noise]) -> tuple[Any, ...]:
-    """One value for each of ``COLUMNS``.
-
-    Args:
-        noises: of one kind.
-
-    Raises:
-        RowError: for noise that ``unpack_row`` would refuse.
-    """
+    """One value for each of ``COLUMNS``, of noises of one kind; RowError for noise that ``unpack_row`` would refuse."""
     kind = kind_of(noises[0])
     digests = b"".join(noise.digest + noise.protected for noise in noises)
     if len(digests) != 2 * DIGEST_SIZE * len(noises):
@@ -95,15 +86,12 @@ def pack_row(noises: Sequence[Noise]) -> tuple[Any, ...]:
 
 
 def unpack_row(row: tuple[Any, ...], index: int, shape: tuple[int, ...] | None = None) -> Noise:
-    """The noise of one of the images in a row.
+    """The noise of one of the images in a row, which has a value for each of ``KIND`` and ``COLUMNS``.
 
-    Args:
-        row: one value for each of ``KIND`` and ``COLUMNS``.
-        index: of the image in the row.
-        shape: of the image it was found for, if known: a row that claims another is refused before it takes memory.
+    A row that claims another shape than the image's, if that is known, is refused before it takes memory.
 
     Raises:
-        RowError: whatever is wrong with the row.
+        RowError: for all that is wrong with the row.
     """
     if len(row) != len(_TYPES) or not all(map(isinstance, row, _TYPES)):
         raise RowError("a value is of the wrong type")
@@ -140,17 +128,13 @@ def _unpack_window(packed: bytes, count: int, index: int, channels: int) -> Inte
         if len(content) != size:
             raise ValueError("length")
         pairs = np.frombuffer(content, "<f8").reshape(count, channels, 2)[index].tolist()
-        return IntensityWindow(tuple(low for low, _ in pairs), tuple(high for _, high in pairs))
+        return IntensityWindow.of_channels(pairs)
     except (PackingError, ValueError) as error:
         raise RowError("its window cannot be read") from error
 
 
 def unpack_names(packed: bytes, count: int) -> list[str]:
-    """The names of the images in a row.
-
-    Raises:
-        RowError: if they cannot be read.
-    """
+    """The names of the images in a row; RowError if they cannot be read."""
     try:
         names = json.loads(decompress_bytes(packed, count * _LONGEST_NAME))
     except (PackingError, ValueError, RecursionError) as error:
@@ -162,11 +146,7 @@ def unpack_names(packed: bytes, count: int) -> list[str]:
 
 @lru_cache(maxsize=64)
 def parse_shape(text: object) -> tuple[int, ...]:
-    """A shape from its JSON text.
-
-    Raises:
-        RowError: if it is not a list of positive whole numbers, or is larger than any image.
-    """
+    """A shape from its JSON text; RowError if it is no list of positive whole numbers, or larger than any image."""
     try:
         shape = json.loads(text) if isinstance(text, str) else None
     except (ValueError, RecursionError) as error:
@@ -202,3 +182,84 @@ def _check_settings(dtype: str, quantum: float, code_dtype: str) -> None:
     fits = whole if dtype in INTEGER_GRIDS else math.isfinite(quantum) and quantum > 0
     if dtype not in GRIDS or code_dtype not in _CODE_DTYPES or not fits:
         raise RowError(f"noise of {code_dtype} codes in steps of {quantum} cannot be on a grid of {dtype}")
+
+
+def key_of(digest: bytes) -> int:
+    """What an image is filed under: the first 8 bytes of its digest as SQLite's signed integer, in the same order."""
+    return int.from_bytes(digest[:8].ljust(8, b"\0"), "big") - 2**63
+
+
+def digest_at(table: str, all_of_them: bool = False) -> str:
+    """The query for the whole digest of the images under a key, or of all."""
+    side = 0 if table == "original" else DIGEST_SIZE
+    digest = f"substr(digests, {1 + side} + {2 * DIGEST_SIZE} * ({_INDEX}), {DIGEST_SIZE})"
+    return f"SELECT {digest} FROM {table} {_PLACED}" + ("" if all_of_them else " WHERE key = ?")
+
+
+class RowWriter:
+    """Writes noise into a store in one transaction; images already there keep their noise.
+
+    Args:
+        connection: in a transaction.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self.waiting: dict[tuple[Any, ...], list[Noise]] = {}
+        self.unwritten: dict[int, bytes] = {}
+        self.places: dict[str, dict[int, int]] = {"original": {}, "protected": {}}
+
+    def add(self, noise: Noise) -> None:
+        """Take noise; it is in the store after ``finish``. NoiseStoreError if it is not storable."""
+        try:
+            kind = kind_of(noise)
+            if self._known(noise):
+                return
+            group = self.waiting.setdefault(kind, [])
+            group.append(noise)
+            self.unwritten[key_of(noise.digest)] = noise.digest
+            if len(group) >= images_in_a_row(noise.codes.size):
+                self._write(kind)
+        except RowError as error:
+            raise NoiseStoreError(f"case {noise.name!r}: {error}") from error
+        if sum(map(len, self.waiting.values())) > _MOST_WAITING or len(self.unwritten) > _MOST_PLACES:
+            self.finish()
+
+    def finish(self) -> None:
+        """Write what still waits."""
+        for kind in list(self.waiting):
+            self._write(kind)
+        for table, places in self.places.items():
+            # Two originals may become one protected image; the first stays, as it does for originals.
+            self.connection.executemany(f"INSERT OR IGNORE INTO {table} VALUES (?, ?)", sorted(places.items()))
+            places.clear()
+        self.unwritten.clear()
+
+    def _known(self, noise: Noise) -> bool:
+        key = key_of(noise.digest)
+        stored = self.unwritten.get(key)
+        if stored is None:
+            row = self.connection.execute(digest_at("original"), (key,)).fetchone()
+            stored = row and row[0]
+        if stored is not None and stored != noise.digest:
+            raise RowError("its digest begins as that of another image in the store, so both cannot be in one")
+        return stored is not None
+
+    def _write(self, kind: tuple[Any, ...]) -> None:
+        noises = self.waiting.pop(kind)
+        marks = ",".join("?" * len(COLUMNS))
+        query = f"INSERT INTO noise (kind, {', '.join(COLUMNS)}) VALUES (?,{marks})"
+        row = self.connection.execute(query, (self._kind(kind), *pack_row(noises))).lastrowid
+        assert row is not None
+        for index, noise in enumerate(noises):
+            place = row * MAX_IMAGES + index
+            self.places["original"][key_of(noise.digest)] = place
+            self.places["protected"].setdefault(key_of(noise.protected), place)
+
+    def _kind(self, kind: tuple[Any, ...]) -> int:
+        where = " AND ".join(f"{name} = ?" for name in KIND)
+        found = self.connection.execute(f"SELECT id FROM kind WHERE {where}", kind).fetchone()
+        if found is None:
+            query = f"INSERT INTO kind ({', '.join(KIND)}) VALUES (?,?,?,?)"
+            return int(self.connection.execute(query, kind).lastrowid or 0)
+        return int(found[0])

@@ -29,9 +29,18 @@ from monai_salm.store.file import (
     store_error,
     write,
 )
-from monai_salm.store.places import ROW, RowWriter, digest_at, key_of
 from monai_salm.store.records import check_records
-from monai_salm.store.rows import RowError, checksum, parse_shape, unpack_names, unpack_row
+from monai_salm.store.rows import (
+    ROW,
+    RowError,
+    RowWriter,
+    checksum,
+    digest_at,
+    key_of,
+    parse_shape,
+    unpack_names,
+    unpack_row,
+)
 
 __all__ = ["APPLICATION_ID", "FORMAT_VERSION", "Noise", "NoiseStore", "NoiseStoreError", "StoreSettings"]
 
@@ -51,15 +60,6 @@ class StoreSettings:
     epsilon: float
     method: dict[str, Any]
     mask_share: float
-
-    @classmethod
-    def read(cls, meta: Mapping[str, Any]) -> StoreSettings:
-        """Take the settings out of a description; KeyError, TypeError or ValueError if one is missing or wrong."""
-        rule, epsilon, method = rule_from_spec(meta["window"]), float(meta["epsilon"]), dict(meta["method"])
-        share = float(meta["mask_share"])
-        if not 0 < epsilon <= 1 or not 0 < share <= 1:
-            raise ValueError(f"epsilon {epsilon}, mask_share {share}")
-        return cls(rule, epsilon, method, share)
 
 
 class NoiseStore:
@@ -124,7 +124,11 @@ class NoiseStore:
         """
         meta = self.meta
         try:
-            return StoreSettings.read(meta)
+            rule, epsilon, method = rule_from_spec(meta["window"]), float(meta["epsilon"]), dict(meta["method"])
+            share = float(meta["mask_share"])
+            if not 0 < epsilon <= 1 or not 0 < share <= 1:
+                raise ValueError(f"epsilon {epsilon}, mask_share {share}")
+            return StoreSettings(rule, epsilon, method, share)
         except (KeyError, TypeError, ValueError) as error:
             raise damaged(self.path, f"its description is not complete ({error!r})") from error
 
@@ -179,20 +183,13 @@ class NoiseStore:
 
     def shapes(self, limit: int = 3) -> list[tuple[int, ...]]:
         """A few of the shapes that the store has noise for."""
-        return self._shapes(f"SELECT DISTINCT shape FROM kind LIMIT {int(limit)}")
+        return self._shapes(self.rows(f"SELECT DISTINCT shape FROM kind LIMIT {int(limit)}"))
 
     def shapes_of(self, name: str) -> list[tuple[int, ...]]:
         """Shapes of the noise of the cases of this name; names need not be unique."""
-        query = "SELECT kind, names, length(digests) FROM noise"
-        try:
-            kinds = {
-                kind for kind, names, size in self.rows(query) if name in unpack_names(names, size // (2 * DIGEST_SIZE))
-            }
-        except (RowError, TypeError) as error:
-            raise damaged(self.path, f"in a row, {error}") from error
-        return [
-            shape for kind in sorted(kinds) for shape in self._shapes("SELECT shape FROM kind WHERE id = ?", (kind,))
-        ]
+        query = "SELECT shape, names, length(digests) FROM noise JOIN kind ON kind.id = noise.kind ORDER BY kind.id"
+        rows = [row for row in self.rows(query) if name in self._names(*row[1:])]
+        return list(dict.fromkeys(self._shapes([(shape,) for shape, *_ in rows])))
 
     def dtypes(self) -> list[str]:
         """The stored types that the noise was made on."""
@@ -277,10 +274,16 @@ class NoiseStore:
             ) from error
         return noise
 
-    def _shapes(self, query: str, values: tuple[object, ...] = ()) -> list[tuple[int, ...]]:
+    def _shapes(self, rows: list[tuple[Any, ...]]) -> list[tuple[int, ...]]:
         try:
-            return [parse_shape(text) for (text,) in self.rows(query, values)]
+            return [parse_shape(text) for (text,) in rows]
         except RowError as error:
+            raise damaged(self.path, f"in a row, {error}") from error
+
+    def _names(self, names: bytes, size: int) -> list[str]:
+        try:
+            return unpack_names(names, size // (2 * DIGEST_SIZE))
+        except (RowError, TypeError) as error:
             raise damaged(self.path, f"in a row, {error}") from error
 
     def _connect(self) -> sqlite3.Connection:
@@ -302,7 +305,7 @@ class NoiseStore:
         try:
             return self._connect().execute(query, values).fetchall()
         except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:
-            if again and "readonly" in str(error):  # a writer was killed meanwhile; opening anew undoes what it left
+            if again and "readonly" in str(error):  # a writer was killed; opening the file again undoes what it left
                 self.close()
                 return self.rows(query, values, again=False)
             raise store_error(self.path, error) from error

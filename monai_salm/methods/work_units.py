@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from monai_salm.learning.cases import Slices
-from monai_salm.methods.base import Job
+from monai_salm.methods.job import Job
 from monai_salm.shared.arrays import Array
 
 # Elements of all images of a unit on a processor: each of its cores works on one, with a dozen arrays of this size.
@@ -20,7 +21,7 @@ _MOST_ELEMENTS = 2**20
 
 
 @dataclass(frozen=True)
-class Unit:
+class WorkUnit:
     """Cases of one shape whose noise is improved together, tile by tile; or stays as it begins (``still``)."""
 
     index: int
@@ -30,11 +31,11 @@ class Unit:
 
 
 def mean_error(errors: Sequence[float], cases: Sequence[int]) -> float:
-    """The mean error of units, by their cases; 0 of none, which a rank may have. A unit that stays as it begins has 0 cases."""
+    """The mean error of units, by their cases; 0 of none. A unit that stays as it begins has 0 cases."""
     return float(np.average(errors, weights=cases)) if sum(cases) else 0.0
 
 
-def unit_owners(job: Job, units: Sequence[Unit]) -> list[int]:
+def unit_owners(job: Job, units: Sequence[WorkUnit]) -> list[int]:
     """The rank that owns each case, by the unit it is in."""
     owners = [0] * len(job.cases)
     costs = [len(unit.cases) * float(np.prod(job.workspace.shapes[unit.cases[0]])) for unit in units]
@@ -52,36 +53,22 @@ def class_owners(job: Job) -> list[int]:
     return [owner[label] for label in labels]
 
 
-def plan_units(job: Job, still: Callable[[Array], bool] | None = None) -> list[Unit]:
-    """Batches of cases of one shape, each with the tiles that cover its images.
-
-    Args:
-        job: the data set.
-        still: whether the noise of a case with this label stays as it begins; None is no.
-
-    Where ranks share the work, there are as many batches of one size as give each rank the same.
-    """
+def plan_units(job: Job, still: Callable[[Array], bool] = lambda label: False) -> list[WorkUnit]:
+    """Batches of cases of one shape, each with the tiles that cover its images; as many of one size as give each rank the same."""
     groups: dict[tuple[tuple[int, ...], bool], list[int]] = {}
     for case, shape in enumerate(job.workspace.shapes):
-        resting = still is not None and still(job.cases.labels[case])
-        groups.setdefault((shape, resting), []).append(case)
-    units: list[Unit] = []
+        groups.setdefault((shape, still(job.cases.labels[case])), []).append(case)
+    units: list[WorkUnit] = []
     for (shape, resting), cases in groups.items():
         tiles = job.cases.view.tiles(shape[1:])
         elements = shape[0] * max(math.prod(side.stop - side.start for side in tile) for tile in tiles)
         for members in _batches(cases, unit_size(job.recipe.batch_size, elements, job.device), job.world.size):
-            units.append(Unit(len(units), members, tiles, resting))
+            units.append(WorkUnit(len(units), members, tiles, resting))
     return units
 
 
 def unit_size(batch_size: int, elements: int, device: torch.device) -> int:
-    """How many images a unit has: as many as a batch, and on a processor no more than its workers have room for.
-
-    Args:
-        batch_size: of the recipe.
-        elements: of one image, or of one tile of it.
-        device: where to compute.
-    """
+    """How many images of so many elements a unit has: a batch, and on a processor no more than its workers have room for."""
     return batch_size if device.type != "cpu" else max(1, min(batch_size, _MOST_ELEMENTS // elements))
 
 
@@ -92,23 +79,18 @@ def _batches(cases: list[int], batch_size: int, ranks: int) -> list[list[int]]:
     return [cases[len(cases) * i // count : len(cases) * (i + 1) // count] for i in range(count)]
 
 
-class InOrder:
-    """Work done one piece after the other by who asks for it."""
-
-    map = staticmethod(map)
-
-
 @contextmanager
-def workers(device: torch.device) -> Iterator[ThreadPoolExecutor | InOrder]:
-    """One worker a core, each computing on its own: faster than sharing a batch, and equal bytes on any core count.
+def workers(device: torch.device) -> Iterator[Callable[..., Iterable[Any]]]:
+    """A ``map`` with one worker a core: faster than sharing a batch, and equal bytes on any core count.
 
-    A GPU has one queue of work, and CUDA graphs want to be replayed by the thread that recorded them."""
+    A GPU has one queue of work, and CUDA graphs must be replayed by the thread that recorded them.
+    """
     if device.type != "cpu":
-        yield InOrder()
+        yield map
         return
     threads = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield pool
+            yield pool.map
     finally:
         torch.set_num_threads(threads)
