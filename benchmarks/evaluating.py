@@ -25,8 +25,9 @@ import monai
 import torch
 
 import monai_salm
-from monai_salm.evaluation import Protocol, evaluate
-from monai_salm.evaluation.cells import cell_key
+from monai_salm.evaluation.evaluating import evaluate
+from monai_salm.evaluation.protocol import Protocol
+from monai_salm.evaluation.schedule import cell_key
 from monai_salm.evaluation.sets import read_set, set_digest
 from monai_salm.layouts import Layout, open_layout
 from monai_salm.learning.networks.devices import resolve_device
@@ -220,7 +221,7 @@ class Folder:
         return runs, report.chance
 
     def _digest(self, dataset: Any) -> str:
-        return set_digest(read_set("training set", dataset, self.layout.task(), AutomaticWindow(), "image", "label"))
+        return set_digest(read_set("training set", dataset, self.layout.task(), AutomaticWindow(), Protocol()))
 
 
 def way_of(run: Mapping[str, Any]) -> str:

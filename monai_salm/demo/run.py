@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from monai_salm.demo.data import COUNTS, NOTES, brain_crops, medmnist_archive
-from monai_salm.evaluation import evaluate
+from monai_salm.evaluation.evaluating import evaluate
 from monai_salm.generate.precompute import precompute
 from monai_salm.jobs.workspace import WorkspaceError
 from monai_salm.layouts import TRAIN, Layout, open_layout
