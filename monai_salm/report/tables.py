@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from monai_salm.report.adversaries import CHOICES
-from monai_salm.report.cells import by_key, names, whole
+from monai_salm.report.cells import by_key, names, whole_sets
 
 #: A part of a table: its title, and rows of a label and one text for each victim, or of one text alone.
 Part = tuple[str, list[list[str]]]
@@ -146,7 +146,7 @@ def _parts(values: Mapping[str, Any]) -> list[Part]:
     guesses = {"chance": "chance", "majority": "majority", "constant": "best constant map"}
     known = {title: values[name] for name, title in guesses.items() if name != "constant" or values[name] is not None}
     guess = [[title, *[_fixed(value)] * len(victims)] for title, value in known.items()]
-    shown = dict.fromkeys((row["data"], row["countermeasure"]) for row in whole(values["summary"]))
+    shown = dict.fromkeys((row["data"], row["countermeasure"]) for row in whole_sets(values["summary"]))
     ordered = sorted(shown, key=lambda pair: bool(pair[1] != "none"))  # ordinary training first
     return [
         ("", [*guess, *_score_rows(rows, victims, ordered, "last")]),
@@ -187,11 +187,11 @@ def _worst_rows(values: Mapping[str, Any]) -> list[list[str]]:
         found.append([title, *(mean_and_sd(case and {**case, "score_sd": case["sd"]}, "score") for case in own)])
         if any(case and case["alone"] is not None for case in own):
             found.append(["that set alone", *(mean_and_sd(case, "alone") for case in own)])
-        found += [[f"  {who_reached(case)} ({case['victim']})"] for case in cases.values()]
+        found += [[f"  {adversary_of(case)} ({case['victim']})"] for case in cases.values()]
     return found
 
 
-def who_reached(case: Mapping[str, Any]) -> str:
+def adversary_of(case: Mapping[str, Any]) -> str:
     """The adversary of a worst case: ``"jpeg, stopped early by held-out images"``."""
     way = "no countermeasure" if case["by"] == "none" else str(case["by"]).replace("_", " ")
     return f"{way}{'' if case['chosen'] == 'last' else ', ' + CHOICES[case['chosen']]}"
@@ -200,14 +200,14 @@ def who_reached(case: Mapping[str, Any]) -> str:
 def _further(values: Mapping[str, Any]) -> list[Part]:
     """The other scores, of ordinary training only: the table would be endless."""
     metric, cells = values["metric"], values["cells"]
-    plain = [row for row in whole(values["summary"]) if row["countermeasure"] == "none"]
+    plain = [row for row in whole_sets(values["summary"]) if row["countermeasure"] == "none"]
     shown = dict.fromkeys((row["data"], row["countermeasure"]) for row in plain)
     titles = {
         "early": f"{metric} (epoch chosen with held-out images of the same kind)",
         "early_clean": f"{metric} (epoch chosen with a small clean set)",
         "peak": f"{metric} (peak epoch: an oracle, chosen with the test labels)",
     }
-    tried = names(whole(values["summary"]), "countermeasure")
+    tried = names(whole_sets(values["summary"]), "countermeasure")
     titles = {
         name: title
         for name, title in titles.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from monai_salm.report.cautions import BEFORE, DETECTION, LIMITATIONS, told_apart
+from monai_salm.report.cautions import BEFORE, DETECTION, LIMITATIONS, warnings_and_findings
 from monai_salm.report.pipelines import PIPELINES, pipeline_note, pipeline_table
 from monai_salm.report.tables import text_table
 
@@ -19,7 +19,7 @@ def terminal_text(values: Mapping[str, Any]) -> str:
     Returns:
         Lines of text; each warning, finding and note is a line that begins with ``"- "``.
     """
-    warnings, findings = told_apart(values)
+    warnings, findings = warnings_and_findings(values)
     parts = [
         text_table(values),
         *pipeline_text(values),
@@ -49,6 +49,6 @@ def pipeline_text(values: Mapping[str, Any]) -> list[str]:
 
 
 def _listed(heading: str, lines: Iterable[str]) -> list[str]:
-    """One part, or none where there is nothing to say."""
+    """One part, or none without lines."""
     shown = [f"- {line}" for line in lines]
     return ["\n".join([heading, *shown])] if shown else []
