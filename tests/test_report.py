@@ -24,7 +24,6 @@ from monai_salm.report.blocks import nested
 from monai_salm.report.charts import mean_curve
 from monai_salm.report.disk import ReportError, UnlearnabilityReport, read_report, write_report
 from monai_salm.report.heatmap import heat_colour
-from monai_salm.report.page import render_blocks
 from monai_salm.report.terminal import terminal_text
 
 HOSTILE = '<script>alert("x")</script><img src="https://example.org/a.png">'
@@ -737,9 +736,9 @@ def test_mixtures_are_drawn_with_words(tmp_path: Path) -> None:
     assert f'aria-label="Scores of a: {told}' in page
 
 
-def test_values_of_any_kind_are_shown() -> None:
-    blocks = nested(
-        {
+def test_values_of_any_kind_are_shown(tmp_path: Path) -> None:
+    report = make_report(
+        cost={
             "findings": [HOSTILE],
             "ssim": 0.123456,
             "none": None,
@@ -754,7 +753,7 @@ def test_values_of_any_kind_are_shown() -> None:
             "empty": {},
         }
     )
-    shown = render_blocks(blocks)
+    shown = html_of(report, tmp_path)
     _Page(shown)
     assert "<script" not in shown
     assert "<dt>ssim</dt><dd>0.1235</dd>" in shown

@@ -79,26 +79,22 @@ def evaluate(
         ValueError: for an unknown name, naming the known ones.
         LabelError: for a label that does not fit the task.
         JournalError: if ``resume`` is another evaluation's file.
-        TrainingError: if victims could not be trained; the others are, and ``resume`` keeps them.
-        WorkerError: if a process that trained a victim was killed.
+        TrainingError, WorkerError: if victims could not be trained; the others are, and ``resume`` keeps them.
     """
     start = time.monotonic()
     protocol = replace(protocol or Protocol(), **settings)
     protocol.check_task(task)
     rule = window_rule(protocol.window)
     datasets = {"clean": clean, "protected": protected, **(protocol.copies or {}), "test": test}
-    sets = {role: read_set(role, dataset, task, rule, protocol) for role, dataset in datasets.items()}
+    sets = {role: read_set(role, data, task, rule, protocol) for role, data in datasets.items()}
     budgets = _check_sets(sets, rule, protocol, store)
     values = _measure(sets, task, protocol)
-    # The data sets are not sent to other processes.
     runner = Runner(make_training_sets(sets, task, budgets, protocol), replace(protocol, copies=None))
     jobs = default_jobs(runner) if protocol.jobs is None else protocol.jobs
-    fixed = {**_fixed_values(runner, sets), "window": rule.spec()}
-    origin = _origin(store, protocol.surrogate)
+    fixed, origin = {**_fixed_values(runner, sets), "window": rule.spec()}, _origin(store, protocol.surrogate)
     before = time.monotonic() - start
     cells, seconds = collect_cells(runner, fixed, jobs, resume, progress)
-    surrogates = origin["surrogate"] or ()
-    surrogates = (surrogates,) if isinstance(surrogates, str) else surrogates
+    surrogates = [origin["surrogate"]] if isinstance(origin["surrogate"], str) else origin["surrogate"] or ()
     machine = {"device": str(runner.device), "jobs": jobs, "threads": torch.get_num_threads()}
     return UnlearnabilityReport(
         metric=task.metric,

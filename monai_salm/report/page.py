@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from monai_salm.report.blocks import Block, Table, flat, listing, nested, number, words
 from monai_salm.report.cautions import BEFORE, DETECTION, LIMITATIONS, warnings_and_findings
@@ -49,7 +49,11 @@ def report_page(values: Mapping[str, Any], shown: Sequence[Picture], window: tup
     classes = values.get("classes", {})
     class_rows = [[name, *(flat(counts[name]) for counts in classes.values())] for name in class_names(classes)]
     pipelines = pipeline_table(values)
-    return _template().render(
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("page.html.j2").render(
         grade=str(values["grade"]),
         claim=claim,
         conditions=conditions,
@@ -70,18 +74,6 @@ def report_page(values: Mapping[str, Any], shown: Sequence[Picture], window: tup
         limitations=(LIMITATIONS, values.get("notes", ())),
         means=_means(values),
         cells=_every_cell(values),
-    )
-
-
-def render_blocks(blocks: Sequence[Block]) -> str:
-    """Blocks as they stand on the page."""
-    return str(_template().module.blocks(blocks))  # type: ignore[attr-defined]
-
-
-def _template() -> Any:
-    loader = FileSystemLoader(Path(__file__).parent)
-    return Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True).get_template(
-        "page.html.j2"
     )
 
 
