@@ -137,17 +137,7 @@ class RandAugment(Countermeasure):
 
 
 def random_boxes(count: int, size: Sequence[int], sides: Sequence[int], generator: torch.Generator) -> torch.Tensor:
-    """Boxes with centres anywhere in the image, so that a part may hang over the edge.
-
-    Args:
-        count: how many.
-        size: spatial size of the images.
-        sides: of the boxes, voxels.
-        generator: source of randomness, on the CPU.
-
-    Returns:
-        ``(count, 1, *size)``, true inside.
-    """
+    """Boxes of some ``sides`` with centres anywhere in the image, ``(count, 1, *size)``, true inside."""
     inside = torch.ones((count, 1, *[1] * len(size)), dtype=torch.bool)
     for axis, (length, side) in enumerate(zip(size, sides, strict=True)):
         start = torch.randint(length, (count, 1), generator=generator) - side // 2

@@ -139,15 +139,9 @@ _DRAWN_FROM = ("identity", *INTENSITY, *GEOMETRIC, "shear", "translate")
 def random_operation(
     images: torch.Tensor, targets: torch.Tensor, levels: torch.Tensor, generator: torch.Generator
 ) -> Batch:
-    """Apply one random operation to every image; labels per voxel move along.
+    """Apply one random operation to every image in [0, 1], at a strength in [0, 1] each; labels per voxel move along.
 
     Colour is only for three channels. In 3D, axes are drawn too.
-
-    Args:
-        images: ``(batch, channel, *spatial)`` in [0, 1].
-        targets: labels.
-        levels: strength of each image's operation, ``(batch,)`` in [0, 1].
-        generator: source of randomness, on the CPU.
     """
     count, size = len(images), torch.tensor(images.shape[2:])
     names = [name for name in _DRAWN_FROM if name != "color" or images.shape[1] == 3]

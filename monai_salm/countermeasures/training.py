@@ -125,17 +125,7 @@ class AdversarialTraining(Countermeasure):
     def attack(
         self, trainer: Trainer, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
-        """Images within the radius of ``inputs``, and in [0, 1], at which the loss is high.
-
-        Args:
-            trainer: holds the network, whose parameters get no gradients.
-            inputs: ``(batch, channel, *spatial)``, normalised.
-            targets: labels.
-            generator: source of randomness, on the CPU.
-
-        Returns:
-            A tensor of the inputs' shape, on the trainer's device.
-        """
+        """Images within the radius of ``inputs``, and in [0, 1], at which the loss is high; on the trainer's device."""
         start = (2 * torch.rand(inputs.shape, generator=generator) - 1) * self.radius
         inputs, targets = inputs.to(trainer.device), targets.to(trainer.device)
         lower, upper = (inputs - self.radius).clamp_min(0), (inputs + self.radius).clamp_max(1)

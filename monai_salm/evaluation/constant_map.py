@@ -24,10 +24,6 @@ def constant_map(labels: Sequence[Array], num_classes: int) -> Array:
 
     A position gets a class where at least a share of the maps has it. The share of a class maximises the mean Dice on the
     training maps. Of several classes, the one farthest above its share wins.
-
-    Args:
-        labels: training maps ``spatial``.
-        num_classes: classes with the background.
     """
     shape = Counter(label.shape for label in labels).most_common(1)[0][0]
     maps = [nearest(label, shape) for label in labels]

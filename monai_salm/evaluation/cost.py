@@ -146,15 +146,9 @@ def _all_ssim(clean: Sequence[Array], protected: Sequence[Array], window: Intens
 
 @torch.inference_mode()
 def ssim(clean: Array, protected: Array, window: IntensityWindow) -> list[float]:
-    """Structural similarity (Wang et al. 2004) as MONAI computes it, of images as seen in the window.
+    """Structural similarity (Wang et al. 2004) of images ``(case, channel, *spatial)`` in the window, one number a case.
 
-    Args:
-        clean: ``(case, channel, *spatial)``, stored units.
-        protected: of the same shape.
-        window: what lies outside is clipped; its width is the range of the values.
-
-    Returns:
-        One number a case: the mean over all places where the Gaussian window (11 voxels a side or less, sigma 1.5) lies inside.
+    The mean over all places where MONAI's Gaussian window (11 voxels a side or less, sigma 1.5) lies inside.
     """
     kernel = [min(_SSIM_KERNEL, n - 1 + n % 2) for n in clean.shape[2:]]
     total, places = np.zeros(len(clean)), 0

@@ -189,7 +189,7 @@ def _class_wise_sentence(result: dict[str, Any]) -> str:
     measured = "" if dependence is None else f" (dependence on the image {dependence:.2f})"
     if result["class_wise"]:
         return (
-            f"the noise is class-wise{measured}: one pattern a class, which averaging the noises of a class gives away"
+            f"the noise is class-wise{measured}: one pattern a class, which the average of the noises of a class shows"
         )
     if result["agreement_within"] > 0.5:
         return f"the noise is mostly one pattern a class, but what is left of it was made for the image{measured}"

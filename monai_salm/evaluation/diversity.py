@@ -116,11 +116,8 @@ def diversity(rows: NoiseRows, seed: int) -> dict[str, Any]:
 def is_class_wise(within: float | None, between: float | None, dependence: float | None, spread: float | None) -> bool:
     """Whether noise is one pattern a class, perhaps with jitter that does not depend on the image.
 
-    Args:
-        within: mean agreement of signs in a class.
-        between: the same between classes; None for one class.
-        dependence: of the residual noise on the image; None without a residual, or for too few cases.
-        spread: standard deviation of ``dependence`` by chance.
+    ``within`` and ``between`` are mean agreements of signs; ``dependence`` of the residual noise on the image has the standard
+    deviation ``spread`` by chance.
     """
     if within is None:
         return False

@@ -129,18 +129,7 @@ def collect_cells(
     resume: str | os.PathLike[str] | None,
     progress: Callable[[Progress], None] | None,
 ) -> tuple[list[Cell], float]:
-    """Take finished cells from the journal, and train the rest.
-
-    Args:
-        runner: trains.
-        fixed: what must be the same for cells to be compared; ``"trained"`` holds the settings of each victim.
-        jobs: processes at once.
-        resume: path of the journal, None for none.
-        progress: called after every epoch.
-
-    Returns:
-        The cells of all trainings in their order, and the seconds of all calls together.
-    """
+    """The cells of all trainings in order, from the journal where finished, and the seconds of all calls together."""
     start, schedule = time.monotonic(), runner.schedule
     trainings = schedule.trainings()
     if resume is not None:

@@ -144,17 +144,7 @@ def _patches(image: Array, centres: NDArray[np.int64]) -> Array:
 
 
 def probe_score(samples: Samples, inputs: NDArray[np.float32], hidden: bool, seed: int) -> float | None:
-    """Held-out accuracy of a linear probe, or one with a hidden layer of 64, trained on the other half.
-
-    Args:
-        samples: labels and halves.
-        inputs: ``(sample, ...)``.
-        hidden: with the hidden layer.
-        seed: of the weights and the order.
-
-    Returns:
-        Accuracy, or None where a half is empty.
-    """
+    """Held-out accuracy of a linear probe, or one with a hidden layer of 64, trained on the other half; None where a half is empty."""
     if not samples.usable:
         return None
     flat = torch.from_numpy(inputs.reshape(len(inputs), -1))
@@ -171,16 +161,9 @@ def probe_score(samples: Samples, inputs: NDArray[np.float32], hidden: bool, see
 def bias_shift_scores(
     samples: Samples, inputs: NDArray[np.float32], shift: float, seed: int
 ) -> dict[str, float] | None:
-    """Train a small convolutional network on shifted images; score it on held-out images with and without the shift.
+    """Train a small convolutional network on normalised images plus ``shift``; score it on held-out images.
 
-    Args:
-        samples: labels and halves.
-        inputs: ``(sample, channel, *spatial)``, normalised to the window.
-        shift: added to every voxel of the training images, as a fraction of the window; may be negative.
-        seed: of the weights and the order.
-
-    Returns:
-        ``shifted`` and ``unshifted`` accuracy, or None where a half is empty.
+    Gives ``shifted`` and ``unshifted`` accuracy, or None where a half is empty.
     """
     if not samples.usable:
         return None

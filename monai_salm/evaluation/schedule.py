@@ -57,16 +57,7 @@ def make_cell(
     setting: Setting,
     countermeasure: Countermeasure,
 ) -> Cell:
-    """The cell of a victim.
-
-    Args:
-        training: what was trained.
-        victim: the trained victim.
-        epoch: the epoch whose network counts.
-        protocol: the evaluation's.
-        setting: how the victim was trained.
-        countermeasure: the training's, whose settings the cell records.
-    """
+    """The cell of a victim whose network of one epoch counts."""
     metric = victim.trainer.task.metric
     curve = [e.scores[metric] for e in victim.epochs]
     held_out, held_out_clean = ([getattr(e, n) for e in victim.epochs] for n in ("held_out", "held_out_clean"))

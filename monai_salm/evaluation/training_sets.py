@@ -122,14 +122,7 @@ class TrainingSets:
 def make_training_sets(
     sets: Mapping[str, ImageSet], task: Task, budgets: Sequence[Budget], protocol: Protocol
 ) -> TrainingSets:
-    """Choose one view that all images fit, and hold cases out.
-
-    Args:
-        sets: ``"clean"``, ``"protected"``, ``"test"`` and further copies, checked against each other.
-        task: the learning problem.
-        budgets: noise budget of each training case; empty without controls.
-        protocol: ``held_out``, ``patch_size`` and ``view_size`` are used.
-    """
+    """Choose one view that all images fit, and hold cases out."""
     shapes = [image.shape[1:] for role in ("clean", "test") for image in sets[role].images]
     view = choose_view(shapes, task.kind == "segmentation", protocol.patch_size, protocol.view_size)
     clean, test = (
@@ -143,9 +136,7 @@ def make_training_sets(
 def stratified_ranks(labels: Sequence[Array], seed: int) -> NDArray[np.float64]:
     """A random rank in (0, 1) for each case: those below a share are that share of all, and about that of each class.
 
-    Args:
-        labels: in the task's canonical form; labels that are no single number are one class.
-        seed: of the order.
+    Labels that are no single number are one class.
     """
     classes = np.array([int(label) if label.ndim == 0 else 0 for label in labels], np.int64)
     within, rng = np.empty(len(labels)), np.random.default_rng(seed)

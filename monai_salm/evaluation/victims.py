@@ -121,16 +121,7 @@ def train_victim(
     countermeasure: Countermeasure,
     after_epoch: Callable[[Epoch], None],
 ) -> Victim:
-    """Train one network from scratch; the same seed gives every training set the same start and order.
-
-    Args:
-        seed: of weights, order and augmentation, from ``VICTIM_SEED`` on.
-        train: training set, prepared by the countermeasure.
-        scored: the sets it is scored on.
-        setting: how to train.
-        countermeasure: trains on the batches.
-        after_epoch: called after each epoch.
-    """
+    """Train one network from scratch; the same seed gives every training set the same start and order."""
     epochs: list[Epoch] = []
 
     def step(trainer: Trainer, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -150,13 +141,7 @@ def train_victim(
 
 
 def adversary_resources(clean: Cases, setting: Setting, seed: int) -> Resources:
-    """What the adversary has beside the published images: a small clean set and the victim's recipe.
-
-    Args:
-        clean: the small clean set.
-        setting: how victims are trained.
-        seed: of the victim; other networks of the adversary start elsewhere.
-    """
+    """What the adversary has beside the published images: a small clean set and the victim's recipe."""
 
     def train(cases: Cases) -> Trainer:
         start = seed + 500_000

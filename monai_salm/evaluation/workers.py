@@ -43,13 +43,7 @@ class WorkerError(RuntimeError):
 def run_trainings(
     runner: Runner, trainings: Sequence[Training], jobs: int, after_epoch: AfterEpoch
 ) -> Iterator[list[Cell]]:
-    """Train victims; gives the cells of each as soon as it is finished.
-
-    Args:
-        runner: trains.
-        trainings: what to train.
-        jobs: processes at once, which share the cores; 1 trains in this process.
-        after_epoch: called after every epoch.
+    """Train victims, in several processes if ``jobs`` is above 1; gives the cells of each as soon as it is finished.
 
     Raises:
         TrainingError: at the end, if victims could not be trained; the others are.

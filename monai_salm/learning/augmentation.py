@@ -22,14 +22,8 @@ def standard_augmentation(
 ) -> Batch:
     """Random flips and a random shift of up to ``shift`` voxels (zero padding), each case its own.
 
-    Images are flipped left to right (the last axis), volumes along each of their axes, as MONAI's tutorials do: which
-    axis of a volume is the body's left and right depends on its orientation.
-
-    Args:
-        images: ``(batch, channel, *spatial)``.
-        targets: labels; moved with the images where they are per voxel.
-        generator: source of randomness, on the CPU.
-        shift: largest shift, voxels.
+    Images are flipped left to right (the last axis), volumes along each of their axes, as in MONAI's tutorials: which axis is
+    the body's left and right depends on a volume's orientation.
     """
     rank = images.ndim - 2
     flips = torch.zeros(len(images), rank, dtype=torch.bool)
@@ -75,11 +69,7 @@ def luminance(images: torch.Tensor) -> torch.Tensor:
 
 
 def rotations(angles: torch.Tensor) -> torch.Tensor:
-    """Rotation matrices ``(batch, rank, rank)``.
-
-    Args:
-        angles: radians, ``(batch, 1)`` in the plane or ``(batch, 3)`` about the three axes, one after the other.
-    """
+    """Rotation matrices ``(batch, rank, rank)`` of radians: ``(batch, 1)`` in the plane, ``(batch, 3)`` about the axes in turn."""
     planes = [(0, 1)] if angles.shape[1] == 1 else [(1, 2), (0, 2), (0, 1)]
     rank = 2 if len(planes) == 1 else 3
     whole = torch.eye(rank).expand(len(angles), rank, rank)
@@ -101,12 +91,8 @@ def warped(
 ) -> Batch:
     """Sample each image at ``matrix @ position + shift``, images linearly and label maps by nearest neighbours.
 
-    Args:
-        images: ``(batch, channel, *spatial)``.
-        targets: labels; moved with the images where they are per voxel.
-        matrices: ``(batch, rank, rank)``, in voxels about the image's centre.
-        shifts: ``(batch, rank)``, in half sides of the image; None for none.
-        padding: ``"zeros"`` or ``"border"``: what lies outside.
+    Matrices ``(batch, rank, rank)`` are in voxels about the centre, shifts ``(batch, rank)`` in half sides. ``padding`` is
+    ``"zeros"`` or ``"border"``: what lies outside.
     """
     size, rank = images.shape[2:], images.ndim - 2
     sides = torch.tensor(size, dtype=torch.float32)
@@ -122,13 +108,7 @@ def warped(
 
 
 def mirrored(images: torch.Tensor, targets: torch.Tensor, chosen: torch.Tensor) -> Batch:
-    """Mirror each image along some of its axes.
-
-    Args:
-        images: ``(batch, channel, *spatial)``.
-        targets: labels; mirrored too where they are per voxel.
-        chosen: ``(batch, axes)``, true where an image is mirrored along a spatial axis.
-    """
+    """Mirror each image, and its labels per voxel, along the axes chosen in ``(batch, axes)``."""
     along = per_voxel(images, targets)
     for axis, flips in enumerate(chosen.to(images.device).unbind(1)):
         images = torch.where(per_case(flips, images), images.flip(2 + axis), images)

@@ -52,13 +52,7 @@ class Recipe:
 
 
 def default_recipe(task: Task, spatial_dims: int, network: object = None) -> Recipe:
-    """SGD at 0.1 for 2D classification; Adam at 1e-3 for transformers, and in smaller batches for volumes and segmentation.
-
-    Args:
-        task: the learning problem.
-        spatial_dims: 2 or 3.
-        network: name of the architecture, if it has one.
-    """
+    """SGD at 0.1 for 2D classification; Adam at 1e-3 for transformers, and in smaller batches for volumes and segmentation."""
     if spatial_dims == 2 and task.kind == "classification":
         return Recipe(optimizer="adam", lr=1e-3) if network in TRANSFORMERS else Recipe()
     batch_size = 32 if task.kind == "classification" else (8 if spatial_dims == 2 else 4)

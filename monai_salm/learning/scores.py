@@ -85,17 +85,7 @@ def mean_of_table(table: NDArray[np.float64]) -> float:
 def bootstrap_interval(
     table: NDArray[np.float64], resamples: int = 1000, level: float = 0.95, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of ``mean_of_table`` over the rows (Efron 1979).
-
-    Args:
-        table: one row a test case, ``(cases, columns)``; NaN where a case has no number.
-        resamples: how often cases are drawn, with replacement.
-        level: share of the resamples inside.
-        seed: of the draws.
-
-    Returns:
-        Lower and upper end; NaN if the table holds no number.
-    """
+    """Percentile bootstrap interval (Efron 1979) of ``mean_of_table`` over rows of ``(cases, columns)``; NaN without any number."""
     present = ~np.isnan(table)
     filled, count = np.where(present, table, 0.0), len(table)
     rng, means = np.random.default_rng(seed), []

@@ -51,10 +51,6 @@ def add_kept(rows: Sequence[dict[str, Any]], guess: float) -> None:
     """Give each row ``kept``: the share of its victim's clean lead over guessing that the last score keeps, or None.
 
     The clean reference is the same victim on clean images without countermeasure, else with the same countermeasure.
-
-    Args:
-        rows: means over seeds.
-        guess: score of guessing.
     """
     for row in rows:
         lead, _ = _lead(rows, row, guess)

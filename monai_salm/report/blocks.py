@@ -52,14 +52,10 @@ def listing(values: Mapping[str, Any]) -> Block:
 
 
 def nested(values: Mapping[str, Any], level: int = 3) -> list[Block]:
-    """Blocks of a mapping of plain values.
+    """Blocks of a mapping of plain values, with headings from ``level`` on.
 
     ``findings`` are a list of sentences; numbers and texts a list of names and values; mappings with common names, and lists
     of such, tables; other mappings parts with headings.
-
-    Args:
-        values: names and plain values.
-        level: of the headings.
     """
     simple = {key: value for key, value in values.items() if key != "findings" and _is_simple(value)}
     blocks: list[Block] = []

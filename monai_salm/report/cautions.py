@@ -17,12 +17,7 @@ _LISTED = 5
 
 
 def cautions(values: Mapping[str, Any]) -> list[str]:
-    """All warnings of a report.
-
-    Args:
-        values: ``cells``, ``summary``, ``noise``, ``protocol``, ``detection``, ``not_evaluated``, ``guessing`` and ``metric`` of
-            a report.
-    """
+    """All warnings of a report's values."""
     return [
         *_noise(values["noise"], values["protocol"]),
         *_class_wise(values["detection"], values["protocol"]),
@@ -35,11 +30,7 @@ def cautions(values: Mapping[str, Any]) -> list[str]:
 
 
 def warnings_and_findings(values: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Warnings, and findings of the noise's detection, as sentences.
-
-    Args:
-        values: ``warnings`` and ``detection`` of a report.
-    """
+    """Warnings, and findings of the noise's detection, as sentences."""
     findings = [str(finding) for finding in values["detection"].get("findings") or ()]
     warnings = [warning for warning in values["warnings"] if warning not in findings]
     return [_sentence(warning) for warning in warnings], [_sentence(finding) for finding in findings]

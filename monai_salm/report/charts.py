@@ -100,11 +100,7 @@ def _score_axis(metric: str) -> Axis:
 
 
 def training_curves(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Charts of ordinary training (``first``) and of each pipeline and countermeasure (``more``), with the ``colours``.
-
-    Args:
-        values: ``UnlearnabilityReport.to_dict()``.
-    """
+    """Charts of ordinary training (``first``) and of each pipeline and countermeasure (``more``), with the ``colours``."""
     cells = [c for c in values["cells"] if c["fraction"] == 1.0 and c["data"] != "clean_part" and c.get("curve")]
     groups: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
     for cell in cells:
@@ -142,12 +138,7 @@ def _last(curve: Sequence[float | None]) -> str:
 
 
 def mean_curve(cells: Sequence[Mapping[str, Any]], key: str) -> list[float | None]:
-    """Mean after each epoch over the seeds that still train; None where a seed's score is not a number.
-
-    Args:
-        cells: one a seed.
-        key: ``"curve"`` or ``"train_curve"``.
-    """
+    """Mean after each epoch over the seeds that still train; None where a seed's score is not a number."""
     ended = object()
     found: list[float | None] = []
     for scores in itertools.zip_longest(*(cell.get(key) or [] for cell in cells), fillvalue=ended):
@@ -157,14 +148,7 @@ def mean_curve(cells: Sequence[Mapping[str, Any]], key: str) -> list[float | Non
 
 
 def partly_protected(values: Mapping[str, Any]) -> tuple[list[Chart], Table]:
-    """Scores over the share of images that carry noise, of the whole mixture and of its clean images alone.
-
-    Args:
-        values: ``UnlearnabilityReport.to_dict()``.
-
-    Returns:
-        One chart a victim that has mixtures, and all numbers as a table.
-    """
+    """Charts of scores over the share of images that carry noise, one a victim with mixtures; and all numbers as a table."""
     charts, rows = [], []
     share = Axis("share of images that are protected", 0.0, 1.0, _TICKS, "{:.0%}".format)
     for victim, points in mixtures(values):

@@ -24,15 +24,9 @@ _BINS = 48
 def pictures(
     shown: Sequence[Picture], window: tuple[float, float], gain: float
 ) -> list[tuple[str, float, list[tuple[str, str]]]]:
-    """Clean image, protected image, amplified difference and changed voxels; three planes of volumes.
+    """Title, share of the voxels that differ, and four pictures with names: clean, protected, difference, changed voxels.
 
-    Args:
-        shown: name, clean and protected image ``(channel, *spatial)``, stored units.
-        window: intensities shown as black and white.
-        gain: of the difference.
-
-    Returns:
-        Title, share of the voxels that differ, and four pictures with their names each.
+    ``shown`` has name, clean and protected image ``(channel, *spatial)`` each, in stored units. Volumes have three planes.
     """
     figures = []
     for name, clean, protected in shown:
@@ -66,11 +60,7 @@ def thin(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def planes(image: Array) -> list[tuple[str, Array]]:
-    """Name and plane ``(height, width[, 3])`` of a 2D image, or of the three middle planes of a volume.
-
-    Args:
-        image: ``(channel, *spatial)``; three channels are shown as colour, else the first.
-    """
+    """Name and plane ``(height, width[, 3])`` of a 2D image, or of the three middle planes of a volume; three channels are colour."""
     shown = np.moveaxis(image, 0, -1) if len(image) == 3 else image[0]
     if image.ndim == 3:
         return [("", shown)]
@@ -92,12 +82,7 @@ def amplified(clean: Array, protected: Array, gain: float, window: tuple[float, 
 
 
 def histograms(shown: Sequence[Picture], window: tuple[float, float]) -> list[Chart]:
-    """Charts of the intensities before and after, and of the noise.
-
-    Args:
-        shown: name, clean and protected image each, stored units.
-        window: the range of the intensities; values outside are left out.
-    """
+    """Charts of the intensities in the window before and after, and of the noise."""
     before = np.concatenate([clean.ravel().astype(np.float64) for _, clean, _ in shown])
     after = np.concatenate([protected.ravel().astype(np.float64) for _, _, protected in shown])
     finite = np.isfinite(before) & np.isfinite(after)

@@ -1,4 +1,4 @@
-"""The table to look at first: the scores that adversaries reached, coloured by the share of the clean lead that they keep."""
+"""The table of scores that adversaries reached, coloured by the share of the clean lead that they keep."""
 
 from __future__ import annotations
 
@@ -46,11 +46,8 @@ class _Scores:
 def heat_map(values: Mapping[str, Any]) -> dict[str, Any]:
     """Rows of adversaries, columns of victims: the protected score, coloured, with the clean score beside it.
 
-    Args:
-        values: ``UnlearnabilityReport.to_dict()``.
-
-    Returns:
-        ``victims`` (titles of the columns), ``parts`` (title and rows each), ``legend`` (colours and their meaning) and ``marks``.
+    Gives ``victims`` (titles of the columns), ``parts`` (title and rows each), ``legend`` (colours and their meaning) and
+    ``marks``.
     """
     scores = _Scores(by_key(values["summary"]), victims_of(values), guess_of(values))
     parts: list[tuple[str, Iterator[HeatRow]]] = [

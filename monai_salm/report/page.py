@@ -35,16 +35,7 @@ _CELL_NUMBERS = (
 
 
 def report_page(values: Mapping[str, Any], shown: Sequence[Picture], window: tuple[float, float]) -> str:
-    """Lay out a report.
-
-    Args:
-        values: ``UnlearnabilityReport.to_dict()``.
-        shown: name, clean and protected image ``(channel, *spatial)`` of a few cases, stored units.
-        window: intensities shown as black and white.
-
-    Returns:
-        A whole HTML document.
-    """
+    """Lay out a report's values as a whole HTML document, with pictures ``shown`` in a window of intensities."""
     claim, _, conditions = str(values["verdict"]).partition("; conditions: ")
     classes = values.get("classes", {})
     class_rows = [[name, *(flat(counts[name]) for counts in classes.values())] for name in class_names(classes)]

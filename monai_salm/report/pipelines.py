@@ -18,10 +18,6 @@ def by_pipeline(rows: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) ->
 
     ``recovered`` is ``(counted - guess) / (clean - guess)``: ``counted`` is the score that ``recovered_by`` names, ``clean`` that
     of the same victim on clean images in the same pipeline.
-
-    Args:
-        rows: means over seeds.
-        values: ``metric``, ``chance``, ``majority`` and ``constant`` of a report.
     """
     by, shown = recovered_by(rows, values), _ordinary(rows)
     name, guess = "last" if by["score"] == values["metric"] else by["score"], by["guess"]
@@ -48,12 +44,7 @@ def by_pipeline(rows: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) ->
 
 
 def recovered_by(rows: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The score of recovered shares: ``score``, its ``guess``, and where the guess comes from (``guess_by``).
-
-    Args:
-        rows: means over seeds.
-        values: ``metric``, ``chance``, ``majority`` and ``constant`` of a report.
-    """
+    """The score of recovered shares: ``score``, its ``guess``, and where the guess comes from (``guess_by``)."""
     ordinary = _ordinary(rows)
     if ordinary and all(row.get(_BALANCED) is not None for row in ordinary):
         return {"score": _BALANCED, "guess": values["chance"], "guess_by": "chance"}
@@ -92,11 +83,7 @@ def worst_pipeline(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | Non
 
 
 def worst_in_words(values: Mapping[str, Any]) -> str:
-    """The clause of the verdict that names the worst ordinary pipeline; empty where no share is known.
-
-    Args:
-        values: ``metric``, ``pipelines`` and ``recovered_by`` of a report.
-    """
+    """The clause of the verdict that names the worst ordinary pipeline; empty where no share is known."""
     rows = values["pipelines"]
     worst = worst_pipeline(rows)
     if worst is None:
@@ -120,11 +107,7 @@ def _score_and_guess(values: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def pipeline_table(values: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """The table of pipelines as texts: titles of the columns, and the rows.
-
-    Args:
-        values: ``UnlearnabilityReport.to_dict()``.
-    """
+    """The table of pipelines as texts: titles of the columns, and the rows."""
     numbers = {"last epoch": "last", "best epoch": "peak"}
     if values["recovered_by"]["score"] != values["metric"]:
         numbers[_score_and_guess(values)[0]] = "counted"

@@ -22,9 +22,6 @@ def text_table(values: Mapping[str, Any]) -> str:
     """A row for each kind of data and countermeasure, a column for each victim, mean and standard deviation over seeds.
 
     The headline score of the last epoch comes first; mixtures, the worst case and the other scores follow.
-
-    Args:
-        values: ``UnlearnabilityReport.to_dict()``.
     """
     header = [f"{values['metric']} (last epoch)", *(marked(values, victim) for victim in victims_of(values))]
     parts = [(title, part) for title, part in (*_parts(values), *_further(values)) if part]
@@ -70,21 +67,12 @@ def mean_and_sd(row: Mapping[str, Any] | None, score: str) -> str:
 
 
 def class_names(classes: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """The names of the classes in their order; none if they are not known.
-
-    Args:
-        classes: how many images of each split have each class.
-    """
+    """The names of the classes in their order; none if they are not known."""
     return list(next(iter(classes.values()), ()))
 
 
 def with_class_names(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """A part of a report with the name of the class beside each class number.
-
-    Args:
-        values: ``cost`` or ``utility``.
-        names: of the classes in their order.
-    """
+    """``cost`` or ``utility`` of a report, with the name of the class beside each class number."""
     found = dict(values)
     for key in ("by_class", "per_class"):
         if isinstance(rows := found.get(key), Mapping):
@@ -100,12 +88,7 @@ def _name_of(number: str, names: Sequence[str]) -> str:
 
 
 def score_title(name: str, names: Sequence[str] = ()) -> str:
-    """A score's name for readers.
-
-    Args:
-        name: as ``scores`` has it.
-        names: of the classes in their order.
-    """
+    """A score's name for readers."""
     if name in ("auc", "f1"):
         return name.upper()
     stem, _, number = name.rpartition("_")
@@ -122,11 +105,7 @@ def further_scores(cells: Sequence[Mapping[str, Any]], metric: str) -> list[str]
 
 
 def mixtures(values: Mapping[str, Any]) -> list[tuple[str, list[tuple[float, Any, Any]]]]:
-    """For each victim the rows of partly protected sets without countermeasure: fraction, whole mixture, its clean part.
-
-    None of it protected, and all of it, are the clean and the protected set, which end the lines. Victims and reports without
-    mixtures have none.
-    """
+    """For each victim with mixtures: fraction, row of the mixture, row of its clean part; clean and protected set at the ends."""
     rows = by_key(values["summary"])
     found = []
     for victim in victims_of(values):

@@ -11,14 +11,7 @@ from monai_salm.report.tables import text_table
 
 
 def terminal_text(values: Mapping[str, Any]) -> str:
-    """Lay out a report: the tables, the verdict, warnings, findings and notes, each under its heading.
-
-    Args:
-        values: ``UnlearnabilityReport.to_dict()``.
-
-    Returns:
-        Lines of text; each warning, finding and note is a line that begins with ``"- "``.
-    """
+    """Lines of text: the tables, the verdict, warnings, findings and notes (lines that begin with ``"- "``)."""
     warnings, findings = warnings_and_findings(values)
     parts = [
         text_table(values),
@@ -32,11 +25,7 @@ def terminal_text(values: Mapping[str, Any]) -> str:
 
 
 def pipeline_text(values: Mapping[str, Any]) -> list[str]:
-    """The table of ordinary pipelines, none where nothing was trained without countermeasure.
-
-    Args:
-        values: ``UnlearnabilityReport.to_dict()``.
-    """
+    """The table of ordinary pipelines, none where nothing was trained without countermeasure."""
     header, rows = pipeline_table(values)
     if not rows:
         return []

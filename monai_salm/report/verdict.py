@@ -38,12 +38,7 @@ def grade_of(every: Sequence[AdversaryScore], pipelines: Sequence[Mapping[str, A
 
 
 def verdict_of(values: Mapping[str, Any]) -> str:
-    """One sentence that says what was measured, with its conditions.
-
-    Args:
-        values: ``metric``, ``chance``, ``majority``, ``constant``, ``guessing``, ``protocol``, ``cells``, ``summary``,
-            ``pipelines``, ``recovered_by`` and ``grade`` of a report.
-    """
+    """One sentence that says what was measured, with its conditions."""
     guess = guess_of(values)
     every = adversary_scores(values["summary"], guess)
     conditions = _conditions(values, every)

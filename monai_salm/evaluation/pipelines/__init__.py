@@ -52,11 +52,7 @@ def check_pipelines(names: Sequence[str]) -> None:
 
 
 def find_pipelines(names: Sequence[str] | None, spatial_dims: int) -> dict[str, Pipeline]:
-    """Pipelines by their names, ``"plain"`` first.
-
-    Args:
-        names: of families, which stand for all of their variants, or of variants; None is ``DEFAULT_PIPELINES``.
-        spatial_dims: 2 or 3.
+    """Pipelines by names of families or variants, ``"plain"`` first; None is ``DEFAULT_PIPELINES``.
 
     Raises:
         ValueError: for an unknown name, or a pipeline that is not for images of this rank.

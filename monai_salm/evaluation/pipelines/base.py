@@ -1,4 +1,4 @@
-"""The interface of every pipeline: how an ordinary trainer, who knows nothing of protection, prepares and augments images."""
+"""The interface of every pipeline: how an ordinary trainer prepares and augments images."""
 
 from __future__ import annotations
 

@@ -95,15 +95,9 @@ def nearest(labels: Array, size: Sequence[int]) -> Array:
 
 
 def resampled(cases: Cases, scale: float, resize: Resize) -> Cases:
-    """Bring every case to ``scale`` times the size at which networks see it.
+    """Cases in [0, 1] at ``scale`` times the size at which networks see them.
 
-    Args:
-        cases: stored units; left as they are.
-        scale: new size as a share of the old.
-        resize: how images are resampled.
-
-    Returns:
-        Cases in [0, 1]. With a patch view each image keeps its own shape, scaled; the patch shrinks where it does not fit.
+    With a patch view each image keeps its own shape, scaled; the patch shrinks where it does not fit.
     """
     shapes = [image.shape[1:] for image in cases.images]
     if cases.view.kind != "patch":

@@ -22,10 +22,7 @@ class _Tracer(torch.fx.Tracer):
 def frozen_copy(model: nn.Module) -> nn.Module:
     """A copy for noise steps: evaluation mode, no parameter gradients, batch normalisation folded into convolutions.
 
-    Folding halves the memory traffic of a noise step on the CPU. A model that cannot be traced is copied unfolded.
-
-    Args:
-        model: any module; left as it was.
+    Folding halves the memory traffic on the CPU. A model that cannot be traced is copied unfolded.
     """
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
     try:
