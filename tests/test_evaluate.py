@@ -362,7 +362,7 @@ def test_size_of_the_noise() -> None:
         ({"controls": ("sham",)}, "unknown control 'sham'; known: random_noise"),
         ({"augment": "wild"}, "unknown augment 'wild'; known: none, standard"),
         ({"seeds": ()}, "at least one"),
-        ({"epochs": 0}, "epochs must be a whole number that is not too small, got 0"),
+        ({"epochs": 0}, "epochs must be a whole number of at least 1, got 0"),
         ({"epochs": 2.5}, "epochs must be a whole number"),
         ({"seeds": (0.5,)}, r"seeds\[0\] must be a whole number"),
         ({"victims": "resnet18"}, "victims must be a sequence of names, or a mapping, got 'resnet18'"),

@@ -219,7 +219,7 @@ class Protocol:
         counts |= {f"seeds[{index}]": seed for index, seed in enumerate(self.seeds)}
         for name, count in counts.items():
             least = 0 if name.startswith("seeds") else 1
-            if count is not None and not (isinstance(count, Integral) and count >= least):
+            if count is not None and not (isinstance(count, Integral) and int(count) >= least):
                 raise ValueError(f"{name} must be a whole number of at least {least}, got {count!r}")
 
     def check_task(self, task: Task) -> None:
@@ -271,7 +271,8 @@ class Protocol:
         from monai_salm.learning.networks import NETWORKS, SEGMENTATION_NETWORKS
 
         given = DEFAULT_VICTIMS[task.kind] if self.victims is None else self.victims
-        named = dict(given) if isinstance(given, Mapping) else {name: name for name in given}
+        named: dict[str, str | NetworkFactory] = {}
+        named.update(given if isinstance(given, Mapping) else {name: name for name in given})
         segmentation = task.kind == "segmentation"
         known = [name for name in NETWORKS if (name in SEGMENTATION_NETWORKS) == segmentation]
         for victim in named.values():

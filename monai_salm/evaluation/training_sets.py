@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,7 +115,9 @@ class TrainingSets:
             images = [CONTROLS[data](clean[i], protected[i], self.budgets[i], _SPLIT_SEED) for i in members]
         else:
             images = [(self.images[data] if noise else clean)[i] for i, noise in zip(members, noisy, strict=True)]
-        parts = {name: [getattr(self.clean, name)[i] for i in members] for name in ("labels", "names", "windows")}
+        parts: dict[str, Any] = {
+            name: [getattr(self.clean, name)[i] for i in members] for name in ("labels", "names", "windows")
+        }
         return replace(self.clean, images=images, **parts)
 
 
