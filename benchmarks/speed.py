@@ -27,8 +27,9 @@ from reference_em import Reference, add_noise, reference_em
 
 from monai_salm.cli.method_options import make_method
 from monai_salm.countermeasures import Countermeasure
+from monai_salm.evaluation.protocol import Protocol
 from monai_salm.evaluation.sets import read_set
-from monai_salm.evaluation.victims import VICTIM_SEED, Setting, Watched, default_epochs, train_victim
+from monai_salm.evaluation.victims import VICTIM_SEED, ScoredSets, Setting, default_epochs, train_victim
 from monai_salm.generate.precompute import precompute
 from monai_salm.layouts import open_layout
 from monai_salm.learning.cases import Cases, choose_view
@@ -111,7 +112,7 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
     clean, copy = open_layout(Path(job["source"])), open_layout(Path(job["copy"]))
     task = clean.task()
     sets = [
-        read_set(role, dataset, task, AutomaticWindow(), "image", "label")
+        read_set(role, dataset, task, AutomaticWindow(), Protocol())
         for role, dataset in (("train", copy.dataset("train")), ("test", clean.dataset("test")))
     ]
     view = choose_view([image.shape[1:] for each in sets for image in each.images], per_voxel=False)
@@ -129,7 +130,7 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
         patience=1,
     )
     nobody = replace(test, images=[], labels=[], names=[], windows=[])
-    watched, seed = Watched(test, nobody, nobody), VICTIM_SEED + job["seed"]
+    watched, seed = ScoredSets(test, nobody, nobody), VICTIM_SEED + job["seed"]
     last = train_victim(seed, cases, watched, setting, Countermeasure(), lambda _: None).epochs[-1]
     return {**job, "last": last.scores[task.metric], "train_score": last.train_score, "epochs": setting.epochs}
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from monai_salm._version import __version__
 
 if TYPE_CHECKING:
-    from monai_salm.evaluation import Protocol, UnlearnabilityReport, evaluate
     from monai_salm.evaluation.chains import ChainReport, check_chain
+    from monai_salm.evaluation.evaluating import evaluate
+    from monai_salm.evaluation.protocol import Protocol
     from monai_salm.layouts import open_layout
     from monai_salm.learning.networks import build_network
     from monai_salm.learning.recipes import Recipe
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from monai_salm.publishing.verifying import VerifyReport
     from monai_salm.publishing.work import PublishReport
     from monai_salm.report.disk import read_report, write_report
+    from monai_salm.report.results import UnlearnabilityReport
     from monai_salm.shared.warn import DataWarning
     from monai_salm.store.cache_keys import salm_hash_transform
     from monai_salm.store.store import NoiseStore
@@ -59,7 +61,9 @@ _MODULES = {
     "learning.networks": ("build_network",),
     "generate.precompute": ("precompute", "PrecomputeSettings"),
     "publishing": ("publish", "verify", "restore"),
-    "evaluation": ("evaluate", "Protocol", "UnlearnabilityReport"),
+    "evaluation.evaluating": ("evaluate",),
+    "evaluation.protocol": ("Protocol",),
+    "report.results": ("UnlearnabilityReport",),
     "shared.warn": ("DataWarning",),
     "learning.recipes": ("Recipe",),
     "noise.units": ("Units",),

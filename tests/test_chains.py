@@ -100,7 +100,7 @@ def test_steps_multiply_and_random_ones_count_alone(samples: Any) -> None:
     assert third.survives == 1.0
     assert report.survives == first.survives
     assert not report.ok  # one in ten images keeps little
-    assert "when it is drawn" in str(second)
+    assert "when it is applied" in str(second)
 
 
 def test_what_stands_before_is_named(samples: Any) -> None:

@@ -27,8 +27,9 @@ import monai_salm
 from monai_salm.cli import app, manual, method_options, names, readers, running
 from monai_salm.cli.method_options import MAIN, Setting, every_setting
 from monai_salm.countermeasures import COUNTERMEASURES, TIERS
-from monai_salm.evaluation import AUGMENTATIONS, CONTROLS
 from monai_salm.evaluation.pipelines import FAMILIES
+from monai_salm.evaluation.protocol import AUGMENTATIONS
+from monai_salm.evaluation.training_sets import CONTROLS
 from monai_salm.layouts import LAYOUTS
 from monai_salm.learning.networks import NETWORKS, SEGMENTATION_NETWORKS
 from monai_salm.learning.tasks import Classification, Segmentation, Task

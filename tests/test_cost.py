@@ -11,8 +11,7 @@ from conftest import classification_cases, segmentation_cases
 from scipy.ndimage import correlate1d
 from scipy.stats import entropy, skew
 
-from monai_salm.evaluation.cost import image_cost, ssim
-from monai_salm.evaluation.radiomics import FEATURES, features, radiomics_drift
+from monai_salm.evaluation.cost import FEATURES, features, image_cost, radiomics_drift, ssim
 from monai_salm.evaluation.sets import ImageSet, noise_size
 from monai_salm.learning.tasks import Classification, Segmentation
 from monai_salm.noise.units import Units

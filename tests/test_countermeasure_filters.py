@@ -12,13 +12,7 @@ from PIL import Image, ImageFilter
 from torchvision.transforms.functional import adjust_gamma, gaussian_blur
 
 from monai_salm.countermeasures.base import Countermeasure
-from monai_salm.countermeasures.bit_depth import BitDepth
-from monai_salm.countermeasures.blur import Blur
-from monai_salm.countermeasures.gamma import Gamma
-from monai_salm.countermeasures.grayscale import Grayscale
-from monai_salm.countermeasures.jpeg import Jpeg
-from monai_salm.countermeasures.median import Median
-from monai_salm.countermeasures.resample import Resample
+from monai_salm.countermeasures.filters import BitDepth, Blur, Gamma, Grayscale, Jpeg, Median, Resample
 from monai_salm.learning.cases import Cases, View
 from monai_salm.learning.tasks import Classification
 from monai_salm.noise.window import IntensityWindow

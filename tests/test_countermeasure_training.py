@@ -14,20 +14,12 @@ from torch import nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-from monai_salm.countermeasures import _operations as operations
-from monai_salm.countermeasures import last_layer
-from monai_salm.countermeasures._batches import draw_share, random_boxes
-from monai_salm.countermeasures.adversarial_training import AdversarialTraining
-from monai_salm.countermeasures.base import Countermeasure, Means
-from monai_salm.countermeasures.clean_subset import CleanSubset
-from monai_salm.countermeasures.cutmix import CutMix
-from monai_salm.countermeasures.cutout import Cutout
-from monai_salm.countermeasures.flips_shifts import FlipsShifts
+from monai_salm.countermeasures import last_layer, operations
+from monai_salm.countermeasures.base import Countermeasure, Resources
+from monai_salm.countermeasures.batches import CutMix, Cutout, FlipsShifts, Mixup, RandAugment, draw_share, random_boxes
 from monai_salm.countermeasures.last_layer import LastLayer, find_last_layer
-from monai_salm.countermeasures.mixup import Mixup
 from monai_salm.countermeasures.orthogonal_projection import OrthogonalProjection, orthonormal
-from monai_salm.countermeasures.rand_augment import RandAugment
-from monai_salm.countermeasures.self_training import SelfTraining
+from monai_salm.countermeasures.training import AdversarialTraining, CleanSubset, SelfTraining
 from monai_salm.countermeasures.ueraser import UEraser, plasma, plasma_brightness, plasma_contrast, shuffle_channels
 from monai_salm.learning.augmentation import standard_augmentation
 from monai_salm.learning.cases import Cases, View
@@ -95,13 +87,13 @@ def make_cases(task: Task, channels: int = 1, rank: int = 2, count: int = 12, ki
     return Cases(images, labels, [str(c) for c in range(count)], task, [IntensityWindow(0, 255)] * count, view)
 
 
-def make_means(known: Cases, seed: int = 3) -> Means:
+def make_resources(known: Cases, seed: int = 3) -> Resources:
     def train(cases: Cases) -> Trainer:
         trainer = make_trainer(cases.task, cases.in_channels, cases.spatial_dims, seed=5)
         list(fit(trainer, cases, 3, seed))
         return trainer
 
-    return Means(known=known, train=train, seed=seed)
+    return Resources(clean=known, train=train, seed=seed)
 
 
 def state(trainer: Trainer) -> dict[str, torch.Tensor]:
@@ -126,13 +118,13 @@ def test_each_trains_on_every_kind_of_data_and_is_deterministic(
     def run(seed: int) -> tuple[list[float], bytes]:
         with seeded(0, CPU):
             trainer = make_trainer(task, channels, rank)
-            prepared = countermeasure.prepare(cases, make_means(known))
+            prepared = countermeasure.prepare(cases, make_resources(known))
             assert (
                 prepared.targets([(0, tuple(slice(0, n) for n in SIZES[rank]))]).dtype
                 == make_batch(task, 1, 2)[1].dtype
             )
             scores = list(fit(trainer, prepared, 1, seed, step=countermeasure.step))
-            countermeasure.finish(trainer, make_means(known))
+            countermeasure.finish(trainer, make_resources(known))
         assert trainer.model.training
         assert all(parameter.requires_grad for parameter in trainer.model.parameters())
         assert all(torch.isfinite(parameter).all() for parameter in trainer.model.parameters())
@@ -319,6 +311,9 @@ TORCHVISION: dict[str, Callable[[torch.Tensor, float, float], torch.Tensor]] = {
 }
 
 
+NO_LABELS = torch.zeros(1)
+
+
 @pytest.mark.parametrize(
     ("name", "channels"), [(n, c) for n in operations.INTENSITY for c in (1, 3) if (n, c) != ("color", 1)]
 )
@@ -350,7 +345,8 @@ def test_geometric_operations_are_torchvisions(
     else:
         settings["translate"][column] = -int(150 / 331 * (20, 30)[axes[0]] * level)
     expected = tv.affine(image, interpolation=getattr(InterpolationMode, interpolation), **settings)
-    own = operations.warp(image, maps, mode)
+    moved, labels = operations.warp(image, image[:, 0], maps)
+    own = moved if mode == "bilinear" else labels[:, None]
     if mode == "nearest":  # a place in the middle between two voxels may be rounded either way
         assert float((own != expected).float().mean()) < 0.01
     else:
@@ -364,11 +360,11 @@ def test_volumes_are_moved_in_the_plane_of_two_axes(name: str, plane: tuple[int,
     flat = torch.rand((1, 1, 9, 11, 10), generator=new())
     (still,) = {0, 1, 2} - set(plane)
     operation = operations.GEOMETRIC[name]
-    own = operations.warp(flat, operation(torch.tensor([0.7]), torch.tensor([plane]), size))
+    own, _ = operations.warp(flat, NO_LABELS, operation(torch.tensor([0.7]), torch.tensor([plane]), size))
     kept = [axis for axis in range(3) if axis != still]
     maps = operation(torch.tensor([0.7]), torch.tensor([[kept.index(a) for a in plane]]), size[kept])
     for index in range(int(size[still])):
-        expected = operations.warp(flat.select(2 + still, index), maps)
+        expected, _ = operations.warp(flat.select(2 + still, index), NO_LABELS, maps)
         torch.testing.assert_close(own.select(2 + still, index), expected, atol=1e-5, rtol=0)
 
 
@@ -557,10 +553,10 @@ def pixels(cases: Cases) -> torch.Tensor:
 @pytest.mark.parametrize("rank", [2, 3])
 @pytest.mark.parametrize("task", [CLASSES, LABELS], ids=["classes", "labels"])
 def test_projected_images_are_orthogonal_to_the_classifier(rank: int, task: Classification) -> None:
-    cases, means = class_wise(task, rank), make_means(make_cases(task, 1, rank, 4))
+    cases, resources = class_wise(task, rank), make_resources(make_cases(task, 1, rank, 4))
     countermeasure = OrthogonalProjection()
-    weights = countermeasure.fit_linear(cases, means.generator())
-    projected = countermeasure.prepare(cases, means)
+    weights = countermeasure.fit_linear(cases, resources.generator())
+    projected = countermeasure.prepare(cases, resources)
     assert projected.images[0].dtype == np.float32
     assert projected.images[0].shape == cases.images[0].shape
     assert [len(projected.images), len(projected.images[2:5])] == [60, 3]
@@ -576,10 +572,10 @@ def test_projected_images_are_orthogonal_to_the_classifier(rank: int, task: Clas
 @pytest.mark.parametrize("rank", [2, 3])
 def test_class_wise_noise_no_longer_separates_the_projected_images(rank: int) -> None:
     countermeasure, cases = OrthogonalProjection(), class_wise(CLASSES, rank)
-    means = make_means(make_cases(CLASSES, 1, rank, 4))
+    resources = make_resources(make_cases(CLASSES, 1, rank, 4))
     accuracies, losses = [], []
     target = torch.from_numpy(np.stack(cases.labels))
-    for data in (cases, countermeasure.prepare(cases, means)):
+    for data in (cases, countermeasure.prepare(cases, resources)):
         answers = pixels(data) @ countermeasure.fit_linear(data, new(1)).T
         accuracies.append(float((answers.argmax(1) == target).float().mean()))
         losses.append(float(F.cross_entropy(answers, target)))
@@ -600,7 +596,7 @@ def test_a_basis_leaves_out_what_depends_on_the_rest() -> None:
 def test_projection_works_at_the_size_that_networks_see() -> None:
     cases = make_cases(CLASSES, 1, 2, kind="resize")
     cases.images[3] = np.zeros((1, 20, 9), np.uint8)  # type: ignore[index]
-    projected = OrthogonalProjection().prepare(cases, make_means(cases))
+    projected = OrthogonalProjection().prepare(cases, make_resources(cases))
     assert {image.shape for image in projected.images} == {(1, 6, 6)}
     scores = list(fit(make_trainer(), projected, 1, 0))
     assert 0 <= scores[0] <= 1
@@ -625,9 +621,9 @@ def test_where_projection_cannot_be_applied() -> None:
 )
 def test_self_training_takes_the_teachers_labels(rank: int, task: Task, kind: str) -> None:
     cases, known = make_cases(task, 1, rank, 12, kind), make_cases(task, 1, rank, 4, kind)
-    means = make_means(known)
-    prepared = SelfTraining().prepare(cases, means)
-    predictions = means.train(known).predict(cases)
+    resources = make_resources(known)
+    prepared = SelfTraining().prepare(cases, resources)
+    predictions = resources.train(known).predict(cases)
     assert len(prepared) == len(prepared.labels) == len(prepared.names) == 16
     for case, prediction in enumerate(predictions):
         np.testing.assert_array_equal(prepared.images[case], cases.images[case])
@@ -641,7 +637,7 @@ def test_self_training_takes_the_teachers_labels(rank: int, task: Task, kind: st
 
 def test_the_clean_subset_is_all_there_is() -> None:
     known = make_cases(CLASSES, count=4)
-    assert CleanSubset().prepare(make_cases(CLASSES), make_means(known)) is known
+    assert CleanSubset().prepare(make_cases(CLASSES), make_resources(known)) is known
 
 
 @pytest.mark.parametrize("rank", [2, 3])
@@ -653,12 +649,12 @@ def test_only_the_last_layer_is_trained_again(rank: int, task: Task, kind: str) 
     trainer.step(*make_batch(task, 1, rank))
     before = state(trainer)
     known = make_cases(task, 1, rank, 6, kind)
-    LastLayer(num_steps=3).finish(trainer, make_means(known))
+    LastLayer(num_steps=3).finish(trainer, make_resources(known))
     after = state(trainer)
     assert all(torch.equal(before[name], after[name]) == (not name.startswith("last")) for name in before)
     assert [name for name, p in trainer.model.named_parameters() if not p.requires_grad] == ["conv.bias"]
     assert all(module.training for module in trainer.model.modules())
-    LastLayer(num_steps=3).finish(trainer, make_means(known))  # starts afresh, from the same weights
+    LastLayer(num_steps=3).finish(trainer, make_resources(known))  # starts afresh, from the same weights
     assert all(torch.equal(after[name], value) for name, value in state(trainer).items())
 
 
@@ -669,7 +665,7 @@ def test_the_last_layer_learns_what_the_features_know() -> None:
     trainer = make_trainer()
     trainer.recalibrate([pixels(cases).view(-1, 1, *SIZES[2])])
     before = CLASSES.scores(trainer.predict(cases), cases.labels)["accuracy"]
-    LastLayer().finish(trainer, make_means(cases))
+    LastLayer().finish(trainer, make_resources(cases))
     assert CLASSES.scores(trainer.predict(cases), cases.labels)["accuracy"] > max(before, 0.9)
 
 
@@ -682,7 +678,7 @@ def test_features_kept_train_the_last_layer_as_the_whole_network_does(monkeypatc
         monkeypatch.setattr(trainer, "forward", lambda x, to=passes, run=forward: (to.append(len(x)), run(x))[1])
         if not kept:
             monkeypatch.setattr(last_layer, "_features", lambda *_: None)
-        LastLayer(num_steps=10).finish(trainer, make_means(known))
+        LastLayer(num_steps=10).finish(trainer, make_resources(known))
         assert passes == ([8, 8, 4] if kept else [8] * 10)
         weights.append(state(trainer)["last.weight"])
     torch.testing.assert_close(weights[0], weights[1], atol=1e-5, rtol=1e-4)
@@ -700,7 +696,7 @@ def test_a_last_layer_that_does_not_give_the_answers_itself_is_trained_through_t
     assert last_layer._features(trainer, trainer.model.last, known) is None
     trainer.model.train()
     before = state(trainer)
-    LastLayer(num_steps=2).finish(trainer, make_means(known))
+    LastLayer(num_steps=2).finish(trainer, make_resources(known))
     assert not torch.equal(before["last.weight"], state(trainer)["last.weight"])
 
 

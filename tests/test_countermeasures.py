@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import classification_cases, segmentation_cases
 
-from monai_salm.countermeasures import COUNTERMEASURES, TIERS, Countermeasure, Means
+from monai_salm.countermeasures import COUNTERMEASURES, TIERS, Countermeasure, Resources
 from monai_salm.learning.cases import Cases, choose_view
 from monai_salm.learning.recipes import Recipe
 from monai_salm.learning.tasks import Classification, Segmentation, Task
@@ -72,16 +72,16 @@ def test_each_trains_on_every_kind_of_data(name: str, task: Task, spatial: tuple
             )
         return Trainer(model, task, RECIPE, torch.device("cpu"), rank)
 
-    means = Means(known=cases, train=lambda train: network(), seed=0)
-    prepared = countermeasure.prepare(cases, means)
+    resources = Resources(clean=cases, train=lambda train: network(), seed=0)
+    prepared = countermeasure.prepare(cases, resources)
     assert len(prepared) >= len(cases)
     assert len(prepared.labels) == len(prepared.names) == len(prepared.windows) == len(prepared)
-    trainer, generator = network(), means.generator()
+    trainer, generator = network(), resources.generator()
     regions = [(case, tuple(slice(0, n) for n in spatial)) for case in range(4)]
     inputs, targets = prepared.inputs(regions), prepared.targets(regions)
     error = countermeasure.step(trainer, inputs, targets, generator)
     assert 0 <= float(error) <= 1
-    countermeasure.finish(trainer, means)
+    countermeasure.finish(trainer, resources)
     assert all(torch.isfinite(p).all() for p in trainer.model.parameters())
     assert countermeasure.pick([0.1, 0.9, 0.5], [0.2, 0.1, 0.7]) in (-1, 1, 2)
     filtered = countermeasure.filter(cases.images[0], cases.windows[0])

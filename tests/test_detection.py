@@ -14,7 +14,7 @@ from conftest import classification_cases, segmentation_cases
 
 from monai_salm.evaluation import probes
 from monai_salm.evaluation.detection import detect
-from monai_salm.evaluation.diversity import Rows, diversity, is_class_wise
+from monai_salm.evaluation.diversity import NoiseRows, diversity, is_class_wise
 from monai_salm.evaluation.probes import group_numbers, sample_image, second_half, stratified
 from monai_salm.evaluation.sets import ImageSet
 from monai_salm.learning.tasks import Classification, Segmentation, Task
@@ -189,7 +189,7 @@ def test_pair_means_are_means_over_pairs() -> None:
     rng = np.random.default_rng(0)
     noise = rng.integers(-2, 3, (9, 20)).astype(np.float32)
     groups = np.array([0, 1, 2] * 3)
-    found = diversity(Rows(noise, np.ones(noise.shape, bool), rng.random((9, 20)).astype(np.float32), groups), 0)
+    found = diversity(NoiseRows(noise, np.ones(noise.shape, bool), rng.random((9, 20)).astype(np.float32), groups), 0)
     cosines: dict[bool, list[float]] = {True: [], False: []}
     signs: dict[bool, list[float]] = {True: [], False: []}
     for i in range(9):

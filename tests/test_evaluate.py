@@ -12,24 +12,18 @@ import pytest
 import torch
 from conftest import classification_cases, segmentation_cases
 
-from monai_salm import evaluation
 from monai_salm.countermeasures import COUNTERMEASURES, Blur, Countermeasure
-from monai_salm.evaluation import (
-    EvaluationError,
-    JournalError,
-    PredictionFolder,
-    Protocol,
-    UnlearnabilityReport,
-    evaluate,
-    running,
-)
-from monai_salm.evaluation.controls import random_noise
-from monai_salm.evaluation.predictions import predictions_name
-from monai_salm.evaluation.sets import ImageSet, noise_size
+from monai_salm.evaluation import evaluating, running
+from monai_salm.evaluation.evaluating import evaluate
+from monai_salm.evaluation.journal import JournalError
+from monai_salm.evaluation.predictions import PredictionFolder, predictions_name
+from monai_salm.evaluation.protocol import Protocol
+from monai_salm.evaluation.sets import EvaluationError, ImageSet, noise_size
+from monai_salm.evaluation.training_sets import random_noise
 from monai_salm.evaluation.victims import (
     VICTIM_SEED,
+    ScoredSets,
     Setting,
-    Watched,
     default_epochs,
     guessing_score,
     settled_epochs,
@@ -44,6 +38,7 @@ from monai_salm.noise.budget import budget_of
 from monai_salm.noise.noise import Noise
 from monai_salm.noise.units import Units
 from monai_salm.noise.window import ChannelWindows, FixedWindow, IntensityWindow, PercentileWindow
+from monai_salm.report import UnlearnabilityReport
 from monai_salm.shared.progress import Progress
 from monai_salm.store.store import NoiseStore
 
@@ -101,7 +96,7 @@ CLEAN, TEST = classification_cases(cases=48), classification_cases(cases=32, see
 @pytest.fixture
 def no_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Probes of the noise have tests of their own, and would take most of the time."""
-    monkeypatch.setattr(evaluation, "detect", lambda *given: {})
+    monkeypatch.setattr(evaluating, "detect", lambda *given: {})
 
 
 @pytest.fixture(scope="module")
@@ -367,7 +362,7 @@ def test_size_of_the_noise() -> None:
         ({"controls": ("sham",)}, "unknown control 'sham'; known: random_noise"),
         ({"augment": "wild"}, "unknown augment 'wild'; known: none, standard"),
         ({"seeds": ()}, "at least one"),
-        ({"epochs": 0}, "epochs must be a whole number that is not too small, got 0"),
+        ({"epochs": 0}, "epochs must be a whole number of at least 1, got 0"),
         ({"epochs": 2.5}, "epochs must be a whole number"),
         ({"seeds": (0.5,)}, r"seeds\[0\] must be a whole number"),
         ({"victims": "resnet18"}, "victims must be a sequence of names, or a mapping, got 'resnet18'"),
@@ -744,7 +739,7 @@ def test_victims_start_far_from_surrogates(monkeypatch: pytest.MonkeyPatch) -> N
         learned=None,
         patience=1,
     )
-    train_victim(VICTIM_SEED + 3, cases, Watched(cases, cases, cases), setting, Countermeasure(), lambda epoch: None)
+    train_victim(VICTIM_SEED + 3, cases, ScoredSets(cases, cases, cases), setting, Countermeasure(), lambda epoch: None)
     assert seeds == [VICTIM_SEED + 3]
     unused: Any = None
     jobs = [

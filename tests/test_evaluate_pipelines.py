@@ -11,11 +11,12 @@ import pytest
 import torch
 from conftest import classification_cases, segmentation_cases
 
-from monai_salm import evaluation
-from monai_salm.evaluation import PredictionFolder, Protocol, evaluate
-from monai_salm.evaluation.cells import cell_key
+from monai_salm.evaluation import evaluating
 from monai_salm.evaluation.constant_map import constant_map, constant_score
-from monai_salm.evaluation.predictions import predictions_name
+from monai_salm.evaluation.evaluating import evaluate
+from monai_salm.evaluation.predictions import PredictionFolder, predictions_name
+from monai_salm.evaluation.protocol import Protocol
+from monai_salm.evaluation.schedule import cell_key
 from monai_salm.learning.recipes import Recipe
 from monai_salm.learning.tasks import Classification, Segmentation
 from monai_salm.noise.window import IntensityWindow, PercentileWindow
@@ -43,7 +44,7 @@ class Voxels(torch.nn.Sequential):
 @pytest.fixture(autouse=True)
 def _no_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Probes of the noise have tests of their own, and would take most of the time."""
-    monkeypatch.setattr(evaluation, "detect", lambda *given: {})
+    monkeypatch.setattr(evaluating, "detect", lambda *given: {})
 
 
 def settings(**changes: Any) -> dict[str, Any]:
@@ -108,7 +109,7 @@ def test_held_out_images_can_be_had_by_none() -> None:
 
 
 def test_batches_of_augmenting_pipelines_get_more_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation, "collect_cells", lambda *given: ([], 0.0))
+    monkeypatch.setattr(evaluating, "collect_cells", lambda *given: ([], 0.0))
     recipe = Recipe(optimizer="adam", lr=1e-2, batch_size=1, precision="float32")
     report = evaluate(**sets(), **settings(pipelines=("nnunet", "resized 0.5"), epochs=None, recipe=recipe))
     epochs = {name: spec["epochs"]["small"] for name, spec in report.protocol["pipelines"].items()}

@@ -8,9 +8,15 @@ import numpy as np
 import pytest
 from conftest import classification_cases, segmentation_cases
 
-from monai_salm.evaluation.controls import random_mask, random_noise
+from monai_salm.evaluation.protocol import Protocol
 from monai_salm.evaluation.sets import ImageSet
-from monai_salm.evaluation.training_sets import TrainingSets, make_training_sets, stratified_ranks
+from monai_salm.evaluation.training_sets import (
+    TrainingSets,
+    make_training_sets,
+    random_mask,
+    random_noise,
+    stratified_ranks,
+)
 from monai_salm.learning.tasks import Classification, Segmentation, Task
 from monai_salm.noise.budget import Budget, budget_of
 from monai_salm.noise.units import Units
@@ -42,12 +48,12 @@ def make_sets(cases: int = 40, held_out: float = 0.1, task: Task | None = None) 
         "test": image_set("test", test),
     }
     budgets = [budget(image) for image in sets["clean"].images]
-    return make_training_sets(sets, task, budgets, held_out, None, None)
+    return make_training_sets(sets, task, budgets, Protocol(held_out=held_out))
 
 
 def changes(sets: TrainingSets, data: str, fraction: float = 1.0) -> dict[str, int]:
     """How much each case trained on differs from the clean one, by name."""
-    clean = dict(zip(sets.names, sets.images["clean"], strict=True))
+    clean = dict(zip(sets.clean.names, sets.images["clean"], strict=True))
     cases = sets.training(data, fraction)
     return {n: int(np.ptp(i.astype(int) - clean[n]) or (i.astype(int) - clean[n]).flat[0]) for n, i in _pairs(cases)}
 
@@ -89,7 +95,7 @@ def test_mixtures_are_nested_and_their_clean_part_is_the_rest() -> None:
 def test_copies_and_held_out_images_are_as_published() -> None:
     sets = make_sets()
     assert set(changes(sets, "other").values()) == {5}
-    clean = dict(zip(sets.names, sets.images["clean"], strict=True))
+    clean = dict(zip(sets.clean.names, sets.images["clean"], strict=True))
     for data, change in (("protected", 3), ("other", 5), ("clean", 0), ("clean_part", 0)):
         for name, image in _pairs(sets.held_out_cases(data)):
             np.testing.assert_array_equal(image.astype(int), clean[name].astype(int) + change)
@@ -99,7 +105,7 @@ def test_label_maps_stay_with_their_images() -> None:
     sets = make_sets(24, task=Segmentation(num_classes=2))
     part = sets.training("clean_part", 0.5)
     for name, label in zip(part.names, part.labels, strict=True):
-        np.testing.assert_array_equal(label, sets.labels[sets.names.index(name)])
+        np.testing.assert_array_equal(label, sets.clean.labels[sets.clean.names.index(name)])
     assert len(sets.held_out_cases("clean")) == 2
 
 

@@ -22,7 +22,7 @@ from monai_salm.evaluation.pipelines import (
     find_pipelines,
 )
 from monai_salm.evaluation.pipelines.resampling import nearest
-from monai_salm.evaluation.pipelines.warping import rotations, warped
+from monai_salm.learning.augmentation import rotations, warped
 from monai_salm.learning.cases import Cases, choose_view
 from monai_salm.learning.tasks import Classification, Segmentation, Task
 from monai_salm.noise.window import IntensityWindow

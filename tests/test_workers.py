@@ -12,8 +12,9 @@ import torch
 from conftest import classification_cases
 from torch import nn
 
-from monai_salm.evaluation import Protocol, WorkerError, evaluate
-from monai_salm.evaluation.workers import StoredImages
+from monai_salm.evaluation.evaluating import evaluate
+from monai_salm.evaluation.protocol import Protocol
+from monai_salm.evaluation.workers import StoredImages, WorkerError
 from monai_salm.learning.recipes import Recipe
 from monai_salm.learning.tasks import Classification
 from monai_salm.noise.window import IntensityWindow

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import inspect
+from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
@@ -12,217 +14,139 @@ from monai_salm.cli import manual, names, readers
 from monai_salm.cli import options as opt
 from monai_salm.cli.listing import class_lines
 from monai_salm.cli.running import Outcome
+from monai_salm.evaluation.protocol import Protocol
 from monai_salm.shared.progress import ProgressCallback
 from monai_salm.shared.terminal import all_printable
 
+# Settings of the protocol that are options: how the text is read, and the names that it may hold.
+_OPTIONS: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "victims": (readers.networks, names.NETWORKS),
+    "pipelines": (readers.pipelines, names.PIPELINES),
+    "countermeasures": (readers.countermeasures, names.TIERS + names.COUNTERMEASURES),
+    "seeds": (readers.integers, ()),
+    "fractions": (readers.numbers, ()),
+    "controls": (readers.controls, names.CONTROLS),
+    "epochs": (int, ()),
+    "augment": (readers.augmentation, names.AUGMENTATIONS),
+    "width": (float, ()),
+    "held_out": (float, ()),
+    "epsilon": (readers.number, ()),
+    "jobs": (int, ()),
+}
 
+
+def _option(flag: str, text: str, metavar: str = "FILE", panel: str = manual.FILES, **settings: Any) -> Any:
+    return typer.Option(flag, metavar=metavar, help=text, rich_help_panel=panel, **settings)
+
+
+_Copies: TypeAlias = Annotated[
+    list[str] | None,
+    _option(
+        "--copy",
+        "Another protected copy of the same data to compare with. May be repeated.",
+        "NAME=OUTPUT",
+        manual.VICTIMS,
+    ),
+]
+_AllEpochs: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--all-epochs",
+        help="Train on when the training score is about 1 and nothing is left to learn.",
+        rich_help_panel=manual.VICTIMS,
+    ),
+]
+_Recipe: TypeAlias = Annotated[
+    str,
+    _option(
+        "--recipe",
+        "How victims are trained; medmnist is the recipe of its published scores (100 epochs, full width).",
+        "default|medmnist",
+        manual.VICTIMS,
+        autocompletion=names.one_of(names.RECIPES),
+    ),
+]
+_Test: TypeAlias = Annotated[
+    Path | None,
+    _option(
+        "--test",
+        "Clean images to test on: its labelled test split, else its training split. The test or validation split of INPUT if "
+        "not given.",
+        "DATASET",
+        manual.DATA,
+    ),
+]
+_Store: TypeAlias = Annotated[
+    Path | None, _option("--store", "The noise store, to name the surrogates and to check the test images.")
+]
+_Resume: TypeAlias = Annotated[
+    Path | None,
+    _option(
+        "--resume",
+        "Keep finished victims in FILE, and do not train again those that it holds: the same call goes on where it stopped.",
+    ),
+]
+_Html: TypeAlias = Annotated[Path | None, _option("--html", "Write a report with pictures.")]
+_Json: TypeAlias = Annotated[Path | None, _option("--out", "Write the report as JSON.")]
+_Table: TypeAlias = Annotated[Path | None, _option("--csv", "Write a line for each victim.")]
+_Predictions: TypeAlias = Annotated[
+    Path | None, _option("--predictions", "Keep predictions as MedMNIST's evaluator does.", "FOLDER")
+]
+
+
+def _with_protocol_options(function: Callable[..., Outcome]) -> Callable[..., Outcome]:
+    """Give a verb an option for each setting in ``_OPTIONS``, with help and default of the protocol."""
+    signature = inspect.signature(function, eval_str=True)
+    own = [p.replace(kind=p.KEYWORD_ONLY) for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    settings = {setting.name: setting for setting in fields(Protocol)}
+    made = []
+    for name, (reader, known) in _OPTIONS.items():
+        setting, number = settings[name], reader if reader in (int, float) else None
+        complete = names.some_of(known if name != "controls" else (*known, "none"))
+        option = _option(
+            f"--{name.replace('_', '-')}",
+            setting.metadata["help"] + (f" Names: {', '.join(known)}." if known else "") + _default(setting.default),
+            setting.metadata["metavar"],
+            manual.NETWORKS if name == "jobs" else manual.VICTIMS,
+            min=1 if number is int else None,
+            autocompletion=complete if known else None,
+        )
+        annotation = Annotated[(number or str) | None, option]  # type: ignore[valid-type]
+        made.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+    own[2:2] = made  # after the arguments
+    function.__signature__ = inspect.Signature(own)  # type: ignore[attr-defined]
+    return function
+
+
+def _default(value: Any) -> str:
+    if value is None or value == Protocol.jobs or value == Protocol.epsilon:
+        return ""  # the help says it
+    text = ",".join(f"{part}" for part in value) if isinstance(value, tuple) else f"{value}"
+    return f"  [default: {text}]"
+
+
+@_with_protocol_options
 def evaluate(
     source: opt.Input,
     output: opt.Output,
-    victims: Annotated[
-        str | None,
-        typer.Option(
-            "--victims",
-            metavar="A[,B]",
-            help=f"Networks to train: {', '.join(names.IMAGE_NETWORKS)}; for labels per voxel "
-            f"{', '.join(names.VOXEL_NETWORKS)}. resnet18,vgg11,vit or unet,segresnet if not given.",
-            autocompletion=names.some_of(names.NETWORKS),
-            rich_help_panel=manual.VICTIMS,
-        ),
-    ] = None,
-    pipelines: Annotated[
-        str | None,
-        typer.Option(
-            "--pipelines",
-            metavar="A[,B]",
-            help=f"How ordinary trainers prepare and augment images: {', '.join(names.PIPELINES)}, or one variant such as 'resized "
-            "0.5'. Plain training is always among them. plain,resized,nnunet if not given, for volumes spacing too.",
-            autocompletion=names.some_of(names.PIPELINES),
-            rich_help_panel=manual.VICTIMS,
-        ),
-    ] = None,
-    countermeasures: Annotated[
-        str,
-        typer.Option(
-            "--countermeasures",
-            metavar="cheap|all|A[,B]",
-            help="What an adversary does to undo the noise. cheap: those that cost at most one ordinary training each. all: the "
-            f"costly ones as well. Or some of {', '.join(names.COUNTERMEASURES)}; ordinary training (none) is always among "
-            "them.",
-            autocompletion=names.some_of(names.TIERS + names.COUNTERMEASURES),
-            rich_help_panel=manual.VICTIMS,
-        ),
-    ] = "cheap",
-    seeds: Annotated[
-        str,
-        typer.Option(
-            "--seeds",
-            metavar="N[,N]",
-            help="A victim is trained for each; three or more show the spread.",
-            rich_help_panel=manual.VICTIMS,
-        ),
-    ] = "0,1,2",
-    fractions: Annotated[
-        str,
-        typer.Option(
-            "--fractions",
-            metavar="X[,X]",
-            help="Shares of protected images in the training set, the others being clean; 1 for all protected alone.",
-            rich_help_panel=manual.VICTIMS,
-        ),
-    ] = "0.2,0.4,0.6,0.8,1",
-    controls: Annotated[
-        str,
-        typer.Option(
-            "--controls",
-            metavar="A[,B]|none",
-            help=f"Training sets that any protection must beat: {', '.join(names.CONTROLS)}.",
-            autocompletion=names.some_of((*names.CONTROLS, "none")),
-            rich_help_panel=manual.VICTIMS,
-        ),
-    ] = "random_noise,random_mask",
-    copy: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--copy",
-            metavar="NAME=OUTPUT",
-            help="Another protected copy of the same data to compare with. May be repeated.",
-            rich_help_panel=manual.VICTIMS,
-        ),
-    ] = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option(
-            "--epochs",
-            metavar="N",
-            help="Passes over the training set. Chosen by its size if not given.",
-            min=1,
-            rich_help_panel=manual.VICTIMS,
-        ),
-    ] = None,
-    all_epochs: Annotated[
-        bool,
-        typer.Option(
-            "--all-epochs",
-            help="Train on when the training score is about 1 and nothing is left to learn.",
-            rich_help_panel=manual.VICTIMS,
-        ),
-    ] = False,
-    augment: Annotated[
-        str,
-        typer.Option(
-            "--augment",
-            metavar="none|standard",
-            help="Augmentation of all victims; standard is flips and shifts.",
-            autocompletion=names.one_of(names.AUGMENTATIONS),
-            rich_help_panel=manual.VICTIMS,
-        ),
-    ] = "none",
-    recipe: Annotated[
-        str,
-        typer.Option(
-            "--recipe",
-            metavar="default|medmnist",
-            help="How victims are trained; medmnist is the recipe of its published scores (100 epochs, full width).",
-            autocompletion=names.one_of(names.RECIPES),
-            rich_help_panel=manual.VICTIMS,
-        ),
-    ] = "default",
-    width: Annotated[
-        float | None,
-        typer.Option(
-            "--width",
-            metavar="X",
-            help="Channels of the victims, as a share of the published networks'. [default: 0.25]",
-            rich_help_panel=manual.VICTIMS,
-        ),
-    ] = None,
-    held_out: Annotated[
-        float | None,
-        typer.Option(
-            "--held-out",
-            metavar="X",
-            help="Share of the training cases that victims do not see: to stop early on, and an adversary's clean set. "
-            "[default: 0.1]",
-            rich_help_panel=manual.VICTIMS,
-        ),
-    ] = None,
-    epsilon: Annotated[
-        str | None,
-        typer.Option(
-            "--epsilon",
-            metavar="X",
-            help="Budget of the random-noise control. The copy's own if not given.",
-            rich_help_panel=manual.VICTIMS,
-        ),
-    ] = None,
+    copy: _Copies = None,
+    all_epochs: _AllEpochs = False,
+    recipe: _Recipe = "default",
     window: opt.Window = None,
-    test: Annotated[
-        Path | None,
-        typer.Option(
-            "--test",
-            metavar="DATASET",
-            help="Clean images to test on: its labelled test split, else its training split. The test or validation split of "
-            "INPUT if not given.",
-            rich_help_panel=manual.DATA,
-        ),
-    ] = None,
+    test: _Test = None,
     layout: opt.LayoutName = None,
     patch_size: opt.PatchSize = None,
     view_size: opt.ViewSize = None,
     device: opt.Device = "auto",
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            "--jobs",
-            metavar="N",
-            help="Victims trained at once. As many as cores if not given and memory allows.",
-            min=1,
-            rich_help_panel=manual.NETWORKS,
-        ),
-    ] = None,
-    store: Annotated[
-        Path | None,
-        typer.Option(
-            "--store",
-            metavar="FILE",
-            help="The noise store, to name the surrogates and to check the test images.",
-            rich_help_panel=manual.FILES,
-        ),
-    ] = None,
-    resume: Annotated[
-        Path | None,
-        typer.Option(
-            "--resume",
-            metavar="FILE",
-            help="Keep finished victims in FILE, and do not train again those that it holds: the same call made again "
-            "goes on where it stopped.",
-            rich_help_panel=manual.FILES,
-        ),
-    ] = None,
-    html: Annotated[
-        Path | None,
-        typer.Option("--html", metavar="FILE", help="Write a report with pictures.", rich_help_panel=manual.FILES),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="FILE", help="Write the report as JSON.", rich_help_panel=manual.FILES),
-    ] = None,
-    table: Annotated[
-        Path | None,
-        typer.Option("--csv", metavar="FILE", help="Write a line for each victim.", rich_help_panel=manual.FILES),
-    ] = None,
-    predictions: Annotated[
-        Path | None,
-        typer.Option(
-            "--predictions",
-            metavar="FOLDER",
-            help="Keep predictions as MedMNIST's evaluator does.",
-            rich_help_panel=manual.FILES,
-        ),
-    ] = None,
+    store: _Store = None,
+    resume: _Resume = None,
+    html: _Html = None,
+    out: _Json = None,
+    table: _Table = None,
+    predictions: _Predictions = None,
     *,
     progress: ProgressCallback,
+    **texts: Any,
 ) -> Outcome:
     """Train fresh networks on the original and on the protected copy, and compare them on clean test images.
 
@@ -230,70 +154,75 @@ def evaluate(
     docs/evaluation.md says how to read them. The defaults train some hundred networks, which takes hours: begin with one victim,
     one seed and no countermeasure (see below), and give --resume, so that an interrupted call can go on.
     """
-    settings: dict[str, Any] = {
-        "victims": None if victims is None else opt.read("--victims", readers.networks, victims),
-        "pipelines": None if pipelines is None else opt.read("--pipelines", readers.pipelines, pipelines),
-        "countermeasures": opt.read("--countermeasures", readers.countermeasures, countermeasures),
-        "augment": opt.read("--augment", readers.augmentation, augment),
-        "seeds": opt.read("--seeds", readers.integers, seeds),
-        "fractions": opt.read("--fractions", readers.numbers, fractions),
-        "controls": opt.read("--controls", readers.controls, controls),
-        "patch_size": None if patch_size is None else opt.read("--patch-size", readers.integers, patch_size),
-        "view_size": None if view_size is None else opt.read("--view-size", readers.integers, view_size),
-        **_recipe(opt.read("--recipe", readers.recipe, recipe)),
-    }
+    settings = {**_recipe(opt.read("--recipe", readers.recipe, recipe)), **_settings(texts), "device": device}
     settings |= {"learned": None} if all_epochs else {}
-    given = {"epochs": epochs, "width": width, "held_out": held_out}
-    settings |= {name: value for name, value in given.items() if value is not None}
-    budget = None if epsilon is None else opt.read("--epsilon", readers.number, epsilon)
-    rule = None if window is None else opt.read("--window", readers.window, window)
-    others = opt.read_all("--copy", readers.named_path, copy or ())
-    from monai_salm.evaluation import PredictionFolder
-    from monai_salm.evaluation import evaluate as evaluate_
-    from monai_salm.noise.window import rule_from_spec
+    for name, text in (("patch_size", patch_size), ("view_size", view_size)):
+        settings[name] = None if text is None else opt.read(f"--{name.replace('_', '-')}", readers.integers, text)
+    if window is not None:
+        settings["window"] = opt.read("--window", readers.window, window)
+    copies = opt.read_all("--copy", readers.named_path, copy or ())
+    from monai_salm.evaluation.evaluating import evaluate as evaluate_
+    from monai_salm.evaluation.predictions import PredictionFolder
     from monai_salm.publishing import clean_test_cases, open_pair
-    from monai_salm.report.terminal import terminal_text
     from monai_salm.store.store import NoiseStore
 
-    if store is not None:
-        settings["store"] = NoiseStore(store)
     if predictions is not None:
         settings["predictions"] = PredictionFolder(predictions, source.name.split(".")[0])
-    clean, published, known = open_pair(source, output, layout)
-    if rule is None and "window" in known:
-        rule = rule_from_spec(known["window"])
-    native, classes = clean.native_unit(), clean.classes()
-    if native is not None:
-        settings |= {"native_scale": native[0], "native_unit": native[1]}
+    noise = None if store is None else NoiseStore(store)
+    clean, published, manifest = open_pair(source, output, layout)
+    settings["copies"] = {name: clean.reopen(path).dataset() for name, path in copies.items()}
     report = evaluate_(
-        clean=clean.dataset(),
-        protected=published.dataset(),
-        test=clean.dataset(clean.test_split()) if test is None else clean_test_cases(test, layout),
-        copies={name: clean.reopen(path).dataset() for name, path in others.items()},
-        task=clean.task(),
-        window=rule,
-        epsilon=known.get("epsilon", 8 / 255) if budget is None else budget,
-        device=device,
-        jobs=jobs,
+        clean.dataset(),
+        published.dataset(),
+        clean.dataset(clean.test_split()) if test is None else clean_test_cases(test, layout),
+        clean.task(),
+        store=noise,
         resume=resume,
         progress=progress,
-        **settings,
+        **{**_of_manifest(manifest), **_native_unit(clean), **settings},
     )
-    report = replace(report, classes=classes)
+    report = replace(report, classes=clean.classes())
     for path, write in ((out, report.to_json), (html, report.to_html), (table, report.to_csv)):
         if path is not None:
             write(path)
-    values = report.to_dict()
-    # A name must not begin a line of its own.
-    return Outcome(
-        values, [*class_lines(classes, clean.task().spec()), "", *terminal_text(all_printable(values)).split("\n")]
-    )
+    return _outcome(report, clean.task().spec())
+
+
+def _settings(texts: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the protocol that were given; without ``--jobs`` as many as cores."""
+    settings: dict[str, Any] = {"jobs": None}
+    for name, text in texts.items():
+        if text is not None:
+            reader = _OPTIONS[name][0]
+            settings[name] = opt.read(f"--{name.replace('_', '-')}", reader, text) if isinstance(text, str) else text
+    return settings
 
 
 def _recipe(name: str) -> dict[str, Any]:
-    """Settings of the protocol that a recipe's name stands for."""
+    """The settings that a recipe's name stands for."""
     if name == "default":
         return {}
     from monai_salm.learning.recipes import MEDMNIST_RECIPE
 
     return {"recipe": MEDMNIST_RECIPE, "epochs": 100, "width": 1.0, "learned": None, "held_out": 0.0}
+
+
+def _of_manifest(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Window and epsilon that the copy was made with."""
+    from monai_salm.noise.window import rule_from_spec
+
+    found = {"epsilon": manifest["epsilon"]} if "epsilon" in manifest else {}
+    return {**found, "window": rule_from_spec(manifest["window"])} if "window" in manifest else found
+
+
+def _native_unit(layout: Any) -> dict[str, Any]:
+    native = layout.native_unit()
+    return {} if native is None else {"native_scale": native[0], "native_unit": native[1]}
+
+
+def _outcome(report: Any, task: dict[str, Any]) -> Outcome:
+    from monai_salm.report.terminal import terminal_text
+
+    values = report.to_dict()
+    lines = terminal_text(all_printable(values)).split("\n")  # a name must not begin a line of its own
+    return Outcome(values, [*class_lines(report.classes, task), "", *lines])

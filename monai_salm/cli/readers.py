@@ -55,7 +55,7 @@ def pipelines(text: str) -> tuple[str, ...]:
 
 def augmentation(text: str) -> str:
     """The name of an augmentation."""
-    from monai_salm.evaluation import AUGMENTATIONS
+    from monai_salm.evaluation.protocol import AUGMENTATIONS
 
     return all_known("augmentation", (text,), AUGMENTATIONS)[0]
 
@@ -83,7 +83,7 @@ def named_path(text: str) -> tuple[str, Path]:
 
 def controls(text: str) -> tuple[str, ...]:
     """``"a,b"`` as names of controls, ``"none"`` as none."""
-    from monai_salm.evaluation import CONTROLS
+    from monai_salm.evaluation.training_sets import CONTROLS
 
     return () if text == "none" else all_known("control", names(text), CONTROLS)
 

@@ -1,26 +1,20 @@
-"""What an adversary would try; a new countermeasure is one file here and one entry in ``COUNTERMEASURES``."""
+"""What an adversary would try; a new countermeasure is one class here and one entry in ``COUNTERMEASURES``."""
 
 from __future__ import annotations
 
-from monai_salm.countermeasures.adversarial_training import AdversarialTraining
-from monai_salm.countermeasures.base import Countermeasure, Means
-from monai_salm.countermeasures.bit_depth import BitDepth
-from monai_salm.countermeasures.blur import Blur
-from monai_salm.countermeasures.clean_subset import CleanSubset
-from monai_salm.countermeasures.cutmix import CutMix
-from monai_salm.countermeasures.cutout import Cutout
-from monai_salm.countermeasures.early_stopping import EarlyStopping, EarlyStoppingClean
-from monai_salm.countermeasures.flips_shifts import FlipsShifts
-from monai_salm.countermeasures.gamma import Gamma
-from monai_salm.countermeasures.grayscale import Grayscale
-from monai_salm.countermeasures.jpeg import Jpeg
+from monai_salm.countermeasures.base import Countermeasure, Resources
+from monai_salm.countermeasures.batches import CutMix, Cutout, FlipsShifts, Mixup, RandAugment
+from monai_salm.countermeasures.filters import BitDepth, Blur, Gamma, Grayscale, Jpeg, Median, Resample
 from monai_salm.countermeasures.last_layer import LastLayer
-from monai_salm.countermeasures.median import Median
-from monai_salm.countermeasures.mixup import Mixup
 from monai_salm.countermeasures.orthogonal_projection import OrthogonalProjection
-from monai_salm.countermeasures.rand_augment import RandAugment
-from monai_salm.countermeasures.resample import Resample
-from monai_salm.countermeasures.self_training import SelfTraining
+from monai_salm.countermeasures.training import (
+    AdversarialTraining,
+    CleanSubset,
+    EarlyStopping,
+    EarlyStoppingClean,
+    SelfTraining,
+    best_epoch,
+)
 from monai_salm.countermeasures.ueraser import UEraser
 
 # In the order of reports: ordinary training, filters of the images, changes of the batches, other ways of training, and what
@@ -74,12 +68,13 @@ __all__ = [
     "Grayscale",
     "Jpeg",
     "LastLayer",
-    "Means",
     "Median",
     "Mixup",
     "OrthogonalProjection",
     "RandAugment",
     "Resample",
+    "Resources",
     "SelfTraining",
     "UEraser",
+    "best_epoch",
 ]

@@ -1,4 +1,4 @@
-"""Last-layer retraining: keep the features learned from the published images, learn anew what to make of them.
+"""Last-layer retraining: keep the features learned from the published images, and retrain the last layer.
 
 Kirichenko, Izmailov, Wilson 2023, "Last Layer Re-Training is Sufficient for Robustness to Spurious Correlations", ICLR,
 arXiv 2204.02937; used against unlearnable examples by Sandoval-Segura et al. 2023 (arXiv 2305.19254).
@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from monai_salm.countermeasures.base import Countermeasure, Means
+from monai_salm.countermeasures.base import Countermeasure, Resources, require
 from monai_salm.learning.cases import Cases, shuffled_batches
 from monai_salm.learning.networks import seeded
 from monai_salm.learning.trainer import Trainer
@@ -23,9 +23,9 @@ from monai_salm.learning.trainer import Trainer
 
 @dataclass(frozen=True, kw_only=True)
 class LastLayer(Countermeasure):
-    """Start the last layer from fresh weights and train it, and it alone, on the clean set, with Adam.
+    """Train only the last layer, from fresh weights, on the clean set, with Adam.
 
-    All the rest stays as it is, the statistics of batch normalisation included.
+    All other weights stay, and so do the statistics of batch normalisation.
 
     Args:
         num_steps: batches to train on.
@@ -41,23 +41,21 @@ class LastLayer(Countermeasure):
     weight_decay: float = 1e-4
 
     def __post_init__(self) -> None:
-        if self.num_steps < 1:
-            raise ValueError(f"num_steps must be at least 1, got {self.num_steps}")
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise ValueError(f"lr must be positive, got {self.lr}")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise ValueError(f"weight_decay must be at least 0, got {self.weight_decay}")
+        require(self.num_steps >= 1, "num_steps", "at least 1", self.num_steps)
+        require(math.isfinite(self.lr) and self.lr > 0, "lr", "positive", self.lr)
+        decay = self.weight_decay
+        require(math.isfinite(decay) and decay >= 0, "weight_decay", "at least 0", decay)
 
-    def finish(self, trainer: Trainer, means: Means) -> None:
+    def finish(self, trainer: Trainer, resources: Resources) -> None:
         layer = find_last_layer(trainer.model)
-        with seeded(means.seed, trainer.device), _only_trainable(trainer.model, layer):
+        with seeded(resources.seed, trainer.device), _only_trainable(trainer.model, layer):
             if callable(reset := getattr(layer, "reset_parameters", None)):
                 reset()
             optimizer = torch.optim.Adam(layer.parameters(), self.lr, weight_decay=self.weight_decay)
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.num_steps)
-            answers = _answers(trainer, layer, means.known, means.generator())
+            batches = _batches(trainer, layer, resources.clean, resources.generator())
             for _ in range(self.num_steps):
-                logits, targets = next(answers)
+                logits, targets = next(batches)
                 optimizer.zero_grad(set_to_none=True)
                 trainer.task.loss(logits, targets).backward()
                 norm = nn.utils.clip_grad_norm_(layer.parameters(), trainer.recipe.clip)
@@ -76,7 +74,7 @@ def find_last_layer(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def _only_trainable(model: nn.Module, layer: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and gradients for one layer only, inside the block; all as it was after it."""
+    """Evaluation mode, and gradients for one layer only, inside the block."""
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]
     try:
@@ -90,11 +88,11 @@ def _only_trainable(model: nn.Module, layer: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _answers(
+def _batches(
     trainer: Trainer, layer: nn.Module, cases: Cases, generator: torch.Generator
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Endless batches of logits and labels, made of regions as ``learning.trainer.fit`` makes them."""
-    # Features of whole images stay the same, so that they are computed once; those of segmentation would fill memory.
+    """Endless batches of logits and labels, of regions as in ``learning.trainer.fit``."""
+    # Features of whole images are computed once; those of segmentation would fill memory.
     whole = cases.task.kind == "classification" and cases.view.kind != "patch"
     features = _features(trainer, layer, cases) if whole else None
     for members in shuffled_batches(len(cases), trainer.recipe.batch_size, generator):
@@ -109,7 +107,7 @@ def _answers(
 
 @torch.no_grad()
 def _features(trainer: Trainer, layer: nn.Module, cases: Cases) -> torch.Tensor | None:
-    """What the layer is given for each case; None if the network's answers are not just what the layer gives."""
+    """Inputs of the layer for each case; None if the network changes what the layer gives."""
     given: list[torch.Tensor] = []
     made: list[torch.Tensor] = []
 

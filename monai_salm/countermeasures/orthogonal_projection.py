@@ -1,4 +1,4 @@
-"""Orthogonal projection: take out of every image the directions in which a linear classifier tells the classes apart.
+"""Orthogonal projection: remove the directions in which a linear classifier separates the classes.
 
 Sandoval-Segura, Singla, Geiping, Goldblum, Goldstein 2023, "What Can We Learn from Unlearnable Datasets?", NeurIPS,
 arXiv 2305.19254. It is strong against noise that is the same in all images of a class.
@@ -13,7 +13,7 @@ from typing import ClassVar, overload
 
 import torch
 
-from monai_salm.countermeasures.base import Countermeasure, Means
+from monai_salm.countermeasures.base import Countermeasure, Resources, require
 from monai_salm.learning.cases import Cases, shuffled_batches
 from monai_salm.noise.window import IntensityWindow
 from monai_salm.shared.arrays import Array
@@ -40,10 +40,8 @@ class OrthogonalProjection(Countermeasure):
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batches"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise ValueError(f"lr must be positive, got {self.lr}")
+            require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        require(math.isfinite(self.lr) and self.lr > 0, "lr", "positive", self.lr)
 
     def without_effect(self, cases: Cases) -> str | None:
         if cases.task.kind == "segmentation":
@@ -52,18 +50,13 @@ class OrthogonalProjection(Countermeasure):
             return "not applicable: networks see patches at random places, a linear classifier needs whole images"
         return None
 
-    def prepare(self, cases: Cases, means: Means) -> Cases:
-        directions = orthonormal(self.fit_linear(cases, means.generator()))
+    def prepare(self, cases: Cases, resources: Resources) -> Cases:
+        directions = orthonormal(self.fit_linear(cases, resources.generator()))
         windows = [UnclippedWindow(0.0, 1.0)] * len(cases)
         return replace(cases, images=ProjectedImages(cases, directions), windows=windows)
 
     def fit_linear(self, cases: Cases, generator: torch.Generator) -> torch.Tensor:
-        """Weights ``(class, pixel)`` of logistic regression without bias; batches are read as they are needed.
-
-        Args:
-            cases: the training set.
-            generator: source of randomness, on the CPU.
-        """
+        """Weights ``(class, pixel)`` of logistic regression without bias."""
         size = math.ceil(len(cases) / self.batches)
         steps = math.ceil(len(cases) / size)
         pixels = cases.in_channels * math.prod(cases.view.size)
@@ -88,14 +81,14 @@ _PIXELS = 3 * 32 * 32  # of CIFAR-10, where the paper's learning rate comes from
 
 @dataclass(frozen=True)
 class UnclippedWindow(IntensityWindow):
-    """For values that are normalised already: clipped, a projected image would not be orthogonal to the directions."""
+    """For values that are normalised already; clipping would undo the projection."""
 
     def normalize(self, image: torch.Tensor) -> torch.Tensor:
         return image
 
 
 class ProjectedImages(Sequence[Array]):
-    """Images, each projected when it is asked for, since float32 copies of all might not fit in memory.
+    """Images that are projected when they are read: float32 copies of all might not fit in memory.
 
     Args:
         cases: the set they come from.
@@ -126,13 +119,7 @@ class ProjectedImages(Sequence[Array]):
 
 
 def orthonormal(weights: torch.Tensor) -> torch.Tensor:
-    """An orthonormal basis ``(direction, pixel)`` of what the rows span, by QR.
-
-    Directions that add nothing are left out: the weights of all classes sum to 0, so the last is the others' sum.
-
-    Args:
-        weights: ``(class, pixel)``.
-    """
+    """An orthonormal basis ``(direction, pixel)`` of the rows of ``(class, pixel)``, by QR; dependent rows are left out."""
     rows = weights.double() / weights.double().norm(dim=1, keepdim=True).clamp_min(1e-30)
     columns, upper = torch.linalg.qr(rows.T)
     basis: torch.Tensor = columns[:, upper.diagonal().abs() > 1e-4].T.float().contiguous()

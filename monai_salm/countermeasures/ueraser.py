@@ -1,4 +1,4 @@
-"""UEraser: of several strongly augmented copies, train on the one that the network gets most wrong.
+"""UEraser: of several strongly augmented copies, train on the one with the largest loss.
 
 Qin, Gao, Zhao, Ye, Xu 2023, "Learning the Unlearnable: Adversarial Augmentations Suppress Unlearnable Example Attacks",
 arXiv 2303.15127.
@@ -14,8 +14,9 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 
-from monai_salm.countermeasures._operations import random_operation
-from monai_salm.countermeasures.base import Countermeasure
+from monai_salm.countermeasures.base import Countermeasure, require
+from monai_salm.countermeasures.operations import random_operation
+from monai_salm.learning.augmentation import Batch, uniform
 from monai_salm.learning.trainer import Trainer
 
 _ROUGHNESS = (0.3, 0.7)
@@ -42,14 +43,10 @@ class UEraser(Countermeasure):
     probability: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.copies < 1:
-            raise ValueError(f"copies must be at least 1, got {self.copies}")
-        if not 0 <= self.probability <= 1:
-            raise ValueError(f"probability must be in [0, 1], got {self.probability}")
+        require(self.copies >= 1, "copies", "at least 1", self.copies)
+        require(0 <= self.probability <= 1, "probability", "in [0, 1]", self.probability)
 
-    def augment(
-        self, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def augment(self, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
         changed = inputs.clone()
         for change in (plasma_brightness, plasma_contrast, shuffle_channels):
             rows = (torch.rand(len(inputs), generator=generator) < self.probability).nonzero()[:, 0]
@@ -80,7 +77,7 @@ def case_losses(trainer: Trainer, inputs: torch.Tensor, targets: torch.Tensor) -
 
 def plasma_brightness(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Add a fractal in [-i, i], with i from 0.5 to 1 for each image, to images ``(batch, channel, *spatial)``."""
-    intensity = _uniform(images, *_BRIGHTNESS, generator)
+    intensity = _each(images, _BRIGHTNESS, generator)
     return (images + intensity * (2 * plasma(images.shape, generator) - 1)).clamp(0, 1)
 
 
@@ -96,21 +93,16 @@ def shuffle_channels(images: torch.Tensor, generator: torch.Generator) -> torch.
 
 
 def plasma(shape: Sequence[int], generator: torch.Generator) -> torch.Tensor:
-    """Fractal noise, stretched to [0, 1] in every channel of every image.
+    """Fractal noise of shape ``(batch, channel, *spatial)``, stretched to [0, 1] in every channel of every image.
 
     As in the diamond-square algorithm, a random grid is refined by halves, with noise whose amplitude falls by the
-    roughness (0.3 to 0.7, each image its own) each time. Unlike there, all its points get new noise, not only the new
-    ones, and places between are interpolated linearly.
-
-    Args:
-        shape: ``(batch, channel, *spatial)``.
-        generator: source of randomness, on the CPU.
+    roughness (0.3 to 0.7, each image its own) each time. Here all points get new noise, not only the new ones.
     """
     size = shape[2:]
     depth = int(math.log2(max(1, min(size) - 1)))
     sides = [max(1, math.ceil((length - 1) / 2**depth)) + 1 for length in size]
     field = torch.rand((*shape[:2], *sides), generator=generator)
-    roughness = _uniform(field, *_ROUGHNESS, generator)
+    roughness = _each(field, _ROUGHNESS, generator)
     mode = "bilinear" if len(size) == 2 else "trilinear"
     for level in range(1, depth + 1):
         sides = [2 * side - 1 for side in sides]
@@ -122,6 +114,6 @@ def plasma(shape: Sequence[int], generator: torch.Generator) -> torch.Tensor:
     return (field - low) / (high - low).clamp_min(1e-12)
 
 
-def _uniform(like: torch.Tensor, low: float, high: float, generator: torch.Generator) -> torch.Tensor:
+def _each(images: torch.Tensor, ends: tuple[float, float], generator: torch.Generator) -> torch.Tensor:
     """One number for each image, ``(batch, 1, ...)``."""
-    return low + (high - low) * torch.rand((len(like), *[1] * (like.ndim - 1)), generator=generator)
+    return uniform((len(images), *[1] * (images.ndim - 1)), *ends, generator)

@@ -1,10 +1,10 @@
-"""The whole way in one call, on real images: protect, publish, verify, evaluate from the published files, report."""
+"""The demo: protect real images, publish, verify, evaluate the published files, report."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,13 +13,15 @@ from typing import Any
 import torch
 
 from monai_salm.demo.data import COUNTS, NOTES, brain_crops, medmnist_archive
-from monai_salm.evaluation import evaluate
+from monai_salm.evaluation.evaluating import evaluate
+from monai_salm.evaluation.protocol import Protocol
 from monai_salm.generate.precompute import precompute
 from monai_salm.jobs.workspace import WorkspaceError
 from monai_salm.layouts import TRAIN, Layout, open_layout
 from monai_salm.learning.tasks import Classification
 from monai_salm.methods import Method, recommended
 from monai_salm.publishing import publish, verify
+from monai_salm.report import UnlearnabilityReport
 from monai_salm.report.disk import write_report
 from monai_salm.report.terminal import terminal_text
 from monai_salm.shared.progress import Progress
@@ -28,15 +30,15 @@ from monai_salm.store.store import NoiseStore, NoiseStoreError
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """How much the demo does.
+    """Size of a demo.
 
     Args:
         counts: cases of train, val and test.
-        method: makes the noise.
-        surrogate: architecture the noise is made against.
-        victims: architectures it is tested on.
+        method: of the noise.
+        surrogate: architecture that the noise is made against.
+        victims: architectures that it is tested on.
         seeds: of the victims.
-        epochs: of the victims; None is what ``evaluate`` chooses.
+        epochs: of the victims; None lets ``evaluate`` choose.
     """
 
     counts: Sequence[int]
@@ -47,9 +49,8 @@ class Scale:
     epochs: int | None = None
 
 
-# What is recommended for crops of 28 elements a side.
 _METHOD = recommended(Classification(num_classes=8), 2, (28, 28))
-#: By rank. Each is to take a few minutes on two CPU cores.
+#: By rank. Each takes a few minutes on two CPU cores.
 SCALES = {
     2: Scale(counts=COUNTS[2], method=_METHOD, surrogate="resnet18", victims=("resnet18", "vgg11")),
     3: Scale(counts=COUNTS[3], method=_METHOD, surrogate="resnet10", victims=("resnet10", "vgg11")),
@@ -57,7 +58,7 @@ SCALES = {
 
 
 class DemoError(RuntimeError):
-    """The published copy did not pass its verification."""
+    """The published copy failed its verification."""
 
 
 def run_demo(
@@ -70,33 +71,30 @@ def run_demo(
     echo: Callable[[str], object] = print,
     scale: Scale | None = None,
 ) -> dict[str, Any]:
-    """Protect real images, publish them, and show what networks learn from what was published.
+    """Protect real images, publish them, and show what networks learn from the published copy.
 
     Args:
-        output_dir: gets the images (``original/``, ``protected/``), the noise and the report; made if it is not there. An
-            interrupted demo goes on where it was, and one with other settings replaces what is there.
+        output_dir: gets the images (``original/``, ``protected/``), the noise and the report. An interrupted demo goes on where
+            it stopped, and one with other settings replaces the files.
         rank: 2 for images, 3 for volumes.
-        dataset: None for crops of the brain template that nilearn ships; or a MedMNIST name, which is downloaded (and
-            says by itself whether it holds volumes).
+        dataset: None for crops of the brain template that nilearn ships; or a MedMNIST name, which also sets the rank.
         device: ``"auto"``, ``"cpu"`` or ``"cuda:N"``.
         seed: of the data and the noise.
-        progress: told how far things are.
-        echo: is given a line after each stage.
-        scale: how much to do; None is ``SCALES[rank]``.
+        progress: called with the progress.
+        echo: called with a line after each stage.
+        scale: size of the demo; None is ``SCALES[rank]``.
 
     Returns:
         The report's values, with ``seconds`` for the whole demo, ``stages`` (seconds of each), ``psnr``, ``support``,
-        ``verified``, ``files``, and ``text`` (the table and the
-        verdict, to be shown).
+        ``verified``, ``files``, and ``text`` (the table and the verdict).
 
     Raises:
-        DemoDataError: if the images cannot be had.
-        DemoError: if the published copy is not what it should be.
+        DemoDataError: if the images are not available.
+        DemoError: if the published copy fails its verification.
     """
     if rank not in SCALES:
         raise ValueError(f"rank must be 2 or 3, got {rank}")
-    clock = _Clock(echo)
-    folder = Path(output_dir)
+    clock, folder = _Clock(echo), Path(output_dir)
     source = _source(folder, rank, dataset, scale, seed)
     layout = open_layout(source)
     rank = layout.dataset(TRAIN)[0]["image"].ndim - 1
@@ -104,31 +102,11 @@ def run_demo(
     clock.lap("data", f"{len(layout.dataset(TRAIN))} training images of {_size(layout)} in {source}")
 
     store = _protect(layout, folder / f"noise_{source.stem}_seed{seed}.db", scale, device, seed, progress)
-    clock.lap("protect", f"noise for each in {store.path} (keep it secret: it takes the noise off again)")
+    clock.lap("protect", f"noise for each in {store.path} (keep it secret: it undoes the protection)")
     published = _publish(source, folder / "protected" / source.name, store, progress)
     clock.lap("publish", f"published to {published.root} and verified")
 
-    test = layout.test_split()
-    report = evaluate(
-        clean=layout.dataset(TRAIN),
-        protected=published.dataset(TRAIN),
-        test=layout.dataset(test),
-        task=layout.task(),
-        window=store.window,
-        victims=scale.victims,
-        pipelines=("plain",),
-        countermeasures=("none", "early_stopping"),  # what is free; evaluate's own default takes an hour
-        fractions=(1.0,),
-        controls=("random_noise",),
-        patience=5,  # passes over so few images are short: after two, scores still move with the learning rate
-        seeds=scale.seeds,
-        epochs=scale.epochs,
-        epsilon=scale.method.epsilon,
-        device=device,
-        progress=progress,
-        surrogate=scale.surrogate,
-        store=store,
-    )
+    report = _evaluate(layout, published, store, scale, device, progress)
     if dataset is None:
         report = replace(report, notes=NOTES[: rank - 1])
     files = {**write_report(report, folder), "store": store.path, "original": source, "protected": published.root}
@@ -136,8 +114,7 @@ def run_demo(
     values = report.to_dict()
     return {
         **values,
-        "seconds": round(sum(clock.stages.values()), 3),
-        "stages": {name: round(seconds, 3) for name, seconds in clock.stages.items()},
+        **clock.times(),
         "psnr": report.noise["psnr"],
         "support": report.noise["support"],
         "verified": True,
@@ -147,7 +124,7 @@ def run_demo(
 
 
 class _Clock:
-    """Seconds of each stage, and a line for the reader after it."""
+    """Seconds of each stage, and a line after it."""
 
     def __init__(self, echo: Callable[[str], object]) -> None:
         self.stages: dict[str, float] = {}
@@ -157,6 +134,10 @@ class _Clock:
         now = time.monotonic()
         self.stages[stage], self._start = now - self._start, now
         self._echo(f"{stage} ({self.stages[stage]:.0f} s): {line}")
+
+    def times(self) -> dict[str, Any]:
+        stages = {name: round(seconds, 3) for name, seconds in self.stages.items()}
+        return {"seconds": round(sum(self.stages.values()), 3), "stages": stages}
 
 
 def _source(folder: Path, rank: int, dataset: str | None, scale: Scale | None, seed: int) -> Path:
@@ -195,20 +176,47 @@ def _protect(
     except (NoiseStoreError, WorkspaceError):
         if not left:
             raise
-        # An earlier demo left it, with other settings or versions; the folder is the demo's own.
+        # The folder is the demo's own: an earlier demo had other settings or versions.
         return make(overwrite=True)
 
 
 def _publish(source: Path, target: Path, store: NoiseStore, progress: Callable[[Progress], None] | None) -> Layout:
-    """Publish, verify, and open what is on the disk."""
+    """Publish, verify, and open the published copy."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    publish(source, target, store, overwrite=True, progress=progress)  # an earlier run of the demo may have left one
+    publish(source, target, store, overwrite=True, progress=progress)  # of an earlier demo
     result = verify(source, target, store, progress=progress)
     if not result.ok:
         raise DemoError(f"{target} failed its verification: {'; '.join(map(str, result.problems[:3]))}")
     return open_layout(target)
 
 
+def _evaluate(
+    layout: Layout,
+    published: Layout,
+    store: NoiseStore,
+    scale: Scale,
+    device: str | torch.device,
+    progress: Callable[[Progress], None] | None,
+) -> UnlearnabilityReport:
+    """A short evaluation; that of ``evaluate``'s defaults takes hours."""
+    protocol = Protocol(
+        victims=scale.victims,
+        pipelines=("plain",),
+        countermeasures=("none", "early_stopping"),  # no further training
+        fractions=(1.0,),
+        controls=("random_noise",),
+        patience=5,  # passes over few images are short: after two, scores still move with the learning rate
+        seeds=scale.seeds,
+        epochs=scale.epochs,
+        epsilon=scale.method.epsilon,
+        window=store.window,
+        device=device,
+        surrogate=scale.surrogate,
+    )
+    test = layout.dataset(layout.test_split())
+    sets = layout.dataset(TRAIN), published.dataset(TRAIN), test
+    return evaluate(*sets, layout.task(), protocol=protocol, store=store, progress=progress)
+
+
 def _size(layout: Layout) -> str:
-    shape: Mapping[str, Any] = layout.dataset(TRAIN)[0]
-    return " x ".join(str(n) for n in shape["image"].shape[1:])
+    return " x ".join(str(n) for n in layout.dataset(TRAIN)[0]["image"].shape[1:])

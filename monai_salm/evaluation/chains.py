@@ -1,4 +1,4 @@
-"""What stands around ``SALMProtectd`` in a MONAI chain, and how much of the noise is left after each step."""
+"""The transforms around ``SALMProtectd`` in a MONAI chain, and the share of the noise that is left after each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from monai_salm.transforms import SALMProtect, SALMProtectd
 
 # Transforms that hand on the values and axes of an image as they were loaded.
 _HARMLESS = ("LoadImage", "EnsureChannelFirst", "EnsureType", "ToTensor", "ToNumpy", "ToDevice", "Identity")
-# A step that leaves this share of the noise is no finding.
+# Steps that leave this share count as harmless.
 _LITTLE = 0.98
 _WEAK = 0.5
 _SEED = 0
@@ -34,10 +34,10 @@ class ChainStep:
 
     Args:
         name: of its class.
-        effect: what it does to the noise, in words.
-        survives: share of the noise's amplitude that is left, as a share of what is left of a coarse pattern of the same
-            strength, from 0 to 1; None where the step could not be run.
-        chance: whether it is drawn at random; ``survives`` is then of the times that it is.
+        effect: on the noise, in words.
+        survives: share of the noise's amplitude that is left, from 0 to 1, compared with a coarse pattern of the same strength;
+            None where the step could not be run.
+        chance: whether it is applied at random; ``survives`` holds for the times that it is applied.
     """
 
     name: str
@@ -46,19 +46,19 @@ class ChainStep:
     chance: bool = False
 
     def __str__(self) -> str:
-        drawn = " (when it is drawn)" if self.chance else ""
-        return f"{self.name}: {self.effect}" + ("" if self.survives is None else f", {self.survives:.0%} left{drawn}")
+        when = " (when it is applied)" if self.chance else ""
+        return f"{self.name}: {self.effect}" + ("" if self.survives is None else f", {self.survives:.0%} left{when}")
 
 
 @dataclass(frozen=True)
 class ChainReport:
-    """What ``check_chain`` found.
+    """The result of ``check_chain``.
 
     Args:
         before: transforms between the loader and ``SALMProtectd`` that may change values or axes: there should be none.
         steps: the transforms after it.
-        images: number of images that were looked at.
-        made_up: whether these were made up, for want of real ones.
+        images: number of images that were tried.
+        made_up: whether these were synthetic.
     """
 
     before: tuple[str, ...]
@@ -68,12 +68,12 @@ class ChainReport:
 
     @property
     def survives(self) -> float:
-        """Share of the noise that is left after all steps that are not drawn at random."""
+        """Share of the noise that is left after all steps that are always applied."""
         return float(np.prod([step.survives for step in self.steps if step.survives is not None and not step.chance]))
 
     @property
     def ok(self) -> bool:
-        """Whether nothing stands in the wrong place, all steps could be run, and half of the noise is left, whatever is drawn."""
+        """Whether the order is right, all steps could be run, and half of the noise is left after each and after all."""
         each = [step.survives for step in self.steps]
         known = [share for share in each if share is not None]
         return not self.before and len(known) == len(each) and min([self.survives, *known]) >= _WEAK
@@ -95,12 +95,7 @@ class ChainReport:
 
 @dataclass(frozen=True)
 class _States:
-    """One image in three states: clean, with its noise, and with a coarse pattern of the same strength.
-
-    Args:
-        items: of each state, what the transforms take.
-        key: of the image in these; None if they are the image.
-    """
+    """One image clean, with its noise, and with a coarse pattern: ``items`` of a chain; ``key`` is None for bare images."""
 
     items: tuple[Any, Any, Any]
     key: Hashable | None
@@ -110,10 +105,10 @@ class _States:
         return [np.asarray(values_of(image), np.float64) for image in images]
 
     def after(self, transform: Any) -> _States:
-        """The states after a transform, which draws the same for all."""
+        """The states after a transform with the same random numbers."""
         results = []
         for item in self.items:
-            own = _drawn(transform)
+            own = _certain(transform)
             result = own(item if self.key is None else dict(item))
             results.append(result[0] if isinstance(result, list) else result)
         return _States((results[0], results[1], results[2]), self.key)
@@ -126,17 +121,17 @@ def check_chain(
     *,
     count: int = 3,
 ) -> ChainReport:
-    """Say what stands around ``SALMProtectd`` in a chain, and how much of the noise survives each transform after it.
+    """Measure how much of the noise survives each transform after ``SALMProtectd`` in a chain.
 
-    Each transform after it is run on a few images, without noise, with it, and with a coarse pattern of the same strength in
-    the same grey values. Scaling and cropping change both alike. Resampling and smoothing weaken the noise more than the coarse
-    pattern; clipping takes noise away.
+    Each transform after it is run on a few images without noise, with it, and with a coarse pattern of the same strength.
+    Scaling and cropping change both alike. Resampling and smoothing weaken the noise more than the pattern; clipping removes
+    noise.
 
     Args:
         chain: the transforms, with ``SALMProtectd`` or ``SALMProtect`` among them.
         store: the noise.
-        items: a few of the data set's items, as the chain takes them. None makes up images with the noise of the store.
-        count: how many are looked at.
+        items: a few of the data set's items, as the chain takes them; None for synthetic images with the noise of the store.
+        count: how many are tried.
 
     Returns:
         The report; ``print`` shows it.
@@ -166,7 +161,7 @@ def check_chain(
 
 
 def _flat(chain: Any) -> list[Any]:
-    """The transforms in order, those of nested chains among them; choices such as ``OneOf`` stay whole."""
+    """The transforms in order, nested chains unfolded; choices such as ``OneOf`` stay whole."""
     if type(chain) is Compose or isinstance(chain, list | tuple):
         parts = chain.transforms if isinstance(chain, Compose) else chain
         return [one for part in parts for one in _flat(part)]
@@ -178,7 +173,7 @@ def _name(transform: Any) -> str:
 
 
 def _may_change(transform: Any, protect: Any) -> bool:
-    """Whether a transform before may change the images that are protected."""
+    """Whether a transform may change the images that are protected."""
     keys = set(getattr(transform, "keys", ()) or ())
     if keys and isinstance(protect, SALMProtectd) and not keys & set(protect.keys):
         return False
@@ -187,7 +182,7 @@ def _may_change(transform: Any, protect: Any) -> bool:
 
 
 def _steps(transforms: Sequence[Any], states: Sequence[_States]) -> Iterator[ChainStep]:
-    """The findings, one transform after the other; what is drawn at random is not handed on to the next."""
+    """One step for each transform; the result of a random one is not passed on."""
     for transform in transforms:
         prob = getattr(transform, "prob", None)
         chance = isinstance(prob, int | float) and prob < 1
@@ -205,7 +200,7 @@ def _steps(transforms: Sequence[Any], states: Sequence[_States]) -> Iterator[Cha
 
 
 def _compared(before: list[Array], after: list[Array]) -> tuple[float, str]:
-    """Share of the noise that is left by a step, and what the step is."""
+    """Share of the noise that a step leaves, and its effect."""
     (clean, noisy, pattern), (new_clean, new_noisy, new_pattern) = before, after
     old, new = noisy - clean, new_noisy - new_clean
     if not old.any():
@@ -228,8 +223,8 @@ def _energy(values: Array) -> float:
     return float(np.square(values, dtype=np.float64).sum())
 
 
-def _drawn(transform: Any) -> Any:
-    """A copy of a transform that draws, whenever it is asked, and always the same."""
+def _certain(transform: Any) -> Any:
+    """A copy of a transform that is always applied, with the same random numbers."""
     own = copy.deepcopy(transform)
     if isinstance(own, Randomizable):
         own.set_random_state(seed=_SEED)
@@ -246,7 +241,7 @@ def _real(item: Any, head: Sequence[Any], protect: Any) -> tuple[Any, Any]:
 
 
 def _made_up(noise: Noise, protect: Any, transforms: Sequence[Any], store: NoiseStore) -> tuple[Any, Any]:
-    """An image in the middle of its window, that grows brighter along its axes, without and with noise."""
+    """A synthetic ramp in the middle of the window, without and with noise."""
     shape = noise.codes.shape
     low, high = noise.window.bounds(shape[0], len(shape) - 1)
     ramps = [np.linspace(0.3, 0.7, size) for size in shape[1:]]
@@ -274,7 +269,7 @@ def _keys_of(transform: Any) -> Iterator[Hashable]:
 
 
 def _with_pattern(clean: Any, noisy: Any, key: Hashable | None) -> _States:
-    """The states of an image; the coarse pattern lies on the grey values that carry noise."""
+    """The states of an image; the coarse pattern is on the grey values that carry noise."""
     image = clean if key is None else clean[key]
     before, after = (np.asarray(values_of(one if key is None else one[key]), np.float64) for one in (clean, noisy))
     noise = after - before

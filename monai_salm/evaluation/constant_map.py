@@ -1,4 +1,4 @@
-"""The best label map that is the same for every image: what a network learns that knows positions by heart and nothing else."""
+"""The best label map that is the same for every image: the score of a network that has only learned positions."""
 
 from __future__ import annotations
 
@@ -20,17 +20,10 @@ _LEVELS = np.linspace(0.05, 0.95, 19)
 
 
 def constant_map(labels: Sequence[Array], num_classes: int) -> Array:
-    """For every position the label that serves the training maps best.
+    """A label for every position, of the commonest shape; maps of other shapes are resized by nearest neighbours.
 
-    A position gets a class where at least a share of the maps has it. Each class has the share that gives the highest mean
-    Dice on the training maps; where several classes qualify, the one that is farthest above its share wins.
-
-    Args:
-        labels: training maps ``spatial``; those of other shapes than the commonest are brought to it by nearest neighbours.
-        num_classes: classes with the background.
-
-    Returns:
-        A map of the commonest shape.
+    A position gets a class where at least a share of the maps has it. The share of a class maximises the mean Dice on the
+    training maps. Of several classes, the one farthest above its share wins.
     """
     shape = Counter(label.shape for label in labels).most_common(1)[0][0]
     maps = [nearest(label, shape) for label in labels]
@@ -43,13 +36,7 @@ def constant_map(labels: Sequence[Array], num_classes: int) -> Array:
 
 
 def constant_score(task: Task, labels: Sequence[Array], test_labels: Sequence[Array]) -> float:
-    """Headline score of the best constant map of some training maps on a test set.
-
-    Args:
-        task: a segmentation.
-        labels: training maps ``spatial``.
-        test_labels: test maps ``spatial``; the constant map is brought to the shape of each.
-    """
+    """Headline score of the constant map of training maps on test maps, resized to the shape of each."""
     answer = constant_map(labels, task.num_classes)
     # One case at a time: maps of a whole set of volumes would not fit in memory.
     rows = [task.case_scores([torch.from_numpy(nearest(answer, t.shape))], [t])[0] for t in test_labels]

@@ -1,4 +1,4 @@
-"""What the noise costs the images: how far they are from the originals, in numbers a reader of images knows."""
+"""What the noise costs the images: PSNR, SSIM and size of the noise, and the drift of radiomics features."""
 
 from __future__ import annotations
 
@@ -19,10 +19,25 @@ from monai_salm.noise.window import IntensityWindow
 from monai_salm.shared.arrays import Array
 
 _SSIM_KERNEL = 11
-# Voxels that SSIM is computed of at once: it holds about ten arrays of that size.
+# Voxels for which SSIM is computed at once; about ten arrays of that size are in memory.
 _AT_ONCE = 2**20
 
 Sizes: TypeAlias = dict[str, float]
+
+_BINS = 64
+#: Largest mean drift of the mean intensity, as a fraction of the window.
+MEAN_TOLERANCE = 0.005
+#: Largest mean drift of any other feature, in standard deviations between cases.
+OTHER_TOLERANCE = 0.1
+#: Features and their units.
+FEATURES = {
+    "mean": "stored units",
+    "standard_deviation": "stored units",
+    "skewness": "",
+    "entropy": "bits",
+    "gradient_mean": "stored units per voxel",
+    "gradient_standard_deviation": "stored units per voxel",
+}
 
 
 def image_cost(
@@ -33,13 +48,13 @@ def image_cost(
     native_scale: float | None = None,
     native_unit: str = "",
 ) -> dict[str, Any]:
-    """Measure every case's noise; report means, worst cases and classes.
+    """Measure every case's noise: means, worst cases, and means of each class.
 
     Args:
         clean: original images.
         protected: the same images with noise, in the same order.
-        task: says what the labels are.
-        window: the intensity window; its width is the peak of PSNR and the range of SSIM.
+        task: the learning problem.
+        window: its width is the peak of PSNR and the range of SSIM.
         native_scale: native units per stored unit, such as Hounsfield units of a file with a slope.
         native_unit: name of the native unit.
 
@@ -66,7 +81,7 @@ def image_cost(
 
 
 def _sizes(change: NDArray[np.float64], window: IntensityWindow) -> Sizes:
-    """How large a change is, ``l2`` and ``linf`` in stored units; PSNR is infinite without any."""
+    """Sizes of a change, ``l2`` and ``linf`` in stored units; PSNR is infinite without any."""
     l0 = int(np.count_nonzero(change))
     squares = float(np.square(change).sum())
     return {
@@ -92,7 +107,7 @@ def _summary(
 def _by_class(
     clean: ImageSet, protected: ImageSet, rows: Sequence[Sizes], task: Task, window: IntensityWindow
 ) -> dict[str, dict[str, Any]]:
-    """For each class, its images; for labels per voxel, its voxels in each image; for several labels, images that have it."""
+    """Sizes by class: of its images, or of its voxels where labels are per voxel."""
     members: dict[int, list[Sizes]] = defaultdict(list)
     for index, label in enumerate(clean.labels):
         if task.kind == "segmentation":
@@ -120,7 +135,7 @@ def _class_sizes(rows: Sequence[Sizes]) -> dict[str, Any]:
 
 
 def _all_ssim(clean: Sequence[Array], protected: Sequence[Array], window: IntensityWindow) -> Iterator[float]:
-    """SSIM of every case, images of one shape together as far as memory goes."""
+    """SSIM of every case; images of one shape go together as far as memory allows."""
     for shape, group in itertools.groupby(zip(clean, protected, strict=True), key=lambda pair: pair[0].shape):
         pairs = list(group)
         size = max(1, _AT_ONCE // max(1, math.prod(shape)))
@@ -131,16 +146,9 @@ def _all_ssim(clean: Sequence[Array], protected: Sequence[Array], window: Intens
 
 @torch.inference_mode()
 def ssim(clean: Array, protected: Array, window: IntensityWindow) -> list[float]:
-    """Structural similarity (Wang et al. 2004) as MONAI computes it, of images as seen in the window.
+    """Structural similarity (Wang et al. 2004) of images ``(case, channel, *spatial)`` in the window, one number a case.
 
-    Args:
-        clean: ``(case, channel, *spatial)``, stored units.
-        protected: of the same shape.
-        window: what lies outside is clipped; its width is the range of the values.
-
-    Returns:
-        The mean over all places where the Gaussian window (11 voxels a side, sigma 1.5; the largest odd number that fits
-        for shorter sides) lies inside the image, one number a case.
+    The mean over all places where MONAI's Gaussian window (11 voxels a side or less, sigma 1.5) lies inside.
     """
     kernel = [min(_SSIM_KERNEL, n - 1 + n % 2) for n in clean.shape[2:]]
     total, places = np.zeros(len(clean)), 0
@@ -162,3 +170,97 @@ def _windowed(images: Array, window: IntensityWindow) -> torch.Tensor:
     # Clip in the stored type's own range first: float32 of a clipped value loses nothing that is seen.
     values = np.clip(images.astype(np.float64), window.low, window.high)
     return torch.from_numpy(((values - window.low) / window.width).astype(np.float32))
+
+
+def radiomics_drift(clean: ImageSet, protected: ImageSet, window: IntensityWindow) -> dict[str, Any]:
+    """Compare first-order and gradient features of each image; a drift is ``abs(protected - clean)``.
+
+    The mean may move by 0.5 % of the window, which is below the noise of scanners. Another feature may move by 0.1 standard
+    deviations between cases, half of a small effect (Cohen 1988). The tolerances judge sets, not one patient's measurement.
+
+    Args:
+        clean: original images; where labels are per voxel, features of the foreground are compared too.
+        protected: the same images with noise, in the same order.
+        window: images are clipped to it.
+
+    Returns:
+        Plain values, see docs/report.md.
+    """
+    whole: list[list[NDArray[np.float64]]] = [[], []]
+    inside: list[list[NDArray[np.float64]]] = [[], []]
+    where: list[str] = []
+    for before, after, label, name in zip(clean.images, protected.images, clean.labels, clean.names, strict=True):
+        foreground = label > 0 if label.ndim == before.ndim - 1 and label.ndim > 1 else None
+        for position, image in enumerate((before, after)):
+            every, some = features(image, window, foreground)
+            whole[position].append(every)
+            if some is not None:
+                inside[position].append(some)
+        if foreground is not None and foreground.any():
+            where.append(name)
+    return {
+        "cases": len(clean),
+        "tolerance": {"mean": MEAN_TOLERANCE, "others": OTHER_TOLERANCE},
+        "features": _drifts(whole, clean.names, window),
+        "foreground": {"cases": len(where), "features": _drifts(inside, where, window)} if where else None,
+    }
+
+
+def features(
+    image: Array, window: IntensityWindow, foreground: NDArray[np.bool_] | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """Features in the order of ``FEATURES`` of an image ``(channel, *spatial)`` and of its foreground ``(*spatial)``, if any."""
+    values = np.clip(image, window.low, window.high).astype(np.float32)
+    slope = np.zeros_like(values)
+    for axis in range(1, image.ndim):
+        if image.shape[axis] > 1:
+            slope += np.gradient(values, axis=axis) ** 2
+    np.sqrt(slope, out=slope)
+    some = None
+    if foreground is not None and foreground.any():
+        some = _of_voxels(values[:, foreground], slope[:, foreground], window)
+    return _of_voxels(values, slope, window), some
+
+
+def _of_voxels(values: NDArray[np.float32], slope: NDArray[np.float32], window: IntensityWindow) -> NDArray[np.float64]:
+    mean = values.mean(dtype=np.float64)
+    centred = values - mean
+    variance = float(np.square(centred).mean())
+    # A constant image has no skewness; one that is constant up to rounding should have none either.
+    skew = float((centred**3).mean()) / variance**1.5 if variance > (1e-6 * window.width) ** 2 else 0.0
+    bins = np.minimum(((values - window.low) * (_BINS / window.width)).astype(np.int64), _BINS - 1)
+    share = np.bincount(bins.reshape(-1), minlength=_BINS) / bins.size
+    share = share[share > 0]
+    entropy = max(0.0, -float((share * np.log2(share)).sum()))
+    return np.array(
+        [mean, np.sqrt(variance), skew, entropy, slope.mean(dtype=np.float64), slope.std(dtype=np.float64)], np.float64
+    )
+
+
+def _drifts(pair: list[list[NDArray[np.float64]]], names: list[str], window: IntensityWindow) -> dict[str, Any]:
+    before, after = (np.stack(part) for part in pair)
+    drift = np.abs(after - before)
+    spread = before.std(axis=0, ddof=1) if len(before) > 1 else np.zeros(len(FEATURES))
+    result = {}
+    for column, (name, unit) in enumerate(FEATURES.items()):
+        # A feature that does not vary between cases has no scale: any drift is out of tolerance.
+        sd = float(spread[column])
+        tolerance = MEAN_TOLERANCE * window.width if name == "mean" else OTHER_TOLERANCE * sd
+        # Sums in another order are no drift.
+        outside = drift[:, column] > tolerance + 1e-6 * np.abs(before[:, column])
+        mean = float(drift[:, column].mean())
+        worst = int(drift[:, column].argmax())
+        result[name] = {
+            "unit": unit,
+            "clean": float(before[:, column].mean()),
+            "drift": mean,
+            "bias": float((after - before)[:, column].mean()),
+            "worst": float(drift[worst, column]),
+            "worst_case": names[worst],
+            "between_case_sd": sd,
+            "relative": mean / sd if sd > 0 else None,
+            "tolerance": tolerance,
+            "within": mean <= tolerance + 1e-6 * abs(float(before[:, column].mean())),
+            "share_outside": float(outside.mean()),
+        }
+    return result

@@ -1,4 +1,4 @@
-"""How the noise gives itself away, and whether it is what it is said to be."""
+"""Can the noise, and the label in it, be found by simple networks; and is it one pattern a class?"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_salm.evaluation.diversity import diversity, rows_of_images, rows_of_regions
+from monai_salm.evaluation.diversity import diversity, noise_of_images, noise_of_regions
 from monai_salm.evaluation.probes import (
     Samples,
     bias_shift_scores,
@@ -32,17 +32,15 @@ _MARGIN = 0.1
 def detect(
     clean: ImageSet, protected: ImageSet, task: Task, window: IntensityWindow, seed: int = 0, max_cases: int = 2000
 ) -> dict[str, Any]:
-    """Try to find the noise, and the label in it, with simple means.
+    """Try to find the noise, and the label in it, with simple networks.
 
     Probes: a linear one and one with a hidden layer, trained on half of the cases and scored on the other half. They see
-    the noise, its support, the protected images, and for reference the clean images, random signs of the noise's size
-    and the support of those, which show what clipping alone gives away. For labels per voxel they see patches of 5 voxels
-    a side, balanced over the classes, and tell the class of the centre.
+    the noise, its support and the protected images; for reference the clean images, and random signs of the noise's size.
+    For labels per voxel they see patches of 5 voxels a side and name the class of the centre.
 
-    Bias shift (Zhu, Yu and Gao, "Detection and Defense of Unlearnable Examples", AAAI 2024, Algorithm 2; as their
-    published code does it): a small convolutional network is trained on images with a constant, 0.5 of the window, added
-    or taken off, and scored on held-out images without that. What networks learn of clean images depends on brightness;
-    noise that is a shortcut is found at any. The better of both directions counts.
+    Bias shift (Zhu, Yu and Gao, "Detection and Defense of Unlearnable Examples", AAAI 2024, Algorithm 2): a small convolutional
+    network is trained on images with 0.5 of the window added or subtracted, and scored on held-out images without that. Noise
+    that is a shortcut is found at any brightness. The better of both directions counts.
 
     Args:
         clean: the original training set.
@@ -50,7 +48,7 @@ def detect(
         task: the learning problem.
         window: the intensity window.
         seed: of the choice of cases, the halves and the probes.
-        max_cases: look at no more cases than this (a share of each class).
+        max_cases: most cases that are used (a share of each class).
 
     Returns:
         Plain values, see docs/report.md; ``findings`` are sentences for the reader.
@@ -62,9 +60,9 @@ def detect(
     make = patch_samples if per_voxel else image_samples
     samples = make(clean, protected, chosen, task.num_classes, seed)
     rows = (
-        rows_of_regions(clean, protected, chosen, task.num_classes, window)
+        noise_of_regions(clean, protected, chosen, task.num_classes, window)
         if per_voxel
-        else rows_of_images(samples, window)
+        else noise_of_images(samples, window)
     )
     changed = bool((samples.protected != samples.clean).any())
     result: dict[str, Any] = {
@@ -122,10 +120,6 @@ def _bias_shift(samples: Samples, window: IntensityWindow, seed: int) -> dict[st
     return {**result, "detected": found is not None and found["unshifted"] >= BOUND}
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Sentences
-
-
 def _findings(result: dict[str, Any]) -> list[str]:
     sentences = []
     if result["majority"] is None:
@@ -153,33 +147,33 @@ def _noise_sentence(result: dict[str, Any], name: str, what: str) -> str:
     score, probe = _best(result, name)
     control = _best(result, f"random_{name}")[0]
     thing = "centre's class of held-out patches" if result["sees"] == "patches" else "label of held-out cases"
-    told = f"{probe} that sees {what} names the {thing} with accuracy {score:.3f} (commonest answer {result['majority']:.3f}, "
-    told += f"for random signs of the same size {control:.3f})"
+    text = f"{probe} that sees {what} names the {thing} with accuracy {score:.3f} (commonest answer {result['majority']:.3f}, "
+    text += f"for random signs of the same size {control:.3f})"
     if score > max(control, result["majority"]) + _MARGIN:
-        return f"{told}: the label is written into it, and who has two versions of an image can read it"
-    return f"{told}: no more than clipping and guessing give away"
+        return f"{text}: the label is written into it, and who has two versions of an image can read it"
+    return f"{text}: no more than clipping and guessing give away"
 
 
 def _image_sentence(result: dict[str, Any]) -> str:
     score, probe = _best(result, "protected")
     clean = _best(result, "clean")[0]
-    told = f"{probe} that sees the protected images has accuracy {score:.3f}, on clean images {clean:.3f}"
+    text = f"{probe} that sees the protected images has accuracy {score:.3f}, on clean images {clean:.3f}"
     if score >= clean + _MARGIN:
-        return f"{told}: protected images are easier than honest ones, which is how a simple network detects them"
+        return f"{text}: protected images are easier than honest ones, which is how a simple network detects them"
     if score >= BOUND:
-        return f"{told}: above the bound of {BOUND} for detection, but clean images are as easy"
-    return f"{told}: below the bound of {BOUND}, simple networks do not detect the noise"
+        return f"{text}: above the bound of {BOUND} for detection, but clean images are as easy"
+    return f"{text}: below the bound of {BOUND}, simple networks do not detect the noise"
 
 
 def _bias_sentence(result: dict[str, Any]) -> str:
     clean, found = (result["bias_shift"][name]["unshifted"] for name in ("clean", "protected"))
-    told = f"trained on images shifted by {SHIFT} of the window, a network has accuracy {found:.3f} on unshifted protected images"
-    told += f" (trained and scored on clean ones: {clean:.3f})"
+    text = f"trained on images shifted by {SHIFT} of the window, a network has accuracy {found:.3f} on unshifted protected images"
+    text += f" (trained and scored on clean ones: {clean:.3f})"
     if not result["bias_shift"]["detected"]:
-        return f"{told}: below the bound of {BOUND}, the bias-shift test does not detect the noise"
+        return f"{text}: below the bound of {BOUND}, the bias-shift test does not detect the noise"
     if found < clean + _MARGIN:
-        return f"{told}: above the bound of {BOUND}, but clean images are as well, so that the test proves nothing here"
-    return f"{told}: the bias-shift test detects the noise"
+        return f"{text}: above the bound of {BOUND}, but clean images are as well, so that the test proves nothing here"
+    return f"{text}: the bias-shift test detects the noise"
 
 
 def _agreement_sentence(result: dict[str, Any]) -> str:
@@ -195,7 +189,7 @@ def _class_wise_sentence(result: dict[str, Any]) -> str:
     measured = "" if dependence is None else f" (dependence on the image {dependence:.2f})"
     if result["class_wise"]:
         return (
-            f"the noise is class-wise{measured}: one pattern a class, which averaging the noises of a class gives away"
+            f"the noise is class-wise{measured}: one pattern a class, which the average of the noises of a class shows"
         )
     if result["agreement_within"] > 0.5:
         return f"the noise is mostly one pattern a class, but what is left of it was made for the image{measured}"

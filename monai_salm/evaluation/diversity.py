@@ -1,8 +1,6 @@
-"""How alike the noises of one class are, and whether they know more of an image than its class.
+"""Is the noise one pattern a class, or was it made for each image? Two numbers tell (docs/report.md).
 
-Noise that is one pattern a class, with some jitter to look sample-wise, is told from noise that was made for each image
-by two numbers (docs/report.md): how often the signs of two noises of a class agree, and whether what is left of the
-noise without the class's pattern depends on the image.
+They are the agreement of signs within a class, and the dependence of the noise without the class's mean on the image.
 """
 
 from __future__ import annotations
@@ -20,18 +18,17 @@ from monai_salm.noise.window import IntensityWindow
 from monai_salm.shared.arrays import Array
 
 # Chosen by measurement (docs/experiments.md).
-_ALIKE, _FEW_ALIKE, _SAME = 0.1, 0.3, 0.9
+_AGREE, _AGREE_IF_FEW, _EQUAL = 0.1, 0.3, 0.9
 _DEPENDENT, _SURE, _PERMUTATIONS = 0.05, 0.02, 10
 
 
 @dataclass(frozen=True)
-class Rows:
+class NoiseRows:
     """Noises to compare voxel by voxel.
 
     Args:
-        noise: ``(row, voxel)``, stored units; zero where it is not to be compared.
-        free: voxels at which the noise was free to have either sign: a black voxel can only become brighter, and that
-            alone would make noises alike.
+        noise: ``(row, voxel)``, stored units; zero where it is not compared.
+        free: voxels at which the noise could have either sign: a black voxel can only become brighter.
         images: the clean images there.
         groups: class of each row.
     """
@@ -47,26 +44,18 @@ class Rows:
             yield np.flatnonzero(self.groups == number)
 
 
-def rows_of_images(samples: Samples, window: IntensityWindow) -> Rows:
+def noise_of_images(samples: Samples, window: IntensityWindow) -> NoiseRows:
     """One row an image."""
     clean, protected = (part.reshape(len(part), -1) for part in (samples.clean, samples.protected))
     noise = protected - clean
     free = _free(clean, float(np.abs(noise).max(initial=0)), window)
-    return Rows(noise * free, free, clean, group_numbers(list(samples.labels)))
+    return NoiseRows(noise * free, free, clean, group_numbers(list(samples.labels)))
 
 
-def rows_of_regions(clean: ImageSet, protected: ImageSet, chosen: Array, classes: int, window: IntensityWindow) -> Rows:
-    """One row for each class that an image has: its noise where the label is that class.
-
-    Noise is compared at equal coordinates, counted from the corner, in the part of the grid that all images have.
-
-    Args:
-        clean: original images with one label a voxel.
-        protected: the same images with noise.
-        chosen: indices of the cases.
-        classes: how many.
-        window: the intensity window.
-    """
+def noise_of_regions(
+    clean: ImageSet, protected: ImageSet, chosen: Array, classes: int, window: IntensityWindow
+) -> NoiseRows:
+    """One row for each class of each chosen image: its noise where the label is that class, in the grid that all images have."""
     box = np.min([clean.labels[i].shape for i in chosen], axis=0)
     side = SIDE[len(box)] * 3 // 2
     # A stride of whole numbers would meet a periodic pattern at one phase only.
@@ -83,7 +72,7 @@ def rows_of_regions(clean: ImageSet, protected: ImageSet, chosen: Array, classes
     rows = [(i, c) for c in range(classes) for i in range(len(chosen)) if (label[i] == c).any()]
     member = np.array([i for i, _ in rows])
     inside = free[member] & np.stack([label[i] == c for i, c in rows])
-    return Rows(noise[member] * inside, inside, images[member], np.array([c for _, c in rows]))
+    return NoiseRows(noise[member] * inside, inside, images[member], np.array([c for _, c in rows]))
 
 
 def _free(images: NDArray[np.float32], size: float, window: IntensityWindow) -> NDArray[np.bool_]:
@@ -92,27 +81,26 @@ def _free(images: NDArray[np.float32], size: float, window: IntensityWindow) -> 
     return free
 
 
-def diversity(rows: Rows, seed: int) -> dict[str, Any]:
+def diversity(rows: NoiseRows, seed: int) -> dict[str, Any]:
     """Compare the noises of pairs of images of one class and of different classes.
 
     Args:
-        rows: what to compare.
+        rows: the noises.
         seed: of the permutations.
 
     Returns:
         ``cosine_within`` and ``cosine_between``: mean cosine similarity of two noises of one class and of two classes;
-        ``agreement_within`` and ``agreement_between``: mean product of the signs at voxels where both have noise, over
-        all pairs and voxels; ``class_share``: share of the noise's energy that the classes' mean noises explain;
-        ``image_dependence``: correlation, over pairs of one class, of how alike the images and how alike the rests of the
-        noise are, and ``image_dependence_sd``, its standard deviation if images were exchanged at random; ``class_wise``.
-        Numbers are None where there are no pairs.
+        ``agreement_within`` and ``agreement_between``: mean product of the signs where both have noise;
+        ``class_share``: share of the noise's energy that the classes' mean noises explain;
+        ``image_dependence``: correlation, over pairs of one class, of the similarities of images and of residual noises, and
+        ``image_dependence_sd``, its standard deviation for permuted images; ``class_wise``. None without pairs.
     """
     norms = np.linalg.norm(rows.noise, axis=1, keepdims=True)
     unit = np.divide(rows.noise, norms, out=np.zeros_like(rows.noise), where=norms > 0)
     signs = np.sign(rows.noise)
     cosine = _pair_means(unit, (norms > 0).astype(np.float32), rows)
     agreement = _pair_means(signs, np.abs(signs), rows)
-    share, dependence, spread = _rest(rows, np.random.default_rng(seed))
+    share, dependence, spread = _residual(rows, np.random.default_rng(seed))
     return {
         "cosine_within": cosine[0],
         "cosine_between": cosine[1],
@@ -126,32 +114,26 @@ def diversity(rows: Rows, seed: int) -> dict[str, Any]:
 
 
 def is_class_wise(within: float | None, between: float | None, dependence: float | None, spread: float | None) -> bool:
-    """Whether noise is one pattern a class, or that and jitter which has nothing to do with the image.
+    """Whether noise is one pattern a class, perhaps with jitter that does not depend on the image.
 
-    Args:
-        within: mean agreement of signs in a class.
-        between: the same between classes; None if there is but one class.
-        dependence: how far the rest of the noise depends on the image; None if there is no rest, or too few cases.
-        spread: standard deviation of ``dependence`` by chance.
+    ``within`` and ``between`` are mean agreements of signs; ``dependence`` of the residual noise on the image has the standard
+    deviation ``spread`` by chance.
     """
     if within is None:
         return False
     gap = within - max(between or 0.0, 0.0)
-    if gap >= _SAME:
+    if gap >= _EQUAL:
         return True
     if dependence is not None and spread is not None and dependence > max(_DEPENDENT, 3 * spread):
         return False
     sure = spread is not None and spread <= _SURE
-    return gap >= (_ALIKE if sure else _FEW_ALIKE)
+    return gap >= (_AGREE if sure else _AGREE_IF_FEW)
 
 
 def _pair_means(
-    values: NDArray[np.float32], weights: NDArray[np.float32], rows: Rows
+    values: NDArray[np.float32], weights: NDArray[np.float32], rows: NoiseRows
 ) -> tuple[float | None, float | None]:
-    """Mean of ``values . values`` over ``weights . weights``, over pairs of rows of one class and of two.
-
-    From sums over classes, since the sum over all pairs is the square of the sum less the squares: no pair is formed.
-    """
+    """Mean of ``values . values`` over ``weights . weights``, over pairs of rows of one class and of two, by sums over classes."""
     totals = []
     for part in (values, weights):
         own = [part[members].sum(0, dtype=np.float64) for members in rows.by_group()]
@@ -165,41 +147,42 @@ def _pair_means(
     )
 
 
-def _rest(rows: Rows, rng: np.random.Generator) -> tuple[float | None, float | None, float | None]:
-    """Share of energy of the classes' means, and how far the rest depends on the image."""
-    rest_energy, noise_alike, image_alike = 0.0, [], []
+def _residual(rows: NoiseRows, rng: np.random.Generator) -> tuple[float | None, float | None, float | None]:
+    """Share of energy of the classes' means, and dependence of the residual on the image with its spread."""
+    residual_energy, noise_similarity, image_similarity = 0.0, [], []
     energy = 0.0
     for members in rows.by_group():
         free = rows.free[members]
         count = np.maximum(free.sum(0), 1).astype(np.float32)
         rest = (rows.noise[members] - rows.noise[members].sum(0) / count) * free
         images = (rows.images[members] - (rows.images[members] * free).sum(0) / count) * free
-        # A mean of few explains some of anything: count / (count - 1) makes that up; of one it says nothing.
+        # count / (count - 1) corrects the energy that a mean of few explains by chance.
         several = count > 1
         energy += float(np.square(rows.noise[members][:, several], dtype=np.float64).sum())
-        rest_energy += float(
+        residual_energy += float(
             (np.square(rest, dtype=np.float64).sum(0) * count / np.maximum(count - 1, 1))[several].sum()
         )
         if len(members) >= 4:
-            # Rests about a common mean are alike by - variance / count, the more so the fewer have a voxel: put that back,
-            # or jitter would seem to depend on which voxels two images share.
+            # Residuals about a common mean have a covariance of - variance / count, which is added back.
             variance = np.square(rest).sum(0) / np.maximum(count - 1, 1)
-            noise_alike.append(_alike(rest, free * np.sqrt(variance / count)))
-            image_alike.append(_alike(images))
-    share = 1 - rest_energy / energy if energy > 0 else None
-    if not noise_alike or share is None or share > 1 - 1e-6:
+            noise_similarity.append(_similarity(rest, free * np.sqrt(variance / count)))
+            image_similarity.append(_similarity(images))
+    share = 1 - residual_energy / energy if energy > 0 else None
+    if not noise_similarity or share is None or share > 1 - 1e-6:
         return share, None, None
-    found = _correlation(noise_alike, image_alike)
+    found = _correlation(noise_similarity, image_similarity)
     shuffled = []
     for _ in range(_PERMUTATIONS):
-        orders = [rng.permutation(len(part)) for part in image_alike]
+        orders = [rng.permutation(len(part)) for part in image_similarity]
         shuffled.append(
-            _correlation(noise_alike, [part[np.ix_(o, o)] for part, o in zip(image_alike, orders, strict=True)])
+            _correlation(
+                noise_similarity, [part[np.ix_(o, o)] for part, o in zip(image_similarity, orders, strict=True)]
+            )
         )
     return share, found, float(np.sqrt(np.mean(np.square(shuffled))))
 
 
-def _alike(rows: NDArray[np.float32], add: Array | None = None) -> NDArray[np.float32]:
+def _similarity(rows: NDArray[np.float32], add: Array | None = None) -> NDArray[np.float32]:
     """Cosine similarity of every two rows, the products of ``add`` added."""
     products = rows @ rows.T
     norms = np.sqrt(np.diag(products))
@@ -211,7 +194,7 @@ def _alike(rows: NDArray[np.float32], add: Array | None = None) -> NDArray[np.fl
 
 
 def _correlation(first: list[NDArray[np.float32]], second: list[NDArray[np.float32]]) -> float:
-    """Over all pairs of a class, each class about its own mean; 0 where one of both does not vary."""
+    """Over all pairs of a class, each class about its own mean; 0 without variation."""
     centred = []
     for parts in (first, second):
         pairs = [part[np.triu_indices(len(part), 1)].astype(np.float64) for part in parts]

@@ -1,18 +1,25 @@
-"""Finished cells on disk, so that an evaluation that was interrupted goes on where it was."""
+"""Finished cells on disk, so that an interrupted evaluation goes on; and the training of the missing ones."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from monai_salm.evaluation.protocol import is_importable, victim_name
+from monai_salm.evaluation.running import Runner
+from monai_salm.evaluation.schedule import Cell, Key, Training, cell_key
+from monai_salm.evaluation.workers import run_trainings
 from monai_salm.shared.files import try_lock
+from monai_salm.shared.progress import Progress
 
 #: Raised by one whenever cells change their meaning.
 _FORMAT = 1
+_OTHER = "name a file that does not exist yet"
 
 
 class JournalError(ValueError):
@@ -20,22 +27,22 @@ class JournalError(ValueError):
 
 
 class Journal:
-    """A file of one JSON object a line: what was evaluated, then the cells as they are finished.
+    """A file of one JSON object a line: the identity of the evaluation, then finished cells.
 
-    A line that was cut short by a crash is left out and written again. Cells of other victims, seeds or countermeasures of the
-    same evaluation may join later; one with other images or another recipe is refused.
+    A line that a crash cut short is dropped. Cells of other victims, seeds or countermeasures of the same evaluation may join
+    later; cells of other images or another recipe are refused.
 
     Args:
-        path: made if it is not there.
+        path: made if it does not exist.
         identity: what must be the same for cells to belong together, as JSON values.
 
     Raises:
-        JournalError: if the file is no journal, is another evaluation's (saying what differs), or is in use.
+        JournalError: if the file is no journal, is another evaluation's (naming the difference), or is in use.
     """
 
     def __init__(self, path: str | os.PathLike[str], identity: Mapping[str, Any]) -> None:
         self.path = Path(path)
-        self.cells: list[dict[str, Any]] = []
+        self.cells: list[Cell] = []
         self._start, self._earlier = time.monotonic(), 0.0
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = try_lock(self.path)
@@ -47,7 +54,7 @@ class Journal:
         try:
             header = self._read()
             if header is None:
-                self._write([own])
+                self._write(own)
             else:
                 self._check(header, own)
         except BaseException:
@@ -61,7 +68,7 @@ class Journal:
 
     def add(self, cells: Sequence[Mapping[str, Any]]) -> None:
         """Keep finished cells, on the disk when this returns."""
-        self._write([{"seconds": round(self.seconds, 3), "cells": [dict(cell) for cell in cells]}])
+        self._write({"seconds": round(self.seconds, 3), "cells": [dict(cell) for cell in cells]})
 
     def close(self) -> None:
         """Let go of the file."""
@@ -76,7 +83,7 @@ class Journal:
         self.close()
 
     def _read(self) -> dict[str, Any] | None:
-        """Take in the finished cells and drop a line that was cut short; the header, or None if the file is empty."""
+        """Read the finished cells and drop a line that was cut short; gives the header, None for an empty file."""
         content = self.path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
         lines = []
@@ -85,20 +92,14 @@ class Journal:
                 lines.append(json.loads(line))
             except ValueError as error:
                 raise JournalError(
-                    f"{self.path}, line {number} is not JSON: it is no evaluation's, or damaged; name a file that does not exist yet"
+                    f"{self.path}, line {number} is not JSON: it is no evaluation's, or damaged; {_OTHER}"
                 ) from error
-        ours = (
-            isinstance(lines[0], dict) and "format" in lines[0]
-            if lines
-            else content.startswith(b'{"format"'[: len(content)])
-        )
-        if not ours:
-            raise JournalError(f"{self.path} is no journal of an evaluation; name a file that does not exist yet")
+        begun = content.startswith(b'{"format"'[: len(content)])
+        if not (isinstance(lines[0], dict) and "format" in lines[0] if lines else begun):
+            raise JournalError(f"{self.path} is no journal of an evaluation; {_OTHER}")
         for number, line in enumerate(lines[1:], start=2):
             if not isinstance(line, dict) or not {"cells", "seconds"} <= set(line):
-                raise JournalError(
-                    f"{self.path}, line {number} holds no cells: the file is damaged; name a file that does not exist yet"
-                )
+                raise JournalError(f"{self.path}, line {number} holds no cells: the file is damaged; {_OTHER}")
             self.cells += line["cells"]
             self._earlier = line["seconds"]
         if len(whole) < len(content):
@@ -113,10 +114,100 @@ class Journal:
                     "both do not belong in one table. Name another file, or repeat the call that began this one"
                 )
 
-    def _write(self, lines: Sequence[Mapping[str, Any]]) -> None:
+    def _write(self, line: Mapping[str, Any]) -> None:
         # NaN is written as Python's JSON does and read back by it; the report's own JSON is strict.
-        text = "".join(json.dumps(line) + "\n" for line in lines)
         with open(self.path, "ab") as file:
-            file.write(text.encode("utf-8"))
+            file.write(f"{json.dumps(line)}\n".encode())
             file.flush()
             os.fsync(file.fileno())
+
+
+def collect_cells(
+    runner: Runner,
+    fixed: Mapping[str, Any],
+    jobs: int,
+    resume: str | os.PathLike[str] | None,
+    progress: Callable[[Progress], None] | None,
+) -> tuple[list[Cell], float]:
+    """The cells of all trainings in order, from the journal where finished, and the seconds of all calls together."""
+    start, schedule = time.monotonic(), runner.schedule
+    trainings = schedule.trainings()
+    if resume is not None:
+        _require_names(runner)
+    # Victims may join later: their settings are compared cell by cell.
+    identity = {name: value for name, value in fixed.items() if name != "trained"}
+    identity |= {name: runner.protocol.spec()[name] for name in ("epochs", "recipe")} | {"device": runner.device.type}
+    with nullcontext() if resume is None else Journal(resume, identity) as journal:
+        found = {cell_key(cell): cell for cell in journal.cells if _is_same(cell, runner, fixed)} if journal else {}
+        missing = [
+            t for t in trainings if not all(key in found for key in schedule.keys(t)) or _unpredicted(t, runner, found)
+        ]
+        reporter = _ProgressReporter(runner, trainings, missing, progress)
+        for cells in run_trainings(runner, missing, jobs, reporter.after_epoch):
+            if journal:
+                journal.add(cells)
+            found |= {cell_key(cell): cell for cell in cells}
+            reporter.after_training(cells[0])
+        seconds = journal.seconds if journal else time.monotonic() - start
+    return [found[key] for training in trainings for key in schedule.keys(training)], seconds
+
+
+def _require_names(runner: Runner) -> None:
+    for name, victim in runner.protocol.architectures(runner.task).items():
+        if not is_importable(victim):
+            raise ValueError(
+                f"victim {name!r} is {victim_name(victim)}, whose name may stand for something else tomorrow: to resume, give a "
+                "function or class at the top of a module"
+            )
+
+
+def _is_same(cell: Cell, runner: Runner, fixed: Mapping[str, Any]) -> bool:
+    """Whether victim and countermeasure of a kept cell are those of the same names now."""
+    network = fixed["trained"].get(cell["victim"], {}).get("network")
+    adversary = runner.schedule.adversaries.get(cell["countermeasure"])
+    settings = json.loads(json.dumps(adversary.spec())) if adversary else None
+    return bool(cell["network"] == network and cell["settings"] == settings)
+
+
+def _unpredicted(training: Training, runner: Runner, found: Mapping[Key, Cell]) -> bool:
+    """Whether predictions are asked for that an earlier call did not keep."""
+    cell, folder = found.get(training.key()), runner.protocol.predictions
+    return bool(cell and folder and not folder.path(cell).exists())
+
+
+class _ProgressReporter:
+    """Turns epochs into progress; a victim that stops early counts as if it had trained all of its epochs."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        trainings: Sequence[Training],
+        missing: Sequence[Training],
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self._epochs = {training.key(): runner.setting(training).epochs for training in trainings}
+        self._metric = runner.task.metric
+        self._total = sum(self._epochs.values())
+        self._finished = self._total - sum(self._epochs[training.key()] for training in missing)
+        self._running: dict[object, int] = {}
+        self._progress = progress
+
+    def after_epoch(self, training: Training, score: float) -> None:
+        key = training.key()
+        if key in self._epochs:
+            self._running[key] = self._running.get(key, 0) + 1
+        share = "" if training.fraction == 1 else f" {training.fraction:.0%}"
+        treatment = "" if training.treatment() == "none" else f" + {training.treatment()}"
+        what = f"{training.data}{share}{treatment}"
+        self._report(f"{training.victim} seed {training.seed}, {what}, {self._metric} {score:.3f}")
+
+    def after_training(self, cell: Cell) -> None:
+        key = cell_key(cell)
+        self._running.pop(key, None)
+        self._finished += self._epochs.pop(key)
+        self._report(f"{cell['victim']} seed {cell['seed']} done, {self._metric} {cell['last']:.3f}")
+
+    def _report(self, detail: str) -> None:
+        if self._progress is not None:
+            done = self._finished + sum(self._running.values())
+            self._progress(Progress("evaluate", done, self._total, detail))

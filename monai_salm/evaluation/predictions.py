@@ -17,7 +17,7 @@ from monai_salm.shared.files import atomic_file
 
 @dataclass(frozen=True)
 class PredictionFolder:
-    """Where the predictions of every victim on the test set are kept.
+    """The folder of every victim's predictions of the test set.
 
     Args:
         folder: made if it is not there.
@@ -28,16 +28,11 @@ class PredictionFolder:
     flag: str
 
     def path(self, cell: Mapping[str, Any]) -> Path:
-        """Where the predictions of a victim are kept."""
+        """The file of a victim's predictions."""
         return self.folder / predictions_name(cell, self.flag)
 
     def write(self, cell: Mapping[str, Any], predictions: Sequence[torch.Tensor]) -> None:
-        """Write one victim's class probabilities, a line a test case: its index, then a number a class.
-
-        Args:
-            cell: the victim's cell of the report.
-            predictions: ``(classes,)`` each.
-        """
+        """Write class probabilities ``(classes,)`` of one victim: a line a test case, its index first."""
         self.folder.mkdir(parents=True, exist_ok=True)
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
@@ -47,21 +42,10 @@ class PredictionFolder:
 
 
 def predictions_name(cell: Mapping[str, Any], flag: str) -> str:
-    """The file name of a cell's predictions: ``{flag}_test_[AUC]{auc:.3f}_[ACC]{acc:.3f}@{run}.csv``.
-
-    Args:
-        cell: a cell of the report.
-        flag: name of the data set.
-    """
-    parts: tuple[str, ...] = (
-        cell["victim"],
-        cell["data"],
-        f"{cell['fraction']:.0%}",
-        cell["countermeasure"],
-        f"seed{cell['seed']}",
-    )
+    """The file name of a cell's predictions: ``{flag}_test_[AUC]{auc:.3f}_[ACC]{acc:.3f}@{run}.csv``."""
+    parts = [cell["victim"], cell["data"], f"{cell['fraction']:.0%}", cell["countermeasure"], f"seed{cell['seed']}"]
     if cell.get("pipeline", "plain") != "plain":
-        parts = (*parts, cell["pipeline"])
+        parts.append(cell["pipeline"])
     # The evaluator splits names at underscores and ends the run at the first full stop.
     run = "-".join(re.sub(r"[^A-Za-z0-9]+", "", str(part)) for part in parts)
     flag = re.sub(r"[^A-Za-z0-9-]+", "-", flag)

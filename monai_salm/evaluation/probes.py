@@ -1,4 +1,4 @@
-"""Small seeded networks that try to tell the label from the noise alone, and the samples they are given."""
+"""Small seeded networks that predict the label from the noise alone, and their samples."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _STEPS = 60, 600
 
 @dataclass(frozen=True)
 class Samples:
-    """What probes are trained and scored on: whole images, or patches of one class each.
+    """Samples of probes: whole images, or patches of one class each.
 
     Args:
         clean: ``(sample, channel, *spatial)``, stored units.
@@ -92,13 +92,9 @@ def _dealt(groups: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.in
 
 
 def sample_image(image: Array, side: int) -> NDArray[np.float32]:
-    """``side`` voxels along every axis (all, where there are no more), evenly spread.
+    """At most ``side`` voxels along every axis of ``(channel, *spatial)``, evenly spread.
 
-    Voxels are picked, not averaged: averaging would cancel fine noise and let it look harmless.
-
-    Args:
-        image: ``(channel, *spatial)``.
-        side: voxels a side.
+    Voxels are picked, not averaged: averaging would cancel fine noise.
     """
     for axis, length in enumerate(image.shape[1:], start=1):
         if length != side:
@@ -107,15 +103,7 @@ def sample_image(image: Array, side: int) -> NDArray[np.float32]:
 
 
 def image_samples(clean: ImageSet, protected: ImageSet, chosen: Array, outputs: int, seed: int) -> Samples:
-    """One sample an image, brought to one small size.
-
-    Args:
-        clean: original images, one label each.
-        protected: the same images with noise.
-        chosen: indices of the cases.
-        outputs: classes or labels.
-        seed: of the halves.
-    """
+    """One sample an image, of one small size; ``chosen`` are indices of cases, ``seed`` is of the halves."""
     shapes = {clean.images[i].shape[1:] for i in chosen}
     side = min(SIDE[clean.images[0].ndim - 1], max(max(shape) for shape in shapes))
     pair = [np.stack([sample_image(s.images[i], side) for i in chosen]) for s in (clean, protected)]
@@ -125,15 +113,7 @@ def image_samples(clean: ImageSet, protected: ImageSet, chosen: Array, outputs: 
 
 
 def patch_samples(clean: ImageSet, protected: ImageSet, chosen: Array, outputs: int, seed: int) -> Samples:
-    """Patches of 5 voxels a side, as many of each class as the case has (up to a bound); the label is the centre's.
-
-    Args:
-        clean: original images with one label a voxel.
-        protected: the same images with noise.
-        chosen: indices of the cases.
-        outputs: classes.
-        seed: of the halves and the places.
-    """
+    """Patches of 5 voxels a side, up to a bound of each class in each chosen case; the label is the centre's."""
     rng = np.random.default_rng(seed)
     held = second_half(np.zeros(len(chosen), np.int64), rng)
     each = max(4, 2 * _PATCHES // (len(chosen) * outputs))
@@ -164,17 +144,7 @@ def _patches(image: Array, centres: NDArray[np.int64]) -> Array:
 
 
 def probe_score(samples: Samples, inputs: NDArray[np.float32], hidden: bool, seed: int) -> float | None:
-    """Held-out accuracy of a linear probe, or one with a hidden layer, trained on the other half.
-
-    Args:
-        samples: labels and halves.
-        inputs: ``(sample, ...)``, what the probe sees.
-        hidden: put a hidden layer of 64 in between.
-        seed: of the start and the order.
-
-    Returns:
-        Accuracy, or None where a half is empty.
-    """
+    """Held-out accuracy of a linear probe, or one with a hidden layer of 64, trained on the other half; None where a half is empty."""
     if not samples.usable:
         return None
     flat = torch.from_numpy(inputs.reshape(len(inputs), -1))
@@ -191,16 +161,9 @@ def probe_score(samples: Samples, inputs: NDArray[np.float32], hidden: bool, see
 def bias_shift_scores(
     samples: Samples, inputs: NDArray[np.float32], shift: float, seed: int
 ) -> dict[str, float] | None:
-    """Train a small convolutional network on shifted images; score it on held-out images with and without the shift.
+    """Train a small convolutional network on normalised images plus ``shift``; score it on held-out images.
 
-    Args:
-        samples: labels and halves.
-        inputs: ``(sample, channel, *spatial)``, normalised to the window.
-        shift: constant that is added to every voxel of the training images, as a fraction of the window; may be negative.
-        seed: of the start and the order.
-
-    Returns:
-        ``shifted`` and ``unshifted`` accuracy, or None where a half is empty.
+    Gives ``shifted`` and ``unshifted`` accuracy, or None where a half is empty.
     """
     if not samples.usable:
         return None
@@ -209,7 +172,7 @@ def bias_shift_scores(
     rank = images.ndim - 2
     convolution, norm = Conv[Conv.CONV, rank], Norm[Norm.BATCH, rank]
     layers: list[nn.Module] = []
-    # A head that knows places: with global pooling even one fixed pattern a class was missed (docs/experiments.md).
+    # With global pooling even one fixed pattern a class was missed (docs/experiments.md).
     places = int(np.prod([-(-n // 4) for n in images.shape[2:]]))
     with seeded(seed, torch.device("cpu")):
         for before, after, stride in ((images.shape[1], 8, 1), (8, 16, 2), (16, 32, 2)):

@@ -1,83 +1,174 @@
-"""What is fixed before an evaluation begins: one dataclass, recorded whole in the report."""
+"""The settings of an evaluation: one dataclass, recorded in the report.
+
+The command line makes its options of the fields, so this module imports no torch before a protocol is made.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any, TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
+if TYPE_CHECKING:
+    import torch
 
-from monai_salm.countermeasures import COUNTERMEASURES, TIERS, Countermeasure
-from monai_salm.evaluation.controls import CONTROLS
-from monai_salm.evaluation.pipelines import Pipeline, check_pipelines, find_pipelines
-from monai_salm.learning.augmentation import standard_augmentation
-from monai_salm.learning.networks import NETWORKS, SEGMENTATION_NETWORKS, NetworkFactory
-from monai_salm.learning.recipes import Recipe
-from monai_salm.learning.tasks import Task
+    from monai_salm.countermeasures import Countermeasure
+    from monai_salm.data.scan import MapDataset
+    from monai_salm.evaluation.pipelines import Pipeline
+    from monai_salm.evaluation.predictions import PredictionFolder
+    from monai_salm.learning.networks import NetworkFactory
+    from monai_salm.learning.recipes import Recipe
+    from monai_salm.learning.tasks import Task
+    from monai_salm.noise.window import WindowRule
 
-#: Done to every batch of every victim.
-AUGMENTATIONS = {"none": None, "standard": standard_augmentation}
 #: Names of architectures, or a mapping of any name to an architecture or a factory.
-Victims: TypeAlias = Sequence[str] | Mapping[str, str | NetworkFactory]
+Victims: TypeAlias = "Sequence[str] | Mapping[str, str | NetworkFactory]"
 #: A tier, names, or a mapping of any name to a countermeasure with other settings.
-Countermeasures: TypeAlias = str | Sequence[str] | Mapping[str, str | Countermeasure]
+Countermeasures: TypeAlias = "str | Sequence[str] | Mapping[str, str | Countermeasure]"
 
+AUGMENTATIONS = ("none", "standard")
 DEFAULT_VICTIMS = {"classification": ("resnet18", "vgg11", "vit"), "segmentation": ("unet", "segresnet")}
+_SEQUENCES = ("victims", "pipelines", "countermeasures", "seeds", "fractions", "controls")
+
+
+def _help(metavar: str, text: str) -> dict[str, Any]:
+    return {"help": text, "metavar": metavar}
+
+
+def _unrecorded(text: str, metavar: str = "") -> dict[str, Any]:
+    """Of a setting that stands elsewhere in the report: it says what is compared or where to compute."""
+    return {"help": text, "metavar": metavar, "recorded": False}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """Victims x seeds x pipelines, countermeasures and protected fractions, and how each victim is trained.
+    """Which victims are trained on what, and how.
 
     Args:
-        victims: architectures, or a mapping of names to architectures or factories (called with ``spatial_dims``,
-            ``in_channels`` and ``out_channels``); None is resnet18, vgg11 and vit, or unet and segresnet for segmentation.
-        seeds: one victim is trained for each; never a seed that a surrogate started from.
-        pipelines: names in ``pipelines.FAMILIES`` or ``pipelines.PIPELINES``: how ordinary trainers prepare and augment images.
-            Each is trained on clean and protected images, and on copies; controls, fractions and countermeasures are for
-            ``"plain"`` alone, which is always among them. None is plain, resized and nnunet, for volumes spacing too.
-        countermeasures: names in ``COUNTERMEASURES``, or one of ``TIERS``: ``"cheap"`` (each costs at most one ordinary
-            training) or ``"all"``; or a mapping, for other settings: ``{"blur 0.5": Blur(sigma=0.5)}``. They are applied to clean
-            and protected images alike; ``"none"`` is always among them.
-        fractions: shares of the cases that carry the noise, each without countermeasure; below 1, the clean part alone is
-            trained on as well. 1 is always part of the evaluation.
-        controls: names in ``CONTROLS``: training sets that any protection must beat, without countermeasures.
-        epsilon: budget of the noise, as a fraction of the window; random noise gets the same.
-        augment: ``"none"`` or ``"standard"`` (flips and shifts), for every victim.
-        epochs: passes over the training set; None chooses by its size. A smaller set gets as many steps.
-        learned: a victim whose training score was at least this for ``patience`` epochs in a row stops: there is nothing left
-            to learn. None trains all epochs.
-        patience: see ``learned``. Where epochs are shorter than 30 steps, as many more as make 60 steps; shorter than 16: 200.
-        held_out: share of the training cases that no victim trains on: as published, to stop early on; as they were, clean,
-            the small clean set of an adversary who has one. 0 holds none out.
-        width: channels of the victims, as a share of the published architectures'.
-        recipe: how victims are trained; None chooses by task, rank and architecture.
-        resamples: of the bootstrap over test cases.
-
-    Raises:
-        ValueError: for an unknown name, naming the known ones, or a number out of range.
     """
 
-    victims: Victims | None = None
-    seeds: Sequence[int] = (0, 1, 2)
-    pipelines: Sequence[str] | None = None
-    countermeasures: Countermeasures = "cheap"
-    fractions: Sequence[float] = (0.2, 0.4, 0.6, 0.8, 1.0)
-    controls: Sequence[str] = ("random_noise", "random_mask")
-    epsilon: float = 8 / 255
-    augment: str = "none"
-    epochs: int | None = None
-    learned: float | None = 0.995
-    patience: int = 2
-    held_out: float = 0.1
-    width: float = 0.25
-    recipe: Recipe | None = None
-    resamples: int = 1000
+    victims: Victims | None = field(
+        default=None,
+        metadata=_help(
+            "A[,B]", "Networks to train. resnet18, vgg11 and vit if not given, for labels per voxel unet and segresnet."
+        ),
+    )
+    seeds: Sequence[int] = field(
+        default=(0, 1, 2), metadata=_help("N[,N]", "A victim is trained for each; three or more show the spread.")
+    )
+    pipelines: Sequence[str] | None = field(
+        default=None,
+        metadata=_help(
+            "A[,B]",
+            "How ordinary trainers prepare and augment images, or one variant such as 'resized 0.5'. Plain training is always among "
+            "them; controls, fractions and countermeasures belong to it. plain, resized and nnunet if not given, for volumes "
+            "spacing too.",
+        ),
+    )
+    countermeasures: Countermeasures = field(
+        default="cheap",
+        metadata=_help(
+            "cheap|all|A[,B]",
+            "What an adversary does to undo the noise. cheap: those that cost at most one ordinary training each. all: the costly "
+            "ones as well. Or some by name; ordinary training (none) is always among them.",
+        ),
+    )
+    fractions: Sequence[float] = field(
+        default=(0.2, 0.4, 0.6, 0.8, 1.0),
+        metadata=_help(
+            "X[,X]",
+            "Shares of protected images in the training set, the others being clean; 1 for all protected alone.",
+        ),
+    )
+    controls: Sequence[str] = field(
+        default=("random_noise", "random_mask"),
+        metadata=_help("A[,B]|none", "Training sets that any protection must beat."),
+    )
+    epsilon: float = field(
+        default=8 / 255,
+        metadata=_help(
+            "X",
+            "Budget of the noise and of random noise, as a share of the window. The copy's own (in Python 8/255) if not given.",
+        ),
+    )
+    augment: str = field(
+        default="none", metadata=_help("none|standard", "Augmentation of all victims; standard is flips and shifts.")
+    )
+    epochs: int | None = field(
+        default=None, metadata=_help("N", "Passes over the training set. Chosen by its size if not given.")
+    )
+    learned: float | None = field(
+        default=0.995,
+        metadata=_help(
+            "X",
+            "A victim stops when its training score was at least this for some epochs in a row. None trains all epochs.",
+        ),
+    )
+    patience: int = field(
+        default=2,
+        metadata=_help(
+            "N", "How many epochs that is; more where epochs are short (at least 60 steps, 200 for tiny sets)."
+        ),
+    )
+    held_out: float = field(
+        default=0.1,
+        metadata=_help(
+            "X", "Share of the training cases that victims do not see: to stop early on, and an adversary's clean set."
+        ),
+    )
+    width: float = field(
+        default=0.25, metadata=_help("X", "Channels of the victims, as a share of the published networks'.")
+    )
+    recipe: Recipe | None = field(
+        default=None,
+        metadata=_help("NAME", "How victims are trained. Chosen by task, rank and architecture if not given."),
+    )
+    resamples: int = field(default=1000, metadata=_help("N", "Resamples of the bootstrap over test cases."))
+    window: WindowRule | Sequence[WindowRule] | None = field(
+        default=None,
+        metadata=_unrecorded("chooses the window of each image; give the rule that the noise was made with."),
+    )
+    copies: Mapping[str, MapDataset] | None = field(
+        default=None, metadata=_unrecorded("further protected copies of the same cases by name, to compare with.")
+    )
+    patch_size: Sequence[int] | None = field(
+        default=None, metadata=_unrecorded("train on patches of this size (labels per voxel only).")
+    )
+    view_size: Sequence[int] | None = field(
+        default=None, metadata=_unrecorded("resize images to this size (labels per image only).")
+    )
+    device: str | torch.device = field(default="auto", metadata=_unrecorded('``"auto"``, ``"cpu"`` or ``"cuda:N"``.'))
+    jobs: int | None = field(
+        default=1,
+        metadata=_unrecorded(
+            "Victims trained at once, in processes of their own. As many as cores if not given and memory allows.", "N"
+        ),
+    )
+    predictions: PredictionFolder | None = field(
+        default=None,
+        metadata=_unrecorded("keeps each victim's predictions in MedMNIST's format (labels per image only)."),
+    )
+    surrogate: str | Sequence[str] | None = field(
+        default=None, metadata=_unrecorded("architecture(s) that the noise was made against; the store's if not given.")
+    )
+    test_digest: str | None = field(
+        default=None,
+        metadata=_unrecorded(
+            'what the test set\'s digest must be, as an earlier report has it under ``protocol["digests"]``: only evaluations '
+            "on the same test images can be compared."
+        ),
+    )
+    native_scale: float | None = field(
+        default=None, metadata=_unrecorded("native units, such as Hounsfield units, in one stored unit.")
+    )
+    native_unit: str = field(default="", metadata=_unrecorded("name of the native unit."))
+    image_key: str = field(default="image", metadata=_unrecorded("key of the image."))
+    label_key: str = field(default="label", metadata=_unrecorded("key of the label."))
 
     def __post_init__(self) -> None:
-        for name in ("victims", "pipelines", "countermeasures", "seeds", "fractions", "controls"):
+        for name in _SEQUENCES:
             value = getattr(self, name)
             if value is not None and not isinstance(value, str | Mapping):
                 object.__setattr__(self, name, tuple(value))
@@ -85,27 +176,34 @@ class Protocol:
             raise ValueError(f"victims must be a sequence of names, or a mapping, got {self.victims!r}")
         if isinstance(self.pipelines, str):
             raise ValueError(f"pipelines must be a sequence of names, got {self.pipelines!r}")
-        check_pipelines(self.pipelines or ())
-        if isinstance(self.countermeasures, str) and self.countermeasures not in TIERS:
-            raise ValueError(
-                f"countermeasures must be names, a mapping, or one of {', '.join(TIERS)}, got {self.countermeasures!r}"
-            )
-        for what, names, known in (
-            (
-                "countermeasure",
-                [n for n in self._given_countermeasures().values() if isinstance(n, str)],
-                COUNTERMEASURES,
-            ),
-            ("control", self.controls, CONTROLS),
-            ("augment", [self.augment], AUGMENTATIONS),
-        ):
-            for name in names:
-                if name not in known:
-                    raise ValueError(f"unknown {what} {name!r}; known: {', '.join(known)}")
+        self._check_names()
         no_victim = self.victims is not None and not self.victims
         if no_victim or not self.seeds or not self.countermeasures:
             raise ValueError("give at least one victim, one seed and one countermeasure")
         self._check_numbers()
+        object.__setattr__(self, "seeds", tuple(int(seed) for seed in self.seeds))
+
+    def _check_names(self) -> None:
+        from monai_salm.countermeasures import COUNTERMEASURES, TIERS
+        from monai_salm.evaluation.pipelines import check_pipelines
+        from monai_salm.evaluation.training_sets import CONTROLS
+
+        check_pipelines(self.pipelines or ())
+        given = self.countermeasures
+        if isinstance(given, str) and given not in TIERS:
+            raise ValueError(f"countermeasures must be names, a mapping, or one of {', '.join(TIERS)}, got {given!r}")
+        names = [name for name in self._given_countermeasures().values() if isinstance(name, str)]
+        for what, asked, known in (
+            ("countermeasure", names, COUNTERMEASURES),
+            ("control", self.controls, CONTROLS),
+            ("augment", [self.augment], AUGMENTATIONS),
+        ):
+            for name in asked:
+                if name not in known:
+                    raise ValueError(f"unknown {what} {name!r}; known: {', '.join(known)}")
+        for name in self.copies or ():
+            if name in ("clean", "protected", "test", "clean_part", *CONTROLS):
+                raise ValueError(f"a copy must not be called {name!r}, which is the name of another training set")
 
     def _check_numbers(self) -> None:
         shares = {"epsilon": self.epsilon, "learned": self.learned}
@@ -117,38 +215,51 @@ class Protocol:
             raise ValueError(f"held_out must be in [0, 0.5], got {self.held_out}")
         if not 0 < self.width <= 4:
             raise ValueError(f"width must be in (0, 4], got {self.width}")
-        counts = {"epochs": self.epochs, "patience": self.patience, "resamples": self.resamples}
+        counts = {name: getattr(self, name) for name in ("epochs", "patience", "resamples", "jobs")}
         counts |= {f"seeds[{index}]": seed for index, seed in enumerate(self.seeds)}
         for name, count in counts.items():
-            whole = count is None or isinstance(count, int | np.integer)
-            if not whole or (count is not None and count < (0 if name.startswith("seeds") else 1)):
-                raise ValueError(f"{name} must be a whole number that is not too small, got {count!r}")
-        object.__setattr__(self, "seeds", tuple(int(seed) for seed in self.seeds))
+            least = 0 if name.startswith("seeds") else 1
+            if count is not None and not (isinstance(count, Integral) and int(count) >= least):
+                raise ValueError(f"{name} must be a whole number of at least {least}, got {count!r}")
+
+    def check_task(self, task: Task) -> None:
+        """Refuse settings that do not fit the task.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        self.architectures(task)
+        if self.patch_size is not None and task.kind != "segmentation":
+            raise ValueError(
+                "patch_size trains on patches, whose answers would have to be joined to one answer per image; give view_size, "
+                "which resizes the images"
+            )
+        if self.predictions is not None and task.kind == "segmentation":
+            raise ValueError("predictions are written for labels per image only: leave predictions out")
 
     def _given_countermeasures(self) -> dict[str, str | Countermeasure]:
+        from monai_salm.countermeasures import TIERS
+
         given = self.countermeasures
-        named: dict[str, str | Countermeasure] = {}
         if isinstance(given, Mapping):
-            named.update(given)
-        else:
-            names = TIERS.get(given, ()) if isinstance(given, str) else given
-            named.update({name: name for name in names})
-        return named
+            return dict(given)
+        return {name: name for name in (TIERS.get(given, ()) if isinstance(given, str) else given)}
 
     def adversaries(self) -> dict[str, Countermeasure]:
-        """The countermeasures by name, ``"none"``, which the others are compared with, first."""
+        """The countermeasures by name; ``"none"``, the reference of the others, comes first."""
+        from monai_salm.countermeasures import COUNTERMEASURES
+
         given = {"none": COUNTERMEASURES["none"], **self._given_countermeasures()}
         return {name: COUNTERMEASURES[item] if isinstance(item, str) else item for name, item in given.items()}
 
     def ordinary(self, spatial_dims: int) -> dict[str, Pipeline]:
-        """The pipelines by name, ``"plain"`` first.
-
-        Args:
-            spatial_dims: 2 or 3.
+        """The pipelines by name, ``"plain"`` first, for images of rank 2 or 3.
 
         Raises:
             ValueError: for a pipeline that is not for images of this rank.
         """
+        from monai_salm.evaluation.pipelines import find_pipelines
+
         return find_pipelines(self.pipelines, spatial_dims)
 
     def architectures(self, task: Task) -> dict[str, str | NetworkFactory]:
@@ -157,6 +268,8 @@ class Protocol:
         Raises:
             ValueError: for a name that is unknown or answers per voxel where the task asks per image, or the reverse.
         """
+        from monai_salm.learning.networks import NETWORKS, SEGMENTATION_NETWORKS
+
         given = DEFAULT_VICTIMS[task.kind] if self.victims is None else self.victims
         named: dict[str, str | NetworkFactory] = {}
         named.update(given if isinstance(given, Mapping) else {name: name for name in given})
@@ -168,13 +281,23 @@ class Protocol:
         return named
 
     def spec(self) -> dict[str, Any]:
-        """The settings as plain values; a factory is recorded by its name."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        """The recorded settings as plain values; a factory is recorded by its name."""
+        recorded = [item.name for item in fields(self) if item.metadata.get("recorded", True)]
+        values = {name: getattr(self, name) for name in recorded}
         if isinstance(self.victims, Mapping):
             values["victims"] = {name: victim_name(victim) for name, victim in self.victims.items()}
         values["recipe"] = None if self.recipe is None else asdict(self.recipe)
         values["countermeasures"] = {name: countermeasure.spec() for name, countermeasure in self.adversaries().items()}
         return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+
+def _documented() -> Iterator[str]:
+    for item in fields(Protocol):
+        yield f"        {item.name}: {item.metadata['help']}"
+    yield "\n    Raises:\n        ValueError: for an unknown name, naming the known ones, or a number out of range."
+
+
+Protocol.__doc__ = f"{(Protocol.__doc__ or '').rstrip()}\n" + "\n".join(_documented()) + "\n"
 
 
 def victim_name(victim: str | NetworkFactory) -> str:

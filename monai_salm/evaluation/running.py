@@ -1,42 +1,39 @@
-"""The trainings of an evaluation one by one: what there is to train, and the cells of the report that each gives."""
+"""One training of an evaluation, and the cells of the report that it gives."""
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeAlias
 
-import torch
-
-from monai_salm.countermeasures import Countermeasure, Means
-from monai_salm.evaluation.cells import Cell, Training, make_cell
-from monai_salm.evaluation.predictions import PredictionFolder
-from monai_salm.evaluation.protocol import AUGMENTATIONS, Protocol
-from monai_salm.evaluation.schedule import Schedule
+from monai_salm.countermeasures import Countermeasure, Resources
+from monai_salm.evaluation.protocol import Protocol
+from monai_salm.evaluation.schedule import Cell, Schedule, Training, make_cell
 from monai_salm.evaluation.training_sets import TrainingSets
 from monai_salm.evaluation.utility import utility
 from monai_salm.evaluation.victims import (
     VICTIM_SEED,
     Epoch,
+    ScoredSets,
     Setting,
     Victim,
-    Watched,
-    adversary_means,
+    adversary_resources,
     default_epochs,
     guessing_score,
     settled_epochs,
     train_victim,
 )
-from monai_salm.learning.augmentation import Augmentation
+from monai_salm.learning.augmentation import Augmentation, standard_augmentation
 from monai_salm.learning.cases import Cases
+from monai_salm.learning.networks.devices import resolve_device
 from monai_salm.learning.recipes import default_recipe
 from monai_salm.learning.trainer import steps_per_epoch
 
 _Data: TypeAlias = tuple[str, float]
-#: Role, training set (None for what belongs to none), and what was done to the images.
-_Kept: TypeAlias = tuple[str, _Data | None, str]
+#: Role, training set (None for the sets that belong to none), and countermeasure or pipeline.
+_CacheKey: TypeAlias = tuple[str, _Data | None, str]
 
 
 @dataclass
@@ -46,112 +43,56 @@ class Runner:
     Args:
         sets: the training sets and the test set.
         protocol: how to train.
-        device: where to train.
-        copies: names of further protected copies.
-        predictions: keeps each victim's predictions of the test set (classification only).
     """
 
     sets: TrainingSets
     protocol: Protocol
-    device: torch.device
-    copies: Sequence[str] = ()
-    predictions: PredictionFolder | None = None
 
     def __post_init__(self) -> None:
-        self.schedule = Schedule(self.protocol, self.sets, self.copies)
+        self.task = self.sets.clean.task
+        self.device = resolve_device(self.protocol.device)
+        self.schedule = Schedule(self.protocol, self.sets)
         self._adversaries = self.schedule.adversaries
         self._clean = self.sets.training("clean")
-        self.known = self.sets.held_out_cases("clean")
+        self._held_out_clean = self.sets.held_out_cases("clean")
         self.guessing = guessing_score(self._clean.labels)
         self.settings = {
-            name: self._setting(network) for name, network in self.protocol.architectures(self.sets.task).items()
+            name: self._setting(network) for name, network in self.protocol.architectures(self.task).items()
         }
-        self._kept: dict[_Kept, Cases] = {}
+        self._cache: dict[_CacheKey, Cases] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}  # no images that others can be made of
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # other processes make the rest
 
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.__post_init__()
 
     def run(self, training: Training, after_epoch: Callable[[Epoch], None]) -> list[Cell]:
-        """Train one victim.
-
-        Args:
-            training: what to train.
-            after_epoch: told of each epoch.
-
-        Returns:
-            One cell for each of ``schedule.keys(training)``.
-        """
+        """Train one victim; gives one cell for each of ``schedule.keys(training)``."""
         start = time.monotonic()
         countermeasure, setting = self._adversaries[training.countermeasure], self.setting(training)
         seed = training.seed + VICTIM_SEED
-        means = adversary_means(self.known, setting, seed)
-        train, watched = self._prepared(training, means)
-        victim = train_victim(seed, train, watched, setting, countermeasure, after_epoch)
-        predictions = victim.trainer.predict(watched.test)
+        train, scored = self._prepared(training, adversary_resources(self._held_out_clean, setting, seed))
+        victim = train_victim(seed, train, scored, setting, countermeasure, after_epoch)
+        predictions = victim.trainer.predict(scored.test)
         cell = self._cell(training, victim, victim.epochs[-1])
         # A pipeline may have label maps of its own resolution.
-        cell["scores"] = self.sets.task.final_scores(predictions, watched.test.labels)
+        cell["scores"] = self.task.final_scores(predictions, scored.test.labels)
         cell["seconds"] = round(time.monotonic() - start, 3)
         if type(countermeasure).filter is not Countermeasure.filter:
             unfiltered = victim.trainer.predict(self.sets.test)
-            cell["unfiltered"] = self.sets.task.scores(unfiltered, self.sets.test.labels)[self.sets.task.metric]
-        if training.data == "clean" and training.way() == "none" and len(self.known):
+            cell["unfiltered"] = self.task.scores(unfiltered, self.sets.test.labels)[self.task.metric]
+        if training.data == "clean" and training.treatment() == "none" and len(self._held_out_clean):
             cell["utility"] = self._utility(victim)
-        if self.predictions is not None:
-            self.predictions.write(cell, predictions)
+        if self.protocol.predictions is not None:
+            self.protocol.predictions.write(cell, predictions)
         twins = [{**cell, "data": twin.data} for twin in self.schedule.twins(training)]
-        return [
-            cell,
-            *twins,
-            *(self._after(name, training, victim, watched) for name in self.schedule.afterwards(training)),
-        ]
-
-    def _prepared(self, training: Training, means: Means) -> tuple[Cases, Watched]:
-        """What the victim trains on and what it is scored on."""
-        self._forget_other_than(training)
-        name, sets = training.countermeasure, self.sets
-        data = (training.data, training.fraction)
-        if training.pipeline != "plain":
-            return self._by_pipeline(training.pipeline, data)
-        known = self._filtered(("known", None), name, lambda: self.known)
-        watched = Watched(
-            test=self._filtered(("test", None), name, lambda: sets.test),
-            held_out=known  # one set, so that it is scored once
-            if training.data in ("clean", "clean_part")
-            else self._filtered(("held out", data), name, lambda: sets.held_out_cases(*data)),
-            known=known,
-        )
-        if type(self._adversaries[name]).prepare is Countermeasure.prepare:
-            return self._filtered(("trained on", data), name, lambda: sets.training(*data)), watched
-        published = self._filtered(("trained on", data), "none", lambda: sets.training(*data))
-        return self._adversaries[name].prepare(published, means), watched
-
-    def _by_pipeline(self, name: str, data: _Data) -> tuple[Cases, Watched]:
-        """What the victim trains on and is scored on, each with the deterministic part of a pipeline."""
-        pipeline, sets = self.schedule.pipelines[name], self.sets
-
-        def scored(role: str, of: _Data | None, make: Callable[[], Cases]) -> Cases:
-            return self._keep((role, of, name), lambda: pipeline.prepare_test(make()))
-
-        known = held_out = self.known
-        if len(known):
-            known = held_out = scored("known", None, lambda: self.known)
-            if data[0] not in ("clean", "clean_part"):
-                held_out = scored("held out", data, lambda: sets.held_out_cases(*data))
-        test = scored("test", None, lambda: sets.test)
-        train = self._keep(("trained on", data, name), lambda: pipeline.prepare(sets.training(*data)))
-        return train, Watched(test=test, held_out=held_out, known=known)
+        afterwards = [self._after(name, training, victim, scored) for name in self.schedule.afterwards(training)]
+        return [cell, *twins, *afterwards]
 
     def setting(self, training: Training) -> Setting:
-        """How a victim is trained: by its architecture's setting, with the augmentation of the pipeline.
-
-        Args:
-            training: the victim.
-        """
+        """How a victim is trained: the setting of its architecture with the augmentation of the pipeline."""
         setting, pipeline = self.settings[training.victim], self.schedule.pipelines[training.pipeline]
         if not pipeline.augments:
             return setting
@@ -160,7 +101,7 @@ class Runner:
 
     def _setting(self, network: Any) -> Setting:
         protocol = self.protocol
-        recipe = protocol.recipe or default_recipe(self.sets.task, self._clean.spatial_dims, network)
+        recipe = protocol.recipe or default_recipe(self.task, self._clean.spatial_dims, network)
         learned, epoch_steps = protocol.learned, steps_per_epoch(self._clean, recipe)
         return Setting(
             network=network,
@@ -169,68 +110,90 @@ class Runner:
             epoch_steps=epoch_steps,
             width=protocol.width,
             device=self.device,
-            augment=AUGMENTATIONS[protocol.augment],
+            augment=standard_augmentation if protocol.augment == "standard" else None,
             # Of the way from guessing: where nearly all voxels are background, a high share of hits says nothing.
             learned=None if learned is None else self.guessing + learned * (1 - self.guessing),
             patience=settled_epochs(protocol.patience, epoch_steps),
         )
 
+    def _prepared(self, training: Training, resources: Resources) -> tuple[Cases, ScoredSets]:
+        """The training set, and the sets that the victim is scored on."""
+        self._free_memory(training)
+        name, sets = training.countermeasure, self.sets
+        data = (training.data, training.fraction)
+        if training.pipeline != "plain":
+            return self._by_pipeline(training.pipeline, data)
+        clean = self._filtered(("held out clean", None), name, lambda: self._held_out_clean)
+        scored = ScoredSets(
+            test=self._filtered(("test", None), name, lambda: sets.test),
+            held_out=clean  # one object, so that it is scored once
+            if training.data in ("clean", "clean_part")
+            else self._filtered(("held out", data), name, lambda: sets.held_out_cases(*data)),
+            held_out_clean=clean,
+        )
+        if type(self._adversaries[name]).prepare is Countermeasure.prepare:
+            return self._filtered(("trained on", data), name, lambda: sets.training(*data)), scored
+        published = self._filtered(("trained on", data), "none", lambda: sets.training(*data))
+        return self._adversaries[name].prepare(published, resources), scored
+
+    def _by_pipeline(self, name: str, data: _Data) -> tuple[Cases, ScoredSets]:
+        """As ``_prepared``, with the deterministic part of a pipeline."""
+        pipeline, sets = self.schedule.pipelines[name], self.sets
+
+        def scored(role: str, of: _Data | None, make: Callable[[], Cases]) -> Cases:
+            return self._cached((role, of, name), lambda: pipeline.prepare_test(make()))
+
+        clean = held_out = self._held_out_clean
+        if len(clean):
+            clean = held_out = scored("held out clean", None, lambda: self._held_out_clean)
+            if data[0] not in ("clean", "clean_part"):
+                held_out = scored("held out", data, lambda: sets.held_out_cases(*data))
+        test = scored("test", None, lambda: sets.test)
+        train = self._cached(("trained on", data, name), lambda: pipeline.prepare(sets.training(*data)))
+        return train, ScoredSets(test=test, held_out=held_out, held_out_clean=clean)
+
     def _filtered(self, role: tuple[str, _Data | None], name: str, make: Callable[[], Cases]) -> Cases:
-        """Cases as the adversary filters them, kept until another filter or another training set comes.
-
-        Args:
-            role: what they are for, and which training set they belong to.
-            name: the countermeasure.
-            make: gives the cases.
-        """
+        """Cases with the filter of a countermeasure."""
         countermeasure = self._adversaries[name]
+        if type(countermeasure).filter is Countermeasure.filter:
+            return self._cached((*role, name), make)
+        return self._cached((*role, name), lambda: countermeasure.filter_cases(make()))
 
-        def filtered() -> Cases:
-            cases = make()
-            if type(countermeasure).filter is Countermeasure.filter:
-                return cases
-            pairs = zip(cases.images, cases.windows, strict=True)
-            return replace(cases, images=[countermeasure.filter(image, window) for image, window in pairs])
+    def _cached(self, key: _CacheKey, make: Callable[[], Cases]) -> Cases:
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]
 
-        return self._keep((*role, name), filtered)
-
-    def _keep(self, key: _Kept, make: Callable[[], Cases]) -> Cases:
-        if key not in self._kept:
-            self._kept[key] = make()
-        return self._kept[key]
-
-    def _forget_other_than(self, training: Training) -> None:
-        """Free the images that this training does not need: a set and its filtered copy are all that memory must hold."""
+    def _free_memory(self, training: Training) -> None:
+        """Drop the images that this training does not need; a set and its filtered copy stay."""
         needed = (None, (training.data, training.fraction))
-        names = ("none", training.way())
-        self._kept = {key: cases for key, cases in self._kept.items() if key[1] in needed and key[2] in names}
+        names = ("none", training.treatment())
+        self._cache = {key: cases for key, cases in self._cache.items() if key[1] in needed and key[2] in names}
 
     def _cell(self, training: Training, victim: Victim, epoch: Epoch) -> Cell:
         countermeasure = self._adversaries[training.countermeasure]
         return make_cell(training, victim, epoch, self.protocol, self.setting(training), countermeasure)
 
-    def _after(self, name: str, training: Training, victim: Victim, watched: Watched) -> Cell:
-        """The cell of a countermeasure that starts from a trained victim, which is left as it was."""
+    def _after(self, name: str, training: Training, victim: Victim, scored: ScoredSets) -> Cell:
+        """The cell of a countermeasure that starts from a trained victim; the victim stays as it is."""
         start = time.monotonic()
-        countermeasure, task, test = self._adversaries[name], self.sets.task, watched.test
+        countermeasure, test = self._adversaries[name], scored.test
         picked = countermeasure.pick(*([getattr(e, n) for e in victim.epochs] for n in ("held_out", "held_out_clean")))
         epoch, trainer = victim.epochs[picked], victim.trainer
         if type(countermeasure).finish is not Countermeasure.finish:
             before = copy.deepcopy(trainer.model.state_dict())
             setting = self.settings[training.victim]
-            countermeasure.finish(trainer, adversary_means(self.known, setting, training.seed + VICTIM_SEED))
+            resources = adversary_resources(self._held_out_clean, setting, training.seed + VICTIM_SEED)
+            countermeasure.finish(trainer, resources)
             predictions = trainer.predict(test)
             trainer.model.load_state_dict(before)
-            table = task.case_scores(predictions, test.labels)
-            epoch = replace(epoch, scores=task.final_scores(predictions, test.labels), case_scores=table)
-        after = replace(training, countermeasure=name)
-        # What an ordinary training went through is told in its own cell; there is no other epoch to choose from here.
+            table = self.task.case_scores(predictions, test.labels)
+            epoch = replace(epoch, scores=self.task.final_scores(predictions, test.labels), case_scores=table)
+        # The curves of the ordinary training stand in its own cell; there is no other epoch to choose from here.
         return {
-            **self._cell(after, victim, epoch),
-            "peak": epoch.scores[task.metric],
-            "early": None,
-            "early_clean": None,
-            "stopped": None,
+            **self._cell(replace(training, countermeasure=name), victim, epoch),
+            "peak": epoch.scores[self.task.metric],
+            **dict.fromkeys(("early", "early_clean", "stopped")),
             "epochs": picked % len(victim.epochs) + 1,
             "seconds": round(time.monotonic() - start, 3),
             **{curve: [] for curve in ("curve", "train_curve", "held_out_curve", "held_out_clean_curve")},
@@ -238,8 +201,8 @@ class Runner:
 
     def _utility(self, victim: Victim) -> dict[str, Any]:
         protected = self.sets.held_out_cases("protected")
-        clean, noisy = (victim.trainer.predict(cases) for cases in (self.known, protected))
-        return utility(self.sets.task, clean, noisy, self.known.labels)
+        clean, noisy = (victim.trainer.predict(cases) for cases in (self._held_out_clean, protected))
+        return utility(self.task, clean, noisy, self._held_out_clean.labels)
 
 
 def _in_turn(first: Augmentation, second: Augmentation | None) -> Augmentation:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from monai_salm.data.scan import DataError, MapDataset, image_of, image_or_none, units_of
+from monai_salm.evaluation.protocol import Protocol
 from monai_salm.learning.tasks import Task
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.kinds import as_kind, commonest_kind, kind_of
@@ -27,7 +28,7 @@ _PICTURES = 4
 
 
 class EvaluationError(ValueError):
-    """Image sets that no honest evaluation can be made of."""
+    """Image sets that allow no honest evaluation."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class ImageSet:
         labels: in the task's canonical form.
         names: one a case.
         windows: the intensity window of each image, stored units.
-        units: what the numbers of each image mean.
+        units: of each image's stored numbers.
     """
 
     role: str
@@ -54,7 +55,7 @@ class ImageSet:
         return len(self.images)
 
     def seen(self, windows: Sequence[IntensityWindow]) -> ImageSet:
-        """The set in [0, 1], each image by the window given for it, float32."""
+        """The set in [0, 1], float32, each image by its window in ``windows``."""
         images = [
             window.normalize(torch.from_numpy(np.asarray(image, np.float32))).numpy()
             for image, window in zip(self.images, windows, strict=True)
@@ -62,18 +63,15 @@ class ImageSet:
         return replace(self, images=images, windows=[UNIT_WINDOW] * len(self))
 
 
-def read_set(
-    role: str, dataset: MapDataset, task: Task, window: WindowRule, image_key: str, label_key: str
-) -> ImageSet:
+def read_set(role: str, dataset: MapDataset, task: Task, window: WindowRule, protocol: Protocol) -> ImageSet:
     """Load every case of a data set.
 
     Args:
         role: name of the set, for messages.
-        dataset: dictionaries with an image, a label and, if it has one, a ``"name"``.
-        task: says what a label is.
+        dataset: dictionaries with an image, a label and perhaps a ``"name"``.
+        task: the learning problem.
         window: chooses the window of each image.
-        image_key: key of the image.
-        label_key: key of the label.
+        protocol: ``image_key`` and ``label_key`` are used.
 
     Raises:
         EvaluationError: if the set is empty, an item is no dictionary or lacks a key, an image holds no finite number, or
@@ -82,7 +80,7 @@ def read_set(
     """
     if not len(dataset):
         raise EvaluationError(f"the {role} set is empty: give at least one case")
-    result = ImageSet(role, [], [], [], [], [])
+    result, image_key, label_key = ImageSet(role, [], [], [], [], []), protocol.image_key, protocol.label_key
     kind = commonest_kind(lambda index: image_or_none(dataset, index, image_key), len(dataset))
     for index in range(len(dataset)):
         case = dataset[index]
@@ -116,7 +114,7 @@ def read_set(
 
 
 def set_digest(images: ImageSet) -> str:
-    """One digest for all images and labels of a set in their order, as hexadecimal text."""
+    """One digest of all images and labels of a set in their order, as hexadecimal text."""
     whole = hashlib.sha256()
     for image, label in zip(images.images, images.labels, strict=True):
         whole.update(content_digest(image) + content_digest(label))
@@ -124,12 +122,7 @@ def set_digest(images: ImageSet) -> str:
 
 
 def check_pairs(clean: ImageSet, protected: ImageSet, epsilon: float) -> None:
-    """Make sure that the protected set is the clean one with noise of at most ``epsilon`` and nothing else.
-
-    Args:
-        clean: original training set.
-        protected: the published one, in the same order.
-        epsilon: budget, as a fraction of each image's window.
+    """Refuse a protected set that is not the clean one with noise of at most ``epsilon`` of each image's window.
 
     Raises:
         EvaluationError: naming the first case that differs.
@@ -151,8 +144,8 @@ def check_pairs(clean: ImageSet, protected: ImageSet, epsilon: float) -> None:
             )
         if before.dtype.kind == after.dtype.kind == "f" and not np.array_equal(np.isnan(before), np.isnan(after)):
             raise EvaluationError(
-                f"case {name!r} of the {what} set is NaN in other places than in the clean set: publish the images anew, with "
-                "their background as it was"
+                f"case {name!r} of the {what} set is NaN in other places than in the clean set: publish the images again with "
+                "their original background"
             )
         size = largest_share(before, after, clean.windows[index])
         if size > epsilon * (1 + 1e-6):
@@ -163,12 +156,7 @@ def check_pairs(clean: ImageSet, protected: ImageSet, epsilon: float) -> None:
 
 
 def check_test(test: ImageSet, training: Sequence[ImageSet], store: NoiseStore | None) -> None:
-    """Make sure that the test set is clean and unseen.
-
-    Args:
-        test: the test set.
-        training: the clean and the protected training set.
-        store: the noise that was used, if at hand: a test image that it protected is found out.
+    """Refuse a test set that has images of a training set, or images with noise of the store.
 
     Raises:
         EvaluationError: naming the test case and where else it was found.
@@ -207,7 +195,7 @@ def largest_share(clean: Array, protected: Array, window: IntensityWindow) -> fl
 
 
 def noise_size(clean: ImageSet, protected: ImageSet) -> dict[str, Any]:
-    """How large the noise is, each image measured against its own window.
+    """How large the noise is, by each image's own window.
 
     Returns:
         ``linf`` (largest change, fraction of the window), ``psnr`` (mean over the cases that changed, decibel, peak = window
@@ -234,16 +222,7 @@ def noise_size(clean: ImageSet, protected: ImageSet) -> dict[str, Any]:
 
 
 def measured(clean: ImageSet, protected: ImageSet) -> tuple[tuple[ImageSet, ImageSet], IntensityWindow]:
-    """The images that are measured against each other, and their one window.
-
-    Args:
-        clean: original training set.
-        protected: the published one.
-
-    Returns:
-        Both sets and the window: the stored images where all have one window, else the images in [0, 1], each by the window of
-        its clean image.
-    """
+    """Both sets in one window: as stored where all images have the same, else in [0, 1] by the window of each clean image."""
     first = clean.windows[0]
     finite = all(image.dtype.kind != "f" or bool(np.isfinite(image).all()) for image in clean.images)
     if finite and isinstance(first.low, float) and all(window == first for window in clean.windows):
@@ -252,12 +231,7 @@ def measured(clean: ImageSet, protected: ImageSet) -> tuple[tuple[ImageSet, Imag
 
 
 def pictures(clean: ImageSet, protected: ImageSet) -> list[tuple[str, Array, Array]]:
-    """Name, clean and protected image of a few cases, of different labels where labels are per image.
-
-    Args:
-        clean: original images.
-        protected: the published ones, in the same order.
-    """
+    """Name, clean and protected image of a few cases, of different labels where labels are per image."""
     chosen: dict[object, int] = {}
     for index, label in enumerate(clean.labels):
         chosen.setdefault(label.tobytes() if label.ndim < 2 else index, index)

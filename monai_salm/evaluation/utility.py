@@ -1,4 +1,4 @@
-"""What networks trained on clean data make of protected images: whether the owner can still use them."""
+"""Scores of networks trained on clean data on protected images: can the owner still use them?"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def utility(
     predictions_protected: Sequence[torch.Tensor],
     targets: Sequence[Array],
 ) -> dict[str, Any]:
-    """Compare what one network, trained on clean data, answers to the same held-out images clean and protected.
+    """Compare the answers of one network, trained on clean data, to the same held-out images clean and protected.
 
     Args:
         task: the learning problem.
@@ -67,12 +67,11 @@ def mean_utility(results: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """Average over networks: victims and seeds.
 
     Args:
-        results: what ``utility`` gave for each, of one task.
+        results: results of ``utility``, one a network.
 
     Returns:
-        The same entries as means (over the networks that have the number), ``networks``, how many there are, and
-        ``worst_drift``: the lowest headline drift of any network, and the lowest drift of any class in any network with
-        its class. None without any network.
+        Means over the networks that have a number, how many ``networks`` there are, and ``worst_drift``: the lowest headline
+        drift of any network, and the lowest drift of any class with its class. None without any network.
     """
     if not results:
         return None

@@ -18,21 +18,21 @@ from typing import Any, overload
 import numpy as np
 import torch
 
-from monai_salm.evaluation.cells import Cell, Training
 from monai_salm.evaluation.protocol import is_importable, victim_name
 from monai_salm.evaluation.running import Runner
+from monai_salm.evaluation.schedule import Cell, Training
 from monai_salm.evaluation.victims import Epoch
 from monai_salm.learning.trainer import TrainingError
 from monai_salm.shared.arrays import Array
 
-#: Told of every epoch: which training, and the headline score.
+#: Called after every epoch with the training and the headline score.
 AfterEpoch = Callable[[Training, float], None]
 
-# Largest block that is not mapped by itself (glibc's upper limit), and how much may stay free; glibc reads them on start.
+# Settings of glibc, read when a process starts: it keeps freed memory, which saves a tenth of the time.
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
-# A filtered copy in float32, and a control or what is held out beside it.
+# Bytes a voxel: a filtered copy in float32, and a control or held-out images beside it.
 _FILTERED_BYTES = 6
-# How often news of the epochs is fetched from the processes, seconds.
+# How often finished epochs are fetched from the processes, seconds.
 _POLL = 0.5
 
 
@@ -43,13 +43,7 @@ class WorkerError(RuntimeError):
 def run_trainings(
     runner: Runner, trainings: Sequence[Training], jobs: int, after_epoch: AfterEpoch
 ) -> Iterator[list[Cell]]:
-    """Train victims, giving the cells of each as soon as it is finished.
-
-    Args:
-        runner: trains.
-        trainings: what to train.
-        jobs: processes at once; 1 trains in this one. Several share the cores between them.
-        after_epoch: told of every epoch.
+    """Train victims, in several processes if ``jobs`` is above 1; gives the cells of each as soon as it is finished.
 
     Raises:
         TrainingError: at the end, if victims could not be trained; the others are.
@@ -61,7 +55,7 @@ def run_trainings(
             try:
                 cells = result()
             except TrainingError as error:
-                what = f"{training.victim} seed {training.seed} on {training.data} ({training.way()})"
+                what = f"{training.victim} seed {training.seed} on {training.data} ({training.treatment()})"
                 failed.append(f"{what}: {error}")
                 continue
             yield cells
@@ -75,11 +69,7 @@ def run_trainings(
 
 
 def default_jobs(runner: Runner) -> int:
-    """One job a core on the CPU, as far as memory allows; one on a GPU, which is shared badly.
-
-    Args:
-        runner: gives the images, of which each job may hold a filtered copy in another type.
-    """
+    """One job a core on the CPU, as far as memory allows; one on a GPU."""
     if runner.device.type != "cpu":
         return 1
     cores = torch.get_num_threads()
@@ -87,7 +77,7 @@ def default_jobs(runner: Runner) -> int:
     each = sum(image.size for image in images) * _FILTERED_BYTES
     try:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # no such question on this system
+    except (AttributeError, OSError, ValueError):  # this system does not tell
         return cores
     return max(1, min(cores, int(free / 2 / max(1, each))))
 
@@ -95,18 +85,18 @@ def default_jobs(runner: Runner) -> int:
 def _results(
     runner: Runner, trainings: Sequence[Training], jobs: int, after_epoch: AfterEpoch
 ) -> Iterator[tuple[Training, Callable[[], list[Cell]]]]:
-    """Each training with a function that gives its cells or raises what kept it from them."""
+    """Each training with a function that gives its cells or raises its error."""
     if jobs == 1:
         for training in trainings:
-            yield training, partial(runner.run, training, _telling(runner, training, after_epoch))
+            yield training, partial(runner.run, training, _score_listener(runner, training, after_epoch))
         return
-    for name, victim in runner.protocol.architectures(runner.sets.task).items():
+    for name, victim in runner.protocol.architectures(runner.task).items():
         if not is_importable(victim):
             raise ValueError(
                 f"victim {name!r} is {victim_name(victim)}, which other processes cannot import: give a function or class at the "
                 "top of a module, or one job"
             )
-    # Where files cannot be deleted while they are mapped (Windows), what is left is a temporary folder of the system's.
+    # On Windows, files that are mapped cannot be deleted: a temporary folder may stay.
     with tempfile.TemporaryDirectory(prefix="monai_salm_", ignore_cleanup_errors=True) as folder:
         yield from _results_of_processes(_on_disk(runner, Path(folder)), trainings, jobs, after_epoch)
 
@@ -115,15 +105,15 @@ def _results_of_processes(
     runner: Runner, trainings: Sequence[Training], jobs: int, after_epoch: AfterEpoch
 ) -> Iterator[tuple[Training, Callable[[], list[Cell]]]]:
     context = multiprocessing.get_context("spawn")  # a fork would inherit locks of torch's thread pools
-    news: Any = context.Queue()
+    queue: Any = context.Queue()
     threads = max(1, torch.get_num_threads() // jobs)
-    pool = ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(runner, threads, news))
+    pool = ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(runner, threads, queue))
     try:
         with _keeping_memory():  # processes are started by the first calls
             pending: dict[Future[list[Cell]], Training] = {pool.submit(_run_one, t): t for t in trainings}
         while pending:
             done, _ = wait(pending, timeout=_POLL, return_when=FIRST_COMPLETED)
-            _pass_on(news, after_epoch)
+            _forward_epochs(queue, after_epoch)
             for future in done:
                 yield pending.pop(future), future.result
     finally:
@@ -132,7 +122,7 @@ def _results_of_processes(
 
 @contextmanager
 def _keeping_memory() -> Iterator[None]:
-    """Make glibc keep freed memory in processes that start now: fetching it anew in every step costs a tenth of the time."""
+    """Make glibc keep freed memory in processes that start now."""
     before = {name: os.environ.get(name) for name in _MALLOC}
     os.environ.update({name: value for name, value in _MALLOC.items() if before[name] is None})
     try:
@@ -143,40 +133,40 @@ def _keeping_memory() -> Iterator[None]:
                 del os.environ[name]
 
 
-def _pass_on(news: Any, after_epoch: AfterEpoch) -> None:
+def _forward_epochs(queue: Any, after_epoch: AfterEpoch) -> None:
     while True:
         try:
-            after_epoch(*news.get_nowait())
+            after_epoch(*queue.get_nowait())
         except Empty:
             return
 
 
-def _telling(runner: Runner, training: Training, after_epoch: AfterEpoch) -> Callable[[Epoch], None]:
-    return lambda epoch: after_epoch(training, epoch.scores[runner.sets.task.metric])
+def _score_listener(runner: Runner, training: Training, after_epoch: AfterEpoch) -> Callable[[Epoch], None]:
+    return lambda epoch: after_epoch(training, epoch.scores[runner.task.metric])
 
 
 _worker: dict[str, Any] = {}
 
 
-def _start_worker(runner: Runner, threads: int, news: Any) -> None:
+def _start_worker(runner: Runner, threads: int, queue: Any) -> None:
     torch.set_num_threads(threads)
-    news.cancel_join_thread()  # a process must be able to end when nobody listens any more
-    _worker.update(runner=runner, news=news)
+    queue.cancel_join_thread()  # a process must be able to end when the queue is not read any more
+    _worker.update(runner=runner, queue=queue)
 
 
 def _run_one(training: Training) -> list[Cell]:
-    runner, news = _worker["runner"], _worker["news"]
-    cells: list[Cell] = runner.run(training, _telling(runner, training, lambda *what: news.put(what)))
+    runner, queue = _worker["runner"], _worker["queue"]
+    cells: list[Cell] = runner.run(training, _score_listener(runner, training, lambda *what: queue.put(what)))
     return cells
 
 
 @dataclass
 class StoredImages(Sequence[Array]):
-    """Images in one file, mapped into memory by each process that looks at them.
+    """Images in one file, mapped into memory by each process that reads them.
 
     Args:
         path: the file.
-        places: where each begins (bytes), its shape and type.
+        places: start (bytes), shape and type of each image.
     """
 
     path: Path
@@ -185,7 +175,7 @@ class StoredImages(Sequence[Array]):
 
     @staticmethod
     def write(path: Path, images: Sequence[Array]) -> StoredImages:
-        """Put images into a new file."""
+        """Write images into a new file."""
         places, start = [], 0
         with open(path, "xb") as file:
             for image in images:
@@ -216,14 +206,18 @@ class StoredImages(Sequence[Array]):
 
 
 def _on_disk(runner: Runner, folder: Path) -> Runner:
-    """A runner whose images and label maps lie in files, so that processes share them instead of each having a copy."""
+    """A runner whose images and label maps lie in files, which processes share."""
     sets = runner.sets
     images = {
-        role: StoredImages.write(folder / f"{index}.bin", s) for index, (role, s) in enumerate(sets.images.items())
+        role: StoredImages.write(folder / f"{index}.bin", given)
+        for index, (role, given) in enumerate(sets.images.items())
     }
-    labels, test_labels = sets.labels, sets.test.labels
-    if labels[0].ndim:
-        labels = StoredImages.write(folder / "labels.bin", labels)
-        test_labels = StoredImages.write(folder / "test_labels.bin", test_labels)
-    test = replace(sets.test, images=StoredImages.write(folder / "test.bin", sets.test.images), labels=test_labels)
-    return replace(runner, sets=replace(sets, images=images, labels=labels, test=test))
+    parts = {
+        "clean": {"images": images["clean"]},
+        "test": {"images": StoredImages.write(folder / "test.bin", sets.test.images)},
+    }
+    if sets.clean.labels[0].ndim:
+        for name, part in parts.items():
+            part["labels"] = StoredImages.write(folder / f"{name}_labels.bin", getattr(sets, name).labels)
+    cases = {name: replace(getattr(sets, name), **part) for name, part in parts.items()}
+    return replace(runner, sets=replace(sets, images=images, **cases))

@@ -1,4 +1,4 @@
-"""Images and labels as networks are fed with them: whole, resized, or cut into patches."""
+"""Images and labels as inputs of networks: whole, resized, or cut into patches."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class View:
 
     Args:
         kind: ``"full"``, ``"resize"`` or ``"patch"``.
-        size: spatial size of what the network gets; for ``"full"`` the images' own.
+        size: spatial size of the input; for ``"full"`` the images' own.
     """
 
     kind: str
@@ -38,16 +38,15 @@ class View:
             raise ValueError(f"view kind must be full, resize or patch, got {self.kind!r}")
 
     def resize(self, images: torch.Tensor) -> torch.Tensor:
-        """Bring ``(batch, channel, *spatial)`` to the view's size, differentiably; only for ``"resize"``.
+        """Resize ``(batch, channel, *spatial)`` to the view's size, differentiably; only for ``"resize"``.
 
-        Shrinking averages over all voxels: plain interpolation would read a few of them and leave the rest without
-        gradient, and so without noise.
+        Shrinking averages, so that all voxels have gradients, and so noise.
         """
         if self.kind != "resize" or tuple(images.shape[2:]) == self.size:
             return images
         if len(self.size) == 2:
             return F.interpolate(images, self.size, mode="bilinear", align_corners=False, antialias=True)
-        # torch has no antialiasing for volumes: sides that shrink are averaged first, then those that grow interpolated.
+        # torch has no antialiasing for volumes: shrinking sides are averaged first, then growing ones interpolated.
         shrunk = tuple(min(n, size) for n, size in zip(images.shape[2:], self.size, strict=True))
         images = F.interpolate(images, shrunk, mode="area")
         return images if shrunk == self.size else F.interpolate(images, self.size, mode="trilinear")
@@ -81,14 +80,14 @@ def choose_view(
     view_size: Sequence[int] | None = None,
     whole_side: int | None = None,
 ) -> View:
-    """Decide how networks see a data set: whole if all images are alike and small, else resized or in patches.
+    """Choose the view of a data set: whole if all images have one small shape, else resized or in patches.
 
     Args:
         shapes: spatial shape of every case.
-        per_voxel: labels are per voxel, so that resizing is no option.
+        per_voxel: labels are per voxel, so images are not resized.
         patch_size: cut patches of this size.
         view_size: resize to this size (per-image labels only).
-        whole_side: images with a longer side are resized, or cut into patches; None is 224 in 2D and 64 in 3D.
+        whole_side: longest side of a whole image; None is 224 in 2D and 64 in 3D.
 
     Raises:
         ValueError: for sizes that do not fit the images or each other.
@@ -120,7 +119,7 @@ def choose_view(
 
 @dataclass(frozen=True)
 class Cases:
-    """A data set in memory or in memory-mapped files, with all a network needs to be fed.
+    """A data set in memory or in memory-mapped files, as networks read it.
 
     Args:
         images: one ``(channel, *spatial)`` array a case, stored units.
@@ -161,7 +160,7 @@ class Cases:
 
     def inputs(self, regions: Sequence[tuple[int, Slices]]) -> torch.Tensor:
         """A batch of regions as networks see them: float32 ``(batch, channel, *view.size)`` in [0, 1]."""
-        # Each is brought to size on its own: a stack of large images would not fit in memory.
+        # Resized one by one: a stack of large images would not fit in memory.
         return torch.cat([self.view.resize(self.normalized(case, region)[None]) for case, region in regions])
 
     def normalized(self, case: int, region: Slices) -> torch.Tensor:
@@ -171,13 +170,7 @@ class Cases:
 
 
 def shuffled_batches(count: int, batch_size: int, generator: torch.Generator) -> Iterator[list[int]]:
-    """Endless batches of ``range(count)``, each pass in a new order; a short last batch is filled from the next pass.
-
-    Args:
-        count: number of cases.
-        batch_size: cases in a batch (never more than ``count``).
-        generator: source of randomness.
-    """
+    """Endless batches of ``range(count)``, each pass in a new order; a short last batch is filled from the next pass."""
     batch_size = min(batch_size, count)
     order: list[int] = []
     while True:

@@ -1,4 +1,4 @@
-"""How networks are trained: optimiser, learning rate, batch size, precision; and which recipe fits which problem."""
+"""How networks are trained: optimiser, learning rate, batch size, precision; and the default for each problem."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ class Recipe:
     Args:
         optimizer: ``"sgd"`` (momentum 0.9, weight decay 5e-4, as EM's published code) or ``"adam"``.
         lr: learning rate at the start.
-        schedule: how ``fit`` lets it fall: ``"cosine"`` to 0, or ``"steps"``, to a tenth after a half and after three quarters
-            of the training, as MedMNIST's published recipe does (Yang et al. 2023).
+        schedule: of the learning rate in ``fit``: ``"cosine"`` to 0, or ``"steps"``, to a tenth after a half and after three
+            quarters of the training (MedMNIST's recipe, Yang et al. 2023).
         batch_size: cases in a batch.
         clip: largest gradient norm; infinite for none.
         precision: ``"auto"``, ``"bfloat16"`` or ``"float32"``. ``"auto"`` is bfloat16 where the hardware has it,
             but float32 for 3D on the CPU, where bfloat16 gave infinite gradients (torch 2.14, MONAI resnet10).
-        compile: whether networks run through ``torch.compile``, on a GPU with CUDA graphs. Compiling takes a minute or more for
-            each network, every fresh surrogate anew, so only long rounds gain; on the CPU it needs a C++ compiler.
-            Results differ in the last bits.
+        compile: whether networks run through ``torch.compile``, on a GPU with CUDA graphs. Each fresh network compiles for a
+            minute or more, so only long rounds gain; on the CPU it needs a C++ compiler. Results differ in the last bits.
     """
 
     optimizer: str = "sgd"
@@ -53,13 +52,7 @@ class Recipe:
 
 
 def default_recipe(task: Task, spatial_dims: int, network: object = None) -> Recipe:
-    """SGD at 0.1 for 2D classification; Adam at 1e-3 for transformers, and in smaller batches for volumes and segmentation.
-
-    Args:
-        task: the learning problem.
-        spatial_dims: 2 or 3.
-        network: name of the architecture, if it has one.
-    """
+    """SGD at 0.1 for 2D classification; Adam at 1e-3 for transformers, and in smaller batches for volumes and segmentation."""
     if spatial_dims == 2 and task.kind == "classification":
         return Recipe(optimizer="adam", lr=1e-3) if network in TRANSFORMERS else Recipe()
     batch_size = 32 if task.kind == "classification" else (8 if spatial_dims == 2 else 4)
@@ -82,13 +75,13 @@ def choose_precision(precision: str, device: torch.device, spatial_dims: int) ->
 
 
 def _cpu_computes_bfloat16() -> bool:
-    # torch names no public test for it; without these instructions bfloat16 is emulated and slower than float32.
+    # torch has no public test for it; without these instructions bfloat16 is emulated and slow.
     tests = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
     return any(test is not None and test() for test in tests)
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The optimiser that a recipe asks for."""
+    """The optimiser of a recipe."""
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(model.parameters(), recipe.lr, momentum=0.9, weight_decay=5e-4)
     return torch.optim.Adam(model.parameters(), recipe.lr)
@@ -97,7 +90,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 def make_schedule(
     optimizer: torch.optim.Optimizer, recipe: Recipe, total_steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    """The course of the learning rate that a recipe asks for, over so many steps."""
+    """The schedule of a recipe's learning rate over ``total_steps``."""
     if recipe.schedule == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total_steps)
     milestones = [total_steps // 2, total_steps * 3 // 4]

@@ -1,4 +1,4 @@
-"""Scores of predictions against labels, as pure functions: what tasks report of a test set, and how sure one can be."""
+"""Scores of predictions against labels, and their bootstrap intervals, as pure functions."""
 
 from __future__ import annotations
 
@@ -18,12 +18,7 @@ _CHUNK_NUMBERS = 1 << 22
 
 
 def mean_auc(probability: torch.Tensor, truth: torch.Tensor) -> float:
-    """Mean one-against-rest area under the ROC curve over the classes that have both kinds of case.
-
-    Args:
-        probability: ``(cases, classes)``.
-        truth: zeros and ones, ``(cases, classes)``.
-    """
+    """Mean one-against-rest area under the ROC curve, over the classes that have both kinds of case; ``(cases, classes)`` each."""
     present = [c for c in range(truth.shape[1]) if 0 < int(truth[:, c].sum()) < len(truth)]
     if not present:
         return float("nan")
@@ -32,29 +27,15 @@ def mean_auc(probability: torch.Tensor, truth: torch.Tensor) -> float:
 
 
 def macro_f1(answers: torch.Tensor, truth: torch.Tensor) -> float:
-    """Mean over the classes of ``2 TP / (2 TP + FP + FN)``; a class that is neither there nor answered counts not at all.
-
-    Args:
-        answers: zeros and ones, ``(cases, classes)``.
-        truth: zeros and ones, ``(cases, classes)``.
-    """
-    found, there = answers > 0.5, truth > 0.5
-    both = (found & there).sum(0).double()
-    either = found.sum(0).double() + there.sum(0).double()
-    return float((2 * both / either)[either > 0].mean()) if bool((either > 0).any()) else float("nan")
+    """Mean F1 over the classes that are in the labels or the answers; zeros and ones ``(cases, classes)`` each."""
+    positive, true = answers > 0.5, truth > 0.5
+    hits = (positive & true).sum(0).double()
+    total = positive.sum(0).double() + true.sum(0).double()
+    return float((2 * hits / total)[total > 0].mean()) if bool((total > 0).any()) else float("nan")
 
 
 def dice_table(predictions: Sequence[torch.Tensor], targets: Sequence[Array], num_classes: int) -> NDArray[np.float64]:
-    """Dice of every case and foreground class; NaN where the class is not in the case's label map.
-
-    Args:
-        predictions: label maps ``spatial``.
-        targets: label maps ``spatial``.
-        num_classes: classes with the background.
-
-    Returns:
-        ``(cases, num_classes - 1)``.
-    """
+    """Dice ``(cases, num_classes - 1)`` of label maps; NaN where a class is not in the case's label map."""
     rows = [
         compute_dice(*_one_hot_pair(p, t, num_classes), include_background=False)[0]
         for p, t in zip(predictions, targets, strict=True)
@@ -63,16 +44,7 @@ def dice_table(predictions: Sequence[torch.Tensor], targets: Sequence[Array], nu
 
 
 def mean_surface_distance(predictions: Sequence[torch.Tensor], targets: Sequence[Array], num_classes: int) -> float:
-    """Mean symmetric surface distance in voxels, over cases and over foreground classes that both maps hold.
-
-    Args:
-        predictions: label maps ``spatial``.
-        targets: label maps ``spatial``.
-        num_classes: classes with the background.
-
-    Returns:
-        NaN if no class is in both maps of any case.
-    """
+    """Mean symmetric surface distance in voxels, over cases and foreground classes in both label maps; NaN without any."""
     values = []
     for prediction, target in zip(predictions, targets, strict=True):
         with warnings.catch_warnings():
@@ -94,11 +66,7 @@ def _one_hot_pair(prediction: torch.Tensor, target: Array, num_classes: int) -> 
 
 
 def label_counts(labels: Sequence[Array]) -> NDArray[np.int64]:
-    """How often each class number occurs, one label map at a time.
-
-    Args:
-        labels: whole numbers from 0, any shapes.
-    """
+    """How often each class number occurs in arrays of whole numbers."""
     counts = [np.bincount(label.reshape(-1)) for label in labels]
     total = np.zeros(max(map(len, counts)), np.int64)
     for count in counts:
@@ -117,17 +85,7 @@ def mean_of_table(table: NDArray[np.float64]) -> float:
 def bootstrap_interval(
     table: NDArray[np.float64], resamples: int = 1000, level: float = 0.95, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of ``mean_of_table`` over the rows (Efron 1979).
-
-    Args:
-        table: one row a test case, ``(cases, columns)``; NaN where a case has no number.
-        resamples: how often cases are drawn, with replacement.
-        level: share of the resamples inside.
-        seed: of the draws.
-
-    Returns:
-        Lower and upper end; NaN if the table holds no number.
-    """
+    """Percentile bootstrap interval (Efron 1979) of ``mean_of_table`` over rows of ``(cases, columns)``; NaN without any number."""
     present = ~np.isnan(table)
     filled, count = np.where(present, table, 0.0), len(table)
     rng, means = np.random.default_rng(seed), []

@@ -1,4 +1,4 @@
-"""What differs between classification and segmentation: labels, loss, error, scores."""
+"""Classification and segmentation: their labels, loss, error and scores."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Task(ABC):
         """Return a case's label in canonical form.
 
         Args:
-            label: what the data set holds.
+            label: as the data set has it.
             spatial_shape: shape of the image without its channel.
             where: the case, for error messages.
 
@@ -72,7 +72,7 @@ class Task(ABC):
 
     @abstractmethod
     def predict(self, logits: torch.Tensor) -> torch.Tensor:
-        """What ``scores`` needs of the output: probabilities, or the label map of a segmentation."""
+        """Predictions for ``scores``: probabilities, or the label map of a segmentation."""
 
     @abstractmethod
     def scores(self, predictions: Sequence[torch.Tensor], targets: Sequence[Array]) -> dict[str, float]:
@@ -83,7 +83,7 @@ class Task(ABC):
         """The headline case by case, ``(cases, columns)``: ``mean_of_table`` of it is the headline (NaN: no number)."""
 
     def final_scores(self, predictions: Sequence[torch.Tensor], targets: Sequence[Array]) -> dict[str, float]:
-        """As ``scores``, with those that take too long to be computed after every epoch."""
+        """As ``scores``, with scores that take too long for every epoch."""
         return self.scores(predictions, targets)
 
     @abstractmethod
@@ -245,7 +245,7 @@ class Segmentation(Task):
 
 
 def _likeliest(logits: torch.Tensor) -> torch.Tensor:
-    """The class of every voxel; ``argmax`` gives the same and took 9 times as long on the CPU (torch 2.14)."""
+    """The class of every voxel; ``argmax`` is 9 times as slow on the CPU (torch 2.14)."""
     return logits.max(1).indices
 
 

@@ -57,7 +57,7 @@ class Trainer:
     ) -> None:
         self.memory_format = memory_format(model, device, spatial_dims)
         self.model = model.to(device).to(memory_format=self.memory_format).train()
-        #: What a training step calls: the model, or what wraps it where several processes train it together.
+        #: Called by a training step: the model, or its wrapper where several processes train it together.
         self.network: nn.Module = self.model
         self.task, self.recipe, self.device = task, recipe, device
         self._compilations: dict[int, tuple[nn.Module, Callable[[torch.Tensor], torch.Tensor]]] = {}
@@ -71,21 +71,21 @@ class Trainer:
         network = self._compiled(model or self.network) if self.recipe.compile else model or self.network
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             logits: torch.Tensor = network(inputs)
-        # What a CUDA graph returns is overwritten when it is replayed.
+        # A CUDA graph overwrites its result when it is replayed.
         return logits.float().clone() if self.recipe.compile else logits.float()
 
     def _compiled(self, network: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
         """The network compiled once; on a GPU its kernels are replayed as CUDA graphs."""
         if self.device.type == "cuda":
-            torch.compiler.cudagraph_mark_step_begin()  # what the last call returned is no longer needed
+            torch.compiler.cudagraph_mark_step_begin()  # the last result is no longer needed
         if id(network) not in self._compilations:
             mode = "reduce-overhead" if self.device.type == "cuda" else "default"
-            # With the network itself, so that no other one takes its place in memory.
+            # The network is kept, so that no other one gets its id.
             self._compilations[id(network)] = (network, torch.compile(network, mode=mode, dynamic=False))
         return self._compilations[id(network)][1]
 
     def loss(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """The task's loss of the network in training, in evaluation mode, so that its statistics stay as they are."""
+        """The task's loss in evaluation mode, so that the statistics of batch normalisation stay."""
         was = self.model.training
         self.model.eval()
         try:
@@ -108,7 +108,7 @@ class Trainer:
             inputs: ``(batch, channel, *spatial)``, normalised.
             targets: labels, which the error is measured against.
             loss: takes float32 logits on the trainer's device; None is the task's loss against ``targets``.
-            weight: what the loss counts for.
+            weight: of the loss.
 
         Raises:
             TrainingError: if float32 does not help.
@@ -128,16 +128,16 @@ class Trainer:
         return self.task.error(logits.detach(), targets)
 
     def advance(self, steps: int) -> None:
-        """Let the learning rate's schedule go through steps that were trained before."""
+        """Advance the learning rate's schedule by steps that were trained before."""
         if self._schedule is None or not steps:
             return
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # torch misses the optimiser's steps, which were taken earlier
+            warnings.simplefilter("ignore", UserWarning)  # the optimiser's steps were taken earlier
             for _ in range(steps):
                 self._schedule.step()
 
     def fall_back(self, reason: str) -> None:
-        """Leave bfloat16 for float32, saying so.
+        """Leave bfloat16 for float32, with a warning.
 
         Raises:
             TrainingError: if training is in float32 already.
@@ -152,13 +152,9 @@ class Trainer:
 
     @torch.no_grad()
     def recalibrate(self, batches: Iterable[torch.Tensor]) -> None:
-        """Measure the statistics of batch normalisation anew, with the weights as they are now.
+        """Measure the statistics of batch normalisation again, with the present weights, on batches of normalised inputs.
 
-        After a few steps at a high learning rate the running averages describe weights that are gone, and the network
-        is at chance in evaluation mode however well it trained.
-
-        Args:
-            batches: normalised inputs.
+        After a few steps at a high learning rate the running averages describe earlier weights.
         """
         norms = [
             m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
@@ -179,7 +175,7 @@ class Trainer:
         """Predict every case, in evaluation mode, whole (patch views by sliding window).
 
         Args:
-            cases: what to predict.
+            cases: to be predicted.
             images: taken in place of ``cases.images`` if given.
 
         Returns:
@@ -213,7 +209,7 @@ class Trainer:
 
 
 def trainer_tensors(trainer: Trainer) -> dict[str, torch.Tensor]:
-    """What training goes on from: the weights and the optimiser's state, by name."""
+    """Weights and state of the optimiser, by name: the checkpoint of a trainer."""
     tensors = {f"model.{k}": v for k, v in trainer.model.state_dict().items()}
     for index, values in trainer.optimizer.state_dict()["state"].items():
         tensors.update({f"optimizer.{index}.{k}": v for k, v in values.items() if v is not None})
@@ -221,13 +217,7 @@ def trainer_tensors(trainer: Trainer) -> dict[str, torch.Tensor]:
 
 
 def load_trainer(trainer: Trainer, tensors: dict[str, torch.Tensor], steps: int = 0) -> None:
-    """Put a trainer where ``trainer_tensors`` found it.
-
-    Args:
-        trainer: of the same network and recipe.
-        tensors: what ``trainer_tensors`` gave.
-        steps: training steps that its learning rate's schedule has gone through.
-    """
+    """Restore a trainer of the same network and recipe from ``trainer_tensors``, ``steps`` into its schedule."""
     trainer.model.load_state_dict({k[len("model.") :]: v for k, v in tensors.items() if k.startswith("model.")})
     state = trainer.optimizer.state_dict()
     for key, value in tensors.items():

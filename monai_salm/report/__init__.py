@@ -1,4 +1,4 @@
-"""Results of an evaluation and how they are shown; knows nothing of networks or data, so that ``evaluate`` can return them."""
+"""Results of an evaluation and how they are shown; this wing needs no networks or data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What adversaries reached with the protected images, and the worst case over all of them."""
+"""Scores of adversaries with the protected images, and the worst case over all of them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from monai_salm.report.cells import LEAST_LEAD, whole
+from monai_salm.report.cells import LEAST_LEAD, whole_sets
 
-#: An adversary that only trains on the clean images it has: what it reaches is no failing of the protection.
+#: The adversary that trains on its clean images alone: its score says nothing of the protection.
 CLEAN_ALONE = "clean_subset"
-#: How an adversary can come by a network. Peak is left out: it is chosen with the test labels, which no adversary has.
+#: How an adversary chooses a network. The peak epoch is not among them: no adversary has the test labels.
 CHOICES = {
     "last": "after the last epoch",
     "early": "stopped early by held-out images",
@@ -21,19 +21,19 @@ CHOICES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reached:
-    """What one adversary reached with the protected images, mean over seeds.
+class AdversaryScore:
+    """Score of one adversary with the protected images, mean over seeds.
 
     Args:
         victim: architecture.
-        countermeasure: what the adversary did.
+        countermeasure: of the adversary.
         chosen: which of the scores it is: ``last``, ``early``, ``unfiltered`` or ``early_clean``.
         needs_clean: whether it took a small clean set.
         score: headline score on the clean test set.
         sd: standard deviation over seeds, None for one seed.
         kept: share of the clean set's lead over guessing that it keeps; NaN where there is no such lead.
         problem: why the score cannot speak for the protection; empty where it can.
-        moot: the countermeasure kept victims from learning clean images too, so that it was no adversary at all.
+        moot: under the countermeasure victims do not learn clean images either, so it is no adversary.
     """
 
     victim: str
@@ -50,12 +50,7 @@ class Reached:
 def add_kept(rows: Sequence[dict[str, Any]], guess: float) -> None:
     """Give each row ``kept``: the share of its victim's clean lead over guessing that the last score keeps, or None.
 
-    The clean reference is the same victim on clean images without countermeasure, since an adversary is free to leave the
-    countermeasure out; where that was not trained, with the same countermeasure.
-
-    Args:
-        rows: means over seeds.
-        guess: score of guessing.
+    The clean reference is the same victim on clean images without countermeasure, else with the same countermeasure.
     """
     for row in rows:
         lead, _ = _lead(rows, row, guess)
@@ -63,8 +58,8 @@ def add_kept(rows: Sequence[dict[str, Any]], guess: float) -> None:
 
 
 def _lead(rows: Sequence[Mapping[str, Any]], row: Mapping[str, Any], guess: float) -> tuple[float, str]:
-    """The clean lead a row is measured by, NaN with the reason where there is none."""
-    same = [r for r in whole(rows) if r["data"] == "clean" and r["victim"] == row["victim"]]
+    """The clean lead that is the reference of a row, NaN with the reason where there is none."""
+    same = [r for r in whole_sets(rows) if r["data"] == "clean" and r["victim"] == row["victim"]]
     clean = {r["countermeasure"]: r for r in same}
     reference = clean.get("none") or clean.get(row["countermeasure"])
     if reference is None:
@@ -81,14 +76,9 @@ def _lead(rows: Sequence[Mapping[str, Any]], row: Mapping[str, Any], guess: floa
     return lead, ""
 
 
-def reached(rows: Sequence[Mapping[str, Any]], guess: float) -> list[Reached]:
-    """Every score that an adversary reached with the fully protected set.
-
-    Args:
-        rows: means over seeds.
-        guess: score of guessing.
-    """
-    complete = whole(rows)
+def adversary_scores(rows: Sequence[Mapping[str, Any]], guess: float) -> list[AdversaryScore]:
+    """Every score of an adversary with the fully protected set, of means over seeds; ``guess`` is the score of guessing."""
+    complete = whole_sets(rows)
     clean = {(r["victim"], r["countermeasure"]): r for r in complete if r["data"] == "clean"}
     found = []
     for row in complete:
@@ -98,13 +88,13 @@ def reached(rows: Sequence[Mapping[str, Any]], guess: float) -> list[Reached]:
         peer = clean.get((row["victim"], row["countermeasure"]))
         if row["undertrained"]:
             problem = problem or "the victim of protected images is undertrained"
-        moot = row["countermeasure"] != "none" and peer is not None and useless(row, peer, guess)
+        moot = row["countermeasure"] != "none" and peer is not None and prevents_learning(row, peer, guess)
         for chosen in CHOICES:
             score = row.get(chosen)
             if score is None:
                 continue
             found.append(
-                Reached(
+                AdversaryScore(
                     victim=row["victim"],
                     countermeasure=row["countermeasure"],
                     chosen=chosen,
@@ -119,14 +109,8 @@ def reached(rows: Sequence[Mapping[str, Any]], guess: float) -> list[Reached]:
     return found
 
 
-def useless(row: Mapping[str, Any], peer: Mapping[str, Any], guess: float) -> bool:
-    """Whether a countermeasure keeps a victim from learning clean images as well.
-
-    Args:
-        row: means of the victim on protected images.
-        peer: its means on clean images under the same countermeasure.
-        guess: score of guessing.
-    """
+def prevents_learning(row: Mapping[str, Any], peer: Mapping[str, Any], guess: float) -> bool:
+    """Whether a victim does not learn clean images under a countermeasure: ``row`` on protected, ``peer`` on clean images."""
     if peer["last"] is None:
         return True
     nothing_learned = not peer["last"] > guess + LEAST_LEAD * (1 - guess)
@@ -134,21 +118,17 @@ def useless(row: Mapping[str, Any], peer: Mapping[str, Any], guess: float) -> bo
 
 
 def worst_cases(rows: Sequence[Mapping[str, Any]], guess: float) -> list[dict[str, Any]]:
-    """For each victim the best score that an adversary reached, without and, where that was tried, with clean images.
+    """For each victim the best score of an adversary without clean images and, if tried, with them.
 
-    An adversary with clean images may as well not use them, so the second is never below the first. ``alone`` is what the
-    clean images give by themselves.
-
-    Args:
-        rows: means over seeds.
-        guess: score of guessing.
+    An adversary with clean images may leave them out, so the second is never below the first. ``alone`` is the score of the
+    clean images by themselves.
     """
-    every = reached(rows, guess)
+    every = adversary_scores(rows, guess)
     found = []
     for victim in dict.fromkeys(item.victim for item in every):
         own = [item for item in every if item.victim == victim]
         for with_clean in (False, True) if any(item.needs_clean for item in own) else (False,):
-            worst = highest([item for item in own if with_clean or not item.needs_clean])
+            worst = best_of([item for item in own if with_clean or not item.needs_clean])
             if worst is None:
                 continue
             found.append(
@@ -166,13 +146,15 @@ def worst_cases(rows: Sequence[Mapping[str, Any]], guess: float) -> list[dict[st
     return found
 
 
-def highest(items: Sequence[Reached]) -> Reached | None:
+def best_of(items: Sequence[AdversaryScore]) -> AdversaryScore | None:
+    """The highest score, None without any."""
     finite = [item for item in items if math.isfinite(item.score)]
     return max(finite, key=lambda item: item.score) if finite else None
 
 
 def clean_set_alone(rows: Sequence[Mapping[str, Any]], victim: str) -> float | None:
-    found = [r for r in whole(rows) if r["victim"] == victim and r["countermeasure"] == CLEAN_ALONE]
-    # It sees none of the published images, so that any of its rows will do; the protected one is there first.
+    """Score of the adversary that trains on its clean images alone, None if it was not tried."""
+    found = [r for r in whole_sets(rows) if r["victim"] == victim and r["countermeasure"] == CLEAN_ALONE]
+    # It uses no published images: any of its rows has the score.
     found.sort(key=lambda row: bool(row["data"] != "protected"))
     return float(found[0]["last"]) if found else None

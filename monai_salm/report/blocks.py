@@ -1,10 +1,15 @@
-"""Pieces of a page: escaped text, sections, tables, and nested values of any kind as lists and tables."""
+"""Plain values of any kind as blocks for the page's template: lists, tables, parts with headings."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
+
+#: Kind and contents: ``("bullets", texts)``, ``("listing", names and texts)``, ``("table", Table)``, ``("fold", title, text)``,
+#: ``("part", level, title, blocks)`` or ``("text", text)``.
+Block: TypeAlias = tuple[Any, ...]
+#: Header, rows, caption (for screen readers) and class of a table.
+Table: TypeAlias = tuple[Sequence[str], Sequence[Sequence[str]], str, str]
 
 # Longer rows of numbers are folded away.
 _LONG = 12
@@ -14,61 +19,13 @@ _WIDE = 7
 _DEEPEST = 6
 
 
-def escape(value: object) -> str:
-    """Text that can stand anywhere in a page."""
-    return html.escape(str(value))
-
-
 def words(name: object) -> str:
     """A field's name for readers: ``"bias_shift"`` -> ``"bias shift"``."""
     return str(name).replace("_", " ")
 
 
-def section(title: str, content: str) -> str:
-    """A part of the page with its heading; nothing if it has no content."""
-    return f"<section><h2>{escape(title)}</h2>{content}</section>" if content else ""
-
-
-def fold(title: str, content: str) -> str:
-    """A part that is opened by a click."""
-    return f"<details><summary>{escape(title)}</summary>{content}</details>" if content else ""
-
-
-def small(text: str) -> str:
-    """A note below what it is about."""
-    return f"<p><small>{escape(text)}</small></p>"
-
-
-def bullets(texts: Sequence[object]) -> str:
-    """A list of sentences."""
-    return "<ul>" + "".join(f"<li>{escape(text)}</li>" for text in texts) + "</ul>" if texts else ""
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", kind: str = "") -> str:
-    """A table in a box of its own that scrolls, so that the page does not.
-
-    Args:
-        header: titles of the columns.
-        rows: a title and texts each.
-        caption: read aloud by screen readers.
-        kind: class of the table; ``"wide"`` shrinks it in print.
-    """
-    top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
-    lines = (
-        f'<tr><th scope="row">{escape(row[0])}</th>' + "".join(f"<td>{escape(c)}</td>" for c in row[1:]) + "</tr>"
-        for row in rows
-    )
-    return table_box(f"<thead><tr>{top}</tr></thead><tbody>{''.join(lines)}</tbody>", caption, kind)
-
-
-def table_box(content: str, caption: str, kind: str = "") -> str:
-    """Rows of a table as a table; it can be reached and scrolled by keyboard."""
-    label = f' aria-label="{escape(caption)}"' if caption else ""
-    return f'<div class="scroll" tabindex="0" role="region"{label}><table class="{escape(kind)}"{label}>{content}</table></div>'
-
-
 def number(value: object, unit: str = "") -> str:
-    """A value for readers: four digits, ``none`` for what is not there, yes and no."""
+    """A value for readers: four digits, ``none`` for a missing value, yes and no."""
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -79,7 +36,7 @@ def number(value: object, unit: str = "") -> str:
 
 
 def flat(value: object) -> str:
-    """A value on one line, whatever it holds."""
+    """A value on one line."""
     if value is None:
         return "not given"
     if isinstance(value, Mapping):
@@ -89,24 +46,23 @@ def flat(value: object) -> str:
     return number(value)
 
 
-def listing(values: Mapping[str, Any]) -> str:
+def listing(values: Mapping[str, Any]) -> Block:
     """Names and values, each value on one line."""
-    items = "".join(f"<dt>{escape(words(key))}</dt><dd>{escape(flat(value))}</dd>" for key, value in values.items())
-    return f"<dl>{items}</dl>" if items else ""
+    return "listing", [(words(key), flat(value)) for key, value in values.items()]
 
 
-def nested(values: Mapping[str, Any], level: int = 3) -> str:
-    """Show a mapping of which nothing is known but that it holds plain values.
+def nested(values: Mapping[str, Any], level: int = 3) -> list[Block]:
+    """Blocks of a mapping of plain values, with headings from ``level`` on.
 
-    ``findings`` are a list of sentences; numbers and texts a list of names and values; mappings whose entries are alike, and
-    lists of such, tables; other mappings parts with headings.
-
-    Args:
-        values: names and plain values.
-        level: of the headings.
+    ``findings`` are a list of sentences; numbers and texts a list of names and values; mappings with common names, and lists
+    of such, tables; other mappings parts with headings.
     """
     simple = {key: value for key, value in values.items() if key != "findings" and _is_simple(value)}
-    parts = [bullets(list(map(str, values.get("findings") or ()))), listing(simple)]
+    blocks: list[Block] = []
+    if values.get("findings"):
+        blocks.append(("bullets", list(map(str, values["findings"]))))
+    if simple:
+        blocks.append(listing(simple))
     further = {key: value for key, value in values.items() if key not in simple and key != "findings"}
     alike = {
         key: value
@@ -114,29 +70,28 @@ def nested(values: Mapping[str, Any], level: int = 3) -> str:
         if isinstance(value, Mapping) and all(map(_is_simple, value.values()))
     }
     if _is_table(alike):
-        parts.append(_shown("", alike, level))
+        blocks += _blocks("", alike, level)
         further = {key: value for key, value in further.items() if key not in alike}
     for key, value in further.items():
         if isinstance(value, list | tuple) and not any(isinstance(item, Mapping) for item in value):
-            parts.append(fold(f"{words(key)}: {len(value)} values", f"<p>{escape(flat(value))}</p>"))
+            blocks.append(("fold", f"{words(key)}: {len(value)} values", flat(value)))
         else:
-            heading = f"<h{min(level, _DEEPEST)}>{escape(words(key))}</h{min(level, _DEEPEST)}>"
-            parts.append(heading + _shown(key, value, level))
-    return "".join(parts)
+            blocks.append(("part", min(level, _DEEPEST), words(key), _blocks(key, value, level)))
+    return blocks
 
 
-def _shown(key: str, value: Any, level: int) -> str:
+def _blocks(key: str, value: Any, level: int) -> list[Block]:
     rows = value if isinstance(value, Mapping) else dict(enumerate(value, start=1))
     if _is_table(rows):
         columns = list(dict.fromkeys(name for row in rows.values() for name in row))
         first = "class" if key == "by_class" else ""
         lines = [[words(name), *(flat(row[c]) if c in row else "" for c in columns)] for name, row in rows.items()]
-        return table([first, *map(words, columns)], lines, words(key), "wide" if len(columns) > _WIDE else "")
+        kind = "wide" if len(columns) > _WIDE else ""
+        return [("table", ([first, *map(words, columns)], lines, words(key), kind))]
     if isinstance(value, Mapping):
         return nested(value, level + 1)
-    return "".join(
-        nested(item, level + 1) if isinstance(item, Mapping) else f"<p>{escape(flat(item))}</p>" for item in value
-    )
+    parts = (nested(item, level + 1) if isinstance(item, Mapping) else [("text", flat(item))] for item in value)
+    return [block for part in parts for block in part]
 
 
 def _is_simple(value: Any) -> bool:
@@ -150,7 +105,7 @@ def _is_simple(value: Any) -> bool:
 
 
 def _is_table(rows: Mapping[Any, Any]) -> bool:
-    """Whether entries are alike: at least two mappings of values on one line that share a name."""
+    """Whether entries are at least two mappings of values on one line that share a name."""
     entries = list(rows.values())
     if len(entries) < 2 or not all(isinstance(e, Mapping) and e and all(map(_is_simple, e.values())) for e in entries):
         return False

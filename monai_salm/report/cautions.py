@@ -1,11 +1,11 @@
-"""What a reader must know before believing the scores, the gravest first."""
+"""Warnings about the scores, the gravest first."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from monai_salm.report.cells import names, plain, ran_out, whole
+from monai_salm.report.cells import names, plain_training, ran_out, whole_sets
 
 # A noise on fewer voxels than this has mostly been rounded away: even the sparsest method changes some in a hundred.
 _LEAST_SUPPORT = 0.001
@@ -17,12 +17,7 @@ _LISTED = 5
 
 
 def cautions(values: Mapping[str, Any]) -> list[str]:
-    """All warnings of a report.
-
-    Args:
-        values: ``cells``, ``summary``, ``noise``, ``protocol``, ``detection``, ``not_evaluated``, ``guessing`` and ``metric`` of
-            a report.
-    """
+    """All warnings of a report's values."""
     return [
         *_noise(values["noise"], values["protocol"]),
         *_class_wise(values["detection"], values["protocol"]),
@@ -34,14 +29,8 @@ def cautions(values: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def told_apart(values: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Warnings and findings of the noise's detection as sentences.
-
-    Findings include what was *not* found: among the warnings they would hide the others.
-
-    Args:
-        values: ``warnings`` and ``detection`` of a report.
-    """
+def warnings_and_findings(values: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Warnings, and findings of the noise's detection, as sentences."""
     findings = [str(finding) for finding in values["detection"].get("findings") or ()]
     warnings = [warning for warning in values["warnings"] if warning not in findings]
     return [_sentence(warning) for warning in warnings], [_sentence(finding) for finding in findings]
@@ -81,15 +70,15 @@ def _noise(noise: Mapping[str, Any], protocol: Mapping[str, Any]) -> Iterator[st
 def _class_wise(detection: Mapping[str, Any], protocol: Mapping[str, Any]) -> Iterator[str]:
     if detection.get("class_wise") and protocol.get("noise_kind") != "class-wise":
         yield (
-            "the noise is class-wise: one pattern for all images of a class, or nearly, which whoever averages the images of a class "
-            "sees and takes off; the protocol does not say so"
+            "the noise is class-wise: one pattern for all images of a class, or nearly, which the average of the images of a class "
+            "shows; the protocol does not say so"
         )
 
 
 def _undertrained(rows: Sequence[Mapping[str, Any]], guessing: float, metric: str) -> Iterator[str]:
-    """One warning for each victim, data and countermeasure; those that failed in the same way on a countermeasure together."""
+    """One warning for each countermeasure under which victims are undertrained."""
     flagged = [row for row in rows if row["undertrained"]]
-    # Labels per voxel are counted in training, background and all: far from the Dice that the tables show.
+    # Training scores of labels per voxel count all voxels, unlike the Dice of the tables.
     score, unit = "training score", ""
     if metric == "dice":
         score, unit = "training voxel accuracy", " (voxel accuracy, not Dice)"
@@ -125,7 +114,7 @@ def _victims(rows: Sequence[Mapping[str, Any]], surrogate: object) -> Iterator[s
             "it is not known which architecture the noise was made against (no store was given): a victim of the same one is easier "
             "to fool, and is not marked"
         )
-    fewest = min((row["seeds"] for row in whole(rows)), default=_ENOUGH_SEEDS)
+    fewest = min((row["seeds"] for row in whole_sets(rows)), default=_ENOUGH_SEEDS)
     if fewest < _ENOUGH_SEEDS:
         yield (
             f"some victims were trained with {plural(fewest, 'seed')} only: the spread over seeds is hardly known, take "
@@ -134,7 +123,7 @@ def _victims(rows: Sequence[Mapping[str, Any]], surrogate: object) -> Iterator[s
 
 
 def _missing(rows: Sequence[Mapping[str, Any]], not_evaluated: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    protected = [row for row in whole(rows) if row["data"] == "protected"]
+    protected = [row for row in whole_sets(rows) if row["data"] == "protected"]
     met = {(row["victim"], row["countermeasure"]) for row in protected}
     if protected and not any(countermeasure == "none" for _, countermeasure in met):
         yield "ordinary training, without a countermeasure, was left out: what anyone would try first"
@@ -153,8 +142,8 @@ def _missing(rows: Sequence[Mapping[str, Any]], not_evaluated: Sequence[Mapping[
 
 
 def _stopped(cells: Sequence[Mapping[str, Any]], guessing: float, learned: float | None) -> Iterator[str]:
-    """Countermeasures keep training scores low by design, so only ordinary training tells whether the epochs sufficed."""
-    known = [c for c in plain(cells) if c["countermeasure"] == "none" and c["stopped"] is not None]
+    """Only ordinary training tells whether the epochs sufficed: countermeasures keep training scores low."""
+    known = [c for c in plain_training(cells) if c["countermeasure"] == "none" and c["stopped"] is not None]
     early = sum(ran_out(cell, guessing, learned) for cell in known)
     if early > len(known) / 2:
         yield (

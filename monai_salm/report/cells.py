@@ -1,4 +1,4 @@
-"""Trained victims, and their means over seeds: what every number of a report starts from."""
+"""Cells of a report (trained victims), and their means over seeds."""
 
 from __future__ import annotations
 
@@ -11,22 +11,19 @@ Cell: TypeAlias = dict[str, Any]
 #: Victim, data, countermeasure and fraction.
 Key: TypeAlias = tuple[str, str, str, float]
 
-#: Below this lead over guessing, as a share of the way to a perfect score, nothing was learned that could be protected.
+#: Least lead over guessing, as a share of the way to a perfect score, of a victim that has learned clean images.
 LEAST_LEAD = 0.1
-# A victim that has covered less than this share of the way from guessing to a perfect training score has not learned
-# even the images it was shown, so that its poor test score proves nothing.
+# Shares of the way from guessing to a perfect training score. A victim below the first has not learned its training images.
 _LEARNED = 0.25
-# Ordinary training has nothing that keeps its training score low: a victim must be this far on its way, and as far as its
-# peers on clean images less the slack; otherwise it was stopped halfway, and nobody knows where it would have ended.
+# After ordinary training a victim must be this far, and as far as its peers on clean images less the slack.
 _HALFWAY = 0.5
 _SLACK = 0.1
-# A victim whose training score covered this share of the way knows its training images, where the protocol sets no share of
-# its own.
+# A victim this far knows its training images, unless the protocol says otherwise.
 _KNOWN = 0.995
-# Under countermeasures that keep every training score low, a victim must at least be this far above guessing.
+# Under countermeasures that keep training scores low, a victim must be at least this far.
 _STIRRED = 0.05
 
-# What cells of an earlier or hand-made report may lack.
+# Fields that cells of a hand-made report may lack.
 _OPTIONAL: Cell = {
     "fraction": 1.0,
     "pipeline": "plain",
@@ -40,16 +37,13 @@ _OPTIONAL: Cell = {
 _MEASURED = ("peak", "early", "early_clean", "unfiltered")
 
 
-def complete(cells: Sequence[Mapping[str, Any]], guessing: float, guess: float) -> list[Cell]:
-    """Fill in what cells may leave out, and flag the undertrained ones.
+def complete_cells(cells: Sequence[Mapping[str, Any]], guessing: float, guess: float) -> list[Cell]:
+    """New cells with all fields, ``undertrained`` among them.
 
     Args:
         cells: as in docs/report.md; numbers that JSON could not hold are None.
         guessing: training score of always giving the commonest answer.
         guess: test score of guessing, the better of chance and majority.
-
-    Returns:
-        New cells, with ``undertrained`` set.
 
     Raises:
         KeyError: for a cell without victim, seed, data, countermeasure, last or train_score.
@@ -65,7 +59,7 @@ def complete(cells: Sequence[Mapping[str, Any]], guessing: float, guess: float) 
             clean.setdefault(_peers_key(cell), []).append(cell)
     ordinary = {_seed_key(cell): cell for cell in filled if cell["countermeasure"] == "none"}
     for cell in filled:
-        # What starts from a trained network may keep an early epoch: whether there was training is told by that network.
+        # A countermeasure that starts from a trained victim may take an early epoch: that victim tells about training.
         afterwards = cell["stopped"] is None and not cell.get("curve")
         trained = ordinary.get(_seed_key(cell), cell) if afterwards else cell
         peers = clean.get(_peers_key(trained), [])
@@ -82,20 +76,11 @@ def _peers_key(cell: Cell) -> tuple[str, str, str]:
 
 
 def _has_learned(cell: Cell, clean: Sequence[Cell], guessing: float, guess: float) -> bool:
-    """Whether a victim learned the images it was shown, so that its test score says something.
+    """Whether a victim learned its training images, so that its test score means something.
 
-    After ordinary training it must have gone half of the way to a perfect training score, and on other than clean images as far
-    as on those.
-    Mixing images, augmentation of a pipeline and adversarial training keep training scores low by design. Under such a
-    countermeasure or pipeline a victim has also learned if its peers trained on *clean* images in the same way do well on the
-    test set, and it got a quarter as far above guessing in training as they did. Without peers, or where they fail too, nobody
-    can tell.
-
-    Args:
-        cell: the victim.
-        clean: victims of the same architecture and countermeasure, trained on clean images.
-        guessing: training score of guessing.
-        guess: test score of guessing.
+    Countermeasures and augmentation may keep training scores low. There a victim has also learned if its peers on clean images
+    (``clean``, same architecture and countermeasure) do well on the test set, and it got a quarter as far above guessing in
+    training as they did.
     """
     score: float = cell["train_score"]
     if cell["countermeasure"] == "none" and cell["pipeline"] == "plain":
@@ -118,15 +103,7 @@ def _has_learned(cell: Cell, clean: Sequence[Cell], guessing: float, guess: floa
 
 
 def ran_out(cell: Mapping[str, Any], guessing: float, learned: float | None) -> bool:
-    """Whether a victim's epochs were over before it knew its training images.
-
-    A victim that is made to train all epochs ends with them however early it knew the images: the training score tells.
-
-    Args:
-        cell: the victim.
-        guessing: training score of guessing.
-        learned: the protocol's; None is 0.995.
-    """
+    """Whether a victim's epochs ended before it knew its training images (``learned`` of the protocol, None is 0.995)."""
     known = guessing + (learned or _KNOWN) * (1 - guessing)
     return bool(cell["stopped"] == "epochs" and not cell["train_score"] >= known)
 
@@ -142,11 +119,7 @@ def summarise(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def _mean_row(key: tuple[str, str, str, float, str], cells: Sequence[Cell]) -> Cell:
-    """Means and standard deviations of cells that differ only in their seeds.
-
-    ``interval`` is the mean of the seeds' bootstrap intervals. It is wider than an interval for the mean would be, since
-    averaging over seeds removes none of its width.
-    """
+    """Means and standard deviations of cells that differ only in their seeds; ``interval`` is the mean interval."""
     row: Cell = dict(zip(("victim", "data", "countermeasure", "fraction", "pipeline"), key, strict=True))
     row |= {name: any(cell[name] for cell in cells) for name in ("is_surrogate", "needs_clean", "undertrained")}
     row["seeds"] = len(cells)
@@ -171,26 +144,24 @@ def _put(row: Cell, name: str, numbers: Sequence[float]) -> None:
 
 def by_key(rows: Sequence[Mapping[str, Any]]) -> dict[Key, Mapping[str, Any]]:
     """Rows of plain training by victim, data, countermeasure and fraction."""
-    return {(row["victim"], row["data"], row["countermeasure"], float(row["fraction"])): row for row in plain(rows)}
+    return {
+        (row["victim"], row["data"], row["countermeasure"], float(row["fraction"])): row for row in plain_training(rows)
+    }
 
 
 def guess_of(values: Mapping[str, Any]) -> float:
-    """Test score of guessing: the best of chance, majority and, for labels per voxel, the best constant map.
-
-    Args:
-        values: of a report.
-    """
+    """Test score of guessing: the best of chance, majority and, for labels per voxel, the best constant map."""
     return max(values.get(name) or 0.0 for name in ("chance", "majority", "constant"))
 
 
-def plain(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def plain_training(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The cells or rows of plain training; other pipelines are compared among themselves (``pipelines.py``)."""
     return [row for row in rows if row.get("pipeline", "plain") == "plain"]
 
 
-def whole(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def whole_sets(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The rows of plain training on whole training sets: no mixtures, no parts of one."""
-    return [row for row in plain(rows) if row["fraction"] == 1.0 and row["data"] != "clean_part"]
+    return [row for row in plain_training(rows) if row["fraction"] == 1.0 and row["data"] != "clean_part"]
 
 
 def names(rows: Sequence[Mapping[str, Any]], what: str) -> list[Any]:

@@ -1,15 +1,20 @@
-"""Line charts as hand-written SVG: training curves, mixtures, histograms."""
+"""Line charts of the page: training curves, and scores over the share of protected images; the template draws them."""
 
 from __future__ import annotations
 
-import html
-from collections.abc import Callable, Sequence
+import itertools
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-# Told apart by colour-blind readers too (Okabe and Ito 2008); the protected line is the one to look at.
+from monai_salm.report.blocks import Table, words
+from monai_salm.report.tables import mean_and_sd, mixtures
+
+# Told apart by colour-blind readers too (Okabe and Ito 2008).
 _COLOURS = {"clean": "#0072b2", "random_noise": "#666666", "protected": "#d55e00", "random_mask": "#009e73"}
 _MORE_COLOURS = ("#cc79a7", "#56b4e9", "#e69f00", "#000000")
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 360, 220, 40, 12, 12, 34
+_TICKS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 @dataclass(frozen=True)
@@ -31,15 +36,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of a chart.
-
-    Args:
-        name: written beside it.
-        low: its begin.
-        high: its end, above ``low``.
-        ticks: where numbers stand.
-        write: how they are written.
-    """
+    """One axis of a chart: its name, its ends, the places of numbers, and how they are written."""
 
     name: str
     low: float
@@ -47,90 +44,125 @@ class Axis:
     ticks: Sequence[float]
     write: Callable[[float], str] = "{:g}".format
 
-
-def colour(data: str, position: int = 0) -> str:
-    """The colour of a kind of training data, the same in every chart."""
-    return _COLOURS.get(data, _MORE_COLOURS[position % len(_MORE_COLOURS)])
-
-
-def score_axis(metric: str) -> Axis:
-    """The vertical axis of all scores, from 0 to 1, so that charts can be compared."""
-    return Axis(metric, 0.0, 1.0, (0.0, 0.25, 0.5, 0.75, 1.0))
+    def share(self, value: float) -> float:
+        """Where a value lies between the ends, from 0 to 1."""
+        return min(max((value - self.low) / (self.high - self.low), 0.0), 1.0)
 
 
-def epoch_axis(epochs: int) -> Axis:
-    """The horizontal axis of training curves."""
-    last = max(2, epochs)
-    return Axis("epoch", 1, last, sorted({1, (last + 1) // 2, last}))
-
-
-def chart(title: str, lines: Sequence[Line], x: Axis, y: Axis, guess: float | None = None) -> str:
-    """Draw lines.
+@dataclass(frozen=True)
+class Chart:
+    """A chart, and the places of its parts in the picture.
 
     Args:
+        caption: below the chart.
         title: read aloud by screen readers: what is shown, and what it comes to.
         lines: drawn in order, the last on top.
         x: horizontal axis.
         y: vertical axis.
         guess: score of guessing, drawn as a dotted line.
     """
-    parts = [_frame(x, y)]
-    if guess is not None:
-        level = _y(guess, y)
-        parts.append(
-            f'<path d="M{_LEFT} {level:.1f}H{_WIDTH - _RIGHT}" stroke="#000" stroke-dasharray="1 3" fill="none"/>'
-        )
-        place = level + 12 if guess > 0.1 else level - 4  # below the line, where curves seldom run, if there is room
-        parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{place:.1f}" text-anchor="end">guessing</text>')
-    for line in lines:
-        look = 'stroke-dasharray="4 3" stroke-width="1.2"' if line.dashed else 'stroke-width="2.2"'
-        parts.append(f'<path d="{_path(line.points, x, y)}" fill="none" stroke="{line.colour}" {look}/>')
-        if line.dots:
-            parts += [
-                f'<circle cx="{_x(at, x):.1f}" cy="{_y(value, y):.1f}" r="3" fill="{line.colour}"/>'
-                for at, value in line.points
-                if value is not None
-            ]
-    text = html.escape(title)
-    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{text}"><title>{text}</title>{"".join(parts)}</svg>'
+
+    caption: str
+    title: str
+    lines: Sequence[Line]
+    x: Axis
+    y: Axis
+    guess: float | None = None
+
+    width, height = 360, 220
+    left, right, top, bottom = 40, 348, 12, 186
+
+    def at(self, value: float) -> str:
+        """Horizontal place of a value."""
+        return f"{self.left + (self.right - self.left) * self.x.share(value):.1f}"
+
+    def level(self, value: float, below: float = 0.0) -> str:
+        """Vertical place of a value."""
+        return f"{self.top + (self.bottom - self.top) * (1 - self.y.share(value)) + below:.1f}"
+
+    def path(self, line: Line) -> str:
+        """A line as the path of an SVG."""
+        parts, pen = [], "M"
+        for at, value in line.points:
+            if value is not None:
+                parts.append(f"{pen}{self.at(at)} {self.level(value)}")
+            pen = "M" if value is None else "L"
+        return "".join(parts) + ("h0.1" if len(parts) == 1 else "")  # a path of one point draws nothing
 
 
-def _frame(x: Axis, y: Axis) -> str:
-    right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
-    parts = [f'<path d="M{_LEFT} {_TOP}V{bottom}H{right}" stroke="#555" fill="none"/>']
-    for tick in y.ticks:
-        level = _y(tick, y)
-        parts.append(f'<path d="M{_LEFT} {level:.1f}H{right}" stroke="#e4e4e4"/>')
-        parts.append(f'<text x="{_LEFT - 5}" y="{level + 4:.1f}" text-anchor="end">{html.escape(y.write(tick))}</text>')
-    for tick in x.ticks:
-        place = f'x="{_x(tick, x):.1f}" y="{bottom + 15}" text-anchor="{"end" if tick == x.high else "middle"}"'
-        parts.append(f"<text {place}>{html.escape(x.write(tick))}</text>")
-    middle = (_LEFT + right) / 2
-    parts.append(f'<text x="{middle}" y="{_HEIGHT - 4}" text-anchor="middle">{html.escape(x.name)}</text>')
-    turned = f'x="{-_HEIGHT / 2 + 10:.0f}" y="9" text-anchor="middle" transform="rotate(-90)"'
-    return "".join([*parts, f"<text {turned}>{html.escape(y.name)}</text>"])
+def colour(data: str, position: int = 0) -> str:
+    """The colour of a kind of training data, the same in every chart."""
+    return _COLOURS.get(data, _MORE_COLOURS[position % len(_MORE_COLOURS)])
 
 
-def _x(value: float, axis: Axis) -> float:
-    return _LEFT + (_WIDTH - _LEFT - _RIGHT) * _share(value, axis)
+def _score_axis(metric: str) -> Axis:
+    return Axis(metric, 0.0, 1.0, (0.0, 0.25, 0.5, 0.75, 1.0))
 
 
-def _y(value: float, axis: Axis) -> float:
-    return _TOP + (_HEIGHT - _TOP - _BOTTOM) * (1 - _share(value, axis))
+def training_curves(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Charts of ordinary training (``first``) and of each pipeline and countermeasure (``more``), with the ``colours``."""
+    cells = [c for c in values["cells"] if c["fraction"] == 1.0 and c["data"] != "clean_part" and c.get("curve")]
+    groups: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+    for cell in cells:
+        pipeline = cell.get("pipeline", "plain")
+        treatment = cell["countermeasure"] if pipeline == "plain" else pipeline
+        groups.setdefault(treatment, {}).setdefault(cell["victim"], []).append(cell)
+    kinds = {data: position for position, data in enumerate(dict.fromkeys(cell["data"] for cell in cells))}
+    charts = {name: [_curves(v, name, own, kinds, values) for v, own in by.items()] for name, by in groups.items()}
+    return {
+        "colours": [(words(data), colour(data, position)) for data, position in kinds.items()],
+        "first": charts.pop("none", []),
+        "more": {words(name): found for name, found in charts.items()},
+    }
 
 
-def _share(value: float, axis: Axis) -> float:
-    return min(max((value - axis.low) / (axis.high - axis.low), 0.0), 1.0)
+def _curves(
+    victim: str, treatment: str, cells: Sequence[Mapping[str, Any]], kinds: Mapping[str, int], values: Mapping[str, Any]
+) -> Chart:
+    lines, ends = [], []
+    for data in dict.fromkeys(cell["data"] for cell in cells):
+        own, shade = [cell for cell in cells if cell["data"] == data], colour(data, kinds[data])
+        test, train = mean_curve(own, "curve"), mean_curve(own, "train_curve")
+        lines.append(Line(list(enumerate(train, start=1)), shade, dashed=True))
+        lines.append(Line(list(enumerate(test, start=1)), shade))
+        ends.append(f"{words(data)} ends at {_last(test)}, training {_last(train)}")
+    caption = victim if treatment == "none" else f"{victim}, {words(treatment)}"
+    title = f"Test and training scores of {caption} by epoch: {'; '.join(ends)}."
+    last = max(2, *(len(line.points) for line in lines))
+    epochs = Axis("epoch", 1, last, sorted({1, (last + 1) // 2, last}))
+    return Chart(caption, title, lines, epochs, _score_axis(values["metric"]), values["chance"] or 0.0)
 
 
-def _path(points: Sequence[tuple[float, float | None]], x: Axis, y: Axis) -> str:
-    parts, pen = [], "M"
-    for at, value in points:
-        if value is None:
-            pen = "M"
-            continue
-        parts.append(f"{pen}{_x(at, x):.1f} {_y(value, y):.1f}")
-        pen = "L"
-    if len(parts) == 1:  # a path of one point draws nothing
-        parts.append("h0.1")
-    return "".join(parts)
+def _last(curve: Sequence[float | None]) -> str:
+    return "no number" if not curve or curve[-1] is None else f"{curve[-1]:.2f}"
+
+
+def mean_curve(cells: Sequence[Mapping[str, Any]], key: str) -> list[float | None]:
+    """Mean after each epoch over the seeds that still train; None where a seed's score is not a number."""
+    ended = object()
+    found: list[float | None] = []
+    for scores in itertools.zip_longest(*(cell.get(key) or [] for cell in cells), fillvalue=ended):
+        there = [score for score in scores if score is not ended]
+        found.append(None if None in there else statistics.fmean(there))
+    return found
+
+
+def partly_protected(values: Mapping[str, Any]) -> tuple[list[Chart], Table]:
+    """Charts of scores over the share of images that carry noise, one a victim with mixtures; and all numbers as a table."""
+    charts, rows = [], []
+    share = Axis("share of images that are protected", 0.0, 1.0, _TICKS, "{:.0%}".format)
+    for victim, points in mixtures(values):
+        mixed = [(fraction, row and row["last"]) for fraction, row, _ in points]
+        alone = [(fraction, row and row["last"]) for fraction, _, row in points]
+        lines = [Line(mixed, colour("protected"), dots=True), Line(alone, colour("clean"), dashed=True, dots=True)]
+        both = zip(mixed, alone, strict=True)
+        told = "; ".join(f"{f:.0%} protected gives {_two(m)}, its clean part {_two(a)}" for (f, m), (_, a) in both)
+        title = f"Scores of {victim}: {told}."
+        charts.append(Chart(victim, title, lines, share, _score_axis(values["metric"]), values["chance"] or 0.0))
+        rows += [[victim, f"{f:.0%}", mean_and_sd(m, "last"), mean_and_sd(a, "last")] for f, m, a in points]
+    header = ["victim", "protected", f"{values['metric']}, all images", "clean part alone"]
+    return charts, (header, rows, "Partly protected sets", "")
+
+
+def _two(score: float | None) -> str:
+    return "no score" if score is None else f"{score:.2f}"

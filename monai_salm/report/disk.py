@@ -68,7 +68,7 @@ def read_report(path: str | os.PathLike[str]) -> UnlearnabilityReport:
             **{name: values[name] for name in _PARTS},
             **{name: value for name, value in _numbers(values, _NUMBERS).items() if name in _NUMBERS},
         )
-        report.to_dict()  # whatever is no cell fails here, and not when a page is half written
+        report.to_dict()  # a broken cell fails here, not in a half-written page
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise ReportError(f"{path} is not a whole report: {error!r}") from error
     return report

@@ -1,28 +1,33 @@
-"""The table to look at first: what adversaries reached, coloured by how much of the clean set's lead that is."""
+"""The table of scores that adversaries reached, coloured by the share of the clean lead that they keep."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
-from monai_salm.report.adversaries import useless
-from monai_salm.report.blocks import escape, small, table_box, words
-from monai_salm.report.cells import Key, by_key, guess_of, whole
-from monai_salm.report.tables import SURROGATE, UNDERTRAINED, marked, row_label, victims_of, who_reached
+from monai_salm.report.adversaries import prevents_learning
+from monai_salm.report.blocks import words
+from monai_salm.report.cells import Key, by_key, guess_of, whole_sets
+from monai_salm.report.tables import SURROGATE, UNDERTRAINED, adversary_of, marked, row_label, victims_of
 from monai_salm.report.verdict import GRADES
 
 # Blue for protected to orange for learned: told apart by colour-blind readers and in print, and light enough for dark text.
 _SCALE = ((0.0, 0x92C5DE), (0.15, 0xD1E5F0), (0.325, 0xF7F7F7), (0.5, 0xFDDBC7), (1.0, 0xF4A582))
 _ORDINARY = "ordinary training"
-# Other ways to the network are named where they give this much more; the worst case has them all.
+# Early stopping and unfiltered tests are named in a cell where they give this much more.
 _WORTH_A_LINE = 0.03
+
+#: Contents of one cell: ``words``, or ``score``, ``colour`` or ``void``, and ``lines`` below the score.
+HeatCell: TypeAlias = dict[str, Any]
+#: Title and cells.
+HeatRow: TypeAlias = tuple[str, list[HeatCell]]
 
 
 @dataclass(frozen=True)
 class _Scores:
-    """A report's rows, and what is needed to place any score between guessing and clean training."""
+    """Rows of a report, and the share of the clean lead that a score keeps."""
 
     rows: Mapping[Key, Mapping[str, Any]]
     victims: Sequence[str]
@@ -32,25 +37,20 @@ class _Scores:
         return self.rows.get((victim, data, countermeasure, 1.0))
 
     def kept(self, victim: str, score: float | None) -> float | None:
-        """The share of the victim's clean lead over guessing that a score keeps, None where there is no such lead."""
         clean = self.get(victim, "clean")
         if clean is None or clean["kept"] is None or score is None:
             return None
         return float((score - self.guess) / (clean["last"] - self.guess))
 
 
-def heat_map(values: Mapping[str, Any]) -> str:
+def heat_map(values: Mapping[str, Any]) -> dict[str, Any]:
     """Rows of adversaries, columns of victims: the protected score, coloured, with the clean score beside it.
 
-    Args:
-        values: ``UnlearnabilityReport.to_dict()``.
+    Gives ``victims`` (titles of the columns), ``parts`` (title and rows each), ``legend`` (colours and their meaning) and
+    ``marks``.
     """
-    guess = guess_of(values)
-    scores = _Scores(by_key(values["summary"]), victims_of(values), guess)
-    if not scores.victims:
-        return "<p>Nothing was trained.</p>"
-    top = "".join(f'<th scope="col">{escape(marked(values, victim))}</th>' for victim in scores.victims)
-    parts = [
+    scores = _Scores(by_key(values["summary"]), victims_of(values), guess_of(values))
+    parts: list[tuple[str, Iterator[HeatRow]]] = [
         ("Without protection", _reference(scores, values)),
         ("Protected; the adversary has no clean images", _adversaries(scores, values, needs_clean=False)),
         ("Protected; the adversary has a small clean set", _adversaries(scores, values, needs_clean=True)),
@@ -58,13 +58,15 @@ def heat_map(values: Mapping[str, Any]) -> str:
         ("Other training sets", _others(scores, values)),
         ("Left out", _left_out(values, len(scores.victims))),
     ]
-    body = ""
-    for title, lines in parts:
-        rows = "".join(lines)
-        head = f'<tr><th scope="rowgroup" class="part" colspan="{len(scores.victims) + 1}"><span>{escape(title)}</span></th></tr>'
-        body += f"<tbody>{head}{rows}</tbody>" if rows else ""
-    first = f'<th scope="col">{escape(values["metric"])} on clean test images</th>'
-    return _legend() + table_box(f"<thead><tr>{first}{top}</tr></thead>{body}", "Scores", "heat") + _notes(values)
+    marks = {UNDERTRAINED: "undertrained", SURROGATE: "is_surrogate"}
+    steps = ((0.0, "none"), (0.15, "15 %"), (0.5, "50 %"), (1.0, "all of it"))
+    return {
+        "metric": values["metric"],
+        "victims": [marked(values, victim) for victim in scores.victims],
+        "parts": [(title, rows) for title, lines in parts if (rows := list(lines))],
+        "legend": [(heat_colour(share), text) for share, text in steps],
+        "marks": [mark for mark, name in marks.items() if any(row[name] for row in values["summary"])],
+    }
 
 
 def heat_colour(kept: float) -> str:
@@ -73,39 +75,9 @@ def heat_colour(kept: float) -> str:
     for (low, first), (high, second) in itertools.pairwise(_SCALE):
         if share <= high:
             part = (share - low) / (high - low)
-            mixed = (round(_channel(first, k) * (1 - part) + _channel(second, k) * part) for k in (16, 8, 0))
+            mixed = (round((first >> k & 255) * (1 - part) + (second >> k & 255) * part) for k in (16, 8, 0))
             return "#" + "".join(f"{value:02x}" for value in mixed)
     raise AssertionError("the scale ends at 1")
-
-
-def _channel(colour: int, shift: int) -> int:
-    return colour >> shift & 255
-
-
-def _legend() -> str:
-    steps = (0.0, "none"), (0.15, "15 %"), (0.5, "50 %"), (1.0, "all of it")
-    keys = "".join(
-        f'<span><i class="swatch" style="background:{heat_colour(share)}"></i>{text}</span> ' for share, text in steps
-    )
-    return f'<p class="keys">Share of the clean lead over guessing that is kept: {keys}</p>'
-
-
-def _notes(values: Mapping[str, Any]) -> str:
-    note = (
-        "Mean and standard deviation over victim seeds, after the last epoch; in brackets the 95 % bootstrap interval over test cases "
-        "(mean of the seeds' intervals). “clean” is the same victim after training on the clean images under the same countermeasure: "
-        "where it is low, the countermeasure costs the adversary as well."
-    )
-    note += (
-        " Hatched: the score proves nothing, since the victim is undertrained, or did not learn clean images either."
-    )
-    marks = [UNDERTRAINED] if any(row["undertrained"] for row in values["summary"]) else []
-    marks += [SURROGATE] if any(row["is_surrogate"] for row in values["summary"]) else []
-    return small(note) + "".join(map(small, marks))
-
-
-def _row(title: str, cells: Sequence[str]) -> str:
-    return f'<tr><th scope="row">{escape(title)}</th>{"".join(cells)}</tr>'
 
 
 def _cell(
@@ -115,29 +87,20 @@ def _cell(
     score: str = "last",
     beside: str = "",
     void: str = "",
-) -> str:
-    """One score: bold, with its spread, the share kept and notes below; hatched where it proves nothing.
-
-    Args:
-        row: means over seeds, None where nothing was trained.
-        kept: share of the clean lead, which gives the colour.
-        notes: further lines.
-        score: which of the row's scores.
-        beside: stands beside the share.
-        void: why the score proves nothing.
-    """
+) -> HeatCell:
+    """One score with its spread; ``void`` says why it proves nothing, ``beside`` stands beside the share kept."""
     value = row.get(score) if row else None
     if row is None or value is None:
-        return '<td class="words">no score</td>' if row else '<td class="words">not trained</td>'
+        return {"words": "no score" if row else "not trained"}
     spread = row.get(f"{score}_sd")
-    first = f"<b>{value:.3f}</b>" + ("" if spread is None else f" ± {spread:.3f}")
-    look, share = "", ""
+    cell: HeatCell = {"score": f"{value:.3f}", "spread": "" if spread is None else f" ± {spread:.3f}"}
+    share = ""
     if void or row.get("undertrained"):
-        look, share = ' class="void"', "* undertrained" if row.get("undertrained") else void
+        cell["void"], share = True, "* undertrained" if row.get("undertrained") else void
     elif kept is not None:
-        look, share = f' style="background:{heat_colour(kept)}"', f"keeps {max(kept, 0):.0%}"
+        cell["colour"], share = heat_colour(kept), f"keeps {max(kept, 0):.0%}"
     lines = [", ".join(text for text in (share, beside) if text), *notes]
-    return f"<td{look}>{first}{''.join(f'<small>{escape(line)}</small>' for line in lines if line)}</td>"
+    return {**cell, "lines": [line for line in lines if line]}
 
 
 def _of(row: Mapping[str, Any] | None, name: str) -> float | None:
@@ -149,77 +112,70 @@ def _interval(row: Mapping[str, Any] | None) -> list[str]:
     return [f"[{ends[0]:.3f}, {ends[1]:.3f}]"] if ends else []
 
 
-def _reference(scores: _Scores, values: Mapping[str, Any]) -> Iterator[str]:
+def _reference(scores: _Scores, values: Mapping[str, Any]) -> Iterator[HeatRow]:
     guess = "; ".join(f"{name} {values[name]:.3f}" for name in ("chance", "majority") if values[name] is not None)
-    yield _row("guessing", [f'<td class="words">{escape(guess)}</td>'] * len(scores.victims))
-    yield _row(
-        "clean images",
-        [_cell(row, _of(row, "kept"), _interval(row)) for row in (scores.get(v, "clean") for v in scores.victims)],
-    )
+    yield "guessing", [{"words": guess}] * len(scores.victims)
+    rows = [scores.get(victim, "clean") for victim in scores.victims]
+    yield "clean images", [_cell(row, _of(row, "kept"), _interval(row)) for row in rows]
 
 
-def _adversaries(scores: _Scores, values: Mapping[str, Any], needs_clean: bool) -> Iterator[str]:
-    rows = [row for row in whole(values["summary"]) if row["data"] == "protected"]
-    ways = {row["countermeasure"]: row["needs_clean"] for row in rows}
-    for way in sorted(
-        (way for way, needs in ways.items() if needs is needs_clean), key=lambda way: bool(way != "none")
-    ):
-        title = _ORDINARY if way == "none" else words(way)
-        yield _row(title, [_protected(scores, victim, way) for victim in scores.victims])
+def _adversaries(scores: _Scores, values: Mapping[str, Any], needs_clean: bool) -> Iterator[HeatRow]:
+    rows = [row for row in whole_sets(values["summary"]) if row["data"] == "protected"]
+    tried = {row["countermeasure"]: row["needs_clean"] for row in rows}
+    own = [name for name, needs in tried.items() if needs is needs_clean]
+    for name in sorted(own, key=lambda name: bool(name != "none")):
+        title = _ORDINARY if name == "none" else words(name)
+        yield title, [_protected(scores, victim, name) for victim in scores.victims]
     early, same = ("early_clean", "early_stopping_clean") if needs_clean else ("early", "early_stopping")
     found = [scores.get(victim, "protected") for victim in scores.victims]
-    if same not in ways and any(row and row.get(early) is not None for row in found):
-        chosen = "clean images" if needs_clean else "held-out images"
-        title = f"{_ORDINARY}, best epoch on {chosen}"
-        yield _row(
-            title,
-            [
-                _cell(row, scores.kept(v, _of(row, early)), score=early)
-                for v, row in zip(scores.victims, found, strict=True)
-            ],
+    if same not in tried and any(row and row.get(early) is not None for row in found):
+        pairs = zip(scores.victims, found, strict=True)
+        yield (
+            f"{_ORDINARY}, best epoch on {'clean' if needs_clean else 'held-out'} images",
+            [_cell(row, scores.kept(v, _of(row, early)), score=early) for v, row in pairs],
         )
 
 
-def _protected(scores: _Scores, victim: str, way: str) -> str:
-    row, clean = scores.get(victim, "protected", way), scores.get(victim, "clean", way)
-    beside, notes = "", _interval(row) if way == "none" else []
+def _protected(scores: _Scores, victim: str, name: str) -> HeatCell:
+    row, clean = scores.get(victim, "protected", name), scores.get(victim, "clean", name)
+    beside, notes = "", _interval(row) if name == "none" else []
     if clean is not None and clean["last"] is not None:
         beside = f"clean {clean['last']:.3f}{' *' if clean['undertrained'] else ''}"
-    for name, text in (("unfiltered", "on unfiltered tests"), ("early", "stopped early")):
-        better = row and row.get(name)
+    for other, text in (("unfiltered", "on unfiltered tests"), ("early", "stopped early")):
+        better = row and row.get(other)
         if row and better is not None and row["last"] is not None and better > row["last"] + _WORTH_A_LINE:
             notes.append(f"{text} {better:.3f}")
     kept, void = _of(row, "kept"), ""
-    # Blue would praise the noise for what the countermeasure did; a score that was reached is coloured all the same.
-    if row and clean and way != "none" and (kept is None or kept <= GRADES[0][0]) and useless(row, clean, scores.guess):
+    # Blue would praise the noise for an effect of the countermeasure.
+    low = kept is None or kept <= GRADES[0][0]
+    if row and clean and name != "none" and low and prevents_learning(row, clean, scores.guess):
         void = "proves nothing"
     return _cell(row, kept, notes, beside=beside, void=void)
 
 
-def _worst(scores: _Scores, values: Mapping[str, Any]) -> Iterator[str]:
+def _worst(scores: _Scores, values: Mapping[str, Any]) -> Iterator[HeatRow]:
     for needs_clean, title in ((False, "without clean images"), (True, "with a small clean set")):
         cases = {case["victim"]: case for case in values["worst_case"] if case["needs_clean"] is needs_clean}
         cells = []
         for victim in scores.victims:
             case = cases.get(victim)
-            notes = [f"by {who_reached(case)}"] if case else []
+            notes = [f"by {adversary_of(case)}"] if case else []
             if case and case["alone"] is not None:
                 notes.append(f"that set alone {case['alone']:.3f}")
             shown = case and {**case, "score_sd": case["sd"]}
             cells.append(_cell(shown, _of(case, "kept"), notes, score="score"))
         if cases:
-            yield _row(title, cells)
+            yield title, cells
 
 
-def _others(scores: _Scores, values: Mapping[str, Any]) -> Iterator[str]:
-    rows = whole(values["summary"])
-    for data, way in dict.fromkeys((row["data"], row["countermeasure"]) for row in rows):
+def _others(scores: _Scores, values: Mapping[str, Any]) -> Iterator[HeatRow]:
+    rows = whole_sets(values["summary"])
+    for data, name in dict.fromkeys((row["data"], row["countermeasure"]) for row in rows):
         if data not in ("clean", "protected"):
-            found = [scores.get(victim, data, way) for victim in scores.victims]
-            yield _row(row_label(data, way), [_cell(row, _of(row, "kept")) for row in found])
+            found = [scores.get(victim, data, name) for victim in scores.victims]
+            yield row_label(data, name), [_cell(row, _of(row, "kept")) for row in found]
 
 
-def _left_out(values: Mapping[str, Any], columns: int) -> Iterator[str]:
+def _left_out(values: Mapping[str, Any], columns: int) -> Iterator[HeatRow]:
     for item in values.get("not_evaluated", ()):
-        reason = escape(item.get("reason"))
-        yield _row(words(item.get("countermeasure")), [f'<td class="words" colspan="{columns}">{reason}</td>'])
+        yield words(item.get("countermeasure")), [{"words": item.get("reason"), "columns": columns}]

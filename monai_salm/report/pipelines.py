@@ -1,4 +1,4 @@
-"""What ordinary trainers got out of the protected images: recovered shares by pipeline, and the worst pipeline."""
+"""Scores of ordinary trainers with the protected images: recovered shares by pipeline, and the worst pipeline."""
 
 from __future__ import annotations
 
@@ -18,10 +18,6 @@ def by_pipeline(rows: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) ->
 
     ``recovered`` is ``(counted - guess) / (clean - guess)``: ``counted`` is the score that ``recovered_by`` names, ``clean`` that
     of the same victim on clean images in the same pipeline.
-
-    Args:
-        rows: means over seeds.
-        values: ``metric``, ``chance``, ``majority`` and ``constant`` of a report.
     """
     by, shown = recovered_by(rows, values), _ordinary(rows)
     name, guess = "last" if by["score"] == values["metric"] else by["score"], by["guess"]
@@ -40,7 +36,7 @@ def by_pipeline(rows: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) ->
                 "counted_sd": row[f"{name}_sd"],
                 "recovered": None if reference is None or problem else _share(row[name], reference[name], guess),
                 "problem": problem or ("the victim is undertrained" if row["undertrained"] else ""),
-                # A pipeline in which clean images teach nothing is no pipeline.
+                # A pipeline in which clean images are not learned is not counted.
                 "moot": row["pipeline"] != "plain" and bool(problem),
             }
         )
@@ -48,12 +44,7 @@ def by_pipeline(rows: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) ->
 
 
 def recovered_by(rows: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) -> dict[str, Any]:
-    """What recovered shares go by: ``score``, its ``guess``, and what guesses (``guess_by``).
-
-    Args:
-        rows: means over seeds.
-        values: ``metric``, ``chance``, ``majority`` and ``constant`` of a report.
-    """
+    """The score of recovered shares: ``score``, its ``guess``, and where the guess comes from (``guess_by``)."""
     ordinary = _ordinary(rows)
     if ordinary and all(row.get(_BALANCED) is not None for row in ordinary):
         return {"score": _BALANCED, "guess": values["chance"], "guess_by": "chance"}
@@ -86,21 +77,13 @@ def _share(score: float, clean: float, guess: float) -> float | None:
 
 
 def worst_pipeline(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The row of ``by_pipeline`` in which most was recovered from the protected images, None without any.
-
-    Args:
-        rows: of ``by_pipeline``.
-    """
+    """The row of ``by_pipeline`` in which most was recovered from the protected images, None without any."""
     known = [row for row in rows if row["data"] == "protected" and row["recovered"] is not None]
     return max(known, key=lambda row: float(row["recovered"])) if known else None
 
 
 def worst_in_words(values: Mapping[str, Any]) -> str:
-    """The clause of the verdict that names the worst ordinary pipeline; empty where no share is known.
-
-    Args:
-        values: ``metric``, ``pipelines`` and ``recovered_by`` of a report.
-    """
+    """The clause of the verdict that names the worst ordinary pipeline; empty where no share is known."""
     rows = values["pipelines"]
     worst = worst_pipeline(rows)
     if worst is None:
@@ -109,14 +92,14 @@ def worst_in_words(values: Mapping[str, Any]) -> str:
     clean = next(r for r in rows if r["data"] == "clean" and (r["victim"], r["pipeline"]) == place)
     tried = names(rows, "pipeline")
     which = f"the worst of {len(tried)} ordinary pipelines" if len(tried) > 1 else "the only ordinary pipeline tried"
-    score, guess = _told(values)
+    score, guess = _score_and_guess(values)
     return (
         f"{which} was {worst['pipeline']}, which recovered {max(worst['recovered'], 0):.0%} ({worst['victim']}: {score} "
         f"{worst['counted']:.3f} after protected images, {clean['counted']:.3f} after clean ones, {guess})"
     )
 
 
-def _told(values: Mapping[str, Any]) -> tuple[str, str]:
+def _score_and_guess(values: Mapping[str, Any]) -> tuple[str, str]:
     """The score that is counted, and what guessing gives in it, for readers."""
     by = values["recovered_by"]
     guess = "-" if by["guess"] is None else f"{by['guess']:.3f}"
@@ -124,14 +107,10 @@ def _told(values: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def pipeline_table(values: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """The table of pipelines as texts: titles of the columns, and the rows.
-
-    Args:
-        values: ``UnlearnabilityReport.to_dict()``.
-    """
+    """The table of pipelines as texts: titles of the columns, and the rows."""
     numbers = {"last epoch": "last", "best epoch": "peak"}
     if values["recovered_by"]["score"] != values["metric"]:
-        numbers[_told(values)[0]] = "counted"
+        numbers[_score_and_guess(values)[0]] = "counted"
     rows = [
         [
             *(str(row[name]).replace("_", " ") for name in ("victim", "pipeline", "data")),
@@ -144,8 +123,8 @@ def pipeline_table(values: Mapping[str, Any]) -> tuple[list[str], list[list[str]
 
 
 def pipeline_note(values: Mapping[str, Any]) -> str:
-    """What the table's columns are."""
-    score, guess = _told(values)
+    """The note on the table's columns."""
+    score, guess = _score_and_guess(values)
     return (
         f"Epochs: {values['metric']} on clean test images, the best chosen with the test labels. Recovered: share of the way from "
         f"{guess} to the clean score of the same pipeline, by {score} of the last epoch."

@@ -1,4 +1,4 @@
-"""What an evaluation found, as plain values: cells, means over seeds, a verdict that does not say more than they do."""
+"""The result of an evaluation as plain values: cells, means over seeds, verdict."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from monai_salm.report.adversaries import add_kept, reached, worst_cases
+from monai_salm.report.adversaries import add_kept, adversary_scores, worst_cases
 from monai_salm.report.cautions import cautions
-from monai_salm.report.cells import Cell, complete, summarise, whole
+from monai_salm.report.cells import Cell, complete_cells, summarise, whole_sets
 from monai_salm.report.page import report_page
 from monai_salm.report.pipelines import by_pipeline, recovered_by, worst_pipeline
 from monai_salm.report.tables import class_names, further_scores, text_table, with_class_names
@@ -27,18 +27,8 @@ from monai_salm.shared.arrays import Array
 SCHEMA = 2
 
 _CELL_COLUMNS = (
-    *(
-        "victim",
-        "seed",
-        "is_surrogate",
-        "data",
-        "fraction",
-        "countermeasure",
-        "pipeline",
-        "needs_clean",
-        "augment",
-        "metric",
-    ),
+    *("victim", "seed", "is_surrogate", "data", "fraction", "countermeasure", "pipeline"),
+    *("needs_clean", "augment", "metric"),
     *("last", "interval_low", "interval_high", "peak", "early", "early_clean", "unfiltered"),
     *("train_score", "undertrained", "stopped", "epochs", "seconds"),
 )
@@ -58,15 +48,15 @@ class UnlearnabilityReport:
         seconds: how long the evaluation took.
         noise: ``linf`` (fraction of the window), ``psnr`` (decibel), ``support`` (share of voxels) and ``unchanged`` (cases).
         protocol: everything that was fixed: task, window, epsilon, sizes, recipe, versions.
-        cells: one dictionary a trained victim; copied, with what they may lack and ``undertrained`` filled in.
+        cells: one dictionary a trained victim; copied, with missing fields and ``undertrained`` filled in.
         cost: what the noise cost the images.
-        detection: how the noise gives itself away: ``class_wise``, ``findings`` and numbers.
-        utility: what networks trained on clean data make of protected images.
+        detection: how the noise can be found: ``class_wise``, ``findings`` and numbers.
+        utility: scores of networks trained on clean data on protected images.
         not_evaluated: countermeasures that were left out: ``countermeasure`` and ``reason`` each.
         pictures: name, clean and protected image ``(channel, *spatial)`` of a few cases.
         window: intensities shown as black and white.
         constant: for labels per voxel, headline score of the best label map that is the same for every image; else None.
-        notes: what else a reader must know of the data, shown with the limitations.
+        notes: further notes on the data, shown with the limitations.
         classes: how many images of each split have each class, by the names of the classes; empty if not known.
     """
 
@@ -89,7 +79,7 @@ class UnlearnabilityReport:
     classes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "cells", complete(self.cells, self.guessing, self._guess))
+        object.__setattr__(self, "cells", complete_cells(self.cells, self.guessing, self._guess))
 
     def __getitem__(self, key: tuple[str, str]) -> dict[str, Cell]:
         """Means over seeds of one victim under one countermeasure: ``report["resnet18", "none"]["protected"]["last"]``.
@@ -99,7 +89,7 @@ class UnlearnabilityReport:
         Raises:
             KeyError: naming what there is.
         """
-        rows = whole(self.summary())
+        rows = whole_sets(self.summary())
         found = {row["data"]: dict(row) for row in rows if (row["victim"], row["countermeasure"]) == key}
         if not found:
             known = sorted({(row["victim"], row["countermeasure"]) for row in rows})
@@ -121,10 +111,10 @@ class UnlearnabilityReport:
         return rows
 
     def worst_case(self) -> list[dict[str, Any]]:
-        """For each victim the best score that an adversary reached with the protected images, and who.
+        """For each victim the best score of an adversary with the protected images, mean over seeds, and the adversary.
 
-        Over all countermeasures, the last epoch, early stopping and unfiltered test images; means over seeds. The peak epoch
-        does not count, since no adversary knows it. A second row, if any adversary was given a small clean set, has those too.
+        Last epoch, early stopping and unfiltered test images count; the peak epoch does not. A second row counts adversaries
+        with a small clean set too.
         """
         return worst_cases(self.summary(), self._guess)
 
@@ -139,20 +129,18 @@ class UnlearnabilityReport:
     def grade(self) -> str:
         """``"unlearnable"``, ``"hard to learn"``, ``"learnable"``, or ``"inconclusive"``, by the worst case measured.
 
-        The worst case is the largest share of the clean set's lead over guessing that a victim's mean keeps on protected
-        images, over all victims and adversaries without clean images, each against the same victim on clean images without
-        countermeasure: up to 15 % is unlearnable, up to 50 % hard to learn. What an ordinary pipeline
-        recovered counts as much. One adversary or pipeline that keeps more is enough for
-        learnable; else any victim that proves nothing, being undertrained or too poor on clean images, is inconclusive.
+        The worst case is the largest share of the clean lead over guessing that a victim keeps on protected images, over all
+        victims, adversaries without clean images and ordinary pipelines: up to 15 % is unlearnable, up to 50 % hard to learn.
+        Without a learnable case, a victim that is undertrained or too poor on clean images makes the grade inconclusive.
         """
-        return grade_of(reached(self.summary(), self._guess), self.pipelines())
+        return grade_of(adversary_scores(self.summary(), self._guess), self.pipelines())
 
     def verdict(self) -> str:
         """One sentence that says what was measured, with its conditions."""
         return verdict_of({**vars(self), **self._ordinary(), "summary": self.summary(), "grade": self.grade()})
 
     def warnings(self) -> list[str]:
-        """What a reader must know before believing the scores, the gravest first."""
+        """Warnings about the scores, the gravest first."""
         return cautions({**vars(self), "summary": self.summary()})
 
     def _ordinary(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from monai_salm.report.adversaries import CHOICES
-from monai_salm.report.cells import by_key, names, whole
+from monai_salm.report.cells import by_key, names, whole_sets
 
 #: A part of a table: its title, and rows of a label and one text for each victim, or of one text alone.
 Part = tuple[str, list[list[str]]]
@@ -22,9 +22,6 @@ def text_table(values: Mapping[str, Any]) -> str:
     """A row for each kind of data and countermeasure, a column for each victim, mean and standard deviation over seeds.
 
     The headline score of the last epoch comes first; mixtures, the worst case and the other scores follow.
-
-    Args:
-        values: ``UnlearnabilityReport.to_dict()``.
     """
     header = [f"{values['metric']} (last epoch)", *(marked(values, victim) for victim in victims_of(values))]
     parts = [(title, part) for title, part in (*_parts(values), *_further(values)) if part]
@@ -70,21 +67,12 @@ def mean_and_sd(row: Mapping[str, Any] | None, score: str) -> str:
 
 
 def class_names(classes: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """The names of the classes in their order; none if they are not known.
-
-    Args:
-        classes: how many images of each split have each class.
-    """
+    """The names of the classes in their order; none if they are not known."""
     return list(next(iter(classes.values()), ()))
 
 
 def with_class_names(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """A part of a report with the name of the class beside each class number.
-
-    Args:
-        values: ``cost`` or ``utility``.
-        names: of the classes in their order.
-    """
+    """``cost`` or ``utility`` of a report, with the name of the class beside each class number."""
     found = dict(values)
     for key in ("by_class", "per_class"):
         if isinstance(rows := found.get(key), Mapping):
@@ -100,12 +88,7 @@ def _name_of(number: str, names: Sequence[str]) -> str:
 
 
 def score_title(name: str, names: Sequence[str] = ()) -> str:
-    """A score's name for readers.
-
-    Args:
-        name: as ``scores`` has it.
-        names: of the classes in their order.
-    """
+    """A score's name for readers."""
     if name in ("auc", "f1"):
         return name.upper()
     stem, _, number = name.rpartition("_")
@@ -122,11 +105,7 @@ def further_scores(cells: Sequence[Mapping[str, Any]], metric: str) -> list[str]
 
 
 def mixtures(values: Mapping[str, Any]) -> list[tuple[str, list[tuple[float, Any, Any]]]]:
-    """For each victim the rows of partly protected sets without countermeasure: fraction, whole mixture, its clean part.
-
-    None of it protected, and all of it, are the clean and the protected set, which end the lines. Victims and reports without
-    mixtures have none.
-    """
+    """For each victim with mixtures: fraction, row of the mixture, row of its clean part; clean and protected set at the ends."""
     rows = by_key(values["summary"])
     found = []
     for victim in victims_of(values):
@@ -146,7 +125,7 @@ def _parts(values: Mapping[str, Any]) -> list[Part]:
     guesses = {"chance": "chance", "majority": "majority", "constant": "best constant map"}
     known = {title: values[name] for name, title in guesses.items() if name != "constant" or values[name] is not None}
     guess = [[title, *[_fixed(value)] * len(victims)] for title, value in known.items()]
-    shown = dict.fromkeys((row["data"], row["countermeasure"]) for row in whole(values["summary"]))
+    shown = dict.fromkeys((row["data"], row["countermeasure"]) for row in whole_sets(values["summary"]))
     ordered = sorted(shown, key=lambda pair: bool(pair[1] != "none"))  # ordinary training first
     return [
         ("", [*guess, *_score_rows(rows, victims, ordered, "last")]),
@@ -187,11 +166,11 @@ def _worst_rows(values: Mapping[str, Any]) -> list[list[str]]:
         found.append([title, *(mean_and_sd(case and {**case, "score_sd": case["sd"]}, "score") for case in own)])
         if any(case and case["alone"] is not None for case in own):
             found.append(["that set alone", *(mean_and_sd(case, "alone") for case in own)])
-        found += [[f"  {who_reached(case)} ({case['victim']})"] for case in cases.values()]
+        found += [[f"  {adversary_of(case)} ({case['victim']})"] for case in cases.values()]
     return found
 
 
-def who_reached(case: Mapping[str, Any]) -> str:
+def adversary_of(case: Mapping[str, Any]) -> str:
     """The adversary of a worst case: ``"jpeg, stopped early by held-out images"``."""
     way = "no countermeasure" if case["by"] == "none" else str(case["by"]).replace("_", " ")
     return f"{way}{'' if case['chosen'] == 'last' else ', ' + CHOICES[case['chosen']]}"
@@ -200,14 +179,14 @@ def who_reached(case: Mapping[str, Any]) -> str:
 def _further(values: Mapping[str, Any]) -> list[Part]:
     """The other scores, of ordinary training only: the table would be endless."""
     metric, cells = values["metric"], values["cells"]
-    plain = [row for row in whole(values["summary"]) if row["countermeasure"] == "none"]
+    plain = [row for row in whole_sets(values["summary"]) if row["countermeasure"] == "none"]
     shown = dict.fromkeys((row["data"], row["countermeasure"]) for row in plain)
     titles = {
         "early": f"{metric} (epoch chosen with held-out images of the same kind)",
         "early_clean": f"{metric} (epoch chosen with a small clean set)",
         "peak": f"{metric} (peak epoch: an oracle, chosen with the test labels)",
     }
-    tried = names(whole(values["summary"]), "countermeasure")
+    tried = names(whole_sets(values["summary"]), "countermeasure")
     titles = {
         name: title
         for name, title in titles.items()

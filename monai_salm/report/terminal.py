@@ -5,21 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from monai_salm.report.cautions import BEFORE, DETECTION, LIMITATIONS, told_apart
+from monai_salm.report.cautions import BEFORE, DETECTION, LIMITATIONS, warnings_and_findings
 from monai_salm.report.pipelines import PIPELINES, pipeline_note, pipeline_table
 from monai_salm.report.tables import text_table
 
 
 def terminal_text(values: Mapping[str, Any]) -> str:
-    """Lay out a report: the tables, the verdict, warnings, findings and notes, each under its heading.
-
-    Args:
-        values: ``UnlearnabilityReport.to_dict()``.
-
-    Returns:
-        Lines of text; each warning, finding and note is a line that begins with ``"- "``.
-    """
-    warnings, findings = told_apart(values)
+    """Lines of text: the tables, the verdict, warnings, findings and notes (lines that begin with ``"- "``)."""
+    warnings, findings = warnings_and_findings(values)
     parts = [
         text_table(values),
         *pipeline_text(values),
@@ -32,11 +25,7 @@ def terminal_text(values: Mapping[str, Any]) -> str:
 
 
 def pipeline_text(values: Mapping[str, Any]) -> list[str]:
-    """The table of ordinary pipelines, none where nothing was trained without countermeasure.
-
-    Args:
-        values: ``UnlearnabilityReport.to_dict()``.
-    """
+    """The table of ordinary pipelines, none where nothing was trained without countermeasure."""
     header, rows = pipeline_table(values)
     if not rows:
         return []
@@ -49,6 +38,6 @@ def pipeline_text(values: Mapping[str, Any]) -> list[str]:
 
 
 def _listed(heading: str, lines: Iterable[str]) -> list[str]:
-    """One part, or none where there is nothing to say."""
+    """One part, or none without lines."""
     shown = [f"- {line}" for line in lines]
     return ["\n".join([heading, *shown])] if shown else []

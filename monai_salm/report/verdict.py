@@ -1,4 +1,4 @@
-"""What follows from the scores: a grade, and one sentence that says no more than was measured."""
+"""The grade, and one sentence that says what was measured."""
 
 from __future__ import annotations
 
@@ -6,25 +6,23 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from monai_salm.report.adversaries import CHOICES, Reached, clean_set_alone, highest, reached
-from monai_salm.report.cells import guess_of, names, plain, ran_out, whole
+from monai_salm.report.adversaries import CHOICES, AdversaryScore, adversary_scores, best_of, clean_set_alone
+from monai_salm.report.cells import guess_of, names, plain_training, ran_out, whole_sets
 from monai_salm.report.pipelines import worst_in_words
 
 #: Share of the clean set's lead over guessing that victims may keep for "unlearnable" and for "hard to learn".
 GRADES = ((0.15, "unlearnable"), (0.5, "hard to learn"), (math.inf, "learnable"))
 
 
-def grade_of(every: Sequence[Reached], pipelines: Sequence[Mapping[str, Any]] = ()) -> str:
+def grade_of(every: Sequence[AdversaryScore], pipelines: Sequence[Mapping[str, Any]] = ()) -> str:
     """``"unlearnable"``, ``"hard to learn"``, ``"learnable"``, or ``"inconclusive"``, by the worst case without clean images.
 
-    One adversary that learns is proof enough of "learnable", whatever else went wrong; the better grades need every adversary
-    to be sound. A countermeasure under which a victim learns nothing from clean images either is no adversary: a low score
-    under it is no merit, and the verdict does not count it among what was tried. The same holds for ordinary pipelines, by
-    what they recovered.
+    One adversary that learns is enough for "learnable"; the better grades need every adversary to be sound. A countermeasure
+    or pipeline under which a victim does not learn clean images either is not counted.
 
     Args:
-        every: what ``reached`` found.
-        pipelines: what ``by_pipeline`` found.
+        every: scores of all adversaries.
+        pipelines: rows of ``by_pipeline``.
     """
     tried = [item for item in every if not item.needs_clean]
     ordinary = [row for row in pipelines if row["data"] == "protected" and not row["moot"]]
@@ -40,17 +38,12 @@ def grade_of(every: Sequence[Reached], pipelines: Sequence[Mapping[str, Any]] = 
 
 
 def verdict_of(values: Mapping[str, Any]) -> str:
-    """One sentence that says what was measured, with its conditions.
-
-    Args:
-        values: ``metric``, ``chance``, ``majority``, ``constant``, ``guessing``, ``protocol``, ``cells``, ``summary``,
-            ``pipelines``, ``recovered_by`` and ``grade`` of a report.
-    """
+    """One sentence that says what was measured, with its conditions."""
     guess = guess_of(values)
-    every = reached(values["summary"], guess)
+    every = adversary_scores(values["summary"], guess)
     conditions = _conditions(values, every)
     tried = [item for item in every if not item.needs_clean]
-    worst = highest(tried)
+    worst = best_of(tried)
     clean = {row["victim"]: row["last"] for row in reversed(_clean_rows(values["summary"]))}
     if worst is None or not clean:
         return f"Inconclusive: there are no cells for clean and protected images to compare; conditions: {conditions}."
@@ -85,11 +78,12 @@ def _pipeline_problems(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def _clean_rows(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Clean rows, those without countermeasure first."""
     return sorted(
-        (row for row in whole(rows) if row["data"] == "clean"), key=lambda row: bool(row["countermeasure"] != "none")
+        (row for row in whole_sets(rows) if row["data"] == "clean"),
+        key=lambda row: bool(row["countermeasure"] != "none"),
     )
 
 
-def _largest_share(tried: Sequence[Reached], worst: Reached) -> str:
+def _largest_share(tried: Sequence[AdversaryScore], worst: AdversaryScore) -> str:
     """The share that the grade goes by, which may be another victim's than the highest score."""
     known = [item for item in tried if math.isfinite(item.kept)]
     if not known:
@@ -99,9 +93,9 @@ def _largest_share(tried: Sequence[Reached], worst: Reached) -> str:
     return f", at most {max(most.kept, 0):.0%} of what clean images gain over guessing{whose}"
 
 
-def _clean_set(rows: Sequence[Mapping[str, Any]], every: Sequence[Reached], without: Reached) -> str:
-    """What a small clean set changes, if any adversary was given one."""
-    worst = highest([item for item in every if item.needs_clean])
+def _clean_set(rows: Sequence[Mapping[str, Any]], every: Sequence[AdversaryScore], without: AdversaryScore) -> str:
+    """The clause about adversaries with a small clean set; empty without any."""
+    worst = best_of([item for item in every if item.needs_clean])
     if worst is None:
         return ""
     alone = clean_set_alone(rows, worst.victim)
@@ -111,7 +105,7 @@ def _clean_set(rows: Sequence[Mapping[str, Any]], every: Sequence[Reached], with
     return f"; with a small clean set of its own an adversary reached {end}"
 
 
-def _who(item: Reached) -> str:
+def _who(item: AdversaryScore) -> str:
     return f"{item.victim}{_with(item.countermeasure) or ' without countermeasure'}, {CHOICES[item.chosen]}"
 
 
@@ -119,7 +113,7 @@ def _with(countermeasure: str) -> str:
     return "" if countermeasure == "none" else f" with {countermeasure}"
 
 
-def _conditions(values: Mapping[str, Any], every: Sequence[Reached]) -> str:
+def _conditions(values: Mapping[str, Any], every: Sequence[AdversaryScore]) -> str:
     cells, protocol = values["cells"], values["protocol"]
     moot = {item.countermeasure for item in every} - {item.countermeasure for item in every if not item.moot}
     moot |= {row["pipeline"] for row in values["pipelines"] if row["moot"]}
@@ -153,7 +147,7 @@ def _ran_out(values: Mapping[str, Any]) -> str:
     cells = values["cells"]
     ordinary = [
         c
-        for c in plain(cells)
+        for c in plain_training(cells)
         if c["countermeasure"] == "none" and c["data"] == "protected" and c["stopped"] is not None
     ]
     count = sum(ran_out(cell, values["guessing"], values["protocol"].get("learned")) for cell in ordinary)
@@ -161,7 +155,7 @@ def _ran_out(values: Mapping[str, Any]) -> str:
 
 
 def _epochs(cells: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any]) -> str:
-    """What each victim was granted; where the protocol does not say, what they took."""
+    """Epochs that each victim was allowed, else those that it took."""
     settings = [setting.get("epochs") for setting in (protocol.get("trained") or {}).values()] or [
         protocol.get("epochs")
     ]

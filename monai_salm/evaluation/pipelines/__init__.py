@@ -1,16 +1,14 @@
-"""How ordinary trainers prepare images; a new pipeline is one file here and one entry in ``FAMILIES``."""
+"""How ordinary trainers prepare images; a new pipeline is one class here and one entry in ``FAMILIES``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from monai_salm.evaluation.pipelines.base import Pipeline
+from monai_salm.evaluation.pipelines.base import Pipeline, Plain
 from monai_salm.evaluation.pipelines.jpeg import StoredAsJpeg
 from monai_salm.evaluation.pipelines.monai import Monai
 from monai_salm.evaluation.pipelines.nnunet import NnUNet
-from monai_salm.evaluation.pipelines.plain import Plain
-from monai_salm.evaluation.pipelines.resized import Resized
-from monai_salm.evaluation.pipelines.spacing import Spacing
+from monai_salm.evaluation.pipelines.resampling import Resized, Spacing
 from monai_salm.evaluation.pipelines.torchvision import Torchvision
 
 #: The variants that each name stands for, in the order of reports.
@@ -57,11 +55,7 @@ def check_pipelines(names: Sequence[str]) -> None:
 
 
 def find_pipelines(names: Sequence[str] | None, spatial_dims: int) -> dict[str, Pipeline]:
-    """Pipelines by their names, ``"plain"``, which the others stand beside, first.
-
-    Args:
-        names: of families, which stand for all of their variants, or of variants; None is ``DEFAULT_PIPELINES``.
-        spatial_dims: 2 or 3.
+    """Pipelines by names of families or variants, ``"plain"`` first; None is ``DEFAULT_PIPELINES``.
 
     Raises:
         ValueError: for an unknown name, or a pipeline that is not for images of this rank.

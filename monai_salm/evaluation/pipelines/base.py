@@ -1,4 +1,4 @@
-"""What every pipeline is: how an ordinary trainer, who knows nothing of protection, prepares and augments images."""
+"""The interface of every pipeline: how an ordinary trainer prepares and augments images."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from monai_salm.learning.augmentation import Batch
 from monai_salm.learning.cases import Cases
 
 
@@ -46,24 +47,15 @@ class Pipeline:
 
         Returns:
             Cases at the resolution that networks see. Resampled images are float32 in [0, 1], with a window of 0 to 1; label
-            maps are moved along by their nearest neighbours.
+            maps go by nearest neighbours.
         """
         return cases
 
     def prepare_test(self, cases: Cases) -> Cases:
-        """The deterministic part for images that are scored, test and held-out ones; by default that of training.
-
-        Args:
-            cases: stored units; left as they are.
-
-        Returns:
-            As for ``prepare``. Label maps are scored at this resolution.
-        """
+        """The deterministic part for test and held-out images, by default that of training; sets the resolution of scores."""
         return self.prepare(cases)
 
-    def augment(
-        self, images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def augment(self, images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
         """The random part, done to each batch of training.
 
         Args:
@@ -75,3 +67,11 @@ class Pipeline:
             Images in [0, 1] and targets of the same shapes; label maps are moved along with their images.
         """
         return images, targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plain(Pipeline):
+    """Train on the images as they are."""
+
+    family: ClassVar[str] = "plain"
+    source: ClassVar[str] = "the images' intensity window, as MONAI's ScaleIntensityRange"

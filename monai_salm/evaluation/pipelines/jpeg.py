@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from monai_salm.countermeasures.jpeg import Jpeg
+from monai_salm.countermeasures.filters import Jpeg
 from monai_salm.evaluation.pipelines.base import Pipeline
 from monai_salm.learning.cases import Cases
 

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
 from monai_salm.evaluation.pipelines.base import Pipeline
-from monai_salm.evaluation.pipelines.warping import (
-    Batch,
-    mirrored,
-    on_some,
-    radians,
-    rotations,
-    uniform,
-    warped,
-)
+from monai_salm.learning.augmentation import Batch, mirrored, on_some, rotations, uniform, warped
 
 
 @dataclass(frozen=True, kw_only=True)
 class Monai(Pipeline):
     """Images: rotate, mirror along the first axis, zoom. Volumes: crops at random places, mirrors along every axis.
 
-    A volume's crop has the volume's size and lies up to ``shift`` of a side beside it; what is outside repeats the border.
+    A volume's crop has the volume's size, moved by up to ``shift`` of a side; the border is repeated outside.
 
     Args:
         degrees: largest rotation of images.
@@ -47,7 +40,7 @@ class Monai(Pipeline):
         rank, count = images.ndim - 2, len(images)
 
         def rotated(some: torch.Tensor, labels: torch.Tensor) -> Batch:
-            limit = radians(self.degrees)
+            limit = math.radians(self.degrees)
             angles = uniform((len(some), 1), -limit, limit, generator)
             return warped(some, labels, rotations(angles), padding="border")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,14 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from monai_salm.evaluation.pipelines.base import Pipeline
-from monai_salm.evaluation.pipelines.warping import (
-    Batch,
-    mirrored,
-    radians,
-    rotations,
-    uniform,
-    warped,
-)
+from monai_salm.learning.augmentation import Batch, mirrored, per_case, rotations, uniform, warped
 
 _LEAST_SD = 1e-4
 _BLUR_RADIUS = 4  # voxels: four standard deviations of the strongest blur
@@ -29,8 +23,8 @@ class NnUNet(Pipeline):
     """Rotate, scale, noise, blur, brightness, contrast, low resolution, gamma and mirror, on z-scored images.
 
     Each image and channel is z-scored by its own mean and deviation, augmented, and brought back to [0, 1]. nnU-Net rotates
-    images in the plane by up to 180 degrees; 30 is its range for volumes. What it calls the variance of the noise it uses as
-    the standard deviation, and so does this.
+    images in the plane by up to 180 degrees; 30 is its range for volumes. Its variance of the noise is used as the standard
+    deviation, as nnU-Net does.
 
     Args:
         degrees: largest rotation about each axis.
@@ -49,7 +43,7 @@ class NnUNet(Pipeline):
         axes = tuple(range(2, images.ndim))
         mean = images.mean(axes, keepdim=True)
         deviation = images.std(axes, keepdim=True).clamp(min=_LEAST_SD)
-        scored, targets = _rotated((images - mean) / deviation, targets, radians(self.degrees), generator)
+        scored, targets = _rotated((images - mean) / deviation, targets, math.radians(self.degrees), generator)
         scored = _noised(scored, generator)
         for probability, each_channel, change in (
             (0.2, 0.5, _blurred),
@@ -96,15 +90,7 @@ def _on_channels(
     generator: torch.Generator,
     change: Callable[[torch.Tensor, torch.Generator], torch.Tensor],
 ) -> torch.Tensor:
-    """Change some channels of some images, each with numbers of its own.
-
-    Args:
-        images: ``(batch, channel, *spatial)``.
-        probability: of an image to be changed at all.
-        each_channel: of each of its channels.
-        generator: source of randomness, on the CPU.
-        change: takes channels ``(n, *spatial)``.
-    """
+    """Change some channels (each with ``each_channel``) of some images (each with ``probability``), as ``(n, *spatial)``."""
     count, channels = images.shape[:2]
     chosen = (torch.rand((count, 1), generator=generator) < probability) & (
         torch.rand((count, channels), generator=generator) < each_channel
@@ -128,20 +114,20 @@ def _blurred(channels: torch.Tensor, generator: torch.Generator) -> torch.Tensor
         total = torch.zeros_like(channels)
         for offset, weight in zip(offsets.tolist(), weights.unbind(1), strict=True):
             places = (torch.arange(side) + offset).clamp(0, side - 1)
-            total += _each(weight, channels) * channels.index_select(axis, places)
+            total += per_case(weight, channels) * channels.index_select(axis, places)
         channels = total
     return channels
 
 
 def _brightened(channels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    return channels * _each(_two_sided(len(channels), 0.75, 1.25, generator), channels)
+    return channels * per_case(_two_sided(len(channels), 0.75, 1.25, generator), channels)
 
 
 def _contrasted(channels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Stretch about the mean, within the range that was there."""
     axes = tuple(range(1, channels.ndim))
     mean = channels.mean(axes, keepdim=True)
-    factor = _each(_two_sided(len(channels), 0.75, 1.25, generator), channels)
+    factor = per_case(_two_sided(len(channels), 0.75, 1.25, generator), channels)
     changed = mean + factor * (channels - mean)
     return torch.minimum(torch.maximum(changed, channels.amin(axes, keepdim=True)), channels.amax(axes, keepdim=True))
 
@@ -163,7 +149,7 @@ def _gamma(channels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     mean, deviation = channels.mean(axes, keepdim=True), channels.std(axes, keepdim=True)
     low = channels.amin(axes, keepdim=True)
     reach = (channels.amax(axes, keepdim=True) - low).clamp(min=1e-7)
-    power = _each(_two_sided(len(channels), 0.7, 1.5, generator), channels)
+    power = per_case(_two_sided(len(channels), 0.7, 1.5, generator), channels)
     changed = ((channels - low) / reach) ** power * reach + low
     spread = changed.std(axes, keepdim=True).clamp(min=1e-7)
     return (changed - changed.mean(axes, keepdim=True)) * (deviation / spread) + mean
@@ -177,8 +163,3 @@ def _two_sided(count: int, low: float, high: float, generator: torch.Generator) 
     """Factors below and above 1 with equal probability, each side evenly (batchgenerators' ``BGContrast``)."""
     below = torch.rand(count, generator=generator) < 0.5
     return torch.where(below, uniform((count,), low, 1, generator), uniform((count,), 1, high, generator))
-
-
-def _each(values: torch.Tensor, channels: torch.Tensor) -> torch.Tensor:
-    """One number a channel, shaped to be multiplied with ``(n, *spatial)``."""
-    return values.view(-1, *[1] * (channels.ndim - 1))

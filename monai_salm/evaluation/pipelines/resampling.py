@@ -1,20 +1,78 @@
-"""Cases at another resolution: images by averaging or interpolation, label maps by nearest neighbours."""
+"""Pipelines that train at another resolution: images by averaging or interpolation, label maps by nearest neighbours."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from monai_salm.evaluation.pipelines.base import Pipeline
 from monai_salm.learning.cases import Cases, View, choose_view
 from monai_salm.noise.window import IntensityWindow
 from monai_salm.shared.arrays import Array
 
 #: Brings ``(1, channel, *spatial)`` to a spatial size.
 Resize = Callable[[torch.Tensor, tuple[int, ...]], torch.Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resized(Pipeline):
+    """Train and test at ``scale`` times the size; shrinking averages.
+
+    Args:
+        scale: new size as a share of the one that networks see in plain training.
+    """
+
+    family: ClassVar[str] = "resized"
+    source: ClassVar[str] = (
+        "torchvision.transforms.Resize, antialiased as by default, and MONAI's Resized with mode area for volumes"
+    )
+
+    scale: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.scale) and 0 < self.scale <= 4):
+            raise ValueError(f"scale must be in (0, 4], got {self.scale}")
+
+    @property
+    def name(self) -> str:
+        return f"{self.family} {self.scale:g}"
+
+    def prepare(self, cases: Cases) -> Cases:
+        return resampled(cases, self.scale, averaged)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spacing(Pipeline):
+    """Train and test on volumes of voxels ``factor`` times as large along every axis; images are interpolated linearly.
+
+    Args:
+        factor: new voxel size as a multiple of the old.
+    """
+
+    family: ClassVar[str] = "spacing"
+    source: ClassVar[str] = (
+        "MONAI's Spacingd with mode (bilinear, nearest), as in the tutorial spleen_segmentation_3d, whose voxels are 1.5 mm"
+    )
+    ranks: ClassVar[tuple[int, ...]] = (3,)
+
+    factor: float = 1.25
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.factor) and 0.25 <= self.factor <= 8):
+            raise ValueError(f"factor must be in [0.25, 8], got {self.factor}")
+
+    @property
+    def name(self) -> str:
+        return f"{self.family} {self.factor:g}"
+
+    def prepare(self, cases: Cases) -> Cases:
+        return resampled(cases, 1 / self.factor, interpolated)
 
 
 def averaged(images: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
@@ -28,51 +86,32 @@ def interpolated(images: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
 
 
 def nearest(labels: Array, size: Sequence[int]) -> Array:
-    """Bring a label map to a spatial size by nearest neighbours; the type stays.
-
-    Args:
-        labels: class numbers ``spatial``.
-        size: the new spatial size.
-    """
+    """Bring a label map ``spatial`` to a size by nearest neighbours, as torch's "nearest-exact" does; the type stays."""
     if labels.shape == tuple(size):
         return labels
-    # What torch's "nearest-exact" picks, for any type of label.
     for axis, (old, new) in enumerate(zip(labels.shape, size, strict=True)):
         labels = labels.take(((np.arange(new) + 0.5) * old / new).astype(np.intp), axis=axis)
     return labels
 
 
 def resampled(cases: Cases, scale: float, resize: Resize) -> Cases:
-    """Bring every case to ``scale`` times the size at which networks see it.
+    """Cases in [0, 1] at ``scale`` times the size at which networks see them.
 
-    Args:
-        cases: stored units; left as they are.
-        scale: new size as a share of the old.
-        resize: how images are resampled.
-
-    Returns:
-        Cases in [0, 1]. With a patch view each image keeps its own shape, scaled; the patch shrinks where it does not fit.
+    With a patch view each image keeps its own shape, scaled; the patch shrinks where it does not fit.
     """
     shapes = [image.shape[1:] for image in cases.images]
     if cases.view.kind != "patch":
         shapes = [cases.view.size] * len(cases)
     sizes = [tuple(max(1, round(scale * side)) for side in shape) for shape in shapes]
-    images = [resize(normalised(cases, index), size)[0].clamp(0, 1).numpy() for index, size in enumerate(sizes)]
+    images = [
+        resize(cases.normalized(index, (slice(None),) * cases.spatial_dims)[None], size)[0].clamp(0, 1).numpy()
+        for index, size in enumerate(sizes)
+    ]
     labels = [
         nearest(label, size) if label.ndim > 1 else label for label, size in zip(cases.labels, sizes, strict=True)
     ]
     view = _view_of(cases.view, sizes)
     return replace(cases, images=images, labels=labels, view=view, windows=[IntensityWindow(0.0, 1.0)] * len(cases))
-
-
-def normalised(cases: Cases, index: int) -> torch.Tensor:
-    """One image as networks see it, at its own size: ``(1, channel, *spatial)`` in [0, 1].
-
-    Args:
-        cases: stored units.
-        index: of the case.
-    """
-    return cases.windows[index].normalize(torch.from_numpy(np.asarray(cases.images[index]).astype(np.float32))[None])
 
 
 def _view_of(view: View, sizes: Sequence[tuple[int, ...]]) -> View:

@@ -9,12 +9,10 @@ from typing import ClassVar
 import torch
 
 from monai_salm.evaluation.pipelines.base import Pipeline
-from monai_salm.evaluation.pipelines.warping import Batch, mirrored, per_voxel, uniform, warped
+from monai_salm.learning.augmentation import Batch, luminance, mirrored, per_voxel, uniform, warped
 from monai_salm.learning.cases import Cases, View
 
-# Luminance of RGB, as torchvision's rgb_to_grayscale.
-_LUMINANCE = (0.2989, 0.587, 0.114)
-# Which share of the sides' ratio each axis takes; a volume's third side has none.
+# Share of the sides' ratio that each axis takes; a volume's third side has none.
 _SIDES = (-0.5, 0.5, 0.0)
 
 
@@ -80,17 +78,9 @@ class Torchvision(Pipeline):
         shape = (len(images), *[1] * (images.ndim - 1))
         bright, contrast, saturation = (uniform(shape, 1 - self.jitter, 1 + self.jitter, generator) for _ in range(3))
         images = (images * bright).clamp(0, 1)
-        grey = _grey(images).mean(dim=tuple(range(1, images.ndim)), keepdim=True)
+        grey = luminance(images).mean(1, keepdim=True).mean(dim=tuple(range(1, images.ndim)), keepdim=True)
         images = (grey + contrast * (images - grey)).clamp(0, 1)
         if images.shape[1] != 3:
             return images
-        grey = _grey(images)
+        grey = luminance(images)
         return (grey + saturation * (images - grey)).clamp(0, 1)
-
-
-def _grey(images: torch.Tensor) -> torch.Tensor:
-    """Luminance ``(batch, 1, *spatial)``; of other than three channels the mean."""
-    if images.shape[1] != 3:
-        return images.mean(1, keepdim=True)
-    weights = torch.tensor(_LUMINANCE).view(1, 3, *[1] * (images.ndim - 2))
-    return (images * weights).sum(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Where networks compute, and how their numbers lie in memory there."""
+"""Devices of networks, and the memory format of their tensors."""
 
 from __future__ import annotations
 
@@ -23,27 +23,17 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Bring a batch from the CPU to where it is computed with; to a GPU from pinned memory, without waiting for the copy.
-
-    Args:
-        tensor: any shape, on the CPU.
-        device: where to.
-    """
+    """Copy a tensor from the CPU to a device; to a GPU from pinned memory, without waiting."""
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def memory_format(model: nn.Module, device: torch.device, spatial_dims: int) -> torch.memory_format:
-    """How the images and weights of a network lie in memory: channels last in 2D, where that is safe.
+    """Memory format of a network's images and weights: channels last in 2D, where that is safe.
 
     On CPUs with AVX2 but without AVX-512, oneDNN (torch 2.14) writes beyond its memory in the backward pass of convolutions whose
     channels are last and no multiple of 8.
-
-    Args:
-        model: the network.
-        device: where it computes.
-        spatial_dims: 2 or 3.
     """
     if spatial_dims != 2:
         return torch.contiguous_format

@@ -13,7 +13,7 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class _Tracer(torch.fx.Tracer):
-    """Does not look into convolutions, also of classes of this package: they are what is folded into."""
+    """Treats convolutions, also of this package, as leaves: batch normalisation is folded into them."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, _CONVOLUTIONS) or super().is_leaf_module(m, module_qualified_name)
@@ -22,15 +22,12 @@ class _Tracer(torch.fx.Tracer):
 def frozen_copy(model: nn.Module) -> nn.Module:
     """A copy for noise steps: evaluation mode, no parameter gradients, batch normalisation folded into convolutions.
 
-    Folding halves the memory traffic of a noise step on the CPU. A model that cannot be traced is copied unfolded.
-
-    Args:
-        model: any module; left as it was.
+    Folding halves the memory traffic on the CPU. A model that cannot be traced is copied unfolded.
     """
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
     try:
         return _fold_batch_norm(torch.fx.GraphModule(frozen, _Tracer().trace(frozen)))
-    except Exception:  # tracing fails in as many ways as models are written; the unfolded copy is correct, only slower
+    except Exception:  # tracing fails in many ways; the unfolded copy is correct, only slower
         return copy.deepcopy(model).eval().requires_grad_(False)
 
 
@@ -43,7 +40,7 @@ def _fold_batch_norm(graph: torch.fx.GraphModule) -> torch.fx.GraphModule:
             continue
         source, norm = node.args[0], modules[node.target]
         foldable = source.op == "call_module" and isinstance(modules[source.target], _CONVOLUTIONS)
-        # A shared module or an output that others read must keep its own values.
+        # A shared module, or an output with other readers, must keep its values.
         if not foldable or len(source.users) > 1 or used.count(source.target) > 1 or norm.running_mean is None:
             continue
         folded = fuse_conv_bn_eval(modules[source.target], norm)

@@ -1,4 +1,4 @@
-"""Networks that answer per voxel, on images of any size: what does not halve evenly is padded and cut off again.
+"""Networks that answer per voxel, on images of any size: odd sides are padded and cropped again.
 
 Each builder takes ``spatial_dims``, ``in_channels``, ``out_channels``, ``width`` and ``image_size``, as
 ``build_network`` describes them.

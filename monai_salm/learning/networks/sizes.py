@@ -1,4 +1,4 @@
-"""What the networks share: what they do about the size of their inputs, and about their width."""
+"""Sizes of inputs and widths of networks."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-# Images up to this many voxels a side keep their resolution through the stem: the usual stem (stride 2, then pooling)
-# leaves 28-pixel images with almost nothing to convolve.
+# Images up to this many voxels a side keep their resolution through the stem: the usual stem shrinks 28 pixels to 7.
 _SMALL_SIDE = 64
 
 
@@ -31,7 +30,7 @@ def share(channels: int, width: float, multiple: int = 1, least: int = 4) -> int
 def padded(
     forward: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, spatial_dims: int, factor: int
 ) -> torch.Tensor:
-    """Run a network that halves images and joins the halves again, on any size: it needs multiples of ``factor``."""
+    """Run a network that needs multiples of ``factor`` on any size: pad, run, crop."""
     # One side at a time and no branches, so that frozen_copy can trace this. F.pad begins with the last axis.
     sides = [x.shape[axis] for axis in range(2, 2 + spatial_dims)]
     padding = [end for side in reversed(sides) for end in (0, -side % factor)]
@@ -40,7 +39,7 @@ def padded(
 
 
 def drop_cross_attention(transformer: nn.Module) -> None:
-    """Take out the norms that MONAI's transformers keep for cross attention: parameters that never get a gradient."""
+    """Remove the norms of cross attention in MONAI's transformers: their parameters never get a gradient."""
     for module in transformer.modules():
         if hasattr(module, "norm_cross_attn"):
             module.norm_cross_attn = nn.Identity()

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import torch
 import torch.nn.functional as F
 
-from monai_salm.countermeasures._batches import per_voxel
+from monai_salm.learning.augmentation import Batch, luminance, per_case, warped
 
 #: ``(images, level, sign) -> images`` with level in [0, 1] and sign -1 or 1, both ``(batch, 1, ...)``.
 IntensityOperation: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -25,20 +25,12 @@ _LARGEST_FACTOR = 0.9
 _LARGEST_ANGLE = math.radians(30)
 _LARGEST_SHEAR = 0.3
 _LARGEST_SHIFT = 150 / 331  # of the image's side
-_LUMA = (0.2989, 0.587, 0.114)
 
 
 def _blend(images: torch.Tensor, other: torch.Tensor, level: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
-    """Go away from ``other`` where the sign is positive, towards it where it is negative."""
+    """Away from ``other`` where the sign is positive, towards it where it is negative."""
     factor = 1 + _LARGEST_FACTOR * level * sign
     return (other + factor * (images - other)).clamp(0, 1)
-
-
-def _grey(images: torch.Tensor) -> torch.Tensor:
-    if images.shape[1] != 3:
-        return images
-    weights = images.new_tensor(_LUMA).view(1, 3, *[1] * (images.ndim - 2))
-    return (images * weights).sum(1, keepdim=True)
 
 
 def brightness(images: torch.Tensor, level: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
@@ -48,13 +40,13 @@ def brightness(images: torch.Tensor, level: torch.Tensor, sign: torch.Tensor) ->
 
 def contrast(images: torch.Tensor, level: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
     """Away from the image's mean grey or towards it."""
-    mean = _grey(images).flatten(1).mean(1).view(-1, *[1] * (images.ndim - 1))
+    mean = luminance(images).flatten(1).mean(1).view(-1, *[1] * (images.ndim - 1))
     return _blend(images, mean, level, sign)
 
 
 def color(images: torch.Tensor, level: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
     """Away from grey or towards it."""
-    return _blend(images, _grey(images), level, sign)
+    return _blend(images, luminance(images), level, sign)
 
 
 def sharpness(images: torch.Tensor, level: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
@@ -144,34 +136,12 @@ GEOMETRIC: dict[str, GeometricOperation] = {"rotate": rotate, "shear": shear, "t
 _DRAWN_FROM = ("identity", *INTENSITY, *GEOMETRIC, "shear", "translate")
 
 
-def warp(images: torch.Tensor, maps: torch.Tensor, mode: str = "bilinear") -> torch.Tensor:
-    """Move voxels; zeros come in from outside.
-
-    Args:
-        images: ``(batch, channel, *spatial)``.
-        maps: as a ``GeometricOperation`` gives them.
-        mode: ``"bilinear"`` or ``"nearest"``.
-    """
-    size = torch.tensor(images.shape[2:], dtype=torch.float32)
-    # grid_sample has x first, and coordinates from -1 to 1 between the outer edges of the outermost voxels.
-    scaled = torch.cat([maps[..., :-1] * size, 2 * maps[..., -1:]], dim=2) / size[:, None]
-    theta = torch.cat([scaled[..., :-1].flip(1, 2), scaled[..., -1:].flip(1)], dim=2)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, mode=mode, padding_mode="zeros", align_corners=False)
-
-
 def random_operation(
     images: torch.Tensor, targets: torch.Tensor, levels: torch.Tensor, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Do one operation to every image, each drawn for itself; labels per voxel move along.
+) -> Batch:
+    """Apply one random operation to every image in [0, 1], at a strength in [0, 1] each; labels per voxel move along.
 
     Colour is only for three channels. In 3D, axes are drawn too.
-
-    Args:
-        images: ``(batch, channel, *spatial)`` in [0, 1].
-        targets: labels.
-        levels: strength of each image's operation, ``(batch,)`` in [0, 1].
-        generator: source of randomness, on the CPU.
     """
     count, size = len(images), torch.tensor(images.shape[2:])
     names = [name for name in _DRAWN_FROM if name != "color" or images.shape[1] == 3]
@@ -181,19 +151,20 @@ def random_operation(
     members: dict[str, list[int]] = {}
     for row, index in enumerate(drawn):
         members.setdefault(names[index], []).append(row)
-    column = (-1, *[1] * (images.ndim - 1))
     changed = images.clone()
     for name in members.keys() & INTENSITY.keys():
         rows = members[name]
-        changed[rows] = INTENSITY[name](images[rows], levels[rows].view(column), signs[rows].view(column))
+        changed[rows] = INTENSITY[name](images[rows], per_case(levels[rows], images), per_case(signs[rows], images))
     moved = [name for name in GEOMETRIC if name in members]
     if not moved:
         return changed, targets
-    amount = levels * signs
+    amount, targets = levels * signs, targets.clone()
     maps = torch.cat([GEOMETRIC[name](amount[members[name]], axes[members[name]], size) for name in moved])
     rows = [row for name in moved for row in members[name]]
-    changed[rows] = warp(images[rows], maps)
-    if per_voxel(images, targets):
-        targets = targets.clone()
-        targets[rows] = warp(targets[rows][:, None].float(), maps, "nearest")[:, 0].to(targets.dtype)
+    changed[rows], targets[rows] = warp(images[rows], targets[rows], maps)
     return changed, targets
+
+
+def warp(images: torch.Tensor, targets: torch.Tensor, maps: torch.Tensor) -> Batch:
+    """Move voxels by maps as a ``GeometricOperation`` gives them; zeros come in from outside."""
+    return warped(images, targets, maps[..., :-1], 2 * maps[..., -1] / torch.tensor(images.shape[2:]))
