@@ -31,9 +31,10 @@ import victims as networks
 from monai_salm.countermeasures import COUNTERMEASURES
 from monai_salm.evaluation.constant_map import constant_score
 from monai_salm.evaluation.pipelines import PIPELINES, Pipeline
+from monai_salm.evaluation.protocol import Protocol
 from monai_salm.evaluation.sets import ImageSet, noise_size, read_set, set_digest
 from monai_salm.evaluation.training_sets import make_training_sets
-from monai_salm.evaluation.victims import Setting, Watched, adversary_means, train_victim
+from monai_salm.evaluation.victims import ScoredSets, Setting, adversary_resources, train_victim
 from monai_salm.layouts import open_layout
 from monai_salm.learning.cases import Cases
 from monai_salm.learning.recipes import Recipe
@@ -156,7 +157,7 @@ class Bench:
         return self._read("test", self.layout.dataset(self.plan.split or self.layout.test_split()))
 
     def _read(self, role: str, dataset: Any) -> ImageSet:
-        return read_set(role, dataset, self.task, AutomaticWindow(), "image", "label")
+        return read_set(role, dataset, self.task, AutomaticWindow(), Protocol())
 
     def _sets(self, noise: str, options: str) -> dict[str, Any]:
         """Training and test cases of a noise, and facts about it."""
@@ -166,7 +167,7 @@ class Bench:
             facts = {"psnr": noise_size(self._clean, images)["psnr"], "digest": set_digest(images)}
         size = None if self.plan.size is None else (self.plan.size,) * (self._clean.images[0].ndim - 1)
         roles = {"clean": self._clean, "protected": images, "test": self._test}
-        made = make_training_sets(roles, self.task, [], 0.0, None, size)
+        made = make_training_sets(roles, self.task, [], Protocol(held_out=0, view_size=size))
         train = made.training("protected")
         if self.plan.cases is not None and self.plan.cases < len(train):
             chosen = np.random.default_rng(5).permutation(len(train))[: self.plan.cases]
@@ -180,8 +181,8 @@ class Bench:
         test = _filtered(test, adversary)
         setting = self._setting(train, victim, seed, pipeline)
         none = _chosen(test, [])
-        train = adversary.prepare(train, adversary_means(none, setting, seed))
-        told = train_victim(seed + 90_000, train, Watched(test, none, none), setting, adversary, lambda epoch: None)
+        train = adversary.prepare(train, adversary_resources(none, setting, seed))
+        told = train_victim(seed + 90_000, train, ScoredSets(test, none, none), setting, adversary, lambda epoch: None)
         metric = "balanced_accuracy" if self.task.kind == "classification" else self.task.metric
         curve = [epoch.scores.get(metric, epoch.scores[self.task.metric]) for epoch in told.epochs]
         chance = self.task.baselines(test.labels)["chance"]
