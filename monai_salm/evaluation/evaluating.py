@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -53,7 +52,6 @@ def evaluate(
     *,
     protocol: Protocol | None = None,
     store: NoiseStore | None = None,
-    resume: str | os.PathLike[str] | None = None,
     progress: Callable[[Progress], None] | None = None,
     **settings: Any,
 ) -> UnlearnabilityReport:
@@ -66,7 +64,6 @@ def evaluate(
         task: the learning problem.
         protocol: all settings; None for the defaults.
         store: the noise that was used: it names the surrogates, and test images that carry its noise are refused.
-        resume: a file that keeps finished victims; a later call does not train those again.
         progress: called after every epoch.
         settings: fields of ``Protocol``, in place of those of ``protocol``.
 
@@ -92,7 +89,7 @@ def evaluate(
     jobs = default_jobs(runner) if protocol.jobs is None else protocol.jobs
     fixed, origin = {**_fixed_values(runner, sets), "window": rule.spec()}, _origin(store, protocol.surrogate)
     before = time.monotonic() - start
-    cells, seconds = collect_cells(runner, fixed, jobs, resume, progress)
+    cells, seconds = collect_cells(runner, fixed, jobs, protocol.resume, progress)
     surrogates = [origin["surrogate"]] if isinstance(origin["surrogate"], str) else origin["surrogate"] or ()
     machine = {"device": str(runner.device), "jobs": jobs, "threads": torch.get_num_threads()}
     return UnlearnabilityReport(

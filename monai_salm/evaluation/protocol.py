@@ -5,6 +5,7 @@ The command line makes its options of the fields, so this module imports no torc
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -149,6 +150,10 @@ class Protocol:
     predictions: PredictionFolder | None = field(
         default=None,
         metadata=_unrecorded("keeps each victim's predictions in MedMNIST's format (labels per image only)."),
+    )
+    resume: str | os.PathLike[str] | None = field(
+        default=None,
+        metadata=_unrecorded("a file that keeps finished victims; a later call does not train those again."),
     )
     surrogate: str | Sequence[str] | None = field(
         default=None, metadata=_unrecorded("architecture(s) that the noise was made against; the store's if not given.")
