@@ -77,7 +77,7 @@ def test_same_key_same_bytes() -> None:
         lambda: area_numbers(KEY, shape, periods, 3),
     ):
         first = make().tobytes()
-        waves_of.__globals__["_waves_of"].cache_clear()
+        waves_of.cache_clear()
         assert make().tobytes() == first
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -153,7 +153,7 @@ class Protocol:
     )
     resume: str | os.PathLike[str] | None = field(
         default=None,
-        metadata=_unrecorded("a file that keeps finished victims; a later call does not train those again."),
+        metadata=_unrecorded("a file that keeps finished victims, which a later call does not train again."),
     )
     surrogate: str | Sequence[str] | None = field(
         default=None, metadata=_unrecorded("architecture(s) that the noise was made against; the store's if not given.")
@@ -296,13 +296,9 @@ class Protocol:
         return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
 
-def _documented() -> Iterator[str]:
-    for item in fields(Protocol):
-        yield f"        {item.name}: {item.metadata['help']}"
-    yield "\n    Raises:\n        ValueError: for an unknown name, naming the known ones, or a number out of range."
-
-
-Protocol.__doc__ = f"{(Protocol.__doc__ or '').rstrip()}\n" + "\n".join(_documented()) + "\n"
+_RAISES = "\n    Raises:\n        ValueError: for an unknown name, naming the known ones, or a number out of range.\n"
+_ARGS = "".join(f"        {item.name}: {item.metadata['help']}\n" for item in fields(Protocol))
+Protocol.__doc__ = f"{(Protocol.__doc__ or '').rstrip()}\n{_ARGS}{_RAISES}"
 
 
 def victim_name(victim: str | NetworkFactory) -> str:
