@@ -88,14 +88,15 @@ def texture(wave: Wave, shape: Sequence[int], periods: Sequence[float]) -> Array
 
 
 def opponent(image: Array) -> Array:
-    """The sign of a texture in each channel, ``(channel, 1, ...)``: in colour pictures the second has the opposite one.
+    """The sign of a texture in each channel, ``(channel, 1, ...)``: in colour pictures the first has the opposite one.
 
-    A texture from green to magenta is learned faster than one from dark to light, where anatomy has most of its power. A grey
-    picture in three equal channels stays grey.
+    A texture from red to cyan is learned faster than one from dark to light, where anatomy has most of its power. JPEG blurs
+    colour: enough brightness is left to survive it, unlike from green to magenta. A grey picture in three equal channels stays
+    grey.
     """
     signs = np.ones([len(image)] + [1] * (image.ndim - 1), np.int8)
     if len(image) == 3 and not (np.array_equal(image[0], image[1]) and np.array_equal(image[0], image[2])):
-        signs[1] = -1
+        signs[1:] = -1
     return signs
 
 
