@@ -6,34 +6,28 @@ import json
 import sqlite3
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
 from monai_salm.store.file import create_file, damaged, open_reader, store_error, write
+from monai_salm.store.forking import using_sqlite
 from monai_salm.store.rows import checksum
+from monai_salm.store.seal import Sealed, write_sealed
 
 
-class Rows(Protocol):
-    """What is needed of a ``NoiseStore``, which imports this module."""
-
-    path: Path
-
-    def rows(self, query: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]: ...
-
-
-def keep(store: Rows, parts: Mapping[str, bytes]) -> None:
+def keep(store: Sealed, parts: Mapping[str, bytes]) -> None:
     """Keep parts (key -> bytes) that a published copy lacks, for ``restore``; a part of the same key is replaced."""
     if not parts:
         return
-    with write(store.path) as connection:
-        rows = [(key, data, checksum(key, data)) for key, data in parts.items()]
+    with write_sealed(store) as connection:
+        rows = [(key, checksum(key, data), data) for key, data in parts.items()]
         connection.executemany("INSERT OR REPLACE INTO kept VALUES (?, ?, ?)", rows)
 
 
-def kept(store: Rows, key: str) -> bytes | None:
+def kept(store: Sealed, key: str) -> bytes | None:
     """What ``keep`` was given under a key, or None; NoiseStoreError if it is damaged."""
     for data, stated in store.rows("SELECT data, checksum FROM kept WHERE key = ?", (key,)):
         if stated != checksum(key, data):
@@ -42,7 +36,7 @@ def kept(store: Rows, key: str) -> bytes | None:
     return None
 
 
-def keep_scales(store: Rows, units: Iterable[Units]) -> None:
+def keep_scales(store: Sealed, units: Iterable[Units]) -> None:
     """Keep the slopes and intercepts that files have: how loaders that give real values are told from others."""
     pairs = {pair for unit in set(units) for pair in _scales(unit)} - {(1.0, 0.0)}
     if pairs:
@@ -56,19 +50,19 @@ def _scales(units: Units) -> list[tuple[float, float]]:
     return list(zip(slopes * (count // len(slopes)), intercepts * (count // len(intercepts)), strict=True))
 
 
-def scales_of(store: Rows) -> Array:
+def scales_of(store: Sealed) -> Array:
     """What ``keep_scales`` kept, ``(n, 2)`` of float64: slope and intercept."""
     return np.frombuffer(kept(store, "scales") or b"", "<f8").reshape(-1, 2)
 
 
-def add_record(store: Rows, record: Mapping[str, Any]) -> None:
+def add_record(store: Sealed, record: Mapping[str, Any]) -> None:
     """Write down that a copy was published, as plain JSON values."""
     text = json.dumps(record, sort_keys=True)
-    with write(store.path) as connection:
+    with write_sealed(store) as connection:
         connection.execute("INSERT INTO record (json, checksum) VALUES (?, ?)", (text, checksum(text)))
 
 
-def records(store: Rows) -> list[dict[str, Any]]:
+def records(store: Sealed) -> list[dict[str, Any]]:
     """All records, oldest first; NoiseStoreError if one is damaged."""
     found = []
     for text, stated in store.rows("SELECT json, checksum FROM record ORDER BY id"):
@@ -78,7 +72,7 @@ def records(store: Rows) -> list[dict[str, Any]]:
     return found
 
 
-def check_records(store: Rows) -> None:
+def check_records(store: Sealed) -> None:
     """Read all keepsakes and records once; NoiseStoreError at the first that is damaged."""
     for (key,) in store.rows("SELECT key FROM kept"):
         kept(store, key)
@@ -88,9 +82,15 @@ def check_records(store: Rows) -> None:
 def copy_without_records(store: Path, target: Path) -> Path:
     """A consistent copy, at a new path, of a store without its records, which hold paths of the owner's machine.
 
-    Others may be writing to the store. The copy is readable by its owner only.
+    Others may be writing to the store. The copy is readable by its owner only, and no key signs it.
     """
     create_file(target, ("{}", b""))
+    with using_sqlite():
+        _copy_tables(store, target)
+    return target
+
+
+def _copy_tables(store: Path, target: Path) -> None:
     reader = open_reader(store)
     try:
         with write(target) as connection:
@@ -102,4 +102,3 @@ def copy_without_records(store: Path, target: Path) -> Path:
         raise store_error(store, error) from error
     finally:
         reader.close()
-    return target

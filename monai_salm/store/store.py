@@ -27,8 +27,9 @@ from monai_salm.store.file import (
     damaged,
     open_reader,
     store_error,
-    write,
 )
+from monai_salm.store.forking import using_sqlite
+from monai_salm.store.owner import make_key, owner_key_path
 from monai_salm.store.records import check_records
 from monai_salm.store.rows import (
     ROW,
@@ -41,6 +42,7 @@ from monai_salm.store.rows import (
     unpack_names,
     unpack_row,
 )
+from monai_salm.store.seal import sign, write_sealed
 
 __all__ = ["APPLICATION_ID", "FORMAT_VERSION", "Noise", "NoiseStore", "NoiseStoreError", "StoreSettings"]
 
@@ -67,34 +69,46 @@ class NoiseStore:
 
     Args:
         path: the SQLite file, made by ``precompute`` or ``NoiseStore.create``.
+        key: file of the owner's key, by which ``publish``, ``verify`` and ``restore`` know the owner's store. None is
+            ``$MONAI_SALM_KEY``, or ``owner.key`` in the user's configuration folder.
+        unsigned: let them use a store that the owner's key does not prove. A write to a store of another key takes its
+            signature off.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+    def __init__(
+        self, path: str | os.PathLike[str], *, key: str | os.PathLike[str] | None = None, unsigned: bool = False
+    ) -> None:
+        self.path, self.unsigned = Path(path), unsigned
+        self.key = owner_key_path() if key is None else Path(key)
         self._local = threading.local()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path}
+        return {"path": self.path, "key": self.key, "unsigned": self.unsigned}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["path"])  # type: ignore[misc]
+        self.__init__(**state)  # type: ignore[misc]
 
     def __repr__(self) -> str:
         return f"NoiseStore({str(self.path)!r})"
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], meta: Mapping[str, Any]) -> NoiseStore:
-        """Make an empty store, readable by its owner only.
+    def create(
+        cls, path: str | os.PathLike[str], meta: Mapping[str, Any], *, key: str | os.PathLike[str] | None = None
+    ) -> NoiseStore:
+        """Make an empty store, readable by its owner only and signed by the owner's key, which is made if there is none.
 
         Args:
             path: must not exist.
             meta: method, task, window, seed and versions, as plain JSON values.
+            key: file of the owner's key, as for the store.
 
         Raises:
             FileExistsError: if the path exists.
+            NoiseStoreError: if the file is no owner's key, others can read it, or it cannot be made.
         """
-        store, text = cls(path), json.dumps(meta, sort_keys=True)
-        create_file(store.path, (text, checksum(text)))
+        store, text = cls(path, key=key), json.dumps(meta, sort_keys=True)
+        secret = make_key(store.key)
+        create_file(store.path, (text, checksum(text)), lambda connection: sign(connection, secret))
         return store
 
     @property
@@ -131,6 +145,18 @@ class NoiseStore:
             return StoreSettings(rule, epsilon, method, share)
         except (KeyError, TypeError, ValueError) as error:
             raise damaged(self.path, f"its description is not complete ({error!r})") from error
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """The cases that were left out when the noise was made, with the reasons.
+
+        Raises:
+            NoiseStoreError: if the store cannot be read, or its description is damaged.
+        """
+        try:
+            return {str(case["name"]): str(case["reason"]) for case in self.meta.get("skipped", [])}
+        except (KeyError, TypeError) as error:
+            raise damaged(self.path, "its description of the cases that were left out cannot be read") from error
 
     @property
     def window(self) -> WindowRule:
@@ -201,7 +227,7 @@ class NoiseStore:
         Raises:
             NoiseStoreError: if the file is no store, is damaged or cannot be written, or the noise is not storable.
         """
-        with write(self.path) as connection:
+        with write_sealed(self) as connection:
             writer = RowWriter(connection)
             for noise in noises:
                 writer.add(noise)
@@ -216,7 +242,7 @@ class NoiseStore:
         """
         text = json.dumps(spec, sort_keys=True)
         blob = save_tensors({k: v.detach().cpu().contiguous() for k, v in weights.items()})
-        with write(self.path) as connection:
+        with write_sealed(self) as connection:
             connection.execute(
                 "INSERT INTO network (spec, weights, checksum) VALUES (?, ?, ?)", (text, blob, checksum(text, blob))
             )
@@ -303,7 +329,8 @@ class NoiseStore:
             NoiseStoreError: if the store cannot be read.
         """
         try:
-            return self._connect().execute(query, values).fetchall()
+            with using_sqlite():
+                return self._connect().execute(query, values).fetchall()
         except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:
             if again and "readonly" in str(error):  # a writer was killed; opening the file again undoes what it left
                 self.close()
