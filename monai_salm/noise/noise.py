@@ -91,8 +91,8 @@ class Noise:
         result = self._moved(image, known, lambda stored, grid: apply_codes(stored, self.codes, self.quantum, grid))
         if content_digest(result) != self.protected:
             raise NoiseStoreError(
-                f"case {self.name!r}: its noise does not give the protected image that the store knows; the noise is of another image, "
-                "or was changed. Use a store from a backup, or generate the noise again"
+                f"case {self.name!r}: its noise does not give the protected image that the store knows: it is of another image, or "
+                "was changed. Use a store from a backup, or generate the noise again"
             )
         return result
 

@@ -20,6 +20,7 @@ from monai_salm.publishing.rules import Rules
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.files import copy_file
 from monai_salm.shared.readers import KEEP_AXES
+from monai_salm.store.description import skipped_of
 from monai_salm.store.records import keep, kept
 from monai_salm.store.store import Noise, NoiseStore, NoiseStoreError
 
@@ -87,7 +88,7 @@ class Protection:
 
     @cached_property
     def _skipped(self) -> dict[str, str]:
-        return self.store.skipped
+        return skipped_of(self.store)
 
     def _require_made(self, name: str) -> None:
         """Refuse an image that was left out when the noise was made, for the reason that was given then."""

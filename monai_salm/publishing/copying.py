@@ -222,7 +222,7 @@ def _unvouched(data: Layout, record: Mapping[str, Any] | None, jobs: int) -> lis
     """A warning for each file of a copy that is not as its owner published it."""
     if record is None:
         return [
-            "protected images were checked against the store; other files were taken over as they are, unchecked, for this store has no "
+            "protected images were checked by the store; other files were taken over as they are, unchecked, for this store has no "
             "record of the copy. A store that was encrypted for a partner goes without it; otherwise the manifest was changed"
         ]
     if data.single_file:

@@ -33,7 +33,7 @@ _STARTS = (
     (4, b"n+2\0", "nifti"),
     (0, b"\x1f\x8b", "nifti"),  # gzip, which NIfTI is packed with most often
     (0, b"NRRD", "nrrd"),
-    (0, b"ObjectType", "metaimage"),
+    (0, b"ObjectType", "meta_image"),
     (128, b"DICM", "dicom"),
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ def keep(store: Sealed, parts: Mapping[str, bytes]) -> None:
 def kept(store: Sealed, key: str) -> bytes | None:
     """What ``keep`` was given under a key, or None; NoiseStoreError if it is damaged."""
     for data, stated in store.rows("SELECT data, checksum FROM kept WHERE key = ?", (key,)):
-        if stated != checksum(key, data):
-            raise damaged(store.path, f"what it keeps of {key[:200]!r} does not match its checksum")
+        if not isinstance(key, str) or not isinstance(data, bytes) or stated != checksum(key, data):
+            raise damaged(store.path, f"what it keeps of {str(key)[:200]!r} does not match its checksum")
         return bytes(data)
     return None
 
@@ -51,8 +51,14 @@ def _scales(units: Units) -> list[tuple[float, float]]:
 
 
 def scales_of(store: Sealed) -> Array:
-    """What ``keep_scales`` kept, ``(n, 2)`` of float64: slope and intercept."""
-    return np.frombuffer(kept(store, "scales") or b"", "<f8").reshape(-1, 2)
+    """What ``keep_scales`` kept, ``(n, 2)`` of float64: slope and intercept; NoiseStoreError if it cannot be that."""
+    content = kept(store, "scales") or b""
+    if len(content) % 16:
+        raise damaged(store.path, "the slopes and intercepts that it keeps are cut off")
+    found = np.frombuffer(content, "<f8").reshape(-1, 2)
+    if not np.isfinite(found).all() or not found[:, 0].all():
+        raise damaged(store.path, "the slopes and intercepts that it keeps are none")
+    return found
 
 
 def add_record(store: Sealed, record: Mapping[str, Any]) -> None:
@@ -68,14 +74,61 @@ def records(store: Sealed) -> list[dict[str, Any]]:
     for text, stated in store.rows("SELECT json, checksum FROM record ORDER BY id"):
         if stated != checksum(text):
             raise damaged(store.path, "a record of a published copy does not match its checksum")
-        found.append(dict(json.loads(text)))
+        try:
+            found.append(_record(text))
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise damaged(store.path, f"a record of a published copy cannot be read ({str(error)[:200]})") from error
     return found
+
+
+def _record(text: str) -> dict[str, Any]:
+    """A record from its JSON text; an error if anything that is read of it is of another kind."""
+    record = json.loads(text)
+    if not isinstance(record, dict):
+        raise TypeError("it is not a dictionary")
+    for name, fits in _RECORDS.get(record["kind"], {}).items():
+        if not fits(record[name]):
+            raise TypeError(f"{name} is {type(record[name]).__name__}")
+    return record
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _names_texts(value: object) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, value.values()))
+
+
+def _counts(value: object) -> bool:
+    """Whether a value is a dictionary of dictionaries of whole numbers."""
+    if not isinstance(value, dict) or not all(isinstance(part, dict) for part in value.values()):
+        return False
+    return all(type(count) is int for part in value.values() for count in part.values())
+
+
+# What is read of each kind of record.
+_RECORDS: dict[str, dict[str, Callable[[object], bool]]] = {
+    "publish": {
+        **dict.fromkeys(("output", "manifest", "job"), _is_text),
+        **dict.fromkeys(("splits", "folders"), _are_texts),
+        **dict.fromkeys(("files", "failed", "renamed"), _names_texts),
+        "signature": lambda value: value is None or _is_text(value),
+    },
+    "restore": dict.fromkeys(("output", "files"), _is_text),
+    "classes": {"classes": _counts},
+}
 
 
 def check_records(store: Sealed) -> None:
     """Read all keepsakes and records once; NoiseStoreError at the first that is damaged."""
     for (key,) in store.rows("SELECT key FROM kept"):
         kept(store, key)
+    scales_of(store)
     records(store)
 
 

@@ -7,7 +7,6 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ from safetensors.torch import save as save_tensors
 
 from monai_salm.noise.digest import DIGEST_SIZE
 from monai_salm.noise.noise import Noise, NoiseStoreError
-from monai_salm.noise.window import WindowRule, rule_from_spec
+from monai_salm.noise.window import WindowRule
+from monai_salm.store.description import StoreSettings, read_description, settings_of, skipped_of
 from monai_salm.store.file import (
     APPLICATION_ID,
     FORMAT_VERSION,
@@ -45,23 +45,6 @@ from monai_salm.store.rows import (
 from monai_salm.store.seal import sign, write_sealed
 
 __all__ = ["APPLICATION_ID", "FORMAT_VERSION", "Noise", "NoiseStore", "NoiseStoreError", "StoreSettings"]
-
-
-@dataclass(frozen=True)
-class StoreSettings:
-    """What the noise of a store keeps to, by its description.
-
-    Args:
-        window: the rule that chose each image's window.
-        epsilon: budget, as a fraction of the window's width.
-        method: the settings of the noise method, as plain values.
-        mask_share: largest share of an image's elements that its noise may touch.
-    """
-
-    window: WindowRule
-    epsilon: float
-    method: dict[str, Any]
-    mask_share: float
 
 
 class NoiseStore:
@@ -118,16 +101,7 @@ class NoiseStore:
         Raises:
             NoiseStoreError: if the store cannot be read.
         """
-        rows = self.rows("SELECT json, checksum FROM meta")
-        try:
-            if len(rows) != 1 or rows[0][1] != checksum(rows[0][0]):
-                raise ValueError("checksum")
-            meta = json.loads(rows[0][0])
-        except (ValueError, TypeError, RecursionError) as error:
-            raise damaged(self.path, "its description does not match its checksum") from error
-        if not isinstance(meta, dict):
-            raise damaged(self.path, "its description is not a dictionary")
-        return meta
+        return read_description(self)
 
     @property
     def settings(self) -> StoreSettings:
@@ -136,27 +110,7 @@ class NoiseStore:
         Raises:
             NoiseStoreError: if the store cannot be read, or its description lacks something.
         """
-        meta = self.meta
-        try:
-            rule, epsilon, method = rule_from_spec(meta["window"]), float(meta["epsilon"]), dict(meta["method"])
-            share = float(meta["mask_share"])
-            if not 0 < epsilon <= 1 or not 0 < share <= 1:
-                raise ValueError(f"epsilon {epsilon}, mask_share {share}")
-            return StoreSettings(rule, epsilon, method, share)
-        except (KeyError, TypeError, ValueError) as error:
-            raise damaged(self.path, f"its description is not complete ({error!r})") from error
-
-    @property
-    def skipped(self) -> dict[str, str]:
-        """The cases that were left out when the noise was made, with the reasons.
-
-        Raises:
-            NoiseStoreError: if the store cannot be read, or its description is damaged.
-        """
-        try:
-            return {str(case["name"]): str(case["reason"]) for case in self.meta.get("skipped", [])}
-        except (KeyError, TypeError) as error:
-            raise damaged(self.path, "its description of the cases that were left out cannot be read") from error
+        return settings_of(self)
 
     @property
     def window(self) -> WindowRule:
@@ -258,8 +212,8 @@ class NoiseStore:
             try:
                 if stated != checksum(spec, weights):
                     raise ValueError("checksum")
-                found.append((dict(json.loads(spec)), load_tensors(weights)))
-            except (ValueError, TypeError, RecursionError, SafetensorError) as error:
+                found.append((_spec(spec), load_tensors(weights)))
+            except (ValueError, TypeError, KeyError, RecursionError, OverflowError, SafetensorError) as error:
                 raise damaged(self.path, "a surrogate does not match its checksum") from error
         return found
 
@@ -267,17 +221,20 @@ class NoiseStore:
         """Read everything once and return the number of images.
 
         Raises:
-            NoiseStoreError: at the first thing that is damaged.
+            NoiseStoreError: at the first thing that is damaged, or if there is no noise.
         """
         if self.rows("PRAGMA integrity_check") != [("ok",)]:
             raise damaged(self.path, "SQLite's integrity check fails")
         self.networks()
         check_records(self)
+        skipped_of(self)
         found = 0
         for found, noise in enumerate(self, 1):  # noqa: B007 - counted
             if not self.rows("SELECT 1 FROM protected WHERE key = ?", (key_of(noise.protected),)):
                 raise damaged(self.path, f"case {noise.name!r} cannot be found again by its protected image")
-        return found if self.meta else 0
+        if not found:
+            raise NoiseStoreError(f"{self.path} holds no noise. Fill it with precompute() or `monai-salm generate`")
+        return found
 
     def close(self) -> None:
         """Close this thread's connection; the next use opens another."""
@@ -336,6 +293,14 @@ class NoiseStore:
                 self.close()
                 return self.rows(query, values, again=False)
             raise store_error(self.path, error) from error
+
+
+def _spec(text: str) -> dict[str, Any]:
+    """The arguments of ``build_network`` from their JSON text; TypeError or ValueError if they are none."""
+    spec = json.loads(text)
+    if not isinstance(spec, dict) or not isinstance(spec.get("name"), str):
+        raise TypeError("spec")
+    return spec
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from monai_salm.formats.base import FormatError, require_like
+from monai_salm.formats.base import FormatError, frame_of, require_like
 from monai_salm.formats.dicom.format import Dicom, dicom_differences, write_dicom
 from monai_salm.formats.dicom.stacks import read_header, stacks
 from monai_salm.noise.units import Units
