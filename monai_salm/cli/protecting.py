@@ -266,16 +266,11 @@ def _generate(
     replaces = overwrite and store.exists()
     if replaces:
         NoiseStore(store).meta  # noqa: B018 - raises for any other file, which must not be overwritten
-    settings |= {
-        "key": key,
-        "task": dataset.task(),
-        "method": make_method(options.method, texts, dataset),
-        "seed": seed,
-    }
+    settings |= {"task": dataset.task(), "method": make_method(options.method, texts, dataset), "seed": seed}
     cases = dataset.cases(settings.pop("splits"))
 
     def make(overwrite: bool) -> NoiseStore:
-        return precompute(cases, store, skip_bad=True, overwrite=overwrite, progress=progress, **settings)
+        return precompute(cases, store, skip_bad=True, overwrite=overwrite, progress=progress, key=key, **settings)
 
     try:
         noise = make(overwrite and not (reuse and replaces))
@@ -295,7 +290,7 @@ def _generate(
         "classes": record_classes(noise, dataset),
         "window": noise.meta["window"],
         "store": str(noise.path),
-        "key": str(noise.key),
+        "owner_key": str(noise.key),
     }
     return noise, data
 
