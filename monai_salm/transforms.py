@@ -151,19 +151,11 @@ class SALMRestore(Transform):
         values = values_of(image)
         noise = self.store.get_protected(content_digest(values), values.shape)
         if noise is not None:
-            original = noise.remove(values, known=True)
-            if content_digest(original) == noise.digest:
-                return like(image, original)
-        found = find_as_loaded(self.store, values, protected=True) if noise is None else None
-        if noise is None and found is None:
+            return like(image, noise.remove(values, known=True))
+        found = find_as_loaded(self.store, values, protected=True)
+        if found is None:
             raise not_found(_lookup(self.store, image, values, name, protected=True))
-        shown = None if found is None else found.restore(values)
-        if shown is None:
-            where = _lookup(self.store, image, values, name).where
-            raise NoiseStoreError(
-                f"{where}: taking off its noise does not give the original; {self.store.path} is damaged"
-            )
-        return like(image, shown)
+        return like(image, found.restore(values))
 
 
 class SALMProtectd(MapTransform):

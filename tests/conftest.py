@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -91,6 +91,14 @@ def segmentation_cases(
 def _one_thread() -> None:
     """Networks this small gain nothing from a second thread, and on a busy machine they wait for it many times over."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests sign stores with a key of their own, not with the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MONAI_SALM_KEY", str(tmp_path_factory.mktemp("key") / "owner.key"))
+        yield
 
 
 @pytest.fixture

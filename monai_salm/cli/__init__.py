@@ -7,7 +7,7 @@ from collections.abc import Callable
 import typer
 
 from monai_salm._version import __version__
-from monai_salm.cli import describing, evaluating, planning, protecting
+from monai_salm.cli import describing, evaluating, interrupted, planning, protecting
 from monai_salm.cli.manual import ManualCommand, ManualGroup, examples
 from monai_salm.cli.method_options import MethodCommand
 from monai_salm.cli.running import verb
@@ -79,7 +79,7 @@ _add(
     makes_noise=True,
 )
 _add(
-    verb(protecting.protect, protecting.kept_by_protect),
+    verb(protecting.protect, interrupted.kept_by_protect),
     _WAY,
     "Make the noise, write the protected copy, verify it.",
     """
@@ -107,13 +107,13 @@ _add(
     """,
 )
 _add(
-    verb(protecting.restore, protecting.kept_copy),
+    verb(protecting.restore, interrupted.kept_copy),
     _WAY,
     "Take the noise off again: the exact originals.",
     "monai-salm restore scans_public scans_restored --store scans_public.noise.db",
 )
 _add(
-    verb(protecting.generate, protecting.kept_noise),
+    verb(protecting.generate, interrupted.kept_noise),
     _STEPS,
     "Make the noise of a data set and keep it in a store.",
     """
@@ -123,7 +123,7 @@ _add(
     makes_noise=True,
 )
 _add(
-    verb(protecting.publish, protecting.kept_copy),
+    verb(protecting.publish, interrupted.kept_copy),
     _STEPS,
     "Write a protected copy with the noise of a store.",
     """

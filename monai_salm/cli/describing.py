@@ -40,14 +40,16 @@ def demo(
 def info(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A noise store or a data set.")],
     layout: opt.LayoutName = None,
+    key: opt.Key = None,
 ) -> Outcome:
     """Say what a noise store or a data set holds.
 
     Of a store: the method and its settings, the images, the strength of the noise. Of a data set: layout, splits, task,
     and whether it is a protected copy.
     """
-    data = _store_info(file) if _is_store(file) else _dataset_info(file, layout)
+    data = _store_info(file, key) if _is_store(file) else _dataset_info(file, layout)
     shown = {**data, "window": window_text(data["window"])} if "window" in data else dict(data)
+    shown |= {"signed": _SIGNED[data["signed"]]} if "signed" in data else {}
     classes = class_lines(shown.pop("classes"), data.get("task", {}))
     lines = [f"{_WORDS.get(key, key)}: {_plain(value)}" for key, value in shown.items()]
     return Outcome(data, [*lines, *classes])
@@ -62,6 +64,16 @@ _WORDS = {
     "view": "what networks see",
     "width": "width of the surrogates, as a share of the published networks'",
     "skipped": "left out",
+}
+
+
+# The states of a store's signature, see ``store.seal.SealState``.
+_SIGNED = {
+    "proved": "yes, by your owner's key",
+    "unsigned": "no; publish, verify and restore refuse it without --unsigned",
+    "no_key": "by an owner's key that is not here; give it with --key",
+    "other_key": "by another owner's key; give it with --key",
+    "changed": "by your owner's key, BUT CHANGED SINCE; use a backup",
 }
 
 
@@ -88,15 +100,18 @@ def _is_store(file: Path) -> bool:
         return stream.read(16) == b"SQLite format 3\0"
 
 
-def _store_info(file: Path) -> dict[str, Any]:
+def _store_info(file: Path, key: Path | None) -> dict[str, Any]:
     from monai_salm.publishing import noise_statistics
     from monai_salm.publishing.records import classes_of
+    from monai_salm.store.seal import seal_state
     from monai_salm.store.store import NoiseStore
 
-    store = NoiseStore(file)
+    store = NoiseStore(file, key=key)
+    store.settings  # noqa: B018 - raises for an incomplete one
     store.check()
     return {
         "kind": "store",
+        "signed": seal_state(store).name.lower(),
         **noise_statistics(store),
         "shapes": store.shapes(),
         **_public(store.meta),

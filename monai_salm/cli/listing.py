@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from monai_salm.store.store import NoiseStore
 
 # Of problems of one kind, as many as show the kind.
 _SHOWN = 3
@@ -98,3 +101,11 @@ def window_text(spec: dict[str, Any]) -> str:
 def _ends(value: float | list[float]) -> list[float]:
     """One number, or one for each channel."""
     return value if isinstance(value, list) else [value]
+
+
+def kept_lines(store: NoiseStore) -> list[str]:
+    """What the owner is to keep."""
+    return [
+        f"Noise store: {store.path} (keep it private: it undoes the protection)",
+        f"Owner's key: {store.key} (keep it with the store, a copy of it too: it proves that the store is yours)",
+    ]

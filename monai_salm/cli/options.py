@@ -6,11 +6,14 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import typer
 
 from monai_salm.cli import manual, names, readers
+
+if TYPE_CHECKING:
+    from monai_salm.store.store import NoiseStore
 
 T = TypeVar("T")
 
@@ -41,6 +44,24 @@ _STORE = "The noise store. Keep it private: it undoes the protection."
 Store: TypeAlias = Annotated[Path, _option("--store", "FILE", manual.FILES, _STORE)]
 OwnStore: TypeAlias = Annotated[
     Path | None, _option("--store", "FILE", manual.FILES, f"{_STORE} OUTPUT.noise.db if not given.")
+]
+Key: TypeAlias = Annotated[
+    Path | None,
+    _option(
+        "--key",
+        "FILE",
+        manual.SELDOM,
+        "The owner's key, which signs the noise store. If not given: $MONAI_SALM_KEY, or owner.key in your configuration folder.",
+    ),
+]
+Unsigned: TypeAlias = Annotated[
+    bool,
+    _option(
+        "--unsigned",
+        None,
+        manual.SELDOM,
+        "Use a noise store that the owner's key does not prove, as a partner's copy is.",
+    ),
 ]
 LayoutName: TypeAlias = Annotated[
     str | None,
@@ -211,3 +232,10 @@ def shard(index: int, count: int) -> tuple[int, int]:
     if index >= count:
         raise typer.BadParameter(f"must be less than --num-shards {count}, got {index}", param_hint="--shard-index")
     return index, count
+
+
+def opened(store: Path, key: Path | None, unsigned: bool) -> NoiseStore:
+    """The noise store that the options name."""
+    from monai_salm.store.store import NoiseStore
+
+    return NoiseStore(store, key=key, unsigned=unsigned)

@@ -10,11 +10,12 @@ import typer
 
 from monai_salm.cli import manual, readers
 from monai_salm.cli import options as opt
-from monai_salm.cli.listing import briefly, class_lines, listed, not_copied, window_text
+from monai_salm.cli.interrupted import store_beside
+from monai_salm.cli.listing import briefly, class_lines, kept_lines, listed, not_copied, window_text
 from monai_salm.cli.method_options import make_method
 from monai_salm.cli.running import Outcome
 from monai_salm.jobs.launch import launch
-from monai_salm.shared.files import inside, partial_beside, work_beside
+from monai_salm.shared.files import inside
 from monai_salm.shared.progress import ProgressCallback
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def generate(
     noise: opt.NoiseOptions,
     seed: opt.Seed = 0,
     overwrite: opt.Overwrite = False,
+    key: opt.Key = None,
     *,
     progress: ProgressCallback,
 ) -> Outcome:
@@ -37,11 +39,11 @@ def generate(
     The first of the three steps of protect. The same call, made again after an interruption, goes on where it stopped and ends
     in the same bytes. "torchrun -m monai_salm generate ..." shares the work among several GPUs or machines.
     """
-    made, data = _generate(source, store, noise, ctx.obj, seed, overwrite, progress)
+    made, data = _generate(source, store, noise, ctx.obj, seed, overwrite, progress, key=key)
     if launch().rank > 0:  # rank 0 says what came out; other machines need not even see the store
         return Outcome({}, ())
     lines = [*_described(data), *listed("left out", data["skipped"])]
-    lines.append(f"Noise store: {made.path} (keep it private: it undoes the protection)")
+    lines += kept_lines(made)
     return Outcome(data, lines, not data["skipped"])
 
 
@@ -57,6 +59,8 @@ def publish(
     num_shards: opt.NumShards = 1,
     shard_index: opt.ShardIndex = 0,
     sign_key: opt.SignKey = None,
+    key: opt.Key = None,
+    unsigned: opt.Unsigned = False,
     *,
     progress: ProgressCallback,
 ) -> Outcome:
@@ -74,7 +78,8 @@ def publish(
         "copy": copy or (),
         "overwrite": overwrite,
     }
-    report = publish_(source, output, store, jobs=jobs, shard=shard, sign_key=sign_key, progress=progress, **options)
+    noise = opt.opened(store, key, unsigned)
+    report = publish_(source, output, noise, jobs=jobs, shard=shard, sign_key=sign_key, progress=progress, **options)
     return _written(report, "protected", shard)
 
 
@@ -89,6 +94,7 @@ def protect(
     overwrite: opt.Overwrite = False,
     jobs: opt.Jobs = 1,
     sign_key: opt.SignKey = None,
+    key: opt.Key = None,
     *,
     progress: ProgressCallback,
 ) -> Outcome:
@@ -108,15 +114,15 @@ def protect(
     resumed = place.exists() and output.exists() and not overwrite
     check: dict[str, Any] = {"layout": noise.layout, "splits": splits, "copy": copy or (), "sign_key": sign_key}
     check_publishable(source, output, place, overwrite=overwrite or resumed, **check)
-    made, data = _generate(source, place, noise, ctx.obj, seed, overwrite, progress, reuse=True)
-    lines, kept = _described(data), f"Noise store: {place} (keep it private)"
+    made, data = _generate(source, place, noise, ctx.obj, seed, overwrite, progress, reuse=True, key=key)
+    lines, kept = _described(data), kept_lines(made)
     if resumed and output.exists():
-        verified = _verify(source, output, made.path, noise.layout, jobs, progress=progress)
+        verified = _verify(source, output, made, noise.layout, jobs, progress=progress)
         if verified.data["problems"]:
             raise FileExistsError(
                 f"{output} exists and is not what these settings give; give another output or overwrite it (--overwrite)"
             )
-        lines += [f"{output} was there already", *verified.lines, kept]
+        lines += [f"{output} was there already", *verified.lines, *kept]
         return Outcome({**data, "output": str(output), **verified.data}, lines, verified.ok)
     published = publish(
         source,
@@ -128,10 +134,11 @@ def protect(
         overwrite,
         jobs,
         sign_key=sign_key,
+        key=key,
         progress=progress,
     )
-    verified = _verify(source, output, made.path, noise.layout, jobs, progress=progress, said=True)
-    lines += [*published.lines, *verified.lines, kept]
+    verified = _verify(source, output, made, noise.layout, jobs, progress=progress, said=True)
+    lines += [*published.lines, *verified.lines, *kept]
     return Outcome({**data, **published.data, **verified.data}, lines, published.ok and verified.ok)
 
 
@@ -152,6 +159,8 @@ def verify(
             rich_help_panel=manual.FILES,
         ),
     ] = None,
+    key: opt.Key = None,
+    unsigned: opt.Unsigned = False,
     *,
     progress: ProgressCallback,
 ) -> Outcome:
@@ -161,7 +170,8 @@ def verify(
     labels, headers and all other files must be the original's. Problems are listed, and the exit code is then 1.
     """
     shard = opt.shard(shard_index, num_shards)
-    return _verify(source, output, store, layout, jobs, shard=shard, signer=signer, progress=progress)
+    noise = opt.opened(store, key, unsigned)
+    return _verify(source, output, noise, layout, jobs, shard=shard, signer=signer, progress=progress)
 
 
 def restore(
@@ -173,22 +183,26 @@ def restore(
     jobs: opt.Jobs = 1,
     num_shards: opt.NumShards = 1,
     shard_index: opt.ShardIndex = 0,
+    key: opt.Key = None,
+    unsigned: opt.Unsigned = False,
     *,
     progress: ProgressCallback,
 ) -> Outcome:
-    """Take the noise off a protected copy: the exact originals, for those who have the store.
+    """Take the noise off a protected copy: the exact originals, for those who have the store and its owner's key.
 
-    Every value comes back bit for bit, and is checked against the digest that the store keeps of the original.
+    Voxels and headers come back bit for bit, and are checked against the digests that the store keeps of the originals. With
+    --unsigned nothing proves that the store is the owner's, and that they are the originals.
     """
     from monai_salm.publishing import restore as restore_
 
     shard = opt.shard(shard_index, num_shards)
     options: dict[str, Any] = {"layout": layout, "overwrite": overwrite, "jobs": jobs, "shard": shard}
-    return _written(restore_(protected, restored, store, progress=progress, **options), "restored", shard)
+    noise = opt.opened(store, key, unsigned)
+    return _written(restore_(protected, restored, noise, progress=progress, **options), "restored", shard)
 
 
 def _verify(
-    source: Path, output: Path, store: Path, layout: str | None, jobs: int, said: bool = False, **options: Any
+    source: Path, output: Path, store: NoiseStore, layout: str | None, jobs: int, said: bool = False, **options: Any
 ) -> Outcome:
     """Verify, and describe what was found; ``said`` leaves out what the call before has listed."""
     from monai_salm.publishing import verify as verify_
@@ -231,6 +245,7 @@ def _generate(
     overwrite: bool,
     progress: ProgressCallback,
     reuse: bool = False,
+    key: Path | None = None,
 ) -> tuple[NoiseStore, dict[str, Any]]:
     """Make the noise, or find it made; ``reuse`` keeps a finished store of the same settings even where overwriting."""
     settings = options.read()
@@ -255,7 +270,7 @@ def _generate(
     cases = dataset.cases(settings.pop("splits"))
 
     def make(overwrite: bool) -> NoiseStore:
-        return precompute(cases, store, skip_bad=True, overwrite=overwrite, progress=progress, **settings)
+        return precompute(cases, store, skip_bad=True, overwrite=overwrite, progress=progress, key=key, **settings)
 
     try:
         noise = make(overwrite and not (reuse and replaces))
@@ -275,6 +290,7 @@ def _generate(
         "classes": record_classes(noise, dataset),
         "window": noise.meta["window"],
         "store": str(noise.path),
+        "owner_key": str(noise.key),
     }
     return noise, data
 
@@ -290,29 +306,3 @@ def _described(data: dict[str, Any]) -> list[str]:
         f"{f' ({perturbation})' if perturbation else ''}, on {data['support']:.0%} of the voxels, {data['seconds']:.0f} s",
         f"Window {window_text(data['window'])}; PSNR {psnr}{least}",
     ]
-
-
-def store_beside(output: Path) -> Path:
-    """The noise store of a copy, where none is named."""
-    return output.with_name(f"{output.name}.noise.db")
-
-
-def kept_noise(store: Path, **options: Any) -> Path | None:
-    """Where an interrupted ``generate`` has left what is finished."""
-    return _first_of(work_beside(store))
-
-
-def kept_by_protect(output: Path, store: Path | None, overwrite: bool, **options: Any) -> Path | None:
-    """Where an interrupted ``protect`` has left what is finished: the noise first, then the copy."""
-    noise = store or store_beside(output)
-    return _first_of(work_beside(noise), partial_beside(output), *(() if overwrite else (noise,)))
-
-
-def kept_copy(output: Path | None = None, restored: Path | None = None, **options: Any) -> Path | None:
-    """Where an interrupted ``publish`` or ``restore`` has left what is finished."""
-    place = output or restored
-    return None if place is None else _first_of(partial_beside(place))
-
-
-def _first_of(*places: Path) -> Path | None:
-    return next((place for place in places if place.exists()), None)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -208,6 +209,11 @@ def unpacked(keepsake: bytes, path: Path) -> bytes:
         return zstandard.ZstdDecompressor().decompress(keepsake)
     except zstandard.ZstdError as error:
         raise FormatError(f"{path}: what the store keeps of the original is damaged ({error})") from error
+
+
+def frame_of(frames: Iterable[bytes]) -> bytes:
+    """The digest of the frames of several files, which together hold one image."""
+    return hashlib.sha256(b"".join(hashlib.sha256(frame).digest() for frame in frames)).digest()
 
 
 def what_it_is(start: bytes) -> str:

@@ -56,7 +56,7 @@ class _Settings:
                 key=bytes.fromhex(meta["key"]),
                 plain_class=meta["plain_class"],
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             raise NoiseStoreError(
                 f"{store.path} does not say how its noise was made ({error!r}), so no image can join it. Use the version of "
                 "monai_salm that made it, or precompute() again with all images"
@@ -149,7 +149,12 @@ def _surrogates(store: NoiseStore, settings: _Settings) -> tuple[list[nn.Module]
             f"{store.path} keeps no surrogates (they came from a function of yours), so no image can join it. Run precompute() "
             "with this image in the data set, or with surrogates by name"
         )
-    return [_rebuild(store, spec, weights) for spec, weights in kept], int(kept[0][0]["in_channels"])
+    channels = kept[0][0].get("in_channels")
+    if type(channels) is not int or channels < 1:
+        raise NoiseStoreError(
+            f"{store.path} keeps a surrogate that takes {channels!r} channels; use the store from a backup"
+        )
+    return [_rebuild(store, spec, weights) for spec, weights in kept], channels
 
 
 def _rebuild(store: NoiseStore, spec: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> nn.Module:
@@ -158,7 +163,7 @@ def _rebuild(store: NoiseStore, spec: Mapping[str, Any], weights: Mapping[str, t
         with torch.device("meta"):
             network = build_network(**spec)
         network.load_state_dict(weights, assign=True)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, IndexError, RuntimeError, OverflowError) as error:
         raise NoiseStoreError(f"{store.path} keeps a surrogate that cannot be rebuilt: {str(error)[:500]}") from error
     return network
 

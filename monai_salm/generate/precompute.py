@@ -32,6 +32,7 @@ from monai_salm.methods import SALM, Job, Method, recommended, run, texture_key
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.window import WindowRule, window_rule
 from monai_salm.shared.progress import Progress
+from monai_salm.store.owner import make_key
 from monai_salm.store.store import NoiseStore, NoiseStoreError
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class PrecomputeSettings:
         skip_bad: leave out cases that cannot be read or protected, in place of refusing the data set; the store's
             description lists them under ``skipped``, with the reasons.
         progress: called with a ``Progress`` now and then.
+        key: file of the owner's key, which signs the store and is made if it is not there, as for ``NoiseStore``.
     """
 
     image_key: str = "image"
@@ -71,6 +73,7 @@ class PrecomputeSettings:
     overwrite: bool = False
     skip_bad: bool = False
     progress: Callable[[Progress], None] | None = None
+    key: str | os.PathLike[str] | None = None
 
 
 def precompute(
@@ -129,7 +132,7 @@ class _Precompute:
     settings: PrecomputeSettings
 
     def run(self, dataset: MapDataset, device: str | torch.device) -> NoiseStore:
-        settings, path = self.settings, self.path
+        settings, path, store = self.settings, self.path, NoiseStore(self.path, key=self.settings.key)
         networks = _surrogate_names(settings.surrogate, self.task, settings.width)
         resolve_device(device)  # refuses a wrong one before any image is read
         if settings.overwrite and path.exists():
@@ -137,6 +140,8 @@ class _Precompute:
         with joined(device) as world, open_workspace(path, world) as workspace:
             report = world.reporting(settings.progress)
             with world.step():
+                if world.rank == 0:  # a key that cannot be used is told before any work
+                    make_key(store.key)
                 skipped = self._take_in(dataset, workspace, report)
             method, cases = self._settle(workspace)
             pool = _SurrogatePool(
@@ -163,9 +168,9 @@ class _Precompute:
                     buffer = run(method, job)
                     with world.step():
                         if world.rank == 0:
-                            write_store(path, method, job, buffer, meta)
+                            write_store(store, method, job, buffer, meta)
             workspace.remove()
-        return NoiseStore(path)
+        return store
 
     def _take_in(
         self, dataset: MapDataset, workspace: Workspace, report: Callable[[Progress], None]

@@ -24,14 +24,14 @@ logger = logging.getLogger(__name__)
 _OUTCOME: dict[str, Any] = {"rounds": 0, "errors": [], "threads": 0}
 
 
-def write_store(path: Path, method: Method, job: Job, buffer: int, meta: dict[str, Any]) -> None:
+def write_store(target: NoiseStore, method: Method, job: Job, buffer: int, meta: dict[str, Any]) -> None:
     """Write the store beside its final name, with the noise of a code buffer, and rename it when it is whole."""
-    workspace = job.workspace
+    workspace, path = job.workspace, target.path
     state = workspace.checkpoint()
     temporary = workspace.folder / "store.db"
     temporary.unlink(missing_ok=True)
     outcome = {key: state.get(key, default) for key, default in _OUTCOME.items()}
-    store = NoiseStore.create(temporary, {**meta, **outcome, "key": job.key.hex()})
+    store = NoiseStore.create(temporary, {**meta, **outcome, "key": job.key.hex()}, key=target.key)
     store.add(_finished_noise(job, buffer))
     keep_scales(store, (budget.units for budget in workspace.budgets))
     rounds, loop = state.get("rounds", 0), method.loop()

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from monai_salm.formats import format_of
-from monai_salm.formats.base import FormatError
+from monai_salm.formats.base import FormatError, frame_of
 from monai_salm.layouts.files import dead_link, relative_path
 from monai_salm.noise.units import Units, joined
 from monai_salm.shared.arrays import Array
@@ -67,6 +67,10 @@ class StoredImage(ABC):
     @abstractmethod
     def differences(self, root: Path, other: Path) -> Iterator[str]:
         """The differences between these files and those of a copy, voxels aside; a line each, with the file's name."""
+
+    @abstractmethod
+    def frame(self, root: Path) -> bytes:
+        """A digest of everything in these files but the voxels."""
 
     @abstractmethod
     def keepsake(self, root: Path) -> bytes | None:
@@ -126,6 +130,9 @@ class ChannelFiles(StoredImage):
             for what in format_of(root / file).differences(root / file, other / copy):
                 yield f"{copy}: {what}"
 
+    def frame(self, root: Path) -> bytes:
+        return frame_of(format_of(root / file).frame(root / file) for file in self.images)
+
     def keepsake(self, root: Path) -> bytes | None:
         kept = [format_of(root / file).keepsake(root / file) for file in self.images]
         return pack_keepsakes(kept, self.images if self.copies else ())
@@ -182,7 +189,7 @@ class UnusableImage(StoredImage):
     def _fail(self, *_: Any, **__: Any) -> NoReturn:
         raise FormatError(f"case {self.name!r}: {self.reason}")
 
-    read = units = write = differences = keepsake = restore = _fail
+    read = units = write = differences = frame = keepsake = restore = _fail
 
 
 def channel_files(files: Sequence[str]) -> ChannelFiles:
@@ -202,13 +209,19 @@ def unpack_keepsakes(packed: bytes | None, files: Sequence[str]) -> tuple[list[b
     """Undo ``pack_keepsakes``: the keepsakes of the files of a protected copy, and the names of the originals.
 
     Raises:
-        FormatError: if it does not hold a part for each file.
+        FormatError: if it does not hold a part for each file, or is damaged.
         LayoutError: if a name leads out of the data set.
     """
     if packed is None:
         return [None] * len(files), tuple(files)
     head, _, rest = packed.partition(b"\n")
-    sizes, names = json.loads(head)
+    try:
+        sizes, names = (list(part) for part in json.loads(head))
+        plain = all(size is None or (type(size) is int and size >= 0) for size in sizes)
+        if not plain or not all(isinstance(name, str) for name in names):
+            raise TypeError("sizes and names")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise FormatError("what the store keeps of an original's header is damaged") from error
     if len(sizes) != len(files) or len(names) not in (0, len(files)):
         raise FormatError(f"the store keeps the headers of {len(sizes)} files for an image of {len(files)} files")
     parts: list[bytes | None] = []

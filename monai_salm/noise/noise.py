@@ -85,9 +85,16 @@ class Noise:
             A new array of the image's type.
 
         Raises:
-            NoiseStoreError: if the shape differs (noise is never broadcast), or a type cannot hold the values.
+            NoiseStoreError: if the shape differs (noise is never broadcast), a type cannot hold the values, or the result is not
+                the protected image that the noise was kept with.
         """
-        return self._moved(image, known, lambda stored, grid: apply_codes(stored, self.codes, self.quantum, grid))
+        result = self._moved(image, known, lambda stored, grid: apply_codes(stored, self.codes, self.quantum, grid))
+        if content_digest(result) != self.protected:
+            raise NoiseStoreError(
+                f"case {self.name!r}: its noise does not give the protected image that the store knows: it is of another image, or "
+                "was changed. Use a store from a backup, or generate the noise again"
+            )
+        return result
 
     def remove(self, protected: Array, *, known: bool = False) -> Array:
         """Give back the original bit for bit.
@@ -100,11 +107,16 @@ class Noise:
             A new array of the protected image's type.
 
         Raises:
-            NoiseStoreError: as for ``apply``.
+            NoiseStoreError: as for ``apply``, with the original in place of the protected image.
         """
-        return self._moved(
+        result = self._moved(
             protected, known, lambda stored, grid: remove_codes(stored, self.codes, self.quantum, self.residual, grid)
         )
+        if content_digest(result) != self.digest:
+            raise NoiseStoreError(
+                f"case {self.name!r}: taking its noise off does not give the original; the store is damaged. Use one from a backup"
+            )
+        return result
 
     def _moved(self, image: Array, known: bool, move: Callable[[Array, str | None], Array]) -> Array:
         """Noise is added in the stored type, or in the floats that a loader made of it."""

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from monai_salm.formats.base import FormatError
 from monai_salm.layouts.stored_images import StoredImage
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.kinds import one_channel
-from monai_salm.publishing.records import copy_key
+from monai_salm.publishing.records import copy_key, header_key
+from monai_salm.publishing.rules import Rules
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.files import copy_file
 from monai_salm.shared.readers import KEEP_AXES
+from monai_salm.store.description import skipped_of
 from monai_salm.store.records import keep, kept
-from monai_salm.store.store import Noise, NoiseStore
+from monai_salm.store.store import Noise, NoiseStore, NoiseStoreError
+
+#: Parts that wait to be kept, at most.
+_MOST_WAITING = 64
 
 
 class LeftOutError(ValueError):
@@ -26,9 +34,11 @@ class LeftOutError(ValueError):
 
 @dataclass(frozen=True)
 class Protection:
-    """Puts the store's noise into images."""
+    """Puts the store's noise into images; ``waiting`` is what the store does not keep yet."""
 
     store: NoiseStore
+    waiting: dict[str, bytes] = field(default_factory=dict, repr=False, compare=False)
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def edit(self, name: str, image: Array) -> Array:
         """The protected image; one that is grey in several channels may have the noise of a grey image.
@@ -44,22 +54,41 @@ class Protection:
         if noise is None:
             raise LeftOutError(f"case {name!r} is not in {self.store.path}{_why_missing(self.store, image)}")
         _require_type(noise, image, name)
-        result = noise.apply(image)
+        result = _moved(noise.apply, image)
         if np.array_equal(result, image):
             raise LeftOutError(f"case {name!r}: its noise in {self.store.path} changes nothing; generate it again")
         return result
 
     def write(self, stored: StoredImage, root: Path, output: Path) -> None:
-        """Write the protected files of an image, and keep what they lack."""
+        """Write the protected files of an image, and keep what they lack and what their header was."""
         self._require_made(stored.name)
-        keepsake = stored.keepsake(root)
-        stored.rewrite(root, output, lambda image: self.edit(stored.name, image))
+        keepsake, published = stored.keepsake(root), b""
+
+        def edit(image: Array) -> Array:
+            nonlocal published
+            result = self.edit(stored.name, image)
+            published = content_digest(result)
+            return result
+
+        stored.rewrite(root, output, edit)
+        parts = {header_key(published, stored.frame(root)): b""}
         if keepsake is not None:
-            keep(self.store, {copy_key(output, stored.published): keepsake})
+            parts[copy_key(output, stored.published)] = keepsake
+        self.waiting.update(parts)
+        if len(self.waiting) >= _MOST_WAITING:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is to be kept into the store, many images at a time: each write waits for the disk."""
+        with self.lock:
+            parts = dict(self.waiting)
+            keep(self.store, parts)
+            for key in parts:
+                del self.waiting[key]
 
     @cached_property
     def _skipped(self) -> dict[str, str]:
-        return {str(case["name"]): str(case["reason"]) for case in self.store.meta.get("skipped", [])}
+        return skipped_of(self.store)
 
     def _require_made(self, name: str) -> None:
         """Refuse an image that was left out when the noise was made, for the reason that was given then."""
@@ -67,8 +96,11 @@ class Protection:
             raise LeftOutError(self._skipped[name])
 
     def finished(self, stored: StoredImage, root: Path, output: Path) -> bool:
-        """Whether files that are there are all there is to an image: a kill may have come before its header was kept."""
-        return stored.keepsake(root) is None or kept(self.store, copy_key(output, stored.published)) is not None
+        """Whether files that are there are all there is to an image: a kill may have come before the store kept its header."""
+        published = content_digest(stored.in_copy().read(output))
+        keys = [header_key(published, stored.frame(root))]
+        keys += [] if stored.keepsake(root) is None else [copy_key(output, stored.published)]
+        return all(kept(self.store, key) is not None for key in keys)
 
     def files(self, stored: StoredImage, root: Path) -> tuple[str, ...]:
         """The files that ``write`` writes."""
@@ -81,6 +113,13 @@ class Removal:
 
     store: NoiseStore
     expected: frozenset[str]
+
+    @cached_property
+    def _rules(self) -> Rules:
+        return Rules(self.store)
+
+    def flush(self) -> None:
+        """Nothing is kept."""
 
     def edit(self, name: str, image: Array) -> Array:
         """The original image, or the same if it has no noise and need not have.
@@ -100,11 +139,10 @@ class Removal:
                 "publishing, or is this the store of another data set?"
             )
         _require_type(noise, image, name)
-        original = noise.remove(image)
-        if content_digest(original) != noise.digest:
-            raise LeftOutError(
-                f"case {name!r}: taking the noise off does not give the original's digest; {self.store.path} is damaged"
-            )
+        original = _moved(noise.remove, image)
+        wrong = next(self._rules.noise_problems(original, image, noise.window), None)
+        if wrong is not None:
+            raise LeftOutError(f"case {name!r}: {wrong}, so {self.store.path} is not the store that protected it")
         return original
 
     def write(self, stored: StoredImage, root: Path, output: Path) -> None:
@@ -118,7 +156,19 @@ class Removal:
             for file in stored.files:
                 copy_file(root / file, output / file)
             return
-        stored.restore(root, output, original, kept(self.store, copy_key(root, stored.files)))
+        keepsake = self._keepsake(stored, root)
+        stored.restore(root, output, original, keepsake)
+        back = replace(stored, files=stored.originals(keepsake), copies=())
+        if kept(self.store, header_key(content_digest(image), back.frame(output))) is None:
+            for file in back.files:
+                (output / file).unlink(missing_ok=True)
+            raise LeftOutError(
+                f"case {stored.name!r}: its header is not that of an original that was published with {self.store.path}: the copy was "
+                "changed, or written by another program. Get the copy again from where it is whole"
+            )
+
+    def _keepsake(self, stored: StoredImage, root: Path) -> bytes | None:
+        return kept(self.store, copy_key(root, stored.files))
 
     def finished(self, stored: StoredImage, root: Path, output: Path) -> bool:
         """Whether files that are there are all there is to an image."""
@@ -128,7 +178,18 @@ class Removal:
         """The files that ``write`` writes."""
         if not all((root / file).is_file() for file in stored.files):
             return stored.files
-        return stored.originals(kept(self.store, copy_key(root, stored.files)))
+        try:
+            return stored.originals(self._keepsake(stored, root))
+        except FormatError:  # told when the image is restored
+            return stored.files
+
+
+def _moved(move: Callable[[Array], Array], image: Array) -> Array:
+    """The image with its noise put in or taken off; an image whose noise is not right costs no other image."""
+    try:
+        return move(image)
+    except NoiseStoreError as error:
+        raise LeftOutError(str(error)) from error
 
 
 def _require_type(noise: Noise, image: Array, name: str) -> None:

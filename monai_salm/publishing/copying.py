@@ -28,7 +28,8 @@ from monai_salm.publishing.work import PublishReport, PublishSettings, Work
 from monai_salm.shared.files import file_sha256
 from monai_salm.shared.progress import Progress, ProgressCallback
 from monai_salm.store.records import keep, kept
-from monai_salm.store.store import NoiseStore
+from monai_salm.store.seal import SealState, require_owner, seal_state
+from monai_salm.store.store import NoiseStore, NoiseStoreError
 
 
 def publish(
@@ -65,6 +66,8 @@ def publish(
     """
     wanted = PublishSettings(**settings)
     noises, target = as_store(store), whole_path(output)
+    noises.settings  # noqa: B018 - raises for what is no store, or an incomplete one
+    require_owner(noises)
     Staging(target).remove_finished()
     data, splits, copy = open_layout(source, layout), wanted.splits, wanted.copy
     others = other_files(data, splits, copy)
@@ -137,6 +140,11 @@ def restore(
     """
     settings = PublishSettings(overwrite=overwrite, jobs=jobs, shard=shard)
     noises, target = as_store(store), whole_path(restored)
+    require_owner(noises)
+    if not len(noises):
+        raise NoiseStoreError(
+            f"{noises.path} holds no noise, so it restores nothing; give the store that protected the copy"
+        )
     Staging(target).remove_finished()
     data = open_layout(protected, layout)
     splits = [split for split in read_manifest(data).get("splits", [TRAIN]) if split in data.splits]
@@ -155,7 +163,7 @@ def restore(
         _remove_manifest_folder(data, staging, record)
         record_restored(noises, target, staging.copy)
         said = [f"{name}: was never published: {why}" for name, why in never.items()]
-        return [*said, *_unvouched(data, record, jobs)]
+        return [*said, *_unproved(noises), *_unvouched(data, record, jobs)]
 
     return work.run(work.identity(version=__version__, noise=_identity(noises)), finish, [])
 
@@ -201,15 +209,29 @@ def _original_texts(data: Layout, store: NoiseStore) -> dict[str, bytes]:
     return {file: original for file, original in found if original is not None}
 
 
+def _unproved(store: NoiseStore) -> list[str]:
+    """A warning that nothing shows the restored images to be the originals."""
+    if not store.unsigned or seal_state(store) is SealState.PROVED:
+        return []
+    return [
+        f"nothing proves that these are the originals: {store.path} is used unsigned, and whoever wrote it decided what is restored"
+    ]
+
+
 def _unvouched(data: Layout, record: Mapping[str, Any] | None, jobs: int) -> list[str]:
     """A warning for each file of a copy that is not as its owner published it."""
     if record is None:
         return [
-            "protected images are the exact originals; other files were taken over as they are, unchecked, for this store has no "
+            "protected images were checked by the store; other files were taken over as they are, unchecked, for this store has no "
             "record of the copy. A store that was encrypted for a partner goes without it; otherwise the manifest was changed"
         ]
     if data.single_file:
-        return []
+        known = file_sha256(data.root) in record["files"].values()
+        return (
+            []
+            if known
+            else [f"{data.root.name}: is not as it was published, what is in it beside protected images is unchecked"]
+        )
     found, images = digests_of(data.root, jobs, own_files(data)), set(data.image_files(record["splits"]))
     names = sorted(file for file in found if file not in images and record["files"].get(file) != found[file])
     missing = sorted(set(record["files"]) - set(found))

@@ -15,6 +15,7 @@ from monai_salm.publishing.manifest import own_files, signature_path
 from monai_salm.publishing.searching import in_threads
 from monai_salm.shared.files import file_sha256
 from monai_salm.store.records import add_record, records
+from monai_salm.store.seal import may_write
 from monai_salm.store.store import NoiseStore, NoiseStoreError
 
 
@@ -24,6 +25,11 @@ def copy_key(root: Path, files: Sequence[str]) -> str:
     for file in files:
         digest.update(bytes.fromhex(file_sha256(root / file)))
     return digest.hexdigest()
+
+
+def header_key(published: bytes, frame: bytes) -> str:
+    """The key under which the store keeps that an original had this header: by the digest of its published voxels and its frame."""
+    return f"header {published.hex()} {hashlib.sha256(frame).hexdigest()[:32]}"
 
 
 def digests_of(root: Path, jobs: int, without: Sequence[str] = ()) -> dict[str, str]:
@@ -70,7 +76,8 @@ def record_copy(
 def record_restored(store: NoiseStore, target: Path, root: Path) -> None:
     """Write down a restored copy, so that it may be overwritten; a store that cannot be written to goes without."""
     with suppress(NoiseStoreError):
-        add_record(store, _restored(target, root))
+        if may_write(store):
+            add_record(store, _restored(target, root))
 
 
 def was_restored(store: NoiseStore, target: Path) -> bool:

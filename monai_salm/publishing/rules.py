@@ -11,7 +11,7 @@ from monai_salm.noise.digest import content_digest
 from monai_salm.noise.kinds import one_channel
 from monai_salm.noise.window import IntensityWindow
 from monai_salm.shared.arrays import Array
-from monai_salm.store.store import NoiseStore
+from monai_salm.store.store import Noise, NoiseStore, NoiseStoreError
 
 
 class Rules:
@@ -39,14 +39,12 @@ class Rules:
         self._known, self._unknown = self._known or noise is not None, self._unknown or noise is None
         if noise is None:
             yield "the original is not in the store"
-        elif noise.apply(before).tobytes() != after.tobytes():
-            yield "is not the original plus its noise in the store"
-        elif noise.remove(after).tobytes() != before.tobytes():
-            yield "taking its noise off does not give back the original"
-        yield from self._noise_problems(before, after, None if noise is None else noise.window)
+        else:
+            yield from _differences(noise, before, after)
+        yield from self.noise_problems(before, after, None if noise is None else noise.window)
 
-    def _noise_problems(self, before: Array, after: Array, window: IntensityWindow | None) -> Iterator[str]:
-        """Measured on the two images alone, by the window that the store records."""
+    def noise_problems(self, before: Array, after: Array, window: IntensityWindow | None) -> Iterator[str]:
+        """The rules that the noise between an original and its protected image breaks, by the window that the store records."""
         with np.errstate(invalid="ignore"):  # NaN stays NaN
             original = before.astype(np.float64)
             difference = np.nan_to_num(after.astype(np.float64) - original)
@@ -71,3 +69,16 @@ class Rules:
         outside = (original < low) | (original > high)
         if difference[outside].any():
             yield f"noise outside the window ({window.low}, {window.high})"
+
+
+def _differences(noise: Noise, before: Array, after: Array) -> Iterator[str]:
+    """Whether the noise joins the two images, bit for bit, and leads to the protected image that the store knows."""
+    if content_digest(after) != noise.protected:
+        yield "is not the protected image that the store knows"
+    try:
+        if noise.apply(before).tobytes() != after.tobytes():
+            yield "is not the original plus its noise in the store"
+        elif noise.remove(after).tobytes() != before.tobytes():
+            yield "taking its noise off does not give back the original"
+    except NoiseStoreError as error:
+        yield str(error)

@@ -6,6 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,6 +31,10 @@ _STARTS = (
     (0, b"MM\0*", "tiff"),
     (344, b"n+1\0", "nifti"),
     (4, b"n+2\0", "nifti"),
+    (0, b"\x1f\x8b", "nifti"),  # gzip, which NIfTI is packed with most often
+    (0, b"NRRD", "nrrd"),
+    (0, b"ObjectType", "meta_image"),
+    (128, b"DICM", "dicom"),
 )
 
 
@@ -114,16 +119,22 @@ def fingerprints(path: Path) -> frozenset[tuple[int, int]]:
 
     They are the same in any type, order of axes and format.
     """
-    try:
-        format_ = find_format(path) or _by_content(path)
-        if format_ is None:
-            return frozenset()
-        image = format_.read(path)
-    except (FormatError, OSError):
+    image = _image_in(path)
+    if image is None:
         return frozenset()
     channels = [_fingerprint(channel) for channel in image if _has_many_values(channel)]
     count, total = sum(count for count, _ in channels), sum(value for _, value in channels)
     return frozenset([*channels, (count, total % 2**64)]) if channels else frozenset()
+
+
+def _image_in(path: Path) -> Array | None:
+    """The image in a file by its name, or else by its first bytes: a name may hide what is there."""
+    for find in (find_format, _by_content):
+        with suppress(FormatError, OSError):
+            format_ = find(path)
+            if format_ is not None:
+                return format_.read(path)
+    return None
 
 
 def _by_content(path: Path) -> ImageFormat | None:

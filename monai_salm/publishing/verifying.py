@@ -13,16 +13,18 @@ import numpy as np
 from monai_salm.formats.base import FormatError
 from monai_salm.layouts import TRAIN, ArchiveLayout, Case, Layout, LayoutError, open_layout
 from monai_salm.layouts.stored_images import StoredImage
+from monai_salm.noise.digest import content_digest
 from monai_salm.publishing.checks import PublishError
 from monai_salm.publishing.copying import as_store
 from monai_salm.publishing.manifest import PathLike, manifest_problems, own_files, read_manifest, signature_problem
 from monai_salm.publishing.other_files import OtherFiles, other_files
-from monai_salm.publishing.records import copy_key, record_of, record_problems
+from monai_salm.publishing.records import copy_key, header_key, record_of, record_problems
 from monai_salm.publishing.rules import Rules
 from monai_salm.publishing.searching import find_unprotected, in_threads
 from monai_salm.shared.files import same_bytes
 from monai_salm.shared.progress import Progress, ProgressCallback
 from monai_salm.store.records import kept
+from monai_salm.store.seal import require_owner
 from monai_salm.store.store import NoiseStore
 
 
@@ -93,10 +95,11 @@ def verify(
 
     Raises:
         LayoutError, FormatError, OSError: if the original cannot be read.
-        NoiseStoreError: if the store is damaged.
+        NoiseStoreError: if the store is damaged, or not the owner's.
     """
     noises = as_store(store)
     rules = Rules(noises)
+    require_owner(noises)
     data, target = open_layout(source, layout), Path(output)
     if not target.exists():
         return VerifyReport(0, [f"{target} does not exist; check the path, or publish it first"])
@@ -176,10 +179,16 @@ class _Comparison:
             self._tell(done, len(items), item if isinstance(item, str) else item.name)
         if self.shard[0] == 0:
             problems += self._additions()
-            bare = find_unprotected(self.data, self.splits, others, self.target, self.jobs)
+            bare = find_unprotected(self.data, self.splits, self._without_noise(), self.target, self.jobs)
             problems += [f"{file}: {reason}" for file, reason in bare.items()]
         there = [item for item in items if isinstance(item, StoredImage) and (self.target / item.published[0]).exists()]
         return len(there), problems
+
+    def _without_noise(self) -> list[str]:
+        """All files of the copy that carry no noise, those that should not be there too."""
+        noisy = {file for stored in self.data.stored_images(self.splits) for file in stored.published}
+        files = (path.relative_to(self.target).as_posix() for path in self.target.rglob("*") if path.is_file())
+        return sorted(set(files) - noisy)
 
     def _tell(self, done: int, total: int, name: str) -> None:
         if self.report is not None:
@@ -204,12 +213,15 @@ class _Comparison:
             yield f"{missing[0]}: missing from the copy"
             return
         try:
-            found = list(self.rules.problems(stored.read(self.data.root), stored.in_copy().read(self.target)))
+            published = stored.in_copy().read(self.target)
+            found = list(self.rules.problems(stored.read(self.data.root), published))
             found += stored.differences(self.data.root, self.target)
             yield from found
             key = copy_key(self.target, stored.published)
-            if not found and stored.keepsake(self.data.root) != kept(self.rules.store, key):
-                yield "the store does not keep what the copy lacks of the original's header: is it the one that published it?"
+            known = header_key(content_digest(published), stored.frame(self.data.root))
+            wanted = {key: stored.keepsake(self.data.root), known: b""}
+            if not found and any(kept(self.rules.store, key) != part for key, part in wanted.items()):
+                yield "the store does not keep the original's header: is it the one that published it?"
         except (FormatError, OverflowError, OSError) as error:
             yield str(error)
 

@@ -206,6 +206,7 @@ class _FolderCopy:
         for item in in_threads(self._do, waiting, work.settings.jobs):
             done += 1
             work.report(Progress(work.stage, done, len(mine), _name(item)))
+        work.change.flush()
         return self._failures()
 
     def _failures(self) -> dict[str, str] | None:

@@ -6,29 +6,34 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 
 from monai_salm.noise.noise import NoiseStoreError
+from monai_salm.store.forking import forked_inside, using_sqlite
 
 #: SQLite's application_id ("SALM") and user_version: how a store is told from any other database.
 APPLICATION_ID = 0x53414C4D
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
+# Checksums come first: SQLite reads a long row only as far as it is asked for.
 SCHEMA = {
     "meta": "CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 0), json TEXT NOT NULL, checksum BLOB NOT NULL)",
     "kind": """CREATE TABLE kind (
     id INTEGER PRIMARY KEY, shape TEXT NOT NULL, dtype TEXT NOT NULL, quantum REAL NOT NULL, code_dtype TEXT NOT NULL
 )""",
     "noise": """CREATE TABLE noise (
-    id INTEGER PRIMARY KEY, kind INTEGER NOT NULL, digests BLOB NOT NULL, names BLOB NOT NULL, windows BLOB NOT NULL,
-    codes BLOB NOT NULL, residual BLOB, checksum BLOB NOT NULL
+    id INTEGER PRIMARY KEY, kind INTEGER NOT NULL, checksum BLOB NOT NULL, digests BLOB NOT NULL, names BLOB NOT NULL,
+    windows BLOB NOT NULL, codes BLOB NOT NULL, residual BLOB
 )""",
     "original": "CREATE TABLE original (key INTEGER PRIMARY KEY, place INTEGER NOT NULL)",
     "protected": "CREATE TABLE protected (key INTEGER PRIMARY KEY, place INTEGER NOT NULL)",
-    "kept": "CREATE TABLE kept (key TEXT PRIMARY KEY, data BLOB NOT NULL, checksum BLOB NOT NULL) WITHOUT ROWID",
+    "kept": "CREATE TABLE kept (key TEXT PRIMARY KEY, checksum BLOB NOT NULL, data BLOB NOT NULL) WITHOUT ROWID",
     "record": "CREATE TABLE record (id INTEGER PRIMARY KEY, json TEXT NOT NULL, checksum BLOB NOT NULL)",
-    "network": "CREATE TABLE network (id INTEGER PRIMARY KEY, spec TEXT NOT NULL, weights BLOB NOT NULL, checksum BLOB NOT NULL)",
+    "network": "CREATE TABLE network (id INTEGER PRIMARY KEY, checksum BLOB NOT NULL, spec TEXT NOT NULL, weights BLOB NOT NULL)",
+    "seal": """CREATE TABLE seal (
+    id INTEGER PRIMARY KEY CHECK (id = 0), owner BLOB NOT NULL, nonce BLOB NOT NULL, digest BLOB NOT NULL
+)""",
 }
 _WAIT_SECONDS = 60
 # Small: rows of small images end anywhere in a page, and what is left of it is lost.
@@ -70,10 +75,13 @@ def _close(connection: sqlite3.Connection, pid: int) -> None:
         _INHERITED.append(connection)
 
 
-def create_file(path: Path, description: tuple[str, bytes]) -> None:
+def create_file(
+    path: Path, description: tuple[str, bytes], finish: Callable[[sqlite3.Connection], None] = lambda connection: None
+) -> None:
     """Make an empty store file that only its owner can read; FileExistsError if the path exists.
 
-    The description is the JSON text of what the store is made with, and its checksum. No unfinished file is left behind.
+    The description is the JSON text of what the store is made with, and its checksum. ``finish`` may write more. No unfinished
+    file is left behind.
     """
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     try:
@@ -83,6 +91,7 @@ def create_file(path: Path, description: tuple[str, bytes]) -> None:
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
             connection.execute("INSERT INTO meta VALUES (0, ?, ?)", description)
+            finish(connection)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -158,21 +167,39 @@ def _cut_off(path: Path) -> NoiseStoreError | None:
 
 @contextmanager
 def _transaction(path: Path) -> Iterator[sqlite3.Connection]:
+    with using_sqlite(), _begun(path) as connection:
+        yield connection
+
+
+@contextmanager
+def _begun(path: Path) -> Iterator[sqlite3.Connection]:
+    _require_own_locks(path)
     connection = sqlite3.connect(_uri(path, "rw"), uri=True, timeout=_WAIT_SECONDS, isolation_level=None)
+    pid = os.getpid()
     try:
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA page_size = {_PAGE_SIZE}")  # of a file that is still empty
         connection.execute("BEGIN IMMEDIATE")
         yield connection
-        connection.execute("COMMIT")
+        if os.getpid() == pid:  # a child that was forked inside leaves its parent's transaction alone
+            connection.execute("COMMIT")
     except sqlite3.Error as error:
         raise store_error(path, error) from error
     finally:
-        connection.close()  # undoes what was not committed
+        _close(connection, pid)  # undoes what was not committed
+
+
+def _require_own_locks(path: Path) -> None:
+    if forked_inside():
+        raise NoiseStoreError(
+            f"{path} cannot be opened in this process: it was forked by a thread that was reading or writing a store. Start "
+            "processes before or after, or with the method spawn"
+        )
 
 
 def _open(path: Path, mode: str) -> sqlite3.Connection:
+    _require_own_locks(path)
     connection = sqlite3.connect(_uri(path, mode), uri=True, timeout=_WAIT_SECONDS, check_same_thread=False)
     try:
         _inspect(path, connection)

@@ -4,45 +4,39 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
 from monai_salm.store.file import create_file, damaged, open_reader, store_error, write
+from monai_salm.store.forking import using_sqlite
 from monai_salm.store.rows import checksum
+from monai_salm.store.seal import Sealed, write_sealed
 
 
-class Rows(Protocol):
-    """What is needed of a ``NoiseStore``, which imports this module."""
-
-    path: Path
-
-    def rows(self, query: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]: ...
-
-
-def keep(store: Rows, parts: Mapping[str, bytes]) -> None:
+def keep(store: Sealed, parts: Mapping[str, bytes]) -> None:
     """Keep parts (key -> bytes) that a published copy lacks, for ``restore``; a part of the same key is replaced."""
     if not parts:
         return
-    with write(store.path) as connection:
-        rows = [(key, data, checksum(key, data)) for key, data in parts.items()]
+    with write_sealed(store) as connection:
+        rows = [(key, checksum(key, data), data) for key, data in parts.items()]
         connection.executemany("INSERT OR REPLACE INTO kept VALUES (?, ?, ?)", rows)
 
 
-def kept(store: Rows, key: str) -> bytes | None:
+def kept(store: Sealed, key: str) -> bytes | None:
     """What ``keep`` was given under a key, or None; NoiseStoreError if it is damaged."""
     for data, stated in store.rows("SELECT data, checksum FROM kept WHERE key = ?", (key,)):
-        if stated != checksum(key, data):
-            raise damaged(store.path, f"what it keeps of {key[:200]!r} does not match its checksum")
+        if not isinstance(key, str) or not isinstance(data, bytes) or stated != checksum(key, data):
+            raise damaged(store.path, f"what it keeps of {str(key)[:200]!r} does not match its checksum")
         return bytes(data)
     return None
 
 
-def keep_scales(store: Rows, units: Iterable[Units]) -> None:
+def keep_scales(store: Sealed, units: Iterable[Units]) -> None:
     """Keep the slopes and intercepts that files have: how loaders that give real values are told from others."""
     pairs = {pair for unit in set(units) for pair in _scales(unit)} - {(1.0, 0.0)}
     if pairs:
@@ -56,41 +50,100 @@ def _scales(units: Units) -> list[tuple[float, float]]:
     return list(zip(slopes * (count // len(slopes)), intercepts * (count // len(intercepts)), strict=True))
 
 
-def scales_of(store: Rows) -> Array:
-    """What ``keep_scales`` kept, ``(n, 2)`` of float64: slope and intercept."""
-    return np.frombuffer(kept(store, "scales") or b"", "<f8").reshape(-1, 2)
+def scales_of(store: Sealed) -> Array:
+    """What ``keep_scales`` kept, ``(n, 2)`` of float64: slope and intercept; NoiseStoreError if it cannot be that."""
+    content = kept(store, "scales") or b""
+    if len(content) % 16:
+        raise damaged(store.path, "the slopes and intercepts that it keeps are cut off")
+    found = np.frombuffer(content, "<f8").reshape(-1, 2)
+    if not np.isfinite(found).all() or not found[:, 0].all():
+        raise damaged(store.path, "the slopes and intercepts that it keeps are none")
+    return found
 
 
-def add_record(store: Rows, record: Mapping[str, Any]) -> None:
+def add_record(store: Sealed, record: Mapping[str, Any]) -> None:
     """Write down that a copy was published, as plain JSON values."""
     text = json.dumps(record, sort_keys=True)
-    with write(store.path) as connection:
+    with write_sealed(store) as connection:
         connection.execute("INSERT INTO record (json, checksum) VALUES (?, ?)", (text, checksum(text)))
 
 
-def records(store: Rows) -> list[dict[str, Any]]:
+def records(store: Sealed) -> list[dict[str, Any]]:
     """All records, oldest first; NoiseStoreError if one is damaged."""
     found = []
     for text, stated in store.rows("SELECT json, checksum FROM record ORDER BY id"):
         if stated != checksum(text):
             raise damaged(store.path, "a record of a published copy does not match its checksum")
-        found.append(dict(json.loads(text)))
+        try:
+            found.append(_record(text))
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise damaged(store.path, f"a record of a published copy cannot be read ({str(error)[:200]})") from error
     return found
 
 
-def check_records(store: Rows) -> None:
+def _record(text: str) -> dict[str, Any]:
+    """A record from its JSON text; an error if anything that is read of it is of another kind."""
+    record = json.loads(text)
+    if not isinstance(record, dict):
+        raise TypeError("it is not a dictionary")
+    for name, fits in _RECORDS.get(record["kind"], {}).items():
+        if not fits(record[name]):
+            raise TypeError(f"{name} is {type(record[name]).__name__}")
+    return record
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _names_texts(value: object) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, value.values()))
+
+
+def _counts(value: object) -> bool:
+    """Whether a value is a dictionary of dictionaries of whole numbers."""
+    if not isinstance(value, dict) or not all(isinstance(part, dict) for part in value.values()):
+        return False
+    return all(type(count) is int for part in value.values() for count in part.values())
+
+
+# What is read of each kind of record.
+_RECORDS: dict[str, dict[str, Callable[[object], bool]]] = {
+    "publish": {
+        **dict.fromkeys(("output", "manifest", "job"), _is_text),
+        **dict.fromkeys(("splits", "folders"), _are_texts),
+        **dict.fromkeys(("files", "failed", "renamed"), _names_texts),
+        "signature": lambda value: value is None or _is_text(value),
+    },
+    "restore": dict.fromkeys(("output", "files"), _is_text),
+    "classes": {"classes": _counts},
+}
+
+
+def check_records(store: Sealed) -> None:
     """Read all keepsakes and records once; NoiseStoreError at the first that is damaged."""
     for (key,) in store.rows("SELECT key FROM kept"):
         kept(store, key)
+    scales_of(store)
     records(store)
 
 
 def copy_without_records(store: Path, target: Path) -> Path:
     """A consistent copy, at a new path, of a store without its records, which hold paths of the owner's machine.
 
-    Others may be writing to the store. The copy is readable by its owner only.
+    Others may be writing to the store. The copy is readable by its owner only, and no key signs it.
     """
     create_file(target, ("{}", b""))
+    with using_sqlite():
+        _copy_tables(store, target)
+    return target
+
+
+def _copy_tables(store: Path, target: Path) -> None:
     reader = open_reader(store)
     try:
         with write(target) as connection:
@@ -102,4 +155,3 @@ def copy_without_records(store: Path, target: Path) -> Path:
         raise store_error(store, error) from error
     finally:
         reader.close()
-    return target

@@ -7,7 +7,6 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ from safetensors.torch import save as save_tensors
 
 from monai_salm.noise.digest import DIGEST_SIZE
 from monai_salm.noise.noise import Noise, NoiseStoreError
-from monai_salm.noise.window import WindowRule, rule_from_spec
+from monai_salm.noise.window import WindowRule
+from monai_salm.store.description import StoreSettings, read_description, settings_of, skipped_of
 from monai_salm.store.file import (
     APPLICATION_ID,
     FORMAT_VERSION,
@@ -27,8 +27,9 @@ from monai_salm.store.file import (
     damaged,
     open_reader,
     store_error,
-    write,
 )
+from monai_salm.store.forking import using_sqlite
+from monai_salm.store.owner import make_key, owner_key_path
 from monai_salm.store.records import check_records
 from monai_salm.store.rows import (
     ROW,
@@ -41,25 +42,9 @@ from monai_salm.store.rows import (
     unpack_names,
     unpack_row,
 )
+from monai_salm.store.seal import sign, write_sealed
 
 __all__ = ["APPLICATION_ID", "FORMAT_VERSION", "Noise", "NoiseStore", "NoiseStoreError", "StoreSettings"]
-
-
-@dataclass(frozen=True)
-class StoreSettings:
-    """What the noise of a store keeps to, by its description.
-
-    Args:
-        window: the rule that chose each image's window.
-        epsilon: budget, as a fraction of the window's width.
-        method: the settings of the noise method, as plain values.
-        mask_share: largest share of an image's elements that its noise may touch.
-    """
-
-    window: WindowRule
-    epsilon: float
-    method: dict[str, Any]
-    mask_share: float
 
 
 class NoiseStore:
@@ -67,34 +52,46 @@ class NoiseStore:
 
     Args:
         path: the SQLite file, made by ``precompute`` or ``NoiseStore.create``.
+        key: file of the owner's key, by which ``publish``, ``verify`` and ``restore`` know the owner's store. None is
+            ``$MONAI_SALM_KEY``, or ``owner.key`` in the user's configuration folder.
+        unsigned: let them use a store that the owner's key does not prove. A write to a store of another key takes its
+            signature off.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+    def __init__(
+        self, path: str | os.PathLike[str], *, key: str | os.PathLike[str] | None = None, unsigned: bool = False
+    ) -> None:
+        self.path, self.unsigned = Path(path), unsigned
+        self.key = owner_key_path() if key is None else Path(key)
         self._local = threading.local()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path}
+        return {"path": self.path, "key": self.key, "unsigned": self.unsigned}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["path"])  # type: ignore[misc]
+        self.__init__(**state)  # type: ignore[misc]
 
     def __repr__(self) -> str:
         return f"NoiseStore({str(self.path)!r})"
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], meta: Mapping[str, Any]) -> NoiseStore:
-        """Make an empty store, readable by its owner only.
+    def create(
+        cls, path: str | os.PathLike[str], meta: Mapping[str, Any], *, key: str | os.PathLike[str] | None = None
+    ) -> NoiseStore:
+        """Make an empty store, readable by its owner only and signed by the owner's key, which is made if there is none.
 
         Args:
             path: must not exist.
             meta: method, task, window, seed and versions, as plain JSON values.
+            key: file of the owner's key, as for the store.
 
         Raises:
             FileExistsError: if the path exists.
+            NoiseStoreError: if the file is no owner's key, others can read it, or it cannot be made.
         """
-        store, text = cls(path), json.dumps(meta, sort_keys=True)
-        create_file(store.path, (text, checksum(text)))
+        store, text = cls(path, key=key), json.dumps(meta, sort_keys=True)
+        secret = make_key(store.key)
+        create_file(store.path, (text, checksum(text)), lambda connection: sign(connection, secret))
         return store
 
     @property
@@ -104,16 +101,7 @@ class NoiseStore:
         Raises:
             NoiseStoreError: if the store cannot be read.
         """
-        rows = self.rows("SELECT json, checksum FROM meta")
-        try:
-            if len(rows) != 1 or rows[0][1] != checksum(rows[0][0]):
-                raise ValueError("checksum")
-            meta = json.loads(rows[0][0])
-        except (ValueError, TypeError, RecursionError) as error:
-            raise damaged(self.path, "its description does not match its checksum") from error
-        if not isinstance(meta, dict):
-            raise damaged(self.path, "its description is not a dictionary")
-        return meta
+        return read_description(self)
 
     @property
     def settings(self) -> StoreSettings:
@@ -122,15 +110,7 @@ class NoiseStore:
         Raises:
             NoiseStoreError: if the store cannot be read, or its description lacks something.
         """
-        meta = self.meta
-        try:
-            rule, epsilon, method = rule_from_spec(meta["window"]), float(meta["epsilon"]), dict(meta["method"])
-            share = float(meta["mask_share"])
-            if not 0 < epsilon <= 1 or not 0 < share <= 1:
-                raise ValueError(f"epsilon {epsilon}, mask_share {share}")
-            return StoreSettings(rule, epsilon, method, share)
-        except (KeyError, TypeError, ValueError) as error:
-            raise damaged(self.path, f"its description is not complete ({error!r})") from error
+        return settings_of(self)
 
     @property
     def window(self) -> WindowRule:
@@ -201,7 +181,7 @@ class NoiseStore:
         Raises:
             NoiseStoreError: if the file is no store, is damaged or cannot be written, or the noise is not storable.
         """
-        with write(self.path) as connection:
+        with write_sealed(self) as connection:
             writer = RowWriter(connection)
             for noise in noises:
                 writer.add(noise)
@@ -216,7 +196,7 @@ class NoiseStore:
         """
         text = json.dumps(spec, sort_keys=True)
         blob = save_tensors({k: v.detach().cpu().contiguous() for k, v in weights.items()})
-        with write(self.path) as connection:
+        with write_sealed(self) as connection:
             connection.execute(
                 "INSERT INTO network (spec, weights, checksum) VALUES (?, ?, ?)", (text, blob, checksum(text, blob))
             )
@@ -232,8 +212,8 @@ class NoiseStore:
             try:
                 if stated != checksum(spec, weights):
                     raise ValueError("checksum")
-                found.append((dict(json.loads(spec)), load_tensors(weights)))
-            except (ValueError, TypeError, RecursionError, SafetensorError) as error:
+                found.append((_spec(spec), load_tensors(weights)))
+            except (ValueError, TypeError, KeyError, RecursionError, OverflowError, SafetensorError) as error:
                 raise damaged(self.path, "a surrogate does not match its checksum") from error
         return found
 
@@ -241,17 +221,20 @@ class NoiseStore:
         """Read everything once and return the number of images.
 
         Raises:
-            NoiseStoreError: at the first thing that is damaged.
+            NoiseStoreError: at the first thing that is damaged, or if there is no noise.
         """
         if self.rows("PRAGMA integrity_check") != [("ok",)]:
             raise damaged(self.path, "SQLite's integrity check fails")
         self.networks()
         check_records(self)
+        skipped_of(self)
         found = 0
         for found, noise in enumerate(self, 1):  # noqa: B007 - counted
             if not self.rows("SELECT 1 FROM protected WHERE key = ?", (key_of(noise.protected),)):
                 raise damaged(self.path, f"case {noise.name!r} cannot be found again by its protected image")
-        return found if self.meta else 0
+        if not found:
+            raise NoiseStoreError(f"{self.path} holds no noise. Fill it with precompute() or `monai-salm generate`")
+        return found
 
     def close(self) -> None:
         """Close this thread's connection; the next use opens another."""
@@ -303,12 +286,21 @@ class NoiseStore:
             NoiseStoreError: if the store cannot be read.
         """
         try:
-            return self._connect().execute(query, values).fetchall()
+            with using_sqlite():
+                return self._connect().execute(query, values).fetchall()
         except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:
             if again and "readonly" in str(error):  # a writer was killed; opening the file again undoes what it left
                 self.close()
                 return self.rows(query, values, again=False)
             raise store_error(self.path, error) from error
+
+
+def _spec(text: str) -> dict[str, Any]:
+    """The arguments of ``build_network`` from their JSON text; TypeError or ValueError if they are none."""
+    spec = json.loads(text)
+    if not isinstance(spec, dict) or not isinstance(spec.get("name"), str):
+        raise TypeError("spec")
+    return spec
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

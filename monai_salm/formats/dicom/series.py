@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from monai_salm.formats.base import FormatError, require_like
+from monai_salm.formats.base import FormatError, frame_of, require_like
 from monai_salm.formats.dicom.format import Dicom, dicom_differences, write_dicom
 from monai_salm.formats.dicom.stacks import read_header, stacks
 from monai_salm.noise.units import Units
@@ -78,6 +78,10 @@ class DicomSeries:
             for what in dicom_differences(root / file, other / file, self.protected_uids):
                 yield f"{file}: {what}"
 
+    def frame(self, root: Path) -> bytes:
+        """A digest of everything in the files but the voxels."""
+        return frame_of(_DICOM.frame(root / file) for file in self.files)
+
     def keepsake(self, root: Path) -> bytes | None:
         """What ``restore`` needs beside voxels and noise."""
         kept = [_DICOM.keepsake(root / file) or b"" for file in self.files]
@@ -98,7 +102,12 @@ class DicomSeries:
 
     def _parts(self, keepsake: bytes | None) -> Iterator[bytes | None]:
         head, _, kept = (keepsake or b"[]\n").partition(b"\n")
-        sizes = json.loads(head)
+        try:
+            sizes = json.loads(head)
+            if not isinstance(sizes, list) or not all(type(size) is int and size >= 0 for size in sizes):
+                raise TypeError("sizes")
+        except (ValueError, TypeError, RecursionError) as error:
+            raise FormatError(f"case {self.name!r}: what the store keeps of its headers is damaged") from error
         if len(sizes) != len(self.files):
             raise FormatError(f"case {self.name!r}: the store keeps {len(sizes)} headers for {len(self.files)} files")
         with io.BytesIO(kept) as file:
