@@ -42,6 +42,7 @@ Store: TypeAlias = Annotated[Path, _option("--store", "FILE", manual.FILES, _STO
 OwnStore: TypeAlias = Annotated[
     Path | None, _option("--store", "FILE", manual.FILES, f"{_STORE} OUTPUT.noise.db if not given.")
 ]
+OptionalStore: TypeAlias = Annotated[Path | None, _option("--store", "FILE", manual.FILES, _STORE)]
 LayoutName: TypeAlias = Annotated[
     str | None,
     _option(
@@ -152,6 +153,13 @@ Surrogate: TypeAlias = Annotated[
 SignKey: TypeAlias = Annotated[
     Path | None,
     _option("--sign-key", "FILE", manual.SELDOM, "Ed25519 private key (PEM) to sign the public manifest with."),
+]
+Signer: TypeAlias = Annotated[
+    Path | None, _option("--signer", "FILE", manual.FILES, "Public key (PEM) that must have signed the manifest.")
+]
+DatasetVersion: TypeAlias = Annotated[
+    str | None,
+    _option("--dataset-version", "TEXT", manual.SELDOM, "Version of the data set, for the public manifest."),
 ]
 
 

@@ -14,6 +14,7 @@ import shutil
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,11 @@ class Staging:
         held.append(self._lock(f"shard-{shard[0]}-of-{shard[1]}.lock", False, "this copy"))
         self.copy.parent.mkdir(exist_ok=True)
         self._failed.mkdir(exist_ok=True)
+
+    def date(self) -> str:
+        """The day on which the copy was begun (UTC, ISO 8601), so that an interrupted call ends in the same bytes."""
+        began = datetime.fromtimestamp((self.folder / "job.json").stat().st_mtime, timezone.utc)
+        return began.date().isoformat()
 
     def require_own(self) -> None:
         """Refuse a folder that is not ours, of any name: only our own is emptied."""
