@@ -126,7 +126,7 @@ def edited(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[Path
 
 EDITS: dict[str, Callable[[Path], Any]] = {
     "version": edited(lambda c: {**c, "monai_salm": "9.9.9"}),
-    "format": edited(lambda c: {**c, "format_version": 2}),
+    "format": edited(lambda c: {**c, "format_version": 1}),
     "added key": edited(lambda c: {**c, "author": "somebody"}),
     "splits": edited(lambda c: {**c, "splits": ["train", "test"]}),
     "signature": lambda manifest: manifest.with_name(manifest.name + ".sig").write_text("bogus"),

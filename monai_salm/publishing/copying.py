@@ -26,6 +26,7 @@ from monai_salm.publishing.searching import find_unprotected
 from monai_salm.publishing.signing import sign_manifest
 from monai_salm.publishing.staging import Staging
 from monai_salm.publishing.work import PublishReport, PublishSettings, Work
+from monai_salm.shared.disk import make_private
 from monai_salm.shared.progress import Progress, ProgressCallback
 from monai_salm.store.records import keep, kept
 from monai_salm.store.store import NoiseStore
@@ -119,7 +120,7 @@ def restore(
     shard: tuple[int, int] = (0, 1),
     progress: ProgressCallback | None = None,
 ) -> PublishReport:
-    """Take the noise off a protected copy again: the original images bit for bit, without the manifest.
+    """Take the noise off a protected copy again: the original images bit for bit, without the manifest. Only the owner can read them.
 
     Compressed files may be packed otherwise than the originals were; what is in them is the same.
 
@@ -155,6 +156,7 @@ def restore(
 
     def finish(staging: Staging, failed: dict[str, str]) -> list[str]:
         _remove_manifest_folder(data, staging, record)
+        make_private(staging.copy)
         record_restored(noises, target, staging.copy)
         said = [f"{name}: was never published: {why}" for name, why in never.items()]
         return [*said, *_unvouched(data, record, jobs)]

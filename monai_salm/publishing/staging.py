@@ -18,6 +18,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from monai_salm.shared.disk import DiskFullError, private_folder
 from monai_salm.shared.files import atomic_file, partial_beside, sync_folder, try_lock
 
 _OWN = re.compile(
@@ -72,7 +73,7 @@ class Staging:
 
     def _begin(self, job: dict[str, Any], shard: tuple[int, int], held: list[int]) -> None:
         self.require_own()
-        self.folder.mkdir(mode=0o700, exist_ok=True)
+        private_folder(self.folder)
         text, place = json.dumps(job, sort_keys=True), self.folder / "job.json"
         other = "a copy of other data or with other noise"
 
@@ -84,7 +85,7 @@ class Staging:
             try:
                 if not is_ours():  # another shard may have begun in the meantime
                     self._empty(all_but_lock=True)
-                    with atomic_file(place) as file:
+                    with atomic_file(place, private=True) as file:
                         file.write(text.encode())
             finally:
                 os.close(alone)
@@ -170,7 +171,7 @@ class Staging:
         if reason is None:
             path.unlink(missing_ok=True)
             return
-        with atomic_file(path) as file:
+        with atomic_file(path, private=True) as file:
             file.write(json.dumps({"name": name, "reason": reason}).encode())
 
     def _failure_path(self, name: str) -> Path:
@@ -211,7 +212,8 @@ class Staging:
             if (self.copy.parent / name).exists():
                 os.rename(self.copy.parent / name, self.target.with_name(name))
         os.rename(self.copy, self.target)
-        sync_folder(self.target.parent)
+        with suppress(DiskFullError):  # the copy is whole and has its name; the same call would find it in the way
+            sync_folder(self.target.parent)
         self.remove()
 
     def remove(self) -> None:

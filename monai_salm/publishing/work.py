@@ -24,11 +24,12 @@ from monai_salm.publishing.searching import in_threads
 from monai_salm.publishing.signing import signature_path
 from monai_salm.publishing.staging import Staging
 from monai_salm.shared.arrays import Array
+from monai_salm.shared.disk import FULL
 from monai_salm.shared.files import atomic_file, copy_file
 from monai_salm.shared.progress import Progress, ProgressCallback
 
 # Errors of the disk that is written to: the file at hand is not at fault, and the next one would fail as well.
-_FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+_FATAL = FULL | {errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 #: Ends a copy: takes the staging folder and the images left out, to which it may add; returns warnings.
 Finish: TypeAlias = Callable[[Staging, dict[str, str]], list[str]]
