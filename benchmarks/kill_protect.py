@@ -1,11 +1,12 @@
-"""Kill ``monai-salm protect`` with SIGKILL at random moments, call it again until it is done, and look at every byte.
+"""Kill a verb of ``monai-salm`` with SIGKILL at random moments, call it again until it is done, and look at every byte.
 
-    python benchmarks/kill_protect.py --kills 50 --seed 0
+    python benchmarks/kill_protect.py --kills 40 --seed 0 --verbs generate,publish,verify,restore,protect
 
 The data set is a small folder of volumes with label maps and other files. Kill moments are uniform over the length of an
-uninterrupted call, measured from its first line of work (imports do not count). Whenever a call was killed, what stands
-at the output is nothing or a whole copy; whenever one comes to its end, the copy must equal an uninterrupted call's, byte
-for byte, and nothing may be left beside it. Prints a line for each kill and one with the count; exits with 1 if not.
+uninterrupted call, measured from its first line of work (imports do not count). The surrogates' training is kept after every
+step. Whenever a call was killed, what stands at its output is nothing or whole; whenever one comes to its end, the output must
+equal an uninterrupted call's, byte for byte (of a store: all noise), and nothing may be left beside it. Prints a line for each
+kill and one with the counts of each verb; exits with 1 if not.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -28,8 +29,23 @@ import numpy as np
 import torch
 from killing import Run, run_and_kill
 
-_OPTIONS = ["--perturbation", "error_minimizing", "--rounds", "3", "--surrogate-steps", "2"]
-_OPTIONS += ["--width", "0.05", "--device", "cpu", "--json", "--quiet"]
+from monai_salm.store.store import NoiseStore
+
+_STORE = "set.noise.db"
+
+_NOISE = [
+    "--perturbation",
+    "error_minimizing",
+    "--rounds",
+    "3",
+    "--surrogate-steps",
+    "4",
+    "--width",
+    "0.05",
+    "--device",
+    "cpu",
+]
+VERBS = ("generate", "publish", "verify", "restore", "protect")
 
 
 def small_folder(root: Path, cases: int = 12, side: int = 24) -> Path:
@@ -48,15 +64,70 @@ def small_folder(root: Path, cases: int = 12, side: int = 24) -> Path:
     return root
 
 
-def work(report: Connection, source: str, output: str) -> None:
-    """One call of the verb, in a process of its own; tells when it starts, publishes and is done."""
+def work(report: Connection, arguments: list[str]) -> None:
+    """One call of a verb, in a process of its own; tells when it starts and is done."""
     from monai_salm.cli import app
+    from monai_salm.methods import surrogates
 
     torch.set_num_threads(1)
+    surrogates._CHECKPOINT_SECONDS = 0.0
     report.send("start")
-    with redirect_stdout(io.StringIO()):
-        app(["protect", source, output, *_OPTIONS], standalone_mode=False)
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        app([*arguments, "--json", "--quiet"], standalone_mode=False)
     report.send("done")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A verb in a folder ``job``, which may use what an uninterrupted protect has left in the folder ``whole``.
+
+    Args:
+        verb: its name.
+        source: the data set.
+        whole: holds ``set``, a whole copy, and its store.
+    """
+
+    verb: str
+    source: Path
+    whole: Path
+
+    def begin(self, job: Path) -> None:
+        """Make the folder, with what is there before the call."""
+        job.mkdir()
+        if self.verb in ("publish", "verify"):
+            shutil.copy(self.whole / _STORE, job)
+        if self.verb == "verify":
+            shutil.copytree(self.whole / "set", job / "set")
+
+    def run(self, job: Path, kill_after: float | None = None) -> Run:
+        """Make the call, or kill it."""
+        store, output = job / _STORE, job / "set"
+        given: dict[str, list[object]] = {
+            "generate": [self.source, "--store", store, *_NOISE],
+            "publish": [self.source, output, "--store", store, "--overwrite"],
+            "verify": [self.source, output, "--store", store],
+            "restore": [self.whole / "set", output, "--store", self.whole / _STORE, "--overwrite"],
+            "protect": [self.source, output, *_NOISE],
+        }
+        return run_and_kill(work, ([self.verb, *map(str, given[self.verb])],), kill_after)
+
+    def result(self, job: Path) -> dict[str, bytes]:
+        """What the call has written, or was to leave alone."""
+        found = {} if self.verb == "generate" else contents(job / "set")
+        if self.verb in ("generate", "protect", "verify") and (job / _STORE).exists():
+            store = NoiseStore(job / _STORE)
+            found |= {noise.digest.hex(): noise.codes.tobytes() for noise in store}
+            store.close()
+        return found
+
+    def state(self, job: Path, expected: dict[str, bytes]) -> str:
+        """What a kill has left: ``"nothing"`` under its name, or what is ``"whole"``."""
+        output = job / (_STORE if self.verb == "generate" else "set")
+        if not output.exists():
+            return "nothing"
+        if self.result(job) != expected:
+            raise RuntimeError(f"{output} stands under its name and is not whole")
+        return "whole"
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -72,7 +143,7 @@ class Result:
         kills: calls that were killed.
         jobs: copies that were completed and compared.
         differing: copies that were not as an uninterrupted call's, or beside which something was left.
-        stages: what stood on the disk after each kill: ``"noise"`` unfinished, ``"copy"`` unfinished, or ``"whole"``.
+        stages: what stood under its name after each kill: ``"nothing"`` or what is ``"whole"``.
     """
 
     kills: int = 0
@@ -82,71 +153,69 @@ class Result:
 
     def line(self) -> str:
         """The count, in a line."""
-        hit = ", ".join(f"{self.stages.count(name)} {name}" for name in ("noise", "copy", "whole"))
-        return f"{self.kills} kills ({hit}), {self.jobs} copies completed and compared: {self.differing} differ"
+        hit = ", ".join(f"{self.stages.count(name)} {name}" for name in ("nothing", "whole"))
+        return f"{self.kills} kills (then {hit}), {self.jobs} jobs completed and compared: {self.differing} differ"
 
 
-def kill_and_compare(kills: int, seed: int, folder: Path, say: Callable[[str], None] = print) -> Result:
-    """Kill and call again until there were as many kills as asked for, comparing each completed copy.
+def kill_and_compare(
+    kills: int, seed: int, folder: Path, say: Callable[[str], None] = print, verb: str = "protect"
+) -> Result:
+    """Kill and call again until there were as many kills as asked for, comparing each completed job.
 
     Args:
         kills: how many.
         seed: of their moments.
         folder: for the data.
         say: takes the lines.
+        verb: what is called.
     """
     source = small_folder(folder / "set")
-    whole = folder / "whole" / "set"
-    whole.parent.mkdir()
-    length = _protect(source, whole).seconds
-    expected = contents(whole)
-    say(f"an uninterrupted call takes {length:.2f} s")
+    whole, call = folder / "whole", Call(verb, source, folder / "whole")
+    Call("protect", source, whole).begin(whole)
+    length = Call("protect", source, whole).run(whole).seconds
+    if verb != "protect":
+        call.begin(folder / "job")
+        length = call.run(folder / "job").seconds
+    expected = call.result(whole if verb == "protect" else folder / "job")
+    say(f"an uninterrupted {verb} takes {length:.2f} s")
     rng, result = random.Random(seed), Result()
     while result.kills < kills:
-        output = folder / f"job{result.jobs}" / "set"
-        output.parent.mkdir()
+        job = folder / f"job{result.jobs}"
+        call.begin(job)
         while result.kills < kills:
             moment = rng.uniform(0, length)
-            if _protect(source, output, moment).stage == "done":
+            if call.run(job, moment).stage == "done":
                 break
             result.kills += 1
-            result.stages.append(_state(output, expected))
+            result.stages.append(call.state(job, expected))
             say(f"kill {result.kills}: after {moment:.2f} s; left: {result.stages[-1]}")
-        _protect(source, output)
-        left = {path.name for path in output.parent.iterdir()} - {"set", "set.noise.db"}
-        if contents(output) != expected or left:
+        call.run(job)
+        left = {path.name for path in job.iterdir()} - {"set", _STORE}
+        if call.result(job) != expected or left:
             result.differing += 1
-            say(f"copy {result.jobs} differs" if not left else f"beside copy {result.jobs} was left: {sorted(left)}")
+            say(f"job {result.jobs} differs" if not left else f"beside job {result.jobs} was left: {sorted(left)}")
         result.jobs += 1
-        shutil.rmtree(output.parent)
+        shutil.rmtree(job)
     return result
-
-
-def _protect(source: Path, output: Path, kill_after: float | None = None) -> Run:
-    return run_and_kill(work, (str(source), str(output)), kill_after)
-
-
-def _state(output: Path, expected: dict[str, bytes]) -> str:
-    if output.exists():
-        if contents(output) != expected:
-            raise RuntimeError(f"{output} stands under its name and is not whole")
-        return "whole"
-    return "copy" if output.with_name(output.name + ".noise.db").exists() else "noise"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=50, help="how many (default 50)")
+    parser.add_argument("--kills", type=int, default=50, help="how many of each verb (default 50)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default 0)")
+    parser.add_argument("--verbs", default="protect", help=f"some of {','.join(VERBS)} (default protect)")
     given = parser.parse_args(arguments)
-    folder = Path(tempfile.mkdtemp(prefix="kill-protect-"))
-    try:
-        result = kill_and_compare(given.kills, given.seed, folder)
-    finally:
-        shutil.rmtree(folder)
-    print(result.line())
-    return 1 if result.differing else 0
+    failed = False
+    for verb in given.verbs.split(","):
+        folder = Path(tempfile.mkdtemp(prefix="kill-protect-"))
+        try:
+            result = kill_and_compare(given.kills, given.seed, folder, verb=verb)
+        finally:
+            shutil.rmtree(folder)
+        print(f"{verb}: {result.line()}", flush=True)
+        failed |= bool(result.differing)
+    return int(failed)
 
 
 if __name__ == "__main__":

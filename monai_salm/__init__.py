@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from monai_salm.methods import AR, EM, LSP, REM, SALM, SEM, TAP, InterSliceEM, RandomNoise, RoiEM
     from monai_salm.noise.units import Units
     from monai_salm.noise.window import IntensityWindow
-    from monai_salm.publishing import publish, restore, verify
+    from monai_salm.publishing import publish, restore, verify, verify_copy
     from monai_salm.publishing.planning import Plan, plan
     from monai_salm.publishing.sharing import decrypt_store, encrypt_store
     from monai_salm.publishing.statistics import noise_statistics
@@ -60,7 +60,7 @@ _MODULES = {
     "evaluation.chains": ("check_chain", "ChainReport"),
     "learning.networks": ("build_network",),
     "generate.precompute": ("precompute", "PrecomputeSettings"),
-    "publishing": ("publish", "verify", "restore"),
+    "publishing": ("publish", "verify", "verify_copy", "restore"),
     "evaluation.evaluating": ("evaluate",),
     "evaluation.protocol": ("Protocol",),
     "report.results": ("UnlearnabilityReport",),
@@ -85,7 +85,7 @@ __all__ = [
     "SALMProtectd", "SALMRestore", "SALMRestoreD", "SALMRestoreDict", "SALMRestored", "Segmentation", "TopK",
     "Units", "UnlearnabilityReport", "VerifyReport", "__version__", "build_network", "check_chain", "decrypt_store",
     "encrypt_store", "evaluate", "noise_statistics", "open_layout", "plan", "precompute", "publish", "read_report",
-    "recommended", "restore", "salm_hash_transform", "verify", "write_report",
+    "recommended", "restore", "salm_hash_transform", "verify", "verify_copy", "write_report",
 ]  # fmt: skip
 
 

@@ -177,6 +177,7 @@ def test_encrypt_and_decrypt(folder: Path) -> None:
 def test_a_wrong_key_is_refused_before_there_is_any_noise(folder: Path) -> None:
     pytest.importorskip("cryptography")
     (folder / "key.pem").write_text("x")
+    (folder / "key.pem").chmod(0o600)
     failed = run("protect", folder / "set", folder / "out", *FAST, "--sign-key", folder / "key.pem", code=1)
     assert "no private key in PEM" in failed["error"]
     assert sorted(path.name for path in folder.iterdir()) == ["key.pem", "set"]

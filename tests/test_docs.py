@@ -39,6 +39,7 @@ COMMANDS_NOT_RUN = {
     "pip install": "installs packages from an index; .ci/run runs the README's",
     "torchrun": "several processes, and machines; tests/test_distributed.py runs ranks",
     "sbatch": "needs a cluster; tests/test_publish.py runs shards",
+    "chmod": "another program",
     "openssl": "another program; docs_samples.signing_keys makes the same keys",
     "nnUNetv2_": "another program; tests/test_recipes_training.py runs it",
 }

@@ -43,6 +43,37 @@ def test_the_workflow_runs_everything_on_linux_and_the_quick_tests_elsewhere() -
     assert commands(elsewhere)[-1] == "pytest"
 
 
+def requirements() -> dict[str, str]:
+    """The version range of each package that the metadata name."""
+    lists = [METADATA["options"]["install_requires"], *METADATA["options.extras_require"].values()]
+    lines = [line.strip() for text in lists for line in text.splitlines()]
+    found = (re.fullmatch(r"([\w.-]+)([<>=][^;]*)?", line) for line in lines)
+    return {match[1]: match[2] or "" for match in found if match}
+
+
+@pytest.mark.parametrize("package", ["torch", "torchvision", "monai", "numpy", "nibabel", "scipy", "pydicom", "typer"])
+def test_the_next_major_version_is_not_installed_unseen(package: str) -> None:
+    assert "<" in requirements()[package]
+
+
+def test_the_versions_of_development_are_within_the_bounds() -> None:
+    specifiers = pytest.importorskip("packaging.specifiers")
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    tested = dict(line.split("==") for line in lines if not line.startswith("#"))
+    for package, bounds in requirements().items():
+        if package in tested:
+            assert specifiers.SpecifierSet(bounds).contains(tested[package]), package
+    assert {"torch", "monai", "numpy", "pydicom", "cryptography", "pytest"} <= set(tested)
+
+
+def test_one_python_of_the_workflow_has_the_versions_of_development() -> None:
+    script = (ROOT / ".ci/run").read_text(encoding="utf-8")
+    assert "PIP_CONSTRAINT=$PWD/constraints.txt" in script
+    named = re.search(r"== (3\.\d+) \]\]", script)
+    assert named is not None
+    assert named[1] in jobs()["linux"]["strategy"]["matrix"]["python"]
+
+
 def test_the_dev_extra_has_what_the_checks_run() -> None:
     extra = METADATA["options.extras_require"]["dev"].split()
     script = (ROOT / ".ci/run").read_text(encoding="utf-8")

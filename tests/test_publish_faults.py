@@ -58,12 +58,19 @@ def contents(root: Path) -> dict[str, bytes]:
     return {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.slow)])
-def test_killed_protect_is_never_half_and_ends_the_same(
-    kills: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("verb", "kills"),
+    [("protect", 3), ("restore", 3)]
+    + [
+        pytest.param(verb, 40, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])
+        for verb in ("generate", "publish", "verify", "restore", "protect")
+    ],
+)
+def test_a_killed_verb_is_never_half_and_ends_the_same(
+    verb: str, kills: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines: list[str] = []
-    result = load(monkeypatch).kill_and_compare(kills, 0, tmp_path, lines.append)
+    result = load(monkeypatch).kill_and_compare(kills, 0, tmp_path, lines.append, verb)
     assert (result.kills, result.differing) == (kills, 0), lines
     assert result.jobs >= 1
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import docs_samples
 import nibabel
 import numpy as np
 import pytest
@@ -125,7 +126,7 @@ def edited(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[Path
 
 EDITS: dict[str, Callable[[Path], Any]] = {
     "version": edited(lambda c: {**c, "monai_salm": "9.9.9"}),
-    "format": edited(lambda c: {**c, "format_version": 2}),
+    "format": edited(lambda c: {**c, "format_version": 1}),
     "added key": edited(lambda c: {**c, "author": "somebody"}),
     "splits": edited(lambda c: {**c, "splits": ["train", "test"]}),
     "signature": lambda manifest: manifest.with_name(manifest.name + ".sig").write_text("bogus"),
@@ -238,13 +239,9 @@ def test_a_store_that_cannot_be_written_is_refused_at_once(folder: Path, monkeyp
 def test_the_same_copy_signed_and_unsigned(folder: Path) -> None:
     """Both have one manifest; neither must be taken for a changed copy of the other."""
     pytest.importorskip("cryptography")
-    from cryptography.hazmat.primitives import serialization as form
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    key = Ed25519PrivateKey.generate().private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
-    (folder / "key.pem").write_bytes(key)
-    publish(folder / "set", folder / "signed", folder / "noise.db", sign_key=folder / "key.pem")
-    for name in ("out", "signed"):
+    docs_samples.signing_keys(folder)
+    publish(folder / "set", folder / "signed/out", folder / "noise.db", sign_key=folder / "key.pem")
+    for name in ("out", "signed/out"):
         assert verify(folder / "set", folder / name, folder / "noise.db").ok
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import docs_samples
 import numpy as np
 import pytest
 
@@ -24,9 +25,6 @@ pyrage = pytest.importorskip("pyrage")
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """An archive ``set.npz``, its store ``noise.db``, and an Ed25519 key pair."""
-    from cryptography.hazmat.primitives import serialization as form
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "set.npz", train_images=rng.integers(0, 256, (4, 8, 8), "uint8"), train_labels=[[0], [1]] * 2)
     data = detect(tmp_path / "set.npz")
@@ -35,11 +33,7 @@ def folder(tmp_path: Path) -> Path:
         data.dataset(), tmp_path / "noise.db", method=RandomNoise(), task=data.task(), window=window, device="cpu"
     )
     for name in ("key", "other"):
-        key = Ed25519PrivateKey.generate()
-        pem = key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
-        (tmp_path / f"{name}.pem").write_bytes(pem)
-        public = key.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo)
-        (tmp_path / f"{name}.pub").write_bytes(public)
+        docs_samples.signing_keys(tmp_path, name)
     return tmp_path
 
 
@@ -65,6 +59,8 @@ def test_unsigned_copy_replaces_an_old_signature(folder: Path) -> None:
 
 def test_wrong_keys_are_refused_before_anything_is_written(folder: Path) -> None:
     (folder / "no.pem").write_text("x")
+    (folder / "no.pem").chmod(0o600)
+    (folder / "key.pub").chmod(0o600)
     for key, message in (("no.pem", "no private key in PEM"), ("key.pub", "no private key in PEM")):
         with pytest.raises(ValueError, match=message):
             publish(folder / "set.npz", folder / "out/set.npz", folder / "noise.db", sign_key=folder / key)
@@ -128,7 +124,7 @@ def test_what_cannot_be_encrypted_is_refused(folder: Path) -> None:
         decrypt_store(folder / "a", folder / "b", folder / "key.txt")
 
 
-@pytest.mark.parametrize(("package", "module"), [("cryptography", "manifest"), ("pyrage", "sharing")])
+@pytest.mark.parametrize(("package", "module"), [("cryptography", "signing"), ("pyrage", "sharing")])
 def test_missing_package_names_the_extra(package: str, module: str) -> None:
     code = (
         f"import sys; sys.modules[{package!r}] = None\n"

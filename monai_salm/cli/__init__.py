@@ -7,7 +7,7 @@ from collections.abc import Callable
 import typer
 
 from monai_salm._version import __version__
-from monai_salm.cli import describing, evaluating, interrupted, planning, protecting
+from monai_salm.cli import describing, evaluating, interrupted, planning, protecting, proving
 from monai_salm.cli.manual import ManualCommand, ManualGroup, examples
 from monai_salm.cli.method_options import MethodCommand
 from monai_salm.cli.running import verb
@@ -91,10 +91,13 @@ _add(
     makes_noise=True,
 )
 _add(
-    verb(protecting.verify),
+    verb(proving.verify),
     _WAY,
     "Prove that a protected copy is what it should be.",
-    "monai-salm verify scans scans_public --store scans_public.noise.db",
+    """
+    monai-salm verify scans scans_public --store scans_public.noise.db
+    monai-salm verify scans_public --signer owner.pub                     for readers: is it the owner's, and unchanged?
+    """,
 )
 _add(
     verb(evaluating.evaluate, lambda resume, **options: resume if resume and resume.exists() else None),

@@ -63,6 +63,7 @@ Unsigned: TypeAlias = Annotated[
         "Use a noise store that the owner's key does not prove, as a partner's copy is.",
     ),
 ]
+OptionalStore: TypeAlias = Annotated[Path | None, _option("--store", "FILE", manual.FILES, _STORE)]
 LayoutName: TypeAlias = Annotated[
     str | None,
     _option(
@@ -173,6 +174,13 @@ Surrogate: TypeAlias = Annotated[
 SignKey: TypeAlias = Annotated[
     Path | None,
     _option("--sign-key", "FILE", manual.SELDOM, "Ed25519 private key (PEM) to sign the public manifest with."),
+]
+Signer: TypeAlias = Annotated[
+    Path | None, _option("--signer", "FILE", manual.FILES, "Public key (PEM) that must have signed the manifest.")
+]
+DatasetVersion: TypeAlias = Annotated[
+    str | None,
+    _option("--dataset-version", "TEXT", manual.SELDOM, "Version of the data set, for the public manifest."),
 ]
 
 

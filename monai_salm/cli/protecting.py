@@ -1,4 +1,4 @@
-"""The verbs that make, prove and undo protected copies."""
+"""The verbs that make and undo protected copies."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from monai_salm.cli import manual, readers
 from monai_salm.cli import options as opt
+from monai_salm.cli import proving, readers
 from monai_salm.cli.interrupted import store_beside
-from monai_salm.cli.listing import briefly, class_lines, kept_lines, listed, not_copied, window_text
+from monai_salm.cli.listing import class_lines, kept_lines, listed, not_copied, window_text
 from monai_salm.cli.method_options import make_method
 from monai_salm.cli.running import Outcome
 from monai_salm.jobs.launch import launch
@@ -61,6 +61,7 @@ def publish(
     sign_key: opt.SignKey = None,
     key: opt.Key = None,
     unsigned: opt.Unsigned = False,
+    dataset_version: opt.DatasetVersion = None,
     *,
     progress: ProgressCallback,
 ) -> Outcome:
@@ -77,9 +78,11 @@ def publish(
         "splits": opt.read("--splits", readers.names, splits),
         "copy": copy or (),
         "overwrite": overwrite,
+        "sign_key": sign_key,
+        "dataset_version": dataset_version,
     }
     noise = opt.opened(store, key, unsigned)
-    report = publish_(source, output, noise, jobs=jobs, shard=shard, sign_key=sign_key, progress=progress, **options)
+    report = publish_(source, output, noise, jobs=jobs, shard=shard, progress=progress, **options)
     return _written(report, "protected", shard)
 
 
@@ -95,6 +98,7 @@ def protect(
     jobs: opt.Jobs = 1,
     sign_key: opt.SignKey = None,
     key: opt.Key = None,
+    dataset_version: opt.DatasetVersion = None,
     *,
     progress: ProgressCallback,
 ) -> Outcome:
@@ -117,7 +121,7 @@ def protect(
     made, data = _generate(source, place, noise, ctx.obj, seed, overwrite, progress, reuse=True, key=key)
     lines, kept = _described(data), kept_lines(made)
     if resumed and output.exists():
-        verified = _verify(source, output, made, noise.layout, jobs, progress=progress)
+        verified = proving.verified(source, output, made, noise.layout, jobs, progress=progress)
         if verified.data["problems"]:
             raise FileExistsError(
                 f"{output} exists and is not what these settings give; give another output or overwrite it (--overwrite)"
@@ -135,43 +139,12 @@ def protect(
         jobs,
         sign_key=sign_key,
         key=key,
+        dataset_version=dataset_version,
         progress=progress,
     )
-    verified = _verify(source, output, made, noise.layout, jobs, progress=progress, said=True)
+    verified = proving.verified(source, output, made, noise.layout, jobs, progress=progress, said=True)
     lines += [*published.lines, *verified.lines, *kept]
     return Outcome({**data, **published.data, **verified.data}, lines, published.ok and verified.ok)
-
-
-def verify(
-    source: opt.Input,
-    output: opt.Output,
-    store: opt.Store,
-    layout: opt.LayoutName = None,
-    jobs: opt.Jobs = 1,
-    num_shards: opt.NumShards = 1,
-    shard_index: opt.ShardIndex = 0,
-    signer: Annotated[
-        Path | None,
-        typer.Option(
-            "--signer",
-            metavar="FILE",
-            help="Public key (PEM) that must have signed the manifest.",
-            rich_help_panel=manual.FILES,
-        ),
-    ] = None,
-    key: opt.Key = None,
-    unsigned: opt.Unsigned = False,
-    *,
-    progress: ProgressCallback,
-) -> Outcome:
-    """Prove that a protected copy is what it should be: noise, budget, headers, labels, files.
-
-    Original, copy and store are read again from disk: original plus noise must be the copy, bit for bit, within the budget;
-    labels, headers and all other files must be the original's. Problems are listed, and the exit code is then 1.
-    """
-    shard = opt.shard(shard_index, num_shards)
-    noise = opt.opened(store, key, unsigned)
-    return _verify(source, output, noise, layout, jobs, shard=shard, signer=signer, progress=progress)
 
 
 def restore(
@@ -199,21 +172,6 @@ def restore(
     options: dict[str, Any] = {"layout": layout, "overwrite": overwrite, "jobs": jobs, "shard": shard}
     noise = opt.opened(store, key, unsigned)
     return _written(restore_(protected, restored, noise, progress=progress, **options), "restored", shard)
-
-
-def _verify(
-    source: Path, output: Path, store: NoiseStore, layout: str | None, jobs: int, said: bool = False, **options: Any
-) -> Outcome:
-    """Verify, and describe what was found; ``said`` leaves out what the call before has listed."""
-    from monai_salm.publishing import verify as verify_
-
-    report = verify_(source, output, store, layout=layout, jobs=jobs, **options)
-    data = {"ok": report.ok, "checked": report.checked, "problems": report.problems, "left_out": report.left_out}
-    lines = [f"{report.checked} cases {'checked, problems:' if report.problems else 'verified'}"]
-    lines += briefly(report.problems)
-    left_out = {} if said else report.left_out
-    lines += listed("left out", [{"name": name, "reason": reason} for name, reason in left_out.items()])
-    return Outcome(data, lines, report.ok)
 
 
 def _written(report: PublishReport, what: str, shard: tuple[int, int]) -> Outcome:

@@ -23,9 +23,11 @@ import typer
 
 from monai_salm.cli import manual
 from monai_salm.jobs.launch import Launch, launch
+from monai_salm.shared.disk import FULL, DiskFullError
+from monai_salm.shared.leftovers import leftover_warnings
 from monai_salm.shared.progress import show_progress
 from monai_salm.shared.terminal import printable
-from monai_salm.shared.warn import DataWarning
+from monai_salm.shared.warn import DataWarning, warn
 
 # What the package raises on purpose (its own errors derive from these) and what the system raises in daily use.
 # Anything else is a bug and keeps its traceback.
@@ -120,6 +122,8 @@ def verb(
                 begin_as_rank(function.__name__, place)
             # What a library prints must not mix with the object.
             with redirect_stdout(sys.stderr) if as_json else nullcontext(), _own_warnings(first) as warned:
+                for line in leftover_warnings(_places(options)) if first else ():
+                    warn(line)
                 if shows_progress:
                     with show_progress(silent=quiet or not first) as progress:
                         outcome = function(**taken, progress=progress)
@@ -146,6 +150,12 @@ def verb(
         ]
     )
     return run
+
+
+def _places(options: Mapping[str, Any]) -> list[Path]:
+    """The stores and copies among the options of a verb."""
+    named = (options.get(name) for name in ("store", "output", "restored"))
+    return [place for place in named if isinstance(place, Path)]
 
 
 def _flat(parameters: Mapping[str, inspect.Parameter]) -> dict[str, tuple[Any, Any]]:
@@ -211,6 +221,8 @@ def _fail(parts: Iterable[str], message: str, as_json: bool) -> None:
 
 def _tell(error: BaseException, place: Launch, as_json: bool) -> None:
     """Print an error; torch and the system write several lines, this package one."""
+    if isinstance(error, OSError) and error.errno in FULL and not isinstance(error, DiskFullError):
+        error = DiskFullError.of(error)
     message = str(error) or type(error).__name__
     own = isinstance(error, ValueError | OSError) or type(error).__module__.startswith("monai_salm")
     parts = [message] if own else message.splitlines()

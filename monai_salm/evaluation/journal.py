@@ -14,6 +14,7 @@ from monai_salm.evaluation.protocol import is_importable, victim_name
 from monai_salm.evaluation.running import Runner
 from monai_salm.evaluation.schedule import Cell, Key, Training, cell_key
 from monai_salm.evaluation.workers import run_trainings
+from monai_salm.shared.disk import writing
 from monai_salm.shared.files import try_lock
 from monai_salm.shared.progress import Progress
 
@@ -116,7 +117,7 @@ class Journal:
 
     def _write(self, line: Mapping[str, Any]) -> None:
         # NaN is written as Python's JSON does and read back by it; the report's own JSON is strict.
-        with open(self.path, "ab") as file:
+        with writing(self.path), open(self.path, "ab") as file:
             file.write(f"{json.dumps(line)}\n".encode())
             file.flush()
             os.fsync(file.fileno())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -24,6 +23,8 @@ from monai_salm.evaluation.schedule import Cell, Training
 from monai_salm.evaluation.victims import Epoch
 from monai_salm.learning.trainer import TrainingError
 from monai_salm.shared.arrays import Array
+from monai_salm.shared.disk import open_private, writing
+from monai_salm.shared.leftovers import temporary_folder
 
 #: Called after every epoch with the training and the headline score.
 AfterEpoch = Callable[[Training, float], None]
@@ -96,9 +97,8 @@ def _results(
                 f"victim {name!r} is {victim_name(victim)}, which other processes cannot import: give a function or class at the "
                 "top of a module, or one job"
             )
-    # On Windows, files that are mapped cannot be deleted: a temporary folder may stay.
-    with tempfile.TemporaryDirectory(prefix="monai_salm_", ignore_cleanup_errors=True) as folder:
-        yield from _results_of_processes(_on_disk(runner, Path(folder)), trainings, jobs, after_epoch)
+    with temporary_folder() as folder:
+        yield from _results_of_processes(_on_disk(runner, folder), trainings, jobs, after_epoch)
 
 
 def _results_of_processes(
@@ -177,7 +177,7 @@ class StoredImages(Sequence[Array]):
     def write(path: Path, images: Sequence[Array]) -> StoredImages:
         """Write images into a new file."""
         places, start = [], 0
-        with open(path, "xb") as file:
+        with writing(path), open_private(path, "xb") as file:
             for image in images:
                 file.write(np.ascontiguousarray(image).data)
                 places.append((start, image.shape, image.dtype.str))

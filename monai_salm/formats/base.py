@@ -165,7 +165,7 @@ def save(source: Path, target: Path, opened: Opened, image: Array, **options: An
     except ValueError as error:
         raise FormatError(f"{source}: {error}") from error
     for name, content in files.items():
-        with atomic_file(target.parent / name if name else target) as file:
+        with atomic_file(target.parent / name if name else target, size=len(content)) as file:
             file.write(content)
 
 

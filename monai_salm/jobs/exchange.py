@@ -18,6 +18,7 @@ import torch
 from monai_salm.jobs.workspace import Workspace
 from monai_salm.jobs.world import World
 from monai_salm.shared.arrays import Array
+from monai_salm.shared.disk import open_private, writing
 from monai_salm.shared.files import work_beside
 
 _CHUNK = 1 << 24  # bytes sent at once
@@ -44,7 +45,8 @@ def mirror(world: World, workspace: Workspace) -> None:
         return
     own = [(path.name, path.stat().st_size) for path in workspace.progress_files()] if world.rank == 0 else []
     for name, size in world.gather(own)[0]:
-        with open(workspace.folder / name, "rb" if world.rank == 0 else "wb") as file:
+        path = workspace.folder / name
+        with writing(path, size), open(path, "rb") if world.rank == 0 else open_private(path, "wb") as file:
             for start in range(0, size, _CHUNK):
                 count = min(_CHUNK, size - start)
                 chunk = bytearray(file.read(count) if world.rank == 0 else count)

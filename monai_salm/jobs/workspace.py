@@ -19,14 +19,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from monai_salm.data.scan import ScannedCase
 from monai_salm.learning.cases import Cases, choose_view
 from monai_salm.learning.tasks import Task
 from monai_salm.noise.budget import Budget
 from monai_salm.shared.arrays import Array, Lazy, Rows, cut
-from monai_salm.shared.files import try_lock
+from monai_salm.shared.disk import allocate, open_private, private_folder, writing
+from monai_salm.shared.files import atomic_file, try_lock
 
 _ALIGNMENT = 64
 _TAKEN_IN = ("images.bin", "labels.bin", "lock")
@@ -68,7 +69,7 @@ class Workspace:
     def __init__(self, folder: Path, kept: bool = True) -> None:
         self.folder, self.kept = folder, kept
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_folder(folder, parents=True)
         except OSError as error:
             raise WorkspaceError(
                 f"{folder}, which holds the unfinished noise, cannot be made ({error.strerror}); give a noise store in a folder "
@@ -103,7 +104,8 @@ class Workspace:
         # A large data set must hold no objects for each case.
         offsets, rows = array("q"), Rows()
         alike: dict[Any, Any] = {}
-        with open(self.folder / "images.bin", "wb") as images, open(self.folder / "labels.bin", "wb") as labels:
+        places = [self.folder / name for name in ("images.bin", "labels.bin")]
+        with writing(places[0]), open_private(places[0], "wb") as images, open_private(places[1], "wb") as labels:
             for case in cases:
                 self.names.append(case.name)
                 self.digests.append(case.digest)
@@ -171,17 +173,16 @@ class Workspace:
         for path in self.folder.iterdir():
             if path.suffix in (".bin", ".safetensors") and path.name not in _TAKEN_IN:
                 sync(path)
-        temporary = self.folder / "checkpoint.json.tmp"
-        temporary.write_text(json.dumps(state))
-        sync(temporary)
-        os.replace(temporary, self.folder / "checkpoint.json")
-        sync(self.folder)
+        with atomic_file(self.folder / "checkpoint.json", private=True) as file:
+            file.write(json.dumps(state).encode())
 
     def save_tensors(self, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
         """Keep tensors beside the checkpoint, under a name that the last checkpoint does not use."""
         # Copies, since tied weights share their memory, which safetensors refuses.
         copies = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
-        save_file(copies, self.folder / f"{name}.safetensors")
+        path = self.folder / f"{name}.safetensors"
+        with writing(path), open_private(path, "wb") as file:
+            file.write(save(copies))
 
     def load_tensors(self, name: str) -> dict[str, torch.Tensor]:
         return load_file(self.folder / f"{name}.safetensors")
@@ -193,9 +194,7 @@ class Workspace:
 
     def _arrays(self, name: str, dtype: np.dtype[Any]) -> Sequence[Array]:
         path, offsets = self.folder / name, self._code_offsets * dtype.itemsize
-        if not path.exists() or path.stat().st_size != offsets[-1]:
-            path.write_bytes(b"")
-            os.truncate(path, offsets[-1])
+        allocate(path, int(offsets[-1]))
         flat = np.memmap(path, np.uint8, "r+", shape=(int(offsets[-1]),))
         return cut(flat, offsets[:-1], lambda case: (dtype, self.shapes[case]))
 
@@ -211,7 +210,8 @@ def sync(path: Path) -> None:
     """Make a file, or a folder's entries, durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with writing(path):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -4,6 +4,7 @@ from monai_salm.publishing.checks import PublishError, check_publishable, requir
 from monai_salm.publishing.copying import publish, restore
 from monai_salm.publishing.manifest import clean_test_cases, open_pair, read_manifest
 from monai_salm.publishing.planning import Plan, plan
+from monai_salm.publishing.signed_copy import verify_copy
 from monai_salm.publishing.statistics import noise_statistics
 from monai_salm.publishing.verifying import VerifyReport, verify
 from monai_salm.publishing.work import PublishReport
@@ -23,4 +24,5 @@ __all__ = [
     "require_outside_copies",
     "restore",
     "verify",
+    "verify_copy",
 ]

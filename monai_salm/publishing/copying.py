@@ -19,12 +19,14 @@ from monai_salm.publishing.checks import (
     repeated_warnings,
     whole_path,
 )
-from monai_salm.publishing.manifest import PathLike, own_files, read_manifest, sign_manifest, write_manifest
+from monai_salm.publishing.manifest import Contents, PathLike, digests_of, own_files, read_manifest, write_manifest
 from monai_salm.publishing.other_files import OtherFiles, all_other_files, other_files
-from monai_salm.publishing.records import copy_key, digests_of, record_copy, record_of, record_restored, was_restored
-from monai_salm.publishing.searching import find_unprotected, in_threads
+from monai_salm.publishing.records import copy_key, record_copy, record_of, record_restored, was_restored
+from monai_salm.publishing.searching import find_unprotected
+from monai_salm.publishing.signing import sign_manifest
 from monai_salm.publishing.staging import Staging
 from monai_salm.publishing.work import PublishReport, PublishSettings, Work
+from monai_salm.shared.disk import make_private
 from monai_salm.shared.files import file_sha256
 from monai_salm.shared.progress import Progress, ProgressCallback
 from monai_salm.store.records import keep, kept
@@ -56,7 +58,8 @@ def publish(
         progress: called with a ``Progress`` for every file.
         settings: fields of ``PublishSettings``: ``splits=("train",)`` whose images are protected; ``copy=()`` patterns of
             files beside the images that are copied in any case; ``overwrite=False``; ``jobs=1`` threads; ``shard=(0, 1)`` index
-            and number of the calls that share the work; ``sign_key=None`` file of a private key to sign the manifest with.
+            and number of the calls that share the work; ``sign_key=None`` file of a private key to sign the manifest with;
+            ``dataset_version=None`` text, the version of the data set in the manifest.
 
     Raises:
         PublishError: if an image is not in the store, or the places of input, output and store are not safe.
@@ -72,7 +75,8 @@ def publish(
     data, splits, copy = open_layout(source, layout), wanted.splits, wanted.copy
     others = other_files(data, splits, copy)
     work = Work("publish", data, target, splits, splits, Protection(noises), wanted, progress or _silent, others)
-    identity = work.identity(version=__version__, noise=_identity(noises), sign=str(wanted.sign_key), copy=[*copy])
+    asked = {"sign": str(wanted.sign_key), "copy": [*copy], "dataset": wanted.dataset_version}
+    identity = work.identity(version=__version__, noise=_identity(noises), **asked)
     job = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     done = record_of(noises, data.manifest_path(target), job) if wanted.shard[1] > 1 and target.exists() else None
     if done is not None:  # a repeated part of what is finished
@@ -98,14 +102,14 @@ def _finish(work: Work, store: NoiseStore, job: str, staging: Staging, failed: d
     for file in work.replaced:
         keep(store, {copy_key(staging.copy, [file]): (data.root / file).read_bytes()})
     # A single file is known by the name that it has in its place.
-    files = data.published_files(splits, work.target, failed)
-    places = [data.path_of(file, staging.copy) for file in files]
-    digests = dict(zip(files, in_threads(file_sha256, places, jobs), strict=True))
+    digests = digests_of(staging.copy, jobs, own_files(data))
+    images = data.published_files(splits, work.target, failed)
+    dataset = {"name": work.target.name, "version": work.settings.dataset_version, "date": staging.date()}
     manifest = data.manifest_path(staging.copy)
-    write_manifest(manifest, digests, store, splits, data.spec)
+    write_manifest(manifest, Contents.of(staging.copy, images, digests, dataset), store, splits, data.spec)
     if work.settings.sign_key is not None:
         sign_manifest(manifest, Path(work.settings.sign_key))
-    record_copy(store, data, work.target, staging.copy, {"splits": list(splits), "job": job}, failed, jobs)
+    record_copy(store, data, work.target, staging.copy, {"splits": list(splits), "job": job}, failed, digests)
     return []
 
 
@@ -120,7 +124,7 @@ def restore(
     shard: tuple[int, int] = (0, 1),
     progress: ProgressCallback | None = None,
 ) -> PublishReport:
-    """Take the noise off a protected copy again: the original images bit for bit, without the manifest.
+    """Take the noise off a protected copy again: the original images bit for bit, without the manifest. Only the owner can read them.
 
     Compressed files may be packed otherwise than the originals were; what is in them is the same.
 
@@ -161,6 +165,7 @@ def restore(
 
     def finish(staging: Staging, failed: dict[str, str]) -> list[str]:
         _remove_manifest_folder(data, staging, record)
+        make_private(staging.copy)
         record_restored(noises, target, staging.copy)
         said = [f"{name}: was never published: {why}" for name, why in never.items()]
         return [*said, *_unproved(noises), *_unvouched(data, record, jobs)]

@@ -1,38 +1,34 @@
 """The public manifest of a protected copy: what was done to it, and the digests of the files it was done to.
 
 It stands in the folder as ``monai_salm.json`` (where the layout has another place for it, there), or beside a single-file
-data set as ``<file>.salm.json``. It tells nothing about the originals: no digests of them, no seed, no path outside the copy.
-Its signature (Ed25519, extra ``crypto``), by which readers tell the owner's copy from another, stands beside it.
+data set as ``<file>.salm.json``. It lists every file of the copy with its SHA-256, so that a signature of the manifest covers
+them all. It tells nothing about the originals: no digests of them, no seed, no path outside the copy.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
 from monai_salm._version import __version__
 from monai_salm.layouts import TRAIN, CaseSequence, Layout, open_layout
 from monai_salm.noise.window import rule_from_spec
+from monai_salm.publishing.searching import in_threads
 from monai_salm.shared.files import atomic_file, file_sha256
 from monai_salm.store.store import NoiseStore
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
-_FORMAT_VERSION = 1
-_NEEDED = 'signatures need cryptography: pip install "monai_salm[crypto]"'
+#: The version that lists every file.
+FORMAT_VERSION = 2
 _NOTICE = (
     "Images of the listed files carry imperceptible noise, added by their owner to keep networks trained on them from learning. "
     "It is a deterrent, no guarantee. See https://arxiv.org/abs/2403.10573"
 )
-
-
-def signature_path(manifest: Path) -> Path:
-    """Where the signature of a manifest stands."""
-    return manifest.with_name(manifest.name + ".sig")
 
 
 def own_files(data: Layout) -> tuple[str, ...]:
@@ -40,21 +36,53 @@ def own_files(data: Layout) -> tuple[str, ...]:
     return (data.manifest, f"{data.manifest}.sig") if data.manifest else ()
 
 
-def write_manifest(
-    path: Path, digests: Mapping[str, str], store: NoiseStore, splits: Sequence[str], layout: str
-) -> None:
-    """Describe a protected copy: the SHA-256 of every file with protected images, the noise, the protected splits.
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What a protected copy holds.
+
+    Args:
+        images: SHA-256 of every file with protected images, by its path in the copy.
+        others: SHA-256 of every other file but the manifest and its signature.
+        folders: folders without a file.
+        dataset: ``name``, ``version`` (None if the owner gave none) and ``date`` of the data set.
+    """
+
+    images: Mapping[str, str]
+    others: Mapping[str, str]
+    folders: Sequence[str]
+    dataset: Mapping[str, str | None]
+
+    @classmethod
+    def of(
+        cls, root: Path, images: Sequence[str], digests: Mapping[str, str], dataset: Mapping[str, str | None]
+    ) -> Contents:
+        """The contents of a copy at ``root``; ``digests`` has the SHA-256 of every file."""
+        held = {parent.as_posix() for file in digests for parent in PurePosixPath(file).parents}
+        folders = {Path(folder).relative_to(root).as_posix() for folder, _, _ in os.walk(root)} - {"."}
+        return cls(
+            images={file: digests[file] for file in images},
+            others={file: digest for file, digest in digests.items() if file not in set(images)},
+            folders=sorted(folders - held),
+            dataset=dataset,
+        )
+
+
+def write_manifest(path: Path, contents: Contents, store: NoiseStore, splits: Sequence[str], layout: str) -> None:
+    """Describe a protected copy: its files, the noise, the protected splits.
 
     ``layout`` is what ``open_layout`` opens the copy with.
     """
     content = {
-        "format_version": _FORMAT_VERSION,
+        "format_version": FORMAT_VERSION,
         "monai_salm": __version__,
         "layout": layout,
         "notice": _NOTICE,
+        "dataset": dict(contents.dataset),
         "splits": list(splits),
         **_settings(store),
-        "files": digests,
+        "files": dict(contents.images),
+        "other_files": dict(contents.others),
+        "folders": list(contents.folders),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as file:
@@ -72,8 +100,9 @@ def read_manifest(layout: Layout, root: Path | None = None) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(path.read_text("utf-8"))
-        if not isinstance(content["files"], dict):
-            raise TypeError("files")
+        for files in (content["files"], content.get("other_files", {})):
+            if not isinstance(files, dict):
+                raise TypeError("files")
         splits = content.get("splits", [TRAIN])
         if not isinstance(splits, list) or not all(isinstance(split, str) for split in splits):
             raise TypeError("splits")
@@ -84,7 +113,7 @@ def read_manifest(layout: Layout, root: Path | None = None) -> dict[str, Any]:
 
 
 def manifest_problems(
-    layout: Layout, root: Path, store: NoiseStore, splits: Sequence[str], left_out: Collection[str]
+    layout: Layout, root: Path, store: NoiseStore, splits: Sequence[str], left_out: Collection[str], jobs: int = 1
 ) -> Iterator[str]:
     """What is wrong with the manifest of the protected copy at ``root``, one line each.
 
@@ -99,20 +128,31 @@ def manifest_problems(
     if not content:
         yield f"{path.name}: missing; publish again"
         return
-    files = content["files"]
-    for key, value in {**_settings(store), "splits": list(splits), "notice": _NOTICE}.items():
+    files, others = content["files"], content.get("other_files", {})
+    expected_values = {"format_version": FORMAT_VERSION, "splits": list(splits), "notice": _NOTICE}
+    for key, value in {**_settings(store), **expected_values}.items():
         if content.get(key) != value:
             yield f"{path.name}: {key} is {content.get(key)}, expected {value}"
     written = path.read_bytes()
     if written != _text(json.loads(written)):
         yield f"{path.name}: its text is not as it was written; publish again"
     expected = {file for file in layout.published_files(splits, root) if file in files or file not in left_out}
-    for file in sorted(expected ^ set(files)):
-        yield f"{path.name}: {'lacks' if file in expected else 'lists an unknown'} file {file}"
-    for file in sorted(expected & set(files)):
-        place = layout.path_of(file, root)
-        if place.is_file() and files[file] != file_sha256(place):
-            yield f"{file}: does not match its digest in {path.name}"
+    found = digests_of(root, jobs, own_files(layout))
+    for listed, there in ((files, expected), (others, set(found) - set(files))):
+        for file in sorted(there ^ set(listed)):
+            yield f"{path.name}: {'lacks' if file in there else 'lists an unknown'} file {file}"
+        for file in sorted(there & set(listed) & set(found)):
+            if listed[file] != found[file]:
+                yield f"{file}: does not match its digest in {path.name}"
+
+
+def digests_of(root: Path, jobs: int, without: Sequence[str] = ()) -> dict[str, str]:
+    """SHA-256 of every file under a folder but some, or of a single file under its name."""
+    if root.is_file():
+        return {root.name: file_sha256(root)}
+    found = [Path(folder, name) for folder, _, names in os.walk(root) for name in names]
+    files = sorted({path.relative_to(root).as_posix() for path in found if path.is_file()} - set(without))
+    return dict(zip(files, in_threads(file_sha256, [root / file for file in files], jobs), strict=True))
 
 
 def open_pair(source: PathLike, output: PathLike, layout: str | None = None) -> tuple[Layout, Layout, dict[str, Any]]:
@@ -155,71 +195,3 @@ def _text(content: dict[str, Any]) -> bytes:
 def _settings(store: NoiseStore) -> dict[str, Any]:
     settings = store.settings
     return {"epsilon": settings.epsilon, "window": json.loads(json.dumps(settings.window.spec()))}
-
-
-def sign_manifest(manifest: Path, key: Path) -> Path:
-    """Write the signature of a manifest beside it, one line of base64, and return its path.
-
-    Args:
-        manifest: the file to sign.
-        key: Ed25519 private key, PEM without a password (``openssl genpkey -algorithm ed25519 -out key.pem``).
-
-    Raises:
-        ImportError: without the extra ``crypto``.
-        ValueError: if the key is of another kind.
-    """
-    private = _load(key, private=True)
-    path = signature_path(manifest)
-    with atomic_file(path) as file:
-        file.write(base64.b64encode(private.sign(manifest.read_bytes())) + b"\n")
-    return path
-
-
-def require_key(key: Path) -> None:
-    """Refuse a private key that cannot sign, before any work, with the errors of ``sign_manifest``."""
-    _load(key, private=True)
-
-
-def signature_problem(manifest: Path, public_key: Path) -> str | None:
-    """What is wrong with the signature of a manifest, or None.
-
-    Args:
-        manifest: the signed file.
-        public_key: Ed25519 public key, PEM (``openssl pkey -in key.pem -pubout -out public.pem``).
-
-    Raises:
-        ImportError: without the extra ``crypto``.
-        ValueError: if the key is of another kind.
-    """
-    public = _load(public_key, private=False)
-    from cryptography.exceptions import InvalidSignature
-
-    path = signature_path(manifest)
-    if not path.is_file():
-        return f"{path.name}: missing; the manifest is not signed"
-    try:
-        signature = base64.b64decode(path.read_bytes()[:-1], validate=True)
-        if path.read_bytes() != base64.b64encode(signature) + b"\n":
-            raise ValueError("not as it was written")
-        public.verify(signature, manifest.read_bytes())
-    except (InvalidSignature, ValueError):
-        return f"{path.name}: the manifest was not signed with the private key of {public_key}, or was changed since"
-    return None
-
-
-def _load(path: Path, private: bool) -> Any:
-    try:
-        from cryptography.exceptions import UnsupportedAlgorithm
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-        from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
-    except ImportError as error:
-        raise ImportError(_NEEDED) from error
-    content = path.read_bytes()
-    kind = "private" if private else "public"
-    try:
-        key = load_pem_private_key(content, None) if private else load_pem_public_key(content)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise ValueError(f"{path} is no {kind} key in PEM without a password: {error}") from error
-    if not isinstance(key, Ed25519PrivateKey if private else Ed25519PublicKey):
-        raise ValueError(f"{path} is a {kind} key of another kind; make one with openssl genpkey -algorithm ed25519")
-    return key

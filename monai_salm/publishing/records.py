@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -11,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_salm.layouts import Layout
-from monai_salm.publishing.manifest import own_files, signature_path
-from monai_salm.publishing.searching import in_threads
+from monai_salm.publishing.signing import signature_path
 from monai_salm.shared.files import file_sha256
 from monai_salm.store.records import add_record, records
 from monai_salm.store.seal import may_write
@@ -32,15 +30,6 @@ def header_key(published: bytes, frame: bytes) -> str:
     return f"header {published.hex()} {hashlib.sha256(frame).hexdigest()[:32]}"
 
 
-def digests_of(root: Path, jobs: int, without: Sequence[str] = ()) -> dict[str, str]:
-    """SHA-256 of every file under a folder but some, or of a single file under its name."""
-    if root.is_file():
-        return {root.name: file_sha256(root)}
-    found = [Path(folder, name) for folder, _, names in os.walk(root) for name in names]
-    files = sorted({path.relative_to(root).as_posix() for path in found} - set(without))
-    return dict(zip(files, in_threads(file_sha256, [root / file for file in files], jobs), strict=True))
-
-
 def record_copy(
     store: NoiseStore,
     data: Layout,
@@ -48,11 +37,12 @@ def record_copy(
     root: Path,
     asked: Mapping[str, Any],
     failed: Mapping[str, str],
-    jobs: int,
+    files: Mapping[str, str],
 ) -> None:
     """Write down a finished copy, which is at ``root`` and will stand at ``target``, and what was left out of it.
 
-    ``asked`` are the protected ``splits``, and ``job``, the digest of what was asked for.
+    ``asked`` are the protected ``splits``, and ``job``, the digest of what was asked for. ``files`` has the SHA-256
+    of every file.
     """
     place = data.manifest_path(root)
     signature = signature_path(place)
@@ -64,7 +54,7 @@ def record_copy(
         "layout": data.name,
         "manifest": place.read_text("utf-8"),
         "signature": signature.read_text("ascii") if signature.is_file() else None,
-        "files": digests_of(root, jobs, own_files(data)),
+        "files": dict(files),
         "folders": list(data.folders()),
         "failed": dict(failed),
         "renamed": data.renamed(asked["splits"]),

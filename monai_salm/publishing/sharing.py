@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from monai_salm.publishing.checks import require_outside_copies
 from monai_salm.shared.files import atomic_file
+from monai_salm.shared.leftovers import temporary_folder
 from monai_salm.store.records import copy_without_records
 from monai_salm.store.store import NoiseStore, NoiseStoreError
 
@@ -38,10 +37,9 @@ def encrypt_store(store: Path, output: Path, recipients: Sequence[str]) -> None:
     NoiseStore(store).check()
     _require_new(output)
     keys = [_recipient(age, text) for text in recipients]
-    with TemporaryDirectory(prefix="monai_salm-") as folder:
-        plain = copy_without_records(store, Path(folder) / "store.db")
-        with atomic_file(output) as file, open(plain, "rb") as reader:
-            _own(file.fileno())
+    with temporary_folder() as folder:
+        plain = copy_without_records(store, folder / "store.db")
+        with atomic_file(output, private=True) as file, open(plain, "rb") as reader:
             age.encrypt_io(reader, file, keys)
 
 
@@ -63,8 +61,7 @@ def decrypt_store(encrypted: Path, store: Path, identity: Path) -> None:
     require_outside_copies(store)
     keys = _identities(age, identity)
     try:
-        with open(encrypted, "rb") as secret, atomic_file(store) as file:
-            _own(file.fileno())
+        with open(encrypted, "rb") as secret, atomic_file(store, private=True) as file:
             age.decrypt_io(secret, file, keys)
     except (age.DecryptError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
@@ -110,9 +107,3 @@ def _identities(age: Any, path: Path) -> list[Any]:
     if not keys:
         raise ValueError(f"{path} holds no age identity")
     return keys
-
-
-def _own(descriptor: int) -> None:
-    """Let the owner alone read an open file; Windows has no such modes, and the file is as private as its folder."""
-    if hasattr(os, "fchmod"):
-        os.fchmod(descriptor, 0o600)

@@ -14,9 +14,11 @@ import shutil
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from monai_salm.shared.disk import DiskFullError, private_folder
 from monai_salm.shared.files import atomic_file, partial_beside, sync_folder, try_lock
 
 _OWN = re.compile(
@@ -71,7 +73,7 @@ class Staging:
 
     def _begin(self, job: dict[str, Any], shard: tuple[int, int], held: list[int]) -> None:
         self.require_own()
-        self.folder.mkdir(mode=0o700, exist_ok=True)
+        private_folder(self.folder)
         text, place = json.dumps(job, sort_keys=True), self.folder / "job.json"
         other = "a copy of other data or with other noise"
 
@@ -83,7 +85,7 @@ class Staging:
             try:
                 if not is_ours():  # another shard may have begun in the meantime
                     self._empty(all_but_lock=True)
-                    with atomic_file(place) as file:
+                    with atomic_file(place, private=True) as file:
                         file.write(text.encode())
             finally:
                 os.close(alone)
@@ -93,6 +95,11 @@ class Staging:
         held.append(self._lock(f"shard-{shard[0]}-of-{shard[1]}.lock", False, "this copy"))
         self.copy.parent.mkdir(exist_ok=True)
         self._failed.mkdir(exist_ok=True)
+
+    def date(self) -> str:
+        """The day on which the copy was begun (UTC, ISO 8601), so that an interrupted call ends in the same bytes."""
+        began = datetime.fromtimestamp((self.folder / "job.json").stat().st_mtime, timezone.utc)
+        return began.date().isoformat()
 
     def require_own(self) -> None:
         """Refuse a folder that is not ours, of any name: only our own is emptied."""
@@ -164,7 +171,7 @@ class Staging:
         if reason is None:
             path.unlink(missing_ok=True)
             return
-        with atomic_file(path) as file:
+        with atomic_file(path, private=True) as file:
             file.write(json.dumps({"name": name, "reason": reason}).encode())
 
     def _failure_path(self, name: str) -> Path:
@@ -205,7 +212,8 @@ class Staging:
             if (self.copy.parent / name).exists():
                 os.rename(self.copy.parent / name, self.target.with_name(name))
         os.rename(self.copy, self.target)
-        sync_folder(self.target.parent)
+        with suppress(DiskFullError):  # the copy is whole and has its name; the same call would find it in the way
+            sync_folder(self.target.parent)
         self.remove()
 
     def remove(self) -> None:

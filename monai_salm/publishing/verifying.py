@@ -16,11 +16,12 @@ from monai_salm.layouts.stored_images import StoredImage
 from monai_salm.noise.digest import content_digest
 from monai_salm.publishing.checks import PublishError
 from monai_salm.publishing.copying import as_store
-from monai_salm.publishing.manifest import PathLike, manifest_problems, own_files, read_manifest, signature_problem
+from monai_salm.publishing.manifest import PathLike, manifest_problems, own_files, read_manifest
 from monai_salm.publishing.other_files import OtherFiles, other_files
 from monai_salm.publishing.records import copy_key, header_key, record_of, record_problems
 from monai_salm.publishing.rules import Rules
 from monai_salm.publishing.searching import find_unprotected, in_threads
+from monai_salm.publishing.signing import signature_problem
 from monai_salm.shared.files import same_bytes
 from monai_salm.shared.progress import Progress, ProgressCallback
 from monai_salm.store.records import kept
@@ -116,7 +117,7 @@ def verify(
     problems += wrong
     if shard[0]:
         return VerifyReport(checked, problems, partial=True)
-    problems += manifest_problems(data, target, noises, splits, comparison.missing())
+    problems += manifest_problems(data, target, noises, splits, comparison.missing(), jobs)
     problems += record_problems(data, target, noises)
     if signer is not None and (problem := signature_problem(data.manifest_path(target), Path(signer))):
         problems.append(problem)

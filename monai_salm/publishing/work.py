@@ -18,16 +18,18 @@ from monai_salm.layouts.files import dead_link
 from monai_salm.layouts.stored_images import StoredImage
 from monai_salm.publishing.changes import LeftOutError, Protection, Removal
 from monai_salm.publishing.checks import PublishError, in_the_way
-from monai_salm.publishing.manifest import PathLike, signature_path
+from monai_salm.publishing.manifest import PathLike
 from monai_salm.publishing.other_files import OtherFiles
 from monai_salm.publishing.searching import in_threads
+from monai_salm.publishing.signing import signature_path
 from monai_salm.publishing.staging import Staging
 from monai_salm.shared.arrays import Array
+from monai_salm.shared.disk import FULL
 from monai_salm.shared.files import atomic_file, copy_file
 from monai_salm.shared.progress import Progress, ProgressCallback
 
 # Errors of the disk that is written to: the file at hand is not at fault, and the next one would fail as well.
-_FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+_FATAL = FULL | {errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 #: Ends a copy: takes the staging folder and the images left out, to which it may add; returns warnings.
 Finish: TypeAlias = Callable[[Staging, dict[str, str]], list[str]]
@@ -44,6 +46,7 @@ class PublishSettings:
         jobs: threads.
         shard: index and number of calls, on any machines that share the disk, that do the work together.
         sign_key: file of an Ed25519 private key (PEM) to sign the manifest with.
+        dataset_version: of the data set, for the manifest; the owner's own words.
 
     Raises:
         ValueError: for less than one thread, or an index that is not one of the shards.
@@ -55,6 +58,7 @@ class PublishSettings:
     jobs: int = 1
     shard: tuple[int, int] = (0, 1)
     sign_key: PathLike | None = None
+    dataset_version: str | None = None
 
     def __post_init__(self) -> None:
         if self.jobs < 1:

@@ -9,7 +9,6 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from monai_salm.report.pipelines import by_pipeline, recovered_by, worst_pipelin
 from monai_salm.report.tables import class_names, further_scores, text_table, with_class_names
 from monai_salm.report.verdict import grade_of, verdict_of
 from monai_salm.shared.arrays import Array
+from monai_salm.shared.files import write_text
 
 #: Raised by one whenever a field changes its meaning or goes.
 SCHEMA = 2
@@ -178,7 +178,7 @@ class UnlearnabilityReport:
         """The report as JSON text, written to ``path`` if given."""
         text = json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
         if path is not None:
-            Path(path).write_text(text, encoding="utf-8")
+            write_text(path, text)
         return text
 
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
@@ -195,7 +195,7 @@ class UnlearnabilityReport:
         writer.writeheader()
         writer.writerows(_flat(cell) for cell in self.cells)
         if path is not None:
-            Path(path).write_text(buffer.getvalue(), encoding="utf-8")
+            write_text(path, buffer.getvalue())
         return buffer.getvalue()
 
     def to_dataframe(self) -> Any:
@@ -212,7 +212,7 @@ class UnlearnabilityReport:
 
     def to_html(self, path: str | os.PathLike[str]) -> None:
         """Write one self-contained page that needs no network: verdict, warnings, scores, curves, pictures, protocol."""
-        Path(path).write_text(report_page(self.to_dict(), self.pictures, self.window), encoding="utf-8")
+        write_text(path, report_page(self.to_dict(), self.pictures, self.window))
 
     def table(self) -> str:
         """A plain-text table: a row for each kind of data, a column for each victim, mean and standard deviation.

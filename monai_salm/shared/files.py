@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from monai_salm.shared.disk import only_owner, writing
+
 _CHUNK = 1 << 20
 _LONG_NAME = 200
 _LOCK_ATTEMPTS = 100
@@ -28,25 +30,38 @@ def partial_beside(target: Path) -> Path:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, *, size: int | None = None, private: bool = False) -> Iterator[BinaryIO]:
     """Write a file that appears under its name only when the block has ended well.
 
     Args:
         path: final name; an existing file is replaced.
+        size: bytes that it will have, if that is known; for the message of a full disk.
+        private: only the owner can read it.
 
     Yields:
         The open temporary file beside it.
+
+    Raises:
+        DiskFullError: if there is no room.
     """
     temporary = path.with_name(temporary_name(path.name))
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path, size):
+        try:
+            with open(temporary, "xb", opener=only_owner if private else None) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text in UTF-8, whole or not at all."""
+    content = text.encode()
+    with atomic_file(Path(path), size=len(content)) as file:
+        file.write(content)
 
 
 def temporary_name(name: str) -> str:
@@ -112,14 +127,15 @@ def sync_folder(path: Path) -> None:
     if os.name == "posix":
         handle = os.open(path, os.O_RDONLY)
         try:
-            os.fsync(handle)
+            with writing(path):
+                os.fsync(handle)
         finally:
             os.close(handle)
 
 
 def copy_file(source: Path, target: Path) -> None:
     """Copy the bytes of a file, whole or not at all."""
-    with open(source, "rb") as reader, atomic_file(target) as writer:
+    with open(source, "rb") as reader, atomic_file(target, size=os.fstat(reader.fileno()).st_size) as writer:
         shutil.copyfileobj(reader, writer, _CHUNK)
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 
 from monai_salm.noise.noise import NoiseStoreError
+from monai_salm.shared.disk import warn_if_others_can_read
 from monai_salm.store.forking import forked_inside, using_sqlite
 
 #: SQLite's application_id ("SALM") and user_version: how a store is told from any other database.
@@ -137,8 +138,12 @@ def store_error(path: Path, error: Exception) -> NoiseStoreError:
         return NoiseStoreError(
             f"{path} cannot be written ({text}): make the file and its folder writable, or copy the store"
         )
-    if "unable to open" in text or "full" in text:
-        return NoiseStoreError(f"{path} cannot be used ({text}): check its permissions and the free space")
+    if "full" in text or "disk I/O" in text:  # the second beyond a limit on the size of files
+        return NoiseStoreError(
+            f"no room for {path} ({text}): make room and make the same call again; it is as it was before"
+        )
+    if "unable to open" in text:
+        return NoiseStoreError(f"{path} cannot be used ({text}): check its permissions")
     return _cut_off(path) or damaged(path, text)
 
 
@@ -225,6 +230,7 @@ def require_file(path: Path) -> None:
         if path.is_dir():
             raise NoiseStoreError(f"no noise store at {path}: it is a folder; give the path of the store's file")
         raise NoiseStoreError(f"no noise store at {path}: make one with precompute() or `monai-salm generate`")
+    warn_if_others_can_read(path)
 
 
 def _inspect(path: Path, connection: sqlite3.Connection) -> None:

@@ -102,16 +102,17 @@ BUILDERS: dict[str, Callable[[Path], None]] = {
 }
 
 
-def signing_keys(folder: Path) -> None:
+def signing_keys(folder: Path, name: str = "key") -> None:
     """``key.pem`` and ``key.pub``, as openssl would make them."""
     from cryptography.hazmat.primitives import serialization as form
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     key = Ed25519PrivateKey.generate()
     private = key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
-    (folder / "key.pem").write_bytes(private)
+    (folder / f"{name}.pem").write_bytes(private)
+    (folder / f"{name}.pem").chmod(0o600)
     public = key.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo)
-    (folder / "key.pub").write_bytes(public)
+    (folder / f"{name}.pub").write_bytes(public)
 
 
 def partner_key(folder: Path) -> str:

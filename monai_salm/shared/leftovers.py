@@ -1,0 +1,70 @@
+"""Folders that hold originals while a call works, and that stay behind when it is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from monai_salm.shared.files import try_lock
+
+_TEMPORARY = "monai_salm-"
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder in the system's place for such, only its owner's, locked while it is used and removed when the block ends."""
+    # On Windows, files that are mapped cannot be deleted: the folder may stay.
+    with tempfile.TemporaryDirectory(prefix=_TEMPORARY, ignore_cleanup_errors=True) as name:
+        held = try_lock(Path(name) / "lock")
+        try:
+            yield Path(name)
+        finally:
+            if held is not None:
+                os.close(held)
+
+
+def leftover_warnings(places: Iterable[Path]) -> list[str]:
+    """A line for each folder with originals in it that a killed call has left; those in use are passed over.
+
+    Args:
+        places: stores and copies; what lies beside them is looked at, and the system's place for temporary folders.
+    """
+    found = []
+    for parent in sorted({place.absolute().parent for place in places}):
+        for pattern in ("*.work", "*.work.rank*", ".*.partial"):
+            ending = "make that call again, which goes on from there and removes it, or delete the folder"
+            found += [(folder, ending) for folder in _left(parent, pattern)]
+    found += [(folder, "delete the folder") for folder in _left(Path(tempfile.gettempdir()), f"{_TEMPORARY}*")]
+    return [f"{folder} holds originals and was left by a call that was interrupted: {what}" for folder, what in found]
+
+
+def _left(parent: Path, pattern: str) -> list[Path]:
+    found = []
+    for folder in sorted(parent.glob(pattern)):
+        with suppress(OSError, ValueError):  # of somebody else, or removed meanwhile
+            if _holds_originals(folder) and not _in_use(folder):
+                found.append(folder)
+    return found
+
+
+def _holds_originals(folder: Path) -> bool:
+    """Whether a folder is one of ours with originals in it; an unfinished protected copy has none that stay private."""
+    job = folder / "job.json"
+    if job.is_file():
+        return bool(json.loads(job.read_text("utf-8"))["verb"] == "restore")
+    return (folder / "lock").is_file()
+
+
+def _in_use(folder: Path) -> bool:
+    """Whether a process holds one of the locks that one process alone can have."""
+    alone = list(folder.glob("shard-*.lock")) if (folder / "job.json").exists() else [folder / "lock"]
+    for lock in alone:
+        descriptor = try_lock(lock, shared=True)
+        if descriptor is None:
+            return True
+        os.close(descriptor)
+    return False
