@@ -14,7 +14,8 @@ from monai_salm.formats.dicom.colours import PIXELS, rgb
 from monai_salm.formats.dicom.elements import Element, Encoding, assembled, element_bytes, even, value_of
 from monai_salm.formats.dicom.pixels import PHOTOMETRIC, PLANAR, YBR, parse_layout
 from monai_salm.formats.dicom.start import data_start
-from monai_salm.formats.gzipped import MAX_RATIO
+from monai_salm.formats.dicom.streams import check_frames
+from monai_salm.formats.limits import MAX_RATIO, inflated_size, max_image_bytes, require_claim, require_size
 
 SYNTAX = 0x00020010
 FILE_META = Encoding(True)
@@ -27,7 +28,8 @@ NATIVE = {
     "1.2.840.10008.1.2.2": Encoding(True, ">"),
 }
 _OFFSET_TABLES = (0x7FE00001, 0x7FE00002)
-_MAX_INFLATED = 1 << 31
+# Deflated data sets that cannot be larger need not be counted before memory is taken.
+_SMALL = 1 << 26
 
 
 def inflated(data: bytes) -> bytes:
@@ -38,11 +40,13 @@ def inflated(data: bytes) -> bytes:
     """
     inflate = zlib.decompressobj(-15)
     try:
-        plain = inflate.decompress(data, min(_MAX_INFLATED, MAX_RATIO * len(data) + 1))
+        if MAX_RATIO * len(data) > _SMALL:
+            require_size(inflated_size(data, -15, max_image_bytes()), len(data))
+        plain = inflate.decompress(data, MAX_RATIO * len(data) + 1)
     except zlib.error as error:
         raise ValueError(f"its deflated data set is damaged ({error}); get it again from its source") from error
     if not inflate.eof:
-        raise ValueError("its deflated data set is cut off or larger than 2 GiB; get it again from its source")
+        raise ValueError("its deflated data set is cut off; get it again from its source")
     return plain
 
 
@@ -62,10 +66,8 @@ def decoded(
         ValueError: if no decoder here can read them.
     """
     layout = parse_layout(lambda tag: value_of(content, elements, tag), "<")
-    if layout.size > MAX_RATIO * len(content):
-        raise ValueError(
-            f"its header declares {layout.size} bytes of pixels, more than a file of {len(content)} can hold"
-        )
+    require_claim(layout.size, len(content))
+    check_frames(content, elements, layout, syntax)
     array, photometric = _decode(content, syntax)
     array, photometric = rgb(array, photometric), "RGB" if photometric in YBR else photometric
     samples = layout.samples
