@@ -78,7 +78,7 @@ def test_what_hardly_any_image_packs_to_is_allowed_by_name(monkeypatch: pytest.M
     monkeypatch.delenv(VARIABLE, raising=False)
     require_claim(512 << 20, 1 << 19)
     require_claim(1 << 30, 2 << 20)
-    with pytest.raises(FormatError, match="as no image is packed; .* --max-image-bytes 1073741824"):
+    with pytest.raises(FormatError, match=r"as no image is packed; .* --max-image-bytes 1073741824"):
         require_claim(1 << 30, (1 << 20) + 9000)
     monkeypatch.setenv(VARIABLE, str(1 << 30))
     require_claim(1 << 30, (1 << 20) + 9000)

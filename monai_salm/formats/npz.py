@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import math
 import zipfile
@@ -44,7 +45,9 @@ class NpzArchive:
         try:
             with zipfile.ZipFile(path) as archive:
                 members = archive.infolist()
-        except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
+        except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a place before the file begins
+                raise
             raise self._error(f"not an .npz archive ({error})") from error
         self._members = {member.filename: member for member in members}
         if len(self._members) != len(members):
@@ -185,7 +188,9 @@ class NpzArchive:
         self._member(key)
         try:
             yield
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OverflowError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OverflowError, OSError) as error:
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                raise
             raise self._error(f"{key!r} is damaged ({error}); get the file again") from error
 
     def _named(self, key: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 import zlib
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ NATIVE = {
     DEFLATED: FILE_META,
     "1.2.840.10008.1.2.2": Encoding(True, ">"),
 }
+_EXTENDED = "1.2.840.10008.1.2.4.51"
 _OFFSET_TABLES = (0x7FE00001, 0x7FE00002)
 # Deflated data sets that cannot be larger need not be counted before memory is taken.
 _SMALL = 1 << 26
@@ -100,7 +102,7 @@ def _decode(content: bytes, syntax: str) -> tuple[np.ndarray[Any, Any], str]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dataset = pydicom.dcmread(io.BytesIO(content), force=True)
-            array, info = pixels.get_decoder(syntax).as_array(dataset, raw=True)
+            array, info = _first_decoded(pixels.get_decoder(syntax), dataset, syntax)
     # Decoders raise what they like on damaged data; those written in Rust panic with what is no Exception.
     except BaseException as error:
         if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
@@ -111,3 +113,20 @@ def _decode(content: bytes, syntax: str) -> tuple[np.ndarray[Any, Any], str]:
             "the decoders: pip install 'monai_salm[dicom]'"
         ) from error
     return array, str(info["photometric_interpretation"])
+
+
+def _first_decoded(decoder: Any, dataset: Any, syntax: str) -> tuple[np.ndarray[Any, Any], Any]:
+    """What the first decoder gives that can read the pixels.
+
+    GDCM ends the process where JPEG is damaged. It is asked where no other decoder is, and for JPEG of 12 bits.
+    """
+    plugins = sorted(decoder.available_plugins, key=lambda name: bool(name == "gdcm"))
+    plugins = plugins if syntax == _EXTENDED else [name for name in plugins if name != "gdcm"] or plugins
+    for name in plugins[:-1]:
+        with suppress(Exception):
+            found: tuple[np.ndarray[Any, Any], Any] = decoder.as_array(dataset, raw=True, decoding_plugin=name)
+            return found
+    last: tuple[np.ndarray[Any, Any], Any] = decoder.as_array(
+        dataset, raw=True, decoding_plugin=plugins[-1] if plugins else ""
+    )
+    return last

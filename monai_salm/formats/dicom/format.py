@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from monai_salm.formats.base import FormatError, ImageFormat, require_like, save
 from monai_salm.formats.dicom.elements import tag_name, walk
@@ -17,6 +18,8 @@ from monai_salm.formats.keepsakes import split_head, unpacked
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.files import atomic_file
+
+T = TypeVar("T")
 
 _NOBODY: frozenset[str] = frozenset()
 _LEVEL = 9
@@ -55,17 +58,19 @@ class Dicom(ImageFormat):
         return layout.bounds if layout.stored < layout.allocated else None
 
     def native_unit(self, path: Path) -> tuple[float, str] | None:
-        header = read_dataset(path, ["Modality", "RescaleSlope", "RescaleType"])
-        if header.get("RescaleSlope") is None:
-            return None
-        unit = str(header.get("RescaleType") or ("HU" if header.get("Modality") == "CT" else "units of the modality"))
-        return float(header.RescaleSlope), unit
+        def unit(header: Any) -> tuple[float, str] | None:
+            if header.get("RescaleSlope") is None:
+                return None
+            name = header.get("RescaleType") or ("HU" if header.get("Modality") == "CT" else "units of the modality")
+            return float(header.RescaleSlope), str(name)
+
+        return _of_header(path, ["Modality", "RescaleSlope", "RescaleType"], unit)
 
     def units(self, path: Path) -> Units:
-        return units_of(read_dataset(path, UNITS))
+        return _of_header(path, UNITS, units_of)
 
     def affine(self, path: Path) -> Array | None:
-        return affine_of(read_dataset(path, PLACES))
+        return _of_header(path, PLACES, affine_of)
 
     def differences(self, source: Path, protected: Path) -> Iterator[str]:
         yield from dicom_differences(source, protected)
@@ -127,6 +132,17 @@ def dicom_differences(source: Path, protected: Path, protected_uids: Set[str] = 
         yield f"element {tag_name(tag)} {how}"
     if not named:
         yield "its preamble or the order of its elements differs"
+
+
+def _of_header(path: Path, tags: Sequence[str], answer: Callable[[Any], T]) -> T:
+    """What a header says; FormatError for one whose elements cannot be read."""
+    try:
+        return answer(read_dataset(path, tags))
+    except (FormatError, OSError, ImportError):
+        raise
+    # pydicom raises what it meets in a damaged file.
+    except Exception as error:
+        raise FormatError(f"{path}: its header cannot be read ({error}); get it again from its source") from error
 
 
 def _cells(file: DicomFile, image: Array, path: Path) -> bytes:
