@@ -15,7 +15,7 @@ MAX_RATIO = 1032
 _LARGE, _TIGHT = 512 << 20, 768
 # The longest header in a file of its own.
 _MAX_HEADER = 1 << 24
-_PIECE = 1 << 20
+_FED, _PIECE = 1 << 14, 1 << 20
 
 
 class FormatError(ValueError):
@@ -118,10 +118,9 @@ def inflated_size(packed: bytes, wbits: int, most: int) -> int:
     Raises:
         zlib.error: if it is damaged.
     """
-    inflate, count, rest = zlib.decompressobj(wbits), 0, packed
-    while rest and not inflate.eof and count <= most:
-        count += len(inflate.decompress(rest, _PIECE))
-        rest = inflate.unconsumed_tail
-    while not rest and not inflate.eof and count <= most and (part := inflate.decompress(b"", _PIECE)):
-        count += len(part)
+    inflate, count = zlib.decompressobj(wbits), 0
+    for start in range(0, len(packed), _FED):
+        rest = packed[start : start + _FED]
+        while count <= most and not inflate.eof and (part := inflate.decompress(rest, _PIECE)):
+            count, rest = count + len(part), inflate.unconsumed_tail
     return count

@@ -86,7 +86,8 @@ class Kind:
         try:
             self.read(path)
         except self.errors as error:
-            assert path.parent.name in str(error) or path.name in str(error), f"no file is named: {error}"
+            if path.name not in str(error):
+                raise AssertionError(f"no file is named: {error}") from error
             return str(error)
         return ""
 
