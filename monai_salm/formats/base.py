@@ -11,15 +11,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import zstandard
 
+from monai_salm.formats.keepsakes import packed, unpacked
+from monai_salm.formats.limits import FormatError as FormatError
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.files import atomic_file
-
-
-class FormatError(ValueError):
-    """A file that is damaged, hostile, or of a kind that cannot carry noise; the message names it and says why."""
 
 
 class Opened(ABC):
@@ -30,6 +27,11 @@ class Opened(ABC):
     dtype: np.dtype[Any]
     #: The file as it is, where it is written in another form than it has.
     whole: bytes | None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the image."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
     @abstractmethod
     def image(self) -> Array:
@@ -127,8 +129,8 @@ class ImageFormat(ABC):
 
     def keepsake(self, source: Path) -> bytes | None:
         """What ``write`` will not take over from ``source``, so that ``restore`` can give it back; None if nothing is lost."""
-        whole = self.open(source).whole if self.converts else None
-        return None if whole is None else packed(whole)
+        opened = self.open(source) if self.converts else None
+        return None if opened is None or opened.whole is None else packed(opened.whole, opened.size, source)
 
     def restore(self, protected: Path, target: Path, image: Array, keepsake: bytes | None) -> None:
         """Write the original file again.
@@ -143,7 +145,7 @@ class ImageFormat(ABC):
             self.write(protected, target, image)
             return
         with atomic_file(target) as file:
-            file.write(unpacked(keepsake, protected))
+            file.write(unpacked(keepsake, image, protected))
 
 
 def save(source: Path, target: Path, opened: Opened, image: Array, **options: Any) -> None:
@@ -188,27 +190,6 @@ def in_millimetres(steps: Sequence[Array], origin: Array, to_right: bool = False
 def known_spacing(sides: Sequence[float]) -> tuple[float, ...]:
     """Millimetres between voxels along each axis, as given; none where one says nothing."""
     return tuple(sides) if all(math.isfinite(side) and side > 0 for side in sides) else ()
-
-
-def packed(content: bytes) -> bytes:
-    """A whole file as a keepsake."""
-    return zstandard.ZstdCompressor().compress(content)
-
-
-def unpacked(keepsake: bytes, path: Path) -> bytes:
-    """The inverse of ``packed``.
-
-    Args:
-        keepsake: what the store keeps.
-        path: the protected file, for messages.
-
-    Raises:
-        FormatError: if it is damaged.
-    """
-    try:
-        return zstandard.ZstdDecompressor().decompress(keepsake)
-    except zstandard.ZstdError as error:
-        raise FormatError(f"{path}: what the store keeps of the original is damaged ({error})") from error
 
 
 def frame_of(frames: Iterable[bytes]) -> bytes:

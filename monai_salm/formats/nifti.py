@@ -13,6 +13,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from monai_salm.formats.base import FormatError, ImageFormat, in_millimetres, known_spacing
 from monai_salm.formats.gzipped import pack
+from monai_salm.formats.limits import read_header
 from monai_salm.formats.stored import Stored, read_bounded, read_start
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
@@ -106,7 +107,7 @@ class NiftiPair(Nifti):
         place = _header_of(path)
         voxels = _voxels(self._header(path), place)
         content, gzipped = read_bounded(path, lambda _: voxels.end, 2, plain=voxels.end)
-        header = place.read_bytes()
+        header = read_header(place)
         return Stored(
             content, voxels.view(content), lambda new: {"": pack(new) if gzipped else new, place.name: header}, header
         )

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from monai_salm.formats.base import FormatError, ImageFormat
+from monai_salm.formats.limits import require_claim
 from monai_salm.formats.stored import Stored
 from monai_salm.shared.arrays import Array
 
@@ -94,6 +95,7 @@ class Npy(ImageFormat):
             shape, _, dtype, offset = parse_header(start, str(path))
             if offset + math.prod(shape) * dtype.itemsize != size:
                 raise FormatError(f"{path} declares {dtype.name} {shape}, but holds {size - offset} bytes of numbers")
+            require_claim(size, size, path, packed=False)
             return open_numbers(start + file.read(), path)
 
 

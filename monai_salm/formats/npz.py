@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import math
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,7 +17,7 @@ from typing import BinaryIO
 import numpy as np
 
 from monai_salm.formats.base import FormatError, ImageFormat
-from monai_salm.formats.gzipped import MAX_RATIO
+from monai_salm.formats.limits import MAX_RATIO, require_claim, require_size
 from monai_salm.formats.npy import MAX_HEADER, open_numbers, parse_header, view_numbers
 from monai_salm.formats.stored import Stored
 from monai_salm.shared.arrays import Array
@@ -43,7 +45,9 @@ class NpzArchive:
         try:
             with zipfile.ZipFile(path) as archive:
                 members = archive.infolist()
-        except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
+        except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a place before the file begins
+                raise
             raise self._error(f"not an .npz archive ({error})") from error
         self._members = {member.filename: member for member in members}
         if len(self._members) != len(members):
@@ -61,6 +65,10 @@ class NpzArchive:
         shape, _, dtype, _ = parse_header(self._start(key), self._named(key))
         return shape, dtype
 
+    def size(self, key: str) -> int:
+        """Bytes of a member once unpacked."""
+        return self._member(key).file_size
+
     def raw(self, key: str) -> bytes:
         """The bytes of a member, its checksum compared."""
         with zipfile.ZipFile(self.path) as archive, self._translated(key):
@@ -77,7 +85,11 @@ class NpzArchive:
         Raises:
             FormatError: if it is damaged, holds objects, or is not the size that its header declares.
         """
-        large = self._member(key).file_size > _IN_MEMORY
+        size = self._member(key).file_size
+        shape, _, dtype, start = parse_header(self._start(key), self._named(key))
+        if start + math.prod(shape) * dtype.itemsize != size:
+            raise self._error(f"{key!r} declares {dtype.name} {shape}, but holds {size - start} bytes of numbers")
+        large = size > _IN_MEMORY
         mapped = self._mapped(key) if large else None
         return view_numbers(self.raw(key) if mapped is None else mapped, self._named(key))
 
@@ -168,6 +180,7 @@ class NpzArchive:
             raise self._error(
                 f"member {name!r} declares {member.file_size} bytes, more than the file of {size} can hold"
             )
+        require_size(member.file_size, member.compress_size, self.path / name, image=False)
 
     @contextmanager
     def _translated(self, key: str) -> Iterator[None]:
@@ -175,7 +188,9 @@ class NpzArchive:
         self._member(key)
         try:
             yield
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OverflowError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OverflowError, OSError) as error:
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                raise
             raise self._error(f"{key!r} is damaged ({error}); get the file again") from error
 
     def _named(self, key: str) -> str:
@@ -197,6 +212,7 @@ class Npz(ImageFormat):
     def open(self, path: Path) -> Stored:
         archive = NpzArchive(path)
         key = _only_key(archive)
+        require_claim(archive.size(key), path.stat().st_size, path)
 
         def parts(content: bytearray) -> dict[str, bytes | bytearray]:
             with io.BytesIO() as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
 import warnings
 import zlib
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from monai_salm.formats.base import what_it_is
+from monai_salm.formats.codestreams import webp_pixels
+from monai_salm.formats.limits import require_size
 from monai_salm.formats.png_chunks import SIGNATURE, Chunk, pixel_data
 
 # What Pillow may decode here. A picture is often called by the wrong suffix, so that the name does not choose.
@@ -36,15 +39,21 @@ def as_png(content: bytes, kept: list[Chunk] | None = None) -> bytes:
         ValueError: with the reason.
     """
     try:
+        require_size(4 * (webp_pixels(content) or 0), len(content))  # its decoder takes memory when the file is opened
         # Warnings are of sizes that Pillow finds suspicious and of elements beside the pixels.
         with warnings.catch_warnings(), Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             warnings.simplefilter("ignore")
+            require_size(math.prod(image.size) * (1 if image.mode in ("1", "L") else 4), len(content))
             pictures = getattr(image, "n_frames", 1)
             if pictures > 1 and image.format != "MPO":  # telephones append smaller pictures
                 raise ValueError(f"it is animated, {pictures} pictures in one file; store one image a file")
             chunks = _chunks(image) if kept is None else [c for c in kept if c.kind not in _OF_STORAGE]
             return plain_png(_pixels(image), chunks)
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"it declares more pixels than any picture ({error}); save an image of this size as TIFF"
+        ) from error
+    except UnidentifiedImageError as error:
         raise ValueError(
             what_it_is(content) or "it is no picture of a known format; get the file again from its source"
         ) from error

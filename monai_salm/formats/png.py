@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL.PngImagePlugin import PngImageFile
 
 from monai_salm.formats.base import FormatError, ImageFormat, Opened
-from monai_salm.formats.gzipped import MAX_RATIO
+from monai_salm.formats.limits import read_file, require_claim, require_size
 from monai_salm.formats.pictures import as_png
 from monai_salm.formats.png_chunks import SIGNATURE, Chunk, pixel_data, split_chunks, unfilter
 from monai_salm.shared.arrays import Array
@@ -129,7 +129,7 @@ PICTURES = (
 def _load(path: Path) -> _Png:
     """Parse a file, bring it into plain form, and refuse what cannot carry noise."""
     try:
-        content = path.read_bytes()
+        content = read_file(path)
         whole = None if content[:8] == SIGNATURE else content
         chunks, tail = split_chunks(content if whole is None else as_png(content))
         _check_tail(tail)
@@ -158,10 +158,12 @@ def _is_converted(chunks: Sequence[Chunk]) -> bool:
 
 def _check_sizes(chunks: Sequence[Chunk]) -> None:
     """Memory is only taken for what the packed bytes can really hold."""
-    width, height = struct.unpack_from(">II", chunks[0].data)
-    size, held = width * height // 8, sum(len(chunk.data) for chunk in chunks if chunk.kind == b"IDAT")
-    if not width or not height or size > MAX_RATIO * held:
-        raise ValueError(f"its header declares {width} x {height} pixels, more than its {held} packed bytes can hold")
+    width, height, depth, colour = struct.unpack_from(">IIBB", chunks[0].data)
+    samples, held = _SAMPLES.get(colour, 1), sum(len(chunk.data) for chunk in chunks if chunk.kind == b"IDAT")
+    if not width or not height:
+        raise ValueError(f"its header declares {width} x {height} pixels; it is damaged")
+    require_claim(width * height * samples * depth // 8, held)
+    require_size(width * height * max(samples, 4 if colour == 3 else 1), held)
 
 
 def _check_chunks(chunks: Sequence[Chunk]) -> None:
@@ -225,10 +227,7 @@ def _decode(chunks: Sequence[Chunk]) -> NDArray[np.uint8] | NDArray[np.uint16]:
 def _inflate(packed: bytes, rows: int, row: int) -> bytes:
     """The filtered rows; memory is only taken for what the packed bytes can really hold."""
     size = rows * row
-    if size > MAX_RATIO * len(packed):
-        raise ValueError(
-            f"its header declares {size} bytes of pixels, more than its {len(packed)} packed bytes can hold"
-        )
+    require_claim(size, len(packed))
     inflate = zlib.decompressobj()
     raw = inflate.decompress(packed, size + 1)
     if len(raw) != size or not inflate.eof:

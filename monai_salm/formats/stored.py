@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from monai_salm.formats.base import FormatError, Opened, what_it_is
-from monai_salm.formats.gzipped import MAX_RATIO, GzipReader
+from monai_salm.formats.gzipped import GzipReader
+from monai_salm.formats.limits import require_claim
 from monai_salm.shared.arrays import Array
 
 # What may follow the voxels; more is no writer's doing.
@@ -91,10 +92,7 @@ def read_bounded(
         content = bytearray(reader.read(start))
         _require_image(bytes(content), path)
         needed = size_of(bytes(content))
-        if needed > size * (MAX_RATIO if gzipped else 1):
-            raise FormatError(
-                f"{path}: the header declares {needed} bytes, more than the file of {size} bytes can hold; it is cut off or damaged"
-            )
+        require_claim(needed, size, path, packed=gzipped)
         content += reader.read(max(0, needed + _MAX_TRAILING + 1 - len(content)))
     if len(content) < needed:
         raise FormatError(

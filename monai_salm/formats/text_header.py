@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from monai_salm.formats.base import FormatError, ImageFormat
-from monai_salm.formats.gzipped import MAX_RATIO, gunzip
+from monai_salm.formats.gzipped import gunzip
+from monai_salm.formats.limits import read_file, read_header, require_claim
 from monai_salm.formats.stored import Stored, read_bounded, read_start, stored_view
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
@@ -77,11 +78,10 @@ class TextHeaderFormat(ImageFormat):
             raise FormatError(f"{path}: its voxels are in {header.data}, which is missing; put it beside the header")
         size = math.prod(header.sizes) * header.dtype.itemsize
         begin = 0 if header.data else len(header.text)
-        text = path.read_bytes() if header.data else header.text
+        text = read_header(path) if header.data else header.text
         if header.packed:
-            raw, text = place.read_bytes()[begin:], self.sized(text, 0)
-            if size > MAX_RATIO * len(raw):
-                raise FormatError(f"{path}: the header declares {size} bytes of voxels, more than the file can hold")
+            require_claim(size, max(0, place.stat().st_size - begin), path)
+            raw, text = read_file(place)[begin:], self.sized(text, 0)
             content = bytearray((b"" if header.data else text) + gunzip(raw, size, path))
             begin = len(content) - size
         else:

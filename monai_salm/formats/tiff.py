@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from monai_salm.formats.base import FormatError, ImageFormat, Opened, require
-from monai_salm.formats.gzipped import MAX_RATIO
+from monai_salm.formats.codestreams import declared_pixels
+from monai_salm.formats.limits import inflated_size, read_file, require_claim, require_size
 from monai_salm.shared.arrays import Array
 
 _TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64")
@@ -22,6 +24,8 @@ _MAX_PAGES = 1 << 16
 _PHOTOMETRIC = ("MINISWHITE", "MINISBLACK", "RGB")
 # Colours that are written as RGB, and how Pillow calls those of several samples.
 _CONVERTED = {"PALETTE": "", "SEPARATED": "CMYK", "YCBCR": "YCbCr"}
+# Compressions that decoders undo without asking how much there is: deflate, JPEG and JPEG 2000.
+_DEFLATE, _JPEG = (8, 32946), (6, 7, 33003, 33004, 33005, 34712)
 # Orientation and colour profile, which a compressed file keeps beside description and resolution.
 _KEPT = (274, 34675)
 
@@ -111,7 +115,7 @@ class Tiff(ImageFormat):
 def _load(path: Path) -> _Tiff:
     """Parse a file and refuse what cannot carry noise."""
     tifffile = require("tifffile", "tiff", "TIFF")
-    content = bytearray(path.read_bytes())
+    content = bytearray(read_file(path))
     try:
         with tifffile.TiffFile(io.BytesIO(content)) as tiff:
             pages = list(tiff.pages)
@@ -132,8 +136,11 @@ def _plain(tifffile: Any, tiff: Any, pages: Sequence[Any], size: int) -> bytes:
     _check_alone(tiff, pages)
     first, kind = pages[0], _named(pages[0].photometric)
     declared = sum(int(page.size) * np.dtype(page.dtype or "u1").itemsize for page in pages)
-    if declared > MAX_RATIO * size:
-        raise FormatError(f"it declares {declared} bytes of pixels, more than a file of {size} bytes can hold")
+    require_claim(declared, size)
+    if kind == "PALETTE":
+        require_size(3 * declared, size)
+    for page in pages:
+        _check_segments(tiff.filehandle, page)
     if kind not in (*_PHOTOMETRIC, *_CONVERTED):
         raise FormatError(f"its colours are {kind}, whose numbers are no intensities; convert it to grey or RGB")
     extra = [] if kind in _CONVERTED else [int(sample) for sample in first.extrasamples]
@@ -160,6 +167,28 @@ def _plain(tifffile: Any, tiff: Any, pages: Sequence[Any], size: int) -> bytes:
         for page in pages:
             writer.write(_intensities(page), contiguous=False, **options)
     return buffer.getvalue()
+
+
+def _check_segments(file: Any, page: Any) -> None:
+    """Refuse strips and tiles that unpack to more than the header declares, which decoders would take memory for."""
+    rows = int(page.tilelength) if page.is_tiled else min(int(page.rowsperstrip), int(page.imagelength))
+    columns = int(page.tilewidth) if page.is_tiled else int(page.imagewidth)
+    size = rows * columns * int(page.samplesperpixel) * int(page.bitspersample) // 8 + rows
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+        packed_by = int(page.compression)
+        if packed_by not in (*_DEFLATE, *_JPEG):
+            continue
+        file.seek(offset)
+        content = file.read(count)
+        found = declared_pixels(content) if packed_by in _JPEG else None
+        if found is not None and found > rows * columns:
+            raise FormatError(
+                f"a strip or tile declares {found:,} pixels, its header {rows * columns:,}; it is damaged"
+            )
+        if packed_by in _DEFLATE and inflated_size(content, zlib.MAX_WBITS, size) > size:
+            raise FormatError(
+                f"a strip or tile holds more than the {size:,} bytes that its header declares; it is damaged"
+            )
 
 
 def _is_converted(page: Any) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 
 from monai_salm.formats import format_of
 from monai_salm.formats.base import FormatError, frame_of
+from monai_salm.formats.keepsakes import split_head, split_parts
 from monai_salm.layouts.files import dead_link, relative_path
 from monai_salm.noise.units import Units, joined
 from monai_salm.shared.arrays import Array
@@ -214,18 +215,12 @@ def unpack_keepsakes(packed: bytes | None, files: Sequence[str]) -> tuple[list[b
     """
     if packed is None:
         return [None] * len(files), tuple(files)
-    head, _, rest = packed.partition(b"\n")
-    try:
-        sizes, names = (list(part) for part in json.loads(head))
-        plain = all(size is None or (type(size) is int and size >= 0) for size in sizes)
-        if not plain or not all(isinstance(name, str) for name in names):
-            raise TypeError("sizes and names")
-    except (ValueError, TypeError, RecursionError) as error:
-        raise FormatError("what the store keeps of an original's header is damaged") from error
-    if len(sizes) != len(files) or len(names) not in (0, len(files)):
-        raise FormatError(f"the store keeps the headers of {len(sizes)} files for an image of {len(files)} files")
-    parts: list[bytes | None] = []
-    for size in sizes:
-        parts.append(None if size is None else rest[:size])
-        rest = rest[size or 0 :]
-    return parts, tuple(relative_path(Path(), name, "the noise store") for name in names or files)
+    head, rest = split_head(packed, files[0])
+    if (
+        not isinstance(head, list)
+        or [type(part) for part in head] != [list, list]
+        or len(head[1]) not in (0, len(files))
+    ):
+        raise FormatError(f"{files[0]}: the store does not keep the names of its originals; take it from a backup")
+    parts = split_parts(rest, head[0], len(files), files[0])
+    return parts, tuple(relative_path(Path(), name, "the noise store") for name in head[1] or files)

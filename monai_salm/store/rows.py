@@ -135,6 +135,8 @@ def _unpack_window(packed: bytes, count: int, index: int, channels: int) -> Inte
 
 def unpack_names(packed: bytes, count: int) -> list[str]:
     """The names of the images in a row; RowError if they cannot be read."""
+    if count > MAX_IMAGES:
+        raise RowError(f"it claims {count} images, a row has at most {MAX_IMAGES}")
     try:
         names = json.loads(decompress_bytes(packed, count * _LONGEST_NAME))
     except (PackingError, ValueError, RecursionError) as error:
@@ -170,7 +172,7 @@ def checksum(*parts: object) -> bytes:
 def _digests(digests: bytes, index: int) -> tuple[bytes, bytes, int]:
     """Digests of an image's original and protected values, and how many images there are."""
     count, rest = divmod(len(digests), 2 * DIGEST_SIZE)
-    if rest or not 0 <= index < count:
+    if rest or not 0 <= index < count <= MAX_IMAGES:
         raise RowError("it does not hold the image that it is said to")
     start, middle, end = (2 * DIGEST_SIZE * index + part * DIGEST_SIZE for part in range(3))
     return digests[start:middle], digests[middle:end], count

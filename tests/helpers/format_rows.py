@@ -663,7 +663,7 @@ REFUSED: tuple[Refusal, ...] = (
     Refusal(
         "nrrd",
         "size that lies, gzip",
-        "the header declares 60000000000000 bytes of voxels, more than the file can hold",
+        "the header declares 60000000000000 bytes, more than the file of ... can hold",
         lambda f: save_nrrd_text(f, "sizes: 50000 40000 30000", "encoding: gzip"),
     ),
     Refusal(
@@ -744,7 +744,7 @@ REFUSED: tuple[Refusal, ...] = (
     Refusal(
         "png",
         "size that lies",
-        "its header declares 1152921505680588800 bytes of pixels, more than its ... packed bytes can hold",
+        "the header declares 1152921505680588800 bytes, more than the file of ... can hold",
         lambda f: _png_size(save_png(f), 1 << 30, 1 << 30),
     ),
     Refusal(
@@ -899,7 +899,7 @@ REFUSED: tuple[Refusal, ...] = (
     Refusal(
         "dicom",
         "size that lies, RLE",
-        "its header declares 8589672450 bytes of pixels, more than a file of 744 can hold",
+        "the header declares 8589672450 bytes, more than the file of 744 bytes can hold",
         lambda f: _rle_that_lies(f),
     ),
     Refusal(
@@ -911,7 +911,7 @@ REFUSED: tuple[Refusal, ...] = (
     Refusal(
         "dicom",
         "deflate cut off",
-        "its deflated data set is cut off or larger than 2 GiB ... get it again from its source",
+        "its deflated data set is cut off ... get it again from its source",
         lambda f: _cut(save_dicom(f, "deflated"), 20),
     ),
     Refusal(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 import zlib
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from monai_salm.formats.dicom.colours import PIXELS, rgb
 from monai_salm.formats.dicom.elements import Element, Encoding, assembled, element_bytes, even, value_of
 from monai_salm.formats.dicom.pixels import PHOTOMETRIC, PLANAR, YBR, parse_layout
 from monai_salm.formats.dicom.start import data_start
-from monai_salm.formats.gzipped import MAX_RATIO
+from monai_salm.formats.dicom.streams import check_frames
+from monai_salm.formats.limits import MAX_RATIO, inflated_size, max_image_bytes, require_claim, require_size
 
 SYNTAX = 0x00020010
 FILE_META = Encoding(True)
@@ -26,8 +28,10 @@ NATIVE = {
     DEFLATED: FILE_META,
     "1.2.840.10008.1.2.2": Encoding(True, ">"),
 }
+_EXTENDED = "1.2.840.10008.1.2.4.51"
 _OFFSET_TABLES = (0x7FE00001, 0x7FE00002)
-_MAX_INFLATED = 1 << 31
+# Deflated data sets that cannot be larger need not be counted before memory is taken.
+_SMALL = 1 << 26
 
 
 def inflated(data: bytes) -> bytes:
@@ -38,11 +42,13 @@ def inflated(data: bytes) -> bytes:
     """
     inflate = zlib.decompressobj(-15)
     try:
-        plain = inflate.decompress(data, min(_MAX_INFLATED, MAX_RATIO * len(data) + 1))
+        if MAX_RATIO * len(data) > _SMALL:
+            require_size(inflated_size(data, -15, max_image_bytes()), len(data))
+        plain = inflate.decompress(data, MAX_RATIO * len(data) + 1)
     except zlib.error as error:
         raise ValueError(f"its deflated data set is damaged ({error}); get it again from its source") from error
     if not inflate.eof:
-        raise ValueError("its deflated data set is cut off or larger than 2 GiB; get it again from its source")
+        raise ValueError("its deflated data set is cut off; get it again from its source")
     return plain
 
 
@@ -62,10 +68,8 @@ def decoded(
         ValueError: if no decoder here can read them.
     """
     layout = parse_layout(lambda tag: value_of(content, elements, tag), "<")
-    if layout.size > MAX_RATIO * len(content):
-        raise ValueError(
-            f"its header declares {layout.size} bytes of pixels, more than a file of {len(content)} can hold"
-        )
+    require_claim(layout.size, len(content))
+    check_frames(content, elements, layout, syntax)
     array, photometric = _decode(content, syntax)
     array, photometric = rgb(array, photometric), "RGB" if photometric in YBR else photometric
     samples = layout.samples
@@ -98,7 +102,7 @@ def _decode(content: bytes, syntax: str) -> tuple[np.ndarray[Any, Any], str]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dataset = pydicom.dcmread(io.BytesIO(content), force=True)
-            array, info = pixels.get_decoder(syntax).as_array(dataset, raw=True)
+            array, info = _first_decoded(pixels.get_decoder(syntax), dataset, syntax)
     # Decoders raise what they like on damaged data; those written in Rust panic with what is no Exception.
     except BaseException as error:
         if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
@@ -109,3 +113,20 @@ def _decode(content: bytes, syntax: str) -> tuple[np.ndarray[Any, Any], str]:
             "the decoders: pip install 'monai_salm[dicom]'"
         ) from error
     return array, str(info["photometric_interpretation"])
+
+
+def _first_decoded(decoder: Any, dataset: Any, syntax: str) -> tuple[np.ndarray[Any, Any], Any]:
+    """What the first decoder gives that can read the pixels.
+
+    GDCM ends the process where JPEG is damaged. It is asked where no other decoder is, and for JPEG of 12 bits.
+    """
+    plugins = sorted(decoder.available_plugins, key=lambda name: bool(name == "gdcm"))
+    plugins = plugins if syntax == _EXTENDED else [name for name in plugins if name != "gdcm"] or plugins
+    for name in plugins[:-1]:
+        with suppress(Exception):
+            found: tuple[np.ndarray[Any, Any], Any] = decoder.as_array(dataset, raw=True, decoding_plugin=name)
+            return found
+    last: tuple[np.ndarray[Any, Any], Any] = decoder.as_array(
+        dataset, raw=True, decoding_plugin=plugins[-1] if plugins else ""
+    )
+    return last

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
-import zstandard
-
-from monai_salm.formats.base import FormatError, ImageFormat, require_like, save, unpacked
+from monai_salm.formats.base import FormatError, ImageFormat, require_like, save
 from monai_salm.formats.dicom.elements import tag_name, walk
 from monai_salm.formats.dicom.file import DicomFile, load, packed, renamed_uid, split_meta
 from monai_salm.formats.dicom.start import begins_as_dicom, read_dataset
 from monai_salm.formats.dicom.units import PLACES, UNITS, affine_of, units_of
+from monai_salm.formats.keepsakes import packed as kept_of
+from monai_salm.formats.keepsakes import split_head, unpacked
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.files import atomic_file
+
+T = TypeVar("T")
 
 _NOBODY: frozenset[str] = frozenset()
 _LEVEL = 9
@@ -55,17 +58,19 @@ class Dicom(ImageFormat):
         return layout.bounds if layout.stored < layout.allocated else None
 
     def native_unit(self, path: Path) -> tuple[float, str] | None:
-        header = read_dataset(path, ["Modality", "RescaleSlope", "RescaleType"])
-        if header.get("RescaleSlope") is None:
-            return None
-        unit = str(header.get("RescaleType") or ("HU" if header.get("Modality") == "CT" else "units of the modality"))
-        return float(header.RescaleSlope), unit
+        def unit(header: Any) -> tuple[float, str] | None:
+            if header.get("RescaleSlope") is None:
+                return None
+            name = header.get("RescaleType") or ("HU" if header.get("Modality") == "CT" else "units of the modality")
+            return float(header.RescaleSlope), str(name)
+
+        return _of_header(path, ["Modality", "RescaleSlope", "RescaleType"], unit)
 
     def units(self, path: Path) -> Units:
-        return units_of(read_dataset(path, UNITS))
+        return _of_header(path, UNITS, units_of)
 
     def affine(self, path: Path) -> Array | None:
-        return affine_of(read_dataset(path, PLACES))
+        return _of_header(path, PLACES, affine_of)
 
     def differences(self, source: Path, protected: Path) -> Iterator[str]:
         yield from dicom_differences(source, protected)
@@ -73,10 +78,10 @@ class Dicom(ImageFormat):
     def keepsake(self, source: Path) -> bytes | None:
         file = load(source)
         if file.whole is not None:
-            return _WHOLE + zstandard.ZstdCompressor(level=_LEVEL).compress(file.whole)
+            return _WHOLE + kept_of(file.whole, file.size, source, _LEVEL)
         head = json.dumps({"before": len(file.before), "syntax": file.syntax, "extended": file.layout.extended})
         kept = head.encode() + b"\n" + file.before + file.after
-        return zstandard.ZstdCompressor(level=_LEVEL).compress(kept)
+        return kept_of(kept, file.size, source, _LEVEL)
 
     def restore(self, protected: Path, target: Path, image: Array, keepsake: bytes | None) -> None:
         if keepsake is None:
@@ -85,9 +90,9 @@ class Dicom(ImageFormat):
             )
         if keepsake.startswith(_WHOLE):
             with atomic_file(target) as written:
-                written.write(unpacked(keepsake[len(_WHOLE) :], protected))
+                written.write(unpacked(keepsake[len(_WHOLE) :], image, protected))
             return
-        kept, before, syntax, extended = _unpacked(keepsake, protected)
+        kept, before, syntax, extended = _unpacked(keepsake, image, protected)
         # Whether the bits above those stored repeat the sign shows only where a number is negative.
         file = load(protected)
         file = replace(file, layout=replace(file.layout, extended=extended))
@@ -129,6 +134,17 @@ def dicom_differences(source: Path, protected: Path, protected_uids: Set[str] = 
         yield "its preamble or the order of its elements differs"
 
 
+def _of_header(path: Path, tags: Sequence[str], answer: Callable[[Any], T]) -> T:
+    """What a header says; FormatError for one whose elements cannot be read."""
+    try:
+        return answer(read_dataset(path, tags))
+    except (FormatError, OSError, ImportError):
+        raise
+    # pydicom raises what it meets in a damaged file.
+    except Exception as error:
+        raise FormatError(f"{path}: its header cannot be read ({error}); get it again from its source") from error
+
+
 def _cells(file: DicomFile, image: Array, path: Path) -> bytes:
     require_like(path, file.shape, file.dtype, image)
     try:
@@ -144,18 +160,15 @@ def _elements(content: bytes, like: DicomFile) -> Iterator[tuple[int, bytes]]:
         yield element.tag, content[element.start : element.end]
 
 
-def _unpacked(keepsake: bytes, path: Path) -> tuple[bytes, int, str, bool | None]:
+def _unpacked(keepsake: bytes, image: Array, path: Path) -> tuple[bytes, int, str, bool | None]:
     """Header and what follows the voxels in one, where the second begins, the transfer syntax, and how cells are filled."""
-    try:
-        head, _, kept = zstandard.ZstdDecompressor().decompress(keepsake).partition(b"\n")
-        values = json.loads(head)
-        return kept, int(values["before"]), str(values["syntax"]), _flag(values["extended"])
-    except (zstandard.ZstdError, ValueError, KeyError, TypeError) as error:
-        raise FormatError(f"{path}: what the store keeps of the original's header is damaged ({error})") from error
-
-
-def _flag(value: object) -> bool | None:
-    return None if value is None else bool(value)
+    values, kept = split_head(unpacked(keepsake, image, path), str(path))
+    known = isinstance(values, dict) and type(values.get("before")) is int and type(values.get("syntax")) is str
+    if not known or not 0 <= values["before"] <= len(kept) or values.get("extended") not in (True, False, None):
+        raise FormatError(
+            f"{path}: what the store keeps of the original's header is damaged; take the store from a backup"
+        )
+    return kept, values["before"], values["syntax"], values.get("extended")
 
 
 __all__ = ["Dicom", "dicom_differences", "renamed_uid", "write_dicom"]

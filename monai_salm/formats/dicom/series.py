@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ import numpy as np
 from monai_salm.formats.base import FormatError, frame_of, require_like
 from monai_salm.formats.dicom.format import Dicom, dicom_differences, write_dicom
 from monai_salm.formats.dicom.stacks import read_header, stacks
+from monai_salm.formats.keepsakes import split_head, split_parts
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
 
@@ -101,18 +101,8 @@ class DicomSeries:
             yield file, image[..., number]
 
     def _parts(self, keepsake: bytes | None) -> Iterator[bytes | None]:
-        head, _, kept = (keepsake or b"[]\n").partition(b"\n")
-        try:
-            sizes = json.loads(head)
-            if not isinstance(sizes, list) or not all(type(size) is int and size >= 0 for size in sizes):
-                raise TypeError("sizes")
-        except (ValueError, TypeError, RecursionError) as error:
-            raise FormatError(f"case {self.name!r}: what the store keeps of its headers is damaged") from error
-        if len(sizes) != len(self.files):
-            raise FormatError(f"case {self.name!r}: the store keeps {len(sizes)} headers for {len(self.files)} files")
-        with io.BytesIO(kept) as file:
-            for size in sizes:
-                yield file.read(size)
+        sizes, kept = split_head(keepsake or b"[]\n", f"case {self.name!r}")
+        yield from split_parts(kept, sizes, len(self.files), f"case {self.name!r}")
 
 
 Unit = TypeVar("Unit", bound=DicomSeries)

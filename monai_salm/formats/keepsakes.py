@@ -1,0 +1,102 @@
+"""What a store keeps of an original so that ``restore`` gives it back: packed, and unpacked within bounds."""
+
+from __future__ import annotations
+
+import json
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import zstandard
+
+from monai_salm.formats.limits import FormatError
+from monai_salm.shared.arrays import Array
+
+# What is kept of an image has at most so many times its bytes (numbers as text), and what stands beside the voxels; or it is
+# packed no more tightly than this.
+_MOST_TIMES, _MOST_BESIDE, _MOST_RATIO = 8, 1 << 24, 256
+
+
+def packed(content: bytes, image_size: int, path: Path, level: int = 3) -> bytes:
+    """What a protected copy lacks of a file, as a keepsake.
+
+    Args:
+        content: what it lacks.
+        image_size: bytes of its image.
+        path: of the file, for messages.
+        level: of zstd.
+
+    Raises:
+        FormatError: if ``unpacked`` would refuse it.
+    """
+    kept = zstandard.ZstdCompressor(level=level).compress(content)
+    if not _fits(len(content), len(kept), image_size):
+        raise FormatError(
+            f"{path}: {len(content):,} bytes beside its voxels are more than any image has; save it without them"
+        )
+    return kept
+
+
+def unpacked(keepsake: bytes, image: Array, path: Path) -> bytes:
+    """The inverse of ``packed``; memory is taken for what a file of this image can be.
+
+    Args:
+        keepsake: what the store keeps.
+        image: the original's voxels.
+        path: the protected file, for messages.
+
+    Raises:
+        FormatError: if it is damaged, or larger.
+    """
+    try:
+        size = zstandard.frame_content_size(keepsake)
+        if size < 0 or not _fits(size, len(keepsake), image.nbytes):
+            raise ValueError(f"it claims {size:,} bytes for an image of {image.nbytes:,}")
+        return zstandard.ZstdDecompressor().decompress(keepsake)
+    except (zstandard.ZstdError, ValueError) as error:
+        raise _damaged(str(path), error) from error
+
+
+def _fits(size: int, packed_size: int, image_size: int) -> bool:
+    """Whether so many bytes can be what is kept of an image: hardly packed, or not much more than the image."""
+    return size <= max(_MOST_RATIO * packed_size, _MOST_TIMES * image_size + _MOST_BESIDE)
+
+
+def split_head(content: bytes, what: str) -> tuple[Any, bytes]:
+    """The line of JSON that a keepsake of several parts begins with, and the parts.
+
+    Args:
+        content: the keepsake.
+        what: the image that it is of, for messages.
+
+    Raises:
+        FormatError: if the line is no JSON.
+    """
+    head, _, rest = content.partition(b"\n")
+    try:
+        return json.loads(head), rest
+    except (ValueError, RecursionError) as error:
+        raise _damaged(what, error) from error
+
+
+def split_parts(content: bytes, sizes: object, count: int, what: str) -> list[bytes | None]:
+    """Parts that stand one after the other in a keepsake.
+
+    Args:
+        content: the parts.
+        sizes: of each, None where it has none; from the store.
+        count: how many there must be.
+        what: the image that they are of, for messages.
+
+    Raises:
+        FormatError: if the sizes are not those of the parts.
+    """
+    known = isinstance(sizes, list) and all(size is None or (type(size) is int and size >= 0) for size in sizes)
+    if not known or not isinstance(sizes, list) or len(sizes) != count or sum(n or 0 for n in sizes) != len(content):
+        raise _damaged(what, f"sizes of {count} files do not match")
+    ends = list(accumulate(size or 0 for size in sizes))
+    return [None if n is None else content[end - n : end] for n, end in zip(sizes, ends, strict=True)]
+
+
+def _damaged(what: str, why: object) -> FormatError:
+    return FormatError(f"{what}: what the store keeps of the original is damaged ({why}); take the store from a backup")

@@ -1,0 +1,81 @@
+"""Files that were changed at random are read, or end in an error of the package's own that names the file.
+
+``corpus`` keeps the files that once ended in anything else.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mutations import CHANGES, KINDS, Change, Kind, changed, draw
+
+CORPUS = sorted((Path(__file__).parent / "corpus").iterdir())
+# Seconds of each kind in the slow test, and memory above what is in use that reading may take.
+SECONDS, MEMORY = 20, 1 << 30
+_PAGE = resource.getpagesize()
+
+
+@pytest.fixture(autouse=True)
+def _little_memory() -> Iterator[None]:
+    """Any larger allocation is a MemoryError, which is no error of the package's own."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * _PAGE
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, before[1]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+_CHANGES = st.lists(
+    st.tuples(st.sampled_from(CHANGES), st.integers(0, 2**20), st.integers(0, 255)), min_size=1, max_size=4
+)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_changed_file_is_read_or_refused(tmp_path: Path, name: str) -> None:
+    path = KINDS[name].make(tmp_path)
+    content = path.read_bytes()
+
+    @settings(max_examples=15, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(_CHANGES)
+    def check(changes: list[Change]) -> None:
+        path.write_bytes(changed(content, changes))
+        KINDS[name].outcome(path)
+
+    check()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KINDS)
+def test_many_changed_files_are_read_or_refused(tmp_path: Path, name: str) -> None:
+    kind, rng = KINDS[name], np.random.default_rng()
+    path = kind.make(tmp_path)
+    content, end = path.read_bytes(), time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        changes = draw(rng)
+        path.write_bytes(changed(content, changes))
+        _require_outcome(kind, path, changes)
+
+
+@pytest.mark.parametrize("file", CORPUS, ids=lambda file: file.stem)
+def test_a_file_that_was_once_found_is_read_or_refused(tmp_path: Path, file: Path) -> None:
+    path = tmp_path / file.name
+    path.write_bytes(file.read_bytes())
+    _require_outcome(KINDS[file.name.split("-")[0]], path, file.name)
+
+
+def _require_outcome(kind: Kind, path: Path, changes: Any) -> None:
+    try:
+        kind.outcome(path)
+    except Exception as error:
+        raise AssertionError(f"{changes}: {type(error).__name__}: {error}") from error
