@@ -97,9 +97,12 @@ class Protection:
 
     def finished(self, stored: StoredImage, root: Path, output: Path) -> bool:
         """Whether files that are there are all there is to an image: a kill may have come before the store kept its header."""
-        published = content_digest(stored.in_copy().read(output))
-        keys = [header_key(published, stored.frame(root))]
-        keys += [] if stored.keepsake(root) is None else [copy_key(output, stored.published)]
+        try:
+            published = content_digest(stored.in_copy().read(output))
+            keys = [header_key(published, stored.frame(root))]
+            keys += [] if stored.keepsake(root) is None else [copy_key(output, stored.published)]
+        except (FormatError, OSError):  # told when the image is written again
+            return False
         return all(kept(self.store, key) is not None for key in keys)
 
     def files(self, stored: StoredImage, root: Path) -> tuple[str, ...]:
