@@ -129,7 +129,10 @@ def test_a_folder_of_volumes_with_another_method(tmp_path: Path, monkeypatch: py
     names = sorted(path.name for path in (tmp_path / "theirs").iterdir())
     assert len(names) == 8, "the set's seven and the manifest"
     for name in names:
-        assert (tmp_path / "scans_public" / name).read_bytes() == (tmp_path / "theirs" / name).read_bytes()
+        ours, theirs = ((tmp_path / root / name).read_bytes() for root in ("scans_public", "theirs"))
+        if name == "monai_salm.json":  # it holds the copy's own name
+            ours, theirs = (json.dumps({**json.loads(text), "dataset": None}).encode() for text in (ours, theirs))
+        assert ours == theirs
     for name in (name for name in names if name.startswith("training_")):
         original, protected = (
             np.asarray(nibabel.load(tmp_path / root / name).dataobj) for root in ("scans", "scans_public")

@@ -16,8 +16,8 @@ from monai_salm.noise.budget import budget_of
 from monai_salm.noise.noise import Noise
 from monai_salm.noise.units import Units
 from monai_salm.noise.window import IntensityWindow
-from monai_salm.publishing import sharing
 from monai_salm.shared import files as _files
+from monai_salm.shared.disk import only_owner
 from monai_salm.shared.files import atomic_file, temporary_name
 from monai_salm.store import file as store_file
 from monai_salm.store.store import NoiseStore
@@ -94,5 +94,5 @@ def test_what_only_posix_has_is_done_without(tmp_path: Path, monkeypatch: pytest
     os.close(first)
     os.close(second)
     monkeypatch.delattr(os, "fchmod")
-    with open(tmp_path / "file", "wb") as file:
-        sharing._own(file.fileno())
+    with open(tmp_path / "file", "wb", opener=only_owner):
+        pass

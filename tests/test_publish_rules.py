@@ -33,5 +33,5 @@ def test_noise_beyond_epsilon_is_found_whatever_fills_the_rest(
     before[0, 2:6, 2:6] = 0.3
     after = before.copy()
     after[0, 3, 3] += np.float32(noise)
-    problems = list(rules._noise_problems(before, after, IntensityWindow(0, 1)))
+    problems = list(rules.noise_problems(before, after, IntensityWindow(0, 1)))
     assert any("exceeds epsilon" in problem for problem in problems) == found

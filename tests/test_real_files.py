@@ -36,6 +36,7 @@ REASONS = (
     "cut off",
     "of unknown colour",
     "cannot be decoded",
+    "a compressed frame declares",
     "have 1 bit,",
     "stands in it twice",
     "declares '1A' frames",

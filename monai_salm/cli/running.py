@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, TextIO, get_type_hints
+from typing import Annotated, Any, TextIO, TypeAlias, get_type_hints
 
 import typer
 
@@ -89,9 +89,10 @@ _PATTERNS = {
 }
 
 
-def verb(
-    function: Callable[..., Outcome], kept: Callable[..., Path | None] = lambda **options: None
-) -> Callable[..., None]:
+_Finds: TypeAlias = Callable[..., Path | None]
+
+
+def verb(function: Callable[..., Outcome], kept: _Finds = lambda **options: None) -> Callable[..., None]:
     """Make a command of a function that returns an ``Outcome``.
 
     Two kinds of parameters are no options themselves. ``progress`` is the callback that shows progress. One whose type is a

@@ -207,10 +207,12 @@ class _FolderCopy:
             self.staging.fail(_name(item), None)
         waiting = [item for item in mine if not self._is_done(item)]
         done = len(mine) - len(waiting)
-        for item in in_threads(self._do, waiting, work.settings.jobs):
-            done += 1
-            work.report(Progress(work.stage, done, len(mine), _name(item)))
-        work.change.flush()
+        try:
+            for item in in_threads(self._do, waiting, work.settings.jobs):
+                done += 1
+                work.report(Progress(work.stage, done, len(mine), _name(item)))
+        finally:  # what is finished stays finished when another image stops the call
+            work.change.flush()
         return self._failures()
 
     def _failures(self) -> dict[str, str] | None:
