@@ -776,3 +776,14 @@ def test_public_names_exist() -> None:
     with pytest.raises(AttributeError, match="nope"):
         _ = monai_salm.nope
     assert importlib.metadata.version("monai_salm") == monai_salm.__version__
+
+
+def test_max_image_bytes_refuses_what_claims_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MONAI_SALM_MAX_IMAGE_BYTES", "")
+    for index in range(4):
+        path = tmp_path / "scans" / "ab"[index % 2] / f"{index}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nibabel.save(nibabel.Nifti1Image(np.full((8, 8, 8), index, np.uint8), np.eye(4)), path)
+    told = CliRunner().invoke(app, ["plan", str(tmp_path / "scans"), "--max-image-bytes", "500"])
+    assert told.exit_code == 2, "none can be read"
+    assert "--max-image-bytes 864" in " ".join(told.output.split())

@@ -76,8 +76,17 @@ def _pattern(flag: str, help_: str) -> tuple[Any, Any]:
     return Annotated[str | None, option], None
 
 
-# Of verbs that take a layout: a folder of images and label maps in one line.
-_PATTERNS = {
+def _allow(count: int | None) -> int | None:
+    """The callback of ``--max-image-bytes``."""
+    if count is not None:
+        from monai_salm.formats.limits import allow_image_bytes
+
+        allow_image_bytes(count)
+    return count
+
+
+# Of verbs that read a data set: a layout of images and label maps in one line, and how large an image may be.
+_READING: dict[str, tuple[Any, Any]] = {
     "image_glob": _pattern(
         "--image-glob",
         "Which files are images: '*/imaging.nii.gz', or '*/*_{t1,t2}.nii.gz' for two channels. Wildcards match the same text in "
@@ -85,6 +94,20 @@ _PATTERNS = {
     ),
     "label_glob": _pattern(
         "--label-glob", "Their label maps: '*/segmentation.nii.gz', or '*/masks/*.nii.gz' for one of each class."
+    ),
+    "max_image_bytes": (
+        Annotated[
+            int | None,
+            typer.Option(
+                "--max-image-bytes",
+                metavar="N",
+                min=1,
+                callback=_allow,
+                help="Refuse an image that unpacks to more bytes. 8 GiB if not given.",
+                rich_help_panel=manual.SELDOM,
+            ),
+        ],
+        None,
     ),
 }
 
@@ -107,11 +130,12 @@ def verb(function: Callable[..., Outcome], kept: _Finds = lambda **options: None
     groups: dict[str, Any] = {name: p.annotation for name, p in given.items() if is_dataclass(p.annotation)}
     options = _flat(given)
     patterned = "layout" in options
-    options |= {**(_PATTERNS if patterned else {}), **_COMMON}
+    options |= {**(_READING if patterned else {}), **_COMMON}
 
     @functools.wraps(function)
     def run(*, as_json: bool, quiet: bool, debug: bool, help_all: bool, **options: Any) -> None:
         if patterned:
+            del options["max_image_bytes"]  # its callback has set the limit
             options["layout"] = _layout_of(options.pop("image_glob"), options.pop("label_glob"), options["layout"])
         taken = dict(options)
         for name, group in groups.items():
