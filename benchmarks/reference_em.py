@@ -2,7 +2,7 @@
 
     python benchmarks/reference_em.py brain28.npz --out em.npz
 
-Written anew after the paper and the behaviour of its published code, to be compared with and not to be fast: float32, torch's
+Follows the paper and the behaviour of its published code, to be compared with and not to be fast: float32, torch's
 default settings, images in the set's order, noise added image by image from one array, a surrogate that never restarts. As
 published: 10 batches of 128, then 20 sign steps of 0.8/255 for every image against the surrogate in evaluation mode with its
 parameters' gradients off, until the error on the whole noisy set is below 1 %. SGD 0.1, momentum 0.9, weight decay 5e-4,

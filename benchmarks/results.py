@@ -110,7 +110,7 @@ def run(name: str, data: Sequence[str], more: Sequence[str] = (), work: str | No
         filled = [word for option in options for word in (sets if option == "{data}" else [option.format(work=folder)])]
         command = [sys.executable, str(HERE / script), *filled, *more]
         finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    # Whatever a script says before it, its figures are the last line.
+    # The last line holds the figures. Earlier lines are messages of the script.
     figures = json.loads(finished.stdout.strip().splitlines()[-1])
     FIGURES.mkdir(exist_ok=True)
     target = FIGURES / f"{name}{'-' + label.replace(' ', '-') if label else ''}{'.cuda' if facts['gpu'] else ''}.json"
@@ -145,7 +145,7 @@ def _section(kept: Mapping[str, Any]) -> list[str]:
     plain = {k: v for k, v in kept["figures"].items() if not isinstance(v, dict | list) and v is not None}
     if plain:
         lines += ["", "; ".join(f"{_words(k)}: {_cell(v)}" for k, v in plain.items()) + "."]
-    # Raw runs stay in the JSON file; a table named so is what the page is for.
+    # Raw runs stay in the JSON file; the page shows the tables with these names.
     tables = {k: v for k, v in kept["figures"].items() if "table" in k and isinstance(v, list) and v}
     for name, rows in tables.items():
         if name != "table":

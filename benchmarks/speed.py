@@ -129,8 +129,8 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
         learned=None,
         patience=1,
     )
-    nobody = replace(test, images=[], labels=[], names=[], windows=[])
-    watched, seed = ScoredSets(test, nobody, nobody), VICTIM_SEED + job["seed"]
+    empty = replace(test, images=[], labels=[], names=[], windows=[])
+    watched, seed = ScoredSets(test, empty, empty), VICTIM_SEED + job["seed"]
     last = train_victim(seed, cases, watched, setting, Countermeasure(), lambda _: None).epochs[-1]
     return {**job, "last": last.scores[task.metric], "train_score": last.train_score, "epochs": setting.epochs}
 

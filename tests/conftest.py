@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeAlias
@@ -98,6 +99,16 @@ def _own_key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Tests sign stores with a key of their own, not with the user's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MONAI_SALM_KEY", str(tmp_path_factory.mktemp("key") / "owner.key"))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What other processes leave in the system's temporary folder is not found by tests."""
+    own = str(tmp_path_factory.mktemp("system"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", own)
+        patch.setattr(tempfile, "tempdir", own)
         yield
 
 

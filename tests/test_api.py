@@ -1,6 +1,6 @@
 """The public interface, held to the list in ``public_api.txt``; and what importing it costs others.
 
-A change of the list is a decision. If it is wanted, write the list anew with ``python tests/test_api.py`` and the change into
+A change of the list is a decision. If it is wanted, write the list again with ``python tests/test_api.py`` and the change into
 CHANGELOG.md.
 """
 

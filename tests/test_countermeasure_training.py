@@ -132,7 +132,7 @@ def test_each_trains_on_every_kind_of_data_and_is_deterministic(
 
     first = run(0)
     assert 0 <= first[0][0] <= 1
-    torch.rand(3)  # whatever others draw from the global generator
+    torch.rand(3)  # other code draws from the global generator
     assert run(0) == first
     if not isinstance(countermeasure, LastLayer):
         assert run(1)[1] != first[1]

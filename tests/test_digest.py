@@ -1,4 +1,4 @@
-"""An image is known by its values and shape, whatever type they are loaded in."""
+"""An image is known by its values and shape, for every type that it is loaded in."""
 
 from __future__ import annotations
 

@@ -475,7 +475,7 @@ def test_countermeasures_that_start_from_the_trained_victim() -> None:
     assert list(found) == [(data, name) for data in ("clean", "protected") for name in ("none", *names)]
     for old in plain.cells:
         new = found[old["data"], "none"]
-        assert {**new, "seconds": 0} == {**old, "seconds": 0}  # whatever came after it left it alone
+        assert {**new, "seconds": 0} == {**old, "seconds": 0}  # later work did not change it
         assert found[old["data"], "early_stopping"]["last"] == new["early"]
         assert found[old["data"], "early_stopping_clean"]["last"] == new["early_clean"]
         assert found[old["data"], "early_stopping"]["scores"]["accuracy"] == new["early"]

@@ -1,4 +1,4 @@
-"""The journal of an evaluation: what is finished is kept, whatever ends the process, and only where it belongs."""
+"""The journal of an evaluation: finished work is kept after every kind of stop, and only where it belongs."""
 
 from __future__ import annotations
 

@@ -241,7 +241,7 @@ def test_one_seed_gives_the_same_bytes_and_another_does_not(
         pytest.skip("needs one label per image")
     problem, method = make_problem(kind), TABLE[name]
     first = problem.codes(tmp_path, method, "first", recipe=STILL)
-    torch.manual_seed(5)  # whatever a caller did before must not matter
+    torch.manual_seed(5)  # earlier random draws must not matter
     again = problem.codes(tmp_path, method, "again", recipe=STILL)
     other = problem.codes(tmp_path, method, "other", seed=1, recipe=STILL)
     assert [c.tobytes() for c in first] == [c.tobytes() for c in again]
@@ -637,7 +637,7 @@ def test_without_restart_training_goes_on(make_problem: MakeProblem, tmp_path: P
     # Adam moves every weight by about the learning rate a step, on from where it was.
     assert (seen[1] - seen[0]).abs().max() < 2 * RECIPE.lr
     assert (seen[2] - seen[1]).abs().max() < 2 * RECIPE.lr
-    # Only its very first step is just the learning rate, whatever the gradient: the optimiser goes on, too.
+    # Only its very first step is just the learning rate, for every gradient: the optimiser goes on, too.
     assert (seen[2] - seen[1]).abs().min() < 0.9 * RECIPE.lr
 
 

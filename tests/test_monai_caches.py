@@ -108,7 +108,7 @@ def test_a_cache_of_clean_images_is_handed_on_by_monai_and_not_with_the_remedy(
     )
     for _ in range(2):
         assert matches(row.remedied(samples.originals, chain, tmp_path / "cache"), protected)
-    # And the way back: whoever may train on the originals takes the transform out.
+    # And the way back: users who may train on the originals remove the transform.
     assert matches(row.remedied(samples.originals, clean, tmp_path / "cache"), originals)
 
 

@@ -127,7 +127,7 @@ def arrays(source: Source) -> Iterator[Any]:
     steps, mask_steps = ([*head, flip] for head in (source.array_head(), [LoadImage(ensure_channel_first=True)]))
     data = ArrayDataset(paths, Compose(steps), masks, Compose(mask_steps), labels=[0, 1, 0, 1])
     data.set_random_state(3)
-    # The mask is the same whatever is done to the image, so that the two are told apart by the image alone.
+    # The mask is the same for every change of the image, so that the two are told apart by the image alone.
     yield from (image for image, *_ in (data[index] for index in range(len(data))))
     yield from ArrayDataset(paths, Compose(source.array_head()))
 

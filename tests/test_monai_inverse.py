@@ -51,7 +51,7 @@ def network(image: Any) -> Any:
 def inverse(source: Source) -> Iterator[Any]:
     chain = augmented(source, Spacingd(BOTH, (1.5, 2, 2), mode=("bilinear", "nearest")))
     done = [chain(item) for item in source.items]
-    # Compose.inverse seeds the chain's random transforms anew, so it comes after all that is drawn.
+    # Compose.inverse seeds the chain's random transforms again, so it comes after all that is drawn.
     yield from (chain.inverse(item)["image"] for item in done)
 
 

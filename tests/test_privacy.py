@@ -1,4 +1,4 @@
-"""Originals are their owner's alone: modes of files whatever the umask, stores that others can read, what a kill leaves."""
+"""Originals are their owner's alone: modes of files under every umask, stores that others can read, what a kill leaves."""
 
 from __future__ import annotations
 

@@ -614,7 +614,7 @@ def test_noise_is_measured_against_each_images_own_window_and_the_worst_is_named
 
 
 def test_verify_holds_each_image_to_its_own_window(tmp_path: Path) -> None:
-    """Noise that fits the window of one image is too much in another's, whatever their mean is."""
+    """Noise that fits the window of one image is too much in another's, for every mean."""
     rng = np.random.default_rng(0)
     for index, scale in enumerate((100, 30_000)):
         (tmp_path / "set").mkdir(exist_ok=True)

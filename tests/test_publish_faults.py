@@ -119,7 +119,7 @@ def test_two_calls_on_one_output(folder: Path) -> None:
 def racing(source: str, output: str, store: str, queue: Any) -> None:
     try:
         queue.put(publish(source, output, store).ok)
-    except Exception as error:  # whatever it is, the test must not wait for an answer
+    except Exception as error:  # on every error the test must stop waiting
         queue.put(type(error).__name__)
 
 

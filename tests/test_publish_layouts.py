@@ -45,7 +45,7 @@ def prepared(kind: str, folder: Path) -> tuple[FolderLayout, NoiseStore]:
 
 
 def require_same(before: Path, after: Path) -> None:
-    """Files are equal in every byte, or, where they are packed anew, in their voxels and everything around them."""
+    """Files are equal in every byte, or, if they are compressed again, in their voxels and everything around them."""
     if before.read_bytes() == after.read_bytes():
         return
     format_ = find_format(before)

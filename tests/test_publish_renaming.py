@@ -48,7 +48,7 @@ def there_and_back(root: Path) -> tuple[FolderLayout, dict[str, bytes], list[str
     assert (restored.failed, restored.warnings) == ({}, [])
     before, after = files_of(root), files_of(folder / "back")
     assert set(before) == set(after)
-    # A plain PNG is packed anew, as it is everywhere.
+    # A plain PNG is compressed again, as in every layout.
     assert {file: after[file] for file in after if not file.endswith(".png")} == {
         file: before[file] for file in before if not file.endswith(".png")
     }

@@ -1,4 +1,4 @@
-"""The store gives back exactly what was put in, or an error; never wrong noise, whatever was done to the file."""
+"""The store returns exactly the noise that was put in, or an error. A changed file never gives wrong noise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of files, whatever signs they hold, cannot move the cursor of a terminal or begin a line on it."""
+"""Names of files cannot move the cursor of a terminal or begin a line on it."""
 
 from __future__ import annotations
 

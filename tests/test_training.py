@@ -67,7 +67,7 @@ def weights_after(cases: Cases, seed: int, augment: Any = None, recipe: Recipe =
 def test_fit_is_deterministic_for_a_seed(classification_2d: list[Any], augment: Any) -> None:
     cases = as_cases(classification_2d, TWO)
     first = weights_after(cases, 0, augment)
-    torch.rand(5)  # whatever others draw from the global generator
+    torch.rand(5)  # other code draws from the global generator
     assert weights_after(cases, 0, augment) == first
     assert weights_after(cases, 1, augment)[1] != first[1]
 

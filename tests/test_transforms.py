@@ -335,7 +335,7 @@ def test_inverse_of_a_chain_passes_predictions_by(files: Any) -> None:
     mask = MetaTensor(torch.arange(120.0).view(1, 4, 5, 6))
     mask.copy_meta_from(item["image"])
     back = forward.inverse({"image": item["image"]})
-    # The flip is undone, the noise is not: what was there stays, whatever it is.
+    # The flip is undone, the noise is not: earlier noise stays.
     assert np.array_equal(back["image"].numpy(), expected[0])
     prediction = forward.inverse({"image": mask})["image"]
     assert torch.equal(prediction.as_subclass(torch.Tensor), torch.arange(120.0).view(1, 4, 5, 6).flip(1))

@@ -54,7 +54,7 @@ def not_copied(files: Mapping[str, str], what: str) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for file, reason in files.items():
         reasons.setdefault(reason, []).append(file)
-    lines = [f"{len(files)} {what} (--copy PATTERN copies a file all the same):"] if files else []
+    lines = [f"{len(files)} {what} (--copy PATTERN copies such a file):"] if files else []
     for reason, names in reasons.items():
         more = f" and {len(names) - _SHOWN} more (--json has all)" if names[_SHOWN:] else ""
         lines.append(f"  {', '.join(names[:_SHOWN])}{more}: {reason}")
@@ -104,7 +104,7 @@ def _ends(value: float | list[float]) -> list[float]:
 
 
 def kept_lines(store: NoiseStore) -> list[str]:
-    """What the owner is to keep."""
+    """The files that the owner must keep."""
     return [
         f"Noise store: {store.path} (keep it private: it undoes the protection)",
         f"Owner's key: {store.key} (keep it with the store, a copy of it too: it proves that the store is yours)",

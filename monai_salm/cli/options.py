@@ -199,7 +199,7 @@ class NoiseOptions:
     device: Device = "auto"
 
     def read(self) -> dict[str, Any]:
-        """The texts as arguments of ``precompute`` and ``plan``; read before anything else, so that wrong usage is told at once."""
+        """The texts as arguments of ``precompute`` and ``plan``; read first, so that wrong usage is reported at once."""
         return {
             "surrogate": optional("--surrogate", readers.networks, self.surrogate),
             "width": self.width,

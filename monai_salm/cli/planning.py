@@ -24,11 +24,11 @@ def plan(
     """Say what protect would do, what it would refuse, and about how long it would take; writes nothing.
 
     Reads every image once and times a few steps of the networks on this machine. Takes INPUT and the options of protect, but
-    not --seed, on which nothing here depends, nor OUTPUT, --store, --overwrite, --jobs, --key, --sign-key and --dataset-version:
-    what they name is not looked at. The exit code is 1 if anything would be left out or refused.
+    but not --seed (no effect here), OUTPUT, --store, --overwrite, --jobs, --key, --sign-key and --dataset-version:
+    the files that they name are not read. The exit code is 1 if anything would be left out or refused.
     """
     settings = noise.read()
-    make_method(noise.method, ctx.obj)  # wrong settings are told before the data set is read
+    make_method(noise.method, ctx.obj)  # wrong settings are reported before the data set is read
     from monai_salm.layouts import open_layout
     from monai_salm.publishing import plan as plan_
 
@@ -46,7 +46,7 @@ def encrypt(
 ) -> Outcome:
     """Encrypt a noise store (age) for those who may have the originals back.
 
-    Everybody who has one of the private keys can decrypt it, and then restore the originals. Needs: pip install "monai_salm[crypto]".
+    Each owner of one of the private keys can decrypt it and restore the originals. Needs: pip install "monai_salm[crypto]".
     """
     from monai_salm.publishing.sharing import encrypt_store
 

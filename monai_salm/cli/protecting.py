@@ -106,13 +106,13 @@ def protect(
 
     Runs generate, publish and verify. Publish OUTPUT, and keep INPUT and the noise store to yourself. After an interruption the
     same call goes on where it stopped. Images that cannot be protected are left out and listed, and the exit code is then 1;
-    monai-salm plan names them beforehand.
+    monai-salm plan lists them before any work.
     """
     from monai_salm.publishing import check_publishable
     from monai_salm.publishing.staging import Staging
 
     splits, place = noise.read()["splits"], store or store_beside(output)
-    make_method(noise.method, ctx.obj)  # wrong settings are told before the data set is read
+    make_method(noise.method, ctx.obj)  # wrong settings are reported before the data set is read
     Staging(output).remove_finished()
     # Before hours of work, not after them. With a store there are none ahead, and what an earlier call published may stand.
     resumed = place.exists() and output.exists() and not overwrite
@@ -207,7 +207,7 @@ def _generate(
 ) -> tuple[NoiseStore, dict[str, Any]]:
     """Make the noise, or find it made; ``reuse`` keeps a finished store of the same settings even where overwriting."""
     settings = options.read()
-    make_method(options.method, texts)  # wrong settings are told before the data set is read
+    make_method(options.method, texts)  # wrong settings are reported before the data set is read
     from monai_salm.generate.precompute import precompute
     from monai_salm.layouts import open_layout
     from monai_salm.publishing import noise_statistics, require_outside_copies

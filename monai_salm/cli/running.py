@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, TextIO, TypeAlias, get_type_hints
+from typing import Any, TextIO, TypeAlias, get_type_hints
 
 import typer
 
-from monai_salm.cli import manual
+from monai_salm.cli.common import COMMON, READING
 from monai_salm.jobs.launch import Launch, launch
 from monai_salm.shared.disk import FULL, DiskFullError
 from monai_salm.shared.leftovers import leftover_warnings
@@ -56,62 +56,6 @@ class Outcome:
     ok: bool = True
 
 
-def _flag(name: str, help_: str, **more: Any) -> Any:
-    return Annotated[bool, typer.Option(name, help=help_, **more)]
-
-
-_COMMON: dict[str, tuple[Any, Any]] = {
-    "as_json": (_flag("--json", "Print one JSON object to stdout and nothing else there."), False),
-    "quiet": (_flag("--quiet", "Show no progress."), False),
-    "debug": (_flag("--debug", "Show the traceback of an error.", rich_help_panel=manual.SELDOM), False),
-    "help_all": (
-        _flag("--help-all", "Show the options seldom needed too.", is_eager=True, callback=manual.show_all),
-        False,
-    ),
-}
-
-
-def _pattern(flag: str, help_: str) -> tuple[Any, Any]:
-    option = typer.Option(flag, metavar="PATTERN", help=help_, rich_help_panel=manual.DATA)
-    return Annotated[str | None, option], None
-
-
-def _allow(count: int | None) -> int | None:
-    """The callback of ``--max-image-bytes``."""
-    if count is not None:
-        from monai_salm.formats.limits import allow_image_bytes
-
-        allow_image_bytes(count)
-    return count
-
-
-# Of verbs that read a data set: a layout of images and label maps in one line, and how large an image may be.
-_READING: dict[str, tuple[Any, Any]] = {
-    "image_glob": _pattern(
-        "--image-glob",
-        "Which files are images: '*/imaging.nii.gz', or '*/*_{t1,t2}.nii.gz' for two channels. Wildcards match the same text in "
-        "--label-glob.",
-    ),
-    "label_glob": _pattern(
-        "--label-glob", "Their label maps: '*/segmentation.nii.gz', or '*/masks/*.nii.gz' for one of each class."
-    ),
-    "max_image_bytes": (
-        Annotated[
-            int | None,
-            typer.Option(
-                "--max-image-bytes",
-                metavar="N",
-                min=1,
-                callback=_allow,
-                help="Refuse an image that unpacks to more bytes. 8 GiB if not given.",
-                rich_help_panel=manual.SELDOM,
-            ),
-        ],
-        None,
-    ),
-}
-
-
 _Finds: TypeAlias = Callable[..., Path | None]
 
 
@@ -130,7 +74,7 @@ def verb(function: Callable[..., Outcome], kept: _Finds = lambda **options: None
     groups: dict[str, Any] = {name: p.annotation for name, p in given.items() if is_dataclass(p.annotation)}
     options = _flat(given)
     patterned = "layout" in options
-    options |= {**(_READING if patterned else {}), **_COMMON}
+    options |= {**(READING if patterned else {}), **COMMON}
 
     @functools.wraps(function)
     def run(*, as_json: bool, quiet: bool, debug: bool, help_all: bool, **options: Any) -> None:
@@ -261,7 +205,7 @@ def _stopped(kept: Path | None) -> str:
     """What is said after Ctrl-C."""
     if kept is None:
         return "stopped; nothing is kept, and the same call begins again"
-    return f"stopped; what is finished is kept in {kept}, and the same call goes on from there"
+    return f"stopped; finished work is kept in {kept}; run the same command again to continue"
 
 
 @contextmanager

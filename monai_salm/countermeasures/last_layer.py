@@ -25,7 +25,7 @@ from monai_salm.learning.trainer import Trainer
 class LastLayer(Countermeasure):
     """Train only the last layer, from fresh weights, on the clean set, with Adam.
 
-    All other weights stay, and so do the statistics of batch normalisation.
+    All other weights and the statistics of batch normalisation do not change.
 
     Args:
         num_steps: batches to train on.

@@ -204,7 +204,7 @@ def _compared(before: list[Array], after: list[Array]) -> tuple[float, str]:
     (clean, noisy, pattern), (new_clean, new_noisy, new_pattern) = before, after
     old, new = noisy - clean, new_noisy - new_clean
     if not old.any():
-        return 0.0, "finds no noise any more"
+        return 0.0, "finds no noise"
     if not new.any():
         return 0.0, "takes all noise away"
     reference = _energy(new_pattern - new_clean) / (_energy(pattern - clean) or 1.0)

@@ -150,7 +150,7 @@ _worker: dict[str, Any] = {}
 
 def _start_worker(runner: Runner, threads: int, queue: Any) -> None:
     torch.set_num_threads(threads)
-    queue.cancel_join_thread()  # a process must be able to end when the queue is not read any more
+    queue.cancel_join_thread()  # a process must be able to end when no process reads the queue
     _worker.update(runner=runner, queue=queue)
 
 

@@ -198,7 +198,7 @@ def frame_of(frames: Iterable[bytes]) -> bytes:
 
 
 def what_it_is(start: bytes) -> str:
-    """What a file is that is no image at all; empty if that is not known.
+    """The kind of a file that holds no image; empty if the kind is not known.
 
     Args:
         start: its first bytes, all of them if they are few.

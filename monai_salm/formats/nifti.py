@@ -79,7 +79,10 @@ class Nifti(ImageFormat):
     def units(self, path: Path) -> Units:
         header = self._header(path)
         slope, intercept = _scaling(header)
-        millimetres = _MILLIMETRES.get(header.get_xyzt_units()[0], 1.0) if "xyzt_units" in header else 1.0
+        try:
+            millimetres = _MILLIMETRES.get(header.get_xyzt_units()[0], 1.0) if "xyzt_units" in header else 1.0
+        except KeyError:  # a code of no unit
+            millimetres = 1.0
         zooms = [float(size) * millimetres for size in header.get_zooms()[:3]]
         return Units(slope or 1.0, intercept, spacing=known_spacing(zooms) if len(zooms) == 3 else ())
 
@@ -157,7 +160,7 @@ def _header(start: bytes, path: Path, pair: bool) -> Any:
         header_class = nibabel.Spm99AnalyzeHeader
     try:
         header = header_class(start[:size])
-        # Only asked for, not used: where nibabel cannot tell the scaling, nobody can load the file.
+        # The value is not used. If nibabel cannot read the scaling, no reader can load the file.
         _scaling(header)
     except (HeaderDataError, ValueError, OverflowError, OSError) as error:
         raise FormatError(f"{path}: bad NIfTI header: {error}") from error

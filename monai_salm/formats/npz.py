@@ -154,7 +154,7 @@ class NpzArchive:
                 yield chunk
 
     def _mapped(self, key: str) -> Array | None:
-        """The bytes of a member in a temporary file that nobody else sees; None if there is no room for one."""
+        """The bytes of a member in a private temporary file; None if the disk has no room for it."""
         with suppress(OSError), TemporaryFile(prefix="monai_salm-") as file:
             for chunk in self._chunks(key):
                 file.write(chunk)

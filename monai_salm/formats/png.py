@@ -248,7 +248,7 @@ def _by_pillow(
     """
     content = SIGNATURE + b"".join(c.to_bytes() for c in (header, Chunk(b"IDAT", packed), Chunk(b"IEND", b"")))
     try:
-        # Not Image.open: its warning about large images is for files nobody has checked.
+        # Not Image.open: it warns of large images, and the size of this file is checked already.
         with PngImageFile(io.BytesIO(content)) as image:
             pixels = np.asarray(image)
     except (OSError, SyntaxError) as error:

@@ -41,7 +41,7 @@ _NO_IMAGES = {
 
 
 def why_unread(path: Path) -> str:
-    """What a file of a format that is not read is, and what to do; empty for one that is not known."""
+    """The name of a format that is not supported, and a remedy; empty for an unknown format."""
     name = path.name.lower()
     found = (what for known in (UNREAD, _NO_IMAGES) for suffix, what in known.items() if name.endswith(suffix))
     return next(found, "")

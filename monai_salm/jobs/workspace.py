@@ -75,7 +75,7 @@ class Workspace:
                 f"{folder}, which holds the unfinished noise, cannot be made ({error.strerror}); give a noise store in a folder "
                 "that can be written"
             ) from error
-        # Called at the end, or when nobody holds the workspace any more.
+        # Called at the end, or when the workspace has no references left.
         self._unlock = weakref.finalize(self, os.close, _lock(folder))
         self.names: list[str] = []
         self.digests: list[bytes] = []

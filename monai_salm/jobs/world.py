@@ -27,7 +27,7 @@ from monai_salm.shared.progress import Progress
 _LEAST_SHARE = 8
 _LOST = (
     "rank {rank} lost another rank ({error}): one of them failed, was killed, or its machine or network is gone. All finished "
-    "rounds are kept: run the same command again, with as many ranks, and it goes on from there"
+    "rounds are kept: run the same command again, with as many ranks, and the work continues"
 )
 
 

@@ -211,7 +211,9 @@ class _Participants:
         if self._split is None or (row is None and not self._rows):
             return TRAIN
         if row is None:
-            raise LayoutError(f"{self.table.path} has no line for sub-{image.entities['sub']}, of whom {image.file} is")
+            raise LayoutError(
+                f"{self.table.path} has no line for sub-{image.entities['sub']}, the subject of {image.file}"
+            )
         return split_of(self.table, row, self._split)
 
     def classes(self, images: Sequence[BidsName]) -> ClassNumbers:

@@ -101,7 +101,7 @@ def _kind(path: Path, storage: str, has_rows: bool) -> tuple[bool, str]:
         if not pixels or holds_labels:
             return False, ""
     if not has_rows:
-        return True, f"{path}: its header has no number of rows, as one that is cut off; get it again from its source"
+        return True, f"{path}: its header has no number of rows; the file may be cut off; get it again from its source"
     return True, ""
 
 

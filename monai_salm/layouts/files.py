@@ -191,7 +191,7 @@ def walk(root: Path) -> Iterator[str]:
                 _require_inside(path, root)
         for path in (folder / name for name in own):
             if not path.is_file() and not dead_link(path):
-                raise LayoutError(f"{path} is neither file nor folder; remove it")
+                raise LayoutError(f"{path} is no file and no folder; remove it")
             yield path.relative_to(root).as_posix()
 
 

@@ -21,7 +21,7 @@ from monai_salm.layouts.roles import evenly_spaced
 _FEW_VALUES = 8
 # More values are those of pictures, even in areas.
 _AREAS = 120
-# Files that are looked into before all are: sets of images without label maps open as fast as before.
+# Files that are looked into before all are: sets of images without label maps then open fast.
 _LOOKED_AT = 8
 # Of more kinds of names in a folder, the same number says nothing.
 _KINDS = 6

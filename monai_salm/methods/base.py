@@ -197,7 +197,7 @@ class BilevelMethod(Method):
         """What the noisy images become before the gradient of a noise step, which flows through; called for every draw.
 
         The arguments are those of ``train_inputs``; the surrogate is frozen, the inputs are a differentiable function of the
-        noise, and the targets are what the noise aims at.
+        noise, and the noise moves predictions towards the targets.
         """
         return inputs, targets
 

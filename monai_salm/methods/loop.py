@@ -130,7 +130,7 @@ class Loop:
             moving = [len(unit.cases) * len(unit.tiles) for unit in self.units if not unit.still]
             batches = sum(moving) * job.world.size / min(job.recipe.batch_size, len(self.cases))
         training, noise = steps * method.passes[0], (method.num_steps or 1) * batches * method.passes[1]
-        return training / (training + max(noise, 0.02 * training))  # images that take no steps are written all the same
+        return training / (training + max(noise, 0.02 * training))  # images without steps are written too
 
     def _train_surrogate(self, number: int) -> Trainer:
         self.training_share = self._share_of(self.method.surrogate_steps)

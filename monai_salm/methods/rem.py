@@ -87,7 +87,7 @@ class SEM(REM):
     """Stable error-minimising noise (Liu et al., "Stable Unlearnable Example", AAAI 2024).
 
     REM whose noise steps meet one random perturbation of the attack's radius in place of an attack; its surrogates train
-    against the attack all the same, for the paper finds that theirs is the robustness that matters. Takes REM's settings; a
+    against the attack, because the paper finds that the robustness of surrogates matters. Takes REM's settings; a
     noise step costs 5 passes.
     """
 

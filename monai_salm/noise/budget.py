@@ -107,7 +107,7 @@ def budget_of(image: Array, rule: WindowRule, units: Units, epsilon: float) -> B
         for (low, high), span, part in zip(bounds, spans, parts, strict=True)
         if span and span <= epsilon * (high - low)
     ]
-    # A blank picture of 8 bits is one all the same; elsewhere the window is in other units than the image.
+    # A blank picture of 8 bits is still a picture; elsewhere the window is in other units than the image.
     if len(drowned) == sum(span > 0 for span in spans) and not units.picture:
         low, high, part = drowned[0]
         raise ValueError(

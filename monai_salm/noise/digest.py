@@ -15,7 +15,7 @@ import numpy as np
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.blocks import BLOCK, blocks, in_threads
 
-#: Bytes of a digest: 128 bits of SHA-256. Nobody can find another image for a given digest; two images of one digest take
+#: Bytes of a digest: 128 bits of SHA-256. Another image for a given digest cannot be found; two images of one digest take
 #: 2**64 hashes to find, and would only share their noise.
 DIGEST_SIZE = 16
 

@@ -107,7 +107,7 @@ def make_grid(
     For floats the quantum is the smallest power of two for which the narrowest channel's budget still fits in a signed byte,
     so that ``code * quantum`` is exact and codes stay small; it is no finer than float32 at the largest value, where a
     smaller step would be rounded away. A float image of whole numbers only, which is what loaders make of integer files,
-    gets the integers' step wherever the budget holds one, so that its noise fits the file as well.
+    gets the integers' step if the budget holds one, so that its noise fits the file as well.
 
     Args:
         dtype: stored type, one of ``GRIDS``.

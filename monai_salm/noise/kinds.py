@@ -23,7 +23,7 @@ def kind_of(image: Array) -> Kind:
 
 
 def one_channel(image: Array) -> Array | None:
-    """The first channel ``(1, *spatial)`` of an image whose channels are all the same; None for any other."""
+    """The first channel ``(1, *spatial)`` of an image with equal channels; None for any other image."""
     same = len(image) > 1 and all(np.array_equal(channel, image[0], equal_nan=True) for channel in image[1:])
     return image[:1] if same else None
 

@@ -110,8 +110,7 @@ def check_places(data: Layout, target: Path, store: Path, overwrite: bool) -> No
     around = _copy_around(target)
     if around is not None:
         raise PublishError(
-            f"the output {target} lies inside the protected copy {around}, which would not be that copy any more; give a place "
-            "outside it"
+            f"the output {target} lies inside the protected copy {around} and would change it; give a place outside it"
         )
     if inside(store, target):
         raise PublishError(f"the noise store {store} lies inside the output {target}: it can undo the protection")
@@ -213,5 +212,5 @@ def require_no_bare_arrays(data: Layout, copy: Sequence[str] = ()) -> None:
     if bare:
         raise PublishError(
             f"{data.root}: no split lists the array {bare[0]!r}, which may hold images and would be copied unprotected; remove it, "
-            f"or copy it all the same: copy={bare[:1]} (--copy {bare[0]})"
+            f"or copy it unprotected: copy={bare[:1]} (--copy {bare[0]})"
         )

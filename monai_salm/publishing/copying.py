@@ -219,7 +219,7 @@ def _unproved(store: NoiseStore) -> list[str]:
     if not store.unsigned or seal_state(store) is SealState.PROVED:
         return []
     return [
-        f"nothing proves that these are the originals: {store.path} is used unsigned, and whoever wrote it decided what is restored"
+        f"nothing proves that these are the originals: {store.path} is used unsigned, so its author decides which images are restored"
     ]
 
 

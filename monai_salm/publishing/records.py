@@ -71,7 +71,7 @@ def record_restored(store: NoiseStore, target: Path, root: Path) -> None:
 
 
 def was_restored(store: NoiseStore, target: Path) -> bool:
-    """Whether what stands at a place is what ``restore`` wrote there, unchanged since."""
+    """Whether a place holds the files that ``restore`` wrote there, unchanged."""
     return _restored(target, target) in records(store)
 
 

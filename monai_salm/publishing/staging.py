@@ -145,7 +145,7 @@ class Staging:
         return StagingBusyError(f"another process is making {what} at {self.target}; wait or give another output")
 
     def _settle_replaced(self) -> None:
-        """An earlier copy that was moved out of the way goes back if nothing took its place, and else goes for good."""
+        """Put an earlier copy back if its place is free; delete it otherwise."""
         replaced = self.folder / f"replaced.{self.target.name}"
         if not replaced.exists():
             return
@@ -242,6 +242,6 @@ class Staging:
 
 
 def _removal_order(path: Path) -> tuple[bool, bool, bool]:
-    """All else, then the job's file, then the locks, and of them the one that every process needs last."""
+    """Other files first, then the job's file, then the locks. The lock that every process needs comes last."""
     name = path.name
     return (name == "lock", _LOCK.fullmatch(name) is not None, name == "job.json")

@@ -222,7 +222,7 @@ class _Comparison:
             known = header_key(content_digest(published), stored.frame(self.data.root))
             wanted = {key: stored.keepsake(self.data.root), known: b""}
             if not found and any(kept(self.rules.store, key) != part for key, part in wanted.items()):
-                yield "the store does not keep the original's header: is it the one that published it?"
+                yield "the store has no header for this original; give the store that published it"
         except (FormatError, OverflowError, OSError) as error:
             yield str(error)
 

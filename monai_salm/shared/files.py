@@ -90,7 +90,7 @@ def try_lock(path: Path, *, shared: bool = False) -> int | None:
         shared: others may hold it in the same way.
 
     Returns:
-        The descriptor, or None if somebody else holds the lock. Where there are no advisory locks (Windows), always one.
+        The descriptor, or None if another process holds the lock. Never None on systems without advisory locks (Windows).
     """
     attempts = 0
     while True:
@@ -98,7 +98,7 @@ def try_lock(path: Path, *, shared: bool = False) -> int | None:
         # A file system that never tells the same of both is believed in the end.
         if descriptor is None or attempts > _LOCK_ATTEMPTS or _is_at(descriptor, path):
             return descriptor
-        os.close(descriptor)  # its holder has removed the file: a lock on it would keep nobody out
+        os.close(descriptor)  # the file was removed, so a lock on it protects nothing
 
 
 def _locked(path: Path, shared: bool) -> int | None:

@@ -45,7 +45,7 @@ def leftover_warnings(places: Iterable[Path]) -> list[str]:
 def _left(parent: Path, pattern: str) -> list[Path]:
     found = []
     for folder in sorted(parent.glob(pattern)):
-        with suppress(OSError, ValueError):  # of somebody else, or removed meanwhile
+        with suppress(OSError, ValueError):  # another user's file, or a removed one
             if _holds_originals(folder) and not _in_use(folder):
                 found.append(folder)
     return found
@@ -62,9 +62,23 @@ def _holds_originals(folder: Path) -> bool:
 def _in_use(folder: Path) -> bool:
     """Whether a process holds one of the locks that one process alone can have."""
     alone = list(folder.glob("shard-*.lock")) if (folder / "job.json").exists() else [folder / "lock"]
-    for lock in alone:
-        descriptor = try_lock(lock, shared=True)
-        if descriptor is None:
-            return True
+    return any(_is_held(lock) for lock in alone)
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether a process holds a lock; a lock that is gone belongs to a folder that its process is removing now."""
+    try:
+        descriptor = os.open(lock, os.O_RDWR)  # never made: the folder could not be removed then
+    except FileNotFoundError:
+        return True
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except ImportError:  # Windows has no such locks
+        return False
+    finally:
         os.close(descriptor)
     return False

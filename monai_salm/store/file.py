@@ -48,7 +48,7 @@ _INHERITED: list[sqlite3.Connection] = []
 
 
 class HeldConnection:
-    """A connection that is closed when nobody holds this object any more, as when the thread that opened it ends.
+    """A connection that is closed when this object has no references left, for example when its thread ends.
 
     Python 3.13 warns of connections that are left to the garbage collector.
 

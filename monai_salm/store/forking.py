@@ -1,4 +1,4 @@
-"""Keeps a fork out of SQLite: a child inherits SQLite's memory of its parent's locks, which nobody in the child would release."""
+"""Keeps a fork out of SQLite: a child inherits SQLite's memory of its parent's locks, which no code in the child releases."""
 
 from __future__ import annotations
 

@@ -187,7 +187,7 @@ def _check_settings(dtype: str, quantum: float, code_dtype: str) -> None:
 
 
 def key_of(digest: bytes) -> int:
-    """What an image is filed under: the first 8 bytes of its digest as SQLite's signed integer, in the same order."""
+    """The key of an image in the table: the first 8 bytes of its digest as SQLite's signed integer, in the same order."""
     return int.from_bytes(digest[:8].ljust(8, b"\0"), "big") - 2**63
 
 

@@ -270,7 +270,7 @@ class NoiseStore:
             raise damaged(self.path, f"in a row, {error}") from error
 
     def _connect(self) -> sqlite3.Connection:
-        # A connection must not cross a fork, nor threads, nor outlive the file: precompute replaces a store by renaming.
+        # A connection is for one process, one thread and one file: precompute replaces a store by renaming.
         held: HeldConnection | None = getattr(self._local, "held", None)
         file = _identity(self.path)
         if held is None or held.pid != os.getpid() or self._local.file != file:

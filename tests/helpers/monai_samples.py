@@ -155,7 +155,7 @@ class Row:
 
 
 def bits(images: Iterable[Any]) -> list[tuple[str, tuple[int, ...], bytes]]:
-    """Type, shape and bytes of each image, whatever kind of object it is; a batch is one image."""
+    """Type, shape and bytes of each image, for every kind of object; a batch is one image."""
     found = []
     for image in images:
         plain = image.as_subclass(torch.Tensor).detach().cpu().numpy() if isinstance(image, torch.Tensor) else image

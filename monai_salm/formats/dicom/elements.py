@@ -200,7 +200,8 @@ def _with_group_lengths(parts: Mapping[int, tuple[bytes, bytes]], encoding: Enco
     for tag, (_, new) in parts.items():
         if tag & 0xFFFF == 0 and len(new) >= 12 and grown[tag >> 16]:
             length = struct.unpack(f"{encoding.order}I", new[-4:])[0] + grown[tag >> 16]
-            new = new[:-4] + struct.pack(f"{encoding.order}I", length)
+            if 0 <= length < 1 << 32:  # a length that was wrong before stays as it is
+                new = new[:-4] + struct.pack(f"{encoding.order}I", length)
         written.append(new)
     return b"".join(written)
 

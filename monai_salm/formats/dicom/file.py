@@ -220,7 +220,7 @@ def split_meta(content: bytes) -> tuple[tuple[Element, ...], int]:
     place = data_start(content)
     if place is None:
         raise ValueError(
-            "not a DICOM file: it begins neither with a preamble nor with an element; get it again from its source"
+            "not a DICOM file: it has no preamble and no element at its start; get it again from its source"
         )
     elements = walk(content, place, FILE_META, meta=True)
     return elements, elements[-1].end if elements else place
