@@ -57,7 +57,7 @@ def as_png(content: bytes, kept: list[Chunk] | None = None) -> bytes:
         raise ValueError(
             what_it_is(content) or "it is no picture of a known format; get the file again from its source"
         ) from error
-    except (OSError, SyntaxError, struct.error, EOFError) as error:
+    except (OSError, SyntaxError, struct.error, EOFError, IndexError) as error:
         raise ValueError(f"it cannot be decoded ({error}); get the file again from its source") from error
 
 
