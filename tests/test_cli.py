@@ -446,7 +446,7 @@ def test_ctrl_c_says_what_is_kept_and_the_same_call_goes_on(archive: Path, monke
     said = stopped.stderr.strip()
     assert (said.count("\n"), stopped.stdout) == (0, "")
     assert str(work) in said
-    assert "the same call goes on" in said
+    assert "run the same command again" in said
     begun = json.loads((work / "checkpoint.json").read_text())
     assert {"rounds", "training"} & set(begun)
     assert run_json(*call)["ok"]

@@ -153,4 +153,4 @@ def test_a_store_copied_before_publishing_cannot_undo_and_verify_says_so(tmp_pat
     publish(data.root, tmp_path / "out", store)
     problems = verify(data.root, tmp_path / "out", tmp_path / "early.db").problems
     assert "dataset_description.json: the store does not keep the original; publish again" in problems
-    assert sum("does not keep the original's header" in problem for problem in problems) == len(problems) - 1
+    assert sum("has no header for this original" in problem for problem in problems) == len(problems) - 1

@@ -24,8 +24,8 @@ def plan(
     """Say what protect would do, what it would refuse, and about how long it would take; writes nothing.
 
     Reads every image once and times a few steps of the networks on this machine. Takes INPUT and the options of protect, but
-    but not --seed (no effect here), OUTPUT, --store, --overwrite, --jobs, --key, --sign-key and --dataset-version:
-    the files that they name are not read. The exit code is 1 if anything would be left out or refused.
+    not --seed, which has no effect here, nor OUTPUT, --store, --overwrite, --jobs, --key, --sign-key and
+    --dataset-version: what they name is not looked at. The exit code is 1 if anything would be left out or refused.
     """
     settings = noise.read()
     make_method(noise.method, ctx.obj)  # wrong settings are reported before the data set is read

@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from monai_salm.formats.base import FormatError
 from monai_salm.layouts import TRAIN, ArchiveLayout, Layout
 from monai_salm.layouts.files import dead_link
 from monai_salm.layouts.stored_images import StoredImage
+from monai_salm.noise.noise import NoiseStoreError
 from monai_salm.publishing.changes import LeftOutError, Protection, Removal
 from monai_salm.publishing.checks import PublishError, in_the_way
 from monai_salm.publishing.manifest import PathLike
@@ -211,8 +212,11 @@ class _FolderCopy:
             for item in in_threads(self._do, waiting, work.settings.jobs):
                 done += 1
                 work.report(Progress(work.stage, done, len(mine), _name(item)))
-        finally:  # what is finished stays finished when another image stops the call
-            work.change.flush()
+        except BaseException:  # what is finished stays finished when another image stops the call
+            with suppress(OSError, ValueError, NoiseStoreError):
+                work.change.flush()
+            raise
+        work.change.flush()
         return self._failures()
 
     def _failures(self) -> dict[str, str] | None:
