@@ -18,9 +18,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,11 @@ class Bench:
         self.cells = {_key(cell): cell for cell in map(json.loads, lines)}
 
     def copy_of(self, noise: str, options: str) -> Path:
-        """A protected copy; one that is kept is not made again."""
+        """A protected copy; one that is kept is not made again.
+
+        Raises:
+            ValueError: if another noise of this name is kept.
+        """
         folder = self.out / "copies" / f"{self.data.stem}, {noise}".replace("/", " of ")
         record = folder / "protect.json"
         if not record.exists():
@@ -124,6 +128,11 @@ class Bench:
             start = time.monotonic()
             protect(self.data, copy, "--store", str(store), *options.split())
             record.write_text(json.dumps({"options": options, "seconds": round(time.monotonic() - start)}))
+        kept = json.loads(record.read_text())["options"]
+        if kept != options:
+            raise ValueError(
+                f"{folder} was made with the options {kept!r}, not {options!r}; give the noise another name"
+            )
         return folder / self.data.name
 
     def run(self, noise: str, options: str, seeds: Sequence[int]) -> Iterator[dict[str, Any]]:
@@ -135,7 +144,7 @@ class Bench:
             seeds: even ones train by SGD at 0.1, odd ones by Adam at 0.001; label maps are trained by Adam.
         """
         asked = [(way, v, s) for way in self.plan.ways for v in self.plan.victims for s in seeds]
-        sets: Callable[[], dict[str, Any]] = cached(partial(self._sets, noise, options))
+        sets = cache(partial(self._sets, noise, options))  # made when the first victim is missing
         for way, victim, seed in asked:
             key = (noise, way, victim, seed, self.plan.steps, self.plan.size, self.plan.split, self.plan.cases)
             if key not in self.cells:
@@ -215,12 +224,6 @@ def _key(cell: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(cell[name] for name in _KEY)
 
 
-def cached(make: Callable[[], Any]) -> Callable[[], Any]:
-    """Call ``make`` at the first call alone."""
-    kept: list[Any] = []
-    return lambda: kept[0] if kept else kept.append(make()) or kept[0]  # type: ignore[func-returns-value]
-
-
 def _chosen(cases: Cases, members: Sequence[int]) -> Cases:
     """Some of the cases."""
     named = ("images", "labels", "names", "windows")
@@ -290,9 +293,25 @@ def _arguments() -> argparse.ArgumentParser:
     return parser
 
 
+def _refuse_unknown(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    """End the program at a name that nothing has, or a countermeasure that acts beside the training on batches."""
+    noises = [item for item in given.noises.split(";") if item and "=" not in item and item not in NOISES]
+    if noises:
+        parser.error(f"unknown noises: {'; '.join(noises)}; known: {'; '.join(NOISES)}, or NAME=OPTIONS")
+    ways = given.ways.split(";")
+    known = [
+        *PIPELINES,
+        *(name for name, one in COUNTERMEASURES.items() if not (one.after_training or one.needs_clean)),
+    ]
+    if not set(ways) <= set(known):
+        parser.error(f"unknown ways: {'; '.join(sorted(set(ways) - set(known)))}; known: {'; '.join(known)}")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line."""
-    given = _arguments().parse_args(arguments)
+    parser = _arguments()
+    given = parser.parse_args(arguments)
+    _refuse_unknown(parser, given)
     named = dict(
         item.partition("=")[::2] if "=" in item else (item, NOISES[item]) for item in given.noises.split(";") if item
     )

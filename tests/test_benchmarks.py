@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from conftest import classification_cases
 from typer.testing import CliRunner
 
 from monai_salm.cli import app
+from monai_salm.evaluation.victims import Victim
+from monai_salm.learning.cases import Cases
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -52,6 +55,14 @@ def test_strength_goes_on_with_kept_copies_and_victims(
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code == 0, result.output
 
+    trained: set[bytes] = set()
+    train = script.train_victim
+
+    def train_victim(seed: int, cases: Cases, *more: Any) -> Victim:
+        trained.add(np.asarray(cases.images).tobytes())
+        return train(seed, cases, *more)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(script, "train_victim", train_victim)
     monkeypatch.setattr(script, "protect", protect)
     call = [str(archive(tmp_path / "set.npz", ("train", "test"))), "--out", str(tmp_path / "out"), "--json"]
     call += ["--victims", "resnet10", "--seeds", "0,1", "--steps", "6", "--ways", "plain;blur"]
@@ -60,6 +71,8 @@ def test_strength_goes_on_with_kept_copies_and_victims(
     found = json.loads(capsys.readouterr().out)
     assert [row["noise"] for row in found["table"]] == ["none", "SALM", "LSP"]
     assert {"plain", "blur", "PSNR"} <= set(found["table"][1])
+    assert len(trained) == 3 * 2, "three sets of images, each plain and blurred"
+    assert all(row["PSNR"] > 20 for row in found["table"][1:])
     assert len(found["runs"]) == 3 * 2 * 2
     monkeypatch.setattr(script, "train_victim", never)
     monkeypatch.setattr(script, "protect", never)
@@ -67,6 +80,11 @@ def test_strength_goes_on_with_kept_copies_and_victims(
     assert json.loads(capsys.readouterr().out) == found
     with pytest.raises(AssertionError, match="made again"):
         script.main([*call, "--noises", "TAP"])
+    with pytest.raises(ValueError, match="give the noise another name"):
+        script.main([*call, "--noises", "LSP=--method lsp --epsilon 4/255", "--clean-seeds", "0", "--seeds", "2"])
+    for wrong in (["--noises", "nobody"], ["--ways", "plain;nothing"], ["--ways", "early_stopping"]):
+        with pytest.raises(SystemExit):
+            script.main([*call, *wrong])
 
 
 @pytest.mark.parametrize("script", ["strength"], indirect=True)

@@ -135,3 +135,12 @@ def test_the_size_of_a_voxel_is_told_in_millimetres(tmp_path: Path, unit: str, f
     image.header.set_xyzt_units(unit)
     nibabel.save(image, tmp_path / "i.nii")
     assert NIFTI.units(tmp_path / "i.nii").spacing == pytest.approx((2 * factor, 3 * factor, 4 * factor))
+
+
+def test_a_code_of_no_unit_counts_as_millimetres(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii"
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.diag([2.0, 2, 2, 1])), path)
+    content = bytearray(path.read_bytes())
+    content[123] = 7  # xyzt_units
+    path.write_bytes(content)
+    assert NIFTI.units(path).spacing == (2, 2, 2)

@@ -150,3 +150,15 @@ def test_a_store_that_others_can_read_is_warned_of(made: Path, tmp_path: Path, m
         result = CliRunner().invoke(app, [verb, *map(str, [*first, *more])])
         assert result.exit_code == 0, result.stderr
         assert (result.stderr.count("others can read") == 1) is warned
+
+
+def test_looking_for_leftovers_makes_no_file_in_a_folder_that_is_being_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock goes first, and a new one would keep the folder from being removed."""
+    folder = tmp_path / "monai_salm-1"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("monai_salm.shared.leftovers._holds_originals", lambda folder: True)
+    assert leftover_warnings([tmp_path / "another"]) == []
+    assert not list(folder.iterdir())

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -25,6 +23,7 @@ from monai_salm.noise.noise import Noise, NoiseStoreError, exact_cast
 from monai_salm.noise.units import Units
 from monai_salm.noise.window import WindowRule, rule_from_spec
 from monai_salm.shared.arrays import Array
+from monai_salm.shared.leftovers import temporary_folder
 from monai_salm.store.lookup import Lookup, refuse_protected
 from monai_salm.store.store import NoiseStore
 
@@ -102,8 +101,8 @@ def generate_noise(
     settings = _Settings.of(store)
     surrogates, channels = _surrogates(store, settings)
     item = {"image": _on_grid_of(store, image, name), "label": label, "name": name, "units": units}
-    with TemporaryDirectory(prefix="monai_salm-") as folder:
-        workspace = Workspace(Path(folder))
+    with temporary_folder() as folder:
+        workspace = Workspace(folder / "work")
         cases = _take_in(workspace, item, settings)
         _require_fit(cases, settings.view, channels)
         job = Job(

@@ -109,7 +109,7 @@ def write_sealed(store: Sealed) -> Iterator[sqlite3.Connection]:
             yield connection
             return
         if not isinstance(found[2], bytes) or len(found[2]) != _SIZE:
-            raise damaged(store.path, "its signature is none")
+            raise damaged(store.path, "its signature is cut off")
         changed = _watch(connection, key)
         yield connection
         _store(connection, key, changed[0] ^ int.from_bytes(found[2], "big") ^ _hash(key, _NONCE, found[1]))
