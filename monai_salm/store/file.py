@@ -71,7 +71,8 @@ class HeldConnection:
 
 def _close(connection: sqlite3.Connection, pid: int) -> None:
     if pid == os.getpid():
-        connection.close()
+        with using_sqlite():
+            connection.close()
     else:
         _INHERITED.append(connection)
 
@@ -110,7 +111,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
         raise store_error(path, error) from error
     # A writer was killed half-way: what it left is undone by the next connection that may write.
     try:
-        _open(path, "rw").close()
+        _look(path)
         return _open(path, "ro")
     except sqlite3.Error as error:
         raise store_error(path, error) from error
@@ -122,7 +123,7 @@ def write(path: Path) -> Iterator[sqlite3.Connection]:
     require_file(path)
     try:
         # Looked at before it is written to: a trigger in a foreign file must never run.
-        _open(path, "rw").close()
+        _look(path)
     except sqlite3.Error as error:
         raise store_error(path, error) from error
     with _transaction(path) as connection:
@@ -205,13 +206,19 @@ def _require_own_locks(path: Path) -> None:
 
 def _open(path: Path, mode: str) -> sqlite3.Connection:
     _require_own_locks(path)
-    connection = sqlite3.connect(_uri(path, mode), uri=True, timeout=_WAIT_SECONDS, check_same_thread=False)
-    try:
-        _inspect(path, connection)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+    with using_sqlite():
+        connection = sqlite3.connect(_uri(path, mode), uri=True, timeout=_WAIT_SECONDS, check_same_thread=False)
+        try:
+            _inspect(path, connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def _look(path: Path) -> None:
+    with using_sqlite():
+        _open(path, "rw").close()
 
 
 def _uri(path: Path, mode: str) -> str:

@@ -17,7 +17,8 @@ class _Gate:
     def __init__(self) -> None:
         self.condition = threading.Condition()
         self.inside: dict[int, int] = {}
-        self.forking = 0
+        #: The threads that fork now.
+        self.forking = list[int]()
         #: Whether this process was forked while it used SQLite.
         self.inherited = False
 
@@ -27,8 +28,10 @@ class _Gate:
     def enter(self) -> None:
         me = threading.get_ident()
         with self.condition:
-            # A thread that is inside goes on: the fork waits for it.
-            self.condition.wait_for(lambda: not self.forking or me in self.inside, _WAIT_SECONDS)
+            # A thread that is inside goes on: the fork waits for it. The garbage collector may close a connection within a fork.
+            self.condition.wait_for(
+                lambda: not self.forking or me in self.inside or me in self.forking, _WAIT_SECONDS
+            )
             self.inside[me] = self.inside.get(me, 0) + 1
 
     def leave(self) -> None:
@@ -41,11 +44,11 @@ class _Gate:
 
     def before_fork(self) -> None:
         self.condition.acquire()
-        self.forking += 1
+        self.forking.append(threading.get_ident())
         self.condition.wait_for(lambda: not self._others(), _WAIT_SECONDS)
 
     def after_in_parent(self) -> None:
-        self.forking -= 1
+        self.forking.remove(threading.get_ident())
         self.condition.notify_all()
         self.condition.release()
 
