@@ -13,7 +13,7 @@ import numpy as np
 
 from monai_salm.formats import format_of
 from monai_salm.formats.base import FormatError, frame_of
-from monai_salm.formats.keepsakes import split_head, split_parts
+from monai_salm.formats.kept_headers import split_head, split_parts
 from monai_salm.layouts.files import dead_link, relative_path
 from monai_salm.noise.units import Units, joined
 from monai_salm.shared.arrays import Array

@@ -201,7 +201,7 @@ class BilevelMethod(Method):
         """
         return inputs, targets
 
-    def aim(self, task: Task, targets: torch.Tensor) -> torch.Tensor:
+    def noise_targets(self, task: Task, targets: torch.Tensor) -> torch.Tensor:
         """Labels that the noise makes the surrogate answer; by default the true ones."""
         return targets
 
@@ -225,7 +225,7 @@ class BilevelMethod(Method):
         """
         return None
 
-    def still(self, label: Array, plain_class: int | None) -> bool:
+    def needs_no_steps(self, label: Array, plain_class: int | None) -> bool:
         """Whether the noise of a case stays as it begins: no noise steps are spent on it.
 
         Args:

@@ -142,15 +142,15 @@ class MaskedTexture(BilevelMethod):
     ) -> Batch:
         return standard_augmentation(inputs, targets, generator)
 
-    def aim(self, task: Task, targets: torch.Tensor) -> torch.Tensor:
+    def noise_targets(self, task: Task, targets: torch.Tensor) -> torch.Tensor:
         return task.wrong_target(targets)
 
-    def still(self, label: Array, plain_class: int | None) -> bool:
+    def needs_no_steps(self, label: Array, plain_class: int | None) -> bool:
         # Steps on top of a texture only weaken it; images of the plain class have nothing else.
         return label.ndim > 0 or int(label) != plain_class
 
     def start(self, image: Array, label: Array, budget: Budget, job: Job) -> Array | None:
-        if not self.still(label, job.plain_class):
+        if not self.needs_no_steps(label, job.plain_class):
             return None
         found = self._codes(image, label, budget, job)
         if not label.ndim or np.any(budget.effective_codes(image, np.broadcast_to(found, image.shape))):

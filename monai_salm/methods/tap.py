@@ -49,7 +49,7 @@ class TAP(BilevelMethod):
     def trains_on_noise(self) -> bool:
         return False
 
-    def aim(self, task: Task, targets: torch.Tensor) -> torch.Tensor:
+    def noise_targets(self, task: Task, targets: torch.Tensor) -> torch.Tensor:
         return task.wrong_target(targets)
 
     def train_inputs(
