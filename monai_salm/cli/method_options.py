@@ -99,12 +99,10 @@ def every_setting() -> tuple[Setting, ...]:
 
 def _defaults() -> dict[str, dict[str, tuple[Any, str]]]:
     """Setting -> owner (a method or a perturbation) -> the owner's dataclass and its default as shown."""
-    from monai_salm.learning.tasks import Segmentation
-    from monai_salm.methods import METHODS, recommended
     from monai_salm.methods.perturbations import PERTURBATIONS
+    from monai_salm.methods.presets import FOR_SEGMENTATION, METHODS
 
-    usual = recommended(Segmentation(num_classes=2), 3)
-    segmentation = {"salm": usual, usual.perturbation.name: usual.perturbation}
+    segmentation = {"salm": FOR_SEGMENTATION, FOR_SEGMENTATION.perturbation.name: FOR_SEGMENTATION.perturbation}
     found: dict[str, dict[str, tuple[Any, str]]] = {}
     kinds: dict[str, Any] = {**METHODS, **PERTURBATIONS}
     for owner, kind in kinds.items():

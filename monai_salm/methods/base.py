@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-import torch
-
-from monai_salm.learning.tasks import Task
-from monai_salm.methods.job import Job
 from monai_salm.methods.masks import Everything, Mask
 from monai_salm.noise.budget import Budget
 from monai_salm.noise.grid import require, require_epsilon
 from monai_salm.shared.arrays import Array
 
+if TYPE_CHECKING:
+    import torch
+
+    from monai_salm.learning.tasks import Task
+    from monai_salm.methods.job import Job
+
 #: Mean loss of the network at hand, in evaluation mode: ``(inputs, targets) -> scalar``, inputs normalised.
-Loss: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Loss: TypeAlias = "Callable[[torch.Tensor, torch.Tensor], torch.Tensor]"
 #: A batch as a network sees it: inputs ``(batch, channel, *spatial)``, normalised, and targets.
-Batch: TypeAlias = tuple[torch.Tensor, torch.Tensor]
+Batch: TypeAlias = "tuple[torch.Tensor, torch.Tensor]"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from monai_salm.methods.base import Method
-from monai_salm.methods.job import Job
 from monai_salm.methods.shortcuts import own_generator
 from monai_salm.noise.budget import Budget
 from monai_salm.shared.arrays import Array
+
+if TYPE_CHECKING:
+    from monai_salm.methods.job import Job
 
 
 @dataclass(frozen=True, kw_only=True)

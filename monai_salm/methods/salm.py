@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
 
-from monai_salm.learning.augmentation import standard_augmentation
-from monai_salm.learning.tasks import Task
 from monai_salm.methods.base import Batch, BilevelMethod, Loss, Method
-from monai_salm.methods.job import Job
 from monai_salm.methods.masks import TopK
 from monai_salm.methods.perturbations import ClassTexture, ErrorMinimizing, Perturbation
 from monai_salm.methods.textures import area_numbers, opponent, stored_periods, texture, waves_of
 from monai_salm.noise.budget import Budget
 from monai_salm.noise.grid import require
 from monai_salm.shared.arrays import Array
+
+if TYPE_CHECKING:
+    import torch
+
+    from monai_salm.learning.tasks import Task
+    from monai_salm.methods.job import Job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +142,8 @@ class MaskedTexture(BilevelMethod):
     def train_inputs(
         self, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
     ) -> Batch:
+        from monai_salm.learning.augmentation import standard_augmentation
+
         return standard_augmentation(inputs, targets, generator)
 
     def noise_targets(self, task: Task, targets: torch.Tensor) -> torch.Tensor:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from monai_salm.learning.tasks import Task
 from monai_salm.methods.base import Method
-from monai_salm.methods.job import Job
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.grid import require
 from monai_salm.shared.arrays import Array
+
+if TYPE_CHECKING:
+    from monai_salm.learning.tasks import Task
+    from monai_salm.methods.job import Job
 
 #: Noise of any scale: ``(shape (channel, *spatial), class, generator of the image's own) -> floats of that shape``.
 Drawer: TypeAlias = Callable[[Sequence[int], int, np.random.Generator], Array]

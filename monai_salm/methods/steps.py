@@ -16,7 +16,7 @@ from monai_salm.learning.networks.devices import to_device
 from monai_salm.learning.trainer import Trainer
 from monai_salm.methods.base import BilevelMethod
 from monai_salm.methods.job import Job
-from monai_salm.methods.masks import local_mean
+from monai_salm.methods.mask_elements import local_mean
 from monai_salm.methods.work_units import WorkUnit, class_owners, mean_error, workers
 from monai_salm.shared.arrays import Array
 
