@@ -70,18 +70,6 @@ def temporary_name(name: str) -> str:
     return f".{kept}.{uuid.uuid4().hex[:8]}.partial"
 
 
-@contextmanager
-def staging_folder(path: Path) -> Iterator[Path]:
-    """A hidden folder beside ``path``, on the same file system, removed when the block ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)
-
-
 def try_lock(path: Path, *, shared: bool = False) -> int | None:
     """Lock a file for as long as the returned descriptor is open; the lock goes with the process, however it ends.
 
