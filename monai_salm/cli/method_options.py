@@ -35,7 +35,7 @@ class Setting:
         return _flag(self.name)
 
 
-#: The settings that ``--help`` shows. They are written out, because the methods' dataclasses import torch, which takes seconds.
+#: The settings that ``--help`` shows. They are written out, so that ``--help`` imports no NumPy. A test compares them with the fields.
 MAIN = (
     Setting("epsilon", "Largest change of an element, as a share of the window.  [default: 8/255]", "X"),
     Setting("mask_ratio", "salm: share of an image's elements that may carry noise.  [default: 0.5]", "X"),

@@ -1,6 +1,6 @@
 """Names that options take, and how a shell completes them.
 
-They are written out, so that ``--help`` and TAB do not wait for torch. A test compares them with the registries.
+They are written out, so that ``--help`` and TAB wait for no import. A test compares them with the registries.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def run_trainings(
 
     Raises:
         TrainingError: at the end, if victims could not be trained; the others are.
-        WorkerError: if a process was killed, most likely for want of memory.
+        WorkerError: if a process was killed, probably because memory ran out.
     """
     failed: list[str] = []
     try:
@@ -62,7 +62,7 @@ def run_trainings(
             yield cells
     except BrokenProcessPool as error:
         raise WorkerError(
-            f"a process that trained a victim was killed, most likely for want of memory; {jobs} ran at once. Use fewer jobs; "
+            f"a process that trained a victim was killed, probably because memory ran out; {jobs} ran at once. Use fewer jobs; "
             "with a journal (--resume) the finished cells are kept"
         ) from error
     if failed:

@@ -111,7 +111,7 @@ def _numbered_alike(files: Sequence[str]) -> Iterable[tuple[str, str]]:
 
 
 def _folders(files: Sequence[str], is_map: Callable[[str, str], bool]) -> list[tuple[str, str]]:
-    """Folders all of whose files look like label maps of the files of another folder."""
+    """Folders in which every file looks like the label map of a file in another folder."""
     folders: dict[str, dict[str, str]] = {}
     for file in files:
         folders.setdefault(str(PurePosixPath(file).parent), {})[any_stem(file)] = file
