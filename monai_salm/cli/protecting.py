@@ -142,7 +142,7 @@ def protect(
         dataset_version=dataset_version,
         progress=progress,
     )
-    verified = verifying.verified(source, output, made, noise.layout, jobs, progress=progress, said=True)
+    verified = verifying.verified(source, output, made, noise.layout, jobs, progress=progress, skip_left_out=True)
     lines += [*published.lines, *verified.lines, *kept]
     return Outcome({**data, **published.data, **verified.data}, lines, published.ok and verified.ok)
 
