@@ -39,7 +39,7 @@ def _help(metavar: str, text: str) -> dict[str, Any]:
 
 
 def _unrecorded(text: str, metavar: str = "") -> dict[str, Any]:
-    """Of a setting that stands elsewhere in the report: it says what is compared or where to compute."""
+    """Metadata of a setting that the report has elsewhere: it says what is compared, or where to compute."""
     return {"help": text, "metavar": metavar, "recorded": False}
 
 

@@ -111,7 +111,7 @@ class Runner:
             width=protocol.width,
             device=self.device,
             augment=standard_augmentation if protocol.augment == "standard" else None,
-            # Of the way from guessing: where nearly all voxels are background, a high share of hits says nothing.
+            # A share of the way from guessing: where nearly all voxels are background, a high share of hits says nothing.
             learned=None if learned is None else self.guessing + learned * (1 - self.guessing),
             patience=settled_epochs(protocol.patience, epoch_steps),
         )

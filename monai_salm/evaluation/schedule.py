@@ -62,7 +62,7 @@ def make_cell(
     curve = [e.scores[metric] for e in victim.epochs]
     held_out, held_out_clean = ([getattr(e, n) for e in victim.epochs] for n in ("held_out", "held_out_clean"))
     early, early_clean = (
-        # Who trains on the held-out cases cannot stop by them.
+        # A victim that trains on the held-out cases cannot stop by them.
         None if math.isnan(scores[-1]) or countermeasure.needs_clean else curve[best_epoch(scores)]
         for scores in (held_out, held_out_clean)
     )

@@ -1,4 +1,4 @@
-"""Noise methods; a new one is a new file here and a line in ``presets.METHODS``. Settings import no torch."""
+"""Noise methods; a new one is a new file here and a line in ``presets.METHODS``. Settings import neither torch nor NumPy."""
 
 from monai_salm.methods.ar import AR
 from monai_salm.methods.base import BilevelMethod, Method
@@ -12,7 +12,6 @@ from monai_salm.methods.rem import REM, SEM
 from monai_salm.methods.salm import SALM
 from monai_salm.methods.segmentation import InterSliceEM, RoiEM
 from monai_salm.methods.tap import TAP
-from monai_salm.methods.textures import texture_key
 
 __all__ = [
     "AR",
@@ -37,5 +36,4 @@ __all__ = [
     "TopK",
     "method_from_spec",
     "recommended",
-    "texture_key",
 ]

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from monai_salm.methods.masks import Everything, Mask
-from monai_salm.noise.budget import Budget
-from monai_salm.noise.grid import require, require_epsilon
-from monai_salm.shared.arrays import Array
+from monai_salm.shared.settings import require, require_epsilon
 
 if TYPE_CHECKING:
     import torch
 
     from monai_salm.learning.tasks import Task
     from monai_salm.methods.job import Job
+    from monai_salm.noise.budget import Budget
+    from monai_salm.shared.arrays import Array
 
 #: Mean loss of the network at hand, in evaluation mode: ``(inputs, targets) -> scalar``, inputs normalised.
 Loss: TypeAlias = "Callable[[torch.Tensor, torch.Tensor], torch.Tensor]"
@@ -31,7 +31,10 @@ class Method:
         epsilon: budget (L-infinity) as a fraction of each image's window, in (0, 1].
     """
 
-    epsilon: float = 8 / 255
+    epsilon: float = field(
+        default=8 / 255,
+        metadata={"help": "Largest change of an element, as a share of the window.", "main": True},
+    )
     name: ClassVar[str]
 
     def __post_init__(self) -> None:

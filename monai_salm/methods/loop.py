@@ -15,8 +15,8 @@ from monai_salm.methods.job import Job
 from monai_salm.methods.steps import NoiseStep, NotFiniteError
 from monai_salm.methods.surrogates import SurrogateTraining
 from monai_salm.methods.work_units import class_owners, mean_error, plan_units, unit_owners, workers
-from monai_salm.noise.grid import require
 from monai_salm.shared.progress import Progress
+from monai_salm.shared.settings import require
 
 #: Surrogates kept for images that come later (``on_missing="generate"``).
 KEPT_SURROGATES = 3

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from monai_salm.learning.cases import Slices
 from monai_salm.shared.arrays import Array
 
 
@@ -61,3 +62,24 @@ def dilated(mask: Array, margin: int) -> Array:
             grown[high] |= source[low]
             grown[low] |= source[high]
     return grown
+
+
+def region(label: Array, tile: Slices, margin: int, part: str) -> Array:
+    """The tile's elements that the mask ``Region`` holds, a boolean array of its shape.
+
+    Args:
+        label: the whole label map.
+        tile: the part of the image in question.
+        margin: elements around the foreground.
+        part: ``"both"``, ``"texture"`` or ``"contour"``.
+    """
+    if not label.any():
+        return np.ones([s.stop - s.start for s in tile], bool)
+    # With a rim, so that what lies beyond the tile counts.
+    starts = [max(0, s.start - margin) for s in tile]
+    wide = tuple(slice(start, s.stop + margin) for start, s in zip(starts, tile, strict=True))
+    inside = np.asarray(label[wide]) > 0
+    found = inside if part == "texture" else dilated(inside, margin)
+    if part == "contour":
+        found = found & dilated(~inside, margin)
+    return found[tuple(slice(s.start - at, s.stop - at) for s, at in zip(tile, starts, strict=True))]

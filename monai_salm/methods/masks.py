@@ -6,15 +6,13 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
-from monai_salm.noise.grid import require
-from monai_salm.shared.arrays import Array
+from monai_salm.shared.settings import require
 
 if TYPE_CHECKING:
     import torch
 
     from monai_salm.learning.cases import Slices
+    from monai_salm.shared.arrays import Array
 
 _SCOPES = ("sample", "step")
 _PARTS = ("both", "contour", "texture")
@@ -191,18 +189,9 @@ class Region(Mask):
             raise ValueError('part "contour" needs a margin of at least 1, got 0')
 
     def support(self, label: Array, tile: Slices) -> Array:
-        from monai_salm.methods.mask_elements import dilated
+        from monai_salm.methods.mask_elements import region
 
-        if not label.any():
-            return np.ones([s.stop - s.start for s in tile], bool)
-        # With a rim, so that what lies beyond the tile counts.
-        starts = [max(0, s.start - self.margin) for s in tile]
-        wide = tuple(slice(start, s.stop + self.margin) for start, s in zip(starts, tile, strict=True))
-        inside = np.asarray(label[wide]) > 0
-        region = inside if self.part == "texture" else dilated(inside, self.margin)
-        if self.part == "contour":
-            region = region & dilated(~inside, self.margin)
-        return region[tuple(slice(s.start - at, s.stop - at) for s, at in zip(tile, starts, strict=True))]
+        return region(label, tile, self.margin, self.part)
 
 
 MASKS: dict[str, type[Mask]] = {mask.name: mask for mask in (TopK, Everything, Random, Foreground, Region)}

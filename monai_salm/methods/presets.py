@@ -17,7 +17,7 @@ from monai_salm.methods.rem import REM, SEM
 from monai_salm.methods.salm import SALM
 from monai_salm.methods.segmentation import InterSliceEM, RoiEM
 from monai_salm.methods.tap import TAP
-from monai_salm.noise.grid import require
+from monai_salm.shared.settings import require
 
 if TYPE_CHECKING:
     from monai_salm.learning.tasks import Task

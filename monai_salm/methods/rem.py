@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from monai_salm.methods.base import Batch, Loss
 from monai_salm.methods.em import EM
-from monai_salm.noise.grid import require
+from monai_salm.shared.settings import require
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from monai_salm.methods.em import EM
 from monai_salm.methods.masks import Mask, Region
-from monai_salm.noise.grid import require
+from monai_salm.shared.settings import require
 
 if TYPE_CHECKING:
     import torch

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from monai_salm.methods.base import Batch, BilevelMethod, Loss
-from monai_salm.noise.grid import require
+from monai_salm.shared.settings import require
 
 if TYPE_CHECKING:
     import torch
