@@ -101,8 +101,9 @@ class _Share(Mask):
     ) -> torch.Tensor:
         from monai_salm.methods.mask_elements import topk_mask
 
+        k = mask_size(score[0].numel(), self.ratio)
         ranked = self._rank(score, image, generator).masked_fill(~carriers, -1.0)
-        return topk_mask(ranked, mask_size(score[0].numel(), self.ratio)) & ~(ranked < 0)
+        return topk_mask(ranked, k) & carriers
 
     @abstractmethod
     def _rank(self, score: torch.Tensor, image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -156,6 +157,14 @@ class Foreground(_Share):
         above = flat > flat.mean(dim=1, keepdim=True)
         above |= ~above.any(dim=1, keepdim=True)  # a constant image has no foreground: all of it counts
         return _drawn(flat, generator).masked_fill(~above, -1.0).view_as(image)
+
+    def choose(
+        self, score: torch.Tensor, image: torch.Tensor, carriers: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
+        from monai_salm.methods.mask_elements import topk_mask
+
+        ranked = self._rank(score, image, generator).masked_fill(~carriers, -1.0)
+        return topk_mask(ranked, mask_size(score[0].numel(), self.ratio)) & (ranked >= 0)
 
 
 @dataclass(frozen=True, kw_only=True)
