@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from monai_salm.noise.units import Units
     from monai_salm.noise.window import IntensityWindow
     from monai_salm.publishing import publish, restore, verify, verify_copy
+    from monai_salm.publishing.copy_job import PublishReport
     from monai_salm.publishing.planning import Plan, plan
     from monai_salm.publishing.sharing import decrypt_store, encrypt_store
     from monai_salm.publishing.statistics import noise_statistics
     from monai_salm.publishing.verifying import VerifyReport
-    from monai_salm.publishing.work import PublishReport
     from monai_salm.report.disk import read_report, write_report
     from monai_salm.report.results import UnlearnabilityReport
     from monai_salm.shared.warn import DataWarning
@@ -69,7 +69,7 @@ _MODULES = {
     "noise.units": ("Units",),
     "layouts": ("open_layout",),
     "publishing.planning": ("Plan", "plan"),
-    "publishing.work": ("PublishReport",),
+    "publishing.copy_job": ("PublishReport",),
     "publishing.verifying": ("VerifyReport",),
     "publishing.statistics": ("noise_statistics",),
     "publishing.sharing": ("decrypt_store", "encrypt_store"),

@@ -199,5 +199,22 @@ def test_the_command_line_answers_without_torch() -> None:
     assert not found & ({"torch", "monai", "numpy", "nibabel", "scipy", "PIL"} | optional_packages())
 
 
+def test_settings_and_their_help_need_neither_torch_nor_numpy() -> None:
+    """Settings hold no algorithm: their classes, the methods' names and the help of all options import no network code."""
+    ask = "\n".join(
+        [
+            "import contextlib, io",
+            "from monai_salm import SALM, ClassTexture, REM, TopK",
+            "from monai_salm.methods.presets import METHODS, method_from_spec",
+            "assert [method_from_spec(kind().spec()) for kind in METHODS.values()] == [kind() for kind in METHODS.values()]",
+            "from monai_salm.cli import app",
+            "with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):",
+            "    app(['protect', '--help-all'])",
+            "assert '--attack-radius' in said.getvalue()",
+        ]
+    )
+    assert not roots(brought_in(ask)[0]) & {"torch", "monai", "numpy", "nibabel"}
+
+
 if __name__ == "__main__":
     LIST.write_text("\n".join(interface()) + "\n", encoding="utf-8")

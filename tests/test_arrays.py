@@ -10,7 +10,7 @@ from tempfile import TemporaryFile
 import numpy as np
 import pytest
 
-from monai_salm.shared.arrays import Lazy, Rows, cut, rows_of
+from monai_salm.shared.arrays import ArrayList, Lazy, cut, rows_of
 
 
 def test_lazy_is_a_sequence_that_makes_each_item_anew() -> None:
@@ -39,14 +39,14 @@ def test_cut_gives_writable_views_of_one_run_of_bytes() -> None:
 
 def test_rows_gives_back_what_it_took() -> None:
     arrays = [np.asarray(3), np.asarray(-1), np.asarray([1.0, 2.0], np.float32), np.asarray(7, np.int16), np.asarray(9)]
-    rows = Rows(arrays[:2])
+    rows = ArrayList(arrays[:2])
     for array in arrays[2:]:
         rows.append(array)
     assert len(rows) == 5
     for before, after in zip(arrays, rows, strict=True):
         assert (before.dtype, before.shape) == (after.dtype, after.shape)
         np.testing.assert_array_equal(before, after)
-    vectors = Rows([np.asarray([0, 1], np.float32), np.asarray([1, 1], np.float32)])
+    vectors = ArrayList([np.asarray([0, 1], np.float32), np.asarray([1, 1], np.float32)])
     assert [row.tolist() for row in vectors] == [[0, 1], [1, 1]]
 
 

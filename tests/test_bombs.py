@@ -14,7 +14,7 @@ from bombs import BOMBS
 from format_samples import save_dicom, save_nifti, save_picture
 
 from monai_salm.formats import FormatError, format_of
-from monai_salm.formats.keepsakes import packed, split_head, split_parts, unpacked
+from monai_salm.formats.kept_headers import packed, split_head, split_parts, unpacked
 from monai_salm.formats.limits import VARIABLE, allow_image_bytes, max_image_bytes, read_header, require_claim
 from monai_salm.layouts.stored_images import unpack_keepsakes
 

@@ -30,7 +30,7 @@ from typer.testing import CliRunner
 from monai_salm.cli import app
 from monai_salm.cli.listing import class_lines
 from monai_salm.layouts import detect
-from monai_salm.publishing.records import classes_of
+from monai_salm.publishing.copy_records import classes_of
 from monai_salm.report.terminal import terminal_text
 from monai_salm.store.store import NoiseStore
 

@@ -117,9 +117,9 @@ def test_batches_of_augmenting_pipelines_get_more_epochs(monkeypatch: pytest.Mon
 
 
 def test_the_default_depends_on_the_rank() -> None:
-    assert list(Protocol().ordinary(2)) == ["plain", "resized 0.5", "resized 0.75", "resized 1.15", "nnunet"]
-    assert list(Protocol().ordinary(3))[-2:] == ["spacing 1.25", "spacing 1.5"]
-    assert list(Protocol(pipelines=()).ordinary(2)) == ["plain"]
+    assert list(Protocol().ordinary_pipelines(2)) == ["plain", "resized 0.5", "resized 0.75", "resized 1.15", "nnunet"]
+    assert list(Protocol().ordinary_pipelines(3))[-2:] == ["spacing 1.25", "spacing 1.5"]
+    assert list(Protocol(pipelines=()).ordinary_pipelines(2)) == ["plain"]
 
 
 def test_wrong_pipelines_are_refused() -> None:

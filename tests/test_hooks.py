@@ -89,7 +89,7 @@ class Clean(EM):
 class Elsewhere(EM):
     """Aims at another class."""
 
-    def aim(self, task: Task, targets: torch.Tensor) -> torch.Tensor:
+    def noise_targets(self, task: Task, targets: torch.Tensor) -> torch.Tensor:
         return 1 - targets
 
 

@@ -197,7 +197,7 @@ def test_there_are_enough_hostile_stores() -> None:
     "content", [b"", b"[", b"[5]\n", b'[["a"], []]\n', b"[[-1], []]\n", b"[[1, 2], []]\n", b"{}\n", b"[[1], [5]]\n"]
 )
 def test_malformed_header_is_a_message(made: Path, content: bytes, tmp_path: Path) -> None:
-    from monai_salm.publishing.records import copy_key
+    from monai_salm.publishing.copy_records import copy_key
 
     path = Path(shutil.copy(made / "noise.db", tmp_path / "hostile.db"))
     name = detect(made / "out").dataset().names[0]

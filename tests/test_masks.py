@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from monai_salm.methods.mask_elements import local_mean, topk_mask
 from monai_salm.methods.masks import (
     MASKS,
     Everything,
@@ -17,9 +18,7 @@ from monai_salm.methods.masks import (
     Random,
     Region,
     TopK,
-    local_mean,
     mask_size,
-    topk_mask,
 )
 
 quick = settings(max_examples=60, deadline=None)

@@ -52,7 +52,8 @@ from monai_salm.methods import (
     recommended,
 )
 from monai_salm.methods.job import Job
-from monai_salm.methods.masks import mask_size, topk_mask
+from monai_salm.methods.mask_elements import topk_mask
+from monai_salm.methods.masks import mask_size
 from monai_salm.methods.textures import stored_periods, texture, waves_of
 from monai_salm.methods.work_units import plan_units
 from monai_salm.noise.digest import content_digest

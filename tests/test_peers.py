@@ -45,12 +45,12 @@ from monai_salm.methods import (
     RoiEM,
     method_from_spec,
 )
-from monai_salm.methods.ar import class_weights, process, residual
-from monai_salm.methods.lsp import upsampled, vertices
-from monai_salm.methods.masks import dilated
-from monai_salm.methods.rem import adversarial
-from monai_salm.methods.segmentation import slice_distance
-from monai_salm.methods.shortcuts import scaled
+from monai_salm.methods.adversarial import adversarial
+from monai_salm.methods.autoregressive import class_weights, process, residual
+from monai_salm.methods.mask_elements import dilated
+from monai_salm.methods.separable_patches import upsampled, vertices
+from monai_salm.methods.shortcut_noise import scaled
+from monai_salm.methods.slice_spectra import slice_distance
 from monai_salm.noise.digest import content_digest
 
 QUICK = {**SHORT, "num_steps": 2, "surrogate_steps": 2}

@@ -11,23 +11,25 @@ from monai_salm.generate.precompute import precompute
 from monai_salm.learning.tasks import Classification
 from monai_salm.methods import RandomNoise
 from monai_salm.noise.window import IntensityWindow
-from monai_salm.publishing.rules import Rules
+from monai_salm.publishing.noise_rules import NoiseRules
 
 
 @pytest.fixture
-def rules(tmp_path: Path) -> Rules:
+def rules(tmp_path: Path) -> NoiseRules:
     rng = np.random.default_rng(0)
     items = [
         {"image": rng.random((1, 8, 8), np.float32), "label": number % 2, "name": str(number)} for number in range(4)
     ]
     method = RandomNoise(epsilon=0.1)
-    return Rules(precompute(items, tmp_path / "n.db", method=method, task=Classification(num_classes=2), device="cpu"))
+    return NoiseRules(
+        precompute(items, tmp_path / "n.db", method=method, task=Classification(num_classes=2), device="cpu")
+    )
 
 
 @pytest.mark.parametrize("filling", [0.5, np.nan, -3.4e38, np.inf])
 @pytest.mark.parametrize(("noise", "found"), [(0.09, False), (0.4, True)])
 def test_noise_beyond_epsilon_is_found_whatever_fills_the_rest(
-    rules: Rules, filling: float, noise: float, found: bool
+    rules: NoiseRules, filling: float, noise: float, found: bool
 ) -> None:
     before = np.full((1, 8, 8), filling, np.float32)
     before[0, 2:6, 2:6] = 0.3

@@ -20,8 +20,8 @@ from monai_salm.layouts import detect
 from monai_salm.methods import RandomNoise
 from monai_salm.noise.window import IntensityWindow
 from monai_salm.publishing import PublishError, publish, restore, verify
+from monai_salm.publishing.copy_job import CopyJob
 from monai_salm.publishing.staging import Staging
-from monai_salm.publishing.work import Work
 from monai_salm.store.records import records
 from monai_salm.store.store import NoiseStore
 
@@ -177,7 +177,7 @@ def test_an_earlier_copy_that_was_moved_aside_is_never_lost(folder: Path, monkey
             publish(folder / "set", folder / "out", folder / "noise.db", overwrite=True)
     assert not (folder / "out").exists()
     with monkeypatch.context() as patch:
-        patch.setattr(Work, "_refuse_empty", lambda self, failed: int("x"))
+        patch.setattr(CopyJob, "_refuse_empty", lambda self, failed: int("x"))
         with pytest.raises(ValueError, match="invalid literal"):
             publish(folder / "set", folder / "out", folder / "noise.db", overwrite=True)
     assert (folder / "out/monai_salm.json").read_bytes() == before

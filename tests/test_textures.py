@@ -227,9 +227,9 @@ def test_the_plain_class_has_no_texture_but_steps() -> None:
     method, image = MaskedTexture(restart_every=1), np.arange(64, dtype=np.uint8).reshape(1, 8, 8)
     budget = budget_of(image, FixedWindow(0, 63), Units(), 8 / 63)
     assert method.start(image, np.asarray(1), budget, job_of(FOUR, plain=1)) is None
-    assert [method.still(np.asarray(label), 1) for label in range(4)] == [True, False, True, True]
-    assert method.still(np.asarray(1), None), "without a plain class all have textures"
-    assert method.aim(FOUR, torch.tensor([1])).tolist() == [2], "toward the next class"
+    assert [method.needs_no_steps(np.asarray(label), 1) for label in range(4)] == [True, False, True, True]
+    assert method.needs_no_steps(np.asarray(1), None), "without a plain class all have textures"
+    assert method.noise_targets(FOUR, torch.tensor([1])).tolist() == [2], "toward the next class"
 
 
 def test_the_rarest_class_present_is_plain() -> None:

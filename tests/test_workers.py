@@ -14,7 +14,7 @@ from torch import nn
 
 from monai_salm.evaluation.evaluating import evaluate
 from monai_salm.evaluation.protocol import Protocol
-from monai_salm.evaluation.workers import StoredImages, WorkerError
+from monai_salm.evaluation.workers import MappedImages, WorkerError
 from monai_salm.learning.recipes import Recipe
 from monai_salm.learning.tasks import Classification
 from monai_salm.noise.window import IntensityWindow
@@ -81,7 +81,7 @@ def test_a_process_that_dies_is_told_of() -> None:
 def test_stored_images_are_the_images(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 99, (1, 3, n)).astype(t) for n, t in ((3, "u1"), (5, "i2"), (2, "f4"), (7, "u2"))]
-    stored = StoredImages.write(tmp_path / "x.bin", images)
+    stored = MappedImages.write(tmp_path / "x.bin", images)
     assert len(stored) == 4
     for found, image in zip(stored, images, strict=True):
         assert found.dtype == image.dtype

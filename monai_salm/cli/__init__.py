@@ -7,7 +7,7 @@ from collections.abc import Callable
 import typer
 
 from monai_salm._version import __version__
-from monai_salm.cli import describing, evaluating, interrupted, planning, protecting, proving
+from monai_salm.cli import describing, evaluating, interrupted, planning, protecting, verifying
 from monai_salm.cli.manual import ManualCommand, ManualGroup, examples
 from monai_salm.cli.method_options import MethodCommand
 from monai_salm.cli.running import verb
@@ -91,7 +91,7 @@ _add(
     makes_noise=True,
 )
 _add(
-    verb(proving.verify),
+    verb(verifying.verify),
     _WAY,
     "Prove that a protected copy is what it should be.",
     """

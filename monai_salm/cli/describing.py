@@ -102,7 +102,7 @@ def _is_store(file: Path) -> bool:
 
 def _store_info(file: Path, key: Path | None) -> dict[str, Any]:
     from monai_salm.publishing import noise_statistics
-    from monai_salm.publishing.records import classes_of
+    from monai_salm.publishing.copy_records import classes_of
     from monai_salm.store.seal import seal_state
     from monai_salm.store.store import NoiseStore
 

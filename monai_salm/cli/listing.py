@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from monai_salm.store.store import NoiseStore
 
-# Of problems of one kind, as many as show the kind.
+# So many problems of one kind are shown.
 _SHOWN = 3
-# Of more classes, as many are shown.
+# So many classes are shown.
 _CLASSES = 12
 
 

@@ -12,41 +12,32 @@ import typer
 
 from monai_salm.cli import manual, names, readers
 from monai_salm.cli.options import read
+from monai_salm.methods.perturbations import PERTURBATIONS
+from monai_salm.methods.presets import FOR_SEGMENTATION, METHODS, recommended
+from monai_salm.methods.salm import SALM
 
 if TYPE_CHECKING:
     from monai_salm.layouts import Layout
     from monai_salm.methods import Method
 
-_LOADED = "monai_salm.settings_loaded"
-
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting of one or more methods as an option: its field's name, its help text, and what may be given."""
+    """A setting of one or more methods as an option: its field's name, its help text, and what may be given.
+
+    ``--help`` shows those that are ``main``, and ``--help-all`` all.
+    """
 
     name: str
     help: str
     metavar: str
     panel: str = manual.NOISE
     values: tuple[str, ...] = ()
+    main: bool = False
 
     @property
     def flag(self) -> str:
         return _flag(self.name)
-
-
-#: The settings that ``--help`` shows. They are written out, because the methods' dataclasses import torch, which takes seconds.
-MAIN = (
-    Setting("epsilon", "Largest change of an element, as a share of the window.  [default: 8/255]", "X"),
-    Setting("mask_ratio", "salm: share of an image's elements that may carry noise.  [default: 0.5]", "X"),
-    Setting(
-        "perturbation",
-        "salm: class_texture survives resampling and augmentation; error_minimizing is the paper's noise.  "
-        "[default: class_texture]",
-        "NAME",
-        values=names.PERTURBATIONS,
-    ),
-)
 
 
 class MethodCommand(manual.ManualCommand):
@@ -55,56 +46,45 @@ class MethodCommand(manual.ManualCommand):
     def get_params(self, ctx: Any) -> list[Any]:
         """The command's own options, the methods', and ``--help``, which stays last."""
         *found, last = super().get_params(ctx)
-        every = ctx.meta.get(_LOADED) or ctx.meta.get(manual.SHOW_ALL)
-        return [*found, *_options(every_setting() if every else MAIN), last]
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the words of the command line; an option that is not known yet may be a setting."""
-        known = {flag for parameter in self.get_params(ctx) for flag in parameter.opts}
-        ctx.meta[_LOADED] = any(word.startswith("--") and word.partition("=")[0] not in known for word in args)
-        return super().parse_args(ctx, args)
+        return [*found, *_options(), last]
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
         """Options and values that a shell offers; the settings seldom needed where nothing else fits."""
         found = super().shell_complete(ctx, incomplete)
-        if not found and incomplete.startswith("--"):
-            ctx.meta[_LOADED] = True
-            found = super().shell_complete(ctx, incomplete)
-        return found
+        seldom = {setting.flag for setting in every_setting() if not setting.main}
+        return [item for item in found if item.value not in seldom] or found
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb without the methods' options, which it takes from the context."""
-        settings = every_setting() if ctx.meta.get(_LOADED) else MAIN
-        ctx.obj = {setting.name: ctx.params.pop(setting.name, None) for setting in settings}
+        ctx.obj = {setting.name: ctx.params.pop(setting.name, None) for setting in every_setting()}
         return super().invoke(ctx)
 
 
 @cache
 def every_setting() -> tuple[Setting, ...]:
-    """The settings of all methods: those of ``MAIN``, and every field with a help text."""
-    found = {setting.name: setting for setting in MAIN}
-    for name, defaults in _defaults().items():
-        if name not in found:
-            kinds = [kind for kind, _ in defaults.values()]
-            metadata = next(filter(None, (_metadata(kind, name) for kind in kinds)))
-            annotation = get_type_hints(kinds[0])[name]
-            values: tuple[str, ...] = ("true", "false") if annotation is bool else metadata.get("values", ())
-            panel = manual.SALM if {"salm", *names.PERTURBATIONS} >= set(defaults) else manual.OTHERS
-            metavar = "|".join(values) or {float: "X", int: "N"}[annotation]
-            shown = _described({owner: default for owner, (_, default) in defaults.items()})
-            text = f"{metadata['help']}  [default: {shown}]"
-            found[name] = Setting(name, text, metavar, panel, values)
-    return tuple(found.values())
+    """The settings of all methods that have a help text; first those that ``--help`` shows."""
+    found = [_setting(name, owners) for name, owners in _defaults().items()]
+    return tuple(sorted(found, key=lambda setting: not setting.main))
+
+
+def _setting(name: str, owners: dict[str, tuple[Any, str]]) -> Setting:
+    """The option of a setting, by the metadata of its field."""
+    kinds = [kind for kind, _ in owners.values()]
+    metadata = next(filter(None, (_metadata(kind, name) for kind in kinds)))
+    annotation = get_type_hints(kinds[0])[name]
+    values: tuple[str, ...] = ("true", "false") if annotation is bool else metadata.get("values", ())
+    if "main" in metadata:
+        text = f"{metadata['help']}  [default: {owners['salm'][1]}]"
+        return Setting(name, text, "NAME" if values else "X", manual.NOISE, values, main=True)
+    panel = manual.SALM if {"salm", *PERTURBATIONS} >= set(owners) else manual.OTHERS
+    shown = _described({owner: default for owner, (_, default) in owners.items()})
+    metavar = "|".join(values) or {float: "X", int: "N"}[annotation]
+    return Setting(name, f"{metadata['help']}  [default: {shown}]", metavar, panel, values)
 
 
 def _defaults() -> dict[str, dict[str, tuple[Any, str]]]:
     """Setting -> owner (a method or a perturbation) -> the owner's dataclass and its default as shown."""
-    from monai_salm.learning.tasks import Segmentation
-    from monai_salm.methods import METHODS, recommended
-    from monai_salm.methods.perturbations import PERTURBATIONS
-
-    usual = recommended(Segmentation(num_classes=2), 3)
-    segmentation = {"salm": usual, usual.perturbation.name: usual.perturbation}
+    segmentation = {"salm": FOR_SEGMENTATION, FOR_SEGMENTATION.perturbation.name: FOR_SEGMENTATION.perturbation}
     found: dict[str, dict[str, tuple[Any, str]]] = {}
     kinds: dict[str, Any] = {**METHODS, **PERTURBATIONS}
     for owner, kind in kinds.items():
@@ -113,14 +93,14 @@ def _defaults() -> dict[str, dict[str, tuple[Any, str]]]:
             for field in fields(part):
                 shown = _shown(field.default)
                 other = getattr(segmentation.get(owner), field.name, field.default)
-                if other != field.default:
+                if other != field.default and not is_dataclass(other):
                     shown += f" ({_shown(other)} for segmentation)"
                 found.setdefault(field.name, {})[owner] = (part, shown)
     return {name: owners for name, owners in found.items() if any(_metadata(part, name) for part, _ in owners.values())}
 
 
 def _metadata(kind: Any, name: str) -> Mapping[str, Any]:
-    """What a dataclass, or else one that it is made of, says of a field for users."""
+    """The metadata with a help text of a dataclass's field, from the class or from one that it inherits."""
     known = (base.__dict__.get("__dataclass_fields__", {}).get(name) for base in kind.__mro__)
     return next((field.metadata for field in known if field is not None and "help" in field.metadata), {})
 
@@ -134,13 +114,17 @@ def _described(defaults: dict[str, str]) -> str:
 
 
 def _shown(value: Any) -> str:
+    if value == 8 / 255:
+        return "8/255"
+    if is_dataclass(value):
+        return str(getattr(value, "name", ""))
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 @cache
-def _options(settings: tuple[Setting, ...]) -> list[Any]:
+def _options() -> list[Any]:
     """One option for every setting, made by typer itself."""
-    parameters = []
+    settings, parameters = every_setting(), []
     for setting in settings:
         option = typer.Option(
             setting.flag,
@@ -172,8 +156,6 @@ def make_method(name: str, texts: dict[str, str | None], data: Layout | None = N
     Raises:
         typer.BadParameter: for an unknown name, a setting the method does not have, or a value that does not fit.
     """
-    from monai_salm.methods import METHODS, SALM, recommended
-
     if name not in METHODS:
         raise typer.BadParameter(f"unknown method {name!r}; known: {', '.join(METHODS)}", param_hint="--method")
     given = {setting: text for setting, text in texts.items() if text is not None}
@@ -209,8 +191,6 @@ def _build(start: Any, given: dict[str, str]) -> Any:
 
 def _perturbation(start: Any, given: dict[str, str]) -> Any:
     """The perturbation that is asked for, with its defaults; masks are of one kind for a method."""
-    from monai_salm.methods.perturbations import PERTURBATIONS
-
     if start.name not in PERTURBATIONS:
         return start
     name = given.pop("perturbation", start.name)
@@ -244,4 +224,4 @@ def _flag(setting: str) -> str:
     return f"--{setting.replace('_', '-')}"
 
 
-__all__ = ["MAIN", "MethodCommand", "Setting", "every_setting", "make_method"]
+__all__ = ["MethodCommand", "Setting", "every_setting", "make_method"]

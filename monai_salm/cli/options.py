@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 import typer
 
 from monai_salm.cli import manual, names, readers
+from monai_salm.methods.presets import METHODS
 
 if TYPE_CHECKING:
     from monai_salm.store.store import NoiseStore
@@ -156,8 +157,8 @@ MethodName: TypeAlias = Annotated[
         "--method",
         "NAME",
         manual.NOISE,
-        f"How the noise is made: {', '.join(names.METHODS)} (docs/methods.md compares them).",
-        autocompletion=names.one_of(names.METHODS),
+        f"How the noise is made: {', '.join(METHODS)} (docs/methods.md compares them).",
+        autocompletion=names.one_of(tuple(METHODS)),
     ),
 ]
 Surrogate: TypeAlias = Annotated[

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from monai_salm.cli import options as opt
-from monai_salm.cli import proving, readers
+from monai_salm.cli import readers, verifying
 from monai_salm.cli.interrupted import store_beside
 from monai_salm.cli.listing import class_lines, kept_lines, listed, not_copied, window_text
 from monai_salm.cli.method_options import make_method
@@ -121,7 +121,7 @@ def protect(
     made, data = _generate(source, place, noise, ctx.obj, seed, overwrite, progress, reuse=True, key=key)
     lines, kept = _described(data), kept_lines(made)
     if resumed and output.exists():
-        verified = proving.verified(source, output, made, noise.layout, jobs, progress=progress)
+        verified = verifying.verified(source, output, made, noise.layout, jobs, progress=progress)
         if verified.data["problems"]:
             raise FileExistsError(
                 f"{output} exists and is not what these settings give; give another output or overwrite it (--overwrite)"
@@ -142,7 +142,7 @@ def protect(
         dataset_version=dataset_version,
         progress=progress,
     )
-    verified = proving.verified(source, output, made, noise.layout, jobs, progress=progress, said=True)
+    verified = verifying.verified(source, output, made, noise.layout, jobs, progress=progress, skip_left_out=True)
     lines += [*published.lines, *verified.lines, *kept]
     return Outcome({**data, **published.data, **verified.data}, lines, published.ok and verified.ok)
 
@@ -211,7 +211,7 @@ def _generate(
     from monai_salm.generate.precompute import precompute
     from monai_salm.layouts import open_layout
     from monai_salm.publishing import noise_statistics, require_outside_copies
-    from monai_salm.publishing.records import record_classes
+    from monai_salm.publishing.copy_records import record_classes
     from monai_salm.store.store import NoiseStore, NoiseStoreError
 
     start = time.perf_counter()

@@ -89,7 +89,7 @@ def verb(function: Callable[..., Outcome], kept: _Finds = lambda **options: None
         try:
             if place.size > 1:
                 begin_as_rank(function.__name__, place)
-            # What a library prints must not mix with the object.
+            # The output of a library must not mix with the object.
             with redirect_stdout(sys.stderr) if as_json else nullcontext(), _own_warnings(first) as warned:
                 for line in leftover_warnings(_places(options)) if first else ():
                     warn(line)
@@ -210,7 +210,7 @@ def _stopped(kept: Path | None) -> str:
 
 @contextmanager
 def _own_warnings(first: bool) -> Iterator[list[str]]:
-    """What the package warns of is said like its errors, without a place in the code, and kept; others' stay as they are."""
+    """Print and keep the package's warnings as it prints errors, without a place in the code; other warnings stay as they are."""
     told = list[str]()
     with warnings.catch_warnings():
         other = warnings.showwarning

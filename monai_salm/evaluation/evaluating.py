@@ -133,7 +133,7 @@ def _check_sets(
 
 
 def _measure(sets: Mapping[str, ImageSet], task: Task, protocol: Protocol) -> dict[str, Any]:
-    """What a report says of the images themselves, before any victim is trained."""
+    """The parts of a report that are about the images, before any victim is trained."""
     clean, test = sets["clean"], sets["test"]
     pair, window = measured(clean, sets["protected"])
     scale = protocol.native_scale if pair[0] is clean else None
@@ -173,7 +173,7 @@ def _pipelines(runner: Runner) -> dict[str, Any]:
 
 
 def _fixed_values(runner: Runner, sets: Mapping[str, ImageSet]) -> dict[str, Any]:
-    """What must be the same for cells to be compared."""
+    """The values that cells must share to be compared."""
     first = sets["clean"].images[0]
     recorded = ("epochs", "epoch_steps", "patience")
     return {

@@ -39,7 +39,7 @@ def _help(metavar: str, text: str) -> dict[str, Any]:
 
 
 def _unrecorded(text: str, metavar: str = "") -> dict[str, Any]:
-    """Of a setting that stands elsewhere in the report: it says what is compared or where to compute."""
+    """Metadata of a setting that the report has elsewhere: it says what is compared, or where to compute."""
     return {"help": text, "metavar": metavar, "recorded": False}
 
 
@@ -257,7 +257,7 @@ class Protocol:
         given = {"none": COUNTERMEASURES["none"], **self._given_countermeasures()}
         return {name: COUNTERMEASURES[item] if isinstance(item, str) else item for name, item in given.items()}
 
-    def ordinary(self, spatial_dims: int) -> dict[str, Pipeline]:
+    def ordinary_pipelines(self, spatial_dims: int) -> dict[str, Pipeline]:
         """The pipelines by name, ``"plain"`` first, for images of rank 2 or 3.
 
         Raises:

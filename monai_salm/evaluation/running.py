@@ -87,9 +87,9 @@ class Runner:
             cell["utility"] = self._utility(victim)
         if self.protocol.predictions is not None:
             self.protocol.predictions.write(cell, predictions)
-        twins = [{**cell, "data": twin.data} for twin in self.schedule.twins(training)]
+        others = [{**cell, "data": other.data} for other in self.schedule.on_protected_too(training)]
         afterwards = [self._after(name, training, victim, scored) for name in self.schedule.afterwards(training)]
-        return [cell, *twins, *afterwards]
+        return [cell, *others, *afterwards]
 
     def setting(self, training: Training) -> Setting:
         """How a victim is trained: the setting of its architecture with the augmentation of the pipeline."""
@@ -111,7 +111,7 @@ class Runner:
             width=protocol.width,
             device=self.device,
             augment=standard_augmentation if protocol.augment == "standard" else None,
-            # Of the way from guessing: where nearly all voxels are background, a high share of hits says nothing.
+            # A share of the way from guessing: where nearly all voxels are background, a high share of hits says nothing.
             learned=None if learned is None else self.guessing + learned * (1 - self.guessing),
             patience=settled_epochs(protocol.patience, epoch_steps),
         )

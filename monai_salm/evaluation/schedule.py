@@ -62,7 +62,7 @@ def make_cell(
     curve = [e.scores[metric] for e in victim.epochs]
     held_out, held_out_clean = ([getattr(e, n) for e in victim.epochs] for n in ("held_out", "held_out_clean"))
     early, early_clean = (
-        # Who trains on the held-out cases cannot stop by them.
+        # A victim that trains on the held-out cases cannot stop by them.
         None if math.isnan(scores[-1]) or countermeasure.needs_clean else curve[best_epoch(scores)]
         for scores in (held_out, held_out_clean)
     )
@@ -99,7 +99,7 @@ class Schedule:
         self.adversaries = protocol.adversaries()
         self._protocol, self._sets = protocol, sets
         self._clean = sets.training("clean")
-        self.pipelines = protocol.ordinary(self._clean.spatial_dims)
+        self.pipelines = protocol.ordinary_pipelines(self._clean.spatial_dims)
         self._held_out = len(sets.held_out_cases("clean"))
 
     def trainings(self) -> list[Training]:
@@ -129,11 +129,11 @@ class Schedule:
         return [name for name in self._applied() if self.adversaries[name].after_training]
 
     def keys(self, training: Training) -> list[Key]:
-        """Identities of the cells that a training gives: its own, its twin's, and those of ``afterwards``."""
-        twins = [twin.key() for twin in self.twins(training)]
-        return [training.key(), *twins, *(training.key(name) for name in self.afterwards(training))]
+        """Identities of the cells that a training gives: its own, that on protected images, and those of ``afterwards``."""
+        others = [other.key() for other in self.on_protected_too(training)]
+        return [training.key(), *others, *(training.key(name) for name in self.afterwards(training))]
 
-    def twins(self, training: Training) -> list[Training]:
+    def on_protected_too(self, training: Training) -> list[Training]:
         """The same training on protected images, for a countermeasure that does not use the published images."""
         alone = not self.adversaries[training.countermeasure].uses_published
         return [replace(training, data="protected")] if alone else []

@@ -13,7 +13,7 @@ from monai_salm.evaluation.protocol import Protocol
 from monai_salm.evaluation.sets import ImageSet
 from monai_salm.learning.cases import Cases, choose_view
 from monai_salm.learning.tasks import Task
-from monai_salm.methods.random_noise import random_codes
+from monai_salm.methods.shortcut_noise import random_codes
 from monai_salm.noise.budget import Budget
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.grid import apply_codes

@@ -48,7 +48,7 @@ def run_trainings(
 
     Raises:
         TrainingError: at the end, if victims could not be trained; the others are.
-        WorkerError: if a process was killed, most likely for want of memory.
+        WorkerError: if a process was killed, probably because memory ran out.
     """
     failed: list[str] = []
     try:
@@ -62,7 +62,7 @@ def run_trainings(
             yield cells
     except BrokenProcessPool as error:
         raise WorkerError(
-            f"a process that trained a victim was killed, most likely for want of memory; {jobs} ran at once. Use fewer jobs; "
+            f"a process that trained a victim was killed, probably because memory ran out; {jobs} ran at once. Use fewer jobs; "
             "with a journal (--resume) the finished cells are kept"
         ) from error
     if failed:
@@ -161,7 +161,7 @@ def _run_one(training: Training) -> list[Cell]:
 
 
 @dataclass
-class StoredImages(Sequence[Array]):
+class MappedImages(Sequence[Array]):
     """Images in one file, mapped into memory by each process that reads them.
 
     Args:
@@ -174,7 +174,7 @@ class StoredImages(Sequence[Array]):
     _bytes: Any = field(default=None, repr=False, compare=False)
 
     @staticmethod
-    def write(path: Path, images: Sequence[Array]) -> StoredImages:
+    def write(path: Path, images: Sequence[Array]) -> MappedImages:
         """Write images into a new file."""
         places, start = [], 0
         with writing(path), open_private(path, "xb") as file:
@@ -182,7 +182,7 @@ class StoredImages(Sequence[Array]):
                 file.write(np.ascontiguousarray(image).data)
                 places.append((start, image.shape, image.dtype.str))
                 start += image.nbytes
-        return StoredImages(path, places)
+        return MappedImages(path, places)
 
     def __len__(self) -> int:
         return len(self.places)
@@ -209,15 +209,15 @@ def _on_disk(runner: Runner, folder: Path) -> Runner:
     """A runner whose images and label maps lie in files, which processes share."""
     sets = runner.sets
     images = {
-        role: StoredImages.write(folder / f"{index}.bin", given)
+        role: MappedImages.write(folder / f"{index}.bin", given)
         for index, (role, given) in enumerate(sets.images.items())
     }
     parts = {
         "clean": {"images": images["clean"]},
-        "test": {"images": StoredImages.write(folder / "test.bin", sets.test.images)},
+        "test": {"images": MappedImages.write(folder / "test.bin", sets.test.images)},
     }
     if sets.clean.labels[0].ndim:
         for name, part in parts.items():
-            part["labels"] = StoredImages.write(folder / f"{name}_labels.bin", getattr(sets, name).labels)
+            part["labels"] = MappedImages.write(folder / f"{name}_labels.bin", getattr(sets, name).labels)
     cases = {name: replace(getattr(sets, name), **part) for name, part in parts.items()}
     return replace(runner, sets=replace(sets, images=images, **cases))

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from monai_salm.formats.keepsakes import packed, unpacked
+from monai_salm.formats.kept_headers import packed, unpacked
 from monai_salm.formats.limits import FormatError as FormatError
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array

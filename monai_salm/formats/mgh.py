@@ -10,7 +10,7 @@ import numpy as np
 
 from monai_salm.formats.base import FormatError, ImageFormat, in_millimetres, known_spacing
 from monai_salm.formats.gzipped import pack
-from monai_salm.formats.stored import Stored, read_bounded, read_start, stored_view
+from monai_salm.formats.voxels_in_place import VoxelsInPlace, read_bounded, read_start, stored_view
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
 
@@ -24,7 +24,7 @@ class Mgh(ImageFormat):
     name = "mgh"
     suffixes = (".mgh", ".mgz")
 
-    def open(self, path: Path) -> Stored:
+    def open(self, path: Path) -> VoxelsInPlace:
         def end(start: bytes) -> int:
             sizes, dtype = _parse(start, path)
             return _HEADER + math.prod(sizes) * dtype.itemsize
@@ -32,7 +32,7 @@ class Mgh(ImageFormat):
         content, gzipped = read_bounded(path, end, _HEADER)
         sizes, dtype = _parse(bytes(content[:_HEADER]), path)
         image = stored_view(content, _HEADER, sizes, dtype, 3)
-        return Stored(content, image, lambda new: {"": pack(new) if gzipped else new})
+        return VoxelsInPlace(content, image, lambda new: {"": pack(new) if gzipped else new})
 
     def units(self, path: Path) -> Units:
         start = read_start(path, _HEADER)

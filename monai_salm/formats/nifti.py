@@ -14,7 +14,7 @@ from nibabel.spatialimages import HeaderDataError
 from monai_salm.formats.base import FormatError, ImageFormat, in_millimetres, known_spacing
 from monai_salm.formats.gzipped import pack
 from monai_salm.formats.limits import read_header
-from monai_salm.formats.stored import Stored, read_bounded, read_start
+from monai_salm.formats.voxels_in_place import VoxelsInPlace, read_bounded, read_start
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
 
@@ -61,7 +61,7 @@ class Nifti(ImageFormat):
     name = "nifti"
     suffixes = (".nii", ".nii.gz")
 
-    def open(self, path: Path) -> Stored:
+    def open(self, path: Path) -> VoxelsInPlace:
         found: list[_Voxels] = []
 
         def end(start: bytes) -> int:
@@ -69,7 +69,7 @@ class Nifti(ImageFormat):
             return found[0].end
 
         content, gzipped = read_bounded(path, end, _HEADER)
-        return Stored(content, found[0].view(content), lambda new: {"": pack(new) if gzipped else new})
+        return VoxelsInPlace(content, found[0].view(content), lambda new: {"": pack(new) if gzipped else new})
 
     def native_unit(self, path: Path) -> tuple[float, str] | None:
         # The header names no unit of intensity; a slope of 1, or none, says nothing at all.
@@ -106,12 +106,12 @@ class NiftiPair(Nifti):
     def companions(self, path: Path) -> tuple[str, ...]:
         return (_header_of(path).name,)
 
-    def open(self, path: Path) -> Stored:
+    def open(self, path: Path) -> VoxelsInPlace:
         place = _header_of(path)
         voxels = _voxels(self._header(path), place)
         content, gzipped = read_bounded(path, lambda _: voxels.end, 2, plain=voxels.end)
         header = read_header(place)
-        return Stored(
+        return VoxelsInPlace(
             content, voxels.view(content), lambda new: {"": pack(new) if gzipped else new, place.name: header}, header
         )
 

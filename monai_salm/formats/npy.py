@@ -13,7 +13,7 @@ from numpy.lib import format as npy
 
 from monai_salm.formats.base import FormatError, ImageFormat
 from monai_salm.formats.limits import require_claim
-from monai_salm.formats.stored import Stored
+from monai_salm.formats.voxels_in_place import VoxelsInPlace
 from monai_salm.shared.arrays import Array
 
 # A smaller array whose first axis is three may be a volume.
@@ -65,7 +65,7 @@ def view_numbers(raw: bytes | bytearray | Array, what: str) -> Array:
     return np.ndarray(shape, dtype, buffer=raw, offset=start, order="F" if fortran else "C")
 
 
-def open_numbers(content: bytes, path: Path) -> Stored:
+def open_numbers(content: bytes, path: Path) -> VoxelsInPlace:
     """An image in a .npy file: ``(h, w)``, ``(h, w, 3)``, ``(3, h, w)`` (colour, not a depth) or ``(x, y, z)``.
 
     MONAI's ``NumpyReader`` gives colour the shape of the file; load with ``channel_dim=-1`` to get what is read here.
@@ -78,7 +78,7 @@ def open_numbers(content: bytes, path: Path) -> Stored:
         FormatError: if the file is damaged, or holds no image.
     """
     own = bytearray(content)
-    return Stored(own, _channel_first(view_numbers(own, str(path)), path))
+    return VoxelsInPlace(own, _channel_first(view_numbers(own, str(path)), path))
 
 
 class Npy(ImageFormat):
@@ -88,7 +88,7 @@ class Npy(ImageFormat):
     suffixes = (".npy",)
     pictures = True
 
-    def open(self, path: Path) -> Stored:
+    def open(self, path: Path) -> VoxelsInPlace:
         size = path.stat().st_size
         with open(path, "rb") as file:
             start = file.read(MAX_HEADER)

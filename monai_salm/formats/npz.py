@@ -19,7 +19,7 @@ import numpy as np
 from monai_salm.formats.base import FormatError, ImageFormat
 from monai_salm.formats.limits import MAX_RATIO, require_claim, require_size
 from monai_salm.formats.npy import MAX_HEADER, open_numbers, parse_header, view_numbers
-from monai_salm.formats.stored import Stored
+from monai_salm.formats.voxels_in_place import VoxelsInPlace
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.files import atomic_file
 
@@ -209,7 +209,7 @@ class Npz(ImageFormat):
     name = "npz"
     suffixes = (".npz",)
 
-    def open(self, path: Path) -> Stored:
+    def open(self, path: Path) -> VoxelsInPlace:
         archive = NpzArchive(path)
         key = _only_key(archive)
         require_claim(archive.size(key), path.stat().st_size, path)

@@ -12,7 +12,7 @@ import numpy as np
 from monai_salm.formats.base import FormatError, ImageFormat
 from monai_salm.formats.gzipped import gunzip
 from monai_salm.formats.limits import read_file, read_header, require_claim
-from monai_salm.formats.stored import Stored, read_bounded, read_start, stored_view
+from monai_salm.formats.voxels_in_place import VoxelsInPlace, read_bounded, read_start, stored_view
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
 
@@ -71,7 +71,7 @@ class TextHeaderFormat(ImageFormat):
     def affine(self, path: Path) -> Array | None:
         return self._header(path).affine
 
-    def open(self, path: Path) -> Stored:
+    def open(self, path: Path) -> VoxelsInPlace:
         header = self._header(path)
         place = path.parent / header.data if header.data else path
         if not place.is_file():
@@ -94,7 +94,7 @@ class TextHeaderFormat(ImageFormat):
                 return {header.data: voxels, "": self.sized(text, len(voxels))}
             return {"": self.sized(text, len(voxels)) + voxels if header.packed else new}
 
-        return Stored(content, image, parts, text if header.data else b"")
+        return VoxelsInPlace(content, image, parts, text if header.data else b"")
 
     def _header(self, path: Path) -> TextHeader:
         return self.parse(read_start(path, self.longest), path)

@@ -17,7 +17,9 @@ from monai_salm.learning.networks import build_network
 from monai_salm.learning.networks.devices import resolve_device
 from monai_salm.learning.recipes import Recipe
 from monai_salm.learning.tasks import Task, task_from_spec
-from monai_salm.methods import Job, Method, method_from_spec, run
+from monai_salm.methods import Method, method_from_spec
+from monai_salm.methods.job import Job
+from monai_salm.methods.loop import run
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.noise import Noise, NoiseStoreError, exact_cast
 from monai_salm.noise.units import Units

@@ -28,7 +28,10 @@ from monai_salm.learning.networks import SEGMENTATION_NETWORKS, NetworkFactory, 
 from monai_salm.learning.networks.devices import resolve_device
 from monai_salm.learning.recipes import Recipe, default_recipe
 from monai_salm.learning.tasks import Task
-from monai_salm.methods import SALM, Job, Method, recommended, run, texture_key
+from monai_salm.methods import SALM, Method, recommended
+from monai_salm.methods.job import Job
+from monai_salm.methods.loop import run
+from monai_salm.methods.textures import texture_key
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.window import WindowRule, window_rule
 from monai_salm.shared.progress import Progress

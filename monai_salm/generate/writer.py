@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from monai_salm.jobs.workspace import sync
-from monai_salm.methods import Job, Method
+from monai_salm.methods import Method
+from monai_salm.methods.job import Job
 from monai_salm.methods.loop import KEPT_SURROGATES
 from monai_salm.shared.progress import Progress
 from monai_salm.store.records import keep_scales, records

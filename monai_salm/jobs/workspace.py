@@ -25,7 +25,7 @@ from monai_salm.data.scan import ScannedCase
 from monai_salm.learning.cases import Cases, choose_view
 from monai_salm.learning.tasks import Task
 from monai_salm.noise.budget import Budget
-from monai_salm.shared.arrays import Array, Lazy, Rows, cut
+from monai_salm.shared.arrays import Array, ArrayList, Lazy, cut
 from monai_salm.shared.disk import allocate, open_private, private_folder, writing
 from monai_salm.shared.files import atomic_file, try_lock
 
@@ -60,14 +60,13 @@ class Workspace:
 
     Args:
         folder: made if it is not there.
-        kept: whether an interrupted job goes on from this folder. Of several ranks, only that of rank 0 is kept.
 
     Raises:
         WorkspaceError: if another process (or another call in this one) is using it.
     """
 
-    def __init__(self, folder: Path, kept: bool = True) -> None:
-        self.folder, self.kept = folder, kept
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         try:
             private_folder(folder, parents=True)
         except OSError as error:
@@ -81,7 +80,7 @@ class Workspace:
         self.digests: list[bytes] = []
         self.budgets: list[Budget] = []
         self.shapes: list[tuple[int, ...]] = []
-        self._labels: Sequence[Array] = Rows()
+        self._labels: Sequence[Array] = ArrayList()
         self._label_spans: list[tuple[int, np.dtype[Any], tuple[int, ...]]] = []
         self._offsets: Sequence[int] = array("q")
 
@@ -90,7 +89,7 @@ class Workspace:
 
     def __exit__(self, *_: object) -> None:
         # Before its first checkpoint a job has nothing to go on from, only copies of images that should not lie about.
-        if self.folder.exists() and not (self.kept and self.begun):
+        if self.folder.exists() and not self.begun:
             self.remove()
         self._unlock()
 
@@ -102,7 +101,7 @@ class Workspace:
     def take_in(self, cases: Iterable[ScannedCase]) -> None:
         """Copy the cases that ``scan`` yields into the working files."""
         # A large data set must hold no objects for each case.
-        offsets, rows = array("q"), Rows()
+        offsets, rows = array("q"), ArrayList()
         alike: dict[Any, Any] = {}
         places = [self.folder / name for name in ("images.bin", "labels.bin")]
         with writing(places[0]), open_private(places[0], "wb") as images, open_private(places[1], "wb") as labels:
@@ -197,6 +196,15 @@ class Workspace:
         allocate(path, int(offsets[-1]))
         flat = np.memmap(path, np.uint8, "r+", shape=(int(offsets[-1]),))
         return cut(flat, offsets[:-1], lambda case: (dtype, self.shapes[case]))
+
+
+class GuestWorkspace(Workspace):
+    """The folder of a rank other than 0, for one call: a later call takes all it needs from rank 0's folder."""
+
+    def __exit__(self, *_: object) -> None:
+        if self.folder.exists():
+            self.remove()
+        self._unlock()
 
 
 def _append(file: Any, array: Array) -> int:

@@ -6,13 +6,13 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypedDict, overload
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypedDict
 
 from monai_salm.formats.base import FormatError
 from monai_salm.learning.tasks import Task
 from monai_salm.noise.kinds import commonest_kind, kind_of
 from monai_salm.noise.units import Units
-from monai_salm.shared.arrays import Array
+from monai_salm.shared.arrays import Array, Lazy
 
 if TYPE_CHECKING:
     from monai_salm.layouts.stored_images import StoredImage
@@ -40,25 +40,12 @@ class Case(TypedDict):
     units: Units
 
 
-class CaseSequence(Sequence[Case]):
+class CaseSequence(Lazy[Case]):
     """A split as a map-style data set: a case is read each time it is asked for."""
 
     def __init__(self, names: Sequence[str], load: Callable[[int], Case]) -> None:
-        self.names, self._load = tuple(names), load
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    @overload
-    def __getitem__(self, index: int, /) -> Case: ...
-    @overload
-    def __getitem__(self, index: slice, /) -> list[Case]: ...
-    def __getitem__(self, index: int | slice, /) -> Case | list[Case]:
-        if isinstance(index, slice):
-            return [self._load(i) for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"case {index} of {len(self)}")
-        return self._load(index % len(self))
+        super().__init__(len(names), load)
+        self.names = tuple(names)
 
 
 class Layout(ABC):

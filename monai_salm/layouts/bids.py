@@ -137,8 +137,8 @@ class Bids(FolderLayout):
     def rewritten_files(self, splits: Sequence[str] = (TRAIN,)) -> Mapping[str, bytes]:
         """``dataset_description.json`` of the copy, which says under ``GeneratedBy`` what was done.
 
-        ``DatasetType`` is written out: the validator takes a data set with ``GeneratedBy`` and no type for a derivative, of whose
-        images it asks more (``SkullStripped``). The version stands in the manifest alone: another version must verify the copy.
+        ``DatasetType`` is written out: without it the validator takes a data set with ``GeneratedBy`` for a derivative, and asks for
+        more (``SkullStripped``). Only the manifest has the version, since another version must be able to verify the copy.
         """
         done = self.content.get("GeneratedBy", [])
         if not isinstance(done, list):

@@ -109,7 +109,7 @@ class CsvLabels(FolderLayout):
 
     @classmethod
     def table_misfit(cls, path: Path) -> str | None:
-        """Why a table seems to tell labels of images and does not fit them; None if there is none such."""
+        """The reason why a table with labels does not fit the images; None if each table fits."""
         folder = path if path.is_dir() else path.parent
         tables = (folder / name for name in names_of(path) if name.lower().endswith(TABLES) and name[0] != ".")
         return next((reason for table in tables if (reason := why_misfit(table)) is not None), None)

@@ -11,9 +11,9 @@ from typing import Any
 
 from monai_salm.formats.dicom.elements import Element, Encoding, assembled, rewritten, value_of, walk
 from monai_salm.formats.dicom.file import REFERENCED, check_sequences, follow_references, split_meta
+from monai_salm.formats.dicom.headers import has_representations, read_dataset
 from monai_salm.formats.dicom.pixels import PALETTE
 from monai_salm.formats.dicom.stacks import PROJECTIONS
-from monai_salm.formats.dicom.start import has_representations, read_dataset
 from monai_salm.layouts.base import LayoutError
 
 _TAGS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID", "Rows", "Modality")

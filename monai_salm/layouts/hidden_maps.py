@@ -23,9 +23,9 @@ _FEW_VALUES = 8
 _AREAS = 120
 # Files that are looked into before all are: sets of images without label maps then open fast.
 _LOOKED_AT = 8
-# Of more kinds of names in a folder, the same number says nothing.
+# With more kinds of names in a folder, the same number says nothing.
 _KINDS = 6
-# Of more folders none is a folder of label maps among classes.
+# With more folders, none is taken for a folder of label maps among classes.
 _FOLDERS = 20
 
 
@@ -111,7 +111,7 @@ def _numbered_alike(files: Sequence[str]) -> Iterable[tuple[str, str]]:
 
 
 def _folders(files: Sequence[str], is_map: Callable[[str, str], bool]) -> list[tuple[str, str]]:
-    """Folders all of whose files look like label maps of the files of another folder."""
+    """Folders in which every file looks like the label map of a file in another folder."""
     folders: dict[str, dict[str, str]] = {}
     for file in files:
         folders.setdefault(str(PurePosixPath(file).parent), {})[any_stem(file)] = file

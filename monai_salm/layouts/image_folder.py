@@ -131,10 +131,10 @@ def _doubt(root: Path, hidden: HiddenMaps) -> str | None:
 
 
 def masks_of(root: Path, files: Sequence[str]) -> frozenset[str]:
-    """The files that are named for the label map of another, and hold what looks like one.
+    """The files that have the name and the content of a label map.
 
-    Where there are any, so are empty ones, and those whose image is missing: a copy may have left it out. Where none bears the
-    name of an image, as those of single cells do not, what they hold decides.
+    If there are any, empty files of such a name are label maps too, and those whose image is missing: a copy may have left it
+    out. If no such file has the name of an image, as in sets of single cells, the content decides.
     """
     pairs = pair(files)
     found = {file for file in pairs.map_files if is_label_map(root / file)}
@@ -184,7 +184,7 @@ def _maps(root: Path, folders: Mapping[str, Sequence[str]]) -> str:
     first = next(iter(folders))
 
     def pattern(file: str) -> str:
-        """A pattern of the files that stand so in the folders, whose names may hold that of the folder."""
+        """A pattern of the files at this place in all folders; a file's name may contain that of its folder."""
         alike = [(name, file.replace(first, name)) for name in folders]
         return suggested([like for name, like in alike if like in folders[name]][:3])
 

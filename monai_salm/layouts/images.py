@@ -95,9 +95,9 @@ class ImageIndex:
             self._by_plain_name.setdefault(_plain(PurePosixPath(file).name), []).append(file)
 
     def find(self, text: str, where: str, taken: Collection[str] = ()) -> str | None:
-        """The one image whose path ends so; None if there is none.
+        """The one image whose path ends with a text; None if there is none.
 
-        Where no path ends exactly so, the suffix, upper and lower case and the Unicode form may differ, and the path may begin
+        If no path ends exactly so, the suffix, upper and lower case and the Unicode form may differ, and the path may begin
         with folders above the root. Images that another entry names exactly (``taken``) are left out then.
 
         Raises:
@@ -111,7 +111,7 @@ class ImageIndex:
         return fits[0] if fits else None
 
     def all(self, text: str, taken: Collection[str] = ()) -> list[str]:
-        """The images whose paths end so, as ``find`` takes them."""
+        """All images that ``find`` would choose from."""
         parts = PurePosixPath(text.replace("\\", "/")).parts
         if not parts:
             return []

@@ -17,7 +17,7 @@ from monai_salm.shared.arrays import Array
 
 # A label map and its image may lie this far apart, in voxels: programs round their headers.
 _APART = 0.5
-# So few values are no image; of more, neighbours must be alike.
+# An image has more values. A label map of more values has neighbours that are alike.
 _FEW_VALUES, _MOST_VALUES = 8, 400
 # JPEG blurs the edge of a mask: values up to this far from black or white, but for a few, are those of two.
 _LOSSY, _BLUR, _MOSTLY = (".jpg", ".jpeg", ".jpe", ".jfif"), 64, 0.9

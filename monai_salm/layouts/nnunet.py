@@ -184,7 +184,7 @@ class NnUNet(FolderLayout):
 
 
 def _label_names(content: dict[str, Any], path: Path) -> tuple[str, ...]:
-    """Of ``{"background": 0, "kidney": [1, 2], ...}``; a region is a list of the labels that it is made of.
+    """The names in ``{"background": 0, "kidney": [1, 2], ...}``. A region is a list of the labels that it is made of.
 
     A label that stands in regions alone is called after the smallest of them, with its number.
     """

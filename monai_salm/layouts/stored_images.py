@@ -13,7 +13,7 @@ import numpy as np
 
 from monai_salm.formats import format_of
 from monai_salm.formats.base import FormatError, frame_of
-from monai_salm.formats.keepsakes import split_head, split_parts
+from monai_salm.formats.kept_headers import split_head, split_parts
 from monai_salm.layouts.files import dead_link, relative_path
 from monai_salm.noise.units import Units, joined
 from monai_salm.shared.arrays import Array
@@ -42,7 +42,7 @@ class StoredImage(ABC):
         return self.copies or self.files
 
     def in_copy(self) -> StoredImage:
-        """The stored as it is in a protected copy."""
+        """The same image in a protected copy."""
         return replace(self, files=self.published, copies=())
 
     def originals(self, keepsake: bytes | None) -> tuple[str, ...]:
@@ -199,7 +199,7 @@ def channel_files(files: Sequence[str]) -> ChannelFiles:
 
 
 def pack_keepsakes(parts: Sequence[bytes | None], names: Sequence[str] = ()) -> bytes | None:
-    """The keepsakes of a stored's files, and the names of these where those of the copy differ; None if all are None."""
+    """The keepsakes of an image's files, with the files' names if those of the copy differ; None if there is no keepsake."""
     if all(part is None for part in parts):
         return None
     sizes = [None if part is None else len(part) for part in parts]

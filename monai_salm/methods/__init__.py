@@ -1,10 +1,8 @@
-"""Noise methods; a new one is a new file here and a line in ``presets.METHODS``."""
+"""Noise methods; a new one is a new file here and a line in ``presets.METHODS``. Settings import neither torch nor NumPy."""
 
 from monai_salm.methods.ar import AR
 from monai_salm.methods.base import BilevelMethod, Method
 from monai_salm.methods.em import EM
-from monai_salm.methods.job import Job
-from monai_salm.methods.loop import run
 from monai_salm.methods.lsp import LSP
 from monai_salm.methods.masks import Everything, Foreground, Random, Region, TopK
 from monai_salm.methods.perturbations import ClassTexture, ErrorMinimizing
@@ -14,7 +12,6 @@ from monai_salm.methods.rem import REM, SEM
 from monai_salm.methods.salm import SALM
 from monai_salm.methods.segmentation import InterSliceEM, RoiEM
 from monai_salm.methods.tap import TAP
-from monai_salm.methods.textures import texture_key
 
 __all__ = [
     "AR",
@@ -31,7 +28,6 @@ __all__ = [
     "Everything",
     "Foreground",
     "InterSliceEM",
-    "Job",
     "Method",
     "Random",
     "RandomNoise",
@@ -40,6 +36,4 @@ __all__ = [
     "TopK",
     "method_from_spec",
     "recommended",
-    "run",
-    "texture_key",
 ]

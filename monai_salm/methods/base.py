@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-import torch
-
-from monai_salm.learning.tasks import Task
-from monai_salm.methods.job import Job
 from monai_salm.methods.masks import Everything, Mask
-from monai_salm.noise.budget import Budget
-from monai_salm.noise.grid import require, require_epsilon
-from monai_salm.shared.arrays import Array
+from monai_salm.shared.settings import require, require_epsilon
+
+if TYPE_CHECKING:
+    import torch
+
+    from monai_salm.learning.tasks import Task
+    from monai_salm.methods.job import Job
+    from monai_salm.noise.budget import Budget
+    from monai_salm.shared.arrays import Array
 
 #: Mean loss of the network at hand, in evaluation mode: ``(inputs, targets) -> scalar``, inputs normalised.
-Loss: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Loss: TypeAlias = "Callable[[torch.Tensor, torch.Tensor], torch.Tensor]"
 #: A batch as a network sees it: inputs ``(batch, channel, *spatial)``, normalised, and targets.
-Batch: TypeAlias = tuple[torch.Tensor, torch.Tensor]
+Batch: TypeAlias = "tuple[torch.Tensor, torch.Tensor]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,10 @@ class Method:
         epsilon: budget (L-infinity) as a fraction of each image's window, in (0, 1].
     """
 
-    epsilon: float = 8 / 255
+    epsilon: float = field(
+        default=8 / 255,
+        metadata={"help": "Largest change of an element, as a share of the window.", "main": True},
+    )
     name: ClassVar[str]
 
     def __post_init__(self) -> None:
@@ -201,7 +206,7 @@ class BilevelMethod(Method):
         """
         return inputs, targets
 
-    def aim(self, task: Task, targets: torch.Tensor) -> torch.Tensor:
+    def noise_targets(self, task: Task, targets: torch.Tensor) -> torch.Tensor:
         """Labels that the noise makes the surrogate answer; by default the true ones."""
         return targets
 
@@ -225,7 +230,7 @@ class BilevelMethod(Method):
         """
         return None
 
-    def still(self, label: Array, plain_class: int | None) -> bool:
+    def needs_no_steps(self, label: Array, plain_class: int | None) -> bool:
         """Whether the noise of a case stays as it begins: no noise steps are spent on it.
 
         Args:

@@ -15,8 +15,8 @@ from monai_salm.methods.job import Job
 from monai_salm.methods.steps import NoiseStep, NotFiniteError
 from monai_salm.methods.surrogates import SurrogateTraining
 from monai_salm.methods.work_units import class_owners, mean_error, plan_units, unit_owners, workers
-from monai_salm.noise.grid import require
 from monai_salm.shared.progress import Progress
+from monai_salm.shared.settings import require
 
 #: Surrogates kept for images that come later (``on_missing="generate"``).
 KEPT_SURROGATES = 3
@@ -66,7 +66,7 @@ class Loop:
 
     def __init__(self, method: BilevelMethod, job: Job) -> None:
         self.method, self.job, self.cases = method, job, job.cases
-        units = plan_units(job, lambda label: method.still(label, job.plain_class))
+        units = plan_units(job, lambda label: method.needs_no_steps(label, job.plain_class))
         self.owners = unit_owners(job, units)
         self.units = [unit for unit in units if self.owners[unit.cases[0]] == job.world.rank]
         self.masks = job.workspace.masks() if method.mask.fixed else None
@@ -127,7 +127,7 @@ class Loop:
         if method.perturb_type == "classwise":
             batches = float(len({int(label) for label in self.cases.labels}))
         else:
-            moving = [len(unit.cases) * len(unit.tiles) for unit in self.units if not unit.still]
+            moving = [len(unit.cases) * len(unit.tiles) for unit in self.units if not unit.needs_no_steps]
             batches = sum(moving) * job.world.size / min(job.recipe.batch_size, len(self.cases))
         training, noise = steps * method.passes[0], (method.num_steps or 1) * batches * method.passes[1]
         return training / (training + max(noise, 0.02 * training))  # images without steps are written too
@@ -152,7 +152,7 @@ class Loop:
                 own = step.improve_classes() if self.method.perturb_type == "classwise" else self._improve_units(step)
             except NotFiniteError as error:
                 overflow = str(error)
-        moving = sum(len(unit.cases) for unit in self.units if not unit.still)
+        moving = sum(len(unit.cases) for unit in self.units if not unit.needs_no_steps)
         cases = self.owners.count(self.job.world.rank) if self.method.perturb_type == "classwise" else moving
         found = self.job.world.gather([own, cases, overflow])
         overflows = [text for _, _, text in found if text is not None]
@@ -169,11 +169,11 @@ class Loop:
             for done, error in enumerate(each(step.improve, self.units)):
                 errors.append(error)
                 self._report(step.number, begun + (1 - begun) * (done + 1) / len(self.units), "improving the noise")
-        return mean_error(errors, [0 if unit.still else len(unit.cases) for unit in self.units])
+        return mean_error(errors, [0 if unit.needs_no_steps else len(unit.cases) for unit in self.units])
 
     def _choose_masks(self, step: NoiseStep) -> float:
         """Choose the mask of every case; returns the share of the round that is then done."""
-        part = (1 - self.training_share) * (0.9 if all(unit.still for unit in self.units) else 0.1)
+        part = (1 - self.training_share) * (0.9 if all(unit.needs_no_steps for unit in self.units) else 0.1)
         with workers(self.job.device) as each:
             for done, _ in enumerate(each(step.fix_masks, self.units)):
                 share = self.training_share + part * (done + 1) / len(self.units)

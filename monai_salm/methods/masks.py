@@ -1,18 +1,18 @@
-"""Which elements of an image noise may change: masks as settings, and the functions that choose them; any rank."""
+"""Which elements of an image noise may change: the settings of masks. ``mask_elements`` chooses the elements."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-import torch
-import torch.nn.functional as F
+from monai_salm.shared.settings import require
 
-from monai_salm.learning.cases import Slices
-from monai_salm.noise.grid import require
-from monai_salm.shared.arrays import Array
+if TYPE_CHECKING:
+    import torch
+
+    from monai_salm.learning.cases import Slices
+    from monai_salm.shared.arrays import Array
 
 _SCOPES = ("sample", "step")
 _PARTS = ("both", "contour", "texture")
@@ -99,6 +99,8 @@ class _Share(Mask):
     def choose(
         self, score: torch.Tensor, image: torch.Tensor, carriers: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
+        from monai_salm.methods.mask_elements import topk_mask
+
         k = mask_size(score[0].numel(), self.ratio)
         ranked = self._rank(score, image, generator).masked_fill(~carriers, -1.0)
         return topk_mask(ranked, k) & carriers
@@ -141,7 +143,7 @@ class Random(_Share):
     name: ClassVar[str] = "random"
 
     def _rank(self, score: torch.Tensor, image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        return torch.rand(score.shape, generator=generator).to(score.device)
+        return _drawn(score, generator)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,12 +156,13 @@ class Foreground(_Share):
         flat = image.flatten(1)
         above = flat > flat.mean(dim=1, keepdim=True)
         above |= ~above.any(dim=1, keepdim=True)  # a constant image has no foreground: all of it counts
-        drawn = torch.rand(flat.shape, generator=generator).to(image.device)
-        return drawn.masked_fill(~above, -1.0).view_as(image)
+        return _drawn(flat, generator).masked_fill(~above, -1.0).view_as(image)
 
     def choose(
         self, score: torch.Tensor, image: torch.Tensor, carriers: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
+        from monai_salm.methods.mask_elements import topk_mask
+
         ranked = self._rank(score, image, generator).masked_fill(~carriers, -1.0)
         return topk_mask(ranked, mask_size(score[0].numel(), self.ratio)) & (ranked >= 0)
 
@@ -195,16 +198,9 @@ class Region(Mask):
             raise ValueError('part "contour" needs a margin of at least 1, got 0')
 
     def support(self, label: Array, tile: Slices) -> Array:
-        if not label.any():
-            return np.ones([s.stop - s.start for s in tile], bool)
-        # With a rim, so that what lies beyond the tile counts.
-        starts = [max(0, s.start - self.margin) for s in tile]
-        wide = tuple(slice(start, s.stop + self.margin) for start, s in zip(starts, tile, strict=True))
-        inside = np.asarray(label[wide]) > 0
-        region = inside if self.part == "texture" else dilated(inside, self.margin)
-        if self.part == "contour":
-            region = region & dilated(~inside, self.margin)
-        return region[tuple(slice(s.start - at, s.stop - at) for s, at in zip(tile, starts, strict=True))]
+        from monai_salm.methods.mask_elements import region
+
+        return region(label, tile, self.margin, self.part)
 
 
 MASKS: dict[str, type[Mask]] = {mask.name: mask for mask in (TopK, Everything, Random, Foreground, Region)}
@@ -215,55 +211,7 @@ def mask_size(elements: int, ratio: float) -> int:
     return max(1, round(ratio * elements))
 
 
-def topk_mask(score: torch.Tensor, k: int) -> torch.Tensor:
-    """Exactly the ``k`` elements of each sample ``(batch, *any)`` with the largest score; of equal ones any."""
-    flat = score.flatten(1)
-    if k >= flat.shape[1]:
-        return torch.ones_like(score, dtype=torch.bool)
-    if score.device.type == "cpu" and score.dtype == torch.float32:
-        return _above_threshold(flat.detach(), k).view_as(score)
-    indices = flat.topk(k, dim=1, sorted=False).indices
-    mask = torch.zeros_like(flat, dtype=torch.bool).scatter_(1, indices, True)
-    return mask.view_as(score)
+def _drawn(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    import torch
 
-
-def _above_threshold(flat: torch.Tensor, k: int) -> torch.Tensor:
-    """What is above the k-th largest score, and the first of what equals it; numpy's partition is faster than torch's topk."""
-    scores = flat.numpy()
-    threshold = np.partition(scores, scores.shape[1] - k, axis=1)[:, -k][:, None]
-    mask = scores >= threshold
-    for row, chosen in enumerate(mask):
-        surplus = np.count_nonzero(chosen) - k
-        if surplus < 0:  # what is not a number counts as the largest, in numpy's order and torch's
-            inf = float("inf")
-            return _above_threshold(flat.nan_to_num(nan=inf, posinf=inf, neginf=-inf), k)
-        if surplus:
-            equal = np.flatnonzero(scores[row] == threshold[row])
-            chosen[equal[len(equal) - surplus :]] = False
-    return torch.from_numpy(mask)
-
-
-def local_mean(score: torch.Tensor, edge: int) -> torch.Tensor:
-    """Mean of ``(batch, channel, *spatial)`` over the cube of ``edge`` (odd) elements around each, of those inside the image."""
-    if edge == 1:
-        return score
-    pool, rank = (F.avg_pool2d, 2) if score.ndim == 4 else (F.avg_pool3d, 3)
-    for axis, side in enumerate(score.shape[2:]):  # one axis after the other: the same mean in a fraction of the time
-        length = min(edge, side - (side + 1) % 2)
-        sizes = [length if other == axis else 1 for other in range(rank)]
-        score = pool(score, sizes, stride=1, padding=[size // 2 for size in sizes], count_include_pad=False)
-    return score
-
-
-def dilated(mask: Array, margin: int) -> Array:
-    """All elements within ``margin`` of a boolean mask of any rank, along every axis and diagonal."""
-    grown = mask
-    for axis in range(mask.ndim):
-        source = grown
-        grown = source.copy()
-        for shift in range(1, min(margin, mask.shape[axis] - 1) + 1):
-            low = tuple(slice(None, -shift) if a == axis else slice(None) for a in range(mask.ndim))
-            high = tuple(slice(shift, None) if a == axis else slice(None) for a in range(mask.ndim))
-            grown[high] |= source[low]
-            grown[low] |= source[high]
-    return grown
+    return torch.rand(like.shape, generator=generator).to(like.device)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from monai_salm.noise.grid import require
+from monai_salm.shared.settings import require
 
 
 @dataclass(frozen=True, kw_only=True)

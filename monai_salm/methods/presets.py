@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from typing import Any
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
 
-from monai_salm.learning.tasks import Task
 from monai_salm.methods.ar import AR
 from monai_salm.methods.base import Method
 from monai_salm.methods.em import EM
@@ -18,11 +17,17 @@ from monai_salm.methods.rem import REM, SEM
 from monai_salm.methods.salm import SALM
 from monai_salm.methods.segmentation import InterSliceEM, RoiEM
 from monai_salm.methods.tap import TAP
-from monai_salm.noise.grid import require
+from monai_salm.shared.settings import require
+
+if TYPE_CHECKING:
+    from monai_salm.learning.tasks import Task
 
 METHODS: dict[str, type[Method]] = {
     method.name: method for method in (SALM, EM, REM, SEM, TAP, LSP, AR, InterSliceEM, RoiEM, RandomNoise)
 }
+#: Recommended for labels per voxel. A network answers voxel by voxel at the resolution of the files: only the finest texture fits
+#: into a thin structure, and labels without it teach the anatomy.
+FOR_SEGMENTATION = SALM(mask_area=5, perturbation=ClassTexture(period=2.0, sees_texture=True, surrogate_steps=150))
 # Images with a shorter side are small.
 _SMALL = 48
 # Settings that are settings themselves, by the name of their field.
@@ -40,10 +45,7 @@ def recommended(task: Task, spatial_dims: int, image_size: Sequence[int] = (), e
     """
     require(spatial_dims in (2, 3), "spatial_dims", "2 or 3", spatial_dims)
     if task.kind == "segmentation":
-        # A network answers voxel by voxel at the resolution of the files: only the finest texture fits into a thin structure, and
-        # labels without it teach the anatomy.
-        texture = ClassTexture(period=2.0, sees_texture=True, surrogate_steps=150)
-        return SALM(epsilon=epsilon, mask_area=5, perturbation=texture)
+        return replace(FOR_SEGMENTATION, epsilon=epsilon)
     if image_size and min(image_size) < _SMALL:  # few long periods fit, and small crops are learned fast
         return SALM(epsilon=epsilon, perturbation=ClassTexture(period=2.0))
     return SALM(epsilon=epsilon)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
-
-import numpy as np
+from typing import TYPE_CHECKING, ClassVar
 
 from monai_salm.methods.base import Method
-from monai_salm.methods.job import Job
-from monai_salm.methods.shortcuts import own_generator
-from monai_salm.noise.budget import Budget
-from monai_salm.shared.arrays import Array
+
+if TYPE_CHECKING:
+    from monai_salm.methods.job import Job
+    from monai_salm.shared.arrays import Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,10 +20,6 @@ class RandomNoise(Method):
     name: ClassVar[str] = "random_noise"
 
     def maker(self, job: Job) -> Callable[[int], Array]:
+        from monai_salm.methods.shortcut_noise import random_codes
+
         return lambda case: random_codes(job.cases.images[case], job.workspace.budgets[case], job.seed)
-
-
-def random_codes(image: Array, budget: Budget, seed: int) -> Array:
-    """Random signs at full budget, kept inside window and type; a function of the image's content and the seed."""
-    signs = own_generator(image, seed).integers(0, 2, image.shape, np.int8) * 2 - 1
-    return budget.effective_codes(image, signs * budget.grid.limits(image.ndim - 1).astype(np.int32))

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-
-from monai_salm.learning.augmentation import standard_augmentation
 from monai_salm.methods.base import Batch, Loss
 from monai_salm.methods.em import EM
-from monai_salm.noise.grid import require
+from monai_salm.shared.settings import require
 
-# The attack's steps are a fifth of its radius, as published (0.8/255 of 4/255).
-_ATTACK_STEPS_TO_EDGE = 5
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +72,9 @@ class REM(EM):
     def train_inputs(
         self, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
     ) -> Batch:
+        from monai_salm.learning.augmentation import standard_augmentation
+        from monai_salm.methods.adversarial import adversarial
+
         inputs, targets = standard_augmentation(inputs, targets, generator, self.max_shift)
         # The perturbation is a constant: a gradient flows through the transformation alone.
         return inputs + adversarial(loss, inputs, targets, self._radius, self.attack_steps, generator), targets
@@ -100,30 +100,8 @@ class SEM(REM):
     def noise_inputs(
         self, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
     ) -> Batch:
+        from monai_salm.learning.augmentation import standard_augmentation
+        from monai_salm.methods.adversarial import random_start
+
         inputs, targets = standard_augmentation(inputs, targets, generator, self.max_shift)
         return inputs + random_start(inputs, self._radius, generator), targets
-
-
-def random_start(inputs: torch.Tensor, radius: float, generator: torch.Generator) -> torch.Tensor:
-    """A perturbation drawn evenly from the L-infinity ball of this radius, kept inside [0, 1] with its inputs."""
-    drawn = torch.rand(inputs.shape, generator=generator).to(inputs.device) * (2 * radius) - radius
-    clean = inputs.detach()
-    return (clean + drawn).clamp(0, 1) - clean
-
-
-def adversarial(
-    loss: Loss, inputs: torch.Tensor, targets: torch.Tensor, radius: float, steps: int, generator: torch.Generator
-) -> torch.Tensor:
-    """The perturbation of projected gradient ascent on a loss (Madry et al., ICLR 2018), L-infinity, from a random start.
-
-    No gradient flows through it. The radius is a fraction of the window's width; each step is a fifth of it.
-    """
-    clean = inputs.detach()
-    low, high = (clean - radius).clamp(0, 1), (clean + radius).clamp(0, 1)
-    moved = clean + random_start(inputs, radius, generator)
-    for _ in range(steps):
-        moved.requires_grad_(True)
-        (gradient,) = torch.autograd.grad(loss(moved, targets), moved)
-        moved = moved.detach() + radius / _ATTACK_STEPS_TO_EDGE * gradient.sign()
-        moved = torch.minimum(torch.maximum(moved, low), high)
-    return moved - clean

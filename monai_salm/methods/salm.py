@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-import torch
-
-from monai_salm.learning.augmentation import standard_augmentation
-from monai_salm.learning.tasks import Task
 from monai_salm.methods.base import Batch, BilevelMethod, Loss, Method
-from monai_salm.methods.job import Job
 from monai_salm.methods.masks import TopK
-from monai_salm.methods.perturbations import ClassTexture, ErrorMinimizing, Perturbation
-from monai_salm.methods.textures import area_numbers, opponent, stored_periods, texture, waves_of
-from monai_salm.noise.budget import Budget
-from monai_salm.noise.grid import require
-from monai_salm.shared.arrays import Array
+from monai_salm.methods.perturbations import PERTURBATIONS, ClassTexture, ErrorMinimizing, Perturbation
+from monai_salm.shared.settings import require
+
+if TYPE_CHECKING:
+    import torch
+
+    from monai_salm.learning.tasks import Task
+    from monai_salm.methods.job import Job
+    from monai_salm.noise.budget import Budget
+    from monai_salm.shared.arrays import Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,10 @@ class SALM(Method):
         perturbation: what is put inside the mask.
     """
 
-    mask_ratio: float = 0.5
+    mask_ratio: float = field(
+        default=0.5,
+        metadata={"help": "salm: share of an image's elements that may carry noise.", "main": True},
+    )
     mask_area: int = field(
         default=7,
         metadata={
@@ -51,7 +54,14 @@ class SALM(Method):
             "values": ("sample", "step"),
         },
     )
-    perturbation: Perturbation = ClassTexture()
+    perturbation: Perturbation = field(
+        default=ClassTexture(),
+        metadata={
+            "help": "salm: class_texture survives resampling and augmentation; error_minimizing is the paper's noise.",
+            "main": True,
+            "values": tuple(PERTURBATIONS),
+        },
+    )
     name: ClassVar[str] = "salm"
 
     def __post_init__(self) -> None:
@@ -89,8 +99,8 @@ class SALM(Method):
         several = task.kind == "segmentation" or getattr(task, "multi_label", False)
         if several or not isinstance(self.perturbation, ClassTexture) or not self.perturbation.plain:
             return None
-        counts = np.bincount([int(label) for label in labels], minlength=task.num_classes)
-        return int(np.where(counts > 0, counts, counts.max(initial=0) + 1).argmin())
+        counts = Counter(int(label) for label in labels)
+        return min(counts, key=lambda number: (counts[number], number))
 
     def loop(self) -> BilevelMethod:
         if not isinstance(self.perturbation, ClassTexture):
@@ -140,55 +150,20 @@ class MaskedTexture(BilevelMethod):
     def train_inputs(
         self, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
     ) -> Batch:
+        from monai_salm.learning.augmentation import standard_augmentation
+
         return standard_augmentation(inputs, targets, generator)
 
-    def aim(self, task: Task, targets: torch.Tensor) -> torch.Tensor:
+    def noise_targets(self, task: Task, targets: torch.Tensor) -> torch.Tensor:
         return task.wrong_target(targets)
 
-    def still(self, label: Array, plain_class: int | None) -> bool:
+    def needs_no_steps(self, label: Array, plain_class: int | None) -> bool:
         # Steps on top of a texture only weaken it; images of the plain class have nothing else.
         return label.ndim > 0 or int(label) != plain_class
 
     def start(self, image: Array, label: Array, budget: Budget, job: Job) -> Array | None:
-        if not self.still(label, job.plain_class):
+        if not self.needs_no_steps(label, job.plain_class):
             return None
-        found = self._codes(image, label, budget, job)
-        if not label.ndim or np.any(budget.effective_codes(image, np.broadcast_to(found, image.shape))):
-            return found
-        # All that is labelled lies outside the window: the image is protected as one without labels.
-        return self._codes(image, np.zeros_like(label), budget, job)
+        from monai_salm.methods.class_textures import texture_codes
 
-    def _codes(self, image: Array, label: Array, budget: Budget, job: Job) -> Array:
-        task, shape = job.cases.task, image.shape[1:]
-        per_voxel = task.kind == "segmentation"
-        periods = stored_periods(self.texture, shape, budget.units, per_voxel)
-        signs = (_map_signs if per_voxel else _class_signs)(label, shape, periods, job)
-        if budget.units.picture:
-            signs = signs * opponent(image)
-        return signs * budget.grid.limits(image.ndim - 1).astype(np.int32)
-
-
-def _class_signs(label: Array, shape: Sequence[int], periods: Sequence[float], job: Job) -> Array:
-    """Plus and minus one by the class; of several labels each has areas of its own, and an image of none a texture of its own."""
-    wide = [axis for axis, side in enumerate(shape) if side > 1] or [0]  # an axis of one element shows no wave
-    sides, periods = [shape[axis] for axis in wide], [periods[axis] for axis in wide]
-    count, plain = job.cases.task.num_classes, job.plain_class
-    if not getattr(job.cases.task, "multi_label", False):
-        waves = waves_of(job.key, count - (plain is not None), len(sides))
-        number = int(label) - (plain is not None and int(label) > plain)
-        return texture(waves[number], sides, periods).reshape(shape)
-    waves, present = waves_of(job.key, count + 1, len(sides)), np.flatnonzero(label)
-    textures = np.stack([texture(waves[number], sides, periods) for number in (present if len(present) else [-1])])
-    areas = area_numbers(job.key, sides, periods, len(textures))
-    return np.take_along_axis(textures, areas[None], 0).reshape(shape)
-
-
-def _map_signs(label: Array, shape: Sequence[int], periods: Sequence[float], job: Job) -> Array:
-    """Each label's texture where it is; the background, which is most of an image, has none, unless there is nothing else."""
-    waves = waves_of(job.key, job.cases.task.num_classes, label.ndim, True)
-    if not label.any():
-        return texture(waves[0], shape, periods)
-    signs = np.zeros(shape, np.int8)
-    for number in np.unique(label[label > 0]):
-        signs = np.where(label == number, texture(waves[int(number)], shape, periods), signs)
-    return signs
+        return texture_codes(self.texture, image, label, budget, job)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-
-from monai_salm.learning.tasks import Task
 from monai_salm.methods.em import EM
 from monai_salm.methods.masks import Mask, Region
-from monai_salm.noise.grid import require
+from monai_salm.shared.settings import require
+
+if TYPE_CHECKING:
+    import torch
+
+    from monai_salm.learning.tasks import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,8 @@ class InterSliceEM(EM):
             raise ValueError(f"{self.name} shapes noise across the slices of volumes, these are images; use em")
 
     def penalty(self, noise: torch.Tensor, images: torch.Tensor) -> torch.Tensor | None:
+        from monai_salm.methods.slice_spectra import slice_distance
+
         return None if self.slice_weight == 0 else -self.slice_weight * slice_distance(noise, self.slice_axis)
 
 
@@ -67,14 +71,3 @@ class RoiEM(EM):
 def _require_segmentation(method: EM, task: Task) -> None:
     if task.kind != "segmentation":
         raise ValueError(f"{method.name} needs labels per voxel (segmentation), this is {task.kind}; use em")
-
-
-def slice_distance(noise: torch.Tensor, axis: int) -> torch.Tensor:
-    """Mean distance of the amplitude spectra of neighbouring slices of ``(batch, channel, x, y, z)``, a scalar; 0 of one slice."""
-    slices = noise.movedim(2 + axis, 2)
-    if slices.shape[2] < 2:
-        return 0.0 * noise.sum()
-    spectrum = torch.fft.rfft2(slices, norm="ortho")
-    # The amplitude has no gradient at zero, where noise begins; a speck of power gives it one that is 0.
-    amplitude = (spectrum.real.square() + spectrum.imag.square() + 1e-12).sqrt()
-    return torch.abs(amplitude[:, :, 1:] - amplitude[:, :, :-1]).mean()

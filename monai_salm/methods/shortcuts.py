@@ -5,19 +5,20 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
-
-from monai_salm.learning.tasks import Task
 from monai_salm.methods.base import Method
-from monai_salm.methods.job import Job
-from monai_salm.noise.digest import content_digest
-from monai_salm.noise.grid import require
-from monai_salm.shared.arrays import Array
+from monai_salm.shared.settings import require
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from monai_salm.learning.tasks import Task
+    from monai_salm.methods.job import Job
+    from monai_salm.shared.arrays import Array
 
 #: Noise of any scale: ``(shape (channel, *spatial), class, generator of the image's own) -> floats of that shape``.
-Drawer: TypeAlias = Callable[[Sequence[int], int, np.random.Generator], Array]
+Drawer: TypeAlias = "Callable[[Sequence[int], int, np.random.Generator], Array]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,25 +54,8 @@ class Shortcut(Method):
             raise ValueError(f"{self.name} needs one label per image; use em, rem, sem, tap or salm")
 
     def maker(self, job: Job) -> Callable[[int], Array]:
+        from monai_salm.methods.shortcut_noise import make_shortcut
+
         cases = job.cases
         draw = self.drawer(cases.task.num_classes, cases.in_channels, cases.spatial_dims, job.seed)
-
-        def make(case: int) -> Array:
-            image, budget = cases.images[case], job.workspace.budgets[case]
-            noise = draw(image.shape, int(cases.labels[case]), own_generator(image, job.seed))
-            limits = budget.grid.limits(image.ndim - 1)
-            return budget.effective_codes(image, np.rint(scaled(noise, self.rms, 1.0) * limits).astype(np.int32))
-
-        return make
-
-
-def own_generator(image: Array, seed: int) -> np.random.Generator:
-    """Random numbers of an image, by its content and the seed."""
-    return np.random.default_rng([seed, *np.frombuffer(content_digest(image), np.uint32).tolist()])
-
-
-def scaled(noise: Array, rms: float, budget: float) -> Array:
-    """Noise of this root mean square, as a share of the budget, clipped to the budget."""
-    size = float(np.sqrt(np.mean(np.square(noise, dtype=np.float64))))
-    clipped: Array = np.clip(noise * (rms * budget / size), -budget, budget)
-    return clipped
+        return lambda case: make_shortcut(draw, self.rms, job, case)

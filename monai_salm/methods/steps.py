@@ -16,7 +16,7 @@ from monai_salm.learning.networks.devices import to_device
 from monai_salm.learning.trainer import Trainer
 from monai_salm.methods.base import BilevelMethod
 from monai_salm.methods.job import Job
-from monai_salm.methods.masks import local_mean
+from monai_salm.methods.mask_elements import local_mean
 from monai_salm.methods.work_units import WorkUnit, class_owners, mean_error, workers
 from monai_salm.shared.arrays import Array
 
@@ -96,8 +96,8 @@ class NoiseStep:
             codes = self._load([target[c][region] for c in unit.cases])
             fixed = None if masks is None else self._load([masks[c][region] for c in unit.cases]) > 0
             clean = self._clean(unit.cases, tile, bounds)
-            targets = self._aims([(c, tile) for c in unit.cases])
-            steps = 0 if unit.still else self.method.num_steps
+            targets = self._noise_targets([(c, tile) for c in unit.cases])
+            steps = 0 if unit.needs_no_steps else self.method.num_steps
             codes, error = self._descend(steps, clean, targets, codes, fixed, generator)
             whole = codes.round().cpu().numpy()
             for row, case in enumerate(unit.cases):
@@ -233,7 +233,7 @@ class NoiseStep:
         for _ in range(self.method.num_steps):
             batch = [int(members[i]) for i in next(batches)]
             clean = self._clean(batch, whole, self._bounds(batch))
-            targets = self._aims([(c, whole) for c in batch])
+            targets = self._noise_targets([(c, whole) for c in batch])
             gradient, error = self.gradient(clean, clean.clip(shared.expand_as(clean.images)), targets, generator)
             direction = gradient.mean(0, keepdim=True).sign()
             shared = torch.clamp(shared - clean.lengths[:1] * direction, -limits, limits)
@@ -269,8 +269,8 @@ class NoiseStep:
     def _loss(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return self.cases.task.loss(self.trainer.forward(inputs, self.frozen), targets)
 
-    def _aims(self, regions: list[tuple[int, Slices]]) -> torch.Tensor:
-        return self.method.aim(self.cases.task, to_device(self.cases.targets(regions), self.job.device))
+    def _noise_targets(self, regions: list[tuple[int, Slices]]) -> torch.Tensor:
+        return self.method.noise_targets(self.cases.task, to_device(self.cases.targets(regions), self.job.device))
 
     def _load(self, arrays: Sequence[Array]) -> torch.Tensor:
         return to_device(torch.from_numpy(np.stack(arrays).astype(np.float32)), self.job.device)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-
-from monai_salm.learning.augmentation import standard_augmentation
-from monai_salm.learning.tasks import Task
 from monai_salm.methods.base import Batch, BilevelMethod, Loss
-from monai_salm.noise.grid import require
+from monai_salm.shared.settings import require
+
+if TYPE_CHECKING:
+    import torch
+
+    from monai_salm.learning.tasks import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +50,14 @@ class TAP(BilevelMethod):
     def trains_on_noise(self) -> bool:
         return False
 
-    def aim(self, task: Task, targets: torch.Tensor) -> torch.Tensor:
+    def noise_targets(self, task: Task, targets: torch.Tensor) -> torch.Tensor:
         return task.wrong_target(targets)
 
     def train_inputs(
         self, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
     ) -> Batch:
+        from monai_salm.learning.augmentation import standard_augmentation
+
         return standard_augmentation(inputs, targets, generator, self.max_shift)
 
     noise_inputs = train_inputs

@@ -22,12 +22,12 @@ _MOST_ELEMENTS = 2**20
 
 @dataclass(frozen=True)
 class WorkUnit:
-    """Cases of one shape whose noise is improved together, tile by tile; or stays as it begins (``still``)."""
+    """Cases of one shape whose noise is improved together, tile by tile; or stays as it begins (``needs_no_steps``)."""
 
     index: int
     cases: list[int]
     tiles: list[Slices]
-    still: bool = False
+    needs_no_steps: bool = False
 
 
 def mean_error(errors: Sequence[float], cases: Sequence[int]) -> float:
@@ -53,11 +53,11 @@ def class_owners(job: Job) -> list[int]:
     return [owner[label] for label in labels]
 
 
-def plan_units(job: Job, still: Callable[[Array], bool] = lambda label: False) -> list[WorkUnit]:
+def plan_units(job: Job, needs_no_steps: Callable[[Array], bool] = lambda label: False) -> list[WorkUnit]:
     """Batches of cases of one shape, each with the tiles that cover its images; as many of one size as give each rank the same."""
     groups: dict[tuple[tuple[int, ...], bool], list[int]] = {}
     for case, shape in enumerate(job.workspace.shapes):
-        groups.setdefault((shape, still(job.cases.labels[case])), []).append(case)
+        groups.setdefault((shape, needs_no_steps(job.cases.labels[case])), []).append(case)
     units: list[WorkUnit] = []
     for (shape, resting), cases in groups.items():
         tiles = job.cases.view.tiles(shape[1:])

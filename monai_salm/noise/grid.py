@@ -10,12 +10,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from numbers import Real
 
 import numpy as np
 
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.blocks import blocks, in_threads
+from monai_salm.shared.settings import require_epsilon
 
 INTEGER_GRIDS = ("uint8", "int8", "uint16", "int16", "int32", "uint32", "int64", "uint64")
 GRIDS = (*INTEGER_GRIDS, "float32", "float64")
@@ -75,28 +75,6 @@ class Grid:
             return self
         most = tuple(code // stride * stride for code, stride in zip(self.max_codes, strides, strict=True))
         return replace(self, max_codes=most, strides=strides)
-
-
-def require(holds: bool, name: str, rule: str, value: object) -> None:
-    """Refuse a setting with a ValueError: rule, then value."""
-    if not holds or (isinstance(value, float) and math.isnan(value)):
-        raise ValueError(f"{name} must be {rule}, got {value}")
-
-
-def require_epsilon(epsilon: object) -> None:
-    """Refuse what is no number (TypeError) or not in (0, 1] (ValueError), and say what was probably meant."""
-    if not isinstance(epsilon, Real):
-        raise TypeError(f"epsilon must be a number, such as 8 / 255, got {epsilon!r}")
-    value = float(epsilon)
-    if 0 < value <= 1:
-        return
-    hint = ""
-    if value > 1:
-        hint = (
-            f". It is a fraction of the window's width: {value:g} grey levels of an 8-bit image are {value:g} / 255, "
-            f"{value:g} HU of a window 400 HU wide {value:g} / 400"
-        )
-    raise ValueError(f"epsilon must be in (0, 1], got {epsilon}{hint}")
 
 
 def make_grid(

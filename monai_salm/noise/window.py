@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import numpy as np
-import torch
 
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
+
+if TYPE_CHECKING:
+    import torch
 
 # Values looked at for percentiles; larger channels are sampled at fixed random places.
 _SAMPLE = 1 << 23
@@ -88,14 +90,14 @@ class IntensityWindow:
             A tensor of the same shape.
         """
         low, width = self._tensors(image)
-        scaled = (image - low) / width
+        scaled: torch.Tensor = (image - low) / width
         if image.device.type == "cpu" and image.numel():  # mostly all is inside, and one look is cheaper
-            least, largest = torch.aminmax(scaled.detach())
+            least, largest = scaled.detach().aminmax()
             if float(least) >= 0 and float(largest) <= 1:
-                return cast(torch.Tensor, scaled)
+                return scaled
         inside = (scaled >= 0) & (scaled <= 1)
         # clamp alone has no gradient at 0 and 1 (torch 2.14), where black and saturated voxels lie: they would get no noise.
-        clipped: torch.Tensor = torch.where(inside, scaled, scaled.detach().nan_to_num(0.0).clamp(0.0, 1.0))
+        clipped: torch.Tensor = scaled.where(inside, scaled.detach().nan_to_num(0.0).clamp(0.0, 1.0))
         return clipped
 
     def _tensors(self, image: torch.Tensor) -> tuple[Any, Any]:
@@ -103,8 +105,8 @@ class IntensityWindow:
             return self.low, self.high - self.low
         axis = next(axis for axis, size in enumerate(image.shape) if size == len(_numbers(self.low)))
         shape = [-1 if place == axis else 1 for place in range(image.ndim)]
-        low, high = (torch.tensor(_numbers(ends), dtype=image.dtype).view(shape) for ends in (self.low, self.high))
-        return low.to(image.device), (high - low).to(image.device)
+        low, high = (image.new_tensor(_numbers(ends)).view(shape) for ends in (self.low, self.high))
+        return low, high - low
 
     def of(self, image: Array, units: Units, padding: Array | None = None) -> IntensityWindow:
         """The window itself, for each image."""

@@ -1,13 +1,13 @@
 """Protected copies of data sets: made, proved, and undone."""
 
-from monai_salm.publishing.checks import PublishError, check_publishable, require_outside_copies
+from monai_salm.publishing.copy_job import PublishReport
 from monai_salm.publishing.copying import publish, restore
 from monai_salm.publishing.manifest import clean_test_cases, open_pair, read_manifest
 from monai_salm.publishing.planning import Plan, plan
+from monai_salm.publishing.preconditions import PublishError, check_publishable, require_outside_copies
 from monai_salm.publishing.signed_copy import verify_copy
 from monai_salm.publishing.statistics import noise_statistics
 from monai_salm.publishing.verifying import VerifyReport, verify
-from monai_salm.publishing.work import PublishReport
 
 __all__ = [
     "Plan",

@@ -11,21 +11,21 @@ from typing import Any
 
 from monai_salm._version import __version__
 from monai_salm.layouts import TRAIN, Layout, open_layout
-from monai_salm.publishing.changes import Protection, Removal
-from monai_salm.publishing.checks import (
+from monai_salm.publishing.copy_job import CopyJob, PublishReport, PublishSettings
+from monai_salm.publishing.copy_records import copy_key, record_copy, record_of, record_restored, was_restored
+from monai_salm.publishing.image_changes import Protection, Removal
+from monai_salm.publishing.manifest import Contents, PathLike, digests_of, own_files, read_manifest, write_manifest
+from monai_salm.publishing.other_files import OtherFiles, all_other_files, other_files
+from monai_salm.publishing.preconditions import (
     check_publishable,
     check_restorable,
     renamed_warnings,
     repeated_warnings,
     whole_path,
 )
-from monai_salm.publishing.manifest import Contents, PathLike, digests_of, own_files, read_manifest, write_manifest
-from monai_salm.publishing.other_files import OtherFiles, all_other_files, other_files
-from monai_salm.publishing.records import copy_key, record_copy, record_of, record_restored, was_restored
 from monai_salm.publishing.searching import find_unprotected
 from monai_salm.publishing.signing import sign_manifest
 from monai_salm.publishing.staging import Staging
-from monai_salm.publishing.work import PublishReport, PublishSettings, Work
 from monai_salm.shared.disk import make_private
 from monai_salm.shared.files import file_sha256
 from monai_salm.shared.progress import Progress, ProgressCallback
@@ -74,7 +74,7 @@ def publish(
     Staging(target).remove_finished()
     data, splits, copy = open_layout(source, layout), wanted.splits, wanted.copy
     others = other_files(data, splits, copy)
-    work = Work("publish", data, target, splits, splits, Protection(noises), wanted, progress or _silent, others)
+    work = CopyJob("publish", data, target, splits, splits, Protection(noises), wanted, progress or _silent, others)
     asked = {"sign": str(wanted.sign_key), "copy": [*copy], "dataset": wanted.dataset_version}
     identity = work.identity(version=__version__, noise=_identity(noises), **asked)
     job = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
@@ -88,14 +88,14 @@ def publish(
     return work.run(identity, lambda staging, failed: _finish(work, noises, job, staging, failed), warnings)
 
 
-def _warnings(work: Work, store: NoiseStore) -> list[str]:
+def _warnings(work: CopyJob, store: NoiseStore) -> list[str]:
     """Warnings for the owner. In a folder, files that hold protected images are left out; in one file they stay."""
     data, splits = work.data, work.splits
     repeated = repeated_warnings(data, store, splits) if data.single_file else []
     return [*repeated, *renamed_warnings(data.renamed(splits), work.replaced), *data.rewritten_notes(splits)]
 
 
-def _finish(work: Work, store: NoiseStore, job: str, staging: Staging, failed: dict[str, str]) -> list[str]:
+def _finish(work: CopyJob, store: NoiseStore, job: str, staging: Staging, failed: dict[str, str]) -> list[str]:
     """Search the copy for originals, keep the texts that it lacks, and write its manifest and record."""
     data, splits, jobs = work.data, work.splits, work.settings.jobs
     failed |= _remove_unprotected(data, splits, work.others, staging, jobs)
@@ -153,7 +153,7 @@ def restore(
     data = open_layout(protected, layout)
     splits = [split for split in read_manifest(data).get("splits", [TRAIN]) if split in data.splits]
     removal = Removal(noises, frozenset())
-    work = Work("restore", data, target, splits, data.splits, removal, settings, progress or _silent, OtherFiles())
+    work = CopyJob("restore", data, target, splits, data.splits, removal, settings, progress or _silent, OtherFiles())
     if shard[1] > 1 and target.exists() and was_restored(noises, target):
         return work.outcome({}, [], complete=True)
     check_restorable(data, target, noises, overwrite)

@@ -23,10 +23,10 @@ from monai_salm.learning.tasks import Task
 from monai_salm.methods import Method
 from monai_salm.noise.budget import Budget
 from monai_salm.noise.window import WindowRule, window_rule
-from monai_salm.publishing.checks import PublishError, renamed_warnings, require_no_bare_arrays
 from monai_salm.publishing.effort import Effort
 from monai_salm.publishing.manifest import PathLike, read_manifest
 from monai_salm.publishing.other_files import OtherFiles, other_files
+from monai_salm.publishing.preconditions import PublishError, renamed_warnings, require_no_bare_arrays
 from monai_salm.publishing.searching import find_unprotected
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.progress import Progress, ProgressCallback
@@ -246,7 +246,7 @@ def _moving(method: Method, task: Task, seen: Sequence[_CheckedImage]) -> list[t
     labels = [one.label for one in seen if one.label is not None]
     plain = method.plain_class(task, labels)
     per_voxel = np.zeros(1)  # stands for a label map, which is not kept
-    return [one.shape for one in seen if not loop.still(per_voxel if one.label is None else one.label, plain)]
+    return [one.shape for one in seen if not loop.needs_no_steps(per_voxel if one.label is None else one.label, plain)]
 
 
 def _counted(names: Sequence[str]) -> dict[str, int]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_salm.publishing.checks import require_outside_copies
+from monai_salm.publishing.preconditions import require_outside_copies
 from monai_salm.shared.files import atomic_file
 from monai_salm.shared.leftovers import temporary_folder
 from monai_salm.store.records import copy_without_records

@@ -14,12 +14,12 @@ from monai_salm.formats.base import FormatError
 from monai_salm.layouts import TRAIN, ArchiveLayout, Case, Layout, LayoutError, open_layout
 from monai_salm.layouts.stored_images import StoredImage
 from monai_salm.noise.digest import content_digest
-from monai_salm.publishing.checks import PublishError
+from monai_salm.publishing.copy_records import copy_key, header_key, record_of, record_problems
 from monai_salm.publishing.copying import as_store
 from monai_salm.publishing.manifest import PathLike, manifest_problems, own_files, read_manifest
+from monai_salm.publishing.noise_rules import NoiseRules
 from monai_salm.publishing.other_files import OtherFiles, other_files
-from monai_salm.publishing.records import copy_key, header_key, record_of, record_problems
-from monai_salm.publishing.rules import Rules
+from monai_salm.publishing.preconditions import PublishError
 from monai_salm.publishing.searching import find_unprotected, in_threads
 from monai_salm.publishing.signing import signature_problem
 from monai_salm.shared.files import same_bytes
@@ -99,7 +99,7 @@ def verify(
         NoiseStoreError: if the store is damaged, or not the owner's.
     """
     noises = as_store(store)
-    rules = Rules(noises)
+    rules = NoiseRules(noises)
     require_owner(noises)
     data, target = open_layout(source, layout), Path(output)
     if not target.exists():
@@ -141,7 +141,7 @@ class _Comparison:
     data: Layout
     target: Path
     splits: tuple[str, ...]
-    rules: Rules
+    rules: NoiseRules
     left_out: Mapping[str, str]
     published: frozenset[str]
     jobs: int

@@ -1,20 +1,18 @@
-"""Line charts of the page: training curves, and scores over the share of protected images; the template draws them."""
+"""Line charts of the page: training curves. The template draws them."""
 
 from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from monai_salm.report.blocks import Table, words
-from monai_salm.report.tables import mean_and_sd, mixtures
+from monai_salm.report.blocks import words
 
 # Told apart by colour-blind readers too (Okabe and Ito 2008).
 _COLOURS = {"clean": "#0072b2", "random_noise": "#666666", "protected": "#d55e00", "random_mask": "#009e73"}
 _MORE_COLOURS = ("#cc79a7", "#56b4e9", "#e69f00", "#000000")
-_TICKS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 @dataclass(frozen=True)
@@ -25,24 +23,21 @@ class Line:
         points: x and y each; a y that is None breaks the line.
         colour: of the stroke.
         dashed: dashed and thin.
-        dots: mark each point, for lines of few points.
     """
 
     points: Sequence[tuple[float, float | None]]
     colour: str
     dashed: bool = False
-    dots: bool = False
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of a chart: its name, its ends, the places of numbers, and how they are written."""
+    """One axis of a chart: its name, its ends, and the places of numbers."""
 
     name: str
     low: float
     high: float
     ticks: Sequence[float]
-    write: Callable[[float], str] = "{:g}".format
 
     def share(self, value: float) -> float:
         """Where a value lies between the ends, from 0 to 1."""
@@ -145,24 +140,3 @@ def mean_curve(cells: Sequence[Mapping[str, Any]], key: str) -> list[float | Non
         there = [score for score in scores if score is not ended]
         found.append(None if None in there else statistics.fmean(there))
     return found
-
-
-def partly_protected(values: Mapping[str, Any]) -> tuple[list[Chart], Table]:
-    """Charts of scores over the share of images that carry noise, one a victim with mixtures; and all numbers as a table."""
-    charts, rows = [], []
-    share = Axis("share of images that are protected", 0.0, 1.0, _TICKS, "{:.0%}".format)
-    for victim, points in mixtures(values):
-        mixed = [(fraction, row and row["last"]) for fraction, row, _ in points]
-        alone = [(fraction, row and row["last"]) for fraction, _, row in points]
-        lines = [Line(mixed, colour("protected"), dots=True), Line(alone, colour("clean"), dashed=True, dots=True)]
-        both = zip(mixed, alone, strict=True)
-        told = "; ".join(f"{f:.0%} protected gives {_two(m)}, its clean part {_two(a)}" for (f, m), (_, a) in both)
-        title = f"Scores of {victim}: {told}."
-        charts.append(Chart(victim, title, lines, share, _score_axis(values["metric"]), values["chance"] or 0.0))
-        rows += [[victim, f"{f:.0%}", mean_and_sd(m, "last"), mean_and_sd(a, "last")] for f, m, a in points]
-    header = ["victim", "protected", f"{values['metric']}, all images", "clean part alone"]
-    return charts, (header, rows, "Partly protected sets", "")
-
-
-def _two(score: float | None) -> str:
-    return "no score" if score is None else f"{score:.2f}"

@@ -10,11 +10,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from monai_salm.report.blocks import Block, Table, flat, listing, nested, number, words
 from monai_salm.report.cautions import BEFORE, DETECTION, LIMITATIONS, warnings_and_findings
-from monai_salm.report.charts import partly_protected, training_curves
+from monai_salm.report.charts import training_curves
 from monai_salm.report.figures import LARGEST, Picture, image_figures
 from monai_salm.report.heatmap import heat_map
 from monai_salm.report.pipelines import PIPELINES, pipeline_note, pipeline_table
-from monai_salm.report.tables import class_names, further_scores, mean_and_sd, score_title
+from monai_salm.report.tables import class_names, further_scores, mean_and_sd, mixtures, score_title
 
 # The protocol in groups; "Further" takes what is in none of them.
 _GROUPS = {
@@ -52,7 +52,7 @@ def report_page(values: Mapping[str, Any], shown: Sequence[Picture], window: tup
         warnings=warnings_and_findings(values)[0],
         pipelines=(PIPELINES, pipeline_note(values), (*pipelines, PIPELINES, "")) if pipelines[1] else None,
         heat=heat_map(values),
-        mixtures=partly_protected(values),
+        mixtures=_mixtures(values),
         training=training_curves(values),
         metric=values["metric"],
         images=image_figures(shown, window, values["noise"].get("linf")) if shown else None,
@@ -66,6 +66,13 @@ def report_page(values: Mapping[str, Any], shown: Sequence[Picture], window: tup
         means=_means(values),
         cells=_every_cell(values),
     )
+
+
+def _mixtures(values: Mapping[str, Any]) -> Table:
+    header = ["victim", "protected", f"{values['metric']}, all images", "clean part alone"]
+    points = [(victim, *point) for victim, found in mixtures(values) for point in found]
+    rows = [[victim, f"{f:.0%}", mean_and_sd(m, "last"), mean_and_sd(part, "last")] for victim, f, m, part in points]
+    return header, rows, "Partly protected sets", ""
 
 
 def _protocol(values: Mapping[str, Any]) -> list[tuple[str, Block]]:

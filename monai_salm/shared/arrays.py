@@ -111,7 +111,7 @@ def rows_of(array: NDArray[Any]) -> Lazy[NDArray[Any]]:
     return Lazy(len(array), row)
 
 
-class Rows(Sequence[NDArray[Any]]):
+class ArrayList(Sequence[NDArray[Any]]):
     """Small arrays of one type and shape, kept as rows of one; others are kept as they are.
 
     Args:

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-import torch
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -30,6 +28,8 @@ def in_threads(work: Callable[[Item], Result], items: Iterable[Item], elements: 
         items: independent of each other.
         elements: in all items together; few are worked on right here.
     """
+    import torch
+
     most = elements // (BLOCK * _BLOCKS_A_THREAD)
     threads = min(torch.get_num_threads(), most) if most > 1 else 1
     if threads <= 1:

@@ -65,21 +65,9 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def temporary_name(name: str) -> str:
-    """A hidden name beside a file's own, no longer than file systems allow (255 bytes) however long that is."""
+    """A hidden name beside a file's own, cut to the 255 bytes that file systems allow."""
     kept = name if len(os.fsencode(name)) <= _LONG_NAME else name[: _LONG_NAME // 4]  # four bytes a character at most
     return f".{kept}.{uuid.uuid4().hex[:8]}.partial"
-
-
-@contextmanager
-def staging_folder(path: Path) -> Iterator[Path]:
-    """A hidden folder beside ``path``, on the same file system, removed when the block ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)
 
 
 def try_lock(path: Path, *, shared: bool = False) -> int | None:

@@ -13,8 +13,8 @@ import numpy as np
 from monai_salm.formats.base import require
 from monai_salm.formats.dicom.colours import PIXELS, rgb
 from monai_salm.formats.dicom.elements import Element, Encoding, assembled, element_bytes, even, value_of
+from monai_salm.formats.dicom.headers import data_start
 from monai_salm.formats.dicom.pixels import PHOTOMETRIC, PLANAR, YBR, parse_layout
-from monai_salm.formats.dicom.start import data_start
 from monai_salm.formats.dicom.streams import check_frames
 from monai_salm.formats.limits import MAX_RATIO, inflated_size, max_image_bytes, require_claim, require_size
 

@@ -25,8 +25,8 @@ from monai_salm.formats.dicom.elements import (
     value_of,
     walk,
 )
+from monai_salm.formats.dicom.headers import data_start, has_representations
 from monai_salm.formats.dicom.pixels import PHOTOMETRIC, PixelLayout, parse_layout, text
-from monai_salm.formats.dicom.start import data_start, has_representations
 from monai_salm.formats.limits import read_file
 from monai_salm.shared.arrays import Array
 

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 from monai_salm.formats.base import FormatError, ImageFormat, require_like, save
 from monai_salm.formats.dicom.elements import tag_name, walk
 from monai_salm.formats.dicom.file import DicomFile, load, packed, renamed_uid, split_meta
-from monai_salm.formats.dicom.start import begins_as_dicom, read_dataset
+from monai_salm.formats.dicom.headers import begins_as_dicom, read_dataset
 from monai_salm.formats.dicom.units import PLACES, UNITS, affine_of, units_of
-from monai_salm.formats.keepsakes import packed as kept_of
-from monai_salm.formats.keepsakes import split_head, unpacked
+from monai_salm.formats.kept_headers import packed as kept_of
+from monai_salm.formats.kept_headers import split_head, unpacked
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.files import atomic_file

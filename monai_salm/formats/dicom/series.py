@@ -13,7 +13,7 @@ import numpy as np
 from monai_salm.formats.base import FormatError, frame_of, require_like
 from monai_salm.formats.dicom.format import Dicom, dicom_differences, write_dicom
 from monai_salm.formats.dicom.stacks import read_header, stacks
-from monai_salm.formats.keepsakes import split_head, split_parts
+from monai_salm.formats.kept_headers import split_head, split_parts
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
 

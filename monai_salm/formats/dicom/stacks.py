@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from monai_salm.formats.base import FormatError
+from monai_salm.formats.dicom.headers import read_dataset
 from monai_salm.formats.dicom.pixels import PALETTE
-from monai_salm.formats.dicom.start import read_dataset
 
 _KIND = ["SamplesPerPixel", "BitsAllocated", "PixelRepresentation", "PhotometricInterpretation"]
 _PLACE = ["ImagePositionPatient", "ImageOrientationPatient", "InstanceNumber"]

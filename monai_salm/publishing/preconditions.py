@@ -12,8 +12,8 @@ from monai_salm.formats.base import FormatError
 from monai_salm.layouts import MANIFESTS, TRAIN, Layout, open_layout
 from monai_salm.layouts.renaming import TEXTS
 from monai_salm.noise.digest import content_digest
+from monai_salm.publishing.copy_records import was_restored
 from monai_salm.publishing.manifest import PathLike, own_files, read_manifest
-from monai_salm.publishing.records import was_restored
 from monai_salm.publishing.signing import require_key
 from monai_salm.publishing.staging import Staging
 from monai_salm.shared.files import inside

@@ -14,7 +14,7 @@ from monai_salm.shared.arrays import Array
 from monai_salm.store.store import Noise, NoiseStore, NoiseStoreError
 
 
-class Rules:
+class NoiseRules:
     """The rules by the settings and the windows that the store records."""
 
     def __init__(self, store: NoiseStore) -> None:

@@ -21,7 +21,7 @@ _GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
-class Stored(Opened):
+class VoxelsInPlace(Opened):
     """A file whose voxels stand in its bytes as an array.
 
     Args:

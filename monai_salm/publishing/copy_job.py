@@ -17,10 +17,11 @@ from monai_salm.layouts import TRAIN, ArchiveLayout, Layout
 from monai_salm.layouts.files import dead_link
 from monai_salm.layouts.stored_images import StoredImage
 from monai_salm.noise.noise import NoiseStoreError
-from monai_salm.publishing.changes import LeftOutError, Protection, Removal
-from monai_salm.publishing.checks import PublishError, in_the_way
+from monai_salm.publishing.image_changes import Protection, Removal
+from monai_salm.publishing.left_out import LeftOutError
 from monai_salm.publishing.manifest import PathLike
 from monai_salm.publishing.other_files import OtherFiles
+from monai_salm.publishing.preconditions import PublishError, in_the_way
 from monai_salm.publishing.searching import in_threads
 from monai_salm.publishing.signing import signature_path
 from monai_salm.publishing.staging import Staging
@@ -101,7 +102,7 @@ class PublishReport:
 
 
 @dataclass(frozen=True)
-class Work:
+class CopyJob:
     """One call's part of the making of a copy of ``data`` at ``target``.
 
     ``splits`` are those whose images carry noise in one of the two; ``handled`` those whose images are changed, if they are not
@@ -186,9 +187,9 @@ class Work:
 
 @dataclass(frozen=True)
 class _FolderCopy:
-    """The copy of a data set in many files: images through ``Work.change``, everything else byte for byte, in threads."""
+    """The copy of a data set in many files: images through ``CopyJob.change``, everything else byte for byte, in threads."""
 
-    work: Work
+    work: CopyJob
     staging: Staging
 
     def run(self) -> dict[str, str] | None:

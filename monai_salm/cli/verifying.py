@@ -52,16 +52,22 @@ def verify(
 
 
 def verified(
-    source: Path, output: Path, store: NoiseStore, layout: str | None, jobs: int, said: bool = False, **options: Any
+    source: Path,
+    output: Path,
+    store: NoiseStore,
+    layout: str | None,
+    jobs: int,
+    skip_left_out: bool = False,
+    **options: Any,
 ) -> Outcome:
-    """Verify, and describe what was found; ``said`` leaves out what the call before has listed."""
+    """Verify, and describe what was found; ``skip_left_out``: the call before has listed them."""
     from monai_salm.publishing import verify as verify_
 
     report = verify_(source, output, store, layout=layout, jobs=jobs, **options)
     data = {"ok": report.ok, "checked": report.checked, "problems": report.problems, "left_out": report.left_out}
     lines = [f"{report.checked} cases {'checked, problems:' if report.problems else 'verified'}"]
     lines += briefly(report.problems)
-    left_out = {} if said else report.left_out
+    left_out = {} if skip_left_out else report.left_out
     lines += listed("left out", [{"name": name, "reason": reason} for name, reason in left_out.items()])
     return Outcome(data, lines, report.ok)
 

@@ -1,0 +1,85 @@
+"""How the elements of a mask are chosen: pure functions, on arrays and tensors of any rank."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from monai_salm.learning.cases import Slices
+from monai_salm.shared.arrays import Array
+
+
+def topk_mask(score: torch.Tensor, k: int) -> torch.Tensor:
+    """Exactly the ``k`` elements of each sample ``(batch, *any)`` with the largest score; of equal ones any."""
+    flat = score.flatten(1)
+    if k >= flat.shape[1]:
+        return torch.ones_like(score, dtype=torch.bool)
+    if score.device.type == "cpu" and score.dtype == torch.float32:
+        return _above_threshold(flat.detach(), k).view_as(score)
+    indices = flat.topk(k, dim=1, sorted=False).indices
+    mask = torch.zeros_like(flat, dtype=torch.bool).scatter_(1, indices, True)
+    return mask.view_as(score)
+
+
+def _above_threshold(flat: torch.Tensor, k: int) -> torch.Tensor:
+    """What is above the k-th largest score, and the first of what equals it; numpy's partition is faster than torch's topk."""
+    scores = flat.numpy()
+    threshold = np.partition(scores, scores.shape[1] - k, axis=1)[:, -k][:, None]
+    mask = scores >= threshold
+    for row, chosen in enumerate(mask):
+        surplus = np.count_nonzero(chosen) - k
+        if surplus < 0:  # what is not a number counts as the largest, in numpy's order and torch's
+            inf = float("inf")
+            return _above_threshold(flat.nan_to_num(nan=inf, posinf=inf, neginf=-inf), k)
+        if surplus:
+            equal = np.flatnonzero(scores[row] == threshold[row])
+            chosen[equal[len(equal) - surplus :]] = False
+    return torch.from_numpy(mask)
+
+
+def local_mean(score: torch.Tensor, edge: int) -> torch.Tensor:
+    """Mean of ``(batch, channel, *spatial)`` over the cube of ``edge`` (odd) elements around each, of those inside the image."""
+    if edge == 1:
+        return score
+    pool, rank = (F.avg_pool2d, 2) if score.ndim == 4 else (F.avg_pool3d, 3)
+    for axis, side in enumerate(score.shape[2:]):  # one axis after the other: the same mean in a fraction of the time
+        length = min(edge, side - (side + 1) % 2)
+        sizes = [length if other == axis else 1 for other in range(rank)]
+        score = pool(score, sizes, stride=1, padding=[size // 2 for size in sizes], count_include_pad=False)
+    return score
+
+
+def dilated(mask: Array, margin: int) -> Array:
+    """All elements within ``margin`` of a boolean mask of any rank, along every axis and diagonal."""
+    grown = mask
+    for axis in range(mask.ndim):
+        source = grown
+        grown = source.copy()
+        for shift in range(1, min(margin, mask.shape[axis] - 1) + 1):
+            low = tuple(slice(None, -shift) if a == axis else slice(None) for a in range(mask.ndim))
+            high = tuple(slice(shift, None) if a == axis else slice(None) for a in range(mask.ndim))
+            grown[high] |= source[low]
+            grown[low] |= source[high]
+    return grown
+
+
+def region(label: Array, tile: Slices, margin: int, part: str) -> Array:
+    """The tile's elements that the mask ``Region`` holds, a boolean array of its shape.
+
+    Args:
+        label: the whole label map.
+        tile: the part of the image in question.
+        margin: elements around the foreground.
+        part: ``"both"``, ``"texture"`` or ``"contour"``.
+    """
+    if not label.any():
+        return np.ones([s.stop - s.start for s in tile], bool)
+    # With a rim, so that what lies beyond the tile counts.
+    starts = [max(0, s.start - margin) for s in tile]
+    wide = tuple(slice(start, s.stop + margin) for start, s in zip(starts, tile, strict=True))
+    inside = np.asarray(label[wide]) > 0
+    found = inside if part == "texture" else dilated(inside, margin)
+    if part == "contour":
+        found = found & dilated(~inside, margin)
+    return found[tuple(slice(s.start - at, s.stop - at) for s, at in zip(tile, starts, strict=True))]

@@ -1,0 +1,28 @@
+"""Checks of settings: what is wrong, and what a value must be."""
+
+from __future__ import annotations
+
+import math
+from numbers import Real
+
+
+def require(holds: bool, name: str, rule: str, value: object) -> None:
+    """Refuse a setting with a ValueError: rule, then value."""
+    if not holds or (isinstance(value, float) and math.isnan(value)):
+        raise ValueError(f"{name} must be {rule}, got {value}")
+
+
+def require_epsilon(epsilon: object) -> None:
+    """Refuse what is no number (TypeError) or not in (0, 1] (ValueError), and say what was probably meant."""
+    if not isinstance(epsilon, Real):
+        raise TypeError(f"epsilon must be a number, such as 8 / 255, got {epsilon!r}")
+    value = float(epsilon)
+    if 0 < value <= 1:
+        return
+    hint = ""
+    if value > 1:
+        hint = (
+            f". It is a fraction of the window's width: {value:g} grey levels of an 8-bit image are {value:g} / 255, "
+            f"{value:g} HU of a window 400 HU wide {value:g} / 400"
+        )
+    raise ValueError(f"epsilon must be in (0, 1], got {epsilon}{hint}")
