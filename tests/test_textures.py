@@ -147,17 +147,23 @@ def test_pictures_are_trained_at_half_the_size_or_at_224_pixels(shape: tuple[int
     assert stored_periods(own, shape, Units(), False)[0] == pytest.approx(12.0, rel=0.05)
 
 
-def test_periods_of_volumes_are_millimetres_of_the_training_resolution() -> None:
-    def periods(*spacing: float, train_spacing: float = 1.5) -> tuple[float, ...]:
+def test_periods_of_volumes_are_whole_voxels_near_the_training_resolution() -> None:
+    def periods(*spacing: float, train_spacing: float = 1.0) -> tuple[float, ...]:
         setting = ClassTexture(period=4.0, train_spacing=train_spacing)
         return stored_periods(setting, (64, 64, 20), Units(spacing=spacing), False)
 
-    assert periods(1.0, 1.0, 1.0) == (6.0, 6.0, 6.0), "1.5 mm"
-    assert periods(0.5, 0.5, 3.0) == (12.0, 12.0, 6.0), (
-        "fine axes have waves of 1.5 mm, coarse ones of half as many voxels more"
-    )
+    assert periods(1.0, 1.0, 1.0) == (4.0, 4.0, 4.0)
+    assert periods(0.5, 0.5, 3.0) == (8.0, 8.0, 4.0), "fine axes have waves of 4 mm, coarse ones of 4 voxels"
+    assert periods(0.7, 0.7, 5.0, train_spacing=1.5) == (8.0, 8.0, 4.0), "whole multiples of the voxel"
     assert periods(1.0, 1.0, 1.0, train_spacing=3.0) == (12.0, 12.0, 12.0)
-    assert periods() == (6.0, 6.0, 6.0), "an unknown size counts as 1 mm"
+    assert periods() == (4.0, 4.0, 4.0), "an unknown size counts as 1 mm"
+
+
+def test_waves_of_volumes_have_the_shortest_period_first() -> None:
+    waves = waves_of(KEY, 7, 3)
+    assert {wave.scales for wave in waves} == {(1.0,), (1.0, 1.0), (1.0, 1.0, 1.0)}
+    assert len({wave.axes for wave in waves}) == 7
+    assert len({(wave.axes, wave.scales) for wave in waves_of(KEY, 20, 3)}) == 20
 
 
 @pytest.mark.parametrize("shape", [(300, 400), (64, 64, 20)])

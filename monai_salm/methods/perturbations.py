@@ -59,7 +59,7 @@ class ClassTexture(Perturbation):
         default=224, metadata={"help": "Least pixels of the shorter side at which networks will be trained (2D)."}
     )
     train_spacing: float = field(
-        default=1.5, metadata={"help": "Millimetres of a voxel at which networks will be trained, at least (3D)."}
+        default=1.0, metadata={"help": "Millimetres of a voxel at which networks will be trained, at least (3D)."}
     )
     plain: bool = field(
         default=True,

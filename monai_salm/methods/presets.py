@@ -46,7 +46,9 @@ def recommended(task: Task, spatial_dims: int, image_size: Sequence[int] = (), e
     require(spatial_dims in (2, 3), "spatial_dims", "2 or 3", spatial_dims)
     if task.kind == "segmentation":
         return replace(FOR_SEGMENTATION, epsilon=epsilon)
-    if image_size and min(image_size) < _SMALL:  # few long periods fit, and small crops are learned fast
+    if (
+        spatial_dims == 2 and image_size and min(image_size) < _SMALL
+    ):  # few long periods fit, and small crops are learned fast
         return SALM(epsilon=epsilon, perturbation=ClassTexture(period=2.0))
     return SALM(epsilon=epsilon)
 

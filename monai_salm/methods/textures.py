@@ -58,6 +58,9 @@ def waves_of(key: bytes, count: int, rank: int, crossed: bool = False) -> tuple[
     rng = _generator(key, b"waves")
     order = rng.permutation(rank)
     kinds: list[tuple[tuple[int, ...], tuple[float, ...]]] = []
+    if rank == 3:  # in volumes short periods are learned fast, long ones are not
+        sets = [axes for number in range(1, rank + 1) for axes in itertools.combinations(range(rank), number)]
+        kinds += [(axes, (1.0,) * len(axes)) for axes in sets]
     for coarsest in range(2, len(_OCTAVES) + 1):  # long periods last: few of them fit into a small image
         octaves = _OCTAVES[:coarsest]
         single = [((int(axis),), (octave,)) for octave in octaves for axis in order]
@@ -117,8 +120,8 @@ def stored_periods(setting: ClassTexture, shape: Sequence[int], units: Units, pe
     """A period of the training resolution in elements of the stored grid, along each axis.
 
     In 2D the training resolution has ``train_side`` pixels along the shorter side, or half of the image's size where that is
-    more coarse. In 3D its voxels are 1.5 times the stored ones (1 mm if unknown), and at least ``train_spacing``. Labels per voxel
-    are learned at the resolution of the files.
+    more coarse. In 3D its voxels are the stored ones, or a whole number of them near ``train_spacing``; a voxel of unknown size
+    has 1 mm. Labels per voxel are learned at the resolution of the files.
     """
     period = setting.period
     if per_voxel:
@@ -126,7 +129,7 @@ def stored_periods(setting: ClassTexture, shape: Sequence[int], units: Units, pe
     if len(shape) == 2:
         return (period * max(2.0, min(shape) / setting.train_side),) * 2
     spacing = units.spacing if len(units.spacing) == len(shape) else (1.0,) * len(shape)
-    return tuple(period * max(1.5, setting.train_spacing / size) for size in spacing)
+    return tuple(period * max(1, round(setting.train_spacing / size)) for size in spacing)
 
 
 def _generator(key: bytes, purpose: bytes) -> np.random.Generator:
