@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sqlite3
 import threading
@@ -43,10 +44,6 @@ _GIVE = "Give the file that precompute() or `monai-salm generate` wrote"
 _MAGIC, _HEADER_SIZE = b"SQLite format 3\0", 100
 
 
-# Connections inherited through a fork: SQLite forbids using them and closing them, so they are kept for ever.
-_INHERITED: list[sqlite3.Connection] = []
-
-
 class HeldConnection:
     """A connection that is closed when this object has no references left, for example when its thread ends.
 
@@ -65,7 +62,7 @@ class HeldConnection:
         self._finalizer.atexit = not threading.current_thread().daemon
 
     def close(self) -> None:
-        """Close the connection; one that came through a fork is put aside."""
+        """Close the connection; one that came through a fork is left open."""
         self._finalizer()
 
 
@@ -74,7 +71,9 @@ def _close(connection: sqlite3.Connection, pid: int) -> None:
         with using_sqlite():
             connection.close()
     else:
-        _INHERITED.append(connection)
+        # It came through a fork. SQLite would undo in the file what the parent is writing, so that not even the end of this
+        # process may close it: one reference stays for ever.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
 def create_file(
