@@ -88,6 +88,25 @@ def test_a_change_of_any_table_is_found_and_no_write_of_the_owner_hides_it(store
     require_owner(NoiseStore(store.path, unsigned=True))
 
 
+@pytest.mark.parametrize("writes", [1, 1000])
+def test_a_write_meanwhile_is_no_change_by_others(
+    store: NoiseStore, writes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, numbers = store.rows, iter(range(writes))
+
+    def rows_while_others_write(query: str, *values: Any) -> list[tuple[Any, ...]]:
+        if "FROM kept" in query and (number := next(numbers, None)) is not None:
+            add_record(NoiseStore(store.path), {"kind": "restore", "output": str(number), "files": "y"})
+        return rows(query, *values)
+
+    monkeypatch.setattr(store, "rows", rows_while_others_write)
+    if writes == 1:
+        assert seal_state(store) is SealState.PROVED
+    else:
+        with pytest.raises(NoiseStoreError, match="is being written to: try again"):
+            seal_state(store)
+
+
 def test_store_of_another_key_is_refused_and_not_written(store: NoiseStore, tmp_path: Path) -> None:
     other = NoiseStore(store.path, key=tmp_path / "other.key")
     assert seal_state(other) is SealState.NO_KEY
