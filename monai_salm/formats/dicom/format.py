@@ -13,8 +13,8 @@ from monai_salm.formats.dicom.elements import tag_name, walk
 from monai_salm.formats.dicom.file import DicomFile, load, packed, renamed_uid, split_meta
 from monai_salm.formats.dicom.start import begins_as_dicom, read_dataset
 from monai_salm.formats.dicom.units import PLACES, UNITS, affine_of, units_of
-from monai_salm.formats.keepsakes import packed as kept_of
 from monai_salm.formats.keepsakes import damaged_keepsake, split_head, unpacked
+from monai_salm.formats.keepsakes import packed as kept_of
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.files import atomic_file
