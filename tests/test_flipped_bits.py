@@ -11,9 +11,10 @@ pytest.importorskip("cryptography")
 EVERY = [pytest.param(1, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]), 97]
 
 
+@pytest.mark.parametrize("owner", [False, True])
 @pytest.mark.parametrize("step", EVERY)
-def test_every_turned_bit_of_a_copy_is_found(tmp_path: Path, step: int) -> None:
-    counts, unseen = flipped_bits.count_copy(tmp_path, step)
+def test_every_turned_bit_of_a_copy_is_found(tmp_path: Path, step: int, owner: bool) -> None:
+    counts, unseen = flipped_bits.count_copy(tmp_path, step, owner)
     assert unseen == []
     assert counts[flipped_bits.FOUND] == counts.total() >= 4000 // step
 

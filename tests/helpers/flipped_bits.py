@@ -13,6 +13,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from monai_salm.generate.precompute import precompute
 from monai_salm.layouts import detect
 from monai_salm.methods import RandomNoise
 from monai_salm.noise.window import IntensityWindow
-from monai_salm.publishing import publish, verify_copy
+from monai_salm.publishing import publish, verify, verify_copy
 from monai_salm.store.records import add_record, keep, records
 from monai_salm.store.seal import require_owner
 from monai_salm.store.store import NoiseStore, NoiseStoreError
@@ -33,30 +34,25 @@ from monai_salm.store.store import NoiseStore, NoiseStoreError
 FOUND, SAME, UNSEEN = "found", "same content", "changed unseen"
 
 
-def signed_copy(folder: Path) -> Path:
-    """A published and signed copy ``out`` of a small data set, and the key ``key.pub`` of its owner."""
+def published(folder: Path, sign: bool = True) -> Path:
+    """A published copy ``out`` of a small data set, and the key ``key.pub`` of its owner."""
     data = detect(make_folder(folder / "set", "int16"))
     settings: dict[str, Any] = {"window": IntensityWindow(-500, 500), "task": data.task(), "device": "cpu"}
     store = precompute(data.dataset(), folder / "noise.db", method=RandomNoise(), **settings)
     docs_samples.signing_keys(folder, "key")
-    publish(folder / "set", folder / "out", store, sign_key=folder / "key.pem")
+    publish(folder / "set", folder / "out", store, sign_key=folder / "key.pem" if sign else None)
     return folder / "out"
 
 
 def sealed_store(folder: Path) -> Path:
     """A store with something in every table."""
-    signed_copy(folder)
+    published(folder)
     store = NoiseStore(folder / "noise.db")
     keep(store, {"a": b"kept header" * 9})
     add_record(store, {"kind": "restore", "output": "x", "files": "y"})
     store.add_network({"name": "resnet10"}, {})
     store.close()
     return store.path
-
-
-def look_at_copy(copy: Path, signer: Path) -> str:
-    """What a reader finds of a copy of which one file was changed."""
-    return FOUND if verify_copy(copy, signer)[0].problems else UNSEEN
 
 
 def content_of(path: Path) -> object:
@@ -87,11 +83,20 @@ def turned(paths: list[Path], step: int = 1) -> Iterator[tuple[Path, int]]:
         path.write_bytes(content)
 
 
-def count_copy(folder: Path, step: int = 1) -> tuple[Counter[str], list[str]]:
-    """How many turned bits of a copy are found, and where those are that are not."""
-    copy = signed_copy(folder)
-    files = sorted(path for path in copy.rglob("*") if path.is_file())
-    return _counted(turned(files, step), lambda path: look_at_copy(copy, folder / "key.pub"))
+def count_copy(folder: Path, step: int = 1, owner: bool = False) -> tuple[Counter[str], list[str]]:
+    """How many turned bits of a copy are found, and where those are that are not.
+
+    By a reader, who has the signature; or by the owner of a copy without one, who has the originals and the store.
+    """
+    copy = published(folder, sign=not owner)
+
+    def look(_: Path) -> str:
+        report = (
+            verify(folder / "set", copy, folder / "noise.db") if owner else verify_copy(copy, folder / "key.pub")[0]
+        )
+        return UNSEEN if report.ok else FOUND
+
+    return _counted(turned(sorted(path for path in copy.rglob("*") if path.is_file()), step), look)
 
 
 def count_store(folder: Path, step: int = 1) -> tuple[Counter[str], list[str]]:
@@ -123,5 +128,6 @@ if __name__ == "__main__":
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         os.environ["MONAI_SALM_KEY"] = f"{name}/owner.key"
-        counted = {"copy": count_copy, "store": count_store}[sys.argv[1]](Path(name))
+        counts = {"copy": count_copy, "owner": partial(count_copy, owner=True), "store": count_store}
+        counted = counts[sys.argv[1]](Path(name), int(sys.argv[2]) if len(sys.argv) > 2 else 1)
     print(*counted, f"{time.monotonic() - start:.0f} s")
