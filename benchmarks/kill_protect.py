@@ -1,12 +1,12 @@
 """Kill a verb of ``monai-salm`` with SIGKILL at random moments, call it again until it is done, and look at every byte.
 
-    python benchmarks/kill_protect.py --kills 40 --seed 0 --verbs generate,publish,verify,restore,protect
+    python benchmarks/kill_protect.py --kills 40 --seed 0 --verbs generate,publish,verify,restore,protect,evaluate
 
 The data set is a small folder of volumes with label maps and other files. Kill moments are uniform over the length of an
 uninterrupted call, measured from its first line of work (imports do not count). The surrogates' training is kept after every
 step. Whenever a call was killed, what stands at its output is nothing or whole; whenever one comes to its end, the output must
-equal an uninterrupted call's, byte for byte (of a store: all noise), and nothing may be left beside it. Prints a line for each
-kill and one with the counts of each verb; exits with 1 if not.
+equal an uninterrupted call's, byte for byte (of a store: all noise; of an evaluation: all but times), and nothing may be left
+beside it. Prints a line for each kill and one with the counts of each verb; exits with 1 if not.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import random
 import shutil
 import sys
@@ -45,12 +46,15 @@ _NOISE = [
     "--device",
     "cpu",
 ]
-VERBS = ("generate", "publish", "verify", "restore", "protect")
+_CELLS, _REPORT = "cells.jsonl", "report.html"
+_EVALUATION = ["--width", "0.05", "--epochs", "1", "--seeds", "0", "--fractions", "1", "--controls", "none"]
+_EVALUATION += ["--pipelines", "plain", "--countermeasures", "none", "--device", "cpu"]
+VERBS = ("generate", "publish", "verify", "restore", "protect", "evaluate")
 
 
-def small_folder(root: Path, cases: int = 12, side: int = 24) -> Path:
+def small_folder(root: Path, cases: int = 12, side: int = 24, seed: int = 0) -> Path:
     """A Decathlon-like folder of noisy volumes, their label maps and a text file."""
-    rng, listing = np.random.default_rng(0), []
+    rng, listing = np.random.default_rng(seed), []
     (root / "imagesTr").mkdir(parents=True)
     (root / "labelsTr").mkdir()
     for index in range(cases):
@@ -83,7 +87,7 @@ class Call:
 
     Args:
         verb: its name.
-        source: the data set.
+        source: the data set; ``test`` beside it is another.
         whole: holds ``set``, a whole copy, and its store.
     """
 
@@ -108,11 +112,17 @@ class Call:
             "verify": [self.source, output, "--store", store],
             "restore": [self.whole / "set", output, "--store", self.whole / _STORE, "--overwrite"],
             "protect": [self.source, output, *_NOISE],
+            "evaluate": [
+                *(self.source, self.whole / "set", "--test", self.source.with_name("test")),
+                *(*_EVALUATION, "--resume", job / _CELLS, "--html", job / _REPORT),
+            ],
         }
         return run_and_kill(work, ([self.verb, *map(str, given[self.verb])],), kill_after)
 
     def result(self, job: Path) -> dict[str, bytes]:
         """What the call has written, or was to leave alone."""
+        if self.verb == "evaluate":
+            return _cells(job / _CELLS)
         found = {} if self.verb == "generate" else contents(job / "set")
         if self.verb in ("generate", "protect", "verify") and (job / _STORE).exists():
             store = NoiseStore(job / _STORE)
@@ -122,12 +132,22 @@ class Call:
 
     def state(self, job: Path, expected: dict[str, bytes]) -> str:
         """What a kill has left: ``"nothing"`` under its name, or what is ``"whole"``."""
-        output = job / (_STORE if self.verb == "generate" else "set")
+        output = job / {"generate": _STORE, "evaluate": _REPORT}.get(self.verb, "set")
         if not output.exists():
             return "nothing"
         if self.result(job) != expected:
             raise RuntimeError(f"{output} stands under its name and is not whole")
         return "whole"
+
+
+def _cells(journal: Path) -> dict[str, bytes]:
+    """What networks scored, without the times that it took."""
+    found = {}
+    for line in journal.read_text().splitlines()[1:]:
+        for cell in json.loads(line)["cells"]:
+            key = ", ".join(str(cell[name]) for name in ("victim", "seed", "data", "pipeline", "countermeasure"))
+            found[key] = json.dumps({name: value for name, value in cell.items() if name != "seconds"}).encode()
+    return found
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -170,6 +190,7 @@ def kill_and_compare(
         verb: what is called.
     """
     source = small_folder(folder / "set")
+    small_folder(folder / "test", cases=4, seed=1)
     whole, call = folder / "whole", Call(verb, source, folder / "whole")
     Call("protect", source, whole).begin(whole)
     length = Call("protect", source, whole).run(whole).seconds
@@ -190,7 +211,7 @@ def kill_and_compare(
             result.stages.append(call.state(job, expected))
             say(f"kill {result.kills}: after {moment:.2f} s; left: {result.stages[-1]}")
         call.run(job)
-        left = {path.name for path in job.iterdir()} - {"set", _STORE}
+        left = {path.name for path in job.iterdir()} - {"set", _STORE, _CELLS, _REPORT}
         if call.result(job) != expected or left:
             result.differing += 1
             say(f"job {result.jobs} differs" if not left else f"beside job {result.jobs} was left: {sorted(left)}")
@@ -207,14 +228,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--verbs", default="protect", help=f"some of {','.join(VERBS)} (default protect)")
     given = parser.parse_args(arguments)
     failed = False
-    for verb in given.verbs.split(","):
-        folder = Path(tempfile.mkdtemp(prefix="kill-protect-"))
-        try:
+    with tempfile.TemporaryDirectory(prefix="kill-protect-") as root:
+        os.environ["MONAI_SALM_KEY"] = f"{root}/owner.key"
+        for verb in given.verbs.split(","):
+            folder = Path(root, verb)
+            folder.mkdir()
             result = kill_and_compare(given.kills, given.seed, folder, verb=verb)
-        finally:
-            shutil.rmtree(folder)
-        print(f"{verb}: {result.line()}", flush=True)
-        failed |= bool(result.differing)
+            print(f"{verb}: {result.line()}", flush=True)
+            failed |= bool(result.differing)
     return int(failed)
 
 

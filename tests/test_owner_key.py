@@ -5,12 +5,15 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from children import exit_code, exit_codes
 from forged_stores import plant
 
 from monai_salm.noise.budget import Budget
@@ -83,6 +86,25 @@ def test_a_change_of_any_table_is_found_and_no_write_of_the_owner_hides_it(store
     with pytest.raises(NoiseStoreError, match=r"was changed since the owner's key .* signed it.*--unsigned"):
         require_owner(store)
     require_owner(NoiseStore(store.path, unsigned=True))
+
+
+@pytest.mark.parametrize("writes", [1, 1000])
+def test_a_write_meanwhile_is_no_change_by_others(
+    store: NoiseStore, writes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, numbers = store.rows, iter(range(writes))
+
+    def rows_while_others_write(query: str, *values: Any) -> list[tuple[Any, ...]]:
+        if "FROM kept" in query and (number := next(numbers, None)) is not None:
+            add_record(NoiseStore(store.path), {"kind": "restore", "output": str(number), "files": "y"})
+        return rows(query, *values)
+
+    monkeypatch.setattr(store, "rows", rows_while_others_write)
+    if writes == 1:
+        assert seal_state(store) is SealState.PROVED
+    else:
+        with pytest.raises(NoiseStoreError, match="is being written to: try again"):
+            seal_state(store)
 
 
 def test_store_of_another_key_is_refused_and_not_written(store: NoiseStore, tmp_path: Path) -> None:
@@ -167,14 +189,13 @@ def test_children_open_a_store_while_threads_of_the_parent_write_and_read(store:
         children = [context.Process(target=read_in_child, args=(store, noise, results)) for _ in range(6)]
         for child in children:
             child.start()
-        found = [results.get() for _ in children]
-        for child in children:
-            child.join(60)
+        ended = exit_codes(children)
     finally:
         stop.set()
         for thread in threads:
             thread.join()
-    assert found == ["ok"] * 6
+    assert ended == [0] * 6
+    assert [results.get() for _ in children] == ["ok"] * 6
     assert seal_state(store) is SealState.PROVED
 
 
@@ -190,12 +211,36 @@ def test_child_that_is_forked_inside_a_write_says_so_at_once_and_harms_nothing(s
             except NoiseStoreError as error:
                 os._exit(7 if "forked by a thread that was" in str(error) else 1)
             os._exit(2)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+        assert exit_code(pid) == 7
         yield noise_of(701)
 
     store.add(forks())
     assert store.get(noise_of(701).digest) is not None
     assert seal_state(store) is SealState.PROVED
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded, use of fork:DeprecationWarning")
+def test_child_that_ends_as_a_program_does_leaves_a_large_write_of_its_parent_alone(store: NoiseStore) -> None:
+    """Closing the connection at its end, it would undo what the parent has written so far."""
+    script = """
+import os, sys
+from pathlib import Path
+from monai_salm.store.file import write
+
+with write(Path(sys.argv[1])) as connection:
+    connection.execute("PRAGMA cache_size = 10")  # pages are written to the file before the end
+    for index in range(2000):
+        connection.execute("INSERT INTO kept VALUES (?, zeroblob(16), zeroblob(3000))", (index,))
+        if index == 1000 and (pid := os.fork()) == 0:
+            sys.exit()
+    os.waitpid(pid, 0)
+    connection.execute("INSERT INTO kept VALUES ('last', zeroblob(16), zeroblob(3000))")
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(store.path)], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert store.rows("PRAGMA integrity_check") == [("ok",)]
+    assert store.rows("SELECT count(*) FROM kept WHERE length(data) = 3000") == [(2001,)]
 
 
 def test_temporary_triggers_do_not_stay_in_the_file(store: NoiseStore) -> None:

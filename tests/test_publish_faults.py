@@ -10,7 +10,7 @@ import resource
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
@@ -62,8 +62,8 @@ def contents(root: Path) -> dict[str, bytes]:
     ("verb", "kills"),
     [("protect", 3), ("restore", 3)]
     + [
-        pytest.param(verb, 40, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])
-        for verb in ("generate", "publish", "verify", "restore", "protect")
+        pytest.param(verb, 10 if verb == "evaluate" else 40, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])
+        for verb in ("generate", "publish", "verify", "restore", "protect", "evaluate")
     ],
 )
 def test_a_killed_verb_is_never_half_and_ends_the_same(
@@ -342,33 +342,6 @@ def test_lost_permission_is_listed(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert {name: "Permission denied" in reason for name, reason in report.failed.items()} == {
         "imagesTr/c2.nii.gz": True
     }
-
-
-def places(path: Path) -> Iterator[tuple[int, bytes]]:
-    whole = path.read_bytes()
-    for place in range(len(whole)):
-        yield place, whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :]
-
-
-@pytest.mark.slow
-def test_every_flipped_byte_of_a_copy_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = load(monkeypatch).small_folder(tmp_path / "set", cases=2, side=6)
-    data = detect(root)
-    arguments: dict[str, Any] = {"task": data.task(), "window": IntensityWindow(-500, 500), "device": "cpu"}
-    store = precompute(data.dataset(), tmp_path / "noise.db", method=RandomNoise(epsilon=0.05), **arguments)
-    publish(root, tmp_path / "out", store)
-    assert verify(root, tmp_path / "out", store).ok
-    flipped = 0
-    for path in sorted(p for p in (tmp_path / "out").rglob("*") if p.is_file()):
-        whole = path.read_bytes()
-        for place, damaged in places(path):
-            path.write_bytes(damaged)
-            assert not verify(root, tmp_path / "out", store).ok, (path, place)
-            flipped += 1
-        path.write_bytes(whole)
-    print(f"{flipped} bytes of a published set flipped one at a time: all found")
-    assert flipped > 1000
-    assert verify(root, tmp_path / "out", store).ok
 
 
 def test_a_lock_is_held_by_one_only(tmp_path: Path) -> None:

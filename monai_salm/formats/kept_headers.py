@@ -54,7 +54,7 @@ def unpacked(keepsake: bytes, image: Array, path: Path) -> bytes:
             raise ValueError(f"it claims {size:,} bytes for an image of {image.nbytes:,}")
         return zstandard.ZstdDecompressor().decompress(keepsake)
     except (zstandard.ZstdError, ValueError) as error:
-        raise _damaged(str(path), error) from error
+        raise damaged_keepsake(str(path), error) from error
 
 
 def _fits(size: int, packed_size: int, image_size: int) -> bool:
@@ -76,7 +76,7 @@ def split_head(content: bytes, what: str) -> tuple[Any, bytes]:
     try:
         return json.loads(head), rest
     except (ValueError, RecursionError) as error:
-        raise _damaged(what, error) from error
+        raise damaged_keepsake(what, error) from error
 
 
 def split_parts(content: bytes, sizes: object, count: int, what: str) -> list[bytes | None]:
@@ -93,10 +93,11 @@ def split_parts(content: bytes, sizes: object, count: int, what: str) -> list[by
     """
     known = isinstance(sizes, list) and all(size is None or (type(size) is int and size >= 0) for size in sizes)
     if not known or not isinstance(sizes, list) or len(sizes) != count or sum(n or 0 for n in sizes) != len(content):
-        raise _damaged(what, f"sizes of {count} files do not match")
+        raise damaged_keepsake(what, f"sizes of {count} files do not match")
     ends = list(accumulate(size or 0 for size in sizes))
     return [None if n is None else content[end - n : end] for n, end in zip(sizes, ends, strict=True)]
 
 
-def _damaged(what: str, why: object) -> FormatError:
+def damaged_keepsake(what: str, why: object) -> FormatError:
+    """The error for what the store keeps of a file or a case, which it names."""
     return FormatError(f"{what}: what the store keeps of the original is damaged ({why}); take the store from a backup")

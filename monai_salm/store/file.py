@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,15 +38,11 @@ SCHEMA = {
     id INTEGER PRIMARY KEY CHECK (id = 0), owner BLOB NOT NULL, nonce BLOB NOT NULL, digest BLOB NOT NULL
 )""",
 }
-_WAIT_SECONDS = 60
+_WAIT_SECONDS, _PAUSE_SECONDS = 60, 0.1
 # Small: rows of small images end anywhere in a page, and what is left of it is lost.
 _PAGE_SIZE = 1024
 _GIVE = "Give the file that precompute() or `monai-salm generate` wrote"
 _MAGIC, _HEADER_SIZE = b"SQLite format 3\0", 100
-
-
-# Connections inherited through a fork: SQLite forbids using them and closing them, so they are kept for ever.
-_INHERITED: list[sqlite3.Connection] = []
 
 
 class HeldConnection:
@@ -65,7 +63,7 @@ class HeldConnection:
         self._finalizer.atexit = not threading.current_thread().daemon
 
     def close(self) -> None:
-        """Close the connection; one that came through a fork is put aside."""
+        """Close the connection; one that came through a fork is left open."""
         self._finalizer()
 
 
@@ -74,7 +72,9 @@ def _close(connection: sqlite3.Connection, pid: int) -> None:
         with using_sqlite():
             connection.close()
     else:
-        _INHERITED.append(connection)
+        # It came through a fork. SQLite would undo in the file what the parent is writing, so that not even the end of this
+        # process may close it: one reference stays for ever.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
 def create_file(
@@ -173,8 +173,11 @@ def _cut_off(path: Path) -> NoiseStoreError | None:
 
 @contextmanager
 def _transaction(path: Path) -> Iterator[sqlite3.Connection]:
+    start = time.monotonic()
     with using_sqlite(), _begun(path) as connection:
         yield connection
+    # Those who wait for SQLite's lock look for it every tenth of a second; one who writes without a pause keeps them out.
+    time.sleep(min(_PAUSE_SECONDS, (time.monotonic() - start) / 10))
 
 
 @contextmanager

@@ -25,19 +25,19 @@ class _Gate:
     def _others(self) -> bool:
         return any(thread != threading.get_ident() for thread in self.inside)
 
-    def enter(self) -> None:
+    def enter(self) -> int:
         me = threading.get_ident()
         with self.condition:
             # A thread that is inside goes on: the fork waits for it. The garbage collector may close a connection within a fork.
             self.condition.wait_for(lambda: not self.forking or me in self.inside or me in self.forking, _WAIT_SECONDS)
             self.inside[me] = self.inside.get(me, 0) + 1
+        return me
 
-    def leave(self) -> None:
-        me = threading.get_ident()
+    def leave(self, thread: int) -> None:
         with self.condition:
-            depth = self.inside.pop(me, 1) - 1
+            depth = self.inside.pop(thread, 1) - 1
             if depth:
-                self.inside[me] = depth
+                self.inside[thread] = depth
             self.condition.notify_all()
 
     def before_fork(self) -> None:
@@ -69,12 +69,12 @@ if hasattr(os, "register_at_fork"):
 def using_sqlite() -> Iterator[None]:
     """A block that uses SQLite; a fork of another thread waits for its end."""
     pid = os.getpid()
-    _GATE.enter()
+    thread = _GATE.enter()
     try:
         yield
     finally:
         if os.getpid() == pid:  # else the block itself forked, and this is the child
-            _GATE.leave()
+            _GATE.leave(thread)  # the garbage collector may end a block in another thread
 
 
 def forked_inside() -> bool:

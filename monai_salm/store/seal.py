@@ -31,7 +31,8 @@ SEALED = {
     "record": "id, checksum",
     "network": "id, checksum",
 }
-_SIZE = 32
+_SIZE, _TRIES = 32, 20
+_SEAL = "SELECT owner, nonce, digest FROM seal"
 _ROW, _NONCE, _OWNER = (f"salm{FORMAT_VERSION} {what}".encode() for what in ("row", "nonce", "owner"))
 
 
@@ -58,19 +59,25 @@ class Sealed(Protocol):
 def seal_state(store: Sealed) -> SealState:
     """Whether a store is as the owner's key signed it; reads all checksums once. NoiseStoreError if it cannot be read."""
     key = read_key(store.key)
-    found = store.rows("SELECT owner, nonce, digest FROM seal")
-    if not found:
-        return SealState.UNSIGNED
-    owner, nonce, digest = found[0]
-    if key is None:
-        return SealState.NO_KEY
-    if owner != _owner(key):
-        return SealState.OTHER_KEY
-    own = _hash(key, _NONCE, nonce)
-    for table, columns in SEALED.items():
-        for row in store.rows(f"SELECT {columns} FROM {table}"):
-            own ^= _hash(key, _ROW, table, *row)
-    return SealState.PROVED if digest == own.to_bytes(_SIZE, "big") else SealState.CHANGED
+    for _ in range(_TRIES):
+        found = store.rows(_SEAL)
+        if not found:
+            return SealState.UNSIGNED
+        owner, nonce, digest = found[0]
+        if key is None:
+            return SealState.NO_KEY
+        if owner != _owner(key):
+            return SealState.OTHER_KEY
+        own = _hash(key, _NONCE, nonce)
+        for table, columns in SEALED.items():
+            for row in store.rows(f"SELECT {columns} FROM {table}"):
+                own ^= _hash(key, _ROW, table, *row)
+        if digest == own.to_bytes(_SIZE, "big"):
+            return SealState.PROVED
+        if store.rows(_SEAL) == found:
+            return SealState.CHANGED
+        # The owner wrote to it meanwhile, and every write makes another seal.
+    raise NoiseStoreError(f"{store.path} is being written to: try again when that is done")
 
 
 def require_owner(store: Sealed) -> None:
@@ -95,7 +102,7 @@ def write_sealed(store: Sealed) -> Iterator[sqlite3.Connection]:
         NoiseStoreError: if the store cannot be written, or is signed by a key that is not at hand.
     """
     with write(store.path) as connection:
-        found = connection.execute("SELECT owner, nonce, digest FROM seal").fetchone()
+        found = connection.execute(_SEAL).fetchone()
         key = read_key(store.key) if found else None
         if found and (key is None or found[0] != _owner(key)):
             if not store.unsigned:

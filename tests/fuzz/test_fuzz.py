@@ -1,4 +1,4 @@
-"""Files that were changed at random are read, or end in an error of the package's own that names the file.
+"""Files, and what stores keep, are changed at random: they are read, or end in an error of the package's own that names the file.
 
 ``corpus`` keeps the files that once ended in anything else.
 """
@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mutations import CHANGES, KINDS, Change, Kind, changed, draw
+from mutated_stores import STORES
+from mutations import CHANGES, FILES, Change, Kind, changed, draw
 
+KINDS = {**FILES, **STORES}
 CORPUS = sorted((Path(__file__).parent / "corpus").iterdir())
 # Seconds of each kind in the slow test, and memory above what is in use that reading may take.
 SECONDS, MEMORY = 20, 1 << 30
@@ -69,9 +71,10 @@ def test_many_changed_files_are_read_or_refused(tmp_path: Path, name: str) -> No
 
 @pytest.mark.parametrize("file", CORPUS, ids=lambda file: file.stem)
 def test_a_file_that_was_once_found_is_read_or_refused(tmp_path: Path, file: Path) -> None:
-    path = tmp_path / file.name
+    kind = KINDS[file.name.split("-")[0]]
+    path = kind.make(tmp_path)
     path.write_bytes(file.read_bytes())
-    _require_outcome(KINDS[file.name.split("-")[0]], path, file.name)
+    _require_outcome(kind, path, file.name)
 
 
 def _require_outcome(kind: Kind, path: Path, changes: Any) -> None:

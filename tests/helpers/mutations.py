@@ -105,7 +105,7 @@ def _mha(folder: Path) -> Path:
 
 
 _JSON = json.dumps({"labels": {"0": "a"}, "training": [{"image": "i0.nii.gz", "label": 1}], "numTest": 3})
-KINDS: dict[str, Kind] = {
+FILES: dict[str, Kind] = {
     "nifti": Kind(lambda f: save_nifti(f, suffix=".nii")),
     "nifti_gz": Kind(lambda f: save_nifti(f, suffix=".nii.gz")),
     "pair": Kind(save_pair),

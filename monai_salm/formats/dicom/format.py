@@ -13,8 +13,8 @@ from monai_salm.formats.dicom.elements import tag_name, walk
 from monai_salm.formats.dicom.file import DicomFile, load, packed, renamed_uid, split_meta
 from monai_salm.formats.dicom.headers import begins_as_dicom, read_dataset
 from monai_salm.formats.dicom.units import PLACES, UNITS, affine_of, units_of
+from monai_salm.formats.kept_headers import damaged_keepsake, split_head, unpacked
 from monai_salm.formats.kept_headers import packed as kept_of
-from monai_salm.formats.kept_headers import split_head, unpacked
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.files import atomic_file
@@ -96,8 +96,13 @@ class Dicom(ImageFormat):
         # Whether the bits above those stored repeat the sign shows only where a number is negative.
         file = load(protected)
         file = replace(file, layout=replace(file.layout, extended=extended))
+        cells = _cells(file, image, protected)
+        try:
+            content = packed(kept[:before] + cells + kept[before:], syntax)
+        except ValueError as error:
+            raise damaged_keepsake(str(protected), error) from error
         with atomic_file(target) as written:
-            written.write(packed(kept[:before] + _cells(file, image, protected) + kept[before:], syntax))
+            written.write(content)
 
 
 def write_dicom(source: Path, target: Path, image: Array, protected_uids: Set[str] = _NOBODY) -> None:
@@ -165,9 +170,7 @@ def _unpacked(keepsake: bytes, image: Array, path: Path) -> tuple[bytes, int, st
     values, kept = split_head(unpacked(keepsake, image, path), str(path))
     known = isinstance(values, dict) and type(values.get("before")) is int and type(values.get("syntax")) is str
     if not known or not 0 <= values["before"] <= len(kept) or values.get("extended") not in (True, False, None):
-        raise FormatError(
-            f"{path}: what the store keeps of the original's header is damaged; take the store from a backup"
-        )
+        raise damaged_keepsake(str(path), "its header")
     return kept, values["before"], values["syntax"], values.get("extended")
 
 
