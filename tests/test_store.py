@@ -583,10 +583,10 @@ def test_folder_is_no_store(tmp_path: Path) -> None:
 
 
 def test_other_formats_are_refused(store: NoiseStore, noise: Noise) -> None:
-    for version in (1, 5, 7):
+    for version in (1, 6, 8):
         change(store.path, f"PRAGMA user_version = {version}")
         with pytest.raises(
-            NoiseStoreError, match=f"store format {version}, this version of monai_salm reads 6: use the"
+            NoiseStoreError, match=f"store format {version}, this version of monai_salm reads 7: use the"
         ):
             NoiseStore(store.path).get(noise.digest)
 

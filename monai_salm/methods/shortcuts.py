@@ -12,7 +12,7 @@ import numpy as np
 from monai_salm.learning.tasks import Task
 from monai_salm.methods.base import Method
 from monai_salm.methods.job import Job
-from monai_salm.noise.digest import content_digest
+from monai_salm.noise.digest import drawing_digest
 from monai_salm.noise.grid import require
 from monai_salm.shared.arrays import Array
 
@@ -67,7 +67,7 @@ class Shortcut(Method):
 
 def own_generator(image: Array, seed: int) -> np.random.Generator:
     """Random numbers of an image, by its content and the seed."""
-    return np.random.default_rng([seed, *np.frombuffer(content_digest(image), np.uint32).tolist()])
+    return np.random.default_rng([seed, *np.frombuffer(drawing_digest(image), np.uint32).tolist()])
 
 
 def scaled(noise: Array, rms: float, budget: float) -> Array:

@@ -16,7 +16,7 @@ from monai_salm.store.forking import forked_inside, using_sqlite
 
 #: SQLite's application_id ("SALM") and user_version: how a store is told from any other database.
 APPLICATION_ID = 0x53414C4D
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 # Checksums come first: SQLite reads a long row only as far as it is asked for.
 SCHEMA = {
     "meta": "CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 0), json TEXT NOT NULL, checksum BLOB NOT NULL)",

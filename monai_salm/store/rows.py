@@ -6,7 +6,6 @@ Rows are found by the first bytes of the digests of the images in them.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import sqlite3
@@ -16,6 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from blake3 import blake3
 
 from monai_salm.noise.digest import DIGEST_SIZE
 from monai_salm.noise.grid import GRIDS, INTEGER_GRIDS
@@ -163,10 +163,10 @@ def parse_shape(text: object) -> tuple[int, ...]:
 def checksum(*parts: object) -> bytes:
     """Hash of values and their lengths, so that nothing can move from one value to the next unseen."""
     data = [part if isinstance(part, bytes) else repr(part).encode("utf-8", "backslashreplace") for part in parts]
-    digest = hashlib.sha256(struct.pack(f"<{len(data)}Q", *map(len, data)))
+    digest = blake3(struct.pack(f"<{len(data)}Q", *map(len, data)))
     for part in data:
         digest.update(part)
-    return digest.digest()[:16]
+    return bytes(digest.digest(16))
 
 
 def _digests(digests: bytes, index: int) -> tuple[bytes, bytes, int]:
