@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,8 +56,21 @@ class Stored(Opened):
         return self.parts(self.content)
 
     def frame(self) -> bytes:
-        self.view[...] = 0
-        return hashlib.sha256(self.content + self.header).digest()
+        content = np.frombuffer(self.content, np.uint8)
+        start = _address(self.view) - _address(content)
+        extent = self.dtype.itemsize + sum((n - 1) * step for n, step in zip(self.shape, self.view.strides, strict=True))
+        between = bytearray()
+        if extent > self.view.nbytes:  # other numbers stand between the voxels, such as transparency
+            between += content[start : start + extent].data
+            np.ndarray(self.shape, self.dtype, between, strides=self.view.strides)[...] = 0
+        digest = hashlib.sha256(struct.pack("<3Q", start, extent, len(self.header)))
+        for part in (content[:start].data, between, content[start + extent :].data, self.header):
+            digest.update(part)
+        return digest.digest()
+
+
+def _address(array: Array) -> int:
+    return int(array.__array_interface__["data"][0])
 
 
 def _assign(target: Array, source: Array) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from monai_salm.formats.base import FormatError
+from monai_salm.formats.opened_once import opened_once
 from monai_salm.layouts import TRAIN, ArchiveLayout, Case, Layout, LayoutError, open_layout
 from monai_salm.layouts.stored_images import StoredImage
 from monai_salm.noise.digest import content_digest
@@ -214,17 +215,24 @@ class _Comparison:
             yield f"{missing[0]}: missing from the copy"
             return
         try:
-            published = stored.in_copy().read(self.target)
-            found = list(self.rules.problems(stored.read(self.data.root), published))
-            found += stored.differences(self.data.root, self.target)
+            with opened_once():
+                found = self._differences(stored)
             yield from found
-            key = copy_key(self.target, stored.published)
-            known = header_key(content_digest(published), stored.frame(self.data.root))
-            wanted = {key: stored.keepsake(self.data.root), known: b""}
-            if not found and any(kept(self.rules.store, key) != part for key, part in wanted.items()):
-                yield "the store has no header for this original; give the store that published it"
         except (FormatError, OverflowError, OSError) as error:
             yield str(error)
+
+    def _differences(self, stored: StoredImage) -> list[str]:
+        """What is wrong with the files of an image that are there, the header that the store keeps included."""
+        root, published = self.data.root, stored.in_copy().read(self.target)
+        found = list(self.rules.problems(stored.read(root), published))
+        found += stored.differences(root, self.target)
+        if found:
+            return found
+        known = header_key(content_digest(published), stored.frame(root))
+        wanted = {copy_key(self.target, stored.published): stored.keepsake(root), known: b""}
+        if any(kept(self.rules.store, key) != part for key, part in wanted.items()):
+            found.append("the store has no header for this original; give the store that published it")
+        return found
 
     def _file_problems(self, file: str, content: bytes | None, absent: bool) -> Iterator[str]:
         copy = self.target / file
