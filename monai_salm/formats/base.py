@@ -14,7 +14,7 @@ import numpy as np
 
 from monai_salm.formats.keepsakes import packed, unpacked
 from monai_salm.formats.limits import FormatError as FormatError
-from monai_salm.formats.opened_once import forget, opened
+from monai_salm.formats.opened_once import forget, opened, opened_once
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.files import atomic_file
@@ -105,7 +105,8 @@ class ImageFormat(ABC):
             target: where the new file goes; it appears only when whole.
             edit: given the image, returns the new one, same shape and type.
         """
-        self.write(source, target, edit(self.read(source)))
+        with opened_once():
+            self.write(source, target, edit(self.read(source)))
 
     def bounds(self, path: Path) -> tuple[int, int] | None:
         """The least and largest number that a voxel of this file may hold; None for the whole range of its type."""

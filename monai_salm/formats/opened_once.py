@@ -16,6 +16,9 @@ _OPENED: ContextVar[dict[tuple[Path, str], Any] | None] = ContextVar("opened fil
 @contextmanager
 def opened_once() -> Iterator[None]:
     """A block in which this thread opens each file once; it does not see later changes of a file."""
+    if _OPENED.get() is not None:  # within such a block
+        yield
+        return
     token = _OPENED.set({})
     try:
         yield

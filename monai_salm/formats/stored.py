@@ -102,12 +102,16 @@ def read_bounded(
     with open(path, "rb") as file:
         gzipped = file.read(2) == _GZIP and size != plain
         file.seek(0)
-        reader = GzipReader(path) if gzipped else file
-        content = bytearray(reader.read(start))
+        reader = GzipReader(path) if gzipped else None
+        content = bytearray(file.read(start)) if reader is None else reader.read(start)
         _require_image(bytes(content), path)
         needed = size_of(bytes(content))
         require_claim(needed, size, path, packed=gzipped)
-        content += reader.read(max(0, needed + _MAX_TRAILING + 1 - len(content)))
+        rest = max(0, needed + _MAX_TRAILING + 1 - len(content))
+        if reader is None:
+            content += file.read(rest)
+        else:
+            reader.read(rest, content)
     if len(content) < needed:
         raise FormatError(
             f"{path}: cut off, {len(content)} bytes of the {needed} that its header declares; get it again from its source"
@@ -125,7 +129,7 @@ def read_start(path: Path, size: int) -> bytes:
     """
     with open(path, "rb") as plain:
         start = plain.read(size)
-    content = GzipReader(path).read(size) if start[:2] == _GZIP else start
+    content = bytes(GzipReader(path).read(size)) if start[:2] == _GZIP else start
     _require_image(content, path)
     return content
 
