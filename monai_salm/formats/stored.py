@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,9 @@ from monai_salm.shared.arrays import Array
 # What may follow the voxels; more is no writer's doing.
 _MAX_TRAILING = 1 << 24
 _GZIP = b"\x1f\x8b"
+# The axis of the planes that are copied one by one. Bytes after which addresses share a set of the first-level cache, and how
+# many of them fit it.
+_ROWS, _SET, _CROWD = 2, 4096, 16
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,16 @@ def _address(array: Array) -> int:
 
 def _assign(target: Array, source: Array) -> None:
     """``target[...] = source``, plane by plane: from first axis fastest to last axis fastest it is three times as fast."""
-    for row in range(target.shape[2]):
-        target[:, :, row] = source[:, :, row]
+    axis = int(np.argmax(np.abs(source.strides)))
+    # Numbers so far apart share a set of the cache: few of them are taken at a time.
+    crowded = axis != _ROWS and source.strides[axis] % _SET == 0
+    parts = range(0, source.shape[axis], _CROWD) if crowded else (0,)
+    for row, start in itertools.product(range(target.shape[_ROWS]), parts):
+        place: list[Any] = [slice(None)] * source.ndim
+        place[_ROWS] = row
+        if crowded:
+            place[axis] = slice(start, start + _CROWD)
+        target[tuple(place)] = source[tuple(place)]
 
 
 def read_bounded(

@@ -19,11 +19,11 @@ from monai_salm.publishing.checks import PublishError
 from monai_salm.publishing.copying import as_store
 from monai_salm.publishing.manifest import PathLike, manifest_problems, own_files, read_manifest
 from monai_salm.publishing.other_files import OtherFiles, other_files
-from monai_salm.publishing.records import copy_key, header_key, record_of, record_problems
+from monai_salm.publishing.records import copy_key, header_key, key_of_digests, record_of, record_problems
 from monai_salm.publishing.rules import Rules
 from monai_salm.publishing.searching import find_unprotected, in_threads
 from monai_salm.publishing.signing import signature_problem
-from monai_salm.shared.files import same_bytes
+from monai_salm.shared.files import file_sha256, same_bytes
 from monai_salm.shared.progress import Progress, ProgressCallback
 from monai_salm.store.records import kept
 from monai_salm.store.seal import require_owner
@@ -118,7 +118,7 @@ def verify(
     problems += wrong
     if shard[0]:
         return VerifyReport(checked, problems, partial=True)
-    problems += manifest_problems(data, target, noises, splits, comparison.missing(), jobs)
+    problems += manifest_problems(data, target, noises, splits, comparison.missing(), comparison.digests, jobs)
     problems += record_problems(data, target, noises)
     if signer is not None and (problem := signature_problem(data.manifest_path(target), Path(signer))):
         problems.append(problem)
@@ -148,6 +148,8 @@ class _Comparison:
     jobs: int
     shard: tuple[int, int]
     report: ProgressCallback | None
+    #: SHA-256 of published files of images, by name.
+    digests: dict[str, str] = field(default_factory=dict)
 
     def run(self) -> tuple[int, list[str]]:
         """Cases that were compared, and the problems."""
@@ -229,7 +231,9 @@ class _Comparison:
         if found:
             return found
         known = header_key(content_digest(published), stored.frame(root))
-        wanted = {copy_key(self.target, stored.published): stored.keepsake(root), known: b""}
+        digests = {file: file_sha256(self.target / file) for file in stored.published}
+        self.digests.update(digests)
+        wanted = {key_of_digests(digests.values()): stored.keepsake(root), known: b""}
         if any(kept(self.rules.store, key) != part for key, part in wanted.items()):
             found.append("the store has no header for this original; give the store that published it")
         return found
