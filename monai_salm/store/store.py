@@ -18,6 +18,7 @@ from safetensors.torch import save as save_tensors
 from monai_salm.noise.digest import DIGEST_SIZE
 from monai_salm.noise.noise import Noise, NoiseStoreError
 from monai_salm.noise.window import WindowRule
+from monai_salm.store.checking import check_rows, row_error
 from monai_salm.store.description import StoreSettings, read_description, settings_of, skipped_of
 from monai_salm.store.file import (
     APPLICATION_ID,
@@ -31,8 +32,12 @@ from monai_salm.store.file import (
 from monai_salm.store.forking import using_sqlite
 from monai_salm.store.owner import make_key, owner_key_path
 from monai_salm.store.records import check_records
+from monai_salm.store.row_cache import RowCache
 from monai_salm.store.rows import (
+    MAX_IMAGES,
+    PLACE,
     ROW,
+    Row,
     RowError,
     RowWriter,
     checksum,
@@ -40,7 +45,6 @@ from monai_salm.store.rows import (
     key_of,
     parse_shape,
     unpack_names,
-    unpack_row,
 )
 from monai_salm.store.seal import sign, write_sealed
 
@@ -228,10 +232,7 @@ class NoiseStore:
         self.networks()
         check_records(self)
         skipped_of(self)
-        found = 0
-        for found, noise in enumerate(self, 1):  # noqa: B007 - counted
-            if not self.rows("SELECT 1 FROM protected WHERE key = ?", (key_of(noise.protected),)):
-                raise damaged(self.path, f"case {noise.name!r} cannot be found again by its protected image")
+        found = check_rows(self, self._read_row)
         if not found:
             raise NoiseStoreError(f"{self.path} holds no noise. Fill it with precompute() or `monai-salm generate`")
         return found
@@ -244,18 +245,29 @@ class NoiseStore:
             held.close()
 
     def _find(self, table: str, digest: bytes, shape: tuple[int, ...] | None) -> Noise | None:
-        rows = self.rows(ROW[table], (key_of(digest),))
-        if not rows:
+        places = self.rows(PLACE[table], (key_of(digest),))
+        if not places:
             return None
+        number, index = divmod(places[0][0], MAX_IMAGES)
+        row = self._local.cache.row(number, lambda number: self._read_row(number, shape))
         try:
-            noise = unpack_row(rows[0][1:], rows[0][0], shape)
+            if shape is not None and row.shape != shape:
+                raise RowError(f"it claims the shape {row.shape}, the image has {shape}")
+            noise = row.noise(index)
             if digest != (noise.digest if table == "original" else noise.protected):
                 raise RowError("it is filed under another image")
         except RowError as error:
-            raise damaged(
-                self.path, f"noise of shape {str(rows[0][1])[:99]} is not as it was written: {error}"
-            ) from error
+            raise row_error(self.path, row.shape, error) from error
         return noise
+
+    def _read_row(self, number: int, shape: tuple[int, ...] | None = None) -> Row:
+        rows = self.rows(ROW, (number,))
+        if not rows:
+            raise damaged(self.path, "an image's key leads to no row")
+        try:
+            return Row(rows[0], shape)
+        except RowError as error:
+            raise row_error(self.path, rows[0][0], error) from error
 
     def _shapes(self, rows: list[tuple[Any, ...]]) -> list[tuple[int, ...]]:
         try:
@@ -276,7 +288,7 @@ class NoiseStore:
         if held is None or held.pid != os.getpid() or self._local.file != file:
             self.close()
             held = HeldConnection(open_reader(self.path))
-            self._local.held, self._local.file = held, file
+            self._local.held, self._local.file, self._local.cache = held, file, RowCache()
         return held.connection
 
     def rows(self, query: str, values: tuple[object, ...] = (), again: bool = True) -> list[tuple[Any, ...]]:
