@@ -127,8 +127,8 @@ def _canonical_float(array: Array) -> Array:
 
 def _integer_type(array: Array) -> str:
     """The first integer type of the list that holds all values of an integer array; empty if none does."""
-    some = array[:: max(1, array.size // 64)] if array.dtype == _INT16 and array.ndim == 1 else array[:0]
-    if some.size and some.min() < 0:  # two looks at all values are saved for most volumes
+    # Two looks at all values are saved for most volumes.
+    if array.size > _FEW and array.dtype == _INT16 and (array.reshape(-1)[:: array.size // 64] < 0).any():
         return "int16"
     low, high = np.minimum.reduce(array, axis=None), np.maximum.reduce(array, axis=None)
     return next((name for name, smallest, largest in _RANGES if smallest <= low and high <= largest), "")

@@ -92,6 +92,8 @@ class PackedCodes:
         self.packed = Packed(rest[length:], count * self.symbols)
         self.places, self.values = _unpack_exceptions(rest[:length], self.exceptions, dtype)
         self.table = _table(self.top, dtype) if self.way == _SIGNS else _table(1, "int8")
+        if self.packed.whole is not None:
+            _require_symbols(self.packed.whole)
 
     def image(self, index: int) -> Array:
         """The codes of one image, in memory of their own."""
@@ -111,13 +113,13 @@ class PackedCodes:
 
     def check(self) -> None:
         """Unpack every part once, and keep none."""
-        self.packed.check(_SYMBOLS if self.way != _PLAIN else None)
+        self.packed.check(_require_symbols if self.way != _PLAIN else lambda _: None)
         if self.exceptions:
             self._within(0, self.exceptions, 0, self.count * self.size)
 
     def _spread(self, packed: Array, out: Array) -> None:
-        if np.maximum.reduce(packed) >= _SYMBOLS:
-            raise PackingError("its noise has symbols that are none")
+        if self.packed.whole is None:
+            _require_symbols(packed)
         self.table.take(packed, axis=0, out=out, mode="clip")
 
     def _within(self, first: int, last: int, start: int, most: int | None = None) -> Array:
@@ -165,12 +167,10 @@ class Packed:
 
         in_threads(part, range(start // _PART, (start + len(out) - 1) // _PART + 1), len(out) * _PER_SYMBOL)
 
-    def check(self, most: int | None = None) -> None:
-        """Unpack every part once, keep none, and refuse bytes that are not below ``most``."""
+    def check(self, require: Callable[[Array], None] = lambda _: None) -> None:
+        """Unpack every part once, and keep none; ``require`` refuses a part."""
         for number, frame in enumerate(self.frames):
-            data = np.frombuffer(_decompressed(frame, self._size(number)), np.uint8)
-            if most is not None and data.max() >= most:
-                raise PackingError("its noise has symbols that are none")
+            require(np.frombuffer(_decompressed(frame, self._size(number)), np.uint8))
 
     def _size(self, number: int) -> int:
         return min(_PART, self.total - number * _PART)
@@ -240,6 +240,11 @@ def _decompressed(frame: bytes, size: int) -> bytes:
     except (zstandard.ZstdError, MemoryError) as error:
         raise PackingError("its compressed noise cannot be unpacked") from error
     return data
+
+
+def _require_symbols(packed: Array) -> None:
+    if np.maximum.reduce(packed) >= _SYMBOLS:
+        raise PackingError("its noise has symbols that are none")
 
 
 def _symbols(signs: Array) -> Array:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from monai_salm.store.rows import Row
 
-# Rows that are kept, about 16 KiB each.
-_MOST = 2048
+# Bytes of noise that are kept.
+_MOST = 2**25
 
 
 class RowCache:
@@ -15,14 +15,16 @@ class RowCache:
 
     def __init__(self) -> None:
         self._rows: dict[int, Row] = {}
+        self._size = 0
 
     def row(self, number: int, read: Callable[[int], Row]) -> Row:
         """A row that is kept, or what ``read`` gives for its number."""
         row = self._rows.pop(number, None)
         if row is None:
             row = read(number)
-        if row.is_small:
+            self._size += row.kept_bytes
+        if row.kept_bytes:
             self._rows[number] = row  # the last in order is the last that was used
-            if len(self._rows) > _MOST:
-                del self._rows[next(iter(self._rows))]
+            while self._size > _MOST:
+                self._size -= self._rows.pop(next(iter(self._rows))).kept_bytes
         return row

@@ -35,8 +35,9 @@ from monai_salm.store.packing import (
 #: What images in a row have in common, and the columns of a row, in the order of ``pack_row``.
 KIND = ("shape", "dtype", "quantum", "code_dtype")
 COLUMNS = ("digests", "names", "windows", "codes", "residual", "checksum")
-#: Images in a row at most, and their elements, unless it is one image.
-MAX_IMAGES, MAX_ELEMENTS = 256, 2**15
+#: Images in a row at most, and their elements; few images of a middle size have more.
+MAX_IMAGES, MAX_ELEMENTS, MAX_ELEMENTS_OF_FEW = 256, 2**15, 2**17
+_FEW_IMAGES = 5
 _CODE_DTYPES = ("int8", "int16", "int32")
 _TYPES: tuple[Any, ...] = (str, str, float, str, *[bytes] * 4, (bytes, type(None)), bytes)
 # No medical volume comes near this; a row that claims more is damaged or hostile.
@@ -65,7 +66,7 @@ def kind_of(noise: Noise) -> tuple[Any, ...]:
 
 def images_in_a_row(elements: int) -> int:
     """How many images of this many elements share a row."""
-    return min(MAX_IMAGES, max(1, MAX_ELEMENTS // elements))
+    return min(MAX_IMAGES, max(MAX_ELEMENTS // elements, min(_FEW_IMAGES, MAX_ELEMENTS_OF_FEW // elements), 1))
 
 
 def pack_row(noises: Sequence[Noise]) -> tuple[Any, ...]:
@@ -135,9 +136,9 @@ class Row:
         return Noise(digest, protected, self.names[index], self.dtype, self._window(index), self.quantum, codes, bits)
 
     @property
-    def is_small(self) -> bool:
-        """Whether all that its images share is in memory already."""
-        return self.codes.packed.whole is not None
+    def kept_bytes(self) -> int:
+        """Bytes that its images share and that are in memory; 0 for a large image, which is unpacked when it is asked for."""
+        return 0 if self.codes.packed.whole is None else self.codes.packed.whole.size
 
     def check(self) -> None:
         """Unpack everything once, a part at a time, so that a row that claims much takes no memory."""
