@@ -62,7 +62,9 @@ class Stored(Opened):
     def frame(self) -> bytes:
         content = np.frombuffer(self.content, np.uint8)
         start = _address(self.view) - _address(content)
-        extent = self.dtype.itemsize + sum((n - 1) * step for n, step in zip(self.shape, self.view.strides, strict=True))
+        extent = self.dtype.itemsize + sum(
+            (n - 1) * step for n, step in zip(self.shape, self.view.strides, strict=True)
+        )
         between = bytearray()
         if extent > self.view.nbytes:  # other numbers stand between the voxels, such as transparency
             between += content[start : start + extent].data
