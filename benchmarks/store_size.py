@@ -4,7 +4,8 @@
 
 Makes stores of noise as the methods leave it (for each shape and both mask scopes; drawn, not optimised) and takes the size of
 their files; of a store given as argument, the size of the file, with and without the surrogate networks that it keeps for new
-images. Then it opens a store of many small images and looks one up. Drawn signs are independent of each other, which is the hardest case: signs of optimised noise follow the image.
+images. Drawn signs are independent of each other, which is the hardest case: signs of optimised noise follow the image.
+Then it opens a store of many small images and looks one up.
 """
 
 from __future__ import annotations

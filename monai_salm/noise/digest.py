@@ -78,7 +78,7 @@ def _joined(shape: tuple[int, ...], values: Callable[[slice], Array], algorithm:
 
     def leaf(part: slice) -> bytes:
         block = canonical(values(part))
-        return _TAGS[block.dtype.str[1:]] + algorithm(_bytes(block)).digest()
+        return _TAGS[block.dtype.str[1:]] + bytes(algorithm(_bytes(block)).digest())
 
     leaves = in_threads(leaf, blocks(size), size)
     return bytes(algorithm(header + b"".join(leaves)).digest()[:DIGEST_SIZE])

@@ -206,7 +206,8 @@ def _adding(image: Array, codes: Array, quantum: float, grid: str | None) -> tup
             noise *= step
         # Adding a code of 0 would turn -0.0 into 0.0; subtracting it keeps every bit.
         np.subtract(image.dtype.type(0), noise, out=noise)
-        return np.subtract(flat[part], noise, out=flat_total[part])
+        result: Array = np.subtract(flat[part], noise, out=flat_total[part])
+        return result
 
     if floats and grid is None:
         return total, add_floats
@@ -224,7 +225,7 @@ def _adding(image: Array, codes: Array, quantum: float, grid: str | None) -> tup
         noise = flat_codes[part].astype(whole.dtype)
         if step != 1:
             noise *= whole.dtype.type(step)
-        changed = np.add(whole, noise, out=noise)
+        changed: Array = np.add(whole, noise, out=noise)
         if not _within(changed, low, high):
             raise OverflowError(f"image + noise leaves the range of {name}: the noise was made for another image")
         flat_total[part] = changed

@@ -95,7 +95,7 @@ class _Seen:
         support, largest, outside = 0, 0.0, False
         original, protected = before.reshape(-1), after.reshape(-1)
         for part in blocks(original.size):
-            values = original[part].astype(np.int32 if short else np.float64)
+            values: Array = original[part].astype(np.int32 if short else np.float64)
             with np.errstate(invalid="ignore"):  # NaN stays NaN
                 noise = protected[part].astype(values.dtype) - values
             noise = noise if short else np.nan_to_num(noise)

@@ -249,7 +249,8 @@ class NoiseStore:
         if not places:
             return None
         number, index = divmod(places[0][0], MAX_IMAGES)
-        row = self._local.cache.row(number, lambda number: self._read_row(number, shape))
+        cache: RowCache = self._local.cache
+        row = cache.row(number, lambda number: self._read_row(number, shape))
         try:
             if shape is not None and row.shape != shape:
                 raise RowError(f"it claims the shape {row.shape}, the image has {shape}")
