@@ -42,7 +42,7 @@ def test_one_time_step_is_passed_over(tmp_path: Path) -> None:
 def deflate(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Reading and writing by one library, whichever are installed."""
     library = pytest.importorskip(request.param)
-    monkeypatch.setattr(gzipped, "_deflate", library)
+    monkeypatch.setattr(gzipped, "_deflate", lambda: library)
     return library
 
 

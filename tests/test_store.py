@@ -755,7 +755,7 @@ def test_rows_that_are_kept_are_few_and_of_one_file(tmp_path: Path, rng: np.rand
     store.add(noises)
     cache = RowCache()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(row_cache, "_MOST", 2000)
+        patch.setattr(row_cache, "_MOST", store._read_row(1).kept_bytes)
         rows = [cache.row(number, store._read_row) for number in (1, 2, 1)]
     assert rows[0].count == 256
     assert len(cache._rows) == 1

@@ -240,6 +240,15 @@ def require_file(path: Path) -> None:
     warn_if_others_can_read(path)
 
 
+def identity_of(path: Path) -> tuple[int, int] | None:
+    """What tells the file at a path from another that took its place; None if there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def _inspect(path: Path, connection: sqlite3.Connection) -> None:
     """Refuse other databases, and those with triggers, views or anything else that a store has not."""
     try:

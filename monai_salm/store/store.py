@@ -26,6 +26,7 @@ from monai_salm.store.file import (
     HeldConnection,
     create_file,
     damaged,
+    identity_of,
     open_reader,
     store_error,
 )
@@ -285,7 +286,7 @@ class NoiseStore:
     def _connect(self) -> sqlite3.Connection:
         # A connection is for one process, one thread and one file: precompute replaces a store by renaming.
         held: HeldConnection | None = getattr(self._local, "held", None)
-        file = _identity(self.path)
+        file = identity_of(self.path)
         if held is None or held.pid != os.getpid() or self._local.file != file:
             self.close()
             held = HeldConnection(open_reader(self.path))
@@ -314,12 +315,3 @@ def _spec(text: str) -> dict[str, Any]:
     if not isinstance(spec, dict) or not isinstance(spec.get("name"), str):
         raise TypeError("spec")
     return spec
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """What tells the file at a path from another that took its place; None if there is none."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
