@@ -65,6 +65,13 @@ def test_signs_that_agree_with_their_neighbours_take_less() -> None:
     assert len(come_back(codes)) < len(come_back(strong((16, 1, 28, 28), 0.9))) / 2
 
 
+def test_exceptions_that_are_regular_come_back() -> None:
+    """They are packed so tightly that they would look like a bomb."""
+    codes = np.full((1, 1, 2**21), 8, np.int8)
+    codes[..., ::16] = 1
+    come_back(codes)
+
+
 @pytest.mark.parametrize("data", [b"", b"a", b"a" * 1000, bytes(range(256))])
 def test_bytes_come_back(data: bytes) -> None:
     packed = compress_bytes(data)

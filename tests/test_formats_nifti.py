@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from format_samples import random_array, save_nifti, with_noise
 
-from monai_salm.formats import FORMATS, FormatError, limits
+from monai_salm.formats import FORMATS, FormatError, gzipped, limits
 from monai_salm.formats.gzipped import GzipReader, pack
+from monai_salm.formats.opened_once import opened_once
 
 NIFTI = FORMATS["nifti"]
 
@@ -35,6 +36,53 @@ def test_one_time_step_is_passed_over(tmp_path: Path) -> None:
     path = save_nifti(tmp_path, shape=(5, 4, 3, 1, 2))
     stored = random_array("int16", (5, 4, 3, 1, 2))
     assert np.array_equal(NIFTI.read(path), np.moveaxis(stored[:, :, :, 0], -1, 0))
+
+
+@pytest.fixture(params=["zlib", "isal.isal_zlib"])
+def deflate(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Reading and writing by one library, whichever are installed."""
+    library = pytest.importorskip(request.param)
+    monkeypatch.setattr(gzipped, "_deflate", lambda: library)
+    return library
+
+
+def test_gzip_is_the_same_by_every_library(deflate: Any, tmp_path: Path) -> None:
+    """What one library packs, every library reads; the same content gives the same bytes."""
+    content = random_array("int16", (61, 52, 130)).tobytes() + bytes(100_000)
+    packed = pack(content)
+    assert packed == pack(bytearray(content))
+    assert gzip.decompress(packed) == content
+    path = tmp_path / "a.gz"
+    path.write_bytes(gzip.compress(content, 6) + packed + bytes(7))
+    reader = GzipReader(path)
+    assert reader.read(1000) == content[:1000]
+    assert reader.read(len(content), bytearray(b"begin")) == b"begin" + content[1000:] + content[:1000]
+    assert reader.read(1 << 30) == content[1000:]
+    assert reader.read(1) == b""
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda c: c[:-1], lambda c: c[:-8] + b"abcd" + c[-4:], lambda c: c + b"more", lambda c: b""]
+)
+def test_damaged_gzip_is_a_message_by_every_library(deflate: Any, tmp_path: Path, damage: Any) -> None:
+    path = tmp_path / "a.gz"
+    path.write_bytes(damage(pack(random_array("int16", (40, 40, 40)).tobytes())))
+    with pytest.raises(FormatError, match="damaged gzip"):
+        GzipReader(path).read(1 << 30)
+
+
+def test_a_file_is_opened_once_within_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, read, seen = save_nifti(tmp_path), Path.read_bytes, list[Path]()
+    monkeypatch.setattr(Path, "read_bytes", lambda self: seen.append(self) or read(self))
+    with opened_once():
+        image, frame = NIFTI.read(path), NIFTI.frame(path)
+        with opened_once():
+            assert np.array_equal(NIFTI.read(path), image)
+        assert seen == [path]
+        NIFTI.write(path, tmp_path / "b.nii.gz", with_noise(image))
+        assert seen == [path]
+        assert np.array_equal(NIFTI.read(path), image)  # not what was written
+    assert NIFTI.frame(path) == frame == NIFTI.frame(tmp_path / "b.nii.gz")
 
 
 def test_rewriting_reads_the_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

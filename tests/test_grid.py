@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from monai_salm.noise.budget import Budget, budget_of
+from monai_salm.noise.digest import content_digest
 from monai_salm.noise.grid import (
     GRIDS,
     INTEGER_GRIDS,
     Grid,
+    apply_and_digest,
     apply_codes,
     make_grid,
     remove_codes,
@@ -360,3 +362,30 @@ def test_noise_keeps_to_what_the_file_can_hold() -> None:
     protected = apply_codes(image, codes, 1.0)
     assert (int(protected.min()), int(protected.max())) == (0, 4095)
     assert np.abs(codes).max() == 300
+
+
+@quick
+@given(
+    st.sampled_from(INTEGER_GRIDS[:4]),
+    st.sampled_from(["int8", "int16"]),
+    st.sampled_from([1, 2, 64, 65, 300]),
+    st.integers(0, 2**32 - 1),
+)
+def test_sums_are_those_of_wide_integers(dtype: str, codes_dtype: str, quantum: int, seed: int) -> None:
+    """Near the ends of the type too; the digest is that of the sum, and floats of whole numbers give the same."""
+    rng, info = np.random.default_rng(seed), np.iinfo(dtype)
+    near = rng.choice([info.min, info.max, 0], 50) + rng.integers(-40, 40, 50)
+    image = np.clip(near, info.min, info.max).astype(dtype)
+    codes = rng.choice([-127, -1, 0, 1, 127], 50).astype(codes_dtype)
+    wide = image.astype(np.int64) + codes.astype(np.int64) * quantum
+    if wide.min() < info.min or wide.max() > info.max:
+        with pytest.raises(OverflowError):
+            apply_codes(image, codes, quantum)
+        wide = np.clip(wide, info.min, info.max)
+        codes = np.where(np.abs(wide - image) == np.abs(codes.astype(np.int64) * quantum), codes, 0)
+        wide = image + codes.astype(np.int64) * quantum
+    for kind, grid in ((image.dtype, None), (np.dtype("float32"), dtype)):
+        result, digest = apply_and_digest(image.astype(kind), codes, quantum, grid)
+        assert result.dtype == kind
+        assert np.array_equal(result, wide)
+        assert digest == content_digest(wide)

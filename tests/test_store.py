@@ -34,6 +34,8 @@ from monai_salm.noise.digest import content_digest
 from monai_salm.noise.grid import GRIDS, Grid
 from monai_salm.noise.window import FixedWindow, IntensityWindow
 from monai_salm.store import file as store_file
+from monai_salm.store import row_cache
+from monai_salm.store.row_cache import RowCache
 from monai_salm.store.rows import COLUMNS, KIND, checksum, kind_of, pack_row, unpack_row
 from monai_salm.store.store import Noise, NoiseStore, NoiseStoreError
 
@@ -581,10 +583,10 @@ def test_folder_is_no_store(tmp_path: Path) -> None:
 
 
 def test_other_formats_are_refused(store: NoiseStore, noise: Noise) -> None:
-    for version in (1, 5, 7):
+    for version in (1, 6, 8):
         change(store.path, f"PRAGMA user_version = {version}")
         with pytest.raises(
-            NoiseStoreError, match=f"store format {version}, this version of monai_salm reads 6: use the"
+            NoiseStoreError, match=f"store format {version}, this version of monai_salm reads 7: use the"
         ):
             NoiseStore(store.path).get(noise.digest)
 
@@ -730,6 +732,37 @@ def test_row_that_claims_more_than_it_can_hold_is_an_error(store: NoiseStore, no
         forge(store, noise, codes=codes, shape=f"[1, {2**16}, {2**16}]")
         with pytest.raises(NoiseStoreError, match=r"compressed noise is not of its shape|cannot be unpacked"):
             NoiseStore(store.path).check()
+
+
+def test_check_takes_no_memory_that_a_row_only_claims(store: NoiseStore, noise: Noise) -> None:
+    """A row of few bytes may hold noise of 0 for 2**30 elements: it is unpacked a part at a time."""
+    import resource
+
+    parts, shape = 2**12, f"[1, {2**15}, {2**15}]"
+    for codes in (signs(*[frame_of(2**18)] * (parts // 4)), plain(*[frame_of(2**18)] * parts)):
+        forge(store, noise, codes=codes, shape=shape)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        assert NoiseStore(store.path).check() == 1
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+
+
+def test_rows_that_are_kept_are_few_and_of_one_file(tmp_path: Path, rng: np.random.Generator) -> None:
+    images = [image_of("uint8", rng) for _ in range(400)]
+    noises = [noise_of(image, rng) for image in images]
+    store = NoiseStore.create(tmp_path / "noise.db", META)
+    store.add(noises)
+    cache = RowCache()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(row_cache, "_MOST", store._read_row(1).kept_bytes)
+        rows = [cache.row(number, store._read_row) for number in (1, 2, 1)]
+    assert rows[0].count == 256
+    assert len(cache._rows) == 1
+    assert all(same(store.get(noise.digest), noise) for noise in noises)
+    other = NoiseStore.create(tmp_path / "other.db", META)
+    other.add(noises[:1])
+    os.replace(other.path, store.path)
+    assert store.get(noises[1].digest) is None
+    assert same(store.get(noises[0].digest), noises[0])
 
 
 def test_honest_forgery_is_found(store: NoiseStore, noise: Noise) -> None:

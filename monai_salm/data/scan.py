@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from monai_salm.data.suspicions import Suspicions, random_transform, share_inside, warn_of_axes, wrong_axes
 from monai_salm.learning.tasks import Task
 from monai_salm.noise.budget import Budget, budget_of
-from monai_salm.noise.digest import content_digest
+from monai_salm.noise.digest import drawing_digest
 from monai_salm.noise.kinds import Kind, as_kind, commonest_kind, kind_of
 from monai_salm.noise.units import Units
 from monai_salm.noise.window import WindowRule
@@ -100,12 +100,12 @@ def scan(
         found += 1
         if index in (0, len(dataset) // 2, len(dataset) - 1):  # a chain that is random now and then may pass one
             again = image_of(dataset[index], index, image_key)[1]
-            if content_digest(as_kind(again, kind_of(case.image))) != case.digest:
+            if drawing_digest(as_kind(again, kind_of(case.image))) != case.digest:
                 raise DataError(
                     f"case {case.name!r} differs between two reads: the data set's chain is random. {_LOADING_ONLY}"
                 )
         if not repeated:
-            key = content_digest(case.label)
+            key = drawing_digest(case.label)
             suspicions.note(case.name, case.image, case.label, case.budget)
             seen[case.digest] = labels.setdefault(key, key)  # one object for all cases of a label
             names.append(case.name)
@@ -142,7 +142,7 @@ def _is_repeated(case: ScannedCase, seen: Mapping[bytes, bytes], names: Sequence
     """Whether the image was seen before, with the same label: ``seen`` holds the labels' digests by the images'."""
     if case.digest not in seen:
         return False
-    if seen[case.digest] != content_digest(case.label):
+    if seen[case.digest] != drawing_digest(case.label):
         other = names[list(seen).index(case.digest)]
         raise DataError(
             f"cases {other!r} and {case.name!r} are the same image with different labels: one noise cannot serve "
@@ -227,7 +227,7 @@ def _check_case(
     if label_key not in item:
         raise DataError(f"{where}: no key {label_key!r}; its keys are {sorted(map(str, item))}. Set label_key")
     label = task.check_label(item[label_key], image.shape[1:], where)
-    return ScannedCase(name, np.ascontiguousarray(image), label, content_digest(image), budget)
+    return ScannedCase(name, np.ascontiguousarray(image), label, drawing_digest(image), budget)
 
 
 def units_of(image: Array, loaded: object) -> Units:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from monai_salm.data.scan import DataError, MapDataset, image_of, image_or_none, units_of
 from monai_salm.evaluation.protocol import Protocol
 from monai_salm.learning.tasks import Task
-from monai_salm.noise.digest import content_digest
+from monai_salm.noise.digest import content_digest, drawing_digest
 from monai_salm.noise.kinds import as_kind, commonest_kind, kind_of
 from monai_salm.noise.units import Units, padding_of
 from monai_salm.noise.window import IntensityWindow, WindowRule
@@ -117,7 +117,7 @@ def set_digest(images: ImageSet) -> str:
     """One digest of all images and labels of a set in their order, as hexadecimal text."""
     whole = hashlib.sha256()
     for image, label in zip(images.images, images.labels, strict=True):
-        whole.update(content_digest(image) + content_digest(label))
+        whole.update(drawing_digest(image) + drawing_digest(label))
     return whole.hexdigest()
 
 

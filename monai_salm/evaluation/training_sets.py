@@ -15,7 +15,7 @@ from monai_salm.learning.cases import Cases, choose_view
 from monai_salm.learning.tasks import Task
 from monai_salm.methods.shortcut_noise import random_codes
 from monai_salm.noise.budget import Budget
-from monai_salm.noise.digest import content_digest
+from monai_salm.noise.digest import drawing_digest
 from monai_salm.noise.grid import apply_codes
 from monai_salm.shared.arrays import Array
 
@@ -41,7 +41,7 @@ def random_mask(clean: Array, protected: Array, budget: Budget, seed: int) -> Ar
         codes = np.rint(np.nan_to_num(protected.astype(np.float64) - clean.astype(np.float64)) / quantum)
     lower, upper = budget.code_bounds(clean)
     inside = np.flatnonzero((lower < 0) | (upper > 0))
-    words = np.frombuffer(content_digest(clean), np.uint32).tolist()
+    words = np.frombuffer(drawing_digest(clean), np.uint32).tolist()
     rng = np.random.default_rng([seed, *words])
     values = rng.permutation(codes[codes != 0])[: len(inside)]
     places = rng.choice(inside, len(values), replace=False)

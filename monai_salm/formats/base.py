@@ -14,6 +14,7 @@ import numpy as np
 
 from monai_salm.formats.kept_headers import packed, unpacked
 from monai_salm.formats.limits import FormatError as FormatError
+from monai_salm.formats.opened_once import forget, opened, opened_once
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.files import atomic_file
@@ -79,7 +80,11 @@ class ImageFormat(ABC):
 
     def read(self, path: Path) -> Array:
         """The stored numbers, unscaled: ``(channel, *spatial)`` in the stored type, native byte order."""
-        return self.open(path).image()
+        return self._opened(path).image()
+
+    def _opened(self, path: Path) -> Opened:
+        """``open``, once in an ``opened_once`` block."""
+        return opened(path, self.name, self.open)
 
     def write(self, source: Path, target: Path, image: Array) -> None:
         """Write ``source`` again with other voxels; all else in the file stays byte for byte.
@@ -89,7 +94,8 @@ class ImageFormat(ABC):
             target: where the new file goes; it appears only when whole.
             image: as ``read`` gives it, same shape and type.
         """
-        save(source, target, self.open(source), image)
+        save(source, target, self._opened(source), image)
+        forget(source, self.name)
 
     def rewrite(self, source: Path, target: Path, edit: Callable[[Array], Array]) -> None:
         """``read``, ``edit`` and ``write`` in one go; the file is opened once.
@@ -99,8 +105,8 @@ class ImageFormat(ABC):
             target: where the new file goes; it appears only when whole.
             edit: given the image, returns the new one, same shape and type.
         """
-        opened = self.open(source)
-        save(source, target, opened, edit(opened.image()))
+        with opened_once():
+            self.write(source, target, edit(self.read(source)))
 
     def bounds(self, path: Path) -> tuple[int, int] | None:
         """The least and largest number that a voxel of this file may hold; None for the whole range of its type."""
@@ -120,7 +126,7 @@ class ImageFormat(ABC):
 
     def frame(self, path: Path) -> bytes:
         """A digest of everything in the file but the voxels: header, geometry, extensions, trailing bytes."""
-        return self.open(path).frame()
+        return self._opened(path).frame()
 
     def differences(self, source: Path, protected: Path) -> Iterator[str]:
         """What ``write`` changed beside the voxels and should not have, one line each, without the file's name."""
@@ -129,8 +135,8 @@ class ImageFormat(ABC):
 
     def keepsake(self, source: Path) -> bytes | None:
         """What ``write`` will not take over from ``source``, so that ``restore`` can give it back; None if nothing is lost."""
-        opened = self.open(source) if self.converts else None
-        return None if opened is None or opened.whole is None else packed(opened.whole, opened.size, source)
+        file = self._opened(source) if self.converts else None
+        return None if file is None or file.whole is None else packed(file.whole, file.size, source)
 
     def restore(self, protected: Path, target: Path, image: Array, keepsake: bytes | None) -> None:
         """Write the original file again.

@@ -89,9 +89,12 @@ class _Tiff(Opened):
         return {"": self.content}
 
     def frame(self) -> bytes:
+        content = bytes(self.content)
         for stored, _ in self.parts():
             stored[...] = 0
-        return hashlib.sha256(self.content).digest()
+        frame = hashlib.sha256(self.content).digest()
+        self.content[:] = content
+        return frame
 
 
 class Tiff(ImageFormat):

@@ -7,7 +7,7 @@ import numpy as np
 from monai_salm.methods.job import Job
 from monai_salm.methods.shortcuts import Drawer
 from monai_salm.noise.budget import Budget
-from monai_salm.noise.digest import content_digest
+from monai_salm.noise.digest import drawing_digest
 from monai_salm.shared.arrays import Array
 
 
@@ -34,7 +34,7 @@ def random_codes(image: Array, budget: Budget, seed: int) -> Array:
 
 def own_generator(image: Array, seed: int) -> np.random.Generator:
     """Random numbers of an image, by its content and the seed."""
-    return np.random.default_rng([seed, *np.frombuffer(content_digest(image), np.uint32).tolist()])
+    return np.random.default_rng([seed, *np.frombuffer(drawing_digest(image), np.uint32).tolist()])
 
 
 def scaled(noise: Array, rms: float, budget: float) -> Array:

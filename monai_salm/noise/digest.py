@@ -3,19 +3,24 @@
 Values are taken in the order of the axes (C order), in blocks of ``BLOCK``. Each block is hashed in the smallest type of a
 fixed list that holds its values exactly, so that neither the type of the array nor the number of threads matters. An image
 of several blocks is known by the hash of its blocks' hashes: its shape, which is hashed first, says how many there are, so
-two images with one digest would be a collision of SHA-256.
+two images with one digest would be a collision of the hash. Stores know images by BLAKE3, which is the fastest hash. What is
+drawn for an image follows from SHA-256, so that the same data and seed give the same noise.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from blake3 import blake3
 
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.blocks import BLOCK, blocks, in_threads
 
-#: Bytes of a digest: 128 bits of SHA-256. Another image for a given digest cannot be found; two images of one digest take
+#: Bytes of a digest: 128 bits of the hash. Another image for a given digest cannot be found; two images of one digest take
 #: 2**64 hashes to find, and would only share their noise.
 DIGEST_SIZE = 16
 
@@ -23,7 +28,7 @@ _INTEGERS = ("uint8", "int16", "uint16", "int32")
 _RANGES = [(name, np.iinfo(name).min, np.iinfo(name).max) for name in _INTEGERS]
 # Up to this many values, copying them to compare them is quicker than NumPy's calls.
 _FEW = 2**12
-_INT16, _INT32, _FLOAT32 = np.dtype("i2"), np.dtype("i4"), np.dtype("f4")
+_UINT8, _INT16, _INT32, _FLOAT32 = np.dtype("u1"), np.dtype("i2"), np.dtype("i4"), np.dtype("f4")
 
 
 def content_digest(array: Array) -> bytes:
@@ -38,22 +43,45 @@ def content_digest(array: Array) -> bytes:
     Raises:
         TypeError: for values that are not real numbers.
     """
+    return _digest_of(array, blake3)
+
+
+def drawing_digest(array: Array) -> bytes:
+    """``content_digest`` by SHA-256, for what is drawn for an image: it stays the same whatever stores know images by."""
+    return _digest_of(array, hashlib.sha256)
+
+
+def digest_of_blocks(shape: tuple[int, ...], values: Callable[[slice], Array]) -> bytes:
+    """The content digest of an image whose values a function gives, a block at a time: one that makes them as well, say.
+
+    Args:
+        shape: of the image.
+        values: gives the values of a block of the flat image; called once for each block, in threads.
+    """
+    return _joined(shape, values, blake3)
+
+
+def _digest_of(array: Array, algorithm: Callable[..., Any]) -> bytes:
     if array.dtype.kind not in "biuf":
         raise TypeError(f"an image must hold real numbers, got dtype {array.dtype}")
-    header = f"{','.join(map(str, array.shape))};".encode()
     flat = np.ascontiguousarray(array).reshape(-1)
-    if flat.size <= BLOCK:
-        values = canonical(flat)
-        whole = hashlib.sha256(header + _tag(values))
-        whole.update(_little(values))
-        return whole.digest()[:DIGEST_SIZE]
+    return _joined(array.shape, flat.__getitem__, algorithm)
+
+
+def _joined(shape: tuple[int, ...], values: Callable[[slice], Array], algorithm: Callable[..., Any]) -> bytes:
+    header, size = f"{','.join(map(str, shape))};".encode(), math.prod(shape)
+    if size <= BLOCK:
+        block = canonical(values(slice(0, size)))
+        whole = algorithm(header + _TAGS[block.dtype.str[1:]])
+        whole.update(_bytes(block))
+        return bytes(whole.digest()[:DIGEST_SIZE])
 
     def leaf(part: slice) -> bytes:
-        values = canonical(flat[part])
-        return _tag(values) + hashlib.sha256(_little(values)).digest()
+        block = canonical(values(part))
+        return _TAGS[block.dtype.str[1:]] + bytes(algorithm(_bytes(block)).digest())
 
-    leaves = in_threads(leaf, blocks(flat.size), flat.size)
-    return hashlib.sha256(header + b"".join(leaves)).digest()[:DIGEST_SIZE]
+    leaves = in_threads(leaf, blocks(size), size)
+    return bytes(algorithm(header + b"".join(leaves)).digest()[:DIGEST_SIZE])
 
 
 def canonical(array: Array) -> Array:
@@ -99,6 +127,9 @@ def _canonical_float(array: Array) -> Array:
 
 def _integer_type(array: Array) -> str:
     """The first integer type of the list that holds all values of an integer array; empty if none does."""
+    # Two looks at all values are saved for most volumes.
+    if array.size > _FEW and array.dtype == _INT16 and (array.reshape(-1)[:: array.size // 64] < 0).any():
+        return "int16"
     low, high = np.minimum.reduce(array, axis=None), np.maximum.reduce(array, axis=None)
     return next((name for name, smallest, largest in _RANGES if smallest <= low and high <= largest), "")
 
@@ -109,9 +140,9 @@ def _equal(first: Array, second: Array) -> bool:
     return bool((first == second).all())
 
 
-def _tag(values: Array) -> bytes:
-    return f"{values.dtype.kind}{values.dtype.itemsize};".encode()
+def _bytes(values: Array) -> Array:
+    """The bytes of values, the lowest first."""
+    return values.astype(values.dtype.newbyteorder("<"), copy=False).view(_UINT8)
 
 
-def _little(values: Array) -> memoryview:
-    return values.astype(values.dtype.newbyteorder("<"), copy=False).data
+_TAGS = {f"{kind}{size}": f"{kind}{size};".encode() for kind in "iuf" for size in (1, 2, 4, 8)}

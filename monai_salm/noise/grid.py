@@ -7,12 +7,14 @@ grid steps (*quanta*), so that saving, reloading, checking and undoing are exact
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
+from monai_salm.noise.digest import content_digest, digest_of_blocks
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.blocks import blocks, in_threads
 from monai_salm.shared.settings import require_epsilon
@@ -23,6 +25,11 @@ GRIDS = (*INTEGER_GRIDS, "float32", "float64")
 _EXACT_FLOAT32 = 2**24
 # Up to here float64, in which budgets are reckoned, holds every integer, and a neighbour of each.
 _LARGEST_LONG = 2**52
+_INT16, _INT32, _INT64 = np.dtype("i2"), np.dtype("i4"), np.dtype("i8")
+# 16 bits hold the numbers of these grids. Steps for which 8-bit codes stay below 2**13, and the numbers to which 16 bits can
+# add them.
+_IN_INT16 = ("uint8", "int8", "int16")
+_SMALL_STEP, _MOST_NARROW = 2**6, 2**15 - 1 - 2**13
 
 
 @dataclass(frozen=True)
@@ -147,34 +154,66 @@ def apply_codes(image: Array, codes: Array, quantum: float, grid: str | None = N
     Raises:
         OverflowError: if the sum leaves the range of an integer image: the noise belongs to another image.
     """
-    floats = np.issubdtype(image.dtype, np.floating)
-    step = image.dtype.type(quantum) if floats else _whole(quantum, image.dtype)
-    bounds = _range(grid or image.dtype.name) if grid or not floats else None
     if image.dtype == np.uint64:  # which NumPy adds to signed numbers as floats
         return _apply_unsigned(image, codes, quantum)
-    wide = np.int32 if image.dtype.itemsize <= 2 and codes.dtype.itemsize <= 2 and abs(quantum) <= 2**14 else np.int64
+    total, add = _adding(image, codes, quantum, grid)
+    in_threads(add, blocks(total.size), total.size)
+    return total
+
+
+def apply_and_digest(image: Array, codes: Array, quantum: float, grid: str | None = None) -> tuple[Array, bytes]:
+    """``apply_codes``, and the content digest of what it returns, which is taken of each block as it is made."""
+    if image.dtype == np.uint64:
+        total = _apply_unsigned(image, codes, quantum)
+        return total, content_digest(total)
+    total, add = _adding(image, codes, quantum, grid)
+    return total, digest_of_blocks(total.shape, add)
+
+
+def _adding(image: Array, codes: Array, quantum: float, grid: str | None) -> tuple[Array, Callable[[slice], Array]]:
+    """An array for the sum, and what fills a block of it and returns that block's values."""
+    floats = image.dtype.kind == "f"
+    step: Any = image.dtype.type(quantum) if floats else _whole(quantum, image.dtype)
     flat, flat_codes = np.ascontiguousarray(image).reshape(-1), np.ascontiguousarray(codes).reshape(-1)
     total = np.empty(image.shape, image.dtype)
     flat_total = total.reshape(-1)
 
-    def add(part: slice) -> None:
-        noise = flat_codes[part].astype(image.dtype if floats else wide)
+    def add_floats(part: slice) -> Array:
+        noise = flat_codes[part].astype(image.dtype)
         if step != 1:
             noise *= step
-        if floats and grid is None:
-            # Adding a code of 0 would turn -0.0 into 0.0; subtracting it keeps every bit. No integer grid holds -0.0.
-            np.subtract(flat[part], np.subtract(image.dtype.type(0), noise, out=noise), out=flat_total[part])
-            return
-        changed = np.add(flat[part], noise, out=flat_total[part] if floats else noise)
-        if bounds and not (bounds[0] <= changed.min() and changed.max() <= bounds[1]):
-            raise OverflowError(
-                f"image + noise leaves the range of {grid or image.dtype}: the noise was made for another image"
-            )
-        if not floats:
-            flat_total[part] = changed
+        # Adding a code of 0 would turn -0.0 into 0.0; subtracting it keeps every bit.
+        np.subtract(image.dtype.type(0), noise, out=noise)
+        result: Array = np.subtract(flat[part], noise, out=flat_total[part])
+        return result
 
-    in_threads(add, blocks(flat.size), flat.size)
-    return total
+    if floats and grid is None:
+        return total, add_floats
+    name = grid or image.dtype.name
+    low, high = _range(name)
+    short = max(np.dtype(name).itemsize, codes.dtype.itemsize) <= 2 and abs(step) <= 2**14
+    wide = _INT32 if short else _INT64
+    narrow = name in _IN_INT16 and codes.dtype.itemsize == 1 and abs(step) <= _SMALL_STEP
+
+    def add(part: slice) -> Array:
+        # No integer grid holds -0.0, so that its floats can be added as integers.
+        whole = flat[part].astype(_INT16 if narrow else wide, copy=False)
+        if narrow and not _within(whole, -_MOST_NARROW, _MOST_NARROW):
+            whole = whole.astype(wide)
+        noise = flat_codes[part].astype(whole.dtype)
+        if step != 1:
+            noise *= whole.dtype.type(step)
+        changed: Array = np.add(whole, noise, out=noise)
+        if not _within(changed, low, high):
+            raise OverflowError(f"image + noise leaves the range of {name}: the noise was made for another image")
+        flat_total[part] = changed
+        return changed
+
+    return total, add
+
+
+def _within(values: Array, low: float, high: float) -> bool:
+    return bool(low <= np.minimum.reduce(values) and np.maximum.reduce(values) <= high)
 
 
 def _apply_unsigned(image: Array, codes: Array, quantum: float) -> Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import DTypeLike
 
 from monai_salm.noise.budget import Budget
 from monai_salm.noise.digest import content_digest
-from monai_salm.noise.grid import apply_codes, remove_codes, rounding_residual
+from monai_salm.noise.grid import apply_and_digest, apply_codes, remove_codes, rounding_residual
 from monai_salm.noise.window import IntensityWindow
 from monai_salm.shared.arrays import Array
 
@@ -88,8 +87,8 @@ class Noise:
             NoiseStoreError: if the shape differs (noise is never broadcast), a type cannot hold the values, or the result is not
                 the protected image that the noise was kept with.
         """
-        result = self._moved(image, known, lambda stored, grid: apply_codes(stored, self.codes, self.quantum, grid))
-        if content_digest(result) != self.protected:
+        result, digest = self._moved(image, known, self.quantum)
+        if digest != self.protected:
             raise NoiseStoreError(
                 f"case {self.name!r}: its noise does not give the protected image that the store knows: it is of another image, or "
                 "was changed. Use a store from a backup, or generate the noise again"
@@ -109,21 +108,24 @@ class Noise:
         Raises:
             NoiseStoreError: as for ``apply``, with the original in place of the protected image.
         """
-        result = self._moved(
-            protected, known, lambda stored, grid: remove_codes(stored, self.codes, self.quantum, self.residual, grid)
-        )
-        if content_digest(result) != self.digest:
+        result, digest = self._moved(protected, known, -self.quantum)
+        if digest != self.digest:
             raise NoiseStoreError(
                 f"case {self.name!r}: taking its noise off does not give the original; the store is damaged. Use one from a backup"
             )
         return result
 
-    def _moved(self, image: Array, known: bool, move: Callable[[Array, str | None], Array]) -> Array:
-        """Noise is added in the stored type, or in the floats that a loader made of it."""
+    def _moved(self, image: Array, known: bool, quantum: float) -> tuple[Array, bytes]:
+        """The image with noise in these steps, and its digest. It is added in the stored type, or in a loader's floats."""
         same = known and image.shape == self.codes.shape and self.residual is None
         grid = self.dtype if same and image.dtype == np.float32 and self.dtype in _IN_FLOATS else None
+        stored = image if grid else self._on_grid(image)
         try:
-            return self._in_type(move(image if grid else self._on_grid(image), grid), image.dtype)
+            if self.residual is not None and quantum < 0:
+                result = self._in_type(remove_codes(stored, self.codes, -quantum, self.residual), image.dtype)
+                return result, content_digest(result)
+            result, digest = apply_and_digest(stored, self.codes, quantum, grid)
+            return self._in_type(result, image.dtype), digest
         except OverflowError as error:
             raise NoiseStoreError(f"case {self.name!r}: {error}") from error
 

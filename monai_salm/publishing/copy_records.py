@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,10 +19,12 @@ from monai_salm.store.store import NoiseStore, NoiseStoreError
 
 def copy_key(root: Path, files: Sequence[str]) -> str:
     """The key under which the store keeps the original's header of a published image: the digest of its published files."""
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(bytes.fromhex(file_sha256(root / file)))
-    return digest.hexdigest()
+    return key_of_digests(file_sha256(root / file) for file in files)
+
+
+def key_of_digests(digests: Iterable[str]) -> str:
+    """``copy_key`` of files of which the SHA-256 is known."""
+    return hashlib.sha256(b"".join(map(bytes.fromhex, digests))).hexdigest()
 
 
 def header_key(published: bytes, frame: bytes) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from monai_salm.formats.base import FormatError
+from monai_salm.formats.opened_once import opened_once
 from monai_salm.layouts.stored_images import StoredImage
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.kinds import one_channel
@@ -42,31 +43,37 @@ class Protection:
             LeftOutError: if it cannot be protected.
         """
         self._require_made(name)
+        return self._protected(name, image)[0]
+
+    def _protected(self, name: str, image: Array) -> tuple[Array, bytes]:
+        """The protected image and its digest."""
         noise = self.store.get(content_digest(image), image.shape)
         grey = one_channel(image) if noise is None else None
         if grey is not None and self.store.get(content_digest(grey), grey.shape) is not None:
-            return np.repeat(self.edit(name, grey), len(image), axis=0)
+            result = np.repeat(self._protected(name, grey)[0], len(image), axis=0)
+            return result, content_digest(result)
         if noise is None:
             raise LeftOutError(f"case {name!r} is not in {self.store.path}{why_missing(self.store, image)}")
         require_type(noise, image, name)
         result = _moved(noise.apply, image)
-        if np.array_equal(result, image):
+        if noise.protected == noise.digest:
             raise LeftOutError(f"case {name!r}: its noise in {self.store.path} changes nothing; generate it again")
-        return result
+        return result, noise.protected
 
     def write(self, stored: StoredImage, root: Path, output: Path) -> None:
         """Write the protected files of an image, and keep what they lack and what their header was."""
         self._require_made(stored.name)
-        keepsake, published = stored.keepsake(root), b""
+        published = b""
 
         def edit(image: Array) -> Array:
             nonlocal published
-            result = self.edit(stored.name, image)
-            published = content_digest(result)
+            result, published = self._protected(stored.name, image)
             return result
 
-        stored.rewrite(root, output, edit)
-        parts = {header_key(published, stored.frame(root)): b""}
+        with opened_once():
+            keepsake, frame = stored.keepsake(root), stored.frame(root)
+            stored.rewrite(root, output, edit)
+        parts = {header_key(published, frame): b""}
         if keepsake is not None:
             parts[copy_key(output, stored.published)] = keepsake
         self.waiting.update(parts)
@@ -94,8 +101,9 @@ class Protection:
         """Whether files that are there are all there is to an image: a kill may have come before the store kept its header."""
         try:
             published = content_digest(stored.in_copy().read(output))
-            keys = [header_key(published, stored.frame(root))]
-            keys += [] if stored.keepsake(root) is None else [copy_key(output, stored.published)]
+            with opened_once():
+                keys = [header_key(published, stored.frame(root))]
+                keys += [] if stored.keepsake(root) is None else [copy_key(output, stored.published)]
         except (FormatError, OSError):  # told when the image is written again
             return False
         return all(kept(self.store, key) is not None for key in keys)

@@ -113,11 +113,18 @@ def read_manifest(layout: Layout, root: Path | None = None) -> dict[str, Any]:
 
 
 def manifest_problems(
-    layout: Layout, root: Path, store: NoiseStore, splits: Sequence[str], left_out: Collection[str], jobs: int = 1
+    layout: Layout,
+    root: Path,
+    store: NoiseStore,
+    splits: Sequence[str],
+    left_out: Collection[str],
+    known: Mapping[str, str],
+    jobs: int = 1,
 ) -> Iterator[str]:
     """What is wrong with the manifest of the protected copy at ``root``, one line each.
 
-    ``layout`` is the original; ``left_out`` are the image files that the copy lacks for a known reason.
+    ``layout`` is the original; ``left_out`` are the image files that the copy lacks for a known reason; ``known`` is the
+    SHA-256 of files that were read before.
     """
     path = layout.manifest_path(root)
     try:
@@ -137,7 +144,7 @@ def manifest_problems(
     if written != _text(json.loads(written)):
         yield f"{path.name}: its text is not as it was written; publish again"
     expected = {file for file in layout.published_files(splits, root) if file in files or file not in left_out}
-    found = digests_of(root, jobs, own_files(layout))
+    found = digests_of(root, jobs, own_files(layout), known)
     for listed, there in ((files, expected), (others, set(found) - set(files))):
         for file in sorted(there ^ set(listed)):
             yield f"{path.name}: {'lacks' if file in there else 'lists an unknown'} file {file}"
@@ -146,13 +153,18 @@ def manifest_problems(
                 yield f"{file}: does not match its digest in {path.name}"
 
 
-def digests_of(root: Path, jobs: int, without: Sequence[str] = ()) -> dict[str, str]:
-    """SHA-256 of every file under a folder but some, or of a single file under its name."""
+def digests_of(
+    root: Path, jobs: int, without: Sequence[str] = (), known: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """SHA-256 of every file under a folder but some, or of a single file under its name; that of ``known`` ones is not taken again."""
     if root.is_file():
         return {root.name: file_sha256(root)}
     found = [Path(folder, name) for folder, _, names in os.walk(root) for name in names]
     files = sorted({path.relative_to(root).as_posix() for path in found if path.is_file()} - set(without))
-    return dict(zip(files, in_threads(file_sha256, [root / file for file in files], jobs), strict=True))
+    known = known or {}
+    new = [file for file in files if file not in known]
+    taken = dict(zip(new, in_threads(file_sha256, [root / file for file in new], jobs), strict=True))
+    return {file: known.get(file) or taken[file] for file in files}
 
 
 def open_pair(source: PathLike, output: PathLike, layout: str | None = None) -> tuple[Layout, Layout, dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from monai_salm.noise.digest import content_digest
 from monai_salm.noise.kinds import one_channel
 from monai_salm.noise.window import IntensityWindow
 from monai_salm.shared.arrays import Array
+from monai_salm.shared.blocks import blocks
+from monai_salm.shared.images import same_values
 from monai_salm.store.store import Noise, NoiseStore, NoiseStoreError
 
 
@@ -45,40 +48,80 @@ class NoiseRules:
 
     def noise_problems(self, before: Array, after: Array, window: IntensityWindow | None) -> Iterator[str]:
         """The rules that the noise between an original and its protected image breaks, by the window that the store records."""
-        with np.errstate(invalid="ignore"):  # NaN stays NaN
-            original = before.astype(np.float64)
-            difference = np.nan_to_num(after.astype(np.float64) - original)
-        if not difference.any():
+        seen = [_Seen.of(*channel) for channel in zip(before, after, _bounds(before, window), strict=True)]
+        support = sum(one.support for one in seen)
+        if not support:
             yield "is unprotected: it equals the original"
-        support = int(np.count_nonzero(difference))
         if support > mask_size(before.size, self.mask_share):
             yield f"noise on {support} elements, more than the mask's {mask_size(before.size, self.mask_share)}"
         if window is None:
             return
-        low, high = window.bounds(len(before), before.ndim - 1)
-        ends = np.abs([low, high]).max()
+        pairs = window.channels(len(before))
+        ends = max(abs(end) for pair in pairs for end in pair)
         slack = float(np.spacing(after.dtype.type(ends))) if after.dtype.kind == "f" else 0.0
-        largest = np.abs(difference).max(axis=tuple(range(1, before.ndim)), keepdims=True)
-        budget = self.epsilon * (high - low)
-        for channel in np.flatnonzero(largest > budget * (1 + 1e-9) + slack):
-            share = largest.flat[channel] / (high - low).flat[channel]
-            yield f"noise of {share:.4g} of the window in channel {channel} exceeds epsilon {self.epsilon:.4g}"
-        # A float image holds the window's bounds as its type rounds them: float32(0.3) is more than 0.3, and inside.
-        if before.dtype.kind == "f":
-            low, high = (end.astype(before.dtype).astype(np.float64) for end in (low, high))
-        outside = (original < low) | (original > high)
-        if difference[outside].any():
+        for channel, ((low, high), one) in enumerate(zip(pairs, seen, strict=True)):
+            if one.largest > self.epsilon * (high - low) * (1 + 1e-9) + slack:
+                share = one.largest / (high - low)
+                yield f"noise of {share:.4g} of the window in channel {channel} exceeds epsilon {self.epsilon:.4g}"
+        if any(one.outside for one in seen):
             yield f"noise outside the window ({window.low}, {window.high})"
+
+
+def _bounds(image: Array, window: IntensityWindow | None) -> list[tuple[float, float]]:
+    """The numbers in which each channel may have noise.
+
+    A float image holds the window's bounds as its type rounds them: float32(0.3) is more than 0.3, and inside.
+    """
+    if window is None:
+        return [(-np.inf, np.inf)] * len(image)
+    pairs = window.channels(len(image))
+    if image.dtype.kind != "f":
+        return pairs
+    return [(float(image.dtype.type(low)), float(image.dtype.type(high))) for low, high in pairs]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What is seen of the noise of a channel: its elements, its largest, and whether some is outside the window."""
+
+    support: int
+    largest: float
+    outside: bool
+
+    @classmethod
+    def of(cls, before: Array, after: Array, bounds: tuple[float, float]) -> _Seen:
+        # 32 bits hold all differences of 16-bit numbers.
+        short = before.dtype.kind in "iu" and before.dtype.itemsize <= 2
+        support, largest, outside = 0, 0.0, False
+        original, protected = before.reshape(-1), after.reshape(-1)
+        for part in blocks(original.size):
+            values: Array = original[part].astype(np.int32 if short else np.float64)
+            with np.errstate(invalid="ignore"):  # NaN stays NaN
+                noise = protected[part].astype(values.dtype) - values
+            noise = noise if short else np.nan_to_num(noise)
+            support += int(np.count_nonzero(noise))
+            largest = max(largest, float(noise.max()), -float(noise.min()))
+            if not (bounds[0] <= values.min() and values.max() <= bounds[1]):
+                outside |= bool(noise[(values < bounds[0]) | (values > bounds[1])].any())
+        return cls(support, largest, outside)
 
 
 def _differences(noise: Noise, before: Array, after: Array) -> Iterator[str]:
     """Whether the noise joins the two images, bit for bit, and leads to the protected image that the store knows."""
-    if content_digest(after) != noise.protected:
-        yield "is not the protected image that the store knows"
     try:
-        if noise.apply(before).tobytes() != after.tobytes():
+        if not _same_bits(noise.apply(before, known=True), after):  # which compares the digest
+            if content_digest(after) != noise.protected:
+                yield "is not the protected image that the store knows"
             yield "is not the original plus its noise in the store"
-        elif noise.remove(after).tobytes() != before.tobytes():
+        elif not _same_bits(noise.remove(after, known=True), before):
             yield "taking its noise off does not give back the original"
     except NoiseStoreError as error:
+        if content_digest(after) != noise.protected:
+            yield "is not the protected image that the store knows"
         yield str(error)
+
+
+def _same_bits(first: Array, second: Array) -> bool:
+    """Whether two images of one type and shape have the same bits."""
+    kind = f"u{first.dtype.itemsize}"
+    return same_values(np.ascontiguousarray(first).view(kind), np.ascontiguousarray(second).view(kind))

@@ -11,10 +11,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from monai_salm.formats.base import FormatError
+from monai_salm.formats.opened_once import opened_once
 from monai_salm.layouts import TRAIN, ArchiveLayout, Case, Layout, LayoutError, open_layout
 from monai_salm.layouts.stored_images import StoredImage
 from monai_salm.noise.digest import content_digest
-from monai_salm.publishing.copy_records import copy_key, header_key, record_of, record_problems
+from monai_salm.publishing.copy_records import copy_key, header_key, key_of_digests, record_of, record_problems
 from monai_salm.publishing.copying import as_store
 from monai_salm.publishing.manifest import PathLike, manifest_problems, own_files, read_manifest
 from monai_salm.publishing.noise_rules import NoiseRules
@@ -22,7 +23,7 @@ from monai_salm.publishing.other_files import OtherFiles, other_files
 from monai_salm.publishing.preconditions import PublishError
 from monai_salm.publishing.searching import find_unprotected, in_threads
 from monai_salm.publishing.signing import signature_problem
-from monai_salm.shared.files import same_bytes
+from monai_salm.shared.files import file_sha256, same_bytes
 from monai_salm.shared.progress import Progress, ProgressCallback
 from monai_salm.store.records import kept
 from monai_salm.store.seal import require_owner
@@ -117,7 +118,7 @@ def verify(
     problems += wrong
     if shard[0]:
         return VerifyReport(checked, problems, partial=True)
-    problems += manifest_problems(data, target, noises, splits, comparison.missing(), jobs)
+    problems += manifest_problems(data, target, noises, splits, comparison.missing(), comparison.digests, jobs)
     problems += record_problems(data, target, noises)
     if signer is not None and (problem := signature_problem(data.manifest_path(target), Path(signer))):
         problems.append(problem)
@@ -147,6 +148,8 @@ class _Comparison:
     jobs: int
     shard: tuple[int, int]
     report: ProgressCallback | None
+    #: SHA-256 of published files of images, by name.
+    digests: dict[str, str] = field(default_factory=dict)
 
     def run(self) -> tuple[int, list[str]]:
         """Cases that were compared, and the problems."""
@@ -214,17 +217,26 @@ class _Comparison:
             yield f"{missing[0]}: missing from the copy"
             return
         try:
-            published = stored.in_copy().read(self.target)
-            found = list(self.rules.problems(stored.read(self.data.root), published))
-            found += stored.differences(self.data.root, self.target)
+            with opened_once():
+                found = self._differences(stored)
             yield from found
-            key = copy_key(self.target, stored.published)
-            known = header_key(content_digest(published), stored.frame(self.data.root))
-            wanted = {key: stored.keepsake(self.data.root), known: b""}
-            if not found and any(kept(self.rules.store, key) != part for key, part in wanted.items()):
-                yield "the store has no header for this original; give the store that published it"
         except (FormatError, OverflowError, OSError) as error:
             yield str(error)
+
+    def _differences(self, stored: StoredImage) -> list[str]:
+        """What is wrong with the files of an image that are there, the header that the store keeps included."""
+        root, published = self.data.root, stored.in_copy().read(self.target)
+        found = list(self.rules.problems(stored.read(root), published))
+        found += stored.differences(root, self.target)
+        if found:
+            return found
+        known = header_key(content_digest(published), stored.frame(root))
+        digests = {file: file_sha256(self.target / file) for file in stored.published}
+        self.digests.update(digests)
+        wanted = {key_of_digests(digests.values()): stored.keepsake(root), known: b""}
+        if any(kept(self.rules.store, key) != part for key, part in wanted.items()):
+            found.append("the store has no header for this original; give the store that published it")
+        return found
 
     def _file_problems(self, file: str, content: bytes | None, absent: bool) -> Iterator[str]:
         copy = self.target / file

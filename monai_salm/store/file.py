@@ -18,7 +18,7 @@ from monai_salm.store.forking import forked_inside, using_sqlite
 
 #: SQLite's application_id ("SALM") and user_version: how a store is told from any other database.
 APPLICATION_ID = 0x53414C4D
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 # Checksums come first: SQLite reads a long row only as far as it is asked for.
 SCHEMA = {
     "meta": "CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 0), json TEXT NOT NULL, checksum BLOB NOT NULL)",
@@ -241,6 +241,15 @@ def require_file(path: Path) -> None:
             raise NoiseStoreError(f"no noise store at {path}: it is a folder; give the path of the store's file")
         raise NoiseStoreError(f"no noise store at {path}: make one with precompute() or `monai-salm generate`")
     warn_if_others_can_read(path)
+
+
+def identity_of(path: Path) -> tuple[int, int] | None:
+    """What tells the file at a path from another that took its place; None if there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _inspect(path: Path, connection: sqlite3.Connection) -> None:

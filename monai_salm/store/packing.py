@@ -12,6 +12,7 @@ import struct
 import threading
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import zstandard
@@ -32,8 +33,12 @@ _SMALL = 2**16
 _TIGHT = zstandard.ZstdCompressionParameters.from_level(19, min_match=7)
 _QUICK = zstandard.ZstdCompressionParameters.from_level(3, min_match=7)
 _MAX_EXCEPTIONS = 1 / 16
+# Exceptions that are packed more tightly than so many times are so regular that codes as they are take little as well.
+_FEW_EXCEPTIONS, _TIGHT_EXCEPTIONS = 2**20, 256
 # Bytes that are compressed apart from others, so that threads share a large image.
 _PART = 2**18
+# Bytes of small images that are unpacked together and kept.
+_KEPT = 2**16
 # zstd packs at most 128 KiB into a block of 4 bytes; what claims more than this times its size is a bomb.
 _MAX_RATIO = 2**15
 _LARGEST = {name: int(np.iinfo(name).max) for name in ("int8", "int16", "int32")}
@@ -52,6 +57,8 @@ def pack_codes(codes: Array) -> bytes:
     if np.count_nonzero(other) > codes.size * _MAX_EXCEPTIONS:
         return bytes([_PLAIN]) + compress(codes)
     exceptions = _pack_exceptions(np.flatnonzero(other), codes[other])
+    if np.count_nonzero(other) * (8 + codes.itemsize) > _most_exceptions(len(exceptions)):
+        return bytes([_PLAIN]) + compress(codes)
     head, signs = (top, int(np.count_nonzero(other)), len(exceptions)), np.sign(codes).astype(np.int8)
     ways = {_SIGNS: signs} if codes.size > _SMALL else {_SIGNS: signs, _CHAINED: _chain(signs)}
     return min((_HEADER.pack(w, *head) + exceptions + compress(_symbols(s)) for w, s in ways.items()), key=len)
@@ -59,35 +66,68 @@ def pack_codes(codes: Array) -> bytes:
 
 def unpack_codes(blob: bytes, count: int, index: int, shape: tuple[int, ...], dtype: str) -> Array:
     """The codes of one of ``count`` images that were packed together; PackingError for what ``pack_codes`` did not make."""
-    size = math.prod(shape)
-    if blob[:1] == bytes([_PLAIN]):
-        return decompress(blob[1:], count, index, shape, dtype)
-    if len(blob) < _HEADER.size:
-        raise PackingError("its noise is cut off")
-    way, top, exceptions, length = _HEADER.unpack_from(blob)
-    if way not in (_SIGNS, _CHAINED) or not 0 <= top <= _LARGEST[dtype] or exceptions > count * size:
-        raise PackingError("its noise is packed in no way that is known")
-    symbols, rest = -(-size // _PER_SYMBOL), blob[_HEADER.size :]
-    places, values = _unpack_exceptions(rest[:length], exceptions, dtype)
-    table = _table(top, dtype) if way == _SIGNS else _table(1, "int8")
+    return PackedCodes(blob, count, shape, dtype).image(index)
 
-    def spread(packed: Array, out: Array) -> None:
-        if packed.max() >= _SYMBOLS:
-            raise PackingError("its noise has symbols that are none")
-        table.take(packed, axis=0, out=out, mode="clip")
 
-    wide = np.empty((symbols, _PER_SYMBOL), table.dtype)
-    _decompress_into(rest[length:], count * symbols, index * symbols, wide, spread)
-    codes: Array = wide.reshape(-1)[:size].reshape(shape)
-    if way == _CHAINED:
-        codes = np.multiply(_unchain(codes), top, dtype=dtype)
-    if exceptions:
-        here = slice(*np.searchsorted(places, (index * size, (index + 1) * size)))
-        try:
-            codes.reshape(-1)[places[here] - index * size] = values[here]
-        except IndexError as error:
-            raise PackingError("its noise has exceptions outside the image") from error
-    return codes
+class PackedCodes:
+    """The codes of ``count`` images that were packed together; what small images share is unpacked once.
+
+    Raises:
+        PackingError: for what ``pack_codes`` did not make, here or in ``image``.
+    """
+
+    def __init__(self, blob: bytes, count: int, shape: tuple[int, ...], dtype: str) -> None:
+        self.count, self.shape, self.dtype, self.size = count, shape, np.dtype(dtype), math.prod(shape)
+        self.way, self.exceptions = _PLAIN, 0
+        if blob[:1] == bytes([_PLAIN]):
+            self.packed = Packed(blob[1:], count * self.size * self.dtype.itemsize)
+            return
+        if len(blob) < _HEADER.size:
+            raise PackingError("its noise is cut off")
+        self.way, self.top, self.exceptions, length = _HEADER.unpack_from(blob)
+        known = self.way in (_SIGNS, _CHAINED) and 0 <= self.top <= _LARGEST[dtype]
+        if not known or self.exceptions > count * self.size * _MAX_EXCEPTIONS:
+            raise PackingError("its noise is packed in no way that is known")
+        self.symbols, rest = -(-self.size // _PER_SYMBOL), blob[_HEADER.size :]
+        self.packed = Packed(rest[length:], count * self.symbols)
+        self.places, self.values = _unpack_exceptions(rest[:length], self.exceptions, dtype)
+        self.table = _table(self.top, dtype) if self.way == _SIGNS else _table(1, "int8")
+        if self.packed.whole is not None:
+            _require_symbols(self.packed.whole)
+
+    def image(self, index: int) -> Array:
+        """The codes of one image, in memory of their own."""
+        if self.way == _PLAIN:
+            return self.packed.array(index, self.shape, self.dtype)
+        wide = np.empty((self.symbols, _PER_SYMBOL), self.table.dtype)
+        self.packed.spread(index * self.symbols, wide, self._spread)
+        codes: Array = wide.reshape(-1)[: self.size].reshape(self.shape)
+        if self.way == _CHAINED:
+            codes = np.multiply(_unchain(codes), self.top, dtype=self.dtype)
+        if self.exceptions:
+            start = index * self.size
+            first, last = self.places.searchsorted((start, start + self.size))
+            if first < last:
+                codes.reshape(-1)[self._within(first, last, start)] = self.values[first:last]
+        return codes
+
+    def check(self) -> None:
+        """Unpack every part once, and keep none."""
+        self.packed.check(_require_symbols if self.way != _PLAIN else lambda _: None)
+        if self.exceptions:
+            self._within(0, self.exceptions, 0, self.count * self.size)
+
+    def _spread(self, packed: Array, out: Array) -> None:
+        if self.packed.whole is None:
+            _require_symbols(packed)
+        self.table.take(packed, axis=0, out=out, mode="clip")
+
+    def _within(self, first: int, last: int, start: int, most: int | None = None) -> Array:
+        """Places of exceptions in an image, or in ``most`` elements. Places that are not in order are no places."""
+        places = self.places[first:last] - start
+        if places.min() < 0 or places.max() >= (self.size if most is None else most):
+            raise PackingError("its noise has exceptions outside the image")
+        return places
 
 
 def compress(array: Array) -> bytes:
@@ -103,12 +143,49 @@ def compress(array: Array) -> bytes:
     return struct.pack(f"<{len(frames)}I", *map(len, frames)) + b"".join(frames)
 
 
+class Packed:
+    """Bytes that ``compress`` packed, ``total`` of them once unpacked; few are unpacked whole and kept.
+
+    Raises:
+        PackingError: if the frames are not of the size, or cannot be unpacked.
+    """
+
+    def __init__(self, blob: bytes, total: int) -> None:
+        self.frames, self.total = _frames(blob, total), total
+        self.whole = np.frombuffer(_decompressed(self.frames[0], total), np.uint8) if total <= _KEPT else None
+
+    def spread(self, start: int, out: Array, spread: Callable[[Array, Array], object]) -> None:
+        """Spread the bytes from ``start`` on over all rows of ``out``, a part at a time, in threads."""
+        if self.whole is not None:
+            spread(self.whole[start : start + len(out)], out)
+            return
+
+        def part(number: int) -> None:
+            data = np.frombuffer(_decompressed(self.frames[number], self._size(number)), np.uint8)
+            begin, end = max(start, number * _PART), min(start + len(out), number * _PART + len(data))
+            spread(data[begin - number * _PART : end - number * _PART], out[begin - start : end - start])
+
+        in_threads(part, range(start // _PART, (start + len(out) - 1) // _PART + 1), len(out) * _PER_SYMBOL)
+
+    def check(self, require: Callable[[Array], None] = lambda _: None) -> None:
+        """Unpack every part once, and keep none; ``require`` refuses a part."""
+        for number, frame in enumerate(self.frames):
+            require(np.frombuffer(_decompressed(frame, self._size(number)), np.uint8))
+
+    def _size(self, number: int) -> int:
+        return min(_PART, self.total - number * _PART)
+
+    def array(self, index: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """One of several arrays of one shape and type, in memory of its own."""
+        out = np.empty(math.prod(shape) * dtype.itemsize, np.uint8)
+        self.spread(index * len(out), out, lambda packed, part: np.copyto(part, packed))
+        return out.view(dtype.newbyteorder("<")).reshape(shape).astype(dtype, copy=False)
+
+
 def decompress(blob: bytes, count: int, index: int, shape: tuple[int, ...], dtype: str) -> Array:
     """One of ``count`` arrays of one shape and type that were compressed together; PackingError for anything else."""
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    out = np.empty(size, np.uint8)
-    _decompress_into(blob, count * size, index * size, out, lambda packed, part: np.copyto(part, packed))
-    return out.view(np.dtype(dtype).newbyteorder("<")).reshape(shape).astype(dtype, copy=False)
+    kind = np.dtype(dtype)
+    return Packed(blob, count * math.prod(shape) * kind.itemsize).array(index, shape, kind)
 
 
 def compress_bytes(data: bytes, level: int = 19) -> bytes:
@@ -125,21 +202,6 @@ def decompress_bytes(packed: bytes, most: int) -> bytes:
     if size > most:
         raise PackingError("it is larger than it can be")
     return _decompressed(packed[1:], size)
-
-
-def _decompress_into(blob: bytes, total: int, start: int, out: Array, spread: Callable[[Array, Array], object]) -> None:
-    """Unpack ``len(out)`` of ``total`` bytes from ``start`` on, and spread each part of them over its part of ``out``."""
-    frames = _frames(blob, total)
-    first, last = start // _PART, (start + len(out) - 1) // _PART
-
-    def part(number: int) -> None:
-        size = min(_PART, total - number * _PART)
-        data = _decompressed(frames[number], size)
-        begin, end = max(start, number * _PART), min(start + len(out), number * _PART + size)
-        values = np.frombuffer(data, np.uint8)[begin - number * _PART : end - number * _PART]
-        spread(values, out[begin - start : end - start])
-
-    in_threads(part, range(first, last + 1), len(out) * _PER_SYMBOL)
 
 
 def _frames(blob: bytes, total: int) -> list[bytes]:
@@ -180,6 +242,11 @@ def _decompressed(frame: bytes, size: int) -> bytes:
     return data
 
 
+def _require_symbols(packed: Array) -> None:
+    if np.maximum.reduce(packed) >= _SYMBOLS:
+        raise PackingError("its noise has symbols that are none")
+
+
 def _symbols(signs: Array) -> Array:
     """Four signs a byte, each image's filled up with zeros."""
     flat = signs.reshape(len(signs), -1)
@@ -215,6 +282,11 @@ def _unchain(chained: Array) -> Array:
     return signs
 
 
+def _most_exceptions(packed: int) -> int:
+    """The bytes that packed exceptions may come to, so that few bytes never claim much memory."""
+    return max(_FEW_EXCEPTIONS, _TIGHT_EXCEPTIONS * packed)
+
+
 def _pack_exceptions(places: Array, values: Array) -> bytes:
     """Distances of places, and values. Bytes of equal weight stand together, since most of the high ones are 0."""
     steps = np.diff(places, prepend=0).astype("<u8")
@@ -227,7 +299,7 @@ def _unpack_exceptions(frame: bytes, count: int, dtype: str) -> tuple[Array, Arr
     """Places in order, and values."""
     stored = np.dtype(dtype).newbyteorder("<")
     size = count * (8 + stored.itemsize)
-    data = decompress_bytes(frame, size)
+    data = decompress_bytes(frame, min(size, _most_exceptions(len(frame))))
     if len(data) != size:
         raise PackingError("its noise is cut off")
     planes = np.frombuffer(data, np.uint8).reshape(8 + stored.itemsize, count).T

@@ -6,7 +6,6 @@ Rows are found by the first bytes of the digests of the images in them.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import sqlite3
@@ -16,26 +15,29 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from blake3 import blake3
 
 from monai_salm.noise.digest import DIGEST_SIZE
 from monai_salm.noise.grid import GRIDS, INTEGER_GRIDS
 from monai_salm.noise.noise import Noise, NoiseStoreError
 from monai_salm.noise.window import IntensityWindow
+from monai_salm.shared.arrays import Array
 from monai_salm.store.packing import (
+    Packed,
+    PackedCodes,
     PackingError,
     compress,
     compress_bytes,
-    decompress,
     decompress_bytes,
     pack_codes,
-    unpack_codes,
 )
 
 #: What images in a row have in common, and the columns of a row, in the order of ``pack_row``.
 KIND = ("shape", "dtype", "quantum", "code_dtype")
 COLUMNS = ("digests", "names", "windows", "codes", "residual", "checksum")
-#: Images in a row at most, and their elements, unless it is one image.
-MAX_IMAGES, MAX_ELEMENTS = 256, 2**15
+#: Images in a row at most, and their elements; few images of a middle size have more.
+MAX_IMAGES, MAX_ELEMENTS, MAX_ELEMENTS_OF_FEW = 256, 2**15, 2**17
+_FEW_IMAGES = 5
 _CODE_DTYPES = ("int8", "int16", "int32")
 _TYPES: tuple[Any, ...] = (str, str, float, str, *[bytes] * 4, (bytes, type(None)), bytes)
 # No medical volume comes near this; a row that claims more is damaged or hostile.
@@ -44,12 +46,9 @@ _LONGEST_NAME = 2**16
 # A place is the number of a row, and which of its images it is.
 _PLACED = f"JOIN noise ON noise.id = place / {MAX_IMAGES}"
 _INDEX = f"place % {MAX_IMAGES}"
-#: How an image's row is found, by the table that has its key: of original or of protected images.
-ROW = {
-    table: f"SELECT {_INDEX}, {', '.join(KIND)}, {', '.join(COLUMNS)} FROM {table} {_PLACED} "
-    "JOIN kind ON kind.id = noise.kind WHERE key = ?"
-    for table in ("original", "protected")
-}
+#: How a row is read by its number, and an image's place is found by the table that has its key: of originals or of protected.
+ROW = f"SELECT {', '.join(KIND)}, {', '.join(COLUMNS)} FROM noise JOIN kind ON kind.id = noise.kind WHERE noise.id = ?"
+PLACE = {table: f"SELECT place FROM {table} WHERE key = ?" for table in ("original", "protected")}
 # Noise and places that wait to be written, at most. Places written in order leave no gaps in the file.
 _MOST_WAITING, _MOST_PLACES = 2**12, 2**16
 
@@ -67,7 +66,7 @@ def kind_of(noise: Noise) -> tuple[Any, ...]:
 
 def images_in_a_row(elements: int) -> int:
     """How many images of this many elements share a row."""
-    return min(MAX_IMAGES, max(1, MAX_ELEMENTS // elements))
+    return min(MAX_IMAGES, max(MAX_ELEMENTS // elements, min(_FEW_IMAGES, MAX_ELEMENTS_OF_FEW // elements), 1))
 
 
 def pack_row(noises: Sequence[Noise]) -> tuple[Any, ...]:
@@ -86,33 +85,82 @@ def pack_row(noises: Sequence[Noise]) -> tuple[Any, ...]:
 
 
 def unpack_row(row: tuple[Any, ...], index: int, shape: tuple[int, ...] | None = None) -> Noise:
-    """The noise of one of the images in a row, which has a value for each of ``KIND`` and ``COLUMNS``.
+    """The noise of one of the images in a row, see ``Row``."""
+    return Row(row, shape).noise(index)
+
+
+class Row:
+    """A row that is as it was written, with a value for each of ``KIND`` and ``COLUMNS``.
 
     A row that claims another shape than the image's, if that is known, is refused before it takes memory.
 
     Raises:
-        RowError: for all that is wrong with the row.
+        RowError: for all that is wrong with the row, here or in ``noise``.
     """
-    if len(row) != len(_TYPES) or not all(map(isinstance, row, _TYPES)):
-        raise RowError("a value is of the wrong type")
-    shape_text, dtype, quantum, code_dtype, digests, names, windows, codes, residual, stated = row
-    if stated != checksum(*row[:-1]):
-        raise RowError("it does not match its checksum")
-    _check_settings(dtype, quantum, code_dtype)
-    own_shape = parse_shape(shape_text)
-    if shape is not None and own_shape != shape:
-        raise RowError(f"it claims the shape {own_shape}, the image has {shape}")
-    digest, protected, count = _digests(digests, index)
-    try:
-        unpacked = unpack_codes(codes, count, index, own_shape, code_dtype)
-        bits = None
-        if residual is not None:
-            bits = decompress(residual, count, index, own_shape, f"u{np.dtype(dtype).itemsize}")
-            bits = bits if bits.any() else None
-    except (PackingError, MemoryError) as error:
-        raise RowError(str(error)) from error
-    window = _unpack_window(windows, count, index, own_shape[0])
-    return Noise(digest, protected, unpack_names(names, count)[index], dtype, window, quantum, unpacked, bits)
+
+    def __init__(self, row: tuple[Any, ...], shape: tuple[int, ...] | None = None) -> None:
+        if len(row) != len(_TYPES) or not all(map(isinstance, row, _TYPES)):
+            raise RowError("a value is of the wrong type")
+        shape_text, self.dtype, self.quantum, code_dtype, self.digests, names, windows, codes, residual, stated = row
+        if stated != checksum(*row[:-1]):
+            raise RowError("it does not match its checksum")
+        _check_settings(self.dtype, self.quantum, code_dtype)
+        self.shape = parse_shape(shape_text)
+        if shape is not None and self.shape != shape:
+            raise RowError(f"it claims the shape {self.shape}, the image has {shape}")
+        self.count, rest = divmod(len(self.digests), 2 * DIGEST_SIZE)
+        if rest or not 0 < self.count <= MAX_IMAGES:
+            raise RowError("it does not hold the image that it is said to")
+        try:
+            self.codes, self.residual = PackedCodes(codes, self.count, self.shape, code_dtype), None
+            if residual is not None:
+                size = self.count * math.prod(self.shape) * np.dtype(self.dtype).itemsize
+                self.residual = Packed(residual, size)
+        except (PackingError, MemoryError) as error:
+            raise RowError(str(error)) from error
+        self.windows = _unpack_windows(windows, self.count, self.shape[0])
+        self.names = unpack_names(names, self.count)
+
+    def noise(self, index: int) -> Noise:
+        """The noise of one of its images."""
+        if not 0 <= index < self.count:
+            raise RowError("it does not hold the image that it is said to")
+        digest, protected = self.known(index)
+        try:
+            codes, bits = self.codes.image(index), None
+            if self.residual is not None:
+                bits = self.residual.array(index, self.shape, np.dtype(f"u{np.dtype(self.dtype).itemsize}"))
+                bits = bits if bits.any() else None
+        except (PackingError, MemoryError) as error:
+            raise RowError(str(error)) from error
+        return Noise(digest, protected, self.names[index], self.dtype, self._window(index), self.quantum, codes, bits)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes that its images share and that are in memory; 0 for a large image, which is unpacked when it is asked for."""
+        return 0 if self.codes.packed.whole is None else self.codes.packed.whole.size
+
+    def check(self) -> None:
+        """Unpack everything once, a part at a time, so that a row that claims much takes no memory."""
+        try:
+            self.codes.check()
+            if self.residual is not None:
+                self.residual.check()
+        except (PackingError, MemoryError) as error:
+            raise RowError(str(error)) from error
+        for index in range(self.count):
+            self._window(index)
+
+    def known(self, index: int) -> tuple[bytes, bytes]:
+        """The digests of an image's original and protected values."""
+        start, middle, end = (2 * DIGEST_SIZE * index + part * DIGEST_SIZE for part in range(3))
+        return self.digests[start:middle], self.digests[middle:end]
+
+    def _window(self, index: int) -> IntensityWindow:
+        try:
+            return _window_of(self.windows[index].tobytes())
+        except ValueError as error:
+            raise RowError("its window cannot be read") from error
 
 
 def _pack_windows(noises: Sequence[Noise]) -> bytes:
@@ -121,16 +169,21 @@ def _pack_windows(noises: Sequence[Noise]) -> bytes:
     return compress_bytes(np.asarray([noise.window.channels(channels) for noise in noises], "<f8").tobytes())
 
 
-def _unpack_window(packed: bytes, count: int, index: int, channels: int) -> IntensityWindow:
+def _unpack_windows(packed: bytes, count: int, channels: int) -> Array:
     size = count * channels * 16
     try:
         content = decompress_bytes(packed, size)
         if len(content) != size:
             raise ValueError("length")
-        pairs = np.frombuffer(content, "<f8").reshape(count, channels, 2)[index].tolist()
-        return IntensityWindow.of_channels(pairs)
+        return np.frombuffer(content, "<f8").reshape(count, channels, 2)
     except (PackingError, ValueError) as error:
         raise RowError("its window cannot be read") from error
+
+
+@lru_cache(maxsize=64)
+def _window_of(pairs: bytes) -> IntensityWindow:
+    """The window of these bounds of each channel, which is often that of other images too."""
+    return IntensityWindow.of_channels(np.frombuffer(pairs, "<f8").reshape(-1, 2).tolist())
 
 
 def unpack_names(packed: bytes, count: int) -> list[str]:
@@ -163,19 +216,10 @@ def parse_shape(text: object) -> tuple[int, ...]:
 def checksum(*parts: object) -> bytes:
     """Hash of values and their lengths, so that nothing can move from one value to the next unseen."""
     data = [part if isinstance(part, bytes) else repr(part).encode("utf-8", "backslashreplace") for part in parts]
-    digest = hashlib.sha256(struct.pack(f"<{len(data)}Q", *map(len, data)))
+    digest = blake3(struct.pack(f"<{len(data)}Q", *map(len, data)))
     for part in data:
         digest.update(part)
-    return digest.digest()[:16]
-
-
-def _digests(digests: bytes, index: int) -> tuple[bytes, bytes, int]:
-    """Digests of an image's original and protected values, and how many images there are."""
-    count, rest = divmod(len(digests), 2 * DIGEST_SIZE)
-    if rest or not 0 <= index < count <= MAX_IMAGES:
-        raise RowError("it does not hold the image that it is said to")
-    start, middle, end = (2 * DIGEST_SIZE * index + part * DIGEST_SIZE for part in range(3))
-    return digests[start:middle], digests[middle:end], count
+    return bytes(digest.digest(16))
 
 
 def _check_settings(dtype: str, quantum: float, code_dtype: str) -> None:

@@ -18,6 +18,7 @@ from safetensors.torch import save as save_tensors
 from monai_salm.noise.digest import DIGEST_SIZE
 from monai_salm.noise.noise import Noise, NoiseStoreError
 from monai_salm.noise.window import WindowRule
+from monai_salm.store.checking import check_rows, row_error
 from monai_salm.store.description import StoreSettings, read_description, settings_of, skipped_of
 from monai_salm.store.file import (
     APPLICATION_ID,
@@ -25,14 +26,19 @@ from monai_salm.store.file import (
     HeldConnection,
     create_file,
     damaged,
+    identity_of,
     open_reader,
     store_error,
 )
 from monai_salm.store.forking import using_sqlite
 from monai_salm.store.owner import make_key, owner_key_path
 from monai_salm.store.records import check_records
+from monai_salm.store.row_cache import RowCache
 from monai_salm.store.rows import (
+    MAX_IMAGES,
+    PLACE,
     ROW,
+    Row,
     RowError,
     RowWriter,
     checksum,
@@ -40,7 +46,6 @@ from monai_salm.store.rows import (
     key_of,
     parse_shape,
     unpack_names,
-    unpack_row,
 )
 from monai_salm.store.seal import sign, write_sealed
 
@@ -228,10 +233,7 @@ class NoiseStore:
         self.networks()
         check_records(self)
         skipped_of(self)
-        found = 0
-        for found, noise in enumerate(self, 1):  # noqa: B007 - counted
-            if not self.rows("SELECT 1 FROM protected WHERE key = ?", (key_of(noise.protected),)):
-                raise damaged(self.path, f"case {noise.name!r} cannot be found again by its protected image")
+        found = check_rows(self, self._read_row)
         if not found:
             raise NoiseStoreError(f"{self.path} holds no noise. Fill it with precompute() or `monai-salm generate`")
         return found
@@ -244,18 +246,30 @@ class NoiseStore:
             held.close()
 
     def _find(self, table: str, digest: bytes, shape: tuple[int, ...] | None) -> Noise | None:
-        rows = self.rows(ROW[table], (key_of(digest),))
-        if not rows:
+        places = self.rows(PLACE[table], (key_of(digest),))
+        if not places:
             return None
+        number, index = divmod(places[0][0], MAX_IMAGES)
+        cache: RowCache = self._local.cache
+        row = cache.row(number, lambda number: self._read_row(number, shape))
         try:
-            noise = unpack_row(rows[0][1:], rows[0][0], shape)
+            if shape is not None and row.shape != shape:
+                raise RowError(f"it claims the shape {row.shape}, the image has {shape}")
+            noise = row.noise(index)
             if digest != (noise.digest if table == "original" else noise.protected):
                 raise RowError("it is filed under another image")
         except RowError as error:
-            raise damaged(
-                self.path, f"noise of shape {str(rows[0][1])[:99]} is not as it was written: {error}"
-            ) from error
+            raise row_error(self.path, row.shape, error) from error
         return noise
+
+    def _read_row(self, number: int, shape: tuple[int, ...] | None = None) -> Row:
+        rows = self.rows(ROW, (number,))
+        if not rows:
+            raise damaged(self.path, "an image's key leads to no row")
+        try:
+            return Row(rows[0], shape)
+        except RowError as error:
+            raise row_error(self.path, rows[0][0], error) from error
 
     def _shapes(self, rows: list[tuple[Any, ...]]) -> list[tuple[int, ...]]:
         try:
@@ -272,11 +286,11 @@ class NoiseStore:
     def _connect(self) -> sqlite3.Connection:
         # A connection is for one process, one thread and one file: precompute replaces a store by renaming.
         held: HeldConnection | None = getattr(self._local, "held", None)
-        file = _identity(self.path)
+        file = identity_of(self.path)
         if held is None or held.pid != os.getpid() or self._local.file != file:
             self.close()
             held = HeldConnection(open_reader(self.path))
-            self._local.held, self._local.file = held, file
+            self._local.held, self._local.file, self._local.cache = held, file, RowCache()
         return held.connection
 
     def rows(self, query: str, values: tuple[object, ...] = (), again: bool = True) -> list[tuple[Any, ...]]:
@@ -301,12 +315,3 @@ def _spec(text: str) -> dict[str, Any]:
     if not isinstance(spec, dict) or not isinstance(spec.get("name"), str):
         raise TypeError("spec")
     return spec
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """What tells the file at a path from another that took its place; None if there is none."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

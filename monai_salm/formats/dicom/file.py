@@ -28,6 +28,7 @@ from monai_salm.formats.dicom.elements import (
 from monai_salm.formats.dicom.headers import data_start, has_representations
 from monai_salm.formats.dicom.pixels import PHOTOMETRIC, PixelLayout, parse_layout, text
 from monai_salm.formats.limits import read_file
+from monai_salm.formats.opened_once import opened
 from monai_salm.shared.arrays import Array
 
 SOP_INSTANCE, REFERENCED, ICON = 0x00080018, 0x00081155, 0x00880200
@@ -171,7 +172,7 @@ def load(path: Path) -> DicomFile:
         ImportError: if pydicom is missing.
     """
     try:
-        return _native(read_file(path))
+        return opened(path, "dicom file", lambda place: _native(read_file(place)))
     except ValueError as error:
         raise FormatError(f"{path}: {error}") from error
 
