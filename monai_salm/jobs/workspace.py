@@ -116,6 +116,7 @@ class Workspace:
                     self._label_spans.append((_append(labels, case.label), case.label.dtype, case.label.shape))
                 else:
                     rows.append(case.label)
+                del case  # a volume, while the next one is read
         self._offsets, self._labels = offsets, rows
         self.code_dtype = max((budget.grid.code_dtype for budget in self.budgets), key=lambda dtype: dtype.itemsize)
         self._code_offsets = np.cumsum([0, *(math.prod(shape) for shape in self.shapes)])
@@ -202,7 +203,7 @@ class Workspace:
 def _append(file: Any, array: Array) -> int:
     offset = -(-file.tell() // _ALIGNMENT) * _ALIGNMENT
     file.seek(offset)
-    file.write(np.ascontiguousarray(array).tobytes())
+    file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return int(offset)
 
 

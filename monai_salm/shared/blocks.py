@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+import numpy as np
 import torch
+
+from monai_salm.shared.arrays import Array
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -20,6 +23,20 @@ _BLOCKS_A_THREAD = 8
 def blocks(size: int) -> list[slice]:
     """The blocks of a flat array of this many elements."""
     return [slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK)]
+
+
+def columns(image: Array) -> tuple[Array, list[slice]]:
+    """An image as rows, one a channel, and the blocks of columns that hold ``BLOCK`` elements in all channels together.
+
+    Args:
+        image: ``(channel, *spatial)``.
+
+    Returns:
+        Array ``(channel, elements)``, a view where the image lies in the order of its axes, and the blocks.
+    """
+    rows = np.ascontiguousarray(image).reshape(len(image), -1)
+    step = max(1, BLOCK // len(rows))
+    return rows, [slice(start, min(start + step, rows.shape[1])) for start in range(0, rows.shape[1], step)]
 
 
 def in_threads(work: Callable[[Item], Result], items: Iterable[Item], elements: int) -> list[Result]:
