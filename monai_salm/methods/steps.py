@@ -14,6 +14,7 @@ from torch import nn
 from monai_salm.learning.cases import Cases, Slices, shuffled_batches
 from monai_salm.learning.networks.devices import to_device
 from monai_salm.learning.trainer import Trainer
+from monai_salm.methods import slab_steps
 from monai_salm.methods.base import BilevelMethod
 from monai_salm.methods.job import Job
 from monai_salm.methods.masks import local_mean
@@ -88,8 +89,14 @@ class NoiseStep:
     def improve(self, unit: WorkUnit) -> float:
         """Write the unit's improved noise and return its mean error at the last step."""
         generator, target, masks = self.job.generator(2, self.number, unit.index), self.target, self.masks
+        if unit.still and masks is not None:
+            for case in unit.cases:  # within its bounds already
+                np.multiply(self.source[case], masks[case], out=target[case], casting="unsafe")
+            return 0.0
         for case in unit.cases:
             target[case][...] = self.source[case]
+        if slab_steps.fit(self.method, self.job, unit):
+            return self._descend_in_slabs(unit.cases[0], generator)
         bounds, errors = self._bounds(unit.cases), []
         for tile in unit.tiles:
             region = (slice(None), *tile)
@@ -104,6 +111,23 @@ class NoiseStep:
                 target[case][region] = whole[row]
             errors.append(error)
         return float(np.mean(errors))
+
+    def _descend_in_slabs(self, case: int, generator: torch.Generator) -> float:
+        """As ``improve``, of one volume that a network sees small."""
+        assert self.masks is not None
+        codes = np.multiply(self.target[case], self.masks[case], dtype=np.float32)
+        volume = slab_steps.Volume(self.method, self.job, case, codes, self.masks[case])
+        targets, error = self._aims([(case, self.cases.view.tiles(codes.shape[1:])[0])]), 0.0
+        for _ in range(self.method.num_steps):
+            inputs = volume.inputs().requires_grad_(True)
+            seen, aims = self.method.noise_inputs(self._loss, inputs, targets, generator)
+            logits = self.trainer.forward(seen, self.frozen)
+            (gradient,) = torch.autograd.grad(self.cases.task.loss(logits, aims), inputs)
+            _require_finite(gradient)
+            error = float(self.cases.task.error(logits.detach(), aims))
+            volume.move(gradient[0])
+        volume.write(self.target[case])
+        return error
 
     def _descend(
         self,
@@ -161,12 +185,12 @@ class NoiseStep:
         scores = self._scores(seen, unit)
         for row, case in enumerate(unit.cases):  # one at a time: images may be large
             image = np.asarray(self.cases.images[case])
-            lower, upper = self.job.workspace.budgets[case].code_bounds(image)
-            carriers = torch.from_numpy((lower < 0) | (upper > 0))[None]
-            # Significant places, in all their channels.
-            score = scores[row].to(torch.float32).mean(1, keepdim=True).expand_as(carriers).contiguous()
+            carriers = torch.from_numpy(self.job.workspace.budgets[case].carriers(image))[None]
+            score = scores[row].to(torch.float32)
+            if len(image) > 1:  # significant places, in all their channels
+                score = score.mean(1, keepdim=True).expand_as(carriers).contiguous()
             whole = tuple(slice(0, n) for n in image.shape[1:])
-            shown = self.cases.normalized(case, whole)[None]
+            shown = self.cases.normalized(case, whole)[None] if self.method.mask.sees_images else score
             chosen = self.method.mask.choose(score, shown, carriers, generator)
             begun = torch.from_numpy(np.asarray(source[case]) != 0)[None]
             # A small region of a label map may lie beside all that is significant.
@@ -219,7 +243,7 @@ class NoiseStep:
         present = [np.flatnonzero(labels == c) for c in np.unique(labels)]
         owners = class_owners(self.job)
         present = [members for members in present if owners[members[0]] == self.job.world.rank]
-        with workers(self.job.device) as each:
+        with workers(self.job.device, self.cases.images[0].size * self.job.recipe.batch_size) as each:
             errors = list(each(self._improve_class, present))
         return mean_error(errors, [len(members) for members in present])
 

@@ -208,6 +208,6 @@ class _Values:
             values = flat[part] if marked is None else flat[part][~marked[part]]
             if values.size:
                 count += values.size
-                low, high = [min(low + [float(values.min())])], [max(high + [float(values.max())])]
+                low, high = [min([*low, float(values.min())])], [max([*high, float(values.max())])]
                 whole = whole and (values.dtype.kind != "f" or bool(np.array_equal(np.rint(values), values)))
         return cls(count, *(low or [0.0]), *(high or [0.0]), whole)
