@@ -5,9 +5,10 @@
 Makes data in real formats: CT of 512 x 512 x 300 as NIfTI and as DICOM series, grey PNG of 1024 x 1024, volumes with label maps,
 and an archive of 224 x 224. The command line then runs ``plan``, ``generate``, ``publish``, ``verify`` and ``restore`` with their
 defaults, each in a process of its own. ``peak MB`` is the largest resident memory of that process, pages of memory-mapped files
-included. The unavoidable work of a set, also in a process of its own: ``read`` opens every image once with the library that the
-package uses, ``rewrite`` opens it and writes it again. ``beside`` is a verb's time as a multiple of such work: ``plan`` and
-``generate`` beside reading twice, ``publish`` and ``restore`` beside rewriting, ``verify`` beside reading twice.
+included; ``start`` is a process that imports the package and does nothing. The unavoidable work of a set, also in a process of its
+own: ``read`` opens every image once with the library that the package uses, ``rewrite`` opens it and writes it again. ``beside`` is
+a verb's processor time, without that of ``start``, as a multiple of such work: ``plan``, ``generate`` and ``verify`` beside reading
+twice, ``publish`` and ``restore`` beside rewriting. Processor time is compared, since other work on a machine disturbs it less.
 """
 
 from __future__ import annotations
@@ -184,43 +185,50 @@ def _rewrite(path: Path, copy: Path | None) -> None:
             np.savez(copy, **found)
 
 
-def in_child(command: Sequence[str], log: Path) -> tuple[float, float]:
-    """Seconds and largest resident memory, in MB, of a command in a process of its own."""
+def in_child(command: Sequence[str], log: Path) -> dict[str, float]:
+    """Time, processor time and largest resident memory of a command in a process of its own."""
     package = str(Path(__file__).resolve().parents[1])
     with open(log, "wb") as output:
         started = time.perf_counter()
-        child = subprocess.Popen(
-            [sys.executable, *command], stdout=output, stderr=output, env={**os.environ, "PYTHONPATH": package}
-        )
+        environment = {**os.environ, "PYTHONPATH": package}
+        child = subprocess.Popen([sys.executable, *command], stdout=output, stderr=output, env=environment)
         _, status, used = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         raise RuntimeError(f"{' '.join(command)} failed: {log.read_text()[-2000:]}")
-    return time.perf_counter() - started, used.ru_maxrss / 1000
+    seconds = time.perf_counter() - started
+    return {"seconds": seconds, "cpu seconds": used.ru_utime + used.ru_stime, "peak MB": used.ru_maxrss / 1000}
 
 
 def stages(name: str, source: Path, work: Path, verbs: Sequence[str]) -> Iterator[dict[str, Any]]:
     """A row for the unavoidable work and for each verb on a set."""
-    given, store, copy = source / "set.npz" if name == "archive" else source, work / "noise.db", work / "copy"
-    if name == "archive":
-        copy = copy.with_suffix(".npz")
-    took: dict[str, float] = {}
-    for kind in ("read", "rewrite"):
-        more = [str(work / "rewritten")] if kind == "rewrite" else []
-        took[kind], peak = in_child([__file__, "--bare", str(source), SETS[name][3], *more], work / "log")
-        yield {"set": name, "stage": kind, "seconds": took[kind], "peak MB": peak}
+    single = name == "archive"
+    given, copy = source / "set.npz" if single else source, work / ("copy.npz" if single else "copy")
+    store = ["--store", str(work / "noise.db")]
+    bare_work = [__file__, "--bare", str(source), SETS[name][3]]
     calls = {
+        "start": ["-c", "import monai_salm.generate.precompute"],
+        "read": bare_work,
+        "rewrite": [*bare_work, str(work / "rewritten")],
         "plan": [str(given)],
-        "generate": [str(given), "--store", str(store)],
-        "publish": [str(given), str(copy), "--store", str(store)],
-        "verify": [str(given), str(copy), "--store", str(store)],
-        "restore": [str(copy), str(work / f"restored{copy.suffix}"), "--store", str(store)],
+        "generate": [str(given), *store],
+        "publish": [str(given), str(copy), *store],
+        "verify": [str(given), str(copy), *store],
+        "restore": [str(copy), str(work / f"restored{copy.suffix}"), *store],
     }
-    for verb in verbs:
-        seconds, peak = in_child(["-m", "monai_salm", verb, *calls[verb], "--json", "--quiet"], work / "log")
-        reads, rewrites = BESIDE[verb]
-        beside = seconds / (reads * took["read"] + rewrites * took["rewrite"])
-        yield {"set": name, "stage": verb, "seconds": seconds, "peak MB": peak, "beside": beside}
+    took: dict[str, float] = {}
+    for stage in ("start", "read", "rewrite", *verbs):
+        verb = stage in VERBS
+        command = ["-m", "monai_salm", stage, *calls[stage], "--json", "--quiet"] if verb else calls[stage]
+        row = in_child(command, work / "log")
+        took[stage] = row["cpu seconds"]
+        beside = {}
+        if verb:
+            unavoidable = sum(
+                times * took[kind] for times, kind in zip(BESIDE[stage], ("read", "rewrite"), strict=True)
+            )
+            beside = {"beside": (took[stage] - took["start"]) / unavoidable}
+        yield {"stage": stage, **row, **beside}
 
 
 def measure(
@@ -237,14 +245,14 @@ def measure(
     """
     rows = []
     for name in names:
-        make, most, whole, _ = SETS[name]
+        _, most, whole, _ = SETS[name]
         cases, shape = max(4, round(most * scale)), tuple(max(8, round(side * sides)) for side in whole)
         with tempfile.TemporaryDirectory(prefix="at-size-") as folder:
             work = Path(folder)
             source = (data or work) / f"{name}-{cases}-{'x'.join(map(str, shape))}"
             if not source.exists():
-                make(source.with_name("unfinished"), cases, shape)
-                source.with_name("unfinished").rename(source)
+                # In a child, too: the system counts this process' largest memory as that of each child it starts.
+                in_child([__file__, "--make", name, str(source), str(cases), *map(str, shape)], work / "log")
             facts = {"cases": cases, "shape": " x ".join(map(str, shape))}
             for row in stages(name, source, work, verbs):
                 rows.append({"set": name, **facts, **row})
@@ -265,7 +273,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, help="folder that keeps the made data for later calls")
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
     parser.add_argument("--bare", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--make", nargs="+", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
+    if given.make:
+        name, place, cases, *shape = given.make
+        unfinished = Path(place).with_name("unfinished")
+        SETS[name][0](unfinished, int(cases), [int(side) for side in shape])
+        unfinished.rename(place)
+        return 0
     if given.bare:
         bare(Path(given.bare[0]), given.bare[1], Path(given.bare[2]) if len(given.bare) > 2 else None)
         return 0

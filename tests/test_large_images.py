@@ -75,9 +75,7 @@ def test_means_over_areas_are_the_same_in_parts(shape: tuple[int, ...], monkeypa
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
-def test_a_budget_is_the_same_in_blocks(
-    dtype: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_budget_is_the_same_in_blocks(dtype: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     image = rng.integers(0, 200, (2, 40, 41)).astype(dtype)
     image[:, :6] = image[..., :5] = 0
     found: list[Any] = []

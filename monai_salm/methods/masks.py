@@ -18,7 +18,7 @@ from monai_salm.shared.blocks import blocks
 _SCOPES = ("sample", "step")
 _PARTS = ("both", "contour", "texture")
 # Numbers that are sorted as a whole.
-_FEW = 2**20
+_FEW = 2**18
 
 
 @dataclass(frozen=True, kw_only=True)

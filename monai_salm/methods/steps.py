@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ class CleanBatch:
     shares: torch.Tensor
     lengths: torch.Tensor
 
-    @property
+    @cached_property
     def carriers(self) -> torch.Tensor:
         """Elements that can carry noise."""
         return (self.lower < 0) | (self.upper > 0)
