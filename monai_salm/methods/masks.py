@@ -106,7 +106,7 @@ class _Share(Mask):
     ) -> torch.Tensor:
         k = mask_size(score[0].numel(), self.ratio)
         ranked = self._rank(score, image, generator)
-        if bool((carriers.flatten(1).sum(1) <= k).all()):  # they are no more than the mask may hold
+        if all(int(torch.count_nonzero(own)) <= k for own in carriers):  # they are no more than the mask may hold
             return carriers.clone()
         ranked = ranked.masked_fill_(~carriers, -1.0)
         return topk_mask(ranked, k).logical_and_(carriers)

@@ -20,7 +20,8 @@ from monai_salm.methods.base import BilevelMethod
 from monai_salm.methods.job import Job
 from monai_salm.methods.masks import local_mean
 from monai_salm.methods.work_units import WorkUnit, class_owners, mean_error, workers
-from monai_salm.shared.arrays import Array
+from monai_salm.shared.arrays import Array, let_go
+from monai_salm.shared.blocks import meet
 
 # Elements of an image that a network takes whole where only its gradient is asked for, and what its sides are padded to.
 _WHOLE, _HALVED = 2**20, 16
@@ -187,16 +188,19 @@ class NoiseStep:
         for row, case in enumerate(unit.cases):  # one at a time: images may be large
             image = np.asarray(self.cases.images[case])
             carriers = torch.from_numpy(self.job.workspace.budgets[case].carriers(image))[None]
+            let_go(image)
             score = scores[row].to(torch.float32)
             if len(image) > 1:  # significant places, in all their channels
                 score = score.mean(1, keepdim=True).expand_as(carriers).contiguous()
-            whole = tuple(slice(0, n) for n in image.shape[1:])
-            shown = self.cases.normalized(case, whole)[None] if self.method.mask.sees_images else score
-            chosen = self.method.mask.choose(score, shown, carriers, generator)
-            begun = torch.from_numpy(np.asarray(source[case]) != 0)[None]
+            shown = (
+                self.cases.normalized(case, (slice(None),) * (image.ndim - 1))[None]
+                if self.method.mask.sees_images
+                else score
+            )
+            chosen, begun = self.method.mask.choose(score, shown, carriers, generator), np.asarray(source[case])
             # A small region of a label map may lie beside all that is significant.
-            if chosen is not None and begun.any() and not (begun & chosen).any():
-                chosen = self.method.mask.choose(score, shown, carriers & begun, generator)
+            if chosen is not None and not meet(begun, chosen[0].numpy()) and begun.any():
+                chosen = self.method.mask.choose(score, shown, carriers & torch.from_numpy(begun != 0), generator)
             assert chosen is not None
             masks[case][...] = chosen[0].numpy()
 

@@ -210,4 +210,4 @@ class _Values:
                 count += values.size
                 low, high = [min([*low, float(values.min())])], [max([*high, float(values.max())])]
                 whole = whole and (values.dtype.kind != "f" or bool(np.array_equal(np.rint(values), values)))
-        return cls(count, *(low or [0.0]), *(high or [0.0]), whole)
+        return cls(count, min(low, default=0.0), max(high, default=0.0), whole)

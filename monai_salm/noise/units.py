@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -122,9 +122,12 @@ class _Shown:
     """The values of a channel that are not marked, a block at a time."""
 
     def __init__(self, channel: Array, marked: Array) -> None:
-        flat, free = np.ascontiguousarray(channel).reshape(-1), np.ascontiguousarray(marked).reshape(-1)
-        some = bool(free.any())
-        self._parts = lambda: (flat[part][~free[part]] if some else flat[part] for part in blocks(flat.size))
+        self._flat, self._marked = (np.ascontiguousarray(array).reshape(-1) for array in (channel, marked))
+        self._all = not self._marked.any()
+
+    def _parts(self) -> Iterator[Array]:
+        for part in blocks(self._flat.size):
+            yield self._flat[part] if self._all else self._flat[part][~self._marked[part]]
 
     def extremes(self) -> tuple[Any, Any]:
         """The smallest and the largest value."""

@@ -39,6 +39,12 @@ def columns(image: Array) -> tuple[Array, list[slice]]:
     return rows, [slice(start, min(start + step, rows.shape[1])) for start in range(0, rows.shape[1], step)]
 
 
+def meet(first: Array, second: Array) -> bool:
+    """Whether two arrays of one shape have an element that is zero in neither; says so at the first block that has one."""
+    one, other = first.reshape(-1), second.reshape(-1)
+    return any((one[part].astype(bool) & other[part].astype(bool)).any() for part in blocks(one.size))
+
+
 def in_threads(work: Callable[[Item], Result], items: Iterable[Item], elements: int) -> list[Result]:
     """What the work gives for every item, in their order; in as many threads as torch uses (1 in a DataLoader's worker).
 
