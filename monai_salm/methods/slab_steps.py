@@ -49,8 +49,8 @@ class Volume:
         budget = job.workspace.budgets[case]
         self.lower, self.upper = budget.code_bounds(np.asarray(job.cases.images[case]))
         shares, length = budget.shares(len(codes)), method.step_size * method.epsilon
-        self.shares = _per_channel(shares)
-        self.lengths = _per_channel([length / share for share in shares])
+        self.shares = per_channel([shares], 3, job.device)[0]
+        self.lengths = per_channel([[length / share for share in shares]], 3, job.device)[0]
         self.axes = [_Axis(n, m) for n, m in zip(codes.shape[1:], job.cases.view.size, strict=True)]
 
     def inputs(self) -> torch.Tensor:
@@ -116,5 +116,6 @@ class _Axis:
         return runs
 
 
-def _per_channel(values: Sequence[float]) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.float32).view(-1, 1, 1, 1)
+def per_channel(values: Sequence[Sequence[float]], rank: int, device: torch.device) -> torch.Tensor:
+    """Numbers of every case and channel as ``(batch, channel, 1, ...)``."""
+    return torch.tensor(values, dtype=torch.float32, device=device).view(len(values), -1, *[1] * rank)

@@ -291,8 +291,8 @@ class NoiseStep:
             images=to_device(torch.stack([self.cases.normalized(case, tile) for case in cases]), device),
             lower=self._load([lower[region] for lower, _ in bounds]),
             upper=self._load([upper[region] for _, upper in bounds]),
-            shares=_per_channel(shares, len(tile), device),
-            lengths=_per_channel(lengths, len(tile), device),
+            shares=slab_steps.per_channel(shares, len(tile), device),
+            lengths=slab_steps.per_channel(lengths, len(tile), device),
         )
 
     def _loss(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -303,11 +303,6 @@ class NoiseStep:
 
     def _load(self, arrays: Sequence[Array]) -> torch.Tensor:
         return to_device(torch.from_numpy(np.stack(arrays).astype(np.float32)), self.job.device)
-
-
-def _per_channel(values: Sequence[Sequence[float]], rank: int, device: torch.device) -> torch.Tensor:
-    """Numbers of every case and channel as ``(batch, channel, 1, ...)``."""
-    return torch.tensor(values, dtype=torch.float32, device=device).view(len(values), -1, *[1] * rank)
 
 
 def _require_finite(gradient: torch.Tensor) -> None:
