@@ -19,7 +19,7 @@ from monai_salm.methods.base import BilevelMethod
 from monai_salm.methods.job import Job
 from monai_salm.methods.masks import Mask
 from monai_salm.methods.work_units import WorkUnit
-from monai_salm.shared.arrays import Array
+from monai_salm.shared.arrays import Array, let_go
 
 # Elements of a volume that is worth it.
 _LARGE = 2**20
@@ -45,9 +45,13 @@ class Volume:
     """
 
     def __init__(self, method: BilevelMethod, job: Job, case: int, codes: Array, mask: Array) -> None:
-        self.cases, self.case, self.codes, self.mask = job.cases, case, torch.from_numpy(codes), mask
-        budget = job.workspace.budgets[case]
-        self.lower, self.upper = budget.code_bounds(np.asarray(job.cases.images[case]))
+        self.cases, self.case, self.codes = job.cases, case, torch.from_numpy(codes)
+        budget, image = job.workspace.budgets[case], np.asarray(job.cases.images[case])
+        self.lower, self.upper = budget.code_bounds(image)
+        for ends in (self.lower, self.upper):  # outside the mask they are 0, and so are the codes
+            np.multiply(ends, mask, out=ends, casting="unsafe")
+        for mapped in (image, mask):
+            let_go(mapped)
         shares, length = budget.shares(len(codes)), method.step_size * method.epsilon
         self.shares = per_channel([shares], 3, job.device)[0]
         self.lengths = per_channel([[length / share for share in shares]], 3, job.device)[0]
@@ -72,9 +76,8 @@ class Volume:
         for rows, above in self.axes[0].runs():
             direction = self._plane(shares, above).sign_()[:, None]
             lower, upper = (torch.from_numpy(ends[:, rows].astype(np.float32)) for ends in (self.lower, self.upper))
-            allowed = ((lower < 0) | (upper > 0)) & torch.from_numpy(self.mask[:, rows] > 0)
             codes = self.codes[:, rows]
-            codes -= direction * allowed * self.lengths
+            codes -= direction * self.lengths
             torch.maximum(codes, lower, out=codes)
             torch.minimum(codes, upper, out=codes)
 

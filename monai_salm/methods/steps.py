@@ -95,10 +95,10 @@ class NoiseStep:
             for case in unit.cases:  # within its bounds already
                 np.multiply(self.source[case], masks[case], out=target[case], casting="unsafe")
             return 0.0
-        for case in unit.cases:
-            target[case][...] = self.source[case]
         if slab_steps.fit(self.method, self.job, unit):
             return self._descend_in_slabs(unit.cases[0], generator)
+        for case in unit.cases:
+            target[case][...] = self.source[case]
         bounds, errors = self._bounds(unit.cases), []
         for tile in unit.tiles:
             region = (slice(None), *tile)
@@ -117,7 +117,8 @@ class NoiseStep:
     def _descend_in_slabs(self, case: int, generator: torch.Generator) -> float:
         """As ``improve``, of one volume that a network sees small."""
         assert self.masks is not None
-        codes = np.multiply(self.target[case], self.masks[case], dtype=np.float32)
+        codes = np.multiply(self.source[case], self.masks[case], dtype=np.float32)
+        let_go(self.source[case])
         volume = slab_steps.Volume(self.method, self.job, case, codes, self.masks[case])
         targets, error = self._aims([(case, self.cases.view.tiles(codes.shape[1:])[0])]), 0.0
         for _ in range(self.method.num_steps):
