@@ -40,17 +40,19 @@ class Volume:
         method: what a step does.
         job: the data set.
         case: number of the volume.
-        codes: its noise in quanta, float32 ``(channel, *spatial)``; written to.
+        codes: what its noise begins as, in quanta, ``(channel, *spatial)``.
         mask: the elements that noise may change, of that shape.
     """
 
     def __init__(self, method: BilevelMethod, job: Job, case: int, codes: Array, mask: Array) -> None:
-        self.cases, self.case, self.codes = job.cases, case, torch.from_numpy(codes)
+        self.cases, self.case = job.cases, case
         budget, image = job.workspace.budgets[case], np.asarray(job.cases.images[case])
         self.lower, self.upper = budget.code_bounds(image)
         for ends in (self.lower, self.upper):  # outside the mask they are 0, and so are the codes
             np.multiply(ends, mask, out=ends, casting="unsafe")
-        for mapped in (image, mask):
+        let_go(image)  # before the codes take their room
+        self.codes = torch.from_numpy(np.multiply(codes, mask, dtype=np.float32))
+        for mapped in (mask, codes):
             let_go(mapped)
         shares, length = budget.shares(len(codes)), method.step_size * method.epsilon
         self.shares = per_channel([shares], 3, job.device)[0]

@@ -117,10 +117,8 @@ class NoiseStep:
     def _descend_in_slabs(self, case: int, generator: torch.Generator) -> float:
         """As ``improve``, of one volume that a network sees small."""
         assert self.masks is not None
-        codes = np.multiply(self.source[case], self.masks[case], dtype=np.float32)
-        let_go(self.source[case])
-        volume = slab_steps.Volume(self.method, self.job, case, codes, self.masks[case])
-        targets, error = self._aims([(case, self.cases.view.tiles(codes.shape[1:])[0])]), 0.0
+        volume = slab_steps.Volume(self.method, self.job, case, self.source[case], self.masks[case])
+        targets, error = self._aims([(case, self.cases.view.tiles(volume.codes.shape[1:])[0])]), 0.0
         for _ in range(self.method.num_steps):
             inputs = volume.inputs().requires_grad_(True)
             seen, aims = self.method.noise_inputs(self._loss, inputs, targets, generator)
