@@ -40,6 +40,7 @@ BENCHMARKS: dict[str, tuple[str, list[str], str]] = {
     "store_size": ("store_size.py", ["--json"], "Size of the store"),
     "in_loader": ("in_loader.py", ["--json"], "Cost of the transform in a loader"),
     "import_time": ("import_time.py", ["--json"], "Import and command line"),
+    "at_size": ("at_size.py", ["--json"], "Sets of a hospital's size"),
     "scaling": ("scaling.py", ["{data}", "--json"], "Scaling over ranks"),
 }
 

@@ -210,6 +210,37 @@ def test_memory_sees_what_is_held(script: ModuleType) -> None:
     assert made["peak"] > 0
 
 
+@pytest.mark.skipif(not hasattr(os, "wait4"), reason="asks the system for the memory of a process")
+@pytest.mark.parametrize("script", ["at_size"], indirect=True)
+def test_every_verb_is_measured_on_every_kind_of_set(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = script.in_child(["-c", "print(1)"], tmp_path / "log")
+    assert used["peak MB"] > 1
+    with pytest.raises(RuntimeError, match="wrong"):
+        script.in_child(["-c", "raise SystemExit('wrong')"], tmp_path / "log")
+    called: list[list[str]] = []
+
+    def in_this_process(command: Sequence[str], log: Path) -> dict[str, float]:
+        called.append([str(word) for word in command])
+        if command[1] in ("--bare", "--make"):
+            script.main(called[-1][1:])
+        elif command[:2] == ["-m", "monai_salm"]:
+            more = ["--method", "random_noise"] if command[2] in ("plan", "generate") else []
+            result = CliRunner().invoke(app, [*called[-1][2:], *more])
+            assert result.exit_code == 0, result.output
+        return used
+
+    monkeypatch.setattr(script, "in_child", in_this_process)
+    assert script.main(["--scale", "0", "--sides", "0.03", "--data", str(tmp_path / "data"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    rows = [(row["set"], row["stage"]) for row in found["table"]]
+    assert rows == [(name, stage) for name in script.SETS for stage in ("start", "read", "rewrite", *script.VERBS)]
+    assert len(called) == len(rows) + len(script.SETS)
+    with pytest.raises(SystemExit):
+        script.main(["--sets", "surprise"])
+
+
 @pytest.mark.parametrize("script", ["results"], indirect=True)
 def test_results_are_kept_and_written_anew(script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("HERE", "FIGURES", "PAGE"):

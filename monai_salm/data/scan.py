@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from monai_salm.data.suspicions import Suspicions, random_transform, share_inside, warn_of_axes, wrong_axes
+from monai_salm.data.suspicions import Suspicions, random_transform, warn_of_axes, wrong_axes
 from monai_salm.learning.tasks import Task
 from monai_salm.noise.budget import Budget, budget_of
 from monai_salm.noise.digest import drawing_digest
@@ -19,6 +19,7 @@ from monai_salm.noise.kinds import Kind, as_kind, commonest_kind, kind_of
 from monai_salm.noise.units import Units
 from monai_salm.noise.window import WindowRule
 from monai_salm.shared.arrays import Array
+from monai_salm.shared.blocks import blocks
 from monai_salm.shared.warn import DataWarning as DataWarning
 
 # Noise on a smaller share of an image protects nothing.
@@ -48,6 +49,7 @@ class ScannedCase:
         label: in the task's canonical form.
         digest: content digest of the image.
         budget: what its noise keeps to.
+        inside: share of the image, padding left out, that lies inside its window.
     """
 
     name: str
@@ -55,6 +57,7 @@ class ScannedCase:
     label: Array
     digest: bytes
     budget: Budget
+    inside: float = 1.0
 
 
 def scan(
@@ -98,18 +101,19 @@ def scan(
         if not found and len(dataset) > 1:
             warn_of_axes(case.image.shape, getattr(item[image_key], "meta", None))
         found += 1
-        if index in (0, len(dataset) // 2, len(dataset) - 1):  # a chain that is random now and then may pass one
-            again = image_of(dataset[index], index, image_key)[1]
-            if drawing_digest(as_kind(again, kind_of(case.image))) != case.digest:
-                raise DataError(
-                    f"case {case.name!r} differs between two reads: the data set's chain is random. {_LOADING_ONLY}"
-                )
+        del item  # volumes are large: what is read next needs the room
+        # A chain that is random now and then may pass one.
+        if index in (0, len(dataset) // 2, len(dataset) - 1) and not _is_read_again(dataset, index, image_key, case):
+            raise DataError(
+                f"case {case.name!r} differs between two reads: the data set's chain is random. {_LOADING_ONLY}"
+            )
         if not repeated:
             key = drawing_digest(case.label)
-            suspicions.note(case.name, case.image, case.label, case.budget)
+            suspicions.note(case.name, case.label, case.inside)
             seen[case.digest] = labels.setdefault(key, key)  # one object for all cases of a label
             names.append(case.name)
             yield case
+        del case
     suspicions.warn()
     if not found and skipped:
         name, reason = next(iter(skipped.items()))
@@ -136,6 +140,12 @@ def _check_dataset(dataset: object) -> None:
         raise DataError(
             f"the data set's chain has the random transform {name}: its images would never be found again. {_LOADING_ONLY}"
         )
+
+
+def _is_read_again(dataset: MapDataset, index: int, image_key: str, case: ScannedCase) -> bool:
+    """Whether a case gives the same image when it is read once more."""
+    again = image_of(dataset[index], index, image_key)[1]
+    return drawing_digest(as_kind(again, kind_of(case.image))) == case.digest
 
 
 def _is_repeated(case: ScannedCase, seen: Mapping[bytes, bytes], names: Sequence[str]) -> bool:
@@ -207,18 +217,19 @@ def _check_case(
         raise DataError(f"{where}: {axes}")
     if image.size == 0:
         raise DataError(f"{where}: the image is empty, shape {image.shape}")
-    if not np.isfinite(image).any():
+    image = np.ascontiguousarray(image)
+    if image.dtype.kind == "f" and not any(np.isfinite(image.reshape(-1)[part]).any() for part in blocks(image.size)):
         raise DataError(f"{where}: the image holds NaN or infinite values only")
     if kind is not None:
-        image = as_kind(image, kind)
+        image = np.ascontiguousarray(as_kind(image, kind))
         _require_kind(where, image, kind)
     units = item.get("units") or units_of(image, item[image_key])
     try:
         budget = budget_of(image, window, units, epsilon)
     except ValueError as error:
         raise DataError(f"{where}: {error}") from error
-    inside = share_inside(image, budget)
-    if inside < _LEAST_INSIDE or not any(part.any() for part in budget.code_bounds(image)):
+    inside, carries = budget.share_inside(image)
+    if inside < _LEAST_INSIDE or not carries:
         raise DataError(
             f"{where}: {inside:.1%} of its voxels lie inside its window ({budget.window.low}, {budget.window.high}), values run from "
             f"{np.nanmin(image):g} to {np.nanmax(image):g}: it would stay as good as unprotected. Give the window in real units of "
@@ -227,7 +238,7 @@ def _check_case(
     if label_key not in item:
         raise DataError(f"{where}: no key {label_key!r}; its keys are {sorted(map(str, item))}. Set label_key")
     label = task.check_label(item[label_key], image.shape[1:], where)
-    return ScannedCase(name, np.ascontiguousarray(image), label, drawing_digest(image), budget)
+    return ScannedCase(name, image, label, drawing_digest(image), budget, inside)
 
 
 def units_of(image: Array, loaded: object) -> Units:

@@ -9,8 +9,6 @@ import numpy as np
 from monai.transforms import Compose, OneOf, Randomizable, RandomOrder, SomeOf
 
 from monai_salm.learning.tasks import Task
-from monai_salm.noise.budget import Budget
-from monai_salm.noise.units import padding_of
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.warn import warn
 
@@ -109,12 +107,11 @@ class Suspicions:
         self.task, self.cases, self.narrow, self.labels = task, 0, 0, set[int]()
         self.least = (1.0, "")
 
-    def note(self, name: str, image: Array, label: Array, budget: Budget) -> None:
-        """Take note of a case: its image ``(channel, *spatial)``, its label in the task's canonical form, and its budget."""
+    def note(self, name: str, label: Array, share: float) -> None:
+        """Take note of a case: its label in the task's canonical form, and the share of its image inside its window."""
         self.cases += 1
         if len(self.labels) < 2:
             self.labels |= {int(label.min()), int(label.max())}
-        share = share_inside(image, budget)
         self.narrow += share < _DOUBTFUL
         if share < self.least[0]:
             self.least = (share, name)
@@ -136,15 +133,3 @@ class Suspicions:
             f"all {what}: with one class there is nothing to learn, and noise cannot stand for the class. Is "
             "label_key the right one? Protect all classes in one call"
         )
-
-
-def share_inside(image: Array, budget: Budget) -> float:
-    """Share of the elements of an image ``(channel, *spatial)``, padding left out, that lie inside its window."""
-    low, high = budget.window.bounds(len(image), image.ndim - 1)
-    padding = padding_of(image, budget.units)
-    with np.errstate(invalid="ignore"):
-        inside = (image >= low) & (image <= high)
-    if padding is None:
-        return float(inside.mean())
-    counted = int(np.count_nonzero(~padding))
-    return float(np.count_nonzero(inside & ~padding) / counted) if counted else 0.0

@@ -297,6 +297,7 @@ def _counted(
     for index, case in enumerate(cases):
         report(Progress("check", index + 1, len(dataset), case.name))
         yield case
+        del case  # a volume, while the next one is read
 
 
 @contextlib.contextmanager

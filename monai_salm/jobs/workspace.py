@@ -14,6 +14,7 @@ import weakref
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from monai_salm.data.scan import ScannedCase
-from monai_salm.learning.cases import Cases, choose_view
+from monai_salm.learning.cases import Cases, KeptInputs, View, choose_view
 from monai_salm.learning.tasks import Task
 from monai_salm.noise.budget import Budget
 from monai_salm.shared.arrays import Array, ArrayList, Lazy, cut
@@ -30,7 +31,8 @@ from monai_salm.shared.disk import allocate, open_private, private_folder, writi
 from monai_salm.shared.files import atomic_file, try_lock
 
 _ALIGNMENT = 64
-_TAKEN_IN = ("images.bin", "labels.bin", "lock")
+# What is made of the data set alone, in each call: no checkpoint needs it.
+_TAKEN_IN = ("images.bin", "labels.bin", "inputs.bin", "lock")
 
 
 class WorkspaceError(RuntimeError):
@@ -115,6 +117,7 @@ class Workspace:
                     self._label_spans.append((_append(labels, case.label), case.label.dtype, case.label.shape))
                 else:
                     rows.append(case.label)
+                del case  # a volume, while the next one is read
         self._offsets, self._labels = offsets, rows
         self.code_dtype = max((budget.grid.code_dtype for budget in self.budgets), key=lambda dtype: dtype.itemsize)
         self._code_offsets = np.cumsum([0, *(math.prod(shape) for shape in self.shapes)])
@@ -136,7 +139,8 @@ class Workspace:
             flat_labels, spans = np.memmap(self.folder / "labels.bin", np.uint8, "r"), self._label_spans
             labels = cut(flat_labels, [start for start, _, _ in spans], lambda case: spans[case][1:])
         windows = [budget.window for budget in self.budgets]
-        return Cases(images, labels, self.names, task, windows, view)
+        kept = KeptInputs(partial(self._inputs, view), len(self.shapes)) if view.kind == "resize" else None
+        return Cases(images, labels, self.names, task, windows, view, kept)
 
     def codes(self, buffer: int) -> Sequence[Array]:
         """Noise in quanta, one array a case, in buffer 0 or 1; writable, zero at first."""
@@ -151,7 +155,7 @@ class Workspace:
         images: Any = Lazy(
             len(cases), lambda case: NoisyImage(cases.images[case], codes[case], self.budgets[case].grid.quantum)
         )
-        return replace(cases, images=images)
+        return replace(cases, images=images, kept=None)
 
     def restart(self) -> None:
         """Forget all noise and checkpoints, keep the images."""
@@ -191,6 +195,12 @@ class Workspace:
         shutil.rmtree(self.folder)
         self._unlock()
 
+    def _inputs(self, view: View) -> Array:
+        """Room for what networks see of every case."""
+        path, shape = self.folder / "inputs.bin", (len(self.shapes), self.shapes[0][0], *view.size)
+        allocate(path, 4 * math.prod(shape))
+        return np.memmap(path, np.float32, "r+", shape=shape)
+
     def _arrays(self, name: str, dtype: np.dtype[Any]) -> Sequence[Array]:
         path, offsets = self.folder / name, self._code_offsets * dtype.itemsize
         allocate(path, int(offsets[-1]))
@@ -210,7 +220,7 @@ class GuestWorkspace(Workspace):
 def _append(file: Any, array: Array) -> int:
     offset = -(-file.tell() // _ALIGNMENT) * _ALIGNMENT
     file.seek(offset)
-    file.write(np.ascontiguousarray(array).tobytes())
+    file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return int(offset)
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
+from threading import Lock
 from typing import TypeAlias
 
 import numpy as np
@@ -13,7 +16,7 @@ import torch.nn.functional as F
 
 from monai_salm.learning.tasks import Task
 from monai_salm.noise.window import IntensityWindow
-from monai_salm.shared.arrays import Array
+from monai_salm.shared.arrays import Array, rows_of
 
 Slices: TypeAlias = tuple[slice, ...]
 
@@ -50,6 +53,10 @@ class View:
         shrunk = tuple(min(n, size) for n, size in zip(images.shape[2:], self.size, strict=True))
         images = F.interpolate(images, shrunk, mode="area")
         return images if shrunk == self.size else F.interpolate(images, self.size, mode="trilinear")
+
+    def averages(self, shape: Sequence[int]) -> bool:
+        """Whether volumes of this spatial shape are resized by averaging alone, each element of the view over elements of its own."""
+        return self.kind == "resize" and len(self.size) == 3 and all(map(operator.ge, shape, self.size))
 
     def random_region(self, shape: Sequence[int], generator: torch.Generator) -> Slices:
         """A random patch of an image of this spatial shape; the whole image unless the view cuts patches."""
@@ -117,6 +124,36 @@ def choose_view(
     return View("resize", size)
 
 
+def cells(length: int, count: int) -> list[slice]:
+    """The elements along an axis that each of ``count`` averages is taken over, as torch cuts them; neighbours may share one."""
+    return [slice(number * length // count, -(-(number + 1) * length // count)) for number in range(count)]
+
+
+class KeptInputs:
+    """Inputs of networks, kept from the first time that they are made: resizing a large image takes longer than a batch.
+
+    Args:
+        array: gives the place that they are kept in, float32 ``(cases, channel, *view.size)``; called at first use.
+        count: cases.
+    """
+
+    def __init__(self, array: Callable[[], Array], count: int) -> None:
+        self._array, self._made, self._lock = array, np.zeros(count, bool), Lock()
+
+    @cached_property
+    def _rows(self) -> Sequence[Array]:
+        return rows_of(self._array())
+
+    def of(self, case: int, make: Callable[[], torch.Tensor]) -> Array:
+        """The input of a case, ``(channel, *view.size)``; ``make`` gives it as a batch of one."""
+        with self._lock:
+            made, rows = self._made[case], self._rows
+        if not made:
+            rows[case][...] = make()[0].numpy()
+            self._made[case] = True
+        return rows[case]
+
+
 @dataclass(frozen=True)
 class Cases:
     """A data set in memory or in memory-mapped files, as networks read it.
@@ -128,6 +165,7 @@ class Cases:
         task: the learning problem.
         windows: the intensity window of each case.
         view: how networks see a case.
+        kept: inputs of these images in this view that were made before; a data set with other images or another view has none.
     """
 
     images: Sequence[Array]
@@ -136,6 +174,7 @@ class Cases:
     task: Task
     windows: Sequence[IntensityWindow]
     view: View
+    kept: KeptInputs | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -160,8 +199,22 @@ class Cases:
 
     def inputs(self, regions: Sequence[tuple[int, Slices]]) -> torch.Tensor:
         """A batch of regions as networks see them: float32 ``(batch, channel, *view.size)`` in [0, 1]."""
-        # Resized one by one: a stack of large images would not fit in memory.
-        return torch.cat([self.view.resize(self.normalized(case, region)[None]) for case, region in regions])
+        if self.kept is None:
+            return torch.cat([self._input(case, region) for case, region in regions])
+        return torch.from_numpy(
+            np.stack([self.kept.of(case, partial(self._input, case, region)) for case, region in regions])
+        )
+
+    def _input(self, case: int, region: Slices) -> torch.Tensor:
+        """One input ``(1, channel, *view.size)``; a stack of large images would not fit in memory."""
+        shape = self.images[case].shape[1:]
+        if not self.view.averages(shape):
+            return self.view.resize(self.normalized(case, region)[None])
+        found = torch.empty(1, self.in_channels, *self.view.size)
+        for number, rows in enumerate(cells(shape[0], self.view.size[0])):  # nor would copies of a volume in float32
+            part = self.normalized(case, (rows, *region[1:]))[None]
+            found[:, :, number] = F.interpolate(part, (1, *self.view.size[1:]), mode="area")[:, :, 0]
+        return found
 
     def normalized(self, case: int, region: Slices) -> torch.Tensor:
         """A region of an image in [0, 1] by its own window, float32 ``(channel, *region)``."""

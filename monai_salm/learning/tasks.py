@@ -22,6 +22,7 @@ from monai_salm.learning.scores import (
     mean_surface_distance,
 )
 from monai_salm.shared.arrays import Array
+from monai_salm.shared.blocks import blocks
 
 
 class LabelError(ValueError):
@@ -205,8 +206,15 @@ class Segmentation(Task):
             raise LabelError(
                 f"{where}: label map has shape {values.shape}, its image {shape}; they must lie on one grid"
             )
-        classes = _class_indices(values, self.num_classes, where)
-        return classes.astype(np.uint8 if self.num_classes <= 256 else np.int32)
+        classes = np.empty(shape, np.uint8 if self.num_classes <= 256 else np.int32)
+        flat, found = np.ascontiguousarray(values).reshape(-1), classes.reshape(-1)
+        try:
+            for part in blocks(flat.size):  # 64 bits for each voxel of a volume take a lot of room
+                found[part] = _class_indices(flat[part], self.num_classes, where)
+        except LabelError:
+            _class_indices(values, self.num_classes, where)  # names what the whole map holds
+            raise
+        return classes
 
     def loss(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         loss: torch.Tensor = DiceCELoss(to_onehot_y=True, softmax=True)(logits, target[:, None])

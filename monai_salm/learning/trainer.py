@@ -181,7 +181,7 @@ class Trainer:
         Returns:
             ``task.predict`` output for each case, on the CPU.
         """
-        cases = cases if images is None else replace(cases, images=images)
+        cases = cases if images is None else replace(cases, images=images, kept=None)
         self.model.eval()
         outputs: list[torch.Tensor] = []
         try:

@@ -36,7 +36,7 @@ def _codes(settings: ClassTexture, image: Array, label: Array, budget: Budget, j
     signs = (_map_signs if per_voxel else _class_signs)(label, shape, periods, job)
     if budget.units.picture:
         signs = signs * opponent(image)
-    return signs * budget.grid.limits(image.ndim - 1).astype(np.int32)
+    return signs * budget.grid.limits(image.ndim - 1).astype(budget.grid.code_dtype)
 
 
 def _class_signs(label: Array, shape: Sequence[int], periods: Sequence[float], job: Job) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -165,16 +166,22 @@ class Loop:
         begun, errors = self.training_share, []
         if self.masks is not None and step.number == 0:
             begun = self._choose_masks(step)
-        with workers(self.job.device) as each:
+        with workers(self.job.device, self._largest) as each:
             for done, error in enumerate(each(step.improve, self.units)):
                 errors.append(error)
                 self._report(step.number, begun + (1 - begun) * (done + 1) / len(self.units), "improving the noise")
         return mean_error(errors, [0 if unit.needs_no_steps else len(unit.cases) for unit in self.units])
 
+    @property
+    def _largest(self) -> int:
+        """Elements of the images of the largest unit."""
+        shapes = self.job.workspace.shapes
+        return max((len(unit.cases) * math.prod(shapes[unit.cases[0]]) for unit in self.units), default=1)
+
     def _choose_masks(self, step: NoiseStep) -> float:
         """Choose the mask of every case; returns the share of the round that is then done."""
         part = (1 - self.training_share) * (0.9 if all(unit.needs_no_steps for unit in self.units) else 0.1)
-        with workers(self.job.device) as each:
+        with workers(self.job.device, self._largest) as each:
             for done, _ in enumerate(each(step.fix_masks, self.units)):
                 share = self.training_share + part * (done + 1) / len(self.units)
                 self._report(step.number, share, "choosing the masks")

@@ -8,6 +8,10 @@ import torch.nn.functional as F
 
 from monai_salm.learning.cases import Slices
 from monai_salm.shared.arrays import Array
+from monai_salm.shared.blocks import blocks
+
+# Numbers that are sorted as a whole.
+_FEW = 2**18
 
 
 def topk_mask(score: torch.Tensor, k: int) -> torch.Tensor:
@@ -25,7 +29,7 @@ def topk_mask(score: torch.Tensor, k: int) -> torch.Tensor:
 def _above_threshold(flat: torch.Tensor, k: int) -> torch.Tensor:
     """What is above the k-th largest score, and the first of what equals it; numpy's partition is faster than torch's topk."""
     scores = flat.numpy()
-    threshold = np.partition(scores, scores.shape[1] - k, axis=1)[:, -k][:, None]
+    threshold = np.stack([_kth_largest(row, k) for row in scores])[:, None]
     mask = scores >= threshold
     for row, chosen in enumerate(mask):
         surplus = np.count_nonzero(chosen) - k
@@ -38,15 +42,45 @@ def _above_threshold(flat: torch.Tensor, k: int) -> torch.Tensor:
     return torch.from_numpy(mask)
 
 
+def _kth_largest(scores: Array, k: int) -> Array:
+    """The k-th largest of float32 numbers; of many, those that may be it are sorted out first, in place of a copy of all."""
+    if scores.size <= _FEW:
+        return np.asarray(np.partition(scores, scores.size - k)[-k])
+    counts = np.zeros(1 << 16, np.int64)
+    for part in blocks(scores.size):
+        counts += np.bincount(_ordered(scores[part]) >> 16, minlength=1 << 16)
+    above = np.cumsum(counts[::-1])[::-1]  # how many are in this bin or a higher one
+    place = int(np.flatnonzero(above >= k)[-1])
+    near = [values[_ordered(values) >> 16 == place] for values in (scores[part] for part in blocks(scores.size))]
+    among = np.concatenate(near)
+    rest = k - int(above[place] - counts[place])
+    return np.asarray(np.partition(among, len(among) - rest)[-rest])
+
+
+def _ordered(scores: Array) -> Array:
+    """float32 numbers as uint32 in the same order; those that are not numbers come last, as NumPy sorts them."""
+    bits = np.where(np.isnan(scores), np.float32(np.nan), scores + np.float32(0)).view(np.uint32)
+    return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
+
+
 def local_mean(score: torch.Tensor, edge: int) -> torch.Tensor:
-    """Mean of ``(batch, channel, *spatial)`` over the cube of ``edge`` (odd) elements around each, of those inside the image."""
+    """Mean of ``(batch, channel, *spatial)`` over the cube of ``edge`` (odd) elements around each, of those inside the image.
+
+    A large ``score`` is written to.
+    """
     if edge == 1:
         return score
     pool, rank = (F.avg_pool2d, 2) if score.ndim == 4 else (F.avg_pool3d, 3)
     for axis, side in enumerate(score.shape[2:]):  # one axis after the other: the same mean in a fraction of the time
         length = min(edge, side - (side + 1) % 2)
         sizes = [length if other == axis else 1 for other in range(rank)]
-        score = pool(score, sizes, stride=1, padding=[size // 2 for size in sizes], count_include_pad=False)
+        padding = [size // 2 for size in sizes]
+        across = 3 if axis == 0 else 2  # an axis that this mean does not run along: its places are independent
+        if score.numel() <= _FEW:
+            score = pool(score, sizes, stride=1, padding=padding, count_include_pad=False)
+            continue
+        for place in score.split(max(1, score.shape[across] * _FEW // score.numel()), across):
+            place.copy_(pool(place, sizes, stride=1, padding=padding, count_include_pad=False))
     return score
 
 

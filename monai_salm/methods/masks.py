@@ -23,6 +23,8 @@ class Mask(ABC):
     """Settings of a mask."""
 
     name: ClassVar[str]
+    #: Whether the choice depends on the images.
+    sees_images: ClassVar[bool] = False
 
     @property
     def share(self) -> float:
@@ -45,8 +47,8 @@ class Mask(ABC):
         """The elements that noise may change.
 
         Args:
-            score: gradient magnitude of the surrogate's loss, averaged, ``(batch, channel, *spatial)``.
-            image: the images without noise, in [0, 1], same shape.
+            score: gradient magnitude of the surrogate's loss, averaged, ``(batch, channel, *spatial)``; may be written to.
+            image: the images without noise, in [0, 1], same shape; not read unless ``sees_images``.
             carriers: elements that can carry noise at all, boolean, same shape.
             generator: source of randomness, on the CPU.
 
@@ -102,8 +104,11 @@ class _Share(Mask):
         from monai_salm.methods.mask_elements import topk_mask
 
         k = mask_size(score[0].numel(), self.ratio)
-        ranked = self._rank(score, image, generator).masked_fill(~carriers, -1.0)
-        return topk_mask(ranked, k) & carriers
+        ranked = self._rank(score, image, generator)
+        if all(int(own.count_nonzero()) <= k for own in carriers):  # they are no more than the mask may hold
+            return carriers.clone()
+        ranked = ranked.masked_fill_(~carriers, -1.0)
+        return topk_mask(ranked, k).logical_and_(carriers)
 
     @abstractmethod
     def _rank(self, score: torch.Tensor, image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -151,6 +156,7 @@ class Foreground(_Share):
     """Elements drawn at random among those above their image's mean."""
 
     name: ClassVar[str] = "foreground"
+    sees_images: ClassVar[bool] = True
 
     def _rank(self, score: torch.Tensor, image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         flat = image.flatten(1)

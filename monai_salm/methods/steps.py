@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -14,11 +15,13 @@ from torch import nn
 from monai_salm.learning.cases import Cases, Slices, shuffled_batches
 from monai_salm.learning.networks.devices import to_device
 from monai_salm.learning.trainer import Trainer
+from monai_salm.methods import slab_steps
 from monai_salm.methods.base import BilevelMethod
 from monai_salm.methods.job import Job
 from monai_salm.methods.mask_elements import local_mean
 from monai_salm.methods.work_units import WorkUnit, class_owners, mean_error, workers
-from monai_salm.shared.arrays import Array
+from monai_salm.shared.arrays import Array, let_go
+from monai_salm.shared.blocks import meet
 
 # Elements of an image that a network takes whole where only its gradient is asked for, and what its sides are padded to.
 _WHOLE, _HALVED = 2**20, 16
@@ -46,7 +49,7 @@ class CleanBatch:
     shares: torch.Tensor
     lengths: torch.Tensor
 
-    @property
+    @cached_property
     def carriers(self) -> torch.Tensor:
         """Elements that can carry noise."""
         return (self.lower < 0) | (self.upper > 0)
@@ -88,6 +91,12 @@ class NoiseStep:
     def improve(self, unit: WorkUnit) -> float:
         """Write the unit's improved noise and return its mean error at the last step."""
         generator, target, masks = self.job.generator(2, self.number, unit.index), self.target, self.masks
+        if unit.needs_no_steps and masks is not None:
+            for case in unit.cases:  # within its bounds already
+                np.multiply(self.source[case], masks[case], out=target[case], casting="unsafe")
+            return 0.0
+        if slab_steps.fit(self.method, self.job, unit):
+            return self._descend_in_slabs(unit.cases[0], generator)
         for case in unit.cases:
             target[case][...] = self.source[case]
         bounds, errors = self._bounds(unit.cases), []
@@ -104,6 +113,22 @@ class NoiseStep:
                 target[case][region] = whole[row]
             errors.append(error)
         return float(np.mean(errors))
+
+    def _descend_in_slabs(self, case: int, generator: torch.Generator) -> float:
+        """As ``improve``, of one volume that a network sees small."""
+        assert self.masks is not None
+        volume = slab_steps.Volume(self.method, self.job, case, self.source[case], self.masks[case])
+        targets, error = self._noise_targets([(case, self.cases.view.tiles(volume.codes.shape[1:])[0])]), 0.0
+        for _ in range(self.method.num_steps):
+            inputs = volume.inputs().requires_grad_(True)
+            seen, aims = self.method.noise_inputs(self._loss, inputs, targets, generator)
+            logits = self.trainer.forward(seen, self.frozen)
+            (gradient,) = torch.autograd.grad(self.cases.task.loss(logits, aims), inputs)
+            _require_finite(gradient)
+            error = float(self.cases.task.error(logits.detach(), aims))
+            volume.move(gradient[0])
+        volume.write(self.target[case])
+        return error
 
     def _descend(
         self,
@@ -161,17 +186,20 @@ class NoiseStep:
         scores = self._scores(seen, unit)
         for row, case in enumerate(unit.cases):  # one at a time: images may be large
             image = np.asarray(self.cases.images[case])
-            lower, upper = self.job.workspace.budgets[case].code_bounds(image)
-            carriers = torch.from_numpy((lower < 0) | (upper > 0))[None]
-            # Significant places, in all their channels.
-            score = scores[row].to(torch.float32).mean(1, keepdim=True).expand_as(carriers).contiguous()
-            whole = tuple(slice(0, n) for n in image.shape[1:])
-            shown = self.cases.normalized(case, whole)[None]
-            chosen = self.method.mask.choose(score, shown, carriers, generator)
-            begun = torch.from_numpy(np.asarray(source[case]) != 0)[None]
+            carriers = torch.from_numpy(self.job.workspace.budgets[case].carriers(image))[None]
+            let_go(image)
+            score = scores[row].to(torch.float32)
+            if len(image) > 1:  # significant places, in all their channels
+                score = score.mean(1, keepdim=True).expand_as(carriers).contiguous()
+            shown = (
+                self.cases.normalized(case, (slice(None),) * (image.ndim - 1))[None]
+                if self.method.mask.sees_images
+                else score
+            )
+            chosen, begun = self.method.mask.choose(score, shown, carriers, generator), np.asarray(source[case])
             # A small region of a label map may lie beside all that is significant.
-            if chosen is not None and begun.any() and not (begun & chosen).any():
-                chosen = self.method.mask.choose(score, shown, carriers & begun, generator)
+            if chosen is not None and not meet(begun, chosen[0].numpy()) and begun.any():
+                chosen = self.method.mask.choose(score, shown, carriers & torch.from_numpy(begun != 0), generator)
             assert chosen is not None
             masks[case][...] = chosen[0].numpy()
 
@@ -219,7 +247,7 @@ class NoiseStep:
         present = [np.flatnonzero(labels == c) for c in np.unique(labels)]
         owners = class_owners(self.job)
         present = [members for members in present if owners[members[0]] == self.job.world.rank]
-        with workers(self.job.device) as each:
+        with workers(self.job.device, self.cases.images[0].size * self.job.recipe.batch_size) as each:
             errors = list(each(self._improve_class, present))
         return mean_error(errors, [len(members) for members in present])
 
@@ -262,8 +290,8 @@ class NoiseStep:
             images=to_device(torch.stack([self.cases.normalized(case, tile) for case in cases]), device),
             lower=self._load([lower[region] for lower, _ in bounds]),
             upper=self._load([upper[region] for _, upper in bounds]),
-            shares=_per_channel(shares, len(tile), device),
-            lengths=_per_channel(lengths, len(tile), device),
+            shares=slab_steps.per_channel(shares, len(tile), device),
+            lengths=slab_steps.per_channel(lengths, len(tile), device),
         )
 
     def _loss(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -274,11 +302,6 @@ class NoiseStep:
 
     def _load(self, arrays: Sequence[Array]) -> torch.Tensor:
         return to_device(torch.from_numpy(np.stack(arrays).astype(np.float32)), self.job.device)
-
-
-def _per_channel(values: Sequence[Sequence[float]], rank: int, device: torch.device) -> torch.Tensor:
-    """Numbers of every case and channel as ``(batch, channel, 1, ...)``."""
-    return torch.tensor(values, dtype=torch.float32, device=device).view(len(values), -1, *[1] * rank)
 
 
 def _require_finite(gradient: torch.Tensor) -> None:

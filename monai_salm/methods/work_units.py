@@ -18,6 +18,8 @@ from monai_salm.shared.arrays import Array
 
 # Elements of all images of a unit on a processor: each of its cores works on one, with a dozen arrays of this size.
 _MOST_ELEMENTS = 2**20
+# Elements of the images that all workers together have in hand.
+_MOST_AT_ONCE = 2**24
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,10 @@ def _batches(cases: list[int], batch_size: int, ranks: int) -> list[list[int]]:
 
 
 @contextmanager
-def workers(device: torch.device) -> Iterator[Callable[..., Iterable[Any]]]:
+def workers(device: torch.device, elements: int) -> Iterator[Callable[..., Iterable[Any]]]:
     """A ``map`` with one worker a core: faster than sharing a batch, and equal bytes on any core count.
 
+    There are fewer workers for images of so many ``elements`` that those of all would not fit in memory together.
     A GPU has one queue of work, and CUDA graphs must be replayed by the thread that recorded them.
     """
     if device.type != "cpu":
@@ -90,7 +93,8 @@ def workers(device: torch.device) -> Iterator[Callable[..., Iterable[Any]]]:
         return
     threads = torch.get_num_threads()
     try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        count = max(1, min(threads, _MOST_AT_ONCE // elements))
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             yield pool.map
     finally:
         torch.set_num_threads(threads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from monai_salm.noise.grid import INTEGER_GRIDS, Grid, make_grid
 from monai_salm.noise.units import Units, padding_of
 from monai_salm.noise.window import IntensityWindow, WindowRule
 from monai_salm.shared.arrays import Array
+from monai_salm.shared.blocks import blocks, columns, in_threads
 
 
 @dataclass(frozen=True)
@@ -37,24 +39,14 @@ class Budget:
         Returns:
             Two arrays of ``grid.code_dtype`` of the image's shape, lower (<= 0) and upper (>= 0) bound, in quanta.
         """
-        rank, values, grid = image.ndim - 1, np.asarray(image, np.float64), self.grid
-        low, high = self.window.bounds(len(image), rank)
-        if grid.dtype in INTEGER_GRIDS:
-            info = np.iinfo(grid.dtype)
-            low, high = np.maximum(low, info.min), np.minimum(high, info.max)
-            if self.units.limits is not None:  # 12 bits in a file of 16
-                low, high = np.maximum(low, self.units.limits[0]), np.minimum(high, self.units.limits[1])
-        else:  # a bound between two values of the type must mean the same here as where images are compared with it
-            low, high = (ends.astype(grid.dtype).astype(np.float64) for ends in (low, high))
-        largest = grid.limits(rank)
-        with np.errstate(invalid="ignore", over="ignore"):
-            inside = (values >= low) & (values <= high)
-            lower = np.clip(np.ceil((low - values) / grid.quantum), -largest, 0)
-            upper = np.clip(np.floor((high - values) / grid.quantum), 0, largest)
-        padding = padding_of(image, self.units)
-        if padding is not None:
-            inside &= ~padding
-        lower, upper = (grid.on_strides(np.where(inside, ends, 0.0)).astype(grid.code_dtype) for ends in (lower, upper))
+        lower, upper = (np.empty(image.shape, self.grid.code_dtype) for _ in range(2))
+        rows = lower.reshape(len(image), -1), upper.reshape(len(image), -1)
+
+        def keep(part: slice, *bounds: Array) -> None:
+            for row, bound in zip(rows, bounds, strict=True):
+                row[:, part] = bound
+
+        self._in_blocks(image, keep)
         return lower, upper
 
     def effective_codes(self, image: Array, codes: Array) -> Array:
@@ -67,7 +59,78 @@ class Budget:
         Returns:
             Codes of ``grid.code_dtype`` that ``apply_codes`` can add without clipping.
         """
-        return self.grid.on_strides(np.clip(codes, *self.code_bounds(image)).astype(self.grid.code_dtype))
+        found = np.empty(image.shape, self.grid.code_dtype)
+        rows, asked = found.reshape(len(image), -1), columns(codes)[0]
+
+        def keep(part: slice, lower: Array, upper: Array) -> None:
+            clipped = np.clip(asked[:, part], lower, upper)
+            rows[:, part] = self.grid.on_strides(clipped.astype(self.grid.code_dtype))
+
+        self._in_blocks(image, keep)
+        return found
+
+    def carriers(self, image: Array) -> Array:
+        """The elements that can carry noise at all, a boolean array of the image's shape."""
+        found = np.empty(image.shape, bool)
+        rows = found.reshape(len(image), -1)
+
+        def keep(part: slice, lower: Array, upper: Array) -> None:
+            rows[:, part] = (lower < 0) | (upper > 0)
+
+        self._in_blocks(image, keep)
+        return found
+
+    def share_inside(self, image: Array) -> tuple[float, bool]:
+        """Share of an image's elements, padding left out, that lie inside the window; and whether any element can carry noise."""
+        padding = padding_of(image, self.units)
+        low, high = self.window.bounds(len(image), 1)
+        rows, parts = columns(image)
+        marked = None if padding is None else padding.reshape(rows.shape)
+        inside = counted = 0
+        for part in parts:
+            with np.errstate(invalid="ignore"):
+                found = (rows[:, part] >= low) & (rows[:, part] <= high)
+            if marked is not None:
+                found &= ~marked[:, part]
+                counted += int(np.count_nonzero(~marked[:, part]))
+            inside += int(np.count_nonzero(found))
+        counted = rows.size if marked is None else counted
+        carries = any(bound.any() for part in parts for bound in self._bounds(rows, marked, part))
+        return inside / counted if counted else 0.0, carries
+
+    def _in_blocks(self, image: Array, work: Callable[..., None]) -> None:
+        """Call with a block of columns of the image (``columns``) and the bounds of its codes, for every block."""
+        padding = padding_of(image, self.units)
+        rows, parts = columns(image)
+        marked = None if padding is None else padding.reshape(rows.shape)
+        in_threads(lambda part: work(part, *self._bounds(rows, marked, part)), parts, rows.size)
+
+    def _bounds(self, rows: Array, padding: Array | None, part: slice) -> tuple[Array, Array]:
+        """``code_bounds`` of a block of columns: in float64, which a whole volume has no room for."""
+        values, grid = rows[:, part].astype(np.float64), self.grid
+        low, high = self._ends(len(rows))
+        largest = grid.limits(1)
+        with np.errstate(invalid="ignore", over="ignore"):
+            inside = (values >= low) & (values <= high)
+            lower = np.clip(np.ceil((low - values) / grid.quantum), -largest, 0)
+            upper = np.clip(np.floor((high - values) / grid.quantum), 0, largest)
+        if padding is not None:
+            inside &= ~padding[:, part]
+        lower, upper = (grid.on_strides(np.where(inside, ends, 0.0)).astype(grid.code_dtype) for ends in (lower, upper))
+        return lower, upper
+
+    def _ends(self, channels: int) -> tuple[Array, Array]:
+        """Low and high ends of what noise may reach, float64 ``(channel, 1)``: the window within what the file can hold."""
+        low, high = self.window.bounds(channels, 1)
+        if self.grid.dtype in INTEGER_GRIDS:
+            info = np.iinfo(self.grid.dtype)
+            low, high = np.maximum(low, info.min), np.minimum(high, info.max)
+            if self.units.limits is not None:  # 12 bits in a file of 16
+                low, high = np.maximum(low, self.units.limits[0]), np.minimum(high, self.units.limits[1])
+            return low, high
+        # A bound between two values of the type must mean the same here as where images are compared with it.
+        low, high = (ends.astype(self.grid.dtype).astype(np.float64) for ends in (low, high))
+        return low, high
 
     def shares(self, channels: int) -> list[float]:
         """One code as a share of the window's width, for each channel."""
@@ -91,28 +154,60 @@ def budget_of(image: Array, rule: WindowRule, units: Units, epsilon: float) -> B
             large as all that the image shows.
     """
     padding = padding_of(image, units)
-    parts = [channel if padding is None else channel[~padding[number]] for number, channel in enumerate(image)]
-    if not any(part.size for part in parts):
+    found = [_Values.of(channel, None if padding is None else padding[number]) for number, channel in enumerate(image)]
+    if not any(channel.count for channel in found):
         raise ValueError("the image holds nothing but padding, NaN or infinite values: there is nothing to protect")
-    floats = image.dtype.kind == "f"
-    whole = [floats and bool(np.array_equal(np.rint(part), part)) for part in parts]
-    spans = [float(part.max()) - float(part.min()) if part.size else 0.0 for part in parts]
+    whole = [image.dtype.kind == "f" and channel.whole for channel in found]
     window = rule.of(image, units, padding)
     bounds = window.channels(len(image))
-    widths = [0.0 if not span else high - low for (low, high), span in zip(bounds, spans, strict=True)]
+    widths = [0.0 if not channel.span else high - low for (low, high), channel in zip(bounds, found, strict=True)]
     grid = make_grid(image.dtype.name, widths, epsilon, all(whole), max(abs(end) for pair in bounds for end in pair))
     grid = grid.in_whole_numbers(whole)
     drowned = [
-        (low, high, part)
-        for (low, high), span, part in zip(bounds, spans, parts, strict=True)
-        if span and span <= epsilon * (high - low)
+        (low, high, channel)
+        for (low, high), channel in zip(bounds, found, strict=True)
+        if channel.span and channel.span <= epsilon * (high - low)
     ]
     # A blank picture of 8 bits is still a picture; elsewhere the window is in other units than the image.
-    if len(drowned) == sum(span > 0 for span in spans) and not units.picture:
-        low, high, part = drowned[0]
+    if len(drowned) == sum(channel.span > 0 for channel in found) and not units.picture:
+        low, high, channel = drowned[0]
         raise ValueError(
-            f"noise of {epsilon * (high - low):.3g} would drown the image, whose values run from {part.min():g} to "
-            f"{part.max():g}, in the window {low:g} to {high:g}. Give the window in the units of the image, or percentiles "
+            f"noise of {epsilon * (high - low):.3g} would drown the image, whose values run from {channel.low:g} to "
+            f"{channel.high:g}, in the window {low:g} to {high:g}. Give the window in the units of the image, or percentiles "
             "of each image (--window percentile:0.5,99.5)"
         )
     return Budget(window, grid, units)
+
+
+@dataclass(frozen=True)
+class _Values:
+    """What is known of the values of a channel, padding left out.
+
+    Args:
+        count: how many there are.
+        low, high: the smallest and the largest.
+        whole: whether all are whole numbers.
+    """
+
+    count: int
+    low: float
+    high: float
+    whole: bool
+
+    @property
+    def span(self) -> float:
+        return self.high - self.low
+
+    @classmethod
+    def of(cls, channel: Array, padding: Array | None) -> _Values:
+        """Of a channel and its padding, of any shape."""
+        flat, low, high = np.ascontiguousarray(channel).reshape(-1), list[float](), list[float]()
+        marked = None if padding is None else np.ascontiguousarray(padding).reshape(-1)
+        count, whole = 0, True
+        for part in blocks(flat.size):
+            values = flat[part] if marked is None else flat[part][~marked[part]]
+            if values.size:
+                count += values.size
+                low, high = [min([*low, float(values.min())])], [max([*high, float(values.max())])]
+                whole = whole and (values.dtype.kind != "f" or bool(np.array_equal(np.rint(values), values)))
+        return cls(count, min(low, default=0.0), max(high, default=0.0), whole)

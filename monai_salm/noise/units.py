@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from monai_salm.shared.arrays import Array
+from monai_salm.shared.blocks import blocks, columns
 
 # What resampling programs write where nothing was measured (the lowest float32 is -3.4e38).
 _NOTHING = 1e30
@@ -75,16 +76,26 @@ def padding_of(image: Array, units: Units) -> Array | None:
         Boolean array of the image's shape, or None where there is no padding.
     """
     found = np.zeros(image.shape, bool)
-    if image.dtype.kind == "f":
-        with np.errstate(invalid="ignore", over="ignore"):  # 1e30 is infinite for float16
-            found |= ~(np.abs(image) < _NOTHING)
-    if units.padding is not None:
-        found |= (image >= units.padding[0]) & (image <= units.padding[1])
-    for channel, marked in zip(image, found, strict=True):
-        value = _border_value(channel, marked)
-        if value is not None:
-            marked |= channel == value
+    rows, parts = columns(image)
+    marked = found.reshape(rows.shape)
+    for part in parts if image.dtype.kind == "f" or units.padding is not None else ():
+        marked[:, part] = _marked(rows[:, part], units)
+    for number, channel in enumerate(image):
+        value = _border_value(channel, found[number])
+        for part in parts if value is not None else ():
+            marked[number, part] |= rows[number, part] == value
     return found if found.any() else None
+
+
+def _marked(values: Array, units: Units) -> Array:
+    """Values that show nothing by themselves: not finite, too large, or named as padding."""
+    found = np.zeros(values.shape, bool)
+    if values.dtype.kind == "f":
+        with np.errstate(invalid="ignore", over="ignore"):  # 1e30 is infinite for float16
+            found |= ~(np.abs(values) < _NOTHING)
+    if units.padding is not None:
+        found |= (values >= units.padding[0]) & (values <= units.padding[1])
+    return found
 
 
 def _border_value(channel: Array, marked: Array) -> Any | None:
@@ -92,14 +103,47 @@ def _border_value(channel: Array, marked: Array) -> Any | None:
     faces = [np.take(channel, end, axis).reshape(-1) for axis in range(channel.ndim) for end in (0, -1)]
     known = [np.take(marked, end, axis).reshape(-1) for axis in range(channel.ndim) for end in (0, -1)]
     border = np.concatenate(faces)[~np.concatenate(known)]
-    rest = channel[~marked] if marked.any() else channel
     if not border.size:
         return None
-    for value in (rest.min(), rest.max()):
-        if np.mean(border == value) >= _BORDER_SHARE and _IMAGE_SHARE <= np.mean(rest == value) < 1:
-            shown = rest[rest != value]
-            return value if shown.min() < shown.max() else None  # of two values, neither is padding
+    # A value that is the smallest of the channel and stands in the border is the smallest of the border.
+    ends = [value for value in (border.min(), border.max()) if np.mean(border == value) >= _BORDER_SHARE]
+    if not ends:
+        return None
+    shown = _Shown(channel, marked)
+    smallest, largest = shown.extremes()
+    for value in [value for value in (smallest, largest) if value in ends]:
+        count, total, several = shown.beside(value)
+        if _IMAGE_SHARE <= count / total < 1:
+            return value if several else None  # of two values, neither is padding
     return None
+
+
+class _Shown:
+    """The values of a channel that are not marked, a block at a time."""
+
+    def __init__(self, channel: Array, marked: Array) -> None:
+        self._flat, self._marked = (np.ascontiguousarray(array).reshape(-1) for array in (channel, marked))
+        self._all = not self._marked.any()
+
+    def _parts(self) -> Iterator[Array]:
+        for part in blocks(self._flat.size):
+            yield self._flat[part] if self._all else self._flat[part][~self._marked[part]]
+
+    def extremes(self) -> tuple[Any, Any]:
+        """The smallest and the largest value."""
+        found = [(part.min(), part.max()) for part in self._parts() if part.size]
+        return min(low for low, _ in found), max(high for _, high in found)
+
+    def beside(self, value: Any) -> tuple[int, int, bool]:
+        """How often a value stands among so many, and whether the others are of several values."""
+        count = total = 0
+        others = list[Any]()
+        for part in self._parts():
+            rest = part[part != value]
+            count, total = count + part.size - rest.size, total + part.size
+            if rest.size:
+                others = [min([*others[:1], rest.min()]), max([*others[1:], rest.max()])]
+        return count, total, bool(others) and bool(others[0] < others[1])
 
 
 def _of_channel(value: float | tuple[float, ...], channel: int) -> float:

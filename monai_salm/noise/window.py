@@ -11,6 +11,7 @@ import numpy as np
 
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
+from monai_salm.shared.blocks import blocks
 
 if TYPE_CHECKING:
     import torch
@@ -193,9 +194,7 @@ class PercentileWindow:
         return IntensityWindow.of_channels(pairs)
 
     def _channel(self, channel: Array, padding: Array | None) -> tuple[float, float]:
-        values = (channel if padding is None else channel[~padding]).reshape(-1)
-        if values.size > _SAMPLE:
-            values = values[np.random.default_rng(0).integers(0, values.size, _SAMPLE)]
+        values = _sampled(channel, padding)
         if not values.size:
             return 0.0, 1.0
         low, high = (float(value) for value in np.percentile(values.astype(np.float64), [self.low, self.high]))
@@ -270,7 +269,27 @@ def chosen_rule(units: Units, number: int = 0, channel: Array | None = None) -> 
 def _shows_air(channel: Array, units: Units, number: int) -> bool:
     """Whether a channel goes below the window of CT, but for numbers that no tissue or air has."""
     least, most = sorted(units.stored(value, number) for value in (_NO_HU, CT_WINDOW[0]))
-    return bool(((channel > least) & (channel < most)).any())
+    flat = np.ascontiguousarray(channel).reshape(-1)
+    return any(((flat[part] > least) & (flat[part] < most)).any() for part in blocks(flat.size))
+
+
+def _sampled(channel: Array, padding: Array | None) -> Array:
+    """The values of a channel, padding left out; of a larger one those at fixed random places, in any order."""
+    count = channel.size if padding is None else int(np.count_nonzero(~padding))
+    if count <= _SAMPLE:
+        return (channel if padding is None else channel[~padding]).reshape(-1)
+    places = np.random.default_rng(0).integers(0, count, _SAMPLE)
+    flat = np.ascontiguousarray(channel).reshape(-1)
+    if padding is None:
+        return flat[places]
+    places.sort()
+    marked, found, seen = np.ascontiguousarray(padding).reshape(-1), list[Array](), 0
+    for part in blocks(flat.size):  # a copy of all values that count would be as large as the volume
+        values = flat[part][~marked[part]]
+        first, last = np.searchsorted(places, (seen, seen + values.size))
+        found.append(values[places[first:last] - seen])
+        seen += values.size
+    return np.concatenate(found)
 
 
 def rule_from_spec(spec: Mapping[str, Any]) -> WindowRule:

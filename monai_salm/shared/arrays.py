@@ -44,6 +44,12 @@ class Pages:
             self._read = size
 
 
+def let_go(array: NDArray[Any]) -> None:
+    """Let go of the pages of a large array in a memory-mapped file, and with them of all others of that file."""
+    if array.nbytes > _MOST_MAPPED:
+        Pages(array).count(array.nbytes)
+
+
 class Lazy(Sequence[T_co]):
     """What a function gives for each index; every access calls it.
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from monai_salm.shared.arrays import Array
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -18,6 +21,28 @@ _BLOCKS_A_THREAD = 8
 def blocks(size: int) -> list[slice]:
     """The blocks of a flat array of this many elements."""
     return [slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK)]
+
+
+def columns(image: Array) -> tuple[Array, list[slice]]:
+    """An image as rows, one a channel, and the blocks of columns that hold ``BLOCK`` elements in all channels together.
+
+    Args:
+        image: ``(channel, *spatial)``.
+
+    Returns:
+        Array ``(channel, elements)``, a view where the image lies in the order of its axes, and the blocks.
+    """
+    import numpy as np
+
+    rows = np.ascontiguousarray(image).reshape(len(image), -1)
+    step = max(1, BLOCK // len(rows))
+    return rows, [slice(start, min(start + step, rows.shape[1])) for start in range(0, rows.shape[1], step)]
+
+
+def meet(first: Array, second: Array) -> bool:
+    """Whether two arrays of one shape have an element that is zero in neither; says so at the first block that has one."""
+    one, other = first.reshape(-1), second.reshape(-1)
+    return any((one[part].astype(bool) & other[part].astype(bool)).any() for part in blocks(one.size))
 
 
 def in_threads(work: Callable[[Item], Result], items: Iterable[Item], elements: int) -> list[Result]:
