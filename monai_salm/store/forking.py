@@ -29,9 +29,7 @@ class _Gate:
         me = threading.get_ident()
         with self.condition:
             # A thread that is inside goes on: the fork waits for it. The garbage collector may close a connection within a fork.
-            self.condition.wait_for(
-                lambda: not self.forking or me in self.inside or me in self.forking, _WAIT_SECONDS
-            )
+            self.condition.wait_for(lambda: not self.forking or me in self.inside or me in self.forking, _WAIT_SECONDS)
             self.inside[me] = self.inside.get(me, 0) + 1
 
     def leave(self) -> None:
