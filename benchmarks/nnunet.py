@@ -79,7 +79,8 @@ class Programs:
         folders = {f"nnUNet_{kind}": str(self.out / f"nnUNet_{kind}") for kind in ("raw", "preprocessed", "results")}
         own = {
             "nnUNet_extTrainer": str(HERE / "nnunet_trainer"),
-            "nnUNet_n_proc_DA": "0",
+            # Without workers a seed fixes the training; planning wants one.
+            "nnUNet_n_proc_DA": str(int(name != "nnUNetv2_train")),
             "nnUNet_compile": "f",
             "SALM_EPOCHS": str(self.plan.epochs),
             "SALM_ITERATIONS": str(self.plan.iterations),
