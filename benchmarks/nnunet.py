@@ -2,6 +2,7 @@
 
     python benchmarks/nnunet.py Task04_Hippocampus --cases 60 --test-cases 20 --out nnunet
     python benchmarks/nnunet.py Dataset501_Vessels --batch-size 4 --out nnunet
+    python benchmarks/results.py --data Task04_Hippocampus --only nnunet --options "--cases 60 --test-cases 20"
 
 The first training cases become a raw data set of nnU-Net. ``monai-salm protect`` makes its copy. nnU-Net plans, preprocesses and
 trains each of the two, and predicts the same clean test images. Its trainer is shorter than its default
@@ -91,15 +92,15 @@ class Programs:
             env={**os.environ, **folders, **own},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
         )
-        text = "\n".join(line.rpartition("\r")[2].rstrip() for line in done.stdout.splitlines())
-        for path, word in ((str(self.out), "OUT"), (str(HERE), "benchmarks"), (str(Path.home()), "HOME")):
+        said = done.stdout.decode(errors="replace")
+        text = "\n".join(line.rpartition("\r")[2].rstrip() for line in said.split("\n"))  # bars of progress once
+        for path, word in ((str(self.out), "OUT"), (str(HERE), "benchmarks"), (sys.prefix, "ENVIRONMENT")):
             text = text.replace(path, word)
         with open(self.log, "a") as file:
             file.write(f"$ {name} {' '.join(options).replace(str(self.out), 'OUT')}\n{text}\n")
         if done.returncode:
-            raise SystemExit(f"{name} failed with {done.returncode}; its last words:\n{done.stdout[-3000:]}")
+            raise SystemExit(f"{name} failed with {done.returncode}; its last words:\n{said[-3000:]}")
 
 
 def raw_data_set(data: Path, target: Path, cases: int | None, test_cases: int | None) -> None:
@@ -202,8 +203,8 @@ def measure(data: Path, out: Path, plan: Plan, cases: tuple[int | None, int | No
         raw_data_set(data, clean, *cases)
     if not (copy / "dataset.json").exists():
         call = [sys.executable, "-m", "monai_salm", "protect", str(clean), str(copy), "--store", str(out / "noise.db")]
-        subprocess.run([*call, *options.split()], stdout=sys.stderr, check=True)
-    programs = Programs(out.resolve(), plan, out / "nnunet.log")
+        subprocess.run([*call, *options.split()], stdout=subprocess.DEVNULL, check=True)
+    programs = Programs(out.resolve(), plan, out.resolve().parent / "nnunet.log")
     runs = []
     for name in NUMBERS:
         prepare(programs, name)
