@@ -383,7 +383,7 @@ def test_one_adversary_that_learns_is_enough() -> None:
     lost = full("b", "protected", 0.1, train_score=0.1)
     grade, verdict = graded(*pair(0.8, "jpeg"), full("b", "clean", 0.9), lost)
     assert grade == "learnable"
-    assert "0.800 accuracy on clean test images (a with jpeg, after the last epoch)" in verdict
+    assert "reached 0.800 accuracy (a with jpeg, after the last epoch)" in verdict
 
 
 @pytest.mark.parametrize("score", ["early", "unfiltered"])
