@@ -182,4 +182,4 @@ def _left_out(values: Mapping[str, Any], columns: int) -> Iterator[HeatRow]:
     for item in values.get("not_evaluated", ()):
         reasons.setdefault(str(item.get("reason")), []).append(words(item.get("countermeasure")))
     for reason, left in reasons.items():
-        yield ", ".join(left), [{"words": reason, "columns": columns}]
+        yield reason, [{"words": ", ".join(left), "columns": columns}]
