@@ -663,7 +663,7 @@ def test_heat_map_has_the_number_the_share_and_the_clean_score(tmp_path: Path) -
     ) in page
     assert '<td class="void"><b>0.100</b><small>* undertrained</small>' in page
     assert '<td class="void"><b>0.120</b><small>proves nothing, clean 0.130</small>' in page
-    assert "<th scope=\"row\">images have one &lt;channel&gt;</th>" in page
+    assert '<th scope="row">images have one &lt;channel&gt;</th>' in page
     assert page.index("has no clean images") < page.index("has a small clean set") < page.index(">self training<")
     assert "by jpeg, on unfiltered test images" in page
 
