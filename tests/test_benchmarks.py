@@ -292,7 +292,7 @@ def test_nnunet_is_trained_by_its_own_commands(
     call = [str(source), "--out", str(tmp_path / "out"), "--json", "--cases", "3", "--test-cases", "2"]
     call += ["--seeds", "0,1", "--batch-size", "7", "--options", "--surrogate-steps 1 --width 0.1 --quiet"]
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SystemExit, match=r"is not installed: pip install .\.\[nnunet\].:"):
+    with pytest.raises(SystemExit, match=r'is not installed: pip install "\.\[nnunet\]"'):
         script.main(call)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     capsys.readouterr()
