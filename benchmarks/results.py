@@ -1,6 +1,6 @@
 """Runs the benchmarks of this folder and writes what they measured to ``RESULTS.md``.
 
-    python benchmarks/results.py --data brain28.npz                       # all of them, which takes hours
+    python benchmarks/results.py --data brain28.npz                       # all but nnunet, which takes hours
     python benchmarks/results.py --data brain28.npz --only speed,memory   # some; the others' figures are kept
     python benchmarks/results.py --only ""                                # none: the page is written again
     python benchmarks/results.py --data a.npz b.npz --only strength --work kept   # two sets; goes on where it stopped
@@ -19,6 +19,7 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -42,7 +43,12 @@ BENCHMARKS: dict[str, tuple[str, list[str], str]] = {
     "import_time": ("import_time.py", ["--json"], "Import and command line"),
     "at_size": ("at_size.py", ["--json"], "Sets of a hospital's size"),
     "scaling": ("scaling.py", ["{data}", "--json"], "Scaling over ranks"),
+    "nnunet": ("nnunet.py", ["{data}", "--out", "{work}", "--json"], "nnU-Net itself"),
 }
+#: Those that take several data sets.
+SEVERAL = ("strength", "nnunet")
+#: Those that are run only where they are named: their data sets are others.
+NAMED = ("nnunet",)
 
 
 def machine() -> dict[str, Any]:
@@ -90,7 +96,7 @@ def run(name: str, data: Sequence[str], more: Sequence[str] = (), work: str | No
 
     Args:
         name: one of ``BENCHMARKS``.
-        data: data sets; ``strength`` takes all, the others the first.
+        data: data sets; those of ``SEVERAL`` take all, the others the first.
         more: further options of its script.
         work: folder that keeps what it can go on from; None is one for this call alone.
         label: keeps the figures beside those of the same benchmark with other options.
@@ -107,13 +113,15 @@ def run(name: str, data: Sequence[str], more: Sequence[str] = (), work: str | No
         raise SystemExit(f"benchmark {name} needs a data set: give --data")
     facts = machine()
     with nullcontext(work) if work else tempfile.TemporaryDirectory(prefix=f"{name}-") as folder:
-        sets = data if name == "strength" else data[:1]
+        sets = data if name in SEVERAL else data[:1]
         filled = [word for option in options for word in (sets if option == "{data}" else [option.format(work=folder)])]
         command = [sys.executable, str(HERE / script), *filled, *more]
         finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        FIGURES.mkdir(exist_ok=True)
+        for log in Path(folder).glob(f"{name}.log"):
+            shutil.copyfile(log, FIGURES / log.name)
     # The last line holds the figures. Earlier lines are messages of the script.
     figures = json.loads(finished.stdout.strip().splitlines()[-1])
-    FIGURES.mkdir(exist_ok=True)
     target = FIGURES / f"{name}{'-' + label.replace(' ', '-') if label else ''}{'.cuda' if facts['gpu'] else ''}.json"
     call = shlex.join([script, *options, *more]).replace(" --json", "").replace("'{data}'", "DATA")
     kept = {"machine": facts, "label": label, "call": call.replace("'{work}'", "WORK"), "figures": figures}
@@ -178,12 +186,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--data", nargs="+", default=[], help="data sets: strength takes all, speed and scaling the first"
+        "--data", nargs="+", default=[], help="data sets: strength and nnunet take all, speed and scaling the first"
     )
-    parser.add_argument("--only", default=",".join(BENCHMARKS), help="which to run, separated by commas")
+    usual = ",".join(name for name in BENCHMARKS if name not in NAMED)
+    parser.add_argument("--only", default=usual, help="which to run, separated by commas (default: %(default)s)")
     parser.add_argument("--options", default="", help="further options, given to each script that is run")
     parser.add_argument("--label", default="", help="keep the figures under a name of their own, beside the others")
-    parser.add_argument("--work", help="folder for copies and victims of strength, which goes on from there")
+    parser.add_argument("--work", help="folder for copies and victims of strength and nnunet, which go on from there")
     given = parser.parse_args(arguments)
     wanted = [name.strip() for name in given.only.split(",") if name.strip()]
     unknown = sorted(set(wanted) - set(BENCHMARKS))

@@ -13,10 +13,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 import torch
-from conftest import classification_cases
+from conftest import classification_cases, segmentation_cases
 from typer.testing import CliRunner
 
 from monai_salm.cli import app
@@ -277,5 +278,85 @@ def test_answers_of_the_command_line_are_timed(script: ModuleType) -> None:
 
 
 def test_published_figures_name_no_place_of_a_machine() -> None:
-    for path in (*(BENCHMARKS / "results").glob("*.json"), BENCHMARKS / "RESULTS.md"):
+    for path in (*(BENCHMARKS / "results").iterdir(), BENCHMARKS / "RESULTS.md"):
         assert not re.search(r"(?<![\w.])/(home|work|root|tmp|opt|Users|mnt)/", path.read_text()), path.name
+
+
+#: Stands in for nnU-Net's commands: the "network" answers with the label maps of training, in their order.
+NNUNET = """
+import json, os, shutil, sys
+from pathlib import Path
+
+name, words = Path(sys.argv[0]).name, sys.argv[1:]
+option = dict(zip(words[:-1], words[1:]))
+raw, prepared = (Path(os.environ["nnUNet_" + kind]) for kind in ("raw", "preprocessed"))
+if name == "nnUNetv2_plan_and_preprocess":
+    (folder,) = (prepared / f.name for f in raw.glob(f"Dataset{option['-d']}_*"))
+    folder.mkdir(parents=True)
+    plan = {"configurations": {option["-c"]: {"batch_size": 99}}}
+    (folder / "nnUNetPlans.json").write_text(json.dumps(plan))
+elif name == "nnUNetv2_train":
+    (folder,) = prepared.glob(f"Dataset{words[0]}_*")
+    size = json.loads((folder / "nnUNetPlans.json").read_text())["configurations"][words[1]]["batch_size"]
+    print("batch", size, "epochs", os.environ["SALM_EPOCHS"], "seed", os.environ["SALM_SEED"], os.environ["nnUNet_raw"])
+elif name == "nnUNetv2_predict":
+    Path(option["-o"]).mkdir()
+elif name == "nnUNetv2_evaluate_folder":
+    assert list(Path(words[0]).iterdir()), "no label maps"
+    dice = 0.9 if "clean" in Path(words[1]).name else 0.3
+    Path(option["-o"]).write_text(json.dumps({"foreground_mean": {"Dice": dice}}))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="its stand-in is a script with a first line for Unix")
+@pytest.mark.parametrize("script", ["nnunet"], indirect=True)
+def test_nnunet_is_trained_by_its_own_commands(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("plan_and_preprocess", "train", "predict", "evaluate_folder"):
+        program = tmp_path / "bin" / f"nnUNetv2_{name}"
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!{sys.executable}\n{NNUNET}")
+        program.chmod(0o755)
+    source = tmp_path / "Task99_Ball"
+    build_decathlon(source)
+    call = [str(source), "--out", str(tmp_path / "out"), "--json", "--cases", "3", "--test-cases", "2"]
+    call += ["--seeds", "0,1", "--batch-size", "7", "--options", "--surrogate-steps 1 --width 0.1 --quiet"]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SystemExit, match=r'is not installed: pip install "\.\[nnunet\]"'):
+        script.main(call)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    capsys.readouterr()
+    assert script.main(call) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    (row,) = found["table"]
+    assert (row["cases"], row["test cases"], row["Dice clean"], row["Dice protected"]) == (3, 2, 0.9, 0.3)
+    constant = row["Dice of the best constant map"]
+    assert row["recovered"] == pytest.approx((0.3 - constant) / (0.9 - constant))
+    assert row["PSNR"] > 20
+    assert [(run["images"], run["seed"]) for run in found["runs"]] == [
+        (name, seed) for name in ("clean", "protected") for seed in (0, 1)
+    ]
+    log = (tmp_path / "out" / "nnunet.log").read_text()
+    assert "$ nnUNetv2_train 902 2d all -tr ShortTrainer" in log
+    assert "batch 7 epochs 10 seed 1 OUT/nnUNet_raw" in log
+    assert str(tmp_path) not in log
+    before = log
+    assert script.main(call) == 0
+    assert (tmp_path / "out" / "nnunet.log").read_text() == before, "nothing is trained twice"
+
+
+def build_decathlon(root: Path) -> None:
+    """Balls in volumes: four cases of training, three of validation with label maps."""
+    content: dict[str, Any] = {"name": "Ball", "modality": {"0": "MRI"}, "labels": {"0": "background", "1": "ball"}}
+    for split, count in (("training", 4), ("validation", 3)):
+        content[split] = []
+        for index, case in enumerate(segmentation_cases((16, 16, 16), cases=count, seed=count)):
+            entry = {}
+            for key, folder in (("image", "imagesTr"), ("label", "labelsTr")):
+                entry[key] = f"./{folder}/{split}_{index}.nii.gz"
+                (root / folder).mkdir(parents=True, exist_ok=True)
+                nibabel.save(nibabel.Nifti1Image(case[key][0], np.diag([1.0, 1.0, 2.0, 1.0])), root / entry[key])
+            content[split].append(entry)
+    content["numTraining"] = 4
+    (root / "dataset.json").write_text(json.dumps(content))

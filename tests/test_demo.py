@@ -119,8 +119,9 @@ def test_demo_end_to_end(rank: int, tmp_path: Path) -> None:
     scale = SMALL if rank == 2 else Scale(**{**vars(SMALL), "counts": (8, 8, 8)})
     result = run_demo(tmp_path / "out", rank=rank, device="cpu", progress=seen.append, echo=lines.append, scale=scale)
     assert {"chance", "majority", "seconds", "cells", "psnr", "support"} <= set(result)
-    kinds = [(cell["data"], cell["countermeasure"]) for cell in result["cells"]]
-    assert [data for data, name in kinds if name == "none"] == ["clean", "protected", "random_noise"]
+    ordinary = [(cell["pipeline"], cell["data"]) for cell in result["cells"] if cell["countermeasure"] == "none"]
+    assert [data for pipeline, data in ordinary if pipeline == "plain"] == ["clean", "protected", "random_noise"]
+    assert [data for pipeline, data in ordinary if pipeline == "resized 0.5"] == ["clean", "protected"]
     assert result["verified"]
     assert 20 < result["psnr"] < 60
     assert 0 < result["support"] <= 1
@@ -224,7 +225,8 @@ def test_wrong_rank_is_refused(tmp_path: Path) -> None:
 @pytest.mark.timeout(3000)
 def test_default_demo_keeps_its_promise(tmp_path: Path) -> None:
     result = run_demo(tmp_path, device="cpu")
-    last = {(c["victim"], c["data"]): c["last"] for c in result["cells"] if c["countermeasure"] == "none"}
+    plain = [c for c in result["cells"] if (c["countermeasure"], c["pipeline"]) == ("none", "plain")]
+    last = {(c["victim"], c["data"]): c["last"] for c in plain}
     for victim in ("resnet18", "vgg11"):
         assert last[victim, "clean"] >= 0.8
         assert abs(last[victim, "random_noise"] - last[victim, "clean"]) <= 0.05

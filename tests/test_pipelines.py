@@ -13,11 +13,13 @@ from monai_salm.evaluation.pipelines import (
     DEFAULT_PIPELINES,
     FAMILIES,
     PIPELINES,
+    MedMnist,
     NnUNet,
     Pipeline,
     Resized,
     Spacing,
     StoredAsJpeg,
+    Timm,
     check_pipelines,
     find_pipelines,
 )
@@ -80,7 +82,8 @@ def test_the_same_seed_changes_a_batch_in_the_same_way(name: str, rank: int) -> 
 
 
 @pytest.mark.parametrize(
-    ("name", "rank"), [("monai", 2), ("monai", 3), ("torchvision", 2), ("torchvision", 3), ("nnunet", 2), ("nnunet", 3)]
+    ("name", "rank"),
+    [("monai", 2), ("monai", 3), ("torchvision", 2), ("torchvision", 3), ("nnunet", 2), ("nnunet", 3)],
 )
 def test_label_maps_move_with_their_images(name: str, rank: int) -> None:
     """The label is where the image is bright, before and after, but for voxels at its edge."""
@@ -180,6 +183,39 @@ def test_test_images_of_torchvision_are_the_centre() -> None:
     assert [image.shape for image in found.images] == [(1, 21, 18)] * 4
     assert (found.view.kind, found.view.size) == ("resize", (24, 20))
     assert PIPELINES["torchvision"].prepare_test(make_cases(2, per_voxel=True)).view.kind == "full"
+
+
+def test_medmnist_repeats_pixels() -> None:
+    cases = make_cases(2, per_voxel=True)
+    found = MedMnist(size=48).prepare(cases)
+    assert (found.view.kind, found.view.size) == ("full", (48, 48))
+    assert found.windows == cases.windows
+    for before, after in zip(cases.images, found.images, strict=True):
+        assert after.dtype == before.dtype
+        np.testing.assert_array_equal(after[:, ::2], after[:, 1::2])
+        assert set(np.unique(after)) == set(np.unique(before))
+    grown = MedMnist(size=3).prepare(cases).images[0]
+    theirs = torch.nn.functional.interpolate(
+        torch.from_numpy(cases.images[0])[None].float(), (3, 3), mode="nearest-exact"
+    )
+    np.testing.assert_array_equal(grown, theirs[0].numpy())
+    with pytest.raises(ValueError, match="size must be at least 1"):
+        MedMnist(size=0)
+
+
+def test_timm_puts_random_pixels_into_boxes_of_some_images() -> None:
+    """A flat image shows what was put into it: a box of at most a third of its pixels, all of them different."""
+    images = torch.full((400, 1, 32, 32), 0.5)
+    changed, _ = Timm(magnitude=0, spread=0, erased=0.5).augment(images, torch.zeros(400), generator())
+    spread = changed.flatten(1).std(1)
+    boxes = changed[spread > 0.01][:, 0]
+    assert len(boxes) / len(images) == pytest.approx(0.5, abs=0.07)
+    for box in boxes:
+        common = box.flatten().mode().values
+        share = float((box != common).float().mean())
+        assert 0 < share < 0.45
+    whole, _ = Timm(erased=0.0).augment(images, torch.zeros(400), generator())
+    assert torch.equal(whole, Timm(erased=0.0).augment(images, torch.zeros(400), generator())[0])
 
 
 def test_nnunet_changes_the_share_of_images_that_it_says() -> None:

@@ -81,12 +81,13 @@ def expected(item: dict[str, Any]) -> np.ndarray:
 
 
 def test_the_guide_has_what_is_tested() -> None:
-    assert GUIDE.count(SHOWN) == 2
+    assert GUIDE.count(SHOWN) == 3
     assert list(SECTIONS) == [
         "The noise",
         "Plain PyTorch",
         "PyTorch Lightning",
         "TorchIO",
+        "torchvision ImageFolder",
         "Hugging Face datasets",
         "nnU-Net",
     ]
@@ -99,6 +100,7 @@ def test_plain_pytorch(here: dict[str, Any]) -> None:
         np.testing.assert_array_equal(image.numpy(), expected(item) / np.float32(255))
 
 
+@pytest.mark.slow
 def test_lightning(here: dict[str, Any]) -> None:
     pytest.importorskip("lightning")
     run("Plain PyTorch", here)  # imports that the guide's reader has by now
@@ -115,6 +117,7 @@ def test_lightning(here: dict[str, Any]) -> None:
     assert np.allclose(clean, np.asarray(nibabel.load("scans/6.nii.gz").dataobj)[None], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_torchio(here: dict[str, Any]) -> None:
     tio = pytest.importorskip("torchio")
     here["SALMProtect"] = SALMProtect
@@ -127,6 +130,21 @@ def test_torchio(here: dict[str, Any]) -> None:
     assert [label for batch in batches for label in batch["label"]] == [item["label"] for item in here["items"]]
 
 
+def test_torchvision_image_folder(here: dict[str, Any]) -> None:
+    run("Plain PyTorch", here)  # imports that the guide's reader has by now
+    run("torchvision ImageFolder", here)
+    images = torch.cat([batch for batch, _ in here["folder_loader"]])
+    assert images.dtype == torch.float32
+    assert len(NoiseStore("folder.db")) == len(images) == 6
+    for image, (path, _) in zip(images, here["folder"].samples, strict=True):
+        original = np.moveaxis(np.asarray(Image.open(path)), -1, 0)
+        wanted = SALMProtect("folder.db")(original)
+        assert 0 < np.abs(wanted.astype(int) - original).max() <= BUDGET
+        given = (image.numpy() * 255).round()
+        assert any(np.array_equal(turned, wanted) for turned in (given, given[..., ::-1]))
+
+
+@pytest.mark.slow
 def test_hugging_face_datasets(here: dict[str, Any]) -> None:
     pytest.importorskip("datasets")
     here.update(np=np, torch=torch, SALMProtect=SALMProtect)

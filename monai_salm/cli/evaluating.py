@@ -225,4 +225,4 @@ def _outcome(report: Any, task: dict[str, Any]) -> Outcome:
 
     values = report.to_dict()
     lines = terminal_text(all_printable(values)).split("\n")  # a name must not begin a line of its own
-    return Outcome(values, [*class_lines(report.classes, task), "", *lines])
+    return Outcome(values, [*lines, "", *class_lines(report.classes, task)])

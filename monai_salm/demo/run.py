@@ -201,7 +201,7 @@ def _evaluate(
     """A short evaluation; that of ``evaluate``'s defaults takes hours."""
     protocol = Protocol(
         victims=scale.victims,
-        pipelines=("plain",),
+        pipelines=("plain", "resized 0.5"),
         countermeasures=("none", "early_stopping"),  # no further training
         fractions=(1.0,),
         controls=("random_noise",),

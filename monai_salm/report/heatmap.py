@@ -177,5 +177,9 @@ def _others(scores: _Scores, values: Mapping[str, Any]) -> Iterator[HeatRow]:
 
 
 def _left_out(values: Mapping[str, Any], columns: int) -> Iterator[HeatRow]:
+    """A row for each reason, with all countermeasures that have it."""
+    reasons: dict[str, list[str]] = {}
     for item in values.get("not_evaluated", ()):
-        yield words(item.get("countermeasure")), [{"words": item.get("reason"), "columns": columns}]
+        reasons.setdefault(str(item.get("reason")), []).append(words(item.get("countermeasure")))
+    for reason, left in reasons.items():
+        yield reason, [{"words": ", ".join(left), "columns": columns}]

@@ -1,7 +1,8 @@
-"""A report as plain text for the terminal, under the headings of the page."""
+"""A report as plain text for the terminal, under the headings of the page and in its order."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -9,15 +10,19 @@ from monai_salm.report.cautions import BEFORE, DETECTION, LIMITATIONS, warnings_
 from monai_salm.report.pipelines import PIPELINES, pipeline_note, pipeline_table
 from monai_salm.report.tables import text_table
 
+_WIDTH = 110  # of sentences; tables are as wide as their columns
+
 
 def terminal_text(values: Mapping[str, Any]) -> str:
-    """Lines of text: the tables, the verdict, warnings, findings and notes (lines that begin with ``"- "``)."""
+    """Lines of text: the verdict, warnings, tables, findings and notes (lines that begin with ``"- "``)."""
     warnings, findings = warnings_and_findings(values)
+    claim, _, conditions = str(values["verdict"]).partition("; conditions: ")
+    verdict = f"{claim}." if conditions else claim
     parts = [
-        text_table(values),
-        *pipeline_text(values),
-        f"Verdict\n{values['verdict']}",
+        "\n".join(["Verdict", _filled(verdict), *([_filled(f"Conditions: {conditions}")] if conditions else [])]),
         *_listed(BEFORE, warnings),
+        *pipeline_text(values),
+        text_table(values),
         *_listed(DETECTION, findings),
         *_listed(LIMITATIONS, values["notes"]),
     ]
@@ -34,10 +39,17 @@ def pipeline_text(values: Mapping[str, Any]) -> list[str]:
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
         for row in (header, *rows)
     ]
-    return ["\n".join([PIPELINES, *lines, pipeline_note(values)])]
+    return ["\n".join([PIPELINES, *lines, _filled(pipeline_note(values))])]
 
 
 def _listed(heading: str, lines: Iterable[str]) -> list[str]:
     """One part, or none without lines."""
-    shown = [f"- {line}" for line in lines]
+    shown = [_filled(f"- {line}", "  ") for line in lines]
     return ["\n".join([heading, *shown])] if shown else []
+
+
+def _filled(text: str, indent: str = "") -> str:
+    """A sentence in lines of ``_WIDTH`` characters; a longer word stays whole, so that paths can be copied."""
+    return textwrap.fill(
+        text, _WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, replace_whitespace=False
+    )

@@ -59,11 +59,9 @@ def verdict_of(values: Mapping[str, Any]) -> str:
             f"{values['metric']}, chance {values['chance']:.3f}; conditions: {conditions}."
         )
     return (
-        f"The protected images were {values['grade']} for the victims tried: {ordinary}the best that an adversary without clean "
-        f"images reached was {worst.score:.3f} {values['metric']} on clean test images ({_who(worst)}), against "
-        f"{clean.get(worst.victim, math.nan):.3f} after training on clean images (chance {values['chance']:.3f}, majority "
-        f"{values['majority']:.3f}){_largest_share(tried, worst)}{_clean_set(values['summary'], every, worst)}; "
-        f"conditions: {conditions}."
+        f"The protected images were {values['grade']} for the victims tried: {ordinary}the worst adversary without clean images "
+        f"reached {worst.score:.3f} {values['metric']} ({_who(worst)}), against {clean.get(worst.victim, math.nan):.3f} after clean "
+        f"images{_largest_share(tried, worst)}{_clean_set(values['summary'], every, worst)}; conditions: {conditions}."
     )
 
 

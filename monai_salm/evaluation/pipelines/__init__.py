@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from monai_salm.evaluation.pipelines.base import Pipeline, Plain
 from monai_salm.evaluation.pipelines.jpeg import StoredAsJpeg
+from monai_salm.evaluation.pipelines.medmnist import MedMnist
 from monai_salm.evaluation.pipelines.monai import Monai
 from monai_salm.evaluation.pipelines.nnunet import NnUNet
 from monai_salm.evaluation.pipelines.resampling import Resized, Spacing
+from monai_salm.evaluation.pipelines.timm import Timm
 from monai_salm.evaluation.pipelines.torchvision import Torchvision
 
 #: The variants that each name stands for, in the order of reports.
@@ -18,6 +20,8 @@ FAMILIES: dict[str, tuple[Pipeline, ...]] = {
     "resized": (Resized(scale=0.5), Resized(scale=0.75), Resized(scale=1.15)),
     "nnunet": (NnUNet(),),
     "torchvision": (Torchvision(),),
+    "timm": (Timm(),),
+    "medmnist": (MedMnist(),),
     "jpeg": (StoredAsJpeg(),),
     "spacing": (Spacing(factor=1.25), Spacing(factor=1.5)),
 }
@@ -30,6 +34,7 @@ __all__ = [
     "DEFAULT_PIPELINES",
     "FAMILIES",
     "PIPELINES",
+    "MedMnist",
     "Monai",
     "NnUNet",
     "Pipeline",
@@ -37,6 +42,7 @@ __all__ = [
     "Resized",
     "Spacing",
     "StoredAsJpeg",
+    "Timm",
     "Torchvision",
     "check_pipelines",
     "find_pipelines",

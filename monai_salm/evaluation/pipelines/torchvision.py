@@ -52,6 +52,11 @@ class Torchvision(Pipeline):
         return replace(cases, images=images, view=View("resize", cases.view.size))
 
     def augment(self, images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
+        images, targets = self._framed(images, targets, generator)
+        return self._jittered(images, generator), targets
+
+    def _framed(self, images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
+        """Crop or zoom, then mirror left to right."""
         count, rank = len(images), images.ndim - 2
         along = per_voxel(images, targets)
         sides = self._zooms(count, rank, generator) if along else self._crops(count, rank, generator)
@@ -60,8 +65,7 @@ class Torchvision(Pipeline):
         images, targets = warped(images, targets, torch.diag_embed(sides), shifts)
         flips = torch.zeros(count, rank, dtype=torch.bool)
         flips[:, -1] = torch.rand(count, generator=generator) < 0.5
-        images, targets = mirrored(images, targets, flips)
-        return self._jittered(images, generator), targets
+        return mirrored(images, targets, flips)
 
     def _crops(self, count: int, rank: int, generator: torch.Generator) -> torch.Tensor:
         """Sides of random crops, ``(count, rank)``, as shares of the image's."""
