@@ -13,7 +13,7 @@ from conftest import Case, DatasetFactory
 
 from monai_salm import SALM, Classification, precompute
 from monai_salm.learning.cases import Cases, KeptInputs, View
-from monai_salm.methods import masks, slab_steps, work_units
+from monai_salm.methods import mask_elements, slab_steps, work_units
 from monai_salm.noise.budget import budget_of
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.units import Units
@@ -42,7 +42,7 @@ def test_noise_of_a_volume_is_the_same_in_slabs(
     move = slab_steps.Volume.move
     monkeypatch.setattr(slab_steps.Volume, "move", lambda self, g: (moved.append(self.case), move(self, g))[1])
     monkeypatch.setattr(slab_steps, "_LARGE", 0)
-    monkeypatch.setattr(masks, "_FEW", 64)
+    monkeypatch.setattr(mask_elements, "_FEW", 64)
     assert noise_of(cases, tmp_path / "slabs.db") == whole
     assert len(set(moved)) == 2, "the images of the plain class take steps"
 
@@ -60,18 +60,18 @@ def test_the_threshold_of_many_scores_is_found_without_sorting_them(
     }[values]
     for k in (1, 2, 2500, 4999, 5000):
         expected = np.sort(scores)[-k]
-        monkeypatch.setattr(masks, "_FEW", 10)
-        assert masks._kth_largest(scores, k) == expected
-        monkeypatch.setattr(masks, "_FEW", 10_000)
-        assert masks._kth_largest(scores, k) == expected
+        monkeypatch.setattr(mask_elements, "_FEW", 10)
+        assert mask_elements._kth_largest(scores, k) == expected
+        monkeypatch.setattr(mask_elements, "_FEW", 10_000)
+        assert mask_elements._kth_largest(scores, k) == expected
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 90, 70), (2, 3, 20, 21, 22)])
 def test_means_over_areas_are_the_same_in_parts(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     score = torch.rand(shape, generator=torch.Generator().manual_seed(0))
-    whole = masks.local_mean(score.clone(), 7)
-    monkeypatch.setattr(masks, "_FEW", 100)
-    assert torch.equal(masks.local_mean(score.clone(), 7), whole)
+    whole = mask_elements.local_mean(score.clone(), 7)
+    monkeypatch.setattr(mask_elements, "_FEW", 100)
+    assert torch.equal(mask_elements.local_mean(score.clone(), 7), whole)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])

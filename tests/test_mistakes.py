@@ -45,8 +45,6 @@ from monai_salm import (
 from monai_salm.data.scan import DataError
 from monai_salm.data.suspicions import Suspicions, warn_of_axes, wrong_axes
 from monai_salm.layouts import open_layout
-from monai_salm.noise.budget import budget_of
-from monai_salm.noise.units import Units
 from monai_salm.shared.warn import DataWarning
 from monai_salm.store.store import NoiseStoreError
 
@@ -434,8 +432,6 @@ def test_a_narrow_window_is_warned_of_once_and_the_worst_image_named(tmp_path: P
 
 
 def test_one_class_is_a_matter_of_the_task() -> None:
-    image = np.arange(64, dtype=np.uint8).reshape(1, 8, 8)
-    budget = budget_of(image, FixedWindow(0, 255), Units(), 8 / 255)
     for task, label, warned in (
         (Classification(num_classes=2), np.array(1), "all 2 images have label 1: with"),
         (Classification(num_classes=2, multi_label=True), np.zeros(2), None),
@@ -444,6 +440,6 @@ def test_one_class_is_a_matter_of_the_task() -> None:
     ):
         watch = Suspicions(task)
         for name in ("first", "second"):
-            watch.note(name, image, label, budget)
+            watch.note(name, label, 1.0)
         with pytest.warns(UserWarning, match=warned) if warned else contextlib.nullcontext():
             watch.warn()

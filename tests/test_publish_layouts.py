@@ -87,7 +87,7 @@ def test_a_kill_between_a_file_and_its_header_loses_nothing(
 
     data, store = prepared(kind, tmp_path)
     with monkeypatch.context() as patch:
-        for module in ("changes", "copying"):
+        for module in ("image_changes", "copying"):
             patch.setattr(sys.modules[f"monai_salm.publishing.{module}"], "keep", die)
         with pytest.raises(Killed):
             publish(data.root, tmp_path / "out", store)
