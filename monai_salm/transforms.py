@@ -19,7 +19,7 @@ from monai.utils import TransformBackends
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.noise import Noise, NoiseStoreError
 from monai_salm.shared.arrays import Array
-from monai_salm.shared.images import Image, applied_to, file_of, like, values_of
+from monai_salm.shared.images import Image, applied_to, file_of, like, same_values, values_of
 from monai_salm.shared.warn import warn
 from monai_salm.store.as_loaded import find_as_loaded
 from monai_salm.store.file import open_reader
@@ -78,12 +78,13 @@ class SALMProtect(Transform):
         noise = self.store.get(digest, values.shape)
         found = find_as_loaded(self.store, values) if noise is None else None
         if found is not None:
-            protected, unchanged = found.protect(values), found.noise.protected == found.noise.digest
+            protected = found.protect(values)
+            unchanged = same_values(protected, values)
         else:
             noise = noise or self._of_unknown(image, values, label, name)
             protected = noise.apply(values, known=noise.digest == digest)
             unchanged = noise.protected == noise.digest
-        # Nothing may ever pass unprotected in silence; the digests are those of both images.
+        # Nothing may ever pass unprotected in silence. Where the image is as it is stored, the digests are those of both images.
         if unchanged:
             where = _lookup(self.store, image, values, name).where
             raise NoiseStoreError(f"{where}: its noise in {self.store.path} changes nothing; generate it again")

@@ -113,6 +113,16 @@ def require_within_budget(image: np.ndarray, protected: np.ndarray, budget: floa
     return difference
 
 
+def test_new_image_that_networks_see_small_gets_noise(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Alone, it would be seen at another size than the images of the store."""
+    images = [rng.integers(20, 220, (1, 226, side), np.uint8) for side in (226, 230, 228, 228)]
+    cases = [{"image": image, "label": number % 2} for number, image in enumerate(images)]
+    store = make_store(tmp_path / "noise.db", cases[:2], TEXTURE, Classification(num_classes=2))
+    for case in cases[2:]:
+        protected = SALMProtectd("image", store, label_key="label", on_missing="generate")(case)["image"]
+        require_within_budget(case["image"], protected)
+
+
 @pytest.mark.parametrize("name", METHOD_SETTINGS)
 def test_new_image_gets_noise_within_the_budget_and_joins_the_store(
     name: str, store_of: Any, new: dict[str, Any]

@@ -37,10 +37,20 @@ def test_plan_of_a_folder(tmp_path: Path) -> None:
     assert list(found.refused) == ["training/i2.nii.gz"]
     assert "not a NIfTI file" in found.refused["training/i2.nii.gz"] or "gzip" in found.refused["training/i2.nii.gz"]
     assert not found.ok
-    assert found.bytes["working"] == 2 * 210 * (2 + 2 * 1)  # the images, and codes of a byte twice
+    assert found.bytes["working"] == 2 * 210 * (2 + 2 * 1 + 1)  # the images, codes of a byte twice, and masks
     assert found.bytes["copy"] == sum(path.stat().st_size for path in root.rglob("[!.]*") if path.is_file())
     assert found.seconds is not None
     assert 0 < found.seconds < 60
+
+
+def test_working_files_hold_what_networks_see(tmp_path: Path, rng: np.random.Generator) -> None:
+    for number in range(4):
+        path = tmp_path / "set" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (60, 50)).astype("uint8")).save(path)
+    found = plan(tmp_path / "set", method=SALM(), width=0.05, device="cpu")
+    assert found.view["size"] == (32, 32)
+    assert found.bytes["working"] == 4 * (60 * 50 * (1 + 2 * 1 + 1) + 32 * 32 * 4)
 
 
 @pytest.mark.parametrize("kind", ["jpg", "bmp", "lzw.tif"])

@@ -32,8 +32,10 @@ from monai.utils import TransformBackends
 from monai_salm import transforms
 from monai_salm.noise.budget import Budget
 from monai_salm.noise.grid import Grid
+from monai_salm.noise.units import Units
 from monai_salm.noise.window import IntensityWindow
 from monai_salm.store.lookup import ImageNotFoundError
+from monai_salm.store.records import keep_scales
 from monai_salm.store.store import Noise, NoiseStore, NoiseStoreError
 from monai_salm.transforms import SALMProtect, SALMProtectd, SALMRestore, SALMRestored
 
@@ -235,6 +237,19 @@ def test_noise_that_changes_nothing_is_an_error(tmp_path: Path, image: np.ndarra
     store.add([Noise.of(image, np.zeros(image.shape, np.int8), budget_for(image), "empty")])
     with pytest.raises(NoiseStoreError, match="changes nothing; generate it again"):
         SALMProtect(store)(image)
+
+
+def test_noise_that_is_lost_in_real_values_is_an_error(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Whole real values of a finely scaled file hold none of its noise."""
+    real = rng.integers(1, 15, SHAPE, np.int16)
+    stored = real * np.int16(1024)
+    store = NoiseStore.create(tmp_path / "noise.db", META)
+    store.add([Noise.of(stored, np.ones(stored.shape, np.int8), budget_for(stored), "fine")])
+    keep_scales(store, [Units(1 / 1024, 0.0)])
+    with pytest.raises(NoiseStoreError, match="changes nothing; generate it again"):
+        SALMProtect(store)(real)
+    protected = SALMProtect(store)(real.astype(np.float32))
+    assert np.array_equal(protected, real + np.float32(1 / 1024))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -124,7 +124,7 @@ def generate_noise(
 def _take_in(workspace: Workspace, item: Mapping[str, Any], settings: _Settings) -> Cases:
     task, window = settings.task, settings.window
     workspace.take_in(scan([item], task, window, settings.method.epsilon, "image", "label"))
-    return replace(workspace.cases(task, None, None), view=settings.view)
+    return replace(workspace.cases(task, None, None), view=settings.view, kept=None)
 
 
 def _finished(job: Job, buffer: int) -> Noise:

@@ -100,7 +100,7 @@ class SALM(Method):
         if several or not isinstance(self.perturbation, ClassTexture) or not self.perturbation.plain:
             return None
         counts = Counter(int(label) for label in labels)
-        return min(counts, key=lambda number: (counts[number], number))
+        return min(counts, key=lambda number: (counts[number], number), default=None)
 
     def loop(self) -> BilevelMethod:
         if not isinstance(self.perturbation, ClassTexture):

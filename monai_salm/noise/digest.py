@@ -47,7 +47,7 @@ def content_digest(array: Array) -> bytes:
 
 
 def drawing_digest(array: Array) -> bytes:
-    """``content_digest`` by SHA-256, for what is drawn for an image: it stays the same whatever stores know images by."""
+    """``content_digest`` by SHA-256, for what is drawn for an image, so that the hash of stores does not change the noise."""
     return _digest_of(array, hashlib.sha256)
 
 

@@ -168,7 +168,7 @@ def plan(
         not_copied=others.left_out,
         problems=problems,
         warnings=_warnings(data, splits),
-        bytes=_bytes(data, splits, seen, others),
+        bytes={**_bytes(data, splits, seen, others), "working": _working_bytes(method, view, seen)},
         seconds=seconds,
     )
 
@@ -262,7 +262,20 @@ def _bytes(data: Layout, splits: Sequence[str], seen: Sequence[_CheckedImage], o
     files = {*data.image_files(data.splits), *others.copied}
     copy = sum(grown.get(file, path.stat().st_size) for file in files if (path := data.path_of(file)).is_file())
     store = round(codes * _CODE_RATIO) + _kept_bytes(data, images)
-    return {"copy": copy, "store": store, "working": sum(sizes.values()) + 2 * codes}
+    return {"copy": copy, "store": store}
+
+
+def _working_bytes(method: Method, view: View | None, seen: Sequence[_CheckedImage]) -> int:
+    """The images and twice their codes; masks that are kept; and clean images as networks see them, if they are resized."""
+    loop = method.loop()
+    masks = loop is not None and loop.mask.fixed
+    inputs = loop is not None and not loop.trains_on_noise and view is not None and view.kind == "resize"
+    total = 0
+    for one in seen:
+        grid, elements = one.budget.grid, math.prod(one.shape)
+        total += elements * (np.dtype(grid.dtype).itemsize + 2 * grid.code_dtype.itemsize + masks)
+        total += 4 * one.shape[0] * math.prod(view.size) if inputs and view is not None else 0
+    return total
 
 
 def _kept_bytes(data: Layout, images: Sequence[StoredImage]) -> int:

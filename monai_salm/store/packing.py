@@ -167,6 +167,11 @@ class Packed:
 
         in_threads(part, range(start // _PART, (start + len(out) - 1) // _PART + 1), len(out) * _PER_SYMBOL)
 
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes in memory, packed and unpacked."""
+        return sum(map(len, self.frames)) + (0 if self.whole is None else self.whole.size)
+
     def check(self, require: Callable[[Array], None] = lambda _: None) -> None:
         """Unpack every part once, and keep none; ``require`` refuses a part."""
         for number, frame in enumerate(self.frames):

@@ -138,7 +138,10 @@ class Row:
     @property
     def kept_bytes(self) -> int:
         """Bytes that its images share and that are in memory; 0 for a large image, which is unpacked when it is asked for."""
-        return 0 if self.codes.packed.whole is None else self.codes.packed.whole.size
+        if self.codes.packed.whole is None:
+            return 0
+        residual = 0 if self.residual is None else self.residual.kept_bytes
+        return self.codes.packed.kept_bytes + residual + self.codes.exceptions * (8 + self.codes.dtype.itemsize)
 
     def check(self) -> None:
         """Unpack everything once, a part at a time, so that a row that claims much takes no memory."""
