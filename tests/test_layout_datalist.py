@@ -128,7 +128,7 @@ def test_a_missing_image_is_an_error_of_its_case_alone(tmp_path: Path) -> None:
     save_json(tmp_path / "list.json", {"training": [{"image": f"{name}.nii", "label": 1} for name in ("i", "gone")]})
     data = detect(tmp_path)
     assert data.dataset()[0]["image"].size
-    with pytest.raises(FileNotFoundError, match=r"gone\.nii"):
+    with pytest.raises(FileNotFoundError, match=r"gone\.nii is missing; put it there"):
         data.dataset()[1]
 
 

@@ -95,6 +95,7 @@ def test_files_of_an_unfinished_restore(made: Path, tmp_path: Path, monkeypatch:
     result = CliRunner().invoke(app, full_disk.arguments("restore", made / "set", made / "made", tmp_path))
     assert result.exit_code == 0, result.stderr
     assert f"{tmp_path / '.back.partial'} holds originals" in result.stderr
+    assert "make that call" not in result.stderr, "this is that call"
     assert leftover_warnings([tmp_path / "another"]) == []
 
 

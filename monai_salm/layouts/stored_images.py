@@ -147,6 +147,8 @@ class ChannelFiles(StoredImage):
         for file in self.files:
             if (reason := dead_link(root / file)) is not None:
                 raise FormatError(reason)
+            if not (root / file).exists():
+                raise FileNotFoundError(f"{root / file} is missing; put it there, or take its case out of the listing")
         parts = [format_of(root / file).read(root / file) for file in self.images]
         joint = np.result_type(*(part.dtype for part in parts))
         for file, part in zip(self.images, parts, strict=True):

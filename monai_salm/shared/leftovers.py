@@ -36,7 +36,7 @@ def leftover_warnings(places: Iterable[Path]) -> list[str]:
     found = []
     for parent in sorted({place.absolute().parent for place in places}):
         for pattern in ("*.work", "*.work.rank*", ".*.partial"):
-            ending = "make that call again, which goes on from there and removes it, or delete the folder"
+            ending = "the same call goes on from there and removes it; if you will not make it again, delete the folder"
             found += [(folder, ending) for folder in _left(parent, pattern)]
     found += [(folder, "delete the folder") for folder in _left(Path(tempfile.gettempdir()), f"{_TEMPORARY}*")]
     return [f"{folder} holds originals and was left by a call that was interrupted: {what}" for folder, what in found]
