@@ -230,6 +230,7 @@ def _row(layout: Layout, published: Layout, runs: Sequence[Mapping[str, Any]]) -
     )
     mean = {name: _mean([run["Dice"] for run in runs if run["images"] == name]) for name in NUMBERS}
     constant = constant_score(task, originals.labels, test.labels)
+    learned = mean["clean"] - constant
     return {
         "cases": len(originals),
         "test cases": len(test),
@@ -237,7 +238,8 @@ def _row(layout: Layout, published: Layout, runs: Sequence[Mapping[str, Any]]) -
         "Dice clean": mean["clean"],
         "Dice protected": mean["protected"],
         "Dice of the best constant map": constant,
-        "recovered": (mean["protected"] - constant) / (mean["clean"] - constant),
+        # Without a clean network that learned more than positions, nothing is known.
+        "recovered": (mean["protected"] - constant) / learned if learned > 0 else None,
     }
 
 
