@@ -95,6 +95,8 @@ PLANTS: dict[str, Plant] = {
     "description cut": described('{"epsilon": 0.1'),
     "description without anything": described("{}"),
     "two descriptions": ("UPDATE meta SET json = ?, checksum = x''", ("{}",)),
+    "place a text": ("UPDATE original SET place = 'x'", ()),
+    "place of no row": ("UPDATE original SET place = 1e15", ()),
     "record empty": recorded(""),
     "record a list": recorded("[[1, 2]]"),
     "record pairs": recorded('[["kind", "publish"]]'),

@@ -249,6 +249,8 @@ class NoiseStore:
         places = self.rows(PLACE[table], (key_of(digest),))
         if not places:
             return None
+        if not isinstance(places[0][0], int):
+            raise damaged(self.path, "the place of an image is no number")
         number, index = divmod(places[0][0], MAX_IMAGES)
         cache: RowCache = self._local.cache
         row = cache.row(number, lambda number: self._read_row(number, shape))
