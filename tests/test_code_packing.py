@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from monai_salm.store.packing import compress_bytes, decompress_bytes, pack_codes, unpack_codes
+from monai_salm.store.packing import PackedCodes, compress_bytes, decompress_bytes, pack_codes
 
 
 def come_back(codes: np.ndarray) -> bytes:
     """Pack codes, make sure that every image comes back, and return what they were packed to."""
     packed = pack_codes(codes)
     for index, image in enumerate(codes):
-        found = unpack_codes(packed, len(codes), index, image.shape, codes.dtype.name)
+        found = PackedCodes(packed, len(codes), image.shape, codes.dtype.name).image(index)
         assert found.dtype == codes.dtype
         np.testing.assert_array_equal(found, image)
     return packed

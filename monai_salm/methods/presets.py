@@ -46,9 +46,8 @@ def recommended(task: Task, spatial_dims: int, image_size: Sequence[int] = (), e
     require(spatial_dims in (2, 3), "spatial_dims", "2 or 3", spatial_dims)
     if task.kind == "segmentation":
         return replace(FOR_SEGMENTATION, epsilon=epsilon)
-    if (
-        spatial_dims == 2 and image_size and min(image_size) < _SMALL
-    ):  # few long periods fit, and small crops are learned fast
+    # Few long periods fit into a small picture, and small crops are learned fast.
+    if spatial_dims == 2 and image_size and min(image_size) < _SMALL:
         return SALM(epsilon=epsilon, perturbation=ClassTexture(period=2.0))
     return SALM(epsilon=epsilon)
 

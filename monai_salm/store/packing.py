@@ -64,11 +64,6 @@ def pack_codes(codes: Array) -> bytes:
     return min((_HEADER.pack(w, *head) + exceptions + compress(_symbols(s)) for w, s in ways.items()), key=len)
 
 
-def unpack_codes(blob: bytes, count: int, index: int, shape: tuple[int, ...], dtype: str) -> Array:
-    """The codes of one of ``count`` images that were packed together; PackingError for what ``pack_codes`` did not make."""
-    return PackedCodes(blob, count, shape, dtype).image(index)
-
-
 class PackedCodes:
     """The codes of ``count`` images that were packed together; what small images share is unpacked once.
 
@@ -185,12 +180,6 @@ class Packed:
         out = np.empty(math.prod(shape) * dtype.itemsize, np.uint8)
         self.spread(index * len(out), out, lambda packed, part: np.copyto(part, packed))
         return out.view(dtype.newbyteorder("<")).reshape(shape).astype(dtype, copy=False)
-
-
-def decompress(blob: bytes, count: int, index: int, shape: tuple[int, ...], dtype: str) -> Array:
-    """One of ``count`` arrays of one shape and type that were compressed together; PackingError for anything else."""
-    kind = np.dtype(dtype)
-    return Packed(blob, count * math.prod(shape) * kind.itemsize).array(index, shape, kind)
 
 
 def compress_bytes(data: bytes, level: int = 19) -> bytes:
