@@ -62,7 +62,7 @@ def contents(root: Path) -> dict[str, bytes]:
     ("verb", "kills"),
     [("protect", 3), ("restore", 3)]
     + [
-        pytest.param(verb, 10 if verb == "evaluate" else 40, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])
+        pytest.param(verb, 6, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])
         for verb in ("generate", "publish", "verify", "restore", "protect", "evaluate")
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import math
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,6 +29,8 @@ _TIME = (1980, 1, 1, 0, 0, 0)
 # Larger members are not unpacked into memory.
 _IN_MEMORY, _CHUNK = 1 << 24, 1 << 20
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# What zipfile raises where headers are damaged; an undecodable name is a ValueError.
+_DAMAGED = (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error, OSError)
 
 
 class NpzArchive:
@@ -45,7 +48,7 @@ class NpzArchive:
         try:
             with zipfile.ZipFile(path) as archive:
                 members = archive.infolist()
-        except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
+        except _DAMAGED as error:
             if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a place before the file begins
                 raise
             raise self._error(f"not an .npz archive ({error})") from error
@@ -188,7 +191,9 @@ class NpzArchive:
         self._member(key)
         try:
             yield
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OverflowError, OSError) as error:
+        except FormatError:
+            raise
+        except (*_DAMAGED, zlib.error, EOFError, OverflowError) as error:
             if isinstance(error, OSError) and error.errno != errno.EINVAL:
                 raise
             raise self._error(f"{key!r} is damaged ({error}); get the file again") from error

@@ -1,10 +1,13 @@
 """Files, and what stores keep, are changed at random: they are read, or end in an error of the package's own that names the file.
 
-``corpus`` keeps the files that once ended in anything else.
+``corpus`` keeps the files that once ended in anything else. A longer search, with other changes:
+
+    FUZZ_SECONDS=60 FUZZ_SEED=7 pytest -m slow tests/fuzz
 """
 
 from __future__ import annotations
 
+import os
 import resource
 import time
 import warnings
@@ -21,8 +24,9 @@ from mutations import CHANGES, FILES, Change, Kind, changed, draw
 
 KINDS = {**FILES, **STORES}
 CORPUS = sorted((Path(__file__).parent / "corpus").iterdir())
-# Seconds of each kind in the slow test, and memory above what is in use that reading may take.
-SECONDS, MEMORY = 20, 1 << 30
+# Seconds of each kind in the slow test, the seed of its changes, and memory above what is in use that reading may take.
+SECONDS, SEED = int(os.environ.get("FUZZ_SECONDS", "5")), int(os.environ.get("FUZZ_SEED", "0"))
+MEMORY = 1 << 30
 _PAGE = resource.getpagesize()
 
 
@@ -60,7 +64,7 @@ def test_a_changed_file_is_read_or_refused(tmp_path: Path, name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_many_changed_files_are_read_or_refused(tmp_path: Path, name: str) -> None:
-    kind, rng = KINDS[name], np.random.default_rng()
+    kind, rng = KINDS[name], np.random.default_rng(SEED)
     path = kind.make(tmp_path)
     content, end = path.read_bytes(), time.monotonic() + SECONDS
     while time.monotonic() < end:
