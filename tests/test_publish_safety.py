@@ -66,6 +66,14 @@ def test_archive_of_another_data_set_is_never_restored_over(tmp_path: Path) -> N
     assert other.read_bytes() == before
 
 
+def test_a_copy_of_an_archive_has_its_ending(tmp_path: Path) -> None:
+    source = make_archive(tmp_path / "set.npz", (8, 8))
+    store = protect(source, tmp_path / "noise.db")
+    with pytest.raises(PublishError, match=r"give an output with this ending, not .*out"):
+        publish(source, tmp_path / "out", store)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("kind", ["link", "folder", "file"])
 def test_what_stands_where_the_staging_folder_goes_is_left_alone(folder: Path, kind: str) -> None:
     precious = folder / "precious"

@@ -64,7 +64,6 @@ Unsigned: TypeAlias = Annotated[
         "Use a noise store that the owner's key does not prove, as a partner's copy is.",
     ),
 ]
-OptionalStore: TypeAlias = Annotated[Path | None, _option("--store", "FILE", manual.FILES, _STORE)]
 LayoutName: TypeAlias = Annotated[
     str | None,
     _option(

@@ -150,7 +150,7 @@ def protect(
 def restore(
     protected: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The protected copy.")],
     restored: Annotated[Path, typer.Argument(metavar="RESTORED", help="Where the originals go.")],
-    store: opt.Store,
+    store: opt.OwnStore = None,
     layout: opt.LayoutName = None,
     overwrite: opt.Overwrite = False,
     jobs: opt.Jobs = 1,
@@ -170,7 +170,7 @@ def restore(
 
     shard = opt.shard(shard_index, num_shards)
     options: dict[str, Any] = {"layout": layout, "overwrite": overwrite, "jobs": jobs, "shard": shard}
-    noise = opt.opened(store, key, unsigned)
+    noise = opt.opened(store or store_beside(protected), key, unsigned)
     return _written(restore_(protected, restored, noise, progress=progress, **options), "restored", shard)
 
 

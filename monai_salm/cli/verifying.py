@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from monai_salm.cli import options as opt
+from monai_salm.cli.interrupted import store_beside
 from monai_salm.cli.listing import briefly, listed
 from monai_salm.cli.running import Outcome
 from monai_salm.shared.progress import ProgressCallback
@@ -21,7 +22,7 @@ def verify(
         Path, typer.Argument(metavar="INPUT", help="The original data set. With --signer alone: the protected copy.")
     ],
     output: Annotated[Path | None, typer.Argument(metavar="[OUTPUT]", help="The protected copy.")] = None,
-    store: opt.OptionalStore = None,
+    store: opt.OwnStore = None,
     layout: opt.LayoutName = None,
     jobs: opt.Jobs = 1,
     num_shards: opt.NumShards = 1,
@@ -41,11 +42,11 @@ def verify(
     signed it, and none may be missing or added.
     """
     shard = opt.shard(shard_index, num_shards)
-    if output is not None and store is not None:
-        noise = opt.opened(store, key, unsigned)
+    if output is not None:
+        noise = opt.opened(store or store_beside(output), key, unsigned)
         return verified(source, output, noise, layout, jobs, shard=shard, signer=signer, progress=progress)
-    if signer is None or output is not None or store is not None:
-        raise typer.BadParameter("give INPUT, OUTPUT and --store; or, as a reader, the copy and --signer")
+    if signer is None or store is not None:
+        raise typer.BadParameter("give INPUT and OUTPUT; or, as a reader, the copy and --signer")
     if layout is not None or num_shards > 1:
         raise typer.BadParameter("--layout and --num-shards say nothing about a copy that is checked by its signature")
     return _verify_copy(source, signer, jobs, progress)

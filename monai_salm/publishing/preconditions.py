@@ -118,6 +118,8 @@ def check_places(data: Layout, target: Path, store: Path, overwrite: bool) -> No
         raise PublishError(
             f"the noise store {store} lies inside the input {data.root} and would be copied; move it out"
         )
+    if data.root.is_file() and target.suffix.lower() != data.root.suffix.lower():
+        raise PublishError(f"the input is a file {data.root.suffix}; give an output with this ending, not {target}")
     if target.is_symlink():
         raise PublishError(f"the output {target} is a link; give the place itself")
     if not in_the_way(target):
