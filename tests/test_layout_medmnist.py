@@ -29,7 +29,7 @@ def test_medmnist_reads_and_rewrites(tmp_path: Path, shape: tuple[int, ...], exp
     dataset = data.dataset()
     assert len(dataset) == 4
     case = dataset[2]
-    assert case["units"].picture is (len(expected) == 3), "volumes of 8 bits are no pictures"
+    assert case["units"].picture, "MedMNIST's numbers of 8 bits are 0 to 255 in volumes too"
     assert case["image"].shape == expected
     assert (case["label"], case["name"]) == (2, "train[2]")
     assert isinstance(case["label"], int)

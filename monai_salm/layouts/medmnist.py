@@ -87,7 +87,7 @@ class MedMNIST(ArchiveLayout):
             if label is not None and len(label) == 1:
                 label = int(label[0])
             image = _channel_first(_native(images()[index]))
-            units = Units(picture=image.dtype == np.uint8 and image.ndim == 3)
+            units = Units(picture=image.dtype == np.uint8)
             return {"image": image, "label": label, "name": names[index], "units": units}
 
         return CaseSequence(names, load)

@@ -27,7 +27,7 @@ class Units:
         spacing: size of a voxel in millimetres along each spatial axis; empty if unknown.
         padding: least and largest stored number that mark "nothing here", if the file names them.
         modality: DICOM's name of the modality, such as ``"CT"``, one or one for each channel; empty if unknown.
-        picture: whether the image is a picture of 8 bits, whose window is 0 to 255.
+        picture: whether the image is a picture of 8 bits or one of MedMNIST, whose window is 0 to 255.
         limits: least and largest stored number that the file can hold, where it holds fewer than its type; None is the type's.
     """
 
