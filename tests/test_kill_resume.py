@@ -20,8 +20,9 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("kill_resume")
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(8, marks=pytest.mark.slow)])
-def test_killed_and_resumed_runs_end_in_the_same_noise(script: ModuleType, kills: int, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_killed_and_resumed_runs_end_in_the_same_noise(script: ModuleType, tmp_path: Path) -> None:
+    kills = 8
     setting = script.Setting(rounds=5, method=SHORT, width=0.05, batch_size=8, threads=1)
     lines: list[str] = []
     result, images = script.kill_and_resume(setting, kills, 0, tmp_path, lines.append)

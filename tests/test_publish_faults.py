@@ -60,7 +60,7 @@ def contents(root: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(
     ("verb", "kills"),
-    [("protect", 3), ("restore", 3)]
+    [("restore", 2)]
     + [
         pytest.param(verb, 6, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])
         for verb in ("generate", "publish", "verify", "restore", "protect", "evaluate")
@@ -123,6 +123,7 @@ def racing(source: str, output: str, store: str, queue: Any) -> None:
         queue.put(type(error).__name__)
 
 
+@pytest.mark.slow
 def test_two_processes_on_one_output(folder: Path) -> None:
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
@@ -214,6 +215,7 @@ def contending(output: str, queue: Any) -> None:
     queue.put(answers)
 
 
+@pytest.mark.slow
 def test_processes_that_contend_for_one_output_are_told_so_and_nothing_else(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()

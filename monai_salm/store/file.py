@@ -239,7 +239,9 @@ def require_file(path: Path) -> None:
     if not path.is_file():
         if path.is_dir():
             raise NoiseStoreError(f"no noise store at {path}: it is a folder; give the path of the store's file")
-        raise NoiseStoreError(f"no noise store at {path}: give the path of the store, or make one with precompute() or `monai-salm generate`")
+        raise NoiseStoreError(
+            f"no noise store at {path}: give the path of the store, or make one with precompute() or `monai-salm generate`"
+        )
     warn_if_others_can_read(path)
 
 
