@@ -51,7 +51,7 @@ from monai_salm.store.store import NoiseStoreError
 # What other packages warn of is their affair; our own warnings are asked for by name.
 pytestmark = pytest.mark.filterwarnings("ignore:.*(nvImageCodec|NvImgCodec|nvimgcodec).*:UserWarning")
 GUIDE = (Path(__file__).parents[1] / "docs" / "mistakes.md").read_text(encoding="utf-8")
-PHRASES = re.findall(r"^\| `(.+?)` \|", GUIDE, flags=re.MULTILINE)
+PHRASES = re.findall(r"^- `(.+?)`: ", GUIDE, flags=re.MULTILINE)
 LOAD = LoadImaged("image", ensure_channel_first=True)
 
 ABDOMEN = FixedWindow(-160, 240)
