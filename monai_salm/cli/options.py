@@ -92,7 +92,7 @@ Window: TypeAlias = Annotated[
         "RULE",
         manual.DATA,
         "What shows from black to white: LOW,HIGH in real units (HU for CT) or percentile:LOW,HIGH; with ; between them, one for "
-        "each channel. If not given: 0,255 for 8-bit pictures, -160,240 for CT, else percentile:0.5,99.5.",
+        "each channel. If not given: 0,255 for 8-bit pictures and MedMNIST, -160,240 for CT, else percentile:0.5,99.5.",
     ),
 ]
 Width: TypeAlias = Annotated[

@@ -208,7 +208,7 @@ class PercentileWindow:
 
 @dataclass(frozen=True)
 class AutomaticWindow:
-    """The rule by kind of image: pictures of 8 bits 0 to 255, CT a fixed window in Hounsfield units, else percentiles.
+    """The rule by kind of image: pictures and MedMNIST of 8 bits 0 to 255, CT a fixed window in Hounsfield units, else percentiles.
 
     An image that is called CT and shows nothing darker than that window is no body in air, or was rescaled: percentiles.
     """
