@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -56,7 +56,11 @@ class CleanBatch:
 
     def clip(self, codes: torch.Tensor) -> torch.Tensor:
         """Codes within their bounds."""
-        return torch.minimum(torch.maximum(codes, self.lower), self.upper)
+        return torch.clamp(codes, self.lower, self.upper)
+
+    def clip_(self, codes: torch.Tensor) -> torch.Tensor:
+        """As ``clip``, in their own memory."""
+        return codes.clamp_(self.lower, self.upper)
 
 
 @dataclass(frozen=True)
@@ -95,8 +99,8 @@ class NoiseStep:
             for case in unit.cases:  # within its bounds already
                 np.multiply(self.source[case], masks[case], out=target[case], casting="unsafe")
             return 0.0
-        if slab_steps.fit(self.method, self.job, unit):
-            return self._descend_in_slabs(unit.cases[0], generator)
+        if slab_steps.fit(self.method, self.job, self.cases.images[unit.cases[0]].shape):
+            return self._descend_seen_small(unit, generator)
         for case in unit.cases:
             target[case][...] = self.source[case]
         bounds, errors = self._bounds(unit.cases), []
@@ -114,20 +118,24 @@ class NoiseStep:
             errors.append(error)
         return float(np.mean(errors))
 
-    def _descend_in_slabs(self, case: int, generator: torch.Generator) -> float:
-        """As ``improve``, of one volume that a network sees small."""
+    def _descend_seen_small(self, unit: WorkUnit, generator: torch.Generator) -> float:
+        """As ``improve``, of large images that a network sees small."""
         assert self.masks is not None
-        volume = slab_steps.Volume(self.method, self.job, case, self.source[case], self.masks[case])
-        targets, error = self._noise_targets([(case, self.cases.view.tiles(volume.codes.shape[1:])[0])]), 0.0
+        kind = slab_steps.Picture if self.cases.spatial_dims == 2 else slab_steps.Volume
+        images = [kind(self.method, self.job, case, self.source[case], self.masks[case]) for case in unit.cases]
+        targets, error = self._noise_targets([(case, unit.tiles[0]) for case in unit.cases]), 0.0
         for _ in range(self.method.num_steps):
-            inputs = volume.inputs().requires_grad_(True)
+            inputs = torch.cat([image.inputs() for image in images]).requires_grad_(True)
             seen, aims = self.method.noise_inputs(self._loss, inputs, targets, generator)
             logits = self.trainer.forward(seen, self.frozen)
-            (gradient,) = torch.autograd.grad(self.cases.task.loss(logits, aims), inputs)
+            # The sum over the images: each has the gradient that it has alone.
+            (gradient,) = torch.autograd.grad(self.cases.task.loss(logits, aims) * len(images), inputs)
             _require_finite(gradient)
             error = float(self.cases.task.error(logits.detach(), aims))
-            volume.move(gradient[0])
-        volume.write(self.target[case])
+            for image, own in zip(images, gradient, strict=True):
+                image.move(own)
+        for image, case in zip(images, unit.cases, strict=True):
+            image.write(self.target[case])
         return error
 
     def _descend(
@@ -140,15 +148,17 @@ class NoiseStep:
         generator: torch.Generator,
     ) -> tuple[torch.Tensor, float]:
         error, mask = 0.0, self.method.mask
-        codes = clean.clip(codes if fixed is None else codes * fixed)
+        if fixed is not None:  # outside the mask the bounds are 0, and so are the codes
+            clean = replace(clean, lower=clean.lower * fixed, upper=clean.upper * fixed)
+        codes = clean.clip(codes)
         for _ in range(steps):
             gradient, error = self.gradient(clean, codes, targets, generator)
-            allowed = fixed
+            allowed = None
             if fixed is None:
-                score = local_mean(gradient.abs(), mask.smoothing)
+                score = local_mean(gradient.abs().mul_(clean.carriers), mask.smoothing)
                 allowed = mask.choose(score, clean.images, clean.carriers, generator)
             direction = gradient.sign_() if allowed is None else gradient.sign_().mul_(allowed)
-            codes = clean.clip(codes.sub_(direction * clean.lengths))
+            codes = clean.clip_(codes.sub_(direction.mul_(clean.lengths)))
         return codes, error
 
     def gradient(
@@ -166,16 +176,16 @@ class NoiseStep:
             if penalty is not None:
                 total = total + torch.autograd.grad(penalty, noise)[0]
         _require_finite(total)
-        return total * clean.carriers, float(np.mean(errors))
+        return total, float(np.mean(errors))
 
     def _drawn_gradient(
         self, clean: CleanBatch, codes: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, float]:
-        noise = (codes * clean.shares).requires_grad_(True)
-        inputs = self.cases.view.resize(clean.images + noise)
+        noisy = (codes * clean.shares).add_(clean.images).requires_grad_(True)
+        inputs = self.cases.view.resize(noisy)
         inputs, targets = self.method.noise_inputs(self._loss, inputs, targets, generator)
         logits = self.trainer.forward(inputs, self.frozen)
-        (gradient,) = torch.autograd.grad(self.cases.task.loss(logits, targets), noise)
+        (gradient,) = torch.autograd.grad(self.cases.task.loss(logits, targets), noisy)
         return gradient, float(self.cases.task.error(logits.detach(), targets))
 
     def fix_masks(self, unit: WorkUnit) -> None:
@@ -221,7 +231,9 @@ class NoiseStep:
 
     def _magnitude(self, seen: Cases, unit: WorkUnit, tile: Slices) -> torch.Tensor:
         regions = [(case, tile) for case in unit.cases]
-        return self._gradient_of(seen.inputs(regions), seen.targets(regions))
+        found = self._gradient_of(seen.inputs(regions), seen.targets(regions))
+        together = slab_steps.fit_together(self.method, self.job, seen.images[unit.cases[0]].shape)
+        return found * len(regions) if together else found  # as of each alone
 
     def _whole_magnitude(self, seen: Cases, unit: WorkUnit, shape: Sequence[int]) -> torch.Tensor:
         """As ``_magnitude``, of whole images that are otherwise seen in patches: padded to what networks can halve."""
@@ -263,7 +275,7 @@ class NoiseStep:
             clean = self._clean(batch, whole, self._bounds(batch))
             targets = self._noise_targets([(c, whole) for c in batch])
             gradient, error = self.gradient(clean, clean.clip(shared.expand_as(clean.images)), targets, generator)
-            direction = gradient.mean(0, keepdim=True).sign()
+            direction = (gradient * clean.carriers).mean(0, keepdim=True).sign()
             shared = torch.clamp(shared - clean.lengths[:1] * direction, -limits, limits)
         for case in members:
             clipped = self._clean([int(case)], whole, self._bounds([int(case)])).clip(shared.round())
