@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from monai_salm.learning.networks.devices import to_device
 from monai_salm.learning.trainer import Trainer
 from monai_salm.methods import slab_steps
 from monai_salm.methods.base import BilevelMethod
+from monai_salm.methods.clean_batch import CleanBatch
 from monai_salm.methods.job import Job
 from monai_salm.methods.mask_elements import local_mean
 from monai_salm.methods.work_units import WorkUnit, class_owners, mean_error, workers
@@ -29,38 +29,6 @@ _WHOLE, _HALVED = 2**20, 16
 
 class NotFiniteError(RuntimeError):
     """Noise gradients overflowed in bfloat16; the round is done again in float32."""
-
-
-@dataclass(frozen=True)
-class CleanBatch:
-    """A batch of images of one shape as noise steps need them; all tensors are ``(batch, channel, ...)``.
-
-    Args:
-        images: normalised.
-        lower: smallest code of each element.
-        upper: largest code of each element.
-        shares: one code as a share of the window's width, for each channel.
-        lengths: a noise step in codes, for each channel.
-    """
-
-    images: torch.Tensor
-    lower: torch.Tensor
-    upper: torch.Tensor
-    shares: torch.Tensor
-    lengths: torch.Tensor
-
-    @cached_property
-    def carriers(self) -> torch.Tensor:
-        """Elements that can carry noise."""
-        return (self.lower < 0) | (self.upper > 0)
-
-    def clip(self, codes: torch.Tensor) -> torch.Tensor:
-        """Codes within their bounds."""
-        return torch.clamp(codes, self.lower, self.upper)
-
-    def clip_(self, codes: torch.Tensor) -> torch.Tensor:
-        """As ``clip``, in their own memory."""
-        return codes.clamp_(self.lower, self.upper)
 
 
 @dataclass(frozen=True)
@@ -130,7 +98,7 @@ class NoiseStep:
             logits = self.trainer.forward(seen, self.frozen)
             # The sum over the images: each has the gradient that it has alone.
             (gradient,) = torch.autograd.grad(self.cases.task.loss(logits, aims) * len(images), inputs)
-            _require_finite(gradient)
+            _require_finite(gradient.sum())
             error = float(self.cases.task.error(logits.detach(), aims))
             for image, own in zip(images, gradient, strict=True):
                 image.move(own)
@@ -147,25 +115,27 @@ class NoiseStep:
         fixed: torch.Tensor | None,
         generator: torch.Generator,
     ) -> tuple[torch.Tensor, float]:
-        error, mask = 0.0, self.method.mask
+        error, sums, mask = torch.zeros(()), codes.new_zeros(()), self.method.mask
         if fixed is not None:  # outside the mask the bounds are 0, and so are the codes
             clean = replace(clean, lower=clean.lower * fixed, upper=clean.upper * fixed)
         codes = clean.clip(codes)
         for _ in range(steps):
             gradient, error = self.gradient(clean, codes, targets, generator)
+            sums += gradient.sum()
             allowed = None
             if fixed is None:
                 score = local_mean(gradient.abs().mul_(clean.carriers), mask.smoothing)
                 allowed = mask.choose(score, clean.images, clean.carriers, generator)
             direction = gradient.sign_() if allowed is None else gradient.sign_().mul_(allowed)
-            codes = clean.clip_(codes.sub_(direction.mul_(clean.lengths)))
-        return codes, error
+            codes = clean.clip(codes.sub_(direction.mul_(clean.lengths)))
+        _require_finite(sums)  # after the last step: a GPU would wait for each look at a number
+        return codes, float(error)
 
     def gradient(
         self, clean: CleanBatch, codes: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
-    ) -> tuple[torch.Tensor, float]:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Gradient of the loss with respect to the noise, as a fraction of the window's width, mean over the method's draws;
-        and the error of the noisy batch."""
+        and the error of the noisy batch. The device is not waited for."""
         # One draw at a time, so that memory does not grow with the draws.
         drawn = [self._drawn_gradient(clean, codes, targets, generator) for _ in range(self.method.noise_draws)]
         gradients, errors = zip(*drawn, strict=True)
@@ -175,18 +145,17 @@ class NoiseStep:
             penalty = self.method.penalty(noise, clean.images)
             if penalty is not None:
                 total = total + torch.autograd.grad(penalty, noise)[0]
-        _require_finite(total)
-        return total, float(np.mean(errors))
+        return total, torch.stack(errors).mean()
 
     def _drawn_gradient(
         self, clean: CleanBatch, codes: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
-    ) -> tuple[torch.Tensor, float]:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         noisy = (codes * clean.shares).add_(clean.images).requires_grad_(True)
         inputs = self.cases.view.resize(noisy)
         inputs, targets = self.method.noise_inputs(self._loss, inputs, targets, generator)
         logits = self.trainer.forward(inputs, self.frozen)
         (gradient,) = torch.autograd.grad(self.cases.task.loss(logits, targets), noisy)
-        return gradient, float(self.cases.task.error(logits.detach(), targets))
+        return gradient, self.cases.task.error(logits.detach(), targets)
 
     def fix_masks(self, unit: WorkUnit) -> None:
         """Choose the unit's masks for good: the significant elements of the whole image, as the surrogate sees it."""
@@ -250,7 +219,7 @@ class NoiseStep:
         targets = to_device(targets, self.job.device)
         loss = self.cases.task.loss(self.trainer.forward(inputs, self.frozen), targets)
         (gradient,) = torch.autograd.grad(loss, inputs)
-        _require_finite(gradient)
+        _require_finite(gradient.sum())
         return gradient.abs().float().cpu()
 
     def improve_classes(self) -> float:
@@ -269,18 +238,20 @@ class NoiseStep:
         whole = tuple(slice(0, n) for n in self.cases.images[0].shape[1:])
         shared = self._load([_class_noise(self.source, members)])
         limits = torch.from_numpy(self.job.workspace.budgets[0].grid.limits(len(whole))).float().to(self.job.device)
-        error = 0.0
+        error, sums = torch.zeros(()), shared.new_zeros(())
         for _ in range(self.method.num_steps):
             batch = [int(members[i]) for i in next(batches)]
             clean = self._clean(batch, whole, self._bounds(batch))
             targets = self._noise_targets([(c, whole) for c in batch])
             gradient, error = self.gradient(clean, clean.clip(shared.expand_as(clean.images)), targets, generator)
+            sums += gradient.sum()
             direction = (gradient * clean.carriers).mean(0, keepdim=True).sign()
             shared = torch.clamp(shared - clean.lengths[:1] * direction, -limits, limits)
+        _require_finite(sums)
         for case in members:
             clipped = self._clean([int(case)], whole, self._bounds([int(case)])).clip(shared.round())
             self.target[case][...] = clipped[0].cpu().numpy()
-        return error
+        return float(error)
 
     def _bounds(self, cases: Sequence[int]) -> list[tuple[Array, Array]]:
         """Smallest and largest code of every element of whole images: padding shows in the whole only."""
@@ -316,8 +287,8 @@ class NoiseStep:
         return to_device(torch.from_numpy(np.stack(arrays).astype(np.float32)), self.job.device)
 
 
-def _require_finite(gradient: torch.Tensor) -> None:
-    if not torch.isfinite(gradient.sum()):
+def _require_finite(sums: torch.Tensor) -> None:
+    if not torch.isfinite(sums):
         raise NotFiniteError("gradients of a noise step are not finite")
 
 
