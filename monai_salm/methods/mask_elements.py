@@ -51,15 +51,18 @@ def _kth_largest(scores: Array, k: int) -> Array:
     sample = np.sort(scores[np.random.default_rng(0).integers(0, scores.size, _SAMPLE)])
     place = _SAMPLE - round(_SAMPLE * k / scores.size)
     low, high = sample[max(0, place - _MARGIN)], sample[min(_SAMPLE - 1, place + _MARGIN)]
-    above, near = 0, list[Array]()
+    above, equal, near = 0, 0, list[Array]()
     for values in (scores[part] for part in blocks(scores.size)):
         lower = values <= high  # what is not a number counts as the largest, as NumPy sorts it
         above += values.size - int(np.count_nonzero(lower))
-        near.append(values[lower & (values >= low)])
+        equal += int(np.count_nonzero(values == low))  # often many, where no noise can be
+        near.append(values[lower & (values > low)])
     among, rest = np.concatenate(near), k - above
-    if not 0 < rest <= len(among):  # it is among the few that lie beyond the sample
-        return np.asarray(np.partition(scores, scores.size - k)[-k])
-    return np.asarray(np.partition(among, len(among) - rest)[-rest])
+    if 0 < rest <= len(among):
+        return np.asarray(np.partition(among, len(among) - rest)[-rest])
+    if len(among) < rest <= len(among) + equal:
+        return np.asarray(low)
+    return np.asarray(np.partition(scores, scores.size - k)[-k])  # it lies beyond the sample
 
 
 def local_mean(score: torch.Tensor, edge: int) -> torch.Tensor:
