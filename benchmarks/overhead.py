@@ -17,6 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -56,6 +57,9 @@ class Problem:
         task: the learning problem.
         method: the method.
         width: of the surrogate.
+        batch_size: images of a batch; None is the default recipe's.
+        precision: as in a recipe.
+        channels_last: whether channels are last in memory; None is the package's choice.
     """
 
     shape: tuple[int, ...]
@@ -64,6 +68,9 @@ class Problem:
     task: Task = field(default_factory=lambda: Classification(num_classes=8))
     method: BilevelMethod = field(default_factory=lambda: SALM.published().loop())
     width: float = 0.25
+    batch_size: int | None = None
+    precision: str = "auto"
+    channels_last: bool | None = None
 
 
 PROBLEMS: dict[str, Problem] = {
@@ -100,6 +107,7 @@ def measure_problem(problem: Problem, repeats: int, device: torch.device) -> dic
     """
     spatial_dims = len(problem.shape)
     recipe = default_recipe(problem.task, spatial_dims, problem.network)
+    recipe = replace(recipe, precision=problem.precision, batch_size=problem.batch_size or recipe.batch_size)
     method = problem.method
     with tempfile.TemporaryDirectory(prefix="overhead-") as folder, Workspace(Path(folder) / "work") as workspace:
         workspace.take_in(random_cases(problem, problem.batches * recipe.batch_size))
@@ -115,6 +123,9 @@ def measure_problem(problem: Problem, repeats: int, device: torch.device) -> dic
             )
         job = Job(cases=cases, workspace=workspace, recipe=recipe, device=device, seed=0)
         trainer = Trainer(network, problem.task, recipe, device, spatial_dims)
+        if problem.channels_last is not None:
+            last = torch.channels_last if spatial_dims == 2 else torch.channels_last_3d
+            trainer.memory_format = last if problem.channels_last else torch.contiguous_format
         frozen = frozen_copy(trainer.model).to(memory_format=trainer.memory_format)
         step = NoiseStep(method, job, trainer, frozen, 0, workspace.codes(0), workspace.codes(1), None)
         times = ([], [])
@@ -131,6 +142,7 @@ def measure_problem(problem: Problem, repeats: int, device: torch.device) -> dic
                     spent = _time(work[kind], device)
                     if turn:
                         times[kind].append(spent)
+        waits = _waits(work[0]) if device.type == "cuda" else None
     (ours, our_cpu), (bare, bare_cpu) = ([statistics.median(kind) for kind in zip(*t, strict=True)] for t in times)
     return {
         "batch": recipe.batch_size,
@@ -139,6 +151,7 @@ def measure_problem(problem: Problem, repeats: int, device: torch.device) -> dic
         "bare passes (ms)": 1000 * bare / method.num_steps,
         "ratio": ours / bare,
         "ratio, processor time": our_cpu / bare_cpu if device.type == "cpu" else None,
+        "waits": waits,
     }
 
 
@@ -148,6 +161,16 @@ def _bare_passes(
     for _ in range(steps):
         inputs = inputs.detach().requires_grad_(True)
         torch.autograd.grad(trainer.task.loss(trainer.forward(inputs, frozen), targets), inputs)
+
+
+def _waits(work: Callable[[], object]) -> int:
+    """How often the processor waits for the GPU."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        work()
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("synchronizing" in str(warning.message) for warning in found)
 
 
 def _time(work: Callable[[], object], device: torch.device) -> tuple[float, float]:

@@ -37,6 +37,7 @@ BENCHMARKS: dict[str, tuple[str, list[str], str]] = {
     "strength": ("strength.py", ["{data}", "--out", "{work}", "--json"], "Strength"),
     "speed": ("speed.py", ["{data}", "--json"], "Speed beside a plain reference loop of EM"),
     "overhead": ("overhead.py", ["--json"], "Noise steps beside the network's bare passes"),
+    "gpu": ("gpu.py", ["--json"], "Noise steps on a GPU"),
     "memory": ("memory.py", ["--json"], "Memory and time against the number of samples"),
     "store_size": ("store_size.py", ["--json"], "Size of the store"),
     "in_loader": ("in_loader.py", ["--json"], "Cost of the transform in a loader"),
@@ -47,8 +48,8 @@ BENCHMARKS: dict[str, tuple[str, list[str], str]] = {
 }
 #: Those that take several data sets.
 SEVERAL = ("strength", "nnunet")
-#: Those that are run only where they are named: their data sets are others.
-NAMED = ("nnunet",)
+#: Those that are run only where they are named: their data sets, or machines, are others.
+NAMED = ("nnunet", "gpu")
 
 
 def machine() -> dict[str, Any]:

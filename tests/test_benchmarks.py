@@ -197,6 +197,21 @@ def test_overhead_measures_both(script: ModuleType, shape: tuple[int, ...]) -> N
     assert row["ratio, processor time"] > 0
 
 
+@pytest.mark.parametrize("script", ["gpu"], indirect=True)
+def test_noise_steps_of_a_gpu_are_tried_out_on_a_cpu(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert script.main(["--device", "cpu", "--repeats", "1", "--json"]) == 0
+    table = json.loads(capsys.readouterr().out)["table"]
+    kinds = {(row["problem"], row["precision"], row["channels"]) for row in table}
+    assert len(kinds) == len(table) == 2 * (2 * 2 + 2)
+    for row in table:
+        assert row["images a second"] == pytest.approx(1000 * row["batch"] / row["noise step (ms)"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert script.main([]) == 2
+    assert "no CUDA device" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="measures what Linux tells")
 @pytest.mark.parametrize("script", ["memory"], indirect=True)
 def test_memory_sees_what_is_held(script: ModuleType) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from method_problems import (
     ONE_STEP,
@@ -17,6 +18,7 @@ from method_problems import (
     Spy,
     per_voxel,
 )
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from monai_salm.learning.cases import Slices
 from monai_salm.learning.networks import frozen_copy
@@ -24,6 +26,8 @@ from monai_salm.learning.tasks import Task
 from monai_salm.methods import EM
 from monai_salm.methods.base import Batch, Loss
 from monai_salm.methods.masks import Mask
+from monai_salm.methods.steps import NoiseStep
+from monai_salm.methods.work_units import WorkUnit
 from monai_salm.shared.arrays import Array
 
 ALL = {"recipe": RECIPE.__class__(optimizer="sgd", lr=0.0, batch_size=8, precision="float32")}
@@ -53,6 +57,38 @@ class Brighter(EM):
         self, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
     ) -> Batch:
         return inputs * (1 + torch.rand((), generator=generator)), targets
+
+
+class Waits(TorchDispatchMode):
+    """Counts the numbers that Python asks of tensors: a GPU is waited for at each."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_noise_steps_ask_no_number_in_each_step(
+    make_problem: MakeProblem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    improve, found = NoiseStep.improve, []
+
+    def counted(step: NoiseStep, unit: WorkUnit) -> float:
+        with Waits() as waits:
+            error = improve(step, unit)
+        found.append((unit.index, waits.count))
+        return error
+
+    monkeypatch.setattr(NoiseStep, "improve", counted)
+    counts = []
+    for steps in (1, 4):
+        found.clear()
+        method = EM(**{**ONE_STEP, "num_steps": steps, "step_size": 0.5})
+        make_problem("classification2d").run(tmp_path / str(steps), method, surrogate=Spy(Recording), **ALL)
+        counts.append(sorted(found))
+    assert counts[0]
+    assert counts[0] == counts[1]
 
 
 def test_surrogates_train_on_what_the_hook_makes_of_a_batch(make_problem: MakeProblem, tmp_path: Path) -> None:

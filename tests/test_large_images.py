@@ -47,6 +47,25 @@ def test_noise_of_a_volume_is_the_same_in_slabs(
     assert len(set(moved)) == 2, "the images of the plain class take steps"
 
 
+def test_noise_of_a_picture_is_the_same_where_it_waits_for_others(
+    make_classification: DatasetFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = make_classification((50, 44), cases=4)
+    monkeypatch.setattr(work_units, "_MOST_ELEMENTS", 1)
+    whole = noise_of(cases, tmp_path / "whole.db")
+    moved: list[int] = []
+    move = slab_steps.Picture.move
+    monkeypatch.setattr(slab_steps.Picture, "move", lambda self, g: (moved.append(1), move(self, g))[1])
+    monkeypatch.setattr(slab_steps, "_LARGE_PICTURE", 0)
+    monkeypatch.setattr(work_units, "_MOST_WAITING", 1)  # in a batch of several, networks round otherwise
+    assert noise_of(cases, tmp_path / "alone.db") == whole
+    assert moved, "the images of the plain class take steps"
+    moved.clear()
+    monkeypatch.setattr(work_units, "_MOST_WAITING", 2**20)
+    assert len(noise_of(cases, tmp_path / "together.db")) == 4
+    assert moved
+
+
 @pytest.mark.parametrize("values", ["distinct", "ties", "one", "gaps"])
 def test_the_threshold_of_many_scores_is_found_without_sorting_them(
     values: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch

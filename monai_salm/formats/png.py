@@ -219,7 +219,7 @@ def _decode(chunks: Sequence[Chunk]) -> NDArray[np.uint8] | NDArray[np.uint16]:
     packed = b"".join(chunk.data for chunk in chunks if chunk.kind == b"IDAT")
     raw = _inflate(packed, height, 1 + width * pixel)
     if depth == 8 or samples == 1:
-        return _by_pillow(chunks[0], packed, height, width, samples)
+        return _by_pillow(chunks[0], zlib.compress(raw, 0), height, width, samples)  # unpacked once
     stored = unfilter(raw, height, pixel).view(">u2")
     return stored.astype(np.uint16).reshape(height, width, samples)
 

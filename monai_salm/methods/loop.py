@@ -11,6 +11,7 @@ from torch import nn
 
 from monai_salm.learning.networks import frozen_copy
 from monai_salm.learning.trainer import Trainer, trainer_tensors
+from monai_salm.methods import slab_steps
 from monai_salm.methods.base import BilevelMethod, Method
 from monai_salm.methods.job import Job
 from monai_salm.methods.steps import NoiseStep, NotFiniteError
@@ -67,7 +68,11 @@ class Loop:
 
     def __init__(self, method: BilevelMethod, job: Job) -> None:
         self.method, self.job, self.cases = method, job, job.cases
-        units = plan_units(job, lambda label: method.needs_no_steps(label, job.plain_class))
+        units = plan_units(
+            job,
+            lambda label: method.needs_no_steps(label, job.plain_class),
+            lambda shape: slab_steps.fit_together(method, job, shape),
+        )
         self.owners = unit_owners(job, units)
         self.units = [unit for unit in units if self.owners[unit.cases[0]] == job.world.rank]
         self.masks = job.workspace.masks() if method.mask.fixed else None
@@ -174,9 +179,9 @@ class Loop:
 
     @property
     def _largest(self) -> int:
-        """Elements of the images of the largest unit."""
-        shapes = self.job.workspace.shapes
-        return max((len(unit.cases) * math.prod(shapes[unit.cases[0]]) for unit in self.units), default=1)
+        """Elements of the images that the largest unit works on; those that wait take half the memory."""
+        sizes = [(math.prod(self.job.workspace.shapes[unit.cases[0]]), len(unit.cases)) for unit in self.units]
+        return max((size * (count + 1) // 2 for size, count in sizes), default=1)
 
     def _choose_masks(self, step: NoiseStep) -> float:
         """Choose the mask of every case; returns the share of the round that is then done."""

@@ -12,6 +12,8 @@ from monai_salm.shared.blocks import blocks
 
 # Numbers that are sorted as a whole.
 _FEW = 2**18
+# A sample of more numbers, and how far from its place in the sample a number is looked for: five standard deviations or more.
+_SAMPLE, _MARGIN = 2**14, 320
 
 
 def topk_mask(score: torch.Tensor, k: int) -> torch.Tensor:
@@ -43,24 +45,24 @@ def _above_threshold(flat: torch.Tensor, k: int) -> torch.Tensor:
 
 
 def _kth_largest(scores: Array, k: int) -> Array:
-    """The k-th largest of float32 numbers; of many, those that may be it are sorted out first, in place of a copy of all."""
+    """The k-th largest of float32 numbers; of many, those near the k-th largest of a sample are sorted, in place of a copy of all."""
     if scores.size <= _FEW:
         return np.asarray(np.partition(scores, scores.size - k)[-k])
-    counts = np.zeros(1 << 16, np.int64)
-    for part in blocks(scores.size):
-        counts += np.bincount(_ordered(scores[part]) >> 16, minlength=1 << 16)
-    above = np.cumsum(counts[::-1])[::-1]  # how many are in this bin or a higher one
-    place = int(np.flatnonzero(above >= k)[-1])
-    near = [values[_ordered(values) >> 16 == place] for values in (scores[part] for part in blocks(scores.size))]
-    among = np.concatenate(near)
-    rest = k - int(above[place] - counts[place])
-    return np.asarray(np.partition(among, len(among) - rest)[-rest])
-
-
-def _ordered(scores: Array) -> Array:
-    """float32 numbers as uint32 in the same order; those that are not numbers come last, as NumPy sorts them."""
-    bits = np.where(np.isnan(scores), np.float32(np.nan), scores + np.float32(0)).view(np.uint32)
-    return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
+    sample = np.sort(scores[np.random.default_rng(0).integers(0, scores.size, _SAMPLE)])
+    place = _SAMPLE - round(_SAMPLE * k / scores.size)
+    low, high = sample[max(0, place - _MARGIN)], sample[min(_SAMPLE - 1, place + _MARGIN)]
+    above, equal, near = 0, 0, list[Array]()
+    for values in (scores[part] for part in blocks(scores.size)):
+        lower = values <= high  # what is not a number counts as the largest, as NumPy sorts it
+        above += values.size - int(np.count_nonzero(lower))
+        equal += int(np.count_nonzero(values == low))  # often many, where no noise can be
+        near.append(values[lower & (values > low)])
+    among, rest = np.concatenate(near), k - above
+    if 0 < rest <= len(among):
+        return np.asarray(np.partition(among, len(among) - rest)[-rest])
+    if len(among) < rest <= len(among) + equal:
+        return np.asarray(low)
+    return np.asarray(np.partition(scores, scores.size - k)[-k])  # it lies beyond the sample
 
 
 def local_mean(score: torch.Tensor, edge: int) -> torch.Tensor:

@@ -105,7 +105,8 @@ class _Share(Mask):
 
         k = mask_size(score[0].numel(), self.ratio)
         ranked = self._rank(score, image, generator)
-        if all(int(own.count_nonzero()) <= k for own in carriers):  # they are no more than the mask may hold
+        # They are no more than the mask may hold. A GPU would wait for the count, and finds them below as well.
+        if carriers.device.type == "cpu" and all(int(own.count_nonzero()) <= k for own in carriers):
             return carriers.clone()
         ranked = ranked.masked_fill_(~carriers, -1.0)
         return topk_mask(ranked, k).logical_and_(carriers)

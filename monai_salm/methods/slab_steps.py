@@ -1,7 +1,9 @@
-"""Noise steps on a volume that a network sees small, a slab at a time: copies of it in float32 would not fit in memory.
+"""Noise steps on large images that a network sees small.
 
-Resizing averages (``View.resize``). So the gradient of an element is the sum over the averages that it is part of, and all slices
-between two cuts have the same. The sums are taken in the order of torch's own backward pass, so that the bytes are the same.
+A network sees several pictures at once, since a pass for one takes nearly as long. A volume is worked on a slab at a time: copies
+of it in float32 would not fit in memory. Resizing averages it (``View.resize``). So the gradient of an element is the sum over the
+averages that it is part of, and all slices between two cuts have the same. The sums are taken in the order of torch's own backward
+pass, so that the bytes are the same.
 """
 
 from __future__ import annotations
@@ -17,20 +19,67 @@ import torch.nn.functional as F
 from monai_salm.learning.cases import cells
 from monai_salm.methods.base import BilevelMethod
 from monai_salm.methods.job import Job
-from monai_salm.methods.masks import Mask
-from monai_salm.methods.work_units import WorkUnit
+from monai_salm.methods.masks import Mask, TopK
 from monai_salm.shared.arrays import Array, let_go
 
-# Elements of a volume that is worth it.
-_LARGE = 2**20
+# Elements of a volume, and of a picture, that is worth it: of smaller ones a unit holds several anyway.
+_LARGE, _LARGE_PICTURE = 2**20, 2**19
 
 
-def fit(method: BilevelMethod, job: Job, unit: WorkUnit) -> bool:
-    """Whether the noise steps of a unit can be taken a slab at a time, and it is large enough."""
-    shape = job.workspace.shapes[unit.cases[0]]
+def fit(method: BilevelMethod, job: Job, shape: Sequence[int]) -> bool:
+    """Whether the noise steps of images of a shape ``(channel, *spatial)`` can be taken here, and they are large enough."""
     plain = type(method).penalty is BilevelMethod.penalty and type(method.mask).support is Mask.support
-    alone = len(unit.cases) == 1 and job.device.type == "cpu" and math.prod(shape) > _LARGE
-    return alone and plain and method.mask.fixed and method.noise_draws == 1 and job.cases.view.averages(shape[1:])
+    if not plain or not method.mask.fixed or method.noise_draws > 1 or job.device.type != "cpu":
+        return False
+    if len(shape) == 3:
+        return fit_together(method, job, shape)
+    return math.prod(shape) > _LARGE and job.cases.view.averages(shape[1:])
+
+
+def fit_together(method: BilevelMethod, job: Job, shape: Sequence[int]) -> bool:
+    """Whether a network sees several pictures of a shape at once, the masks of which do not depend on which these are."""
+    small = len(shape) == 3 and job.cases.view.kind == "resize" and math.prod(shape) > _LARGE_PICTURE
+    return small and job.device.type == "cpu" and isinstance(method.mask, TopK) and method.mask.fixed
+
+
+class Picture:
+    """A picture with its noise in progress.
+
+    Args:
+        method: what a step does.
+        job: the data set.
+        case: number of the picture.
+        codes: what its noise begins as, in quanta, ``(channel, *spatial)``.
+        mask: the elements that noise may change, of that shape.
+    """
+
+    def __init__(self, method: BilevelMethod, job: Job, case: int, codes: Array, mask: Array) -> None:
+        budget, image = job.workspace.budgets[case], np.asarray(job.cases.images[case])
+        # Outside the mask the bounds are 0, and so are the codes.
+        self.lower, self.upper = (
+            torch.from_numpy(np.multiply(ends, mask, dtype=np.float32)) for ends in budget.code_bounds(image)
+        )
+        self.codes = torch.from_numpy(codes.astype(np.float32)).clamp_(self.lower, self.upper)
+        self.clean = job.cases.normalized(case, (slice(None), slice(None)))
+        shares, length = budget.shares(len(codes)), method.step_size * method.epsilon
+        self.shares = per_channel([shares], 2, job.device)[0]
+        self.lengths = per_channel([[length / share for share in shares]], 2, job.device)[0]
+        self.resize = job.cases.view.resize
+
+    def inputs(self) -> torch.Tensor:
+        """The picture with its noise as a network sees it, ``(1, channel, *view.size)``."""
+        self.noisy = (self.codes * self.shares).add_(self.clean)[None].requires_grad_(True)
+        self.seen = self.resize(self.noisy)
+        return self.seen.detach()
+
+    def move(self, gradient: torch.Tensor) -> None:
+        """One step down the gradient ``(channel, *view.size)`` of the loss with respect to the inputs."""
+        (found,) = torch.autograd.grad(self.seen, self.noisy, gradient[None])
+        self.codes.sub_(found[0].sign_().mul_(self.lengths)).clamp_(self.lower, self.upper)
+
+    def write(self, target: Array) -> None:
+        """Put the noise into whole quanta."""
+        target[...] = self.codes.round_().numpy()
 
 
 class Volume:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from monai_salm.learning.networks.devices import to_device
 from monai_salm.learning.trainer import Trainer
 from monai_salm.methods import slab_steps
 from monai_salm.methods.base import BilevelMethod
+from monai_salm.methods.clean_batch import CleanBatch
 from monai_salm.methods.job import Job
 from monai_salm.methods.mask_elements import local_mean
 from monai_salm.methods.work_units import WorkUnit, class_owners, mean_error, workers
@@ -29,34 +29,6 @@ _WHOLE, _HALVED = 2**20, 16
 
 class NotFiniteError(RuntimeError):
     """Noise gradients overflowed in bfloat16; the round is done again in float32."""
-
-
-@dataclass(frozen=True)
-class CleanBatch:
-    """A batch of images of one shape as noise steps need them; all tensors are ``(batch, channel, ...)``.
-
-    Args:
-        images: normalised.
-        lower: smallest code of each element.
-        upper: largest code of each element.
-        shares: one code as a share of the window's width, for each channel.
-        lengths: a noise step in codes, for each channel.
-    """
-
-    images: torch.Tensor
-    lower: torch.Tensor
-    upper: torch.Tensor
-    shares: torch.Tensor
-    lengths: torch.Tensor
-
-    @cached_property
-    def carriers(self) -> torch.Tensor:
-        """Elements that can carry noise."""
-        return (self.lower < 0) | (self.upper > 0)
-
-    def clip(self, codes: torch.Tensor) -> torch.Tensor:
-        """Codes within their bounds."""
-        return torch.minimum(torch.maximum(codes, self.lower), self.upper)
 
 
 @dataclass(frozen=True)
@@ -95,8 +67,8 @@ class NoiseStep:
             for case in unit.cases:  # within its bounds already
                 np.multiply(self.source[case], masks[case], out=target[case], casting="unsafe")
             return 0.0
-        if slab_steps.fit(self.method, self.job, unit):
-            return self._descend_in_slabs(unit.cases[0], generator)
+        if slab_steps.fit(self.method, self.job, self.cases.images[unit.cases[0]].shape):
+            return self._descend_seen_small(unit, generator)
         for case in unit.cases:
             target[case][...] = self.source[case]
         bounds, errors = self._bounds(unit.cases), []
@@ -114,20 +86,24 @@ class NoiseStep:
             errors.append(error)
         return float(np.mean(errors))
 
-    def _descend_in_slabs(self, case: int, generator: torch.Generator) -> float:
-        """As ``improve``, of one volume that a network sees small."""
+    def _descend_seen_small(self, unit: WorkUnit, generator: torch.Generator) -> float:
+        """As ``improve``, of large images that a network sees small."""
         assert self.masks is not None
-        volume = slab_steps.Volume(self.method, self.job, case, self.source[case], self.masks[case])
-        targets, error = self._noise_targets([(case, self.cases.view.tiles(volume.codes.shape[1:])[0])]), 0.0
+        kind = slab_steps.Picture if self.cases.spatial_dims == 2 else slab_steps.Volume
+        images = [kind(self.method, self.job, case, self.source[case], self.masks[case]) for case in unit.cases]
+        targets, error = self._noise_targets([(case, unit.tiles[0]) for case in unit.cases]), 0.0
         for _ in range(self.method.num_steps):
-            inputs = volume.inputs().requires_grad_(True)
+            inputs = torch.cat([image.inputs() for image in images]).requires_grad_(True)
             seen, aims = self.method.noise_inputs(self._loss, inputs, targets, generator)
             logits = self.trainer.forward(seen, self.frozen)
-            (gradient,) = torch.autograd.grad(self.cases.task.loss(logits, aims), inputs)
-            _require_finite(gradient)
+            # The sum over the images: each has the gradient that it has alone.
+            (gradient,) = torch.autograd.grad(self.cases.task.loss(logits, aims) * len(images), inputs)
+            _require_finite(gradient.sum())
             error = float(self.cases.task.error(logits.detach(), aims))
-            volume.move(gradient[0])
-        volume.write(self.target[case])
+            for image, own in zip(images, gradient, strict=True):
+                image.move(own)
+        for image, case in zip(images, unit.cases, strict=True):
+            image.write(self.target[case])
         return error
 
     def _descend(
@@ -139,23 +115,27 @@ class NoiseStep:
         fixed: torch.Tensor | None,
         generator: torch.Generator,
     ) -> tuple[torch.Tensor, float]:
-        error, mask = 0.0, self.method.mask
-        codes = clean.clip(codes if fixed is None else codes * fixed)
+        error, sums, mask = torch.zeros(()), codes.new_zeros(()), self.method.mask
+        if fixed is not None:  # outside the mask the bounds are 0, and so are the codes
+            clean = replace(clean, lower=clean.lower * fixed, upper=clean.upper * fixed)
+        codes = clean.clip(codes)
         for _ in range(steps):
             gradient, error = self.gradient(clean, codes, targets, generator)
-            allowed = fixed
+            sums += gradient.sum()
+            allowed = None
             if fixed is None:
-                score = local_mean(gradient.abs(), mask.smoothing)
+                score = local_mean(gradient.abs().mul_(clean.carriers), mask.smoothing)
                 allowed = mask.choose(score, clean.images, clean.carriers, generator)
             direction = gradient.sign_() if allowed is None else gradient.sign_().mul_(allowed)
-            codes = clean.clip(codes.sub_(direction * clean.lengths))
-        return codes, error
+            codes = clean.clip(codes.sub_(direction.mul_(clean.lengths)))
+        _require_finite(sums)  # after the last step: a GPU would wait for each look at a number
+        return codes, float(error)
 
     def gradient(
         self, clean: CleanBatch, codes: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
-    ) -> tuple[torch.Tensor, float]:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Gradient of the loss with respect to the noise, as a fraction of the window's width, mean over the method's draws;
-        and the error of the noisy batch."""
+        and the error of the noisy batch. The device is not waited for."""
         # One draw at a time, so that memory does not grow with the draws.
         drawn = [self._drawn_gradient(clean, codes, targets, generator) for _ in range(self.method.noise_draws)]
         gradients, errors = zip(*drawn, strict=True)
@@ -165,18 +145,17 @@ class NoiseStep:
             penalty = self.method.penalty(noise, clean.images)
             if penalty is not None:
                 total = total + torch.autograd.grad(penalty, noise)[0]
-        _require_finite(total)
-        return total * clean.carriers, float(np.mean(errors))
+        return total, torch.stack(errors).mean()
 
     def _drawn_gradient(
         self, clean: CleanBatch, codes: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
-    ) -> tuple[torch.Tensor, float]:
-        noise = (codes * clean.shares).requires_grad_(True)
-        inputs = self.cases.view.resize(clean.images + noise)
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        noisy = (codes * clean.shares).add_(clean.images).requires_grad_(True)
+        inputs = self.cases.view.resize(noisy)
         inputs, targets = self.method.noise_inputs(self._loss, inputs, targets, generator)
         logits = self.trainer.forward(inputs, self.frozen)
-        (gradient,) = torch.autograd.grad(self.cases.task.loss(logits, targets), noise)
-        return gradient, float(self.cases.task.error(logits.detach(), targets))
+        (gradient,) = torch.autograd.grad(self.cases.task.loss(logits, targets), noisy)
+        return gradient, self.cases.task.error(logits.detach(), targets)
 
     def fix_masks(self, unit: WorkUnit) -> None:
         """Choose the unit's masks for good: the significant elements of the whole image, as the surrogate sees it."""
@@ -221,7 +200,9 @@ class NoiseStep:
 
     def _magnitude(self, seen: Cases, unit: WorkUnit, tile: Slices) -> torch.Tensor:
         regions = [(case, tile) for case in unit.cases]
-        return self._gradient_of(seen.inputs(regions), seen.targets(regions))
+        found = self._gradient_of(seen.inputs(regions), seen.targets(regions))
+        together = slab_steps.fit_together(self.method, self.job, seen.images[unit.cases[0]].shape)
+        return found * len(regions) if together else found  # as of each alone
 
     def _whole_magnitude(self, seen: Cases, unit: WorkUnit, shape: Sequence[int]) -> torch.Tensor:
         """As ``_magnitude``, of whole images that are otherwise seen in patches: padded to what networks can halve."""
@@ -238,7 +219,7 @@ class NoiseStep:
         targets = to_device(targets, self.job.device)
         loss = self.cases.task.loss(self.trainer.forward(inputs, self.frozen), targets)
         (gradient,) = torch.autograd.grad(loss, inputs)
-        _require_finite(gradient)
+        _require_finite(gradient.sum())
         return gradient.abs().float().cpu()
 
     def improve_classes(self) -> float:
@@ -257,18 +238,20 @@ class NoiseStep:
         whole = tuple(slice(0, n) for n in self.cases.images[0].shape[1:])
         shared = self._load([_class_noise(self.source, members)])
         limits = torch.from_numpy(self.job.workspace.budgets[0].grid.limits(len(whole))).float().to(self.job.device)
-        error = 0.0
+        error, sums = torch.zeros(()), shared.new_zeros(())
         for _ in range(self.method.num_steps):
             batch = [int(members[i]) for i in next(batches)]
             clean = self._clean(batch, whole, self._bounds(batch))
             targets = self._noise_targets([(c, whole) for c in batch])
             gradient, error = self.gradient(clean, clean.clip(shared.expand_as(clean.images)), targets, generator)
-            direction = gradient.mean(0, keepdim=True).sign()
+            sums += gradient.sum()
+            direction = (gradient * clean.carriers).mean(0, keepdim=True).sign()
             shared = torch.clamp(shared - clean.lengths[:1] * direction, -limits, limits)
+        _require_finite(sums)
         for case in members:
             clipped = self._clean([int(case)], whole, self._bounds([int(case)])).clip(shared.round())
             self.target[case][...] = clipped[0].cpu().numpy()
-        return error
+        return float(error)
 
     def _bounds(self, cases: Sequence[int]) -> list[tuple[Array, Array]]:
         """Smallest and largest code of every element of whole images: padding shows in the whole only."""
@@ -304,8 +287,8 @@ class NoiseStep:
         return to_device(torch.from_numpy(np.stack(arrays).astype(np.float32)), self.job.device)
 
 
-def _require_finite(gradient: torch.Tensor) -> None:
-    if not torch.isfinite(gradient.sum()):
+def _require_finite(sums: torch.Tensor) -> None:
+    if not torch.isfinite(sums):
         raise NotFiniteError("gradients of a noise step are not finite")
 
 

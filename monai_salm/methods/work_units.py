@@ -18,6 +18,8 @@ from monai_salm.shared.arrays import Array
 
 # Elements of all images of a unit on a processor: each of its cores works on one, with a dozen arrays of this size.
 _MOST_ELEMENTS = 2**20
+# The same of large images that a network sees small: they are worked on one after the other, and wait in few arrays.
+_MOST_WAITING = 2**22
 # Elements of the images that all workers together have in hand.
 _MOST_AT_ONCE = 2**24
 
@@ -55,8 +57,18 @@ def class_owners(job: Job) -> list[int]:
     return [owner[label] for label in labels]
 
 
-def plan_units(job: Job, needs_no_steps: Callable[[Array], bool] = lambda label: False) -> list[WorkUnit]:
-    """Batches of cases of one shape, each with the tiles that cover its images; as many of one size as give each rank the same."""
+def plan_units(
+    job: Job,
+    needs_no_steps: Callable[[Array], bool] = lambda label: False,
+    together: Callable[[tuple[int, ...]], bool] = lambda shape: False,
+) -> list[WorkUnit]:
+    """Batches of cases of one shape, each with the tiles that cover its images; as many of one size as give each rank the same.
+
+    Args:
+        job: the data set.
+        needs_no_steps: whether the noise of a case stays as it begins, by its label.
+        together: whether a network sees several large images of a shape at once.
+    """
     groups: dict[tuple[tuple[int, ...], bool], list[int]] = {}
     for case, shape in enumerate(job.workspace.shapes):
         groups.setdefault((shape, needs_no_steps(job.cases.labels[case])), []).append(case)
@@ -64,7 +76,10 @@ def plan_units(job: Job, needs_no_steps: Callable[[Array], bool] = lambda label:
     for (shape, resting), cases in groups.items():
         tiles = job.cases.view.tiles(shape[1:])
         elements = shape[0] * max(math.prod(side.stop - side.start for side in tile) for tile in tiles)
-        for members in _batches(cases, unit_size(job.recipe.batch_size, elements, job.device), job.world.size):
+        size = unit_size(job.recipe.batch_size, elements, job.device)
+        if together(shape):
+            size = max(size, min(job.recipe.batch_size, _MOST_WAITING // elements))
+        for members in _batches(cases, size, job.world.size):
             units.append(WorkUnit(len(units), members, tiles, resting))
     return units
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from monai_salm.noise.units import Units, padding_of
 from monai_salm.noise.window import IntensityWindow, WindowRule
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.blocks import blocks, columns, in_threads
+
+# Elements for each number of their type from which on it is quicker to reckon with all numbers once.
+_PER_KIND = 4
 
 
 @dataclass(frozen=True)
@@ -106,16 +110,27 @@ class Budget:
         in_threads(lambda part: work(part, *self._bounds(rows, marked, part)), parts, rows.size)
 
     def _bounds(self, rows: Array, padding: Array | None, part: slice) -> tuple[Array, Array]:
-        """``code_bounds`` of a block of columns: in float64, which a whole volume has no room for."""
-        values, grid = rows[:, part].astype(np.float64), self.grid
-        low, high = self._ends(len(rows))
+        """``code_bounds`` of a block of columns."""
+        values, kinds = rows[:, part], 256**rows.dtype.itemsize
+        if rows.dtype.kind in "iu" and rows.size > _PER_KIND * kinds:  # looked up by value
+            places = values.view(f"u{rows.dtype.itemsize}")
+            tables = _bounds_by_value(self, rows.dtype, len(rows))
+            found = [np.stack([row.take(own) for row, own in zip(table, places, strict=True)]) for table in tables]
+        else:
+            found = list(self._reckoned(values))
+        if padding is not None:
+            found = [bound * ~padding[:, part] for bound in found]
+        return found[0], found[1]
+
+    def _reckoned(self, values: Array) -> tuple[Array, Array]:
+        """The bounds of numbers ``(channel, n)`` that are no padding: in float64, which a whole volume has no room for."""
+        values, grid = values.astype(np.float64), self.grid
+        low, high = self._ends(len(values))
         largest = grid.limits(1)
         with np.errstate(invalid="ignore", over="ignore"):
             inside = (values >= low) & (values <= high)
             lower = np.clip(np.ceil((low - values) / grid.quantum), -largest, 0)
             upper = np.clip(np.floor((high - values) / grid.quantum), 0, largest)
-        if padding is not None:
-            inside &= ~padding[:, part]
         lower, upper = (grid.on_strides(np.where(inside, ends, 0.0)).astype(grid.code_dtype) for ends in (lower, upper))
         return lower, upper
 
@@ -135,6 +150,13 @@ class Budget:
     def shares(self, channels: int) -> list[float]:
         """One code as a share of the window's width, for each channel."""
         return [self.grid.quantum / (high - low) for low, high in self.window.channels(channels)]
+
+
+@lru_cache(maxsize=16)
+def _bounds_by_value(budget: Budget, dtype: np.dtype[np.generic], channels: int) -> tuple[Array, Array]:
+    """The bounds of every number of an integer type, ``(channel, numbers)``; numbers are in the order of their bits."""
+    every = np.arange(256**dtype.itemsize, dtype=f"u{dtype.itemsize}").view(dtype)
+    return budget._reckoned(np.broadcast_to(every, (channels, len(every))))
 
 
 def budget_of(image: Array, rule: WindowRule, units: Units, epsilon: float) -> Budget:

@@ -111,13 +111,13 @@ def _canonical_float(array: Array) -> Array:
         return array.astype(np.uint8)
     bits = f"u{array.dtype.itemsize}"
     with np.errstate(invalid="ignore", over="ignore"):
-        for whole in (_INT16, _INT32):
+        for whole in (_UINT8, _INT16, _INT32) if array.size <= _FEW else (_INT16, _INT32):
             cast = array.astype(whole)
             back = cast.astype(array.dtype)
             if _equal(back.view(bits), array.view(bits)):
                 name = _integer_type(cast)
                 # 2.0**31 may become the largest integer, and that 2.0**31 again in float32.
-                if whole is _INT16 or array.dtype.itemsize == 8 or cast.max() < 2**31 - 1:
+                if whole is not _INT32 or array.dtype.itemsize == 8 or cast.max() < 2**31 - 1:
                     return cast.astype(name, copy=False)
         single = array.astype(_FLOAT32, copy=False)
         if array.dtype.itemsize <= 4 or _equal(single.astype(array.dtype).view(bits), array.view(bits)):
@@ -127,6 +127,8 @@ def _canonical_float(array: Array) -> Array:
 
 def _integer_type(array: Array) -> str:
     """The first integer type of the list that holds all values of an integer array; empty if none does."""
+    if array.dtype == _UINT8:
+        return "uint8"
     # Two looks at all values are saved for most volumes.
     if array.size > _FEW and array.dtype == _INT16 and (array.reshape(-1)[:: array.size // 64] < 0).any():
         return "int16"

@@ -189,16 +189,17 @@ def _adding(image: Array, codes: Array, quantum: float, grid: str | None) -> tup
 
     if floats and grid is None:
         return total, add_floats
-    name = grid or image.dtype.name
+    name = grid or _name(image.dtype)
     low, high = _range(name)
     short = max(np.dtype(name).itemsize, codes.dtype.itemsize) <= 2 and abs(step) <= 2**14
     wide = _INT32 if short else _INT64
+    byte = np.dtype(name).itemsize == 1
     narrow = name in _IN_INT16 and codes.dtype.itemsize == 1 and abs(step) <= _SMALL_STEP
 
     def add(part: slice) -> Array:
         # No integer grid holds -0.0, so that its floats can be added as integers.
         whole = flat[part].astype(_INT16 if narrow else wide, copy=False)
-        if narrow and not _within(whole, -_MOST_NARROW, _MOST_NARROW):
+        if narrow and not byte and not _within(whole, -_MOST_NARROW, _MOST_NARROW):
             whole = whole.astype(wide)
         noise = flat_codes[part].astype(whole.dtype)
         if step != 1:
@@ -229,6 +230,12 @@ def _apply_unsigned(image: Array, codes: Array, quantum: float) -> Array:
 def _range(dtype: str) -> tuple[float, float]:
     info = np.iinfo(dtype)
     return info.min, info.max
+
+
+@lru_cache
+def _name(dtype: np.dtype[Any]) -> str:
+    """Its name, which NumPy puts together each time."""
+    return dtype.name
 
 
 def _whole(quantum: float, dtype: object) -> int:

@@ -137,13 +137,14 @@ class _Shown:
     def beside(self, value: Any) -> tuple[int, int, bool]:
         """How often a value stands among so many, and whether the others are of several values."""
         count = total = 0
-        others = list[Any]()
+        first, several = None, False
         for part in self._parts():
-            rest = part[part != value]
-            count, total = count + part.size - rest.size, total + part.size
-            if rest.size:
-                others = [min([*others[:1], rest.min()]), max([*others[1:], rest.max()])]
-        return count, total, bool(others) and bool(others[0] < others[1])
+            other = part != value
+            count, total = count + part.size - int(np.count_nonzero(other)), total + part.size
+            if not several and other.any():
+                first = part[other.argmax()] if first is None else first
+                several = bool((other & (part != first)).any())
+        return count, total, several
 
 
 def _of_channel(value: float | tuple[float, ...], channel: int) -> float:

@@ -64,3 +64,11 @@ def skipped_of(store: Sealed) -> dict[str, str]:
         return {str(case["name"]): str(case["reason"]) for case in read_description(store).get("skipped", [])}
     except (KeyError, TypeError) as error:
         raise damaged(store.path, "its description of the cases that were left out cannot be read") from error
+
+
+def spec_of(text: str) -> dict[str, Any]:
+    """The arguments of ``build_network`` from their JSON text; TypeError or ValueError if they are none."""
+    spec = json.loads(text)
+    if not isinstance(spec, dict) or not isinstance(spec.get("name"), str):
+        raise TypeError("spec")
+    return spec

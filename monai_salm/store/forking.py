@@ -29,7 +29,8 @@ class _Gate:
         me = threading.get_ident()
         with self.condition:
             # A thread that is inside goes on: the fork waits for it. The garbage collector may close a connection within a fork.
-            self.condition.wait_for(lambda: not self.forking or me in self.inside or me in self.forking, _WAIT_SECONDS)
+            if self.forking and me not in self.inside and me not in self.forking:
+                self.condition.wait_for(lambda: not self.forking, _WAIT_SECONDS)
             self.inside[me] = self.inside.get(me, 0) + 1
         return me
 
@@ -38,7 +39,8 @@ class _Gate:
             depth = self.inside.pop(thread, 1) - 1
             if depth:
                 self.inside[thread] = depth
-            self.condition.notify_all()
+            if self.forking:
+                self.condition.notify_all()
 
     def before_fork(self) -> None:
         self.condition.acquire()

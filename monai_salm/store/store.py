@@ -19,7 +19,7 @@ from monai_salm.noise.digest import DIGEST_SIZE
 from monai_salm.noise.noise import Noise, NoiseStoreError
 from monai_salm.noise.window import WindowRule
 from monai_salm.store.checking import check_rows, row_error
-from monai_salm.store.description import StoreSettings, read_description, settings_of, skipped_of
+from monai_salm.store.description import StoreSettings, read_description, settings_of, skipped_of, spec_of
 from monai_salm.store.file import (
     APPLICATION_ID,
     FORMAT_VERSION,
@@ -217,7 +217,7 @@ class NoiseStore:
             try:
                 if stated != checksum(spec, weights):
                     raise ValueError("checksum")
-                found.append((_spec(spec), load_tensors(weights)))
+                found.append((spec_of(spec), load_tensors(weights)))
             except (ValueError, TypeError, KeyError, RecursionError, OverflowError, SafetensorError) as error:
                 raise damaged(self.path, "a surrogate does not match its checksum") from error
         return found
@@ -246,12 +246,15 @@ class NoiseStore:
             held.close()
 
     def _find(self, table: str, digest: bytes, shape: tuple[int, ...] | None) -> Noise | None:
-        places = self.rows(PLACE[table], (key_of(digest),))
-        if not places:
-            return None
-        if not isinstance(places[0][0], int):
-            raise damaged(self.path, "the place of an image is no number")
-        number, index = divmod(places[0][0], MAX_IMAGES)
+        place = self._local.cache.place(table, digest) if self._is_open() else None
+        if place is None:
+            places = self.rows(PLACE[table], (key_of(digest),))
+            if not places:
+                return None
+            place = places[0][0]
+            if not isinstance(place, int):
+                raise damaged(self.path, "the place of an image is no number")
+        number, index = divmod(place, MAX_IMAGES)
         cache: RowCache = self._local.cache
         row = cache.row(number, lambda number: self._read_row(number, shape))
         try:
@@ -262,6 +265,7 @@ class NoiseStore:
                 raise RowError("it is filed under another image")
         except RowError as error:
             raise row_error(self.path, row.shape, error) from error
+        cache.found(table, digest, place)
         return noise
 
     def _read_row(self, number: int, shape: tuple[int, ...] | None = None) -> Row:
@@ -285,15 +289,19 @@ class NoiseStore:
         except (RowError, TypeError) as error:
             raise damaged(self.path, f"in a row, {error}") from error
 
-    def _connect(self) -> sqlite3.Connection:
+    def _is_open(self) -> bool:
         # A connection is for one process, one thread and one file: precompute replaces a store by renaming.
         held: HeldConnection | None = getattr(self._local, "held", None)
-        file = identity_of(self.path)
-        if held is None or held.pid != os.getpid() or self._local.file != file:
+        return held is not None and held.pid == os.getpid() and self._local.file == identity_of(self.path)
+
+    def _connect(self) -> sqlite3.Connection:
+        if not self._is_open():
             self.close()
-            held = HeldConnection(open_reader(self.path))
-            self._local.held, self._local.file, self._local.cache = held, file, RowCache()
-        return held.connection
+            file = identity_of(self.path)
+            self._local.held, self._local.file = HeldConnection(open_reader(self.path)), file
+            self._local.cache = RowCache()
+        connection: sqlite3.Connection = self._local.held.connection
+        return connection
 
     def rows(self, query: str, values: tuple[object, ...] = (), again: bool = True) -> list[tuple[Any, ...]]:
         """What a query gives; for the modules of this package that keep more in a store.
@@ -309,11 +317,3 @@ class NoiseStore:
                 self.close()
                 return self.rows(query, values, again=False)
             raise store_error(self.path, error) from error
-
-
-def _spec(text: str) -> dict[str, Any]:
-    """The arguments of ``build_network`` from their JSON text; TypeError or ValueError if they are none."""
-    spec = json.loads(text)
-    if not isinstance(spec, dict) or not isinstance(spec.get("name"), str):
-        raise TypeError("spec")
-    return spec
