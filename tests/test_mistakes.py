@@ -152,7 +152,7 @@ MISTAKES: dict[str, Callable[[], Any]] = {
     "Nothing but padding": lambda: make(
         [*changed(CASES[:1], image=lambda image: np.full(image.shape, np.nan, np.float32)), *CASES[1:]]
     ),
-    "A constant image": lambda: make([*changed(CASES[:1], image=np.zeros_like), *CASES[1:]]),
+    "A constant image": lambda: make(changed(CASES[:8], image=lambda image: np.zeros(image.shape, np.int16))),
     "A window in HU for images from 0 to 1": lambda: make(
         changed(CASES[:8], image=lambda image: (image / 255).astype(np.float32)), window=FixedWindow(-160, 240)
     ),

@@ -111,7 +111,7 @@ GOOD = np.arange(64, dtype=np.uint8).reshape(1, 8, 8)
 BAD_CASES: dict[str, tuple[dict[str, Any], str]] = {
     "NaN": ({"image": np.full((1, 8, 8), np.nan, np.float32)}, "the image holds NaN or infinite values only"),
     "Inf": ({"image": np.full((1, 8, 8), -np.inf, np.float32)}, "the image holds NaN or infinite values only"),
-    "constant": ({"image": np.full((1, 8, 8), 7, np.uint8)}, "the image is constant: it has no grey levels"),
+    "constant": ({"image": np.full((1, 8, 8), 7, np.uint16)}, "the image is constant: it has no grey levels"),
     "faint": ({"image": (GOOD / 64).astype("float32")}, r"would drown the image, whose values run from 0 to 0\.98"),
     "empty": ({"image": np.zeros((1, 0, 8), np.uint8)}, r"the image is empty, shape \(1, 0, 8\)"),
     "boolean": ({"image": GOOD > 30}, "got bool. A boolean image has no grey levels"),

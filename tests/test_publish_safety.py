@@ -66,6 +66,26 @@ def test_archive_of_another_data_set_is_never_restored_over(tmp_path: Path) -> N
     assert other.read_bytes() == before
 
 
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 3), (6, 6, 6)])
+@pytest.mark.parametrize("value", [0, 25, 255])
+def test_a_blank_image_of_an_archive_is_protected_with_the_others(
+    tmp_path: Path, shape: tuple[int, ...], value: int
+) -> None:
+    with np.load(make_archive(tmp_path / "set.npz", shape), allow_pickle=False) as file:
+        arrays = dict(file)
+    arrays["train_images"][2] = value
+    np.savez_compressed(tmp_path / "set.npz", **arrays)
+    source, copy, store = tmp_path / "set.npz", tmp_path / "out.npz", tmp_path / "noise.db"
+    assert publish(source, copy, protect(source, store, window=None)).ok
+    assert verify(source, copy, store).ok
+    with np.load(copy, allow_pickle=False) as file:
+        noise = file["train_images"][2].astype(int) - value
+    assert 0 < np.abs(noise).max() <= 0.05 * 255
+    restore(copy, tmp_path / "back.npz", store)
+    with np.load(tmp_path / "back.npz", allow_pickle=False) as file:
+        assert np.array_equal(file["train_images"], arrays["train_images"])
+
+
 def test_a_copy_of_an_archive_has_its_ending(tmp_path: Path) -> None:
     source = make_archive(tmp_path / "set.npz", (8, 8))
     store = protect(source, tmp_path / "noise.db")

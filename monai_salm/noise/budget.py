@@ -172,8 +172,8 @@ def budget_of(image: Array, rule: WindowRule, units: Units, epsilon: float) -> B
         epsilon: budget as a fraction of the window's width, in (0, 1].
 
     Raises:
-        ValueError: for a type that cannot carry noise, a budget below one step, a constant image, or noise that would be as
-            large as all that the image shows.
+        ValueError: for a type that cannot carry noise, a budget below one step, a constant image that is no picture of 8 bits,
+            or noise that would be as large as all that the image shows.
     """
     padding = padding_of(image, units)
     found = [_Values.of(channel, None if padding is None else padding[number]) for number, channel in enumerate(image)]
@@ -182,7 +182,8 @@ def budget_of(image: Array, rule: WindowRule, units: Units, epsilon: float) -> B
     whole = [image.dtype.kind == "f" and channel.whole for channel in found]
     window = rule.of(image, units, padding)
     bounds = window.channels(len(image))
-    widths = [0.0 if not channel.span else high - low for (low, high), channel in zip(bounds, found, strict=True)]
+    blank = units.picture and not any(channel.span for channel in found)  # it has a window all the same
+    widths = [high - low if channel.span or blank else 0.0 for (low, high), channel in zip(bounds, found, strict=True)]
     grid = make_grid(image.dtype.name, widths, epsilon, all(whole), max(abs(end) for pair in bounds for end in pair))
     grid = grid.in_whole_numbers(whole)
     drowned = [
@@ -190,7 +191,7 @@ def budget_of(image: Array, rule: WindowRule, units: Units, epsilon: float) -> B
         for (low, high), channel in zip(bounds, found, strict=True)
         if channel.span and channel.span <= epsilon * (high - low)
     ]
-    # A blank picture of 8 bits is still a picture; elsewhere the window is in other units than the image.
+    # A dark picture of 8 bits is still a picture; elsewhere the window is in other units than the image.
     if len(drowned) == sum(channel.span > 0 for channel in found) and not units.picture:
         low, high, channel = drowned[0]
         raise ValueError(
