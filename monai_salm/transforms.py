@@ -18,6 +18,7 @@ from monai.utils import TransformBackends
 
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.noise import Noise, NoiseStoreError
+from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.images import Image, applied_to, file_of, like, same_values, values_of
 from monai_salm.shared.warn import warn
@@ -73,6 +74,9 @@ class SALMProtect(Transform):
             NoiseStoreError: if the store cannot be read or the noise cannot be applied.
             DataError, LabelError: if a new image or its label do not fit the store.
         """
+        return self._protected(image, label, name, None)
+
+    def _protected(self, image: Image, label: object, name: str, units: Units | None) -> Image:
         values = values_of(image)
         digest = content_digest(values)
         noise = self.store.get(digest, values.shape)
@@ -81,7 +85,7 @@ class SALMProtect(Transform):
             protected = found.protect(values)
             unchanged = same_values(protected, values)
         else:
-            noise = noise or self._of_unknown(image, values, label, name)
+            noise = noise or self._of_unknown(image, values, label, name, units)
             protected = noise.apply(values, known=noise.digest == digest)
             unchanged = noise.protected == noise.digest
         # Nothing may ever pass unprotected in silence. Where the image is as it is stored, the digests are those of both images.
@@ -91,11 +95,11 @@ class SALMProtect(Transform):
         self._warn_of_place(image, ["division by 255"] if found is not None and found.divided else [])
         return like(image, protected)
 
-    def _of_unknown(self, image: object, values: Array, label: object, name: str) -> Noise:
+    def _of_unknown(self, image: object, values: Array, label: object, name: str, units: Units | None) -> Noise:
         lookup = _lookup(self.store, image, values, name)
         if self.on_missing == "raise":
             raise not_found(lookup)
-        return self._generate(lookup, label, image)
+        return self._generate(lookup, label, image, units)
 
     def _warn_of_place(self, image: object, changes: list[str]) -> None:
         """Say once that something before may change values of other images, though it left these as they were."""
@@ -107,7 +111,7 @@ class SALMProtect(Transform):
                 "their values, as they are stored. Place it right after LoadImaged; check_chain() shows a chain's order"
             )
 
-    def _generate(self, lookup: Lookup, label: object, loaded: object) -> Noise:
+    def _generate(self, lookup: Lookup, label: object, loaded: object, units: Units | None) -> Noise:
         # Methods and networks are imported only where noise is made.
         from monai_salm.data.scan import DataError, units_of
         from monai_salm.generate.new_images import generate_noise
@@ -118,7 +122,7 @@ class SALMProtect(Transform):
                 f"{lookup.where} was changed at random before: {', '.join(chance)}. Place SALMProtectd before that"
             )
         name = lookup.name or content_digest(lookup.image).hex()[:12]
-        return generate_noise(self.store, lookup.image, label, name, units=units_of(lookup.image, loaded))
+        return generate_noise(self.store, lookup.image, label, name, units=units or units_of(lookup.image, loaded))
 
 
 class SALMRestore(Transform):
@@ -199,8 +203,10 @@ class SALMProtectd(MapTransform):
         item = dict(data)
         _require_keys(self, item)
         label = None if self.label_key is None else item.get(self.label_key)
+        units = item.get("units")  # of the items of a layout
         for key in self.key_iterator(item):
-            item[key] = self.protect(item[key], label, _name_of(data))
+            own = units if isinstance(units, Units) else None
+            item[key] = self.protect._protected(item[key], label, _name_of(data), own)
         return item
 
 

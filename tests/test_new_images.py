@@ -11,10 +11,12 @@ import pytest
 import torch
 from monai.data import DataLoader, Dataset, MetaTensor
 from monai.transforms import Compose, RandFlip
+from published_samples import make_archive
 
 from monai_salm.data.scan import DataError
 from monai_salm.generate.new_images import generate_noise
 from monai_salm.generate.precompute import precompute
+from monai_salm.layouts import open_layout
 from monai_salm.learning.networks import build_network
 from monai_salm.learning.recipes import Recipe
 from monai_salm.learning.tasks import Classification, LabelError, Segmentation, Task
@@ -502,3 +504,23 @@ def test_every_method_is_tried_here() -> None:
     tried = {type(method) for method in METHOD_SETTINGS.values()}
     # Those for segmentation alone are tried in test_peers.py.
     assert tried | {InterSliceEM, RoiEM} == set(METHODS.values()), "add the new method to METHOD_SETTINGS"
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_new_volume_of_a_medmnist_archive_has_the_window_of_the_others(tmp_path: Path, bare: bool) -> None:
+    volumes = make_archive(tmp_path / "set.npz", (6, 6, 6))
+    with np.load(volumes, allow_pickle=False) as file:
+        arrays = {key: file[key] // 4 if key.endswith("images") else file[key] for key in file}
+    np.savez_compressed(volumes, **arrays)
+    data = open_layout(volumes)
+    items = list(data.dataset())
+    store = precompute(items[:4], tmp_path / "noise.db", method=RandomNoise(), task=data.task(), device="cpu")
+    new = {key: items[4][key] for key in (("image", "label") if bare else items[4])}
+    protect = SALMProtectd("image", store, label_key="label", on_missing="generate")
+    change = protect(new)["image"].astype(int) - new["image"]
+    assert np.abs(change).max() == 8
+
+
+def test_units_of_another_meaning_are_passed_by(store_of: Any, make_classification: Any) -> None:
+    item = {**make_classification(cases=8)[0], "units": "mm"}
+    assert not np.array_equal(SALMProtectd("image", store_of("random"))(item)["image"], item["image"])

@@ -10,7 +10,8 @@ from monai_salm.shared.files import partial_beside, work_beside
 
 def store_beside(output: Path) -> Path:
     """The noise store of a copy, where none is named."""
-    return output.with_name(f"{output.name}.noise.db")
+    place = output if output.name.strip(".") else output.resolve()  # "." and ".." name no file
+    return place.with_name(f"{place.name}.noise.db")
 
 
 def kept_noise(store: Path, **options: Any) -> Path | None:

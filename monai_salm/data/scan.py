@@ -223,7 +223,8 @@ def _check_case(
     if kind is not None:
         image = np.ascontiguousarray(as_kind(image, kind))
         _require_kind(where, image, kind)
-    units = item.get("units") or units_of(image, item[image_key])
+    units = item.get("units")
+    units = units if isinstance(units, Units) else units_of(image, item[image_key])
     try:
         budget = budget_of(image, window, units, epsilon)
     except ValueError as error:

@@ -104,7 +104,8 @@ def read_set(role: str, dataset: MapDataset, task: Task, window: WindowRule, pro
                 f"{role} case {name!r} has shape {image.shape}; expected (channel, *spatial) of rank 2 or 3, alike "
                 f"in all cases (the first is {first.shape})"
             )
-        units = case.get("units") or units_of(image, case[image_key])
+        units = case.get("units")
+        units = units if isinstance(units, Units) else units_of(image, case[image_key])
         result.windows.append(window.of(image, units, padding_of(image, units)))
         result.units.append(units)
         result.images.append(image)

@@ -24,6 +24,8 @@ from monai_salm.shared.arrays import Array
 
 # Colour type -> samples a pixel, alpha included.
 _SAMPLES = {0: 1, 2: 3, 4: 2, 6: 4}
+# Bytes that a chunk may hold; zlib adds a few.
+_LARGEST_CHUNK = 2**31 - 2**20
 _CRITICAL = (b"IHDR", b"IDAT", b"IEND", b"PLTE")
 # Chunk -> why a file with it is refused.
 _REFUSED = {
@@ -219,7 +221,10 @@ def _decode(chunks: Sequence[Chunk]) -> NDArray[np.uint8] | NDArray[np.uint16]:
     packed = b"".join(chunk.data for chunk in chunks if chunk.kind == b"IDAT")
     raw = _inflate(packed, height, 1 + width * pixel)
     if depth == 8 or samples == 1:
-        return _by_pillow(chunks[0], zlib.compress(raw, 0), height, width, samples)  # unpacked once
+        plain = (
+            zlib.compress(raw, 0) if len(raw) < _LARGEST_CHUNK else packed
+        )  # unpacked once, where one chunk can hold it
+        return _by_pillow(chunks[0], plain, height, width, samples)
     stored = unfilter(raw, height, pixel).view(">u2")
     return stored.astype(np.uint16).reshape(height, width, samples)
 

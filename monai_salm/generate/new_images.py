@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -102,7 +103,8 @@ def generate_noise(
     refuse_protected(Lookup(store, image, name))
     settings = _Settings.of(store)
     surrogates, channels = _surrogates(store, settings)
-    item = {"image": _on_grid_of(store, image, name), "label": label, "name": name, "units": units}
+    image = _on_grid_of(store, image, name)
+    item = {"image": image, "label": label, "name": name, "units": _as_others(store, image, units)}
     with temporary_folder() as folder:
         workspace = Workspace(folder / "work")
         cases = _take_in(workspace, item, settings)
@@ -119,6 +121,13 @@ def generate_noise(
         noise = _finished(job, run(settings.method, job, surrogates))
     store.add([noise])
     return store[digest]
+
+
+def _as_others(store: NoiseStore, image: Array, units: Units | None) -> Units | None:
+    """Volumes of 8 bits have the window 0 to 255 where the store's have, which are of a MedMNIST archive."""
+    some = list(islice(store, 8)) if image.ndim == 4 and image.dtype == np.uint8 else []
+    whole = all(n.dtype == "uint8" and set(n.window.channels(len(image))) == {(0, 255)} for n in some)
+    return replace(units or Units(), picture=True) if some and whole else units
 
 
 def _take_in(workspace: Workspace, item: Mapping[str, Any], settings: _Settings) -> Cases:

@@ -179,9 +179,13 @@ class Loop:
 
     @property
     def _largest(self) -> int:
-        """Elements of the images that the largest unit works on; those that wait take half the memory."""
-        sizes = [(math.prod(self.job.workspace.shapes[unit.cases[0]]), len(unit.cases)) for unit in self.units]
-        return max((size * (count + 1) // 2 for size, count in sizes), default=1)
+        """Elements of the images of the largest unit; pictures that a network sees together wait, and take half the memory."""
+        found = 1
+        for unit in self.units:
+            shape, count = self.job.workspace.shapes[unit.cases[0]], len(unit.cases)
+            waiting = slab_steps.fit_together(self.method, self.job, shape)
+            found = max(found, math.prod(shape) * (count + 1) // 2 if waiting else math.prod(shape) * count)
+        return found
 
     def _choose_masks(self, step: NoiseStep) -> float:
         """Choose the mask of every case; returns the share of the round that is then done."""

@@ -240,7 +240,7 @@ def require_file(path: Path) -> None:
         if path.is_dir():
             raise NoiseStoreError(f"no noise store at {path}: it is a folder; give the path of the store's file")
         raise NoiseStoreError(
-            f"no noise store at {path}: give its path, or make one with precompute() or `monai-salm generate`"
+            f"no noise store at {path}: give the path of the one you have, or make one with precompute() or `monai-salm generate`"
         )
     warn_if_others_can_read(path)
 
