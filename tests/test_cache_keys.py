@@ -270,6 +270,7 @@ def key(store):
 """
 
 
+@pytest.mark.slow
 def test_keys_are_the_same_in_every_process(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     store = NoiseStore.create(tmp_path / "noise.db", {"seed": 0}).path

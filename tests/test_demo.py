@@ -18,7 +18,7 @@ from monai_salm.demo.data import PLACES, DemoDataError, brain_crops, medmnist_ar
 from monai_salm.demo.run import SCALES, Scale, run_demo
 from monai_salm.layouts import open_layout
 from monai_salm.methods import SALM, ErrorMinimizing
-from monai_salm.noise.window import FixedWindow, PercentileWindow, chosen_rule
+from monai_salm.noise.window import FixedWindow, chosen_rule
 from monai_salm.shared.progress import Progress
 from monai_salm.store.store import NoiseStore
 
@@ -97,7 +97,7 @@ def test_crops_are_a_medmnist_archive(rank: int, shape: tuple[int, ...], tmp_pat
         assert (images > 30).mean() > 0.2  # brain, not background
     layout = open_layout(tmp_path / "a.npz")
     assert layout.task().num_classes == len(PLACES) == 8
-    assert chosen_rule(layout.dataset()[0]["units"]) == (FixedWindow(0, 255) if rank == 2 else PercentileWindow())
+    assert chosen_rule(layout.dataset()[0]["units"]) == FixedWindow(0, 255)
 
 
 def test_missing_nilearn_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,6 +84,7 @@ def limited(source: str, output: str, store: str, size: int) -> None:
         sys.exit(3)
 
 
+@pytest.mark.slow
 def test_a_limit_on_file_sizes_leaves_no_copy_and_can_be_resumed(folder: Path) -> None:
     listing = json.loads((folder / "set/dataset.json").read_text())
     (folder / "set/dataset.json").write_text(json.dumps({**listing, "notes": "x" * 20000}))

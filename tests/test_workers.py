@@ -43,6 +43,7 @@ def sets() -> dict[str, Any]:
     return {"clean": clean, "protected": protected, "test": classification_cases(cases=8, seed=1)}
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_cells() -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
