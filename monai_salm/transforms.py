@@ -18,7 +18,7 @@ from monai.utils import TransformBackends
 
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.noise import Noise, NoiseStoreError
-from monai_salm.noise.units import Units
+from monai_salm.noise.units import Units, units_given
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.images import Image, applied_to, file_of, like, same_values, values_of
 from monai_salm.shared.warn import warn
@@ -203,10 +203,8 @@ class SALMProtectd(MapTransform):
         item = dict(data)
         _require_keys(self, item)
         label = None if self.label_key is None else item.get(self.label_key)
-        units = item.get("units")  # of the items of a layout
         for key in self.key_iterator(item):
-            own = units if isinstance(units, Units) else None
-            item[key] = self.protect._protected(item[key], label, _name_of(data), own)
+            item[key] = self.protect._protected(item[key], label, _name_of(data), units_given(item))
         return item
 
 

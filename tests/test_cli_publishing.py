@@ -133,6 +133,18 @@ def test_verify_shows_a_few_problems_of_each_kind(folder: Path) -> None:
     assert gone["problems"] == [f"{folder / 'none'} does not exist; check the path, or publish it first"]
 
 
+def test_restore_finds_the_store_where_protect_has_put_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("protect", folder / "set", folder / "out", *FAST)
+    monkeypatch.chdir(folder / "out")  # "." names no file; its folder does
+    run("restore", ".", folder / "back")
+    for path in sorted((folder / "set").rglob("*.nii.gz")):
+        same = (
+            nibabel.load(path).get_fdata()
+            == nibabel.load(folder / "back" / path.relative_to(folder / "set")).get_fdata()
+        )
+        assert same.all(), path
+
+
 @pytest.mark.parametrize(
     ("problem", "other", "alike"),
     [

@@ -13,7 +13,7 @@ from conftest import Case, DatasetFactory
 
 from monai_salm import SALM, Classification, precompute
 from monai_salm.learning.cases import Cases, KeptInputs, View
-from monai_salm.methods import mask_elements, slab_steps, work_units
+from monai_salm.methods import large_images, mask_elements, work_units
 from monai_salm.noise.budget import budget_of
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.units import Units
@@ -39,9 +39,9 @@ def test_noise_of_a_volume_is_the_same_in_slabs(
     monkeypatch.setattr(work_units, "_MOST_ELEMENTS", 1)
     whole = noise_of(cases, tmp_path / "whole.db")
     moved: list[int] = []
-    move = slab_steps.Volume.move
-    monkeypatch.setattr(slab_steps.Volume, "move", lambda self, g: (moved.append(self.case), move(self, g))[1])
-    monkeypatch.setattr(slab_steps, "_LARGE", 0)
+    move = large_images.Volume.move
+    monkeypatch.setattr(large_images.Volume, "move", lambda self, g: (moved.append(self.case), move(self, g))[1])
+    monkeypatch.setattr(large_images, "_LARGE", 0)
     monkeypatch.setattr(mask_elements, "_FEW", 64)
     assert noise_of(cases, tmp_path / "slabs.db") == whole
     assert len(set(moved)) == 2, "the images of the plain class take steps"
@@ -54,9 +54,9 @@ def test_noise_of_a_picture_is_the_same_where_it_waits_for_others(
     monkeypatch.setattr(work_units, "_MOST_ELEMENTS", 1)
     whole = noise_of(cases, tmp_path / "whole.db")
     moved: list[int] = []
-    move = slab_steps.Picture.move
-    monkeypatch.setattr(slab_steps.Picture, "move", lambda self, g: (moved.append(1), move(self, g))[1])
-    monkeypatch.setattr(slab_steps, "_LARGE_PICTURE", 0)
+    move = large_images.Picture.move
+    monkeypatch.setattr(large_images.Picture, "move", lambda self, g: (moved.append(1), move(self, g))[1])
+    monkeypatch.setattr(large_images, "_LARGE_PICTURE", 0)
     monkeypatch.setattr(work_units, "_MOST_WAITING", 1)  # in a batch of several, networks round otherwise
     assert noise_of(cases, tmp_path / "alone.db") == whole
     assert moved, "the images of the plain class take steps"

@@ -16,7 +16,7 @@ from monai_salm.learning.tasks import Task
 from monai_salm.noise.budget import Budget, budget_of
 from monai_salm.noise.digest import drawing_digest
 from monai_salm.noise.kinds import Kind, as_kind, commonest_kind, kind_of
-from monai_salm.noise.units import Units
+from monai_salm.noise.units import Units, units_given
 from monai_salm.noise.window import WindowRule
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.blocks import blocks
@@ -223,8 +223,7 @@ def _check_case(
     if kind is not None:
         image = np.ascontiguousarray(as_kind(image, kind))
         _require_kind(where, image, kind)
-    units = item.get("units")
-    units = units if isinstance(units, Units) else units_of(image, item[image_key])
+    units = units_given(item) or units_of(image, item[image_key])
     try:
         budget = budget_of(image, window, units, epsilon)
     except ValueError as error:

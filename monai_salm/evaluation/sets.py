@@ -16,7 +16,7 @@ from monai_salm.evaluation.protocol import Protocol
 from monai_salm.learning.tasks import Task
 from monai_salm.noise.digest import content_digest, drawing_digest
 from monai_salm.noise.kinds import as_kind, commonest_kind, kind_of
-from monai_salm.noise.units import Units, padding_of
+from monai_salm.noise.units import Units, padding_of, units_given
 from monai_salm.noise.window import IntensityWindow, WindowRule
 from monai_salm.shared.arrays import Array
 from monai_salm.store.store import NoiseStore
@@ -104,8 +104,7 @@ def read_set(role: str, dataset: MapDataset, task: Task, window: WindowRule, pro
                 f"{role} case {name!r} has shape {image.shape}; expected (channel, *spatial) of rank 2 or 3, alike "
                 f"in all cases (the first is {first.shape})"
             )
-        units = case.get("units")
-        units = units if isinstance(units, Units) else units_of(image, case[image_key])
+        units = units_given(case) or units_of(image, case[image_key])
         result.windows.append(window.of(image, units, padding_of(image, units)))
         result.units.append(units)
         result.images.append(image)

@@ -221,10 +221,9 @@ def _decode(chunks: Sequence[Chunk]) -> NDArray[np.uint8] | NDArray[np.uint16]:
     packed = b"".join(chunk.data for chunk in chunks if chunk.kind == b"IDAT")
     raw = _inflate(packed, height, 1 + width * pixel)
     if depth == 8 or samples == 1:
-        plain = (
-            zlib.compress(raw, 0) if len(raw) < _LARGEST_CHUNK else packed
-        )  # unpacked once, where one chunk can hold it
-        return _by_pillow(chunks[0], plain, height, width, samples)
+        if len(raw) < _LARGEST_CHUNK:  # Pillow need not unpack it a second time
+            packed = zlib.compress(raw, 0)
+        return _by_pillow(chunks[0], packed, height, width, samples)
     stored = unfilter(raw, height, pixel).view(">u2")
     return stored.astype(np.uint16).reshape(height, width, samples)
 

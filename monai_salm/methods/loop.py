@@ -11,7 +11,7 @@ from torch import nn
 
 from monai_salm.learning.networks import frozen_copy
 from monai_salm.learning.trainer import Trainer, trainer_tensors
-from monai_salm.methods import slab_steps
+from monai_salm.methods import large_images
 from monai_salm.methods.base import BilevelMethod, Method
 from monai_salm.methods.job import Job
 from monai_salm.methods.steps import NoiseStep, NotFiniteError
@@ -71,7 +71,7 @@ class Loop:
         units = plan_units(
             job,
             lambda label: method.needs_no_steps(label, job.plain_class),
-            lambda shape: slab_steps.fit_together(method, job, shape),
+            lambda shape: large_images.fit_together(method, job, shape),
         )
         self.owners = unit_owners(job, units)
         self.units = [unit for unit in units if self.owners[unit.cases[0]] == job.world.rank]
@@ -183,7 +183,7 @@ class Loop:
         found = 1
         for unit in self.units:
             shape, count = self.job.workspace.shapes[unit.cases[0]], len(unit.cases)
-            waiting = slab_steps.fit_together(self.method, self.job, shape)
+            waiting = large_images.fit_together(self.method, self.job, shape)
             found = max(found, math.prod(shape) * (count + 1) // 2 if waiting else math.prod(shape) * count)
         return found
 

@@ -14,7 +14,7 @@ from torch import nn
 from monai_salm.learning.cases import Cases, Slices, shuffled_batches
 from monai_salm.learning.networks.devices import to_device
 from monai_salm.learning.trainer import Trainer
-from monai_salm.methods import slab_steps
+from monai_salm.methods import large_images
 from monai_salm.methods.base import BilevelMethod
 from monai_salm.methods.clean_batch import CleanBatch
 from monai_salm.methods.job import Job
@@ -67,7 +67,7 @@ class NoiseStep:
             for case in unit.cases:  # within its bounds already
                 np.multiply(self.source[case], masks[case], out=target[case], casting="unsafe")
             return 0.0
-        if slab_steps.fit(self.method, self.job, self.cases.images[unit.cases[0]].shape):
+        if large_images.fit(self.method, self.job, self.cases.images[unit.cases[0]].shape):
             return self._descend_seen_small(unit, generator)
         for case in unit.cases:
             target[case][...] = self.source[case]
@@ -89,7 +89,7 @@ class NoiseStep:
     def _descend_seen_small(self, unit: WorkUnit, generator: torch.Generator) -> float:
         """As ``improve``, of large images that a network sees small."""
         assert self.masks is not None
-        kind = slab_steps.Picture if self.cases.spatial_dims == 2 else slab_steps.Volume
+        kind = large_images.Picture if self.cases.spatial_dims == 2 else large_images.Volume
         images = [kind(self.method, self.job, case, self.source[case], self.masks[case]) for case in unit.cases]
         targets, error = self._noise_targets([(case, unit.tiles[0]) for case in unit.cases]), 0.0
         for _ in range(self.method.num_steps):
@@ -201,7 +201,7 @@ class NoiseStep:
     def _magnitude(self, seen: Cases, unit: WorkUnit, tile: Slices) -> torch.Tensor:
         regions = [(case, tile) for case in unit.cases]
         found = self._gradient_of(seen.inputs(regions), seen.targets(regions))
-        together = slab_steps.fit_together(self.method, self.job, seen.images[unit.cases[0]].shape)
+        together = large_images.fit_together(self.method, self.job, seen.images[unit.cases[0]].shape)
         return found * len(regions) if together else found  # as of each alone
 
     def _whole_magnitude(self, seen: Cases, unit: WorkUnit, shape: Sequence[int]) -> torch.Tensor:
@@ -273,8 +273,8 @@ class NoiseStep:
             images=to_device(torch.stack([self.cases.normalized(case, tile) for case in cases]), device),
             lower=self._load([lower[region] for lower, _ in bounds]),
             upper=self._load([upper[region] for _, upper in bounds]),
-            shares=slab_steps.per_channel(shares, len(tile), device),
-            lengths=slab_steps.per_channel(lengths, len(tile), device),
+            shares=large_images.per_channel(shares, len(tile), device),
+            lengths=large_images.per_channel(lengths, len(tile), device),
         )
 
     def _loss(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,6 +51,12 @@ class Units:
     def modality_of(self, channel: int) -> str:
         """The modality of one channel; empty if unknown."""
         return self.modality if isinstance(self.modality, str) else self.modality[channel]
+
+
+def units_given(item: Mapping[Any, Any]) -> Units | None:
+    """What a layout says of the numbers of a case; None for the items of other data sets, whose key may mean something else."""
+    found = item.get("units")
+    return found if isinstance(found, Units) else None
 
 
 def joined(parts: Sequence[Units]) -> Units:

@@ -181,7 +181,10 @@ class CopyJob:
             try:
                 data.rewrite(staging.copy, counted, self.handled)
             except LeftOutError as error:  # an archive has no file to leave out
-                raise PublishError(f"nothing was written: {error}") from error
+                what = (
+                    "An archive has no file to leave out: take the image and its label out of it, and protect it again"
+                )
+                raise PublishError(f"nothing was written: {error}. {what}") from error
         return {}
 
 
