@@ -62,8 +62,12 @@ def test_noise_of_a_picture_is_the_same_where_it_waits_for_others(
     assert moved, "the images of the plain class take steps"
     moved.clear()
     monkeypatch.setattr(work_units, "_MOST_WAITING", 2**20)
-    assert len(noise_of(cases, tmp_path / "together.db")) == 4
+    together = noise_of(cases, tmp_path / "together.db")
     assert moved
+    for alone, beside in zip(whole, together, strict=True):
+        codes, others = np.frombuffer(alone, np.int8), np.frombuffer(beside, np.int8)
+        assert np.count_nonzero(others) > 100
+        assert np.mean(codes[codes != 0] == others[codes != 0]) > 0.9, "they do not depend on the images beside them"
 
 
 @pytest.mark.parametrize("values", ["distinct", "ties", "one", "gaps"])

@@ -179,9 +179,10 @@ def test_the_command_line(made: Path, copy: Path) -> None:
     assert run(copy, "--signer", made / "key.pem")[0] == 1  # no public key
     assert run(copy / "no", "--signer", made / "key.pub")[0] == 1
     assert run(copy)[0] == run(copy, "--store", made / "noise.db")[0] == 2
-    code, text = run(made / "set", copy)
-    assert code == 1
-    assert "no noise store at" in text
+    for options in ((), ("--signer", made / "key.pub")):
+        code, text = run(made / "set", copy, *options)
+        assert code == 1
+        assert "no noise store at" in text
     assert run(copy, "--signer", made / "key.pub", "--num-shards", 2)[0] == 2
     assert run(made / "set", made / "out", "--store", made / "noise.db", "--signer", made / "key.pub")[0] == 0
 
