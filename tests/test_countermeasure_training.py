@@ -19,6 +19,7 @@ from monai_salm.countermeasures.base import Countermeasure, Resources
 from monai_salm.countermeasures.batches import CutMix, Cutout, FlipsShifts, Mixup, RandAugment, draw_share, random_boxes
 from monai_salm.countermeasures.last_layer import LastLayer, find_last_layer
 from monai_salm.countermeasures.orthogonal_projection import OrthogonalProjection, orthonormal
+from monai_salm.countermeasures.self_supervised import SelfSupervised
 from monai_salm.countermeasures.training import AdversarialTraining, CleanSubset, SelfTraining
 from monai_salm.countermeasures.ueraser import UEraser, plasma, plasma_brightness, plasma_contrast, shuffle_channels
 from monai_salm.learning.augmentation import standard_augmentation
@@ -667,6 +668,30 @@ def test_the_last_layer_learns_what_the_features_know() -> None:
     before = CLASSES.scores(trainer.predict(cases), cases.labels)["accuracy"]
     LastLayer().finish(trainer, make_resources(cases))
     assert CLASSES.scores(trainer.predict(cases), cases.labels)["accuracy"] > max(before, 0.9)
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("task", [CLASSES, LABELS], ids=["classes", "labels"])
+def test_self_supervised_features_do_not_know_the_labels(rank: int, task: Task) -> None:
+    inputs, targets = make_batch(task, 1, rank)
+    states = []
+    for labels in (targets, targets.flip(0)):
+        with seeded(0, CPU):
+            trainer = Trainer(Tiny(task, 1, rank), task, FLOAT32, CPU, rank, total_steps=4)
+        start = state(trainer)
+        for _ in range(3):
+            SelfSupervised(share=0.75).step(trainer, inputs, labels, new())
+        states.append(state(trainer))
+        assert not torch.equal(start["conv.weight"], states[-1]["conv.weight"])
+        SelfSupervised(share=0.75).step(trainer, inputs, labels, new())  # the last quarter reads the labels
+        after = state(trainer)
+        assert all(torch.equal(states[-1][name], after[name]) == (not name.startswith("last")) for name in after)
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_self_supervised_features_need_one_answer_an_image() -> None:
+    assert SelfSupervised().without_effect(make_cases(CLASSES)) is None
+    assert "voxels" in str(SelfSupervised().without_effect(make_cases(ORGANS)))
 
 
 def test_features_kept_train_the_last_layer_as_the_whole_network_does(monkeypatch: pytest.MonkeyPatch) -> None:

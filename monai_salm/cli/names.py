@@ -18,7 +18,7 @@ TIERS = ("cheap", "all")
 COUNTERMEASURES = (
     *("none", "early_stopping", "jpeg", "grayscale", "bit_depth", "blur", "median", "resample", "gamma"),
     *("orthogonal_projection", "augment", "cutout", "mixup", "cutmix", "rand_augment", "ueraser"),
-    *("adversarial_training", "early_stopping_clean", "clean_subset", "last_layer", "self_training"),
+    *("adversarial_training", "self_supervised", "early_stopping_clean", "clean_subset", "last_layer", "self_training"),
 )
 PIPELINES = ("plain", "monai", "resized", "nnunet", "torchvision", "timm", "medmnist", "jpeg", "spacing")
 CONTROLS = ("random_noise", "random_mask")

@@ -7,6 +7,7 @@ from monai_salm.countermeasures.batches import CutMix, Cutout, FlipsShifts, Mixu
 from monai_salm.countermeasures.filters import BitDepth, Blur, Gamma, Grayscale, Jpeg, Median, Resample
 from monai_salm.countermeasures.last_layer import LastLayer
 from monai_salm.countermeasures.orthogonal_projection import OrthogonalProjection
+from monai_salm.countermeasures.self_supervised import SelfSupervised
 from monai_salm.countermeasures.training import (
     AdversarialTraining,
     CleanSubset,
@@ -37,6 +38,7 @@ _ALL: tuple[Countermeasure, ...] = (
     RandAugment(),
     UEraser(),
     AdversarialTraining(),
+    SelfSupervised(),
     EarlyStoppingClean(),
     CleanSubset(),
     LastLayer(),
@@ -74,6 +76,7 @@ __all__ = [
     "RandAugment",
     "Resample",
     "Resources",
+    "SelfSupervised",
     "SelfTraining",
     "UEraser",
     "best_epoch",

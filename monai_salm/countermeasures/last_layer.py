@@ -48,7 +48,7 @@ class LastLayer(Countermeasure):
 
     def finish(self, trainer: Trainer, resources: Resources) -> None:
         layer = find_last_layer(trainer.model)
-        with seeded(resources.seed, trainer.device), _only_trainable(trainer.model, layer):
+        with seeded(resources.seed, trainer.device), only_trainable(trainer.model, layer):
             if callable(reset := getattr(layer, "reset_parameters", None)):
                 reset()
             optimizer = torch.optim.Adam(layer.parameters(), self.lr, weight_decay=self.weight_decay)
@@ -73,7 +73,7 @@ def find_last_layer(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def _only_trainable(model: nn.Module, layer: nn.Module) -> Iterator[None]:
+def only_trainable(model: nn.Module, layer: nn.Module) -> Iterator[None]:
     """Evaluation mode, and gradients for one layer only, inside the block."""
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]

@@ -64,6 +64,12 @@ class Trainer:
         self.precision = choose_precision(recipe.precision, device, spatial_dims)
         self.optimizer = make_optimizer(self.model, recipe)
         self._schedule = None if total_steps is None else make_schedule(self.optimizer, recipe, max(1, total_steps))
+        self._steps, self._total_steps = 0, total_steps
+
+    @property
+    def progress(self) -> float:
+        """Share of the steps that are done; 0 where their number is not known."""
+        return self._steps / self._total_steps if self._total_steps else 0.0
 
     def forward(self, inputs: torch.Tensor, model: nn.Module | None = None) -> torch.Tensor:
         """Logits in float32 for normalised inputs on this device, of ``model`` or of the network in training."""
@@ -123,12 +129,14 @@ class Trainer:
             self.fall_back(f"gradients of a training step are {float(norm)}")
             return self.step(inputs, targets, loss, weight)
         self.optimizer.step()
+        self._steps += 1
         if self._schedule is not None:
             self._schedule.step()
         return self.task.error(logits.detach(), targets)
 
     def advance(self, steps: int) -> None:
         """Advance the learning rate's schedule by steps that were trained before."""
+        self._steps += steps
         if self._schedule is None or not steps:
             return
         with warnings.catch_warnings():
