@@ -83,7 +83,15 @@ def test_the_same_seed_changes_a_batch_in_the_same_way(name: str, rank: int) -> 
 
 @pytest.mark.parametrize(
     ("name", "rank"),
-    [("monai", 2), ("monai", 3), ("torchvision", 2), ("torchvision", 3), ("nnunet", 2), ("nnunet", 3)],
+    [
+        ("monai", 2),
+        ("monai", 3),
+        ("torchvision", 2),
+        ("torchvision", 3),
+        ("nnunet", 2),
+        ("nnunet", 3),
+        ("auto3dseg", 3),
+    ],
 )
 def test_label_maps_move_with_their_images(name: str, rank: int) -> None:
     """The label is where the image is bright, before and after, but for voxels at its edge."""
@@ -225,6 +233,14 @@ def test_nnunet_changes_the_share_of_images_that_it_says() -> None:
     alone = (changed - images).abs().amax((1, 2, 3)) < 1e-5
     share = 0.8 * 0.8 * 0.9 * (1 - 0.2 * 0.5) * 0.85 * 0.85 * (1 - 0.25 * 0.5) * 0.9 * 0.7 / 4
     assert float(alone.float().mean()) == pytest.approx(share, abs=0.02)
+
+
+def test_auto3dseg_changes_the_share_of_volumes_that_it_says() -> None:
+    volumes = torch.rand((2000, 1, 4, 4, 4), generator=generator())
+    changed, _ = PIPELINES["auto3dseg"].augment(volumes, torch.zeros(2000), generator())
+    alone = (changed - volumes).abs().amax((1, 2, 3, 4)) < 1e-5
+    share = 0.8 * 0.8 * 0.5 * 0.5 * 0.8 / 8  # no step, and none of the mirrors
+    assert float(alone.float().mean()) == pytest.approx(share, abs=0.006)
 
 
 def test_names_stand_for_their_variants() -> None:

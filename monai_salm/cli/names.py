@@ -20,7 +20,7 @@ COUNTERMEASURES = (
     *("orthogonal_projection", "augment", "cutout", "mixup", "cutmix", "rand_augment", "ueraser"),
     *("adversarial_training", "self_supervised", "early_stopping_clean", "clean_subset", "last_layer", "self_training"),
 )
-PIPELINES = ("plain", "monai", "resized", "nnunet", "torchvision", "timm", "medmnist", "jpeg", "spacing")
+PIPELINES = ("plain", "monai", "resized", "nnunet", "auto3dseg", "torchvision", "timm", "medmnist", "jpeg", "spacing")
 CONTROLS = ("random_noise", "random_mask")
 AUGMENTATIONS = ("none", "standard")
 RECIPES = ("default", "medmnist")

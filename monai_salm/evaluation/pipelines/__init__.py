@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from monai_salm.evaluation.pipelines.auto3dseg import Auto3DSeg
 from monai_salm.evaluation.pipelines.base import Pipeline, Plain
 from monai_salm.evaluation.pipelines.jpeg import StoredAsJpeg
 from monai_salm.evaluation.pipelines.medmnist import MedMnist
@@ -19,6 +20,7 @@ FAMILIES: dict[str, tuple[Pipeline, ...]] = {
     "monai": (Monai(),),
     "resized": (Resized(scale=0.5), Resized(scale=0.75), Resized(scale=1.15)),
     "nnunet": (NnUNet(),),
+    "auto3dseg": (Auto3DSeg(),),
     "torchvision": (Torchvision(),),
     "timm": (Timm(),),
     "medmnist": (MedMnist(),),
@@ -34,6 +36,7 @@ __all__ = [
     "DEFAULT_PIPELINES",
     "FAMILIES",
     "PIPELINES",
+    "Auto3DSeg",
     "MedMnist",
     "Monai",
     "NnUNet",
