@@ -13,16 +13,8 @@ from monai_salm.layouts.base import TRAIN, LayoutError
 from monai_salm.layouts.files import is_file, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.images import has_image_name, stem
-from monai_salm.layouts.labels import (
-    SPLIT_COLUMNS,
-    Cell,
-    ClassNumbers,
-    class_numbers,
-    find_column,
-    is_nothing,
-    split_of,
-)
-from monai_salm.layouts.reading import Row, Table, read_json, read_table
+from monai_salm.layouts.labels import SPLIT_COLUMNS, ClassNumbers, class_numbers, find_column, split_of
+from monai_salm.layouts.reading import Cell, Row, Table, read_json, read_table
 from monai_salm.layouts.stored_images import channel_files
 
 _DESCRIPTION = "dataset_description.json"
@@ -200,29 +192,22 @@ class _Participants:
             subject = row.values.get("participant_id", "").removeprefix("sub-")
             if not subject or subject in self._rows:
                 what = "has no participant_id" if not subject else f"lists {subject!r} again"
-                raise LayoutError(f"{self.table.path}, line {row.line} {what}; give each participant one line")
+                raise LayoutError(f"{row.path}, line {row.line} {what}; give each participant one line")
             self._rows[subject] = row
-        self._split = find_column(self.table.columns, SPLIT_COLUMNS)
-        self._class = find_column(self.table.columns, _CLASS_COLUMNS)
 
     def split(self, image: BidsName) -> str:
         """The split of the subject of an image."""
-        row = self._rows.get(image.entities["sub"])
-        if self._split is None or (row is None and not self._rows):
+        column, row = find_column(self.table.columns, SPLIT_COLUMNS), self._rows.get(image.entities["sub"])
+        if column is None or not self._rows:
             return TRAIN
         if row is None:
             raise LayoutError(
                 f"{self.table.path} has no line for sub-{image.entities['sub']}, the subject of {image.file}"
             )
-        return split_of(self.table, row, self._split)
+        return split_of(row, column)
 
     def classes(self, images: Sequence[BidsName]) -> ClassNumbers:
         """The class of the subject of each image; None where nothing is said."""
-        if self._class is None:
-            return ClassNumbers([None] * len(images), ())
-        cells = []
-        for image in images:
-            row = self._rows.get(image.entities["sub"])
-            text = "" if row is None or is_nothing(row.values[self._class]) else row.values[self._class]
-            cells.append(Cell(text, self.table.where(row, self._class) if row else image.file))
-        return class_numbers(cells)
+        column = find_column(self.table.columns, _CLASS_COLUMNS) or ""
+        rows = [(image.file, self._rows.get(image.entities["sub"])) for image in images]
+        return class_numbers([row.cell(column) if row else Cell("", file) for file, row in rows])

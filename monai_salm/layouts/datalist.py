@@ -12,8 +12,8 @@ from monai_salm.layouts.base import TRAIN, LayoutError
 from monai_salm.layouts.files import confine, from_root, is_file
 from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.images import has_image_name, stem
-from monai_salm.layouts.labels import MAX_CLASS, Cell, class_numbers
-from monai_salm.layouts.reading import read_json
+from monai_salm.layouts.labels import MAX_CLASS, class_numbers
+from monai_salm.layouts.reading import Cell, read_json
 from monai_salm.layouts.stored_images import ChannelFiles, StoredImage, UnusableImage, channel_files
 
 #: Split -> the keys under which datalists have it.
@@ -77,10 +77,7 @@ class Datalist(FolderLayout):
         return cls(found[0])
 
     def reopen(self, root: Path) -> Datalist:
-        listing = root / self.json.name
-        if not listing.is_file():
-            raise LayoutError(f"{listing} is missing; give the folder of a copy of {self.root}")
-        return type(self)(listing)
+        return type(self)(self.in_copy(self.json, root))
 
     def _entries(self, key: str) -> Iterator[tuple[Any, str]]:
         """The entries of a list of the JSON, and where each stands."""

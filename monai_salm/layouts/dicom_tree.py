@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from monai_salm.formats.dicom.series import DicomSeries, SkippedSeries, group_series
 from monai_salm.layouts.base import TRAIN, LayoutError
@@ -14,15 +14,7 @@ from monai_salm.layouts.files import relative_path, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.image_folder import class_folders, places_of
 from monai_salm.layouts.images import is_dicom, some_files
-from monai_salm.layouts.labels import (
-    IMAGE_COLUMNS,
-    SPLIT_COLUMNS,
-    LabelledRow,
-    find_column,
-    label_columns,
-    labels_of,
-    split_of,
-)
+from monai_salm.layouts.labels import IMAGE_COLUMNS, SPLIT_COLUMNS, find_column, label_columns, labels_of, split_of
 from monai_salm.layouts.reading import Table, headers_in, read_table
 from monai_salm.layouts.stored_images import StoredImage, UnusableImage
 from monai_salm.learning.tasks import Task
@@ -42,8 +34,7 @@ class SeriesImage(DicomSeries, StoredImage):
     """A DICOM series as a unit of a data set."""
 
 
-@dataclass(frozen=True)
-class _Answer:
+class _Answer(NamedTuple):
     """The label and split of some files."""
 
     label: _Label
@@ -86,11 +77,6 @@ class DicomTree(FolderLayout):
     @classmethod
     def misfit(cls, path: Path) -> str | None:
         return None if path.is_dir() and any(is_dicom(path / file) for file in some_files(path)) else ""
-
-    @classmethod
-    def open(cls, path: Path) -> DicomTree:
-        cls.require_folder(path)
-        return cls(path)
 
     def task(self) -> Task:
         if all(case.label is None for case in self._cases[TRAIN]):
@@ -187,33 +173,28 @@ def _by_table(
     """Labels and splits by the rows of a table; an image without a row is a training image without label."""
     key, column = next((key, name) for key, names in _KEYS.items() if (name := find_column(table.columns, names)))
     split = find_column(table.columns, SPLIT_COLUMNS)
-    rows = [LabelledRow(table, row, split_of(table, row, split) if split else TRAIN) for row in table.rows]
+    rows = [replace(row, split=split_of(row, split)) for row in table.rows] if split else table.rows
     if not rows:
         raise LayoutError(f"{table.path} has no rows below its header")
-    found = labels_of(rows, label_columns(rows, (), (column, split)))
+    labels, classes = labels_of(rows, label_columns(rows, (), (column, split)))
     answers: dict[str, _Answer] = {}
-    for row, label in zip(rows, found.labels, strict=True):
-        where, text = table.where(row.row, column), row.row.values[column]
+    for row, label in zip(rows, labels, strict=True):
+        text, where = row.cell(column)
         text = relative_path(root, text, where) if key == "folder" else text
         answer = _Answer(label, row.split)
         if not text or answers.setdefault(text, answer) != answer:
             what = "stands there again, with another label or split" if text else "names nothing"
             raise LayoutError(f"{where}: {text!r} {what}; give each one line")
-    keys = {file: _keys(file, headers[file], key) for file in images}
+    found: dict[str, _Answer | None] = {}
+    for file in images:
+        # The series, or the file and the folders above it, the nearest first.
+        path, header = PurePosixPath(file), headers[file]
+        names = [str(path), *map(str, path.parents)] if key == "folder" else [getattr(header, key)]
+        found[file] = next((answers[name] for name in names if name in answers), None)
     # A single line may be of images that a copy has left out.
-    if answers.keys().isdisjoint(name for names in keys.values() for name in names):
-        where, text = table.where(rows[0].row, column), rows[0].row.values[column]
+    if not any(found.values()):
+        text, where = rows[0].cell(column)
         raise LayoutError(
             f"{where}: no DICOM image of {key} {text!r} in {root}; those of the other lines are missing, too. Correct the table"
         )
-    nothing = [_Answer(None, TRAIN)]
-    named = {file: [answers[name] for name in names if name in answers] for file, names in keys.items()}
-    return {file: (own or nothing)[0] for file, own in named.items()}, found.names
-
-
-def _keys(file: str, header: DicomHeader, key: str) -> list[str]:
-    """The names that a row for a file may have: its series, or the file and the folders above it, the nearest first."""
-    if key != "folder":
-        return [{"series": header.series, "study": header.study, "patient": header.patient}[key]]
-    path = PurePosixPath(file)
-    return [path.as_posix(), *(folder.as_posix() for folder in path.parents)]
+    return {file: answer or _Answer(None, TRAIN) for file, answer in found.items()}, classes

@@ -94,6 +94,7 @@ class FolderLayout(Layout):
 
     @classmethod
     def open(cls, path: Path) -> FolderLayout:
+        cls.require_folder(path)
         return cls(path)  # type: ignore[call-arg]  # layouts that are told by their folder alone
 
     @classmethod
@@ -101,6 +102,12 @@ class FolderLayout(Layout):
         """Refuse a path that is no folder."""
         if not path.is_dir():
             raise LayoutError(f"{path} is no folder; this layout is {cls.description}")
+
+    def in_copy(self, file: Path, root: Path) -> Path:
+        """The same file, by which a data set is opened, in a copy at ``root``."""
+        if not (root / file.name).is_file():
+            raise LayoutError(f"{root / file.name} is missing; give the folder of a copy of {self.root}")
+        return root / file.name
 
     @property
     def splits(self) -> tuple[str, ...]:

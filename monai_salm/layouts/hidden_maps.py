@@ -1,21 +1,23 @@
-"""Label maps among images whose names do not say so: few values that recur, and an image of the same name and shape."""
+"""Label maps among images: told by names and content, or by content alone where an image has the same name and shape."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import permutations, product
 from pathlib import Path, PurePosixPath
+from typing import TypeAlias
 
 import numpy as np
 
 from monai_salm.formats import format_of
 from monai_salm.formats.base import FormatError
 from monai_salm.layouts.images import any_stem
-from monai_salm.layouts.label_maps import distinct, looks_like_label_map, unblurred
-from monai_salm.layouts.roles import evenly_spaced
+from monai_salm.layouts.label_maps import distinct, is_label_map, looks_like_label_map, unblurred
+from monai_salm.layouts.roles import Pairs, evenly_spaced, pair
 
 # Label maps of one kind have no more values than this, all together.
 _FEW_VALUES = 8
@@ -27,107 +29,122 @@ _LOOKED_AT = 8
 _KINDS = 6
 # With more folders, none is taken for a folder of label maps among classes.
 _FOLDERS = 20
+#: The spatial shape of an image, and its values if they are few and whole, or in areas; else None.
+_Content: TypeAlias = tuple[tuple[int, ...], frozenset[float] | None]
 
 
 @dataclass(frozen=True)
-class HiddenMaps:
-    """Files that look like label maps by content.
+class MapsAmong:
+    """Files that look like label maps.
 
-    ``sure`` ones lie beside their images and have the same few values; a ``doubtful`` one stands with its image; ``folders`` of
-    nothing but such files stand with those of the images of the same names.
+    ``sure`` ones have the name of one, or lie beside their images and have the same few values; a ``doubtful`` one stands with
+    its image; ``folders`` of nothing but such files stand with those of the images of the same names.
     """
 
-    sure: tuple[str, ...] = ()
+    sure: frozenset[str]
     doubtful: tuple[str, ...] = ()
     folders: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True)
-class _Content:
-    """The spatial shape of an image and its values, if they are few and whole, or in areas; else None."""
+def label_maps_among(root: Path, files: Sequence[str]) -> MapsAmong:
+    """Find label maps among images.
 
-    shape: tuple[int, ...]
-    values: frozenset[float] | None
-
-
-def hidden_maps(root: Path, files: Sequence[str]) -> HiddenMaps:
-    """Find label maps among images by what they hold.
-
-    A label map bears the name of its image, in another format, in another folder or with a word behind it: ``a.jpg`` and
-    ``a.png``, ``a.png`` and ``a_lesion.png``, ``photos/a.png`` and ``outlines/a.png``; or its number: ``x1.png`` and ``y1.png``.
-    More values than a few, in areas as label maps have them, leave a doubt.
+    A label map without a name of its own bears the name of its image, in another format, in another folder or with a word
+    behind it: ``a.jpg`` and ``a.png``, ``a.png`` and ``a_lesion.png``, ``photos/a.png`` and ``outlines/a.png``; or its number:
+    ``x1.png`` and ``y1.png``. More values than a few, in areas as label maps have them, leave a doubt.
     """
+    named = _named(root, files)
+    files = [file for file in files if file not in named]
 
     @cache
     def content(file: str) -> _Content | None:
         return _content(root / file)
 
+    def values_of(file: str) -> frozenset[float]:
+        found = content(file)
+        return (found and found[1]) or frozenset()
+
     def is_map(file: str, image: str) -> bool:
-        own = content(file)
-        if own is None or own.values is None or len(own.values) < 2:  # an empty one tells nothing
+        if len(values_of(file)) < 2:  # an empty one tells nothing
             return False
-        other = content(image)
-        return other is not None and other.values is None and other.shape == own.shape
+        own, other = content(file), content(image)
+        return own is not None and other is not None and other[1] is None and other[0] == own[0]
 
     near = _near(files)
     maps: list[str] = []
     if any(is_map(*pair) or is_map(*pair[::-1]) for pair in evenly_spaced(near, _LOOKED_AT)):
         maps = list(dict.fromkeys(file for file, image in near if is_map(file, image)))
-    values = frozenset[float]().union(*(found.values or () for file in maps if (found := content(file))))
-    sure = len(maps) > 1 and len(values) <= _FEW_VALUES
-    doubtful = next(((file, image) for file, image in near if file in maps), ()) if not sure else ()
-    if sure:  # the empty ones, and those of images that are missing or damaged, too
-        maps = [file for file in files if (found := content(file)) and found.values and found.values <= values]
-    return HiddenMaps(tuple(maps) if sure else (), doubtful, tuple(_folders(files, is_map)))
+    values = frozenset[float]().union(*map(values_of, maps))
+    folders = tuple(_folders(files, is_map))
+    if len(maps) > 1 and len(values) <= _FEW_VALUES:
+        # The empty ones, and those of images that are missing or damaged, too.
+        return MapsAmong(
+            named.union(file for file in files if values_of(file) and values_of(file) <= values), (), folders
+        )
+    return MapsAmong(named, next((both for both in near if both[0] in maps), ()), folders)
+
+
+def _named(root: Path, files: Sequence[str]) -> frozenset[str]:
+    """The files that have the name and the content of a label map.
+
+    If there are any, empty files of such a name are label maps too, and those whose image is missing: a copy may have left it
+    out. If no such file has the name of an image, as in sets of single cells, the content decides.
+    """
+    pairs = pair(files)
+    found = {file for file in pairs.map_files if is_label_map(root / file)}
+    if not found and hold_maps(root, pairs):
+        found = {file for file in pairs.alone if is_label_map(root / file)}
+    rest = [*pairs.map_files, *pairs.alone] if found else []
+    return frozenset(file for file in rest if file in found or is_label_map(root / file, empty=True))
+
+
+def hold_maps(root: Path, pairs: Pairs) -> bool:
+    """Whether files that are named for label maps, but for none of an image, hold such, and files of other names do not."""
+    images = [files[0] for files in pairs.images.values()]
+    if not images or not pairs.alone:
+        return False
+    maps, others = (
+        [is_label_map(root / file) for file in evenly_spaced(files, _LOOKED_AT)] for files in (pairs.alone, images)
+    )
+    return sum(maps) > len(maps) / 2 and not all(others)
 
 
 def _near(files: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs of files in one folder, of one name or number, or of which one begins with the name of the other, in either order."""
-    known: dict[tuple[str, str], list[str]] = {}
-    for file in files:
-        known.setdefault((str(PurePosixPath(file).parent), any_stem(file)), []).append(file)
-    found = []
-    for (folder, stem), own in known.items():
-        ends = [end for end, sign in enumerate(stem) if end and not sign.isalnum()]
-        shorter = next((known[folder, stem[:end]] for end in reversed(ends) if (folder, stem[:end]) in known), [])
-        pairs = [*permutations(own, 2), *product(own, shorter), *product(shorter, own)]
-        found += [(file, other) for file, other in pairs if file != other]
-    return list(dict.fromkeys([*found, *_numbered_alike(files)]))
+    """Pairs of files in one folder, in either order: of one name, one that begins with the other, or of the same numbers.
 
-
-def _numbered_alike(files: Sequence[str]) -> Iterable[tuple[str, str]]:
-    """Pairs of files in one folder with the same numbers in their names, where the words tell few kinds of files."""
-    kinds: dict[str, set[str]] = {}
-    known: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    Numbers count where the words tell few kinds of files.
+    """
+    named, numbered = defaultdict[tuple[str, str], list[str]](list), defaultdict[tuple[str, str], list[str]](list)
+    kinds = defaultdict[str, set[str]](set)
     for file in files:
         folder, name = str(PurePosixPath(file).parent), any_stem(file)
-        numbers = tuple(re.findall(r"\d+", name))
-        if numbers:
-            kinds.setdefault(folder, set()).add(re.sub(r"\d+", "#", name))
-            known.setdefault((folder, numbers), []).append(file)
-    for (folder, _), own in known.items():
+        named[folder, name].append(file)
+        if numbers := " ".join(re.findall(r"\d+", name)):
+            kinds[folder].add(re.sub(r"\d+", "#", name))
+            numbered[folder, numbers].append(file)
+    found: list[tuple[str, str]] = []
+    for (folder, name), own in named.items():
+        ends = [end for end, sign in enumerate(name) if end and not sign.isalnum()]
+        shorter = next((named[folder, name[:end]] for end in reversed(ends) if (folder, name[:end]) in named), [])
+        found += [*permutations(own, 2), *product(own, shorter), *product(shorter, own)]
+    for (folder, _), own in numbered.items():
         if 1 < len(own) <= len(kinds[folder]) <= _KINDS:
-            yield from permutations(own, 2)
+            found += permutations(own, 2)
+    return list(dict.fromkeys(found))
 
 
 def _folders(files: Sequence[str], is_map: Callable[[str, str], bool]) -> list[tuple[str, str]]:
     """Folders in which every file looks like the label map of a file in another folder."""
-    folders: dict[str, dict[str, str]] = {}
+    folders = defaultdict[str, dict[str, str]](dict)
     for file in files:
-        folders.setdefault(str(PurePosixPath(file).parent), {})[any_stem(file)] = file
-    if len(folders) > _FOLDERS:
-        return []
-    found = []
-    for folder, own in folders.items():
-        for other, images in folders.items():
-            if folder != other and len(own) > 1 and own.keys() <= images.keys():
-                pairs = [(file, images[stem]) for stem, file in own.items()]
-                if all(is_map(*pair) for pair in evenly_spaced(pairs, _LOOKED_AT)) and all(
-                    is_map(*pair) for pair in pairs
-                ):
-                    found.append((folder, other))
-                    break
-    return found
+        folders[str(PurePosixPath(file).parent)][any_stem(file)] = file
+    found: dict[str, str] = {}
+    for (folder, own), (other, images) in permutations(folders.items() if len(folders) <= _FOLDERS else (), 2):
+        if folder not in found and len(own) > 1 and own.keys() <= images.keys():
+            pairs = [(file, images[stem]) for stem, file in own.items()]
+            if all(is_map(*both) for both in (*evenly_spaced(pairs, _LOOKED_AT), *pairs)):
+                found[folder] = other
+    return list(found.items())
 
 
 def _content(path: Path) -> _Content | None:
@@ -140,4 +157,4 @@ def _content(path: Path) -> _Content | None:
     values = distinct(image)
     few = 0 < len(values) <= _FEW_VALUES and bool(np.isfinite(values).all() and (values == np.rint(values)).all())
     few = few or (len(image) == 1 and len(values) <= _AREAS and looks_like_label_map(image))
-    return _Content(image.shape[1:], frozenset(map(float, values)) if few else None)
+    return image.shape[1:], frozenset(map(float, values)) if few else None

@@ -10,12 +10,12 @@ from typing import TypeAlias
 from monai_salm.layouts.base import TRAIN, LayoutError
 from monai_salm.layouts.files import is_file, is_hidden, walk, why_folder
 from monai_salm.layouts.folder import FolderCase, FolderLayout
-from monai_salm.layouts.hidden_maps import HiddenMaps, hidden_maps
+from monai_salm.layouts.hidden_maps import MapsAmong, hold_maps, label_maps_among
 from monai_salm.layouts.images import any_stem, has_image_name, is_dicom, is_image, some_files
 from monai_salm.layouts.label_maps import is_label_map
 from monai_salm.layouts.labels import split_named
 from monai_salm.layouts.patterns import suggested
-from monai_salm.layouts.roles import Pairs, evenly_spaced, inner_classes, pair, why_patients
+from monai_salm.layouts.roles import inner_classes, pair, why_patients
 from monai_salm.layouts.stored_images import channel_files
 
 #: A file's split, and its path below the folder of the split: class folder and the rest.
@@ -54,10 +54,9 @@ class ImageFolder(FolderLayout):
             raise LayoutError(
                 f'{root / dicom} is DICOM, where a series makes up an image; open it with layout="dicom_tree" (--layout dicom_tree)'
             )
-        named = masks_of(root, [file for file, _ in found])
-        hidden = hidden_maps(root, [file for file, _ in found if file not in named])
-        masks, self.doubt = {*named, *hidden.sure}, _doubt(root, hidden)
-        places = without_sites(places_of([(file, parts) for file, parts in found if file not in masks]))
+        maps = label_maps_among(root, [file for file, _ in found])
+        self.doubt = _doubt(root, maps)
+        places = without_sites(places_of([(file, parts) for file, parts in found if file not in maps.sure]))
         if TRAIN not in {split for split, _ in places.values()}:
             what = "a folder named train" if places else "folders of classes"
             raise LayoutError(f"{root} has no images in {what}; an image folder is {self.description}")
@@ -65,7 +64,7 @@ class ImageFolder(FolderLayout):
         if len(names) < 2:
             found_ = ", ".join(names) or "none"
             raise LayoutError(f"{root} must have folders of images for two classes or more, found {found_}")
-        super().__init__(root, _cases(root, places, names), (), len(names), names, masks=sorted(masks))
+        super().__init__(root, _cases(root, places, names), (), len(names), names, masks=sorted(maps.sure))
 
     @classmethod
     def misfit(cls, path: Path) -> str | None:
@@ -73,7 +72,7 @@ class ImageFolder(FolderLayout):
             return ""
         seen = [(file, parts) for file, parts in visible(some_files(path)) if has_image_name(file)]
         pairs = pair(file for file, _ in seen)
-        masks = {*pairs.map_files, *pairs.alone} if pairs.maps or _hold_maps(path, pairs) else set()
+        masks = {*pairs.map_files, *pairs.alone} if pairs.maps or hold_maps(path, pairs) else set()
         found = [(file, parts) for file, parts in seen if file not in masks]
         places = places_of(found)
         names = {parts[0].lower() for _, parts in without_sites(places).values() if len(parts) > 1}
@@ -88,11 +87,6 @@ class ImageFolder(FolderLayout):
         if any(word in _NO_CLASSES or split_named(word) for word in words):
             return f"the names of its folders ({shown}) are not those of classes. {_LIST_THEM}"
         return why_no_classes(path, places)
-
-    @classmethod
-    def open(cls, path: Path) -> ImageFolder:
-        cls.require_folder(path)
-        return cls(path)
 
 
 def without_sites(places: Mapping[str, _Place]) -> Mapping[str, _Place]:
@@ -112,47 +106,22 @@ def _training_folders(places: Mapping[str, _Place]) -> dict[str, dict[str, tuple
     return folders
 
 
-def _doubt(root: Path, hidden: HiddenMaps) -> str | None:
+def _doubt(root: Path, maps: MapsAmong) -> str | None:
     """Why some of the images may be label maps, and what to do."""
-    if hidden.folders:
-        maps, images = hidden.folders[0]
+    if maps.folders:
+        folder, images = maps.folders[0]
         return (
-            f"{root}: every file in {maps} holds few whole values and has the name and shape of one in {images}, as label maps do. "
-            f"If they are label maps, say --image-glob '{images}/*' --label-glob '{maps}/*', or take the folder out. If it is a "
+            f"{root}: every file in {folder} holds few whole values and has the name and shape of one in {images}, as label maps do. "
+            f"If they are label maps, say --image-glob '{images}/*' --label-glob '{folder}/*', or take the folder out. If it is a "
             "class, say --layout image_folder"
         )
-    if hidden.doubtful:
-        label, image = hidden.doubtful
+    if maps.doubtful:
+        label, image = maps.doubtful
         return (
             f"{root}: {label} holds few whole values and has the shape of {image}, as its label map does. If it is a label map, "
             f"name it {any_stem(image)}_mask. If it is an image of its class, say --layout image_folder"
         )
     return None
-
-
-def masks_of(root: Path, files: Sequence[str]) -> frozenset[str]:
-    """The files that have the name and the content of a label map.
-
-    If there are any, empty files of such a name are label maps too, and those whose image is missing: a copy may have left it
-    out. If no such file has the name of an image, as in sets of single cells, the content decides.
-    """
-    pairs = pair(files)
-    found = {file for file in pairs.map_files if is_label_map(root / file)}
-    if not found and _hold_maps(root, pairs):
-        found = {file for file in pairs.alone if is_label_map(root / file)}
-    rest = [*pairs.map_files, *pairs.alone] if found else []
-    return frozenset(file for file in rest if file in found or is_label_map(root / file, empty=True))
-
-
-def _hold_maps(root: Path, pairs: Pairs) -> bool:
-    """Whether files that are named for label maps, but for none of an image, hold such, and files of other names do not."""
-    images = [files[0] for files in pairs.images.values()]
-    if not images or not pairs.alone:
-        return False
-    shown = [
-        [is_label_map(root / file) for file in evenly_spaced(files, _LOOKED_AT)] for files in (pairs.alone, images)
-    ]
-    return sum(shown[0]) > len(shown[0]) / 2 and not all(shown[1])
 
 
 def why_no_classes(root: Path, places: Mapping[str, _Place]) -> str | None:

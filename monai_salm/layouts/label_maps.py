@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
+from nibabel import orientations
 
 from monai_salm.formats import format_of
 from monai_salm.formats.base import FormatError
@@ -15,6 +16,7 @@ from monai_salm.formats.pictures import places_in_palette
 from monai_salm.layouts.files import is_file
 from monai_salm.shared.arrays import Array
 
+_AXES: Any = orientations  # which states no types
 # A label map and its image may lie this far apart, in voxels: programs round their headers.
 _APART = 0.5
 # An image has more values. A label map of more values has neighbours that are alike.
@@ -71,20 +73,23 @@ def on_grid_of(label: Array, own: Array | None, image: Array | None, shape: Sequ
     Raises:
         FormatError: if it lies elsewhere than its image.
     """
-    if own is None or image is None or label.ndim != len(shape) + 1 or _alike(own, image, label.shape[1:], shape):
+    if own is None or image is None or label.ndim != len(shape) + 1:
         return label
     full = (*label.shape[1:], 1)[:3]
-    volume = label[0].reshape(full)
     # From indices of the label map to indices of the image.
     steps: Array = np.linalg.solve(image.astype(float), own.astype(float))
-    signs = np.rint(steps[:3, :3]).astype(int)
-    turns = np.abs(steps[:3, :3] - signs).max() < 0.01 and (np.abs(signs).sum(0) == 1).all()
-    if turns and (np.abs(signs).sum(1) == 1).all():
-        order = [int(np.flatnonzero(row)[0]) for row in signs]
-        backward = tuple(axis for axis in range(3) if signs[axis, order[axis]] < 0)
-        turned: Array = np.flip(volume.transpose(order), backward)
-        start = np.where(signs.sum(1) < 0, np.array([full[axis] for axis in order]) - 1, 0)
-        if turned.shape[: len(shape)] == tuple(shape) and np.abs(steps[:3, 3] - start).max() < _APART:
+    if label.shape[1:] == tuple(shape):
+        corners = np.stack([*np.indices((2, 2, 2)).reshape(3, 8) * (np.array(full) - 1)[:, None], np.ones(8)])
+        if np.abs((steps - np.eye(4)) @ corners).max() < _APART:
+            return label
+    turn = _AXES.io_orientation(steps)
+    if not np.isnan(turn).any():
+        turned, rest = (
+            _AXES.apply_orientation(label[0].reshape(full), turn),
+            steps @ _AXES.inv_ornt_aff(turn, full) - np.eye(4),
+        )
+        close = np.abs(rest[:3, :3]).max() < 0.01 and np.abs(rest[:3, 3]).max() < _APART
+        if close and turned.shape[: len(shape)] == tuple(shape):
             return np.ascontiguousarray(turned.reshape(shape))[None]
     if np.allclose(own, np.eye(4)) or np.allclose(image, np.eye(4)):  # what programs write that know no geometry
         return label
@@ -92,15 +97,6 @@ def on_grid_of(label: Array, own: Array | None, image: Array | None, shape: Sequ
         f"{where}: the affines differ by more than the order and direction of the axes, so the label map lies elsewhere than its "
         "image; resample it onto the image's grid"
     )
-
-
-def _alike(own: Array, image: Array, label_shape: Sequence[int], shape: Sequence[int]) -> bool:
-    """Whether no corner of two grids of one shape is far from the other's."""
-    if tuple(label_shape) != tuple(shape):
-        return False
-    ends = [(0, size - 1) for size in (*shape, 1)[:3]]
-    corners = np.stack([*(axis.ravel() for axis in np.meshgrid(*ends)), np.ones(8)])
-    return bool(np.abs(np.linalg.solve(image.astype(float), own.astype(float) @ corners) - corners).max() < _APART)
 
 
 def distinct(values: Array) -> Array:

@@ -15,7 +15,7 @@ from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.image_folder import ImageFolder, visible
 from monai_salm.layouts.images import has_image_name, is_dicom, is_image, some_files
 from monai_salm.layouts.label_maps import LabelMap, LabelParts, distinct, files_of, looks_like_label_map, read_label_map
-from monai_salm.layouts.labels import SplitTable, split_named
+from monai_salm.layouts.labels import split_named, splits_by_table
 from monai_salm.layouts.patterns import ARROW, pair_by_patterns, suggested
 from monai_salm.layouts.roles import Key, Pairs, pair, role_of, shortened
 from monai_salm.layouts.stored_images import ChannelFiles, UnusableImage
@@ -58,11 +58,10 @@ class MaskFolder(FolderLayout):
             )
         labels, names = _labels(pairs)
         self._require_binary(labels)
-        table = SplitTable.find(root, [files[0] for files in pairs.images.values()])
-        cases = self._find_cases(pairs, labels, table)
-        listing = () if table is None else (table.path.name,)
+        table, splits = splits_by_table(root, [files[0] for files in pairs.images.values()]) or ("", None)
+        cases = self._find_cases(pairs, labels, splits)
         classes = ("background", *names) if names else ()
-        super().__init__(root, cases, listing, len(classes) or None, classes, masks=pairs.alone)
+        super().__init__(root, cases, [table] if table else [], len(classes) or None, classes, masks=pairs.alone)
 
     @classmethod
     def misfit(cls, path: Path) -> str | None:
@@ -124,14 +123,14 @@ class MaskFolder(FolderLayout):
                 )
 
     def _find_cases(
-        self, pairs: Pairs, labels: Mapping[Key, LabelMap], table: SplitTable | None
+        self, pairs: Pairs, labels: Mapping[Key, LabelMap], splits: Mapping[str, str] | None
     ) -> Iterator[tuple[str, FolderCase]]:
-        splits = {key: _split_of(files[0]) or TRAIN for key, files in pairs.images.items()}
-        if TRAIN not in splits.values():
-            splits = dict.fromkeys(splits, TRAIN)
+        if splits is None:
+            splits = {files[0]: _split_of(files[0]) or TRAIN for files in pairs.images.values()}
+            splits = splits if TRAIN in splits.values() else dict.fromkeys(splits, TRAIN)
         channels = Counter(_channels(files) for files in pairs.images.values()).most_common(1)[0][0]
         for key, files in pairs.images.items():
-            split = splits[key] if table is None else table.split_of(files[0])
+            split = splits[files[0]]
             case = FolderCase(ChannelFiles(files[0], files), labels.get(key))
             reason = "" if len(files) == len(channels) else f"it has {len(files)} channels, others have {len(channels)}"
             if case.label is None and split == TRAIN:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import re
 import unicodedata
@@ -14,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from monai_salm.formats import SUFFIXES, format_named
 from monai_salm.formats.base import FormatError
 from monai_salm.layouts.files import from_root, walk
+from monai_salm.layouts.reading import encoding_of
 from monai_salm.layouts.stored_images import ChannelFiles, StoredImage
 
 #: Texts in which images may be named.
@@ -99,7 +99,7 @@ def rewritten_texts(
 
 def _rewritten(content: bytes, is_json: bool, change: Callable[[str], str]) -> bytes:
     """A text in its own encoding with each cell, or each string of JSON, changed."""
-    encoding = _encoding_of(content)
+    encoding = encoding_of(content)
     errors = "surrogatepass" if encoding.startswith("utf-16") else "surrogateescape"
     try:
         text = content.decode(encoding, errors)
@@ -108,17 +108,6 @@ def _rewritten(content: bytes, is_json: bool, change: Callable[[str], str]) -> b
     if is_json:
         return _JSON_STRING.sub(lambda found: _in_json(found[0], change), text).encode(encoding, errors)
     return _in_cells(text, change).encode(encoding, errors)
-
-
-def _encoding_of(content: bytes) -> str:
-    """The encoding of a text, as ``reading`` takes it: UTF-16 with its mark, UTF-8, or else Windows-1252."""
-    if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-        return "utf-16-le" if content[:2] == codecs.BOM_UTF16_LE else "utf-16-be"
-    for encoding in ("utf-8", "cp1252"):
-        with suppress(UnicodeDecodeError):
-            content.decode(encoding)
-            return encoding
-    return "utf-8"
 
 
 def _in_cells(text: str, change: Callable[[str], str]) -> str:
