@@ -15,8 +15,7 @@ from PIL import Image
 from monai_salm.formats import FormatError
 from monai_salm.layouts import LayoutError, detect, open_layout
 from monai_salm.layouts.image_folder import ImageFolder
-from monai_salm.layouts.mask_folder import MaskFolder
-from monai_salm.layouts.patterns import PathPattern
+from monai_salm.layouts.mask_folder import MaskFolder, PathPattern
 from monai_salm.layouts.roles import are_identifiers
 from monai_salm.learning.tasks import Classification, Segmentation
 

@@ -9,19 +9,18 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from monai_salm.formats import FORMATS, find_format
-from monai_salm.layouts.base import TRAIN, ArchiveLayout, Case, CaseSequence, Edit, Layout, LayoutError
+from monai_salm.layouts.base import Case, CaseSequence, Layout
 from monai_salm.layouts.bids import Bids
 from monai_salm.layouts.csv_labels import CsvLabels
 from monai_salm.layouts.datalist import Datalist, Decathlon
 from monai_salm.layouts.dicom_tree import DicomTree
-from monai_salm.layouts.files import is_file, is_hidden
-from monai_salm.layouts.folder import FolderCase, FolderLayout
+from monai_salm.layouts.files import TRAIN, LayoutError, is_file, is_hidden
+from monai_salm.layouts.folder import FolderLayout
 from monai_salm.layouts.image_folder import ImageFolder
 from monai_salm.layouts.images import has_image_name, some_files
-from monai_salm.layouts.mask_folder import MaskFolder
+from monai_salm.layouts.mask_folder import ARROW, MaskFolder, split_patterns
 from monai_salm.layouts.medmnist import MedMNIST
 from monai_salm.layouts.nnunet import NnUNet
-from monai_salm.layouts.patterns import ARROW, split_patterns
 from monai_salm.layouts.reading import read_json
 
 #: Those that say most about themselves first. All are asked by ``detect``.
@@ -145,14 +144,12 @@ __all__ = [
     "LAYOUTS",
     "MANIFESTS",
     "TRAIN",
-    "ArchiveLayout",
     "Case",
     "CaseSequence",
-    "Edit",
-    "FolderCase",
     "FolderLayout",
     "Layout",
     "LayoutError",
+    "MedMNIST",
     "detect",
     "open_layout",
 ]

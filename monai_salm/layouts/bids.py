@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from monai_salm.layouts.base import TRAIN, LayoutError
-from monai_salm.layouts.files import is_file, walk
+from monai_salm.layouts.files import TRAIN, LayoutError, is_file, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.images import has_image_name, stem
 from monai_salm.layouts.labels import SPLIT_COLUMNS, ClassNumbers, class_numbers, find_column, split_of
@@ -112,7 +111,7 @@ class Bids(FolderLayout):
             kind = images[0].suffix
             raise LayoutError(f"{root / _PARTICIPANTS} puts no subject with a {kind} image into the training split")
         texts = [file for file in files if file.endswith(_TEXTS) or Path(file).name in ("README", "CHANGES", "LICENSE")]
-        super().__init__(root, cases, texts, len(classes) or None, classes)
+        super().__init__(root, cases, texts, classes)
 
     @classmethod
     def misfit(cls, path: Path) -> str | None:

@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeAlias
 
-from monai_salm.layouts.base import TRAIN, LayoutError
-from monai_salm.layouts.files import confine, is_file, relative_path, walk, why_folder
+from monai_salm.layouts.files import TRAIN, LayoutError, confine, is_file, relative_path, walk, why_folder
 from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.hidden_maps import label_maps_among
 from monai_salm.layouts.images import ImageIndex, has_image_name, is_dicom, is_image, some_files
@@ -90,7 +89,7 @@ class CsvLabels(FolderLayout):
         if TRAIN not in dict(cases):
             raise LayoutError(f"{tables[0]} has no training images; its rows are for {', '.join(dict(cases))}")
         others = sorted((masks | self._in_columns(entries)) - listed)
-        super().__init__(self.root, cases, [path.name for path in tables], len(names) or None, names, masks=others)
+        super().__init__(self.root, cases, [path.name for path in tables], names, masks=others)
 
     @classmethod
     def misfit(cls, path: Path) -> str | None:

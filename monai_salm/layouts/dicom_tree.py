@@ -8,9 +8,8 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeAlias
 
 from monai_salm.formats.dicom.series import DicomSeries, SkippedSeries, group_series
-from monai_salm.layouts.base import TRAIN, LayoutError
 from monai_salm.layouts.dicom_headers import DicomHeader, RenamedReferences, read_header, set_aside
-from monai_salm.layouts.files import relative_path, walk
+from monai_salm.layouts.files import TRAIN, LayoutError, relative_path, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.image_folder import class_folders, places_of
 from monai_salm.layouts.images import is_dicom, some_files
@@ -72,7 +71,7 @@ class DicomTree(FolderLayout):
         damaged = [file for file in self._objects if self.headers[file].problem]
         cases += [(TRAIN, _broken(file, self.headers[file], None)) for file in damaged]
         listing = (*self._sound_objects(), *([table.path.name] if table else []))
-        super().__init__(root, cases, listing, len(classes) or None, classes)
+        super().__init__(root, cases, listing, classes)
 
     @classmethod
     def misfit(cls, path: Path) -> str | None:
@@ -142,7 +141,7 @@ def _by_folder(
     images: Sequence[str], headers: Mapping[str, DicomHeader], root: Path, files: Sequence[str]
 ) -> tuple[dict[str, _Answer], tuple[str, ...]]:
     """Labels by the top folder; none if there is only one, or if the folders are those of patients."""
-    places = places_of([(file, PurePosixPath(file).parts) for file in images])
+    places = places_of(images)
     patients: dict[str, set[str]] = {}
     for file, (split, parts) in places.items():
         # A damaged file does not say whose it is.

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from monai_salm.layouts.base import LayoutError
+TRAIN = "train"
 
 # Longer than any system takes, whose own error would not name the entry.
 _MAX_PATH, _MAX_NAME = 4096, 255
@@ -42,6 +42,10 @@ _KNOWN = (".bidsignore", ".gitattributes", ".gitignore", ".gitmodules", ".zenodo
 _BACKUP = re.compile(
     r"(?i).*(~|\.(bak|backup|old|orig|rej|save|sw[a-p]|te?mp|part|partial|crdownload|filepart)\d*)|~\$.*|#.*#"
 )
+
+
+class LayoutError(ValueError):
+    """A data set whose layout is unknown, inconsistent or unsafe; the message says where and what to do."""
 
 
 def why_folder(name: str) -> str | None:
@@ -137,8 +141,8 @@ def dead_link(path: Path) -> str | None:
     return f"{path} is a link that leads nowhere ({place}); put the file itself there"
 
 
-def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """``os.walk``; a folder that cannot be read is an error."""
+def _walk(root: Path, every: bool = False) -> Iterator[tuple[PurePosixPath, list[str], list[str]]]:
+    """Each folder, relative to the root, with its folders and files; those that programs left are looked into for ``every``."""
 
     def refuse(error: OSError) -> None:
         raise LayoutError(
@@ -146,33 +150,27 @@ def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
         ) from error
 
     for folder, folders, files in os.walk(root, onerror=refuse):
-        yield Path(folder), folders, files
+        yield PurePosixPath(Path(folder).relative_to(root).as_posix()), [*folders], files
+        folders[:] = [name for name in folders if every or why_folder(name) is None]
 
 
 def folders_in(root: Path) -> tuple[str, ...]:
     """All folders of a data set, its own among them as ``.``, sorted; those that programs left are none of it."""
-    found = []
-    for folder, folders, _ in _walk(root):
-        folders[:] = [name for name in folders if why_folder(name) is None]
-        found.append(folder.relative_to(root).as_posix())
-    return tuple(sorted(found))
+    return tuple(sorted(str(below) for below, _, _ in _walk(root)))
 
 
 def leftovers(root: Path) -> dict[str, str]:
     """The folders (with a ``/`` at the end) and files that programs left under a folder, with what they are."""
     found: dict[str, str] = {}
-    for folder, folders, files in _walk(root):
-        below = folder.relative_to(root)
-        found |= {f"{(below / name).as_posix()}/": why for name in folders if (why := why_folder(name))}
-        found |= {(below / name).as_posix(): why for name in files if (why := why_file(name))}
-        folders[:] = [name for name in folders if not why_folder(name)]
+    for below, folders, files in _walk(root):
+        found |= {f"{below / name}/": why for name in folders if (why := why_folder(name))}
+        found |= {str(below / name): why for name in files if (why := why_file(name))}
     return found
 
 
 def every_file(root: Path) -> tuple[str, ...]:
     """Every file under a folder, those that programs left among them, sorted; links are not followed."""
-    paths = (folder / name for folder, _, files in _walk(root) for name in files)
-    return tuple(sorted(path.relative_to(root).as_posix() for path in paths))
+    return tuple(sorted(str(below / name) for below, _, files in _walk(root, every=True) for name in files))
 
 
 def walk(root: Path) -> Iterator[str]:
@@ -183,22 +181,20 @@ def walk(root: Path) -> Iterator[str]:
     Raises:
         LayoutError: for a link that does not, a device, or a folder that cannot be read.
     """
-    for folder, folders, files in _walk(root):
-        folders[:] = [name for name in folders if why_folder(name) is None]
+    for below, folders, files in _walk(root):
         own = [name for name in files if why_file(name) is None]
-        for path in (folder / name for name in (*folders, *own)):
-            if path.is_symlink() and path.exists():
-                _require_inside(path, root)
-        for path in (folder / name for name in own):
+        for path in (root / below / name for name in (*(name for name in folders if not why_folder(name)), *own)):
+            if not path.is_symlink() or not path.exists():
+                continue
+            place = path.resolve()
+            # A part of a data set under git-annex has the contents beside it.
+            if not place.is_relative_to(root.resolve()) and "/.git/annex/objects/" not in place.as_posix():
+                advice = "put the file itself there or remove it"
+                raise LayoutError(f"{path} is a link that leads out of the data set; {advice}")
+            if place.is_dir():
+                raise LayoutError(f"{path} is a link to a folder; put the folder itself there or remove it")
+        for name in own:
+            path = root / below / name
             if not path.is_file() and not dead_link(path):
                 raise LayoutError(f"{path} is no file and no folder; remove it")
-            yield path.relative_to(root).as_posix()
-
-
-def _require_inside(link: Path, root: Path) -> None:
-    place = link.resolve()
-    # A part of a data set under git-annex has the contents beside it.
-    if not place.is_relative_to(root.resolve()) and "/.git/annex/objects/" not in place.as_posix():
-        raise LayoutError(f"{link} is a link that leads out of the data set; put the file itself there or remove it")
-    if place.is_dir():
-        raise LayoutError(f"{link} is a link to a folder; put the folder itself there or remove it")
+            yield str(below / name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +13,8 @@ import numpy as np
 
 from monai_salm.formats import format_of
 from monai_salm.formats.base import FormatError
-from monai_salm.layouts.base import TRAIN, Case, CaseSequence, Layout, LayoutError
-from monai_salm.layouts.files import every_file, folders_in, leftovers, walk
+from monai_salm.layouts.base import Case, CaseSequence, Layout
+from monai_salm.layouts.files import TRAIN, LayoutError
 from monai_salm.layouts.label_maps import LabelMap, LabelParts, distinct, files_of, on_grid_of, read_label_map
 from monai_salm.layouts.labels import MAX_CLASS
 from monai_salm.layouts.renaming import companions_of, rewritten_texts, with_published_names
@@ -48,8 +48,7 @@ class FolderLayout(Layout):
         root: the folder.
         cases: each with its split.
         listing: the files that list or describe the cases, relative to the root.
-        num_classes: classes that the data set names; None if it names none.
-        class_names: what class numbers mean, in their order; empty if the data set has numbers only.
+        class_names: what class numbers mean, in their order; empty if the data set names none.
         modalities: of each channel, as the data set names them; empty if it names none.
         masks: label maps that are no case's label.
 
@@ -69,13 +68,12 @@ class FolderLayout(Layout):
         root: Path,
         cases: Iterable[tuple[str, FolderCase]],
         listing: Sequence[str],
-        num_classes: int | None,
         class_names: Sequence[str] = (),
         modalities: Sequence[str] = (),
         masks: Sequence[str] = (),
     ) -> None:
-        self.root, self.listing, self.num_classes = root, tuple(listing), num_classes
-        self.class_names, self.modalities = tuple(class_names), tuple(modalities)
+        self.root, self.listing, self.modalities = root, tuple(listing), tuple(modalities)
+        self.class_names = tuple(class_names)
         pairs = sorted(cases, key=lambda pair: _SPLITS.index(pair[0]))
         self._cases: dict[str, list[FolderCase]] = {split: [] for split, _ in pairs}
         if TRAIN not in self._cases:
@@ -135,10 +133,10 @@ class FolderLayout(Layout):
             raise LayoutError(f"{self.root}: labels are of different kinds: all must be files, or numbers, or vectors")
         if kinds == {str}:
             largest = max((value for found in self._map_values.values() for value in found), default=1)
-            return Segmentation(num_classes=max(2, self.num_classes or len(self._renumbered) or int(largest) + 1))
+            return Segmentation(num_classes=max(2, len(self.class_names) or len(self._renumbered) or int(largest) + 1))
         if kinds == {int}:
             largest = max(label for label in labels if isinstance(label, int))
-            return Classification(num_classes=max(self.num_classes or 2, largest + 1))
+            return Classification(num_classes=max(len(self.class_names) or 2, largest + 1))
         lengths = {len(label) for label in labels if isinstance(label, list)}
         if len(lengths) != 1:
             raise LayoutError(f"{self.root}: label vectors have different lengths: {sorted(lengths)}")
@@ -188,7 +186,7 @@ class FolderLayout(Layout):
     @cached_property
     def _renumbered(self) -> tuple[float, ...]:
         """The values of label maps that are no class numbers, such as 0 and 255, in the order of the classes; else nothing."""
-        if self.num_classes is not None:
+        if self.class_names:
             return ()
         values = sorted({value for found in self._map_values.values() for value in found})
         few = 1 < len(values) <= _RENUMBERED and values[0] == 0 and values[-1] >= 2 * len(values)
@@ -207,18 +205,8 @@ class FolderLayout(Layout):
         found = {format_of(self.root / file).native_unit(self.root / file) for file in some}
         return found.pop() if len(found) == 1 else None
 
-    def path_of(self, file: str, root: Path | None = None) -> Path:
-        return (root or self.root) / file
-
     def stored_images(self, splits: Sequence[str] = (TRAIN,)) -> tuple[StoredImage, ...]:
         return tuple(dict.fromkeys(case.image for split in splits for case in self._cases.get(split, ())))
-
-    def image_files(self, splits: Sequence[str] = (TRAIN,)) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(file for stored in self.stored_images(splits) for file in stored.files))
-
-    def published_files(self, splits: Sequence[str], root: Path, without: Collection[str] = ()) -> tuple[str, ...]:
-        images = (stored for stored in self.stored_images(splits) if stored.name not in without)
-        return tuple(dict.fromkeys(file for stored in images for file in stored.published))
 
     def label_files(self) -> tuple[str, ...]:
         """Files that hold label maps, relative to the root."""
@@ -226,35 +214,12 @@ class FolderLayout(Layout):
         found = tuple(dict.fromkeys((*files, *self.masks)))
         return found + companions_of(self.root, found)
 
-    def all_files(self) -> tuple[str, ...]:
-        return tuple(sorted(walk(self.root)))
-
-    def every_file(self) -> tuple[str, ...]:
-        return every_file(self.root)
-
-    def leftovers(self) -> dict[str, str]:
-        return leftovers(self.root)
-
-    def folders(self) -> tuple[str, ...]:
-        return folders_in(self.root)
-
-    def strange_files(self, target: Path, own: Collection[str]) -> list[str]:
-        known = {*self.every_file(), *self.published_files(self.splits, target), *own}
-        there = (path for path in target.rglob("*") if path.is_symlink() or not path.is_dir())
-        return sorted({path.relative_to(target).as_posix() for path in there} - known)
-
     def rewritten_files(self, splits: Sequence[str] = (TRAIN,)) -> Mapping[str, bytes]:
         return rewritten_texts(self.root, self.all_files(), self.renamed(splits), self._absolute)
 
     def rewritten_notes(self, splits: Sequence[str] = (TRAIN,)) -> list[str]:
         what = "absolute paths become relative in the copy, so that they do not lead to the originals"
         return [f"{file}: {what}" for file in self._absolute]
-
-    def renamed(self, splits: Sequence[str] = (TRAIN,)) -> dict[str, str]:
-        pairs = (
-            pair for stored in self.stored_images(splits) for pair in zip(stored.files, stored.published, strict=True)
-        )
-        return {old: new for old, new in pairs if old != new}
 
     def unlisted(self) -> tuple[str, ...]:
         listed = {*self.image_files(self.splits), *self.label_files(), *self.listing}

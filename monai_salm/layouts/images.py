@@ -9,8 +9,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from monai_salm.formats import SUFFIXES, UNREAD, find_format
-from monai_salm.layouts.base import LayoutError
-from monai_salm.layouts.files import is_hidden, why_folder
+from monai_salm.layouts.files import LayoutError, is_hidden, why_folder
 
 # Endings of images in formats of any program, as tables name them.
 _ANY_SUFFIX = re.compile(

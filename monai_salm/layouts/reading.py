@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from monai_salm.layouts.base import TRAIN, LayoutError
-from monai_salm.layouts.files import from_root
+from monai_salm.layouts.files import TRAIN, LayoutError, from_root
 
 #: Suffixes of tables.
 TABLES = (".csv", ".tsv")
