@@ -152,25 +152,13 @@ class Bids(FolderLayout):
 
     def _labels(
         self, images: Sequence[BidsName], maps: Sequence[BidsName], people: _Participants
-    ) -> tuple[list[str | int | list[int] | None], tuple[str, ...]]:
-        fitting = {image.file: [name for name in maps if name.segments(image)] for image in images}
-        kinds = Counter(kind for found in fitting.values() for kind in {name.kind for name in found})
+    ) -> tuple[Sequence[str | int | list[int] | None], tuple[str, ...]]:
+        """The label of each image, and the names of the classes."""
+        fitting = [[name for name in maps if name.segments(image)] for image in images]
+        kinds = Counter(kind for found in fitting for kind in {name.kind for name in found})
         if not kinds:
-            found = people.classes(images)
-            return list(found.labels), found.names
-        kind = self._kind(kinds)
-        labels: list[str | int | list[int] | None] = []
-        for image in images:
-            own = [name.file for name in fitting[image.file] if name.kind == kind]
-            if len(own) > 1:
-                raise LayoutError(
-                    f"{self.root}: {image.file} has several segmentations, {own[0]} and {own[1]}; keep one"
-                )
-            labels.append(own[0] if own else None)
-        return labels, ()
-
-    def _kind(self, kinds: Mapping[str, int]) -> str:
-        """The segmentations that most images have; of those that as many have, the one of discrete labels."""
+            return people.classes(images)
+        # The segmentations that most images have; of those that as many have, the one of discrete labels.
         most = [kind for kind, count in kinds.items() if count == max(kinds.values())]
         discrete = [kind for kind in most if kind.endswith("dseg")]
         chosen = discrete if len(discrete) == 1 else most
@@ -178,7 +166,15 @@ class Bids(FolderLayout):
             raise LayoutError(
                 f"{self.root} has several segmentations of each image ({'; '.join(sorted(chosen))}); leave one in derivatives"
             )
-        return chosen[0]
+        labels: list[str | None] = []
+        for image, found in zip(images, fitting, strict=True):
+            own = [name.file for name in found if name.kind == chosen[0]]
+            if len(own) > 1:
+                raise LayoutError(
+                    f"{self.root}: {image.file} has several segmentations, {own[0]} and {own[1]}; keep one"
+                )
+            labels.append(own[0] if own else None)
+        return labels, ()
 
 
 class _Participants:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeAlias
 
@@ -60,7 +61,6 @@ class DicomTree(FolderLayout):
         if not images:
             raise LayoutError(f"{root} holds no DICOM images")
         table = _table(root)
-        self._objects = tuple(file for file, header in self.headers.items() if not header.is_image)
         if table is not None:
             answers, classes = _by_table(table, images, self.headers, root)
         else:
@@ -68,10 +68,10 @@ class DicomTree(FolderLayout):
         self._aside = set_aside({file: self.headers[file] for file in images if not self.headers[file].problem})
         cases = self._series(images, answers)
         # In every publication, with any splits: an object may refer to any image.
-        damaged = [file for file in self._objects if self.headers[file].problem]
-        cases += [(TRAIN, _broken(file, self.headers[file], None)) for file in damaged]
-        listing = (*self._sound_objects(), *([table.path.name] if table else []))
-        super().__init__(root, cases, listing, classes)
+        objects = {file: header for file, header in self.headers.items() if not header.is_image}
+        cases += [(TRAIN, _broken(file, header, None)) for file, header in objects.items() if header.problem]
+        self._objects = tuple(file for file, header in objects.items() if not header.problem)
+        super().__init__(root, cases, (*self._objects, *([table.path.name] if table else [])), classes)
 
     @classmethod
     def misfit(cls, path: Path) -> str | None:
@@ -96,19 +96,7 @@ class DicomTree(FolderLayout):
 
     def rewritten_files(self, splits: Sequence[str] = (TRAIN,)) -> Mapping[str, bytes]:
         protected = {self.headers[file].instance for file in self.image_files(splits)}
-        return RenamedReferences(self.root, self._sound_objects(), protected)
-
-    def _sound_objects(self) -> list[str]:
-        """Objects without an image, less those that are cases which cannot be used."""
-        return [file for file in self._objects if not self.headers[file].problem]
-
-    def _aside_series(self, files: Sequence[str]) -> list[SkippedSeries]:
-        """The series that are no cases."""
-        series: dict[tuple[str, str, str], list[str]] = {}
-        for file in sorted(set(files) & set(self._aside)):
-            key = (str(PurePosixPath(file).parent), self.headers[file].series, self._aside[file])
-            series.setdefault(key, []).append(file)
-        return [SkippedSeries(found[0], tuple(found), reason) for (_, _, reason), found in series.items()]
+        return RenamedReferences(self.root, self._objects, protected)
 
     def _series(self, images: Sequence[str], answers: Mapping[str, _Answer]) -> list[tuple[str, FolderCase]]:
         """Series of each split; what has no split (beside the split folders) is unlisted."""
@@ -117,7 +105,10 @@ class DicomTree(FolderLayout):
             files = [file for file in images if file in answers and answers[file].split == split]
             broken = [file for file in files if self.headers[file].problem]
             found = [_broken(file, self.headers[file], answers[file].label) for file in broken]
-            skipped = self._aside_series(files)
+            aside = defaultdict[tuple[str, str, str], list[str]](list)
+            for file in sorted(set(files) & set(self._aside)):
+                aside[str(PurePosixPath(file).parent), self.headers[file].series, self._aside[file]].append(file)
+            skipped = [SkippedSeries(own[0], tuple(own), reason) for (*_, reason), own in aside.items()]
             sound = [file for file in files if not self.headers[file].problem and file not in self._aside]
             for stored in group_series(self.root, sound, unit=SeriesImage, skipped=skipped):
                 labels = [answers[file].label for file in stored.files]
@@ -127,8 +118,8 @@ class DicomTree(FolderLayout):
                         "series one label"
                     )
                 found.append(FolderCase(stored, labels[0]))
-            unusable = [UnusableImage(series.name, series.files, series.reason) for series in skipped]
-            found += [FolderCase(stored, answers[stored.name].label) for stored in unusable]
+            for name, own, reason in map(astuple, skipped):
+                found.append(FolderCase(UnusableImage(name, own, reason), answers[name].label))
             cases += [(split, case) for case in sorted(found, key=lambda case: min(case.image.files))]
         return cases
 
@@ -142,14 +133,14 @@ def _by_folder(
 ) -> tuple[dict[str, _Answer], tuple[str, ...]]:
     """Labels by the top folder; none if there is only one, or if the folders are those of patients."""
     places = places_of(images)
-    patients: dict[str, set[str]] = {}
+    patients = defaultdict[str, set[str]](set)
     for file, (split, parts) in places.items():
         # A damaged file does not say whose it is.
         if split == TRAIN and len(parts) > 1 and not headers[file].problem:
-            patients.setdefault(parts[0], set()).add(headers[file].patient)
+            patients[parts[0]].add(headers[file].patient)
     names = class_folders(root, places, files)
-    single = [next(iter(found)) for found in patients.values() if len(found) == 1]
-    if len(names) < 2 or (len(single) == len(patients) == len(set(single)) > 1):
+    single = {next(iter(found)) for found in patients.values() if len(found) == 1}
+    if len(names) < 2 or len(single) == len(patients) > 1:
         names = []
     number = {name: index for index, name in enumerate(names)}
     labels = {file: number.get(parts[0]) if len(parts) > 1 else None for file, (_, parts) in places.items()}

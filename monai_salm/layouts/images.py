@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from monai_salm.formats import SUFFIXES, UNREAD, find_format
@@ -26,7 +28,11 @@ def is_image(path: Path) -> bool:
     """Whether a file is an image, and none that a program left; also one in a format that is not read."""
     if is_hidden(path.name):
         return False
-    return has_image_name(path.name) or find_format(path) is not None or _is_picture(path)
+    if has_image_name(path.name) or find_format(path) is not None:
+        return True
+    with suppress(OSError), open(path, "rb") as file:
+        return file.read(8).startswith(STARTS)
+    return False
 
 
 def has_image_name(file: str) -> bool:
@@ -34,22 +40,11 @@ def has_image_name(file: str) -> bool:
     return not is_hidden(file) and file.lower().endswith((*SUFFIXES, *UNREAD))
 
 
-def _is_picture(path: Path) -> bool:
-    """Whether a file of any name begins as pictures do."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(8).startswith(STARTS)
-    except OSError:
-        return False
-
-
 def is_dicom(path: Path) -> bool:
     """Whether a file is DICOM, by its name or, where that says nothing, its first bytes; False if it cannot be read."""
-    try:
-        found = find_format(path)
-    except OSError:
-        return False
-    return found is not None and found.name == "dicom"
+    with suppress(OSError):
+        return getattr(find_format(path), "name", "") == "dicom"
+    return False
 
 
 def some_files(root: Path, every: bool = False) -> Iterator[str]:
@@ -86,12 +81,12 @@ class ImageIndex:
     """
 
     def __init__(self, files: Iterable[str]) -> None:
-        self._by_name: dict[str, list[str]] = {}
-        self._by_plain_name: dict[str, list[str]] = {}
+        self._by_name, self._by_plain_name = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
         for file in files:
-            for name in {PurePosixPath(file).name, stem(file)}:
-                self._by_name.setdefault(name, []).append(file)
-            self._by_plain_name.setdefault(_plain(PurePosixPath(file).name), []).append(file)
+            name = PurePosixPath(file).name
+            for own in {name, stem(file)}:
+                self._by_name[own].append(file)
+            self._by_plain_name[_plain(name)].append(file)
 
     def find(self, text: str, where: str, taken: Collection[str] = ()) -> str | None:
         """The one image whose path ends with a text; None if there is none.
@@ -111,13 +106,11 @@ class ImageIndex:
 
     def all(self, text: str, taken: Collection[str] = ()) -> list[str]:
         """All images that ``find`` would choose from."""
-        parts = PurePosixPath(text.replace("\\", "/")).parts
-        if not parts:
-            return []
-        fits = [file for file in self._by_name.get(parts[-1], []) if _ends_with(_folders(file), parts[:-1])]
+        *above, name = PurePosixPath(text.replace("\\", "/")).parts or ("",)
+        fits = [file for file in self._by_name.get(name, []) if _ends_with(_folders(file), tuple(above))]
         if not fits:
-            alike = [file for file in self._by_plain_name.get(_plain(parts[-1]), []) if file not in taken]
-            folders = tuple(_plain(part) for part in parts[:-1])
+            alike = [file for file in self._by_plain_name.get(_plain(name), []) if file not in taken]
+            folders = tuple(map(_plain, above))
             fits = [file for file in alike if _ends_with(_folders(_plain(file)), folders)]
             # A table may begin with the name of the data set's folder, as it was called elsewhere.
             fits = fits or [file for file in alike if _ends_with(folders, _folders(_plain(file)))]
