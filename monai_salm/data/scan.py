@@ -151,11 +151,7 @@ def _check_dataset(dataset: object) -> None:
 
 
 def image_of(item: object, index: int, image_key: str) -> tuple[str, Array]:
-    """Name and stored image of what a data set gave, in this machine's byte order.
-
-    Raises:
-        DataError: if the item is no dictionary, has no image, or one of a type that no file holds.
-    """
+    """Name and stored image of what a data set gave, in this machine's byte order; a DataError if it gave no such thing."""
     if not isinstance(item, Mapping):
         raise DataError(f"case {index}: the data set must give dictionaries, got {type(item).__name__}")
     if image_key not in item:

@@ -45,14 +45,7 @@ class CaseSequence(Lazy[Case]):
 
 
 class Layout(ABC):
-    """A data set on disk.
-
-    Args:
-        path: what the user names: a folder, or a file.
-
-    Raises:
-        LayoutError, FormatError: if the data set is not of this layout or is damaged.
-    """
+    """A data set on disk; a LayoutError or FormatError if it is not of this layout or is damaged."""
 
     name: ClassVar[str]
     #: One line for error messages: what such a data set looks like.
@@ -83,11 +76,7 @@ class Layout(ABC):
     @classmethod
     @abstractmethod
     def misfit(cls, path: Path) -> str | None:
-        """Why an existing path is not of this layout, and what to do; never raises.
-
-        Returns:
-            None if the path looks like this layout; empty text if nothing speaks for it.
-        """
+        """Why an existing path is not of this layout, and what to do; None if it looks so, empty if nothing speaks for it."""
 
     @classmethod
     def advice(cls, path: Path) -> str:
@@ -124,9 +113,6 @@ class Layout(ABC):
         """How many images of each labelled split have each class: ``{"train": {"benign": 12, "malignant": 9}}``.
 
         A class without a name is called by its number. An image counts for each of its labels, and for each in its label map.
-
-        Raises:
-            LayoutError: if the training images have no labels.
         """
         count = self.task().num_classes
         own = [*self.class_names, *[""] * count][:count]
@@ -140,18 +126,10 @@ class Layout(ABC):
 
     @abstractmethod
     def dataset(self, split: str = TRAIN) -> CaseSequence:
-        """The cases of a split.
-
-        Raises:
-            LayoutError: if there is no such split.
-        """
+        """The cases of a split; a LayoutError if there is no such split."""
 
     def image_size(self) -> tuple[int, ...]:
-        """Spatial size of the first training image of the commonest rank that can be read.
-
-        Raises:
-            LayoutError: if none can, with the reason for the first.
-        """
+        """Spatial size of the first training image of the commonest rank that can be read; a LayoutError if none can."""
         dataset, reasons = self.dataset(TRAIN), list[str]()
 
         def load(index: int) -> Array | None:
@@ -168,11 +146,7 @@ class Layout(ABC):
         raise LayoutError(f"{self.root}: no training image can be read ({reasons[0] if reasons else 'there is none'})")
 
     def cases(self, splits: Sequence[str]) -> CaseSequence:
-        """The cases of several splits, one after the other.
-
-        Raises:
-            LayoutError: if there is no such split, or one is named twice.
-        """
+        """The cases of several splits, one after the other; a LayoutError for a split that is missing or named twice."""
         if len(set(splits)) != len(splits):
             raise LayoutError(f"splits must be named once each, got {', '.join(splits)}")
         places = [(part, index) for part in map(self.dataset, splits) for index in range(len(part))]
@@ -183,11 +157,7 @@ class Layout(ABC):
         return tuple(dict.fromkeys(name for split in splits for name in self.dataset(split).names))
 
     def test_split(self) -> str:
-        """The split to test victims on: ``"test"`` if it has labels, else ``"val"``.
-
-        Raises:
-            LayoutError: if neither has.
-        """
+        """The split to test victims on: ``"test"`` if it has labels, else ``"val"``; a LayoutError if neither has."""
         for split in ("test", "val"):
             if split in self.splits and self.has_labels(split):
                 return split

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from monai_salm.layouts.files import TRAIN, LayoutError, is_file, walk
-from monai_salm.layouts.folder import FolderCase, FolderLayout
+from monai_salm.layouts.folder import FolderCase, FolderLayout, Label
 from monai_salm.layouts.images import has_image_name, stem
-from monai_salm.layouts.labels import SPLIT_COLUMNS, ClassNumbers, class_numbers, find_column, split_of
-from monai_salm.layouts.reading import Cell, Row, Table, read_json, read_table
+from monai_salm.layouts.labels import SPLIT_COLUMNS, class_numbers, find_column, split_of
+from monai_salm.layouts.reading import Cell, Row, read_json, read_table
 from monai_salm.layouts.stored_images import channel_files
 
 _DESCRIPTION = "dataset_description.json"
@@ -103,10 +103,23 @@ class Bids(FolderLayout):
         files = sorted(walk(root))
         names = [name for name in map(parse_name, files) if name is not None]
         images = self._images([name for name in names if not name.pipeline and name.suffix not in _SEGMENTATIONS])
-        people = _Participants(root)
-        labels, classes = self._labels(images, [name for name in names if name.is_segmentation], people)
-        pairs = zip(images, labels, strict=True)
-        cases = [(people.split(image), FolderCase(channel_files([image.file]), label)) for image, label in pairs]
+        people = _participants(root / _PARTICIPANTS)
+        columns = tuple(next(iter(people.values())).values) if people else ()
+        rows = [people.get(image.entities["sub"]) for image in images]
+        labels, classes = self._labels(images, [name for name in names if name.is_segmentation]), tuple[str, ...]()
+        if labels is None:  # what is said of the subjects
+            column = find_column(columns, _CLASS_COLUMNS) or ""
+            cells = [row.cell(column) if row else Cell("", image.file) for image, row in zip(images, rows, strict=True)]
+            labels, classes = class_numbers(cells)
+        split = find_column(columns, SPLIT_COLUMNS)
+        cases = []
+        for image, row, label in zip(images, rows, labels, strict=True):
+            if split and row is None:
+                subject = f"sub-{image.entities['sub']}, the subject of {image.file}"
+                raise LayoutError(f"{root / _PARTICIPANTS} has no line for {subject}")
+            cases.append(
+                (split_of(row, split) if split and row else TRAIN, FolderCase(channel_files([image.file]), label))
+            )
         if TRAIN not in dict(cases):
             kind = images[0].suffix
             raise LayoutError(f"{root / _PARTICIPANTS} puts no subject with a {kind} image into the training split")
@@ -150,14 +163,12 @@ class Bids(FolderLayout):
             raise LayoutError(f"{self.root} has no {suffix} images; it has {', '.join(sorted(counts))}")
         return [name for name in names if name.suffix == suffix]
 
-    def _labels(
-        self, images: Sequence[BidsName], maps: Sequence[BidsName], people: _Participants
-    ) -> tuple[Sequence[str | int | list[int] | None], tuple[str, ...]]:
-        """The label of each image, and the names of the classes."""
+    def _labels(self, images: Sequence[BidsName], maps: Sequence[BidsName]) -> Sequence[Label] | None:
+        """The label map of each image; None if there are none."""
         fitting = [[name for name in maps if name.segments(image)] for image in images]
         kinds = Counter(kind for found in fitting for kind in {name.kind for name in found})
         if not kinds:
-            return people.classes(images)
+            return None
         # The segmentations that most images have; of those that as many have, the one of discrete labels.
         most = [kind for kind, count in kinds.items() if count == max(kinds.values())]
         discrete = [kind for kind in most if kind.endswith("dseg")]
@@ -166,7 +177,7 @@ class Bids(FolderLayout):
             raise LayoutError(
                 f"{self.root} has several segmentations of each image ({'; '.join(sorted(chosen))}); leave one in derivatives"
             )
-        labels: list[str | None] = []
+        labels: list[Label] = []
         for image, found in zip(images, fitting, strict=True):
             own = [name.file for name in found if name.kind == chosen[0]]
             if len(own) > 1:
@@ -174,35 +185,16 @@ class Bids(FolderLayout):
                     f"{self.root}: {image.file} has several segmentations, {own[0]} and {own[1]}; keep one"
                 )
             labels.append(own[0] if own else None)
-        return labels, ()
+        return labels
 
 
-class _Participants:
-    """``participants.tsv``: a class and a split for each subject, if it says so."""
-
-    def __init__(self, root: Path) -> None:
-        self.table = read_table(root / _PARTICIPANTS) if is_file(root / _PARTICIPANTS) else Table(root, (), ())
-        self._rows: dict[str, Row] = {}
-        for row in self.table.rows:
-            subject = row.values.get("participant_id", "").removeprefix("sub-")
-            if not subject or subject in self._rows:
-                what = "has no participant_id" if not subject else f"lists {subject!r} again"
-                raise LayoutError(f"{row.path}, line {row.line} {what}; give each participant one line")
-            self._rows[subject] = row
-
-    def split(self, image: BidsName) -> str:
-        """The split of the subject of an image."""
-        column, row = find_column(self.table.columns, SPLIT_COLUMNS), self._rows.get(image.entities["sub"])
-        if column is None or not self._rows:
-            return TRAIN
-        if row is None:
-            raise LayoutError(
-                f"{self.table.path} has no line for sub-{image.entities['sub']}, the subject of {image.file}"
-            )
-        return split_of(row, column)
-
-    def classes(self, images: Sequence[BidsName]) -> ClassNumbers:
-        """The class of the subject of each image; None where nothing is said."""
-        column = find_column(self.table.columns, _CLASS_COLUMNS) or ""
-        rows = [(image.file, self._rows.get(image.entities["sub"])) for image in images]
-        return class_numbers([row.cell(column) if row else Cell("", file) for file, row in rows])
+def _participants(path: Path) -> dict[str, Row]:
+    """The row of each subject in ``participants.tsv``; none without one."""
+    rows: dict[str, Row] = {}
+    for row in read_table(path).rows if is_file(path) else ():
+        subject = row.values.get("participant_id", "").removeprefix("sub-")
+        if not subject or subject in rows:
+            what = "has no participant_id" if not subject else f"lists {subject!r} again"
+            raise LayoutError(f"{path}, line {row.line} {what}; give each participant one line")
+        rows[subject] = row
+    return rows

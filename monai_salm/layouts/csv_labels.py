@@ -12,9 +12,8 @@ from typing import NamedTuple, TypeAlias
 
 from monai_salm.layouts.files import TRAIN, LayoutError, confine, is_file, relative_path, walk, why_folder
 from monai_salm.layouts.folder import FolderCase, FolderLayout
-from monai_salm.layouts.hidden_maps import label_maps_among
 from monai_salm.layouts.images import ImageIndex, has_image_name, is_dicom, is_image, some_files
-from monai_salm.layouts.label_maps import is_label_map
+from monai_salm.layouts.label_maps import is_label_map, label_maps_among
 from monai_salm.layouts.labels import (
     IMAGE_COLUMNS,
     LABEL_COLUMNS,

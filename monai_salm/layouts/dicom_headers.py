@@ -71,9 +71,6 @@ def read_header(path: Path) -> DicomHeader:
     """Read a DICOM file up to its pixels; never raises for a damaged one, which counts as an image with a problem.
 
     Only objects of storage classes known to hold no image are none, and only if they are whole and do hold none.
-
-    Raises:
-        ImportError: if pydicom is missing.
     """
     try:
         with warnings.catch_warnings():
@@ -148,11 +145,7 @@ def set_aside(headers: Mapping[str, DicomHeader]) -> dict[str, str]:
 
 
 class RenamedReferences(Mapping[str, bytes]):
-    """Sound DICOM files that refer to renamed instances (``uids``), with references to the new names, each made when asked for.
-
-    Raises:
-        LayoutError: for a file that was changed since its header was read, and cannot be taken apart now.
-    """
+    """Sound DICOM files that refer to renamed instances (``uids``), with references to the new names, each made when asked for."""
 
     def __init__(self, root: Path, files: Sequence[str], uids: Set[str]) -> None:
         self._root, self._uids = root, uids
@@ -196,10 +189,7 @@ def _check_object(content: bytes) -> bool:
 
 
 def _with_renamed_references(content: bytes, uids: Set[str]) -> bytes:
-    """A DICOM file with every Referenced SOP Instance UID of renamed instances changed.
-
-    One that has such references loses its icons, which may show the instances as they were. The rest keeps its bytes.
-    """
+    """A DICOM file with the references to renamed instances changed, and then without its icons, which may show the instances."""
     start, elements, encoding = _taken_apart(content)
     follow, changed = follow_references(uids), set[int]()
 

@@ -72,8 +72,7 @@ def is_hidden(file: str) -> bool:
 def relative_path(root: Path, text: object, where: str) -> str:
     """A path that a data set's own file names, with ``/`` and without ``.`` parts; the file need not exist.
 
-    Raises:
-        LayoutError: naming the entry (``where``), if the path is no text, absolute or leads out of ``root``.
+    A LayoutError names the entry (``where``) if the path is no text, absolute or leads out of ``root``.
     """
     if not isinstance(text, str) or not text or "\0" in text:
         raise LayoutError(f"{where}: a path must be text, got {text!r}")
@@ -91,11 +90,7 @@ def relative_path(root: Path, text: object, where: str) -> str:
 
 
 def confine(root: Path, text: object, where: str) -> str:
-    """``relative_path`` of a file. One that is not there is an error of its case alone, found when it is read.
-
-    Raises:
-        LayoutError: also if the path leads out through a link, or names a folder.
-    """
+    """``relative_path`` of a file that leads out through no link; one that is not there is an error of its case alone, later."""
     relative = relative_path(root, text, where)
     path = root / relative
     if path.is_dir():
@@ -177,9 +172,6 @@ def walk(root: Path) -> Iterator[str]:
     """Every file of a data set under its folder; what programs left there is none of it.
 
     Links must stay inside and lead to files. A link that leads nowhere is a file that cannot be read (``dead_link``).
-
-    Raises:
-        LayoutError: for a link that does not, a device, or a folder that cannot be read.
     """
     for below, folders, files in _walk(root):
         own = [name for name in files if why_file(name) is None]

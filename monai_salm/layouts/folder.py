@@ -20,7 +20,6 @@ from monai_salm.layouts.labels import MAX_CLASS
 from monai_salm.layouts.renaming import companions_of, rewritten_texts, with_published_names
 from monai_salm.layouts.stored_images import StoredImage, UnusableImage
 from monai_salm.learning.tasks import Classification, Segmentation, Task
-from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.warn import warn
 
@@ -84,8 +83,7 @@ class FolderLayout(Layout):
         labels = {file for case in self._all_cases() for file in files_of(case.label)}
         self.masks = tuple(file for file in masks if file not in labels)
         self.folders()  # refuses a folder that cannot be read
-        self._check_files()
-        self._check_labels()
+        self._check()
         both = set(self.image_files(self.splits)) & set(self.label_files())
         if both:
             raise LayoutError(f"{root}: {sorted(both)[0]} is listed both as an image and as a label")
@@ -153,7 +151,11 @@ class FolderLayout(Layout):
                 label = self._label_map(case.image, label, image.shape[1:])
             elif isinstance(label, list):
                 label = np.array(label)
-            return {"image": image, "label": label, "name": case.image.name, "units": self._units(case.image, image)}
+            units = case.image.units(self.root, image)
+            if self.modalities and not units.modality:
+                named = self.modalities if len(self.modalities) == len(image) else self.modalities[0]
+                units = replace(units, modality=named)
+            return {"image": image, "label": label, "name": case.image.name, "units": units}
 
         return CaseSequence([case.image.name for case in cases], load)
 
@@ -191,13 +193,6 @@ class FolderLayout(Layout):
         values = sorted({value for found in self._map_values.values() for value in found})
         few = 1 < len(values) <= _RENUMBERED and values[0] == 0 and values[-1] >= 2 * len(values)
         return tuple(values) if few and all(value == int(value) for value in values) else ()
-
-    def _units(self, stored: StoredImage, image: Array) -> Units:
-        """The meaning of an image's numbers by its files, and by the modalities that the data set names."""
-        found = stored.units(self.root, image)
-        if not self.modalities or found.modality:
-            return found
-        return replace(found, modality=self.modalities if len(self.modalities) == len(image) else self.modalities[0])
 
     def native_unit(self) -> tuple[float, str] | None:
         files = self.image_files((TRAIN,))
@@ -244,7 +239,7 @@ class FolderLayout(Layout):
             if isinstance(case.image, UnusableImage):
                 raise LayoutError(f"{self.root}: no training case can be used. {case.image.name}: {case.image.reason}")
 
-    def _check_files(self) -> None:
+    def _check(self) -> None:
         # A file of two images would be written twice, and the second would undo the first.
         owner: dict[str, StoredImage] = {}
         for stored in self.stored_images(self.splits):
@@ -255,8 +250,6 @@ class FolderLayout(Layout):
                     raise LayoutError(
                         f"{self.root}: {file} is part of two images, {owner[file].name} and {stored.name}; give each its own file"
                     )
-
-    def _check_labels(self) -> None:
         for case in self._all_cases():
             label, where = case.label, f"{self.root}: the label of {case.image.name} is {case.label}"
             if isinstance(label, int) and not 0 <= label <= MAX_CLASS:

@@ -10,9 +10,8 @@ from typing import TypeAlias
 
 from monai_salm.layouts.files import TRAIN, LayoutError, is_file, walk, why_folder
 from monai_salm.layouts.folder import FolderCase, FolderLayout
-from monai_salm.layouts.hidden_maps import MapsAmong, hold_maps, label_maps_among
 from monai_salm.layouts.images import any_stem, has_image_name, is_dicom, is_image, some_files
-from monai_salm.layouts.label_maps import is_label_map
+from monai_salm.layouts.label_maps import MapsAmong, hold_maps, is_label_map, label_maps_among
 from monai_salm.layouts.labels import split_named
 from monai_salm.layouts.roles import inner_classes, pair, suggested, why_patients
 from monai_salm.layouts.stored_images import channel_files

@@ -74,11 +74,7 @@ def any_stem(file: str) -> str:
 
 
 class ImageIndex:
-    """Finds images by the ends of their paths, with or without suffix.
-
-    Args:
-        files: the images, relative to the root.
-    """
+    """Finds images, given relative to the root, by the ends of their paths, with or without suffix."""
 
     def __init__(self, files: Iterable[str]) -> None:
         self._by_name, self._by_plain_name = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
@@ -93,9 +89,6 @@ class ImageIndex:
 
         If no path ends exactly so, the suffix, upper and lower case and the Unicode form may differ, and the path may begin
         with folders above the root. Images that another entry names exactly (``taken``) are left out then.
-
-        Raises:
-            LayoutError: if several images fit.
         """
         fits = self.all(text, taken)
         if len(fits) > 1:

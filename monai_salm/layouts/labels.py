@@ -70,15 +70,19 @@ def find_column(columns: Iterable[str], names: Sequence[str]) -> str | None:
 def class_numbers(cells: Sequence[Cell]) -> ClassNumbers:
     """Turn a column of classes into numbers.
 
-    Whole numbers from 0 are class numbers already. Anything else is text, numbered in its sorted order; text joined by
-    ``|`` names several classes of one image.
-
-    Raises:
-        LayoutError: for negative, broken or huge numbers, naming the cell.
+    Whole numbers from 0 are class numbers already; a LayoutError names the cell of any other number. Anything else is text,
+    numbered in its sorted order; text joined by ``|`` names several classes of one image.
     """
     texts = [cell.text for cell in cells if not is_nothing(cell.text)]
-    if texts and all(_number(text) is not None for text in texts):
-        return ClassNumbers([_class_number(cell) for cell in cells], ())
+    numbers = {text: _number(text) for text in texts}
+    if texts and None not in numbers.values():
+        for text, where in cells:
+            number = numbers.get(text) or 0
+            if number != int(number) or not 0 <= number <= MAX_CLASS:
+                raise LayoutError(
+                    f"{where}: {text!r} is no class; classes are whole numbers from 0 to {MAX_CLASS}, or text"
+                )
+        return ClassNumbers([None if (n := numbers.get(cell.text)) is None else int(n) for cell in cells], ())
     if any("|" in text for text in texts):
         parts = [None if is_nothing(cell.text) else {part.strip() for part in cell.text.split("|")} for cell in cells]
         known = tuple(sorted({name for found in parts if found is not None for name in found}))
@@ -97,17 +101,6 @@ def class_numbers(cells: Sequence[Cell]) -> ClassNumbers:
 def is_nothing(cell: str) -> bool:
     """Whether a cell says that nothing is known."""
     return cell.lower() in _NOTHING
-
-
-def _class_number(cell: Cell) -> int | None:
-    if is_nothing(cell.text):
-        return None
-    number = _number(cell.text)
-    if number is None or number != int(number) or not 0 <= number <= MAX_CLASS:
-        raise LayoutError(
-            f"{cell.where}: {cell.text!r} is no class; classes are whole numbers from 0 to {MAX_CLASS}, or text"
-        )
-    return int(number)
 
 
 def _number(text: str) -> float | None:
@@ -137,11 +130,7 @@ def split_of(row: Row, column: str) -> str:
 
 
 def label_columns(rows: Sequence[Row], asked: Sequence[str], aside: Sequence[str | None]) -> tuple[str, ...]:
-    """The columns that hold labels: those asked for, one of a usual name, or all of zeros and ones but those ``aside``.
-
-    Raises:
-        LayoutError: if there are none.
-    """
+    """The columns that hold labels: those asked for, one of a usual name, or all of zeros and ones but those ``aside``."""
     training = [row for row in rows if row.split == TRAIN] or list(rows)
     path, columns = training[0].path, training[0].values.keys()
     if asked:
@@ -172,9 +161,6 @@ def labels_of(rows: Sequence[Row], columns: Sequence[str]) -> ClassNumbers:
 
     Among several columns, an empty cell and -1 ("not mentioned" and "uncertain" of chest X-rays) count as 0, and the labels
     are vectors then.
-
-    Raises:
-        LayoutError: for a cell that is no label.
     """
     if len(columns) == 1:
         return class_numbers([row.cell(columns[0]) for row in rows])
@@ -196,11 +182,7 @@ def labels_of(rows: Sequence[Row], columns: Sequence[str]) -> ClassNumbers:
 
 
 def splits_by_table(root: Path, images: Sequence[str]) -> tuple[str, dict[str, str]] | None:
-    """The one table in a folder with a column of splits and a line for each image or a folder of it, and the images' splits.
-
-    Raises:
-        LayoutError: if a table has a column of splits and a line for some images alone, or if there are two tables.
-    """
+    """The one table in a folder with a column of splits, which must have a line for each image or a folder of it, and their splits."""
     found = []
     for path, columns in headers_in(root):
         key, split = find_column(columns, _KEY_COLUMNS), find_column(columns, SPLIT_COLUMNS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
@@ -94,11 +95,7 @@ class MaskFolder(FolderLayout):
             what = f"{len(training)} images and {len(pairs.map_files) + len(pairs.alone)} label maps by their names"
             odd = f"no label map fits {shortened(bare)}" if bare else f"no image fits {shortened(pairs.alone)}"
             raise LayoutError(f"{self.root} seems to hold {what}, but {odd}. {_how_to_say(pairs)}")
-        self._require_label_maps(pairs)
-
-    def _require_label_maps(self, pairs: Pairs) -> None:
-        """A file that is named for a label map must look like one."""
-        for file in pairs.map_files[:_LOOKED_AT]:
+        for file in pairs.map_files[:_LOOKED_AT]:  # a file that is named for a label map must look like one
             label = self._try_to_read(file)
             if label is not None and label.min() < label.max() and not looks_like_label_map(label):
                 raise LayoutError(
@@ -107,10 +104,9 @@ class MaskFolder(FolderLayout):
                 )
 
     def _try_to_read(self, file: str) -> Array | None:
-        try:
+        with suppress(FormatError, OSError):
             return read_label_map(self.root, file, file)
-        except (FormatError, OSError):
-            return None  # its case is listed when it is read
+        return None  # its case is listed when it is read
 
     def _require_binary(self, labels: Mapping[Key, LabelMap]) -> None:
         """Several label maps of an image must hold one class each; one of several classes is another map of the same."""
@@ -232,9 +228,6 @@ def pair_by_patterns(files: Iterable[str], images: str, labels: str) -> Pairs:
     Words in braces are the channels of an image, in their order. A label pattern with one wildcard more than the image pattern,
     or with words in braces, gives a label map for each class. Where both stand in folders of their own, such as
     ``*/images/*.png`` and ``*/masks/*.png``, and one holds a single image, all label maps of the other are of that image.
-
-    Raises:
-        LayoutError: if a pattern fits nothing, or two files are the same channel of an image.
     """
     image_pattern, label_pattern = PathPattern(images), PathPattern(labels)
     found = defaultdict[Key, dict[str, str]](dict)

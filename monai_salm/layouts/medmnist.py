@@ -131,11 +131,7 @@ class MedMNIST(Layout):
         return tuple(key for key in self.unlisted() if len(self.archive.header(key)[0]) > 2)
 
     def rewrite(self, output: Path, edit: Edit, splits: Sequence[str] = (TRAIN,)) -> None:
-        """Write a complete copy: the images of some splits pass through ``edit``, everything else is copied byte for byte.
-
-        Raises:
-            FileExistsError: if the output exists.
-        """
+        """Write a copy, which must not exist: the images of some splits pass through ``edit``, all else is copied byte for byte."""
         if output.exists():
             raise FileExistsError(f"{output} exists")
         self.archive.write(output, {f"{split}_images": self._edited(split, edit) for split in splits})

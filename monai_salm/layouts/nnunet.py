@@ -44,6 +44,7 @@ class NnUNet(FolderLayout):
         self.ending = entry_of(self.content, "file_ending", str, self.json)
         if not self.ending.startswith(".") or "/" in self.ending or "\\" in self.ending:
             raise LayoutError(f"{self.json}: file_ending must be a suffix such as '.nii.gz', got {self.ending!r}")
+        self._published = getattr(format_named(f"x{self.ending}"), "published", None)
         if not self.channels:
             raise LayoutError(f"{self.json}: channel_names must name one channel at least, it is empty")
         training, test = list(self._training()), list(self._in_folders("Ts"))
@@ -91,20 +92,18 @@ class NnUNet(FolderLayout):
 
     def _new_ending(self, splits: Sequence[str]) -> str | None:
         """The ending of the images in a copy; None if it stays."""
-        format_ = format_named(f"x{self.ending}")
-        return format_.published if self.renamed(splits) and format_ is not None else None
+        return self._published if self.renamed(splits) else None
 
     def _require_one_format(self, cases: Sequence[FolderCase]) -> None:
         """Refuse label maps and test images of a format whose images become another: nnU-Net reads one ending."""
-        format_ = format_named(f"x{self.ending}")
-        if format_ is None or format_.published is None:
+        if self._published is None:
             return
         images = () if "dataset" in self.content else [case.image.files[0] for case in cases]
         others = [*(file for case in cases for file in files_of(case.label)), *images]
         odd = next((file for file in others if file.lower().endswith(self.ending.lower())), None)
         if odd is not None:
             raise LayoutError(
-                f"{self.json}: file_ending is {self.ending!r}, and training images of this format become {format_.published} in a "
+                f"{self.json}: file_ending is {self.ending!r}, and training images of this format become {self._published} in a "
                 f"copy. {odd} would not, and nnU-Net reads one ending. JPEG also changes the numbers of label maps. Convert images "
                 f'and label maps to PNG, and write "file_ending": ".png"'
             )

@@ -24,9 +24,8 @@ _MAX_COLUMNS = 10_000
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
-    Raises:
-        LayoutError: if it is too large, is no JSON object, holds a key twice (readers differ in which one they take), a
-            number that JSON has not, such as NaN, or text that is no text.
+    A LayoutError says if it is too large, is no JSON object, holds a key twice (readers differ in which one they take), a
+    number that JSON has not, such as NaN, or text that is no text.
     """
     text = _as_text(path, _read_bytes(path), "utf-8")
 
@@ -94,11 +93,8 @@ class Table:
 def read_table(path: Path, relative: bool = False) -> Table:
     """Read a table: tabs between the columns of a .tsv, else commas, or semicolons where the header has more of them.
 
-    Text that is not UTF-8 is UTF-16 if it begins with a byte order mark, and else Windows-1252, as Excel writes it. With
-    ``relative``, absolute paths that lie in the table's folder are written relative to it.
-
-    Raises:
-        LayoutError: if it is too large, not text, or has no header, two columns of one name, or a row of another length.
+    With ``relative``, absolute paths that lie in the table's folder are written relative to it. A LayoutError says if it is too
+    large, not text, or has no header, two columns of one name, or a row of another length.
     """
     content = _read_bytes(path)
     text = _as_text(path, content, encoding_of(content))

@@ -208,12 +208,7 @@ def pack_keepsakes(parts: Sequence[bytes | None], names: Sequence[str] = ()) -> 
 
 
 def unpack_keepsakes(packed: bytes | None, files: Sequence[str]) -> tuple[list[bytes | None], tuple[str, ...]]:
-    """Undo ``pack_keepsakes``: the keepsakes of the files of a protected copy, and the names of the originals.
-
-    Raises:
-        FormatError: if it does not hold a part for each file, or is damaged.
-        LayoutError: if a name leads out of the data set.
-    """
+    """Undo ``pack_keepsakes``: the keepsakes of the files of a protected copy, and the names of the originals, which stay inside."""
     if packed is None:
         return [None] * len(files), tuple(files)
     head, rest = split_head(packed, files[0])
