@@ -14,10 +14,9 @@ from monai_salm.layouts.bids import Bids
 from monai_salm.layouts.csv_labels import CsvLabels
 from monai_salm.layouts.datalist import Datalist, Decathlon
 from monai_salm.layouts.dicom_tree import DicomTree
-from monai_salm.layouts.files import TRAIN, LayoutError, is_file, is_hidden
+from monai_salm.layouts.files import TRAIN, LayoutError, has_image_name, is_file, is_hidden, some_files
 from monai_salm.layouts.folder import FolderLayout
 from monai_salm.layouts.image_folder import ImageFolder
-from monai_salm.layouts.images import has_image_name, some_files
 from monai_salm.layouts.mask_folder import ARROW, MaskFolder, split_patterns
 from monai_salm.layouts.medmnist import MedMNIST
 from monai_salm.layouts.nnunet import NnUNet

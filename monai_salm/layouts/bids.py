@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from monai_salm.layouts.files import TRAIN, LayoutError, is_file, walk
+from monai_salm.layouts.files import TRAIN, LayoutError, has_image_name, is_file, stem, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout, Label
-from monai_salm.layouts.images import has_image_name, stem
 from monai_salm.layouts.labels import SPLIT_COLUMNS, class_numbers, find_column, split_of
 from monai_salm.layouts.reading import Cell, Row, read_json, read_table
 from monai_salm.layouts.stored_images import channel_files

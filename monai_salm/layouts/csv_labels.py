@@ -10,9 +10,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeAlias
 
-from monai_salm.layouts.files import TRAIN, LayoutError, confine, is_file, relative_path, walk, why_folder
+from monai_salm.layouts.files import (
+    TRAIN,
+    ImageIndex,
+    LayoutError,
+    confine,
+    has_image_name,
+    is_dicom,
+    is_file,
+    is_image,
+    relative_path,
+    some_files,
+    walk,
+    why_folder,
+)
 from monai_salm.layouts.folder import FolderCase, FolderLayout
-from monai_salm.layouts.images import ImageIndex, has_image_name, is_dicom, is_image, some_files
 from monai_salm.layouts.label_maps import is_label_map, label_maps_among
 from monai_salm.layouts.labels import (
     IMAGE_COLUMNS,

@@ -9,9 +9,8 @@ from itertools import count, takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
-from monai_salm.layouts.files import TRAIN, LayoutError, confine, from_root, is_file
+from monai_salm.layouts.files import TRAIN, LayoutError, confine, from_root, has_image_name, is_file, stem
 from monai_salm.layouts.folder import FolderCase, FolderLayout
-from monai_salm.layouts.images import has_image_name, stem
 from monai_salm.layouts.labels import MAX_CLASS, class_numbers
 from monai_salm.layouts.reading import Cell, read_json
 from monai_salm.layouts.stored_images import ChannelFiles, StoredImage, UnusableImage, channel_files

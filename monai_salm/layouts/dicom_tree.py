@@ -10,10 +10,9 @@ from typing import NamedTuple, TypeAlias
 
 from monai_salm.formats.dicom.series import DicomSeries, SkippedSeries, group_series
 from monai_salm.layouts.dicom_headers import DicomHeader, RenamedReferences, read_header, set_aside
-from monai_salm.layouts.files import TRAIN, LayoutError, relative_path, walk
+from monai_salm.layouts.files import TRAIN, LayoutError, is_dicom, relative_path, some_files, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.image_folder import class_folders, places_of
-from monai_salm.layouts.images import is_dicom, some_files
 from monai_salm.layouts.labels import IMAGE_COLUMNS, SPLIT_COLUMNS, find_column, label_columns, labels_of, split_of
 from monai_salm.layouts.reading import Table, headers_in, read_table
 from monai_salm.layouts.stored_images import StoredImage, UnusableImage

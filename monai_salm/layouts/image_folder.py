@@ -8,9 +8,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
-from monai_salm.layouts.files import TRAIN, LayoutError, is_file, walk, why_folder
+from monai_salm.layouts.files import (
+    TRAIN,
+    LayoutError,
+    any_stem,
+    has_image_name,
+    is_dicom,
+    is_file,
+    is_image,
+    some_files,
+    walk,
+    why_folder,
+)
 from monai_salm.layouts.folder import FolderCase, FolderLayout
-from monai_salm.layouts.images import any_stem, has_image_name, is_dicom, is_image, some_files
 from monai_salm.layouts.label_maps import MapsAmong, hold_maps, is_label_map, label_maps_among
 from monai_salm.layouts.labels import split_named
 from monai_salm.layouts.roles import inner_classes, pair, suggested, why_patients

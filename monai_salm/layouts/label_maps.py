@@ -18,8 +18,7 @@ from nibabel import orientations
 from monai_salm.formats import format_of
 from monai_salm.formats.base import FormatError
 from monai_salm.formats.pictures import places_in_palette
-from monai_salm.layouts.files import is_file
-from monai_salm.layouts.images import any_stem
+from monai_salm.layouts.files import any_stem, is_file
 from monai_salm.layouts.roles import Pairs, evenly_spaced, pair
 from monai_salm.shared.arrays import Array
 

@@ -8,8 +8,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from monai_salm.layouts.files import TRAIN, LayoutError
-from monai_salm.layouts.images import stem
+from monai_salm.layouts.files import TRAIN, LayoutError, stem
 from monai_salm.layouts.reading import Cell, Row, headers_in, read_table
 
 _SPLITS = {

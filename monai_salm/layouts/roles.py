@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import NamedTuple, TypeAlias, TypeVar
 
-from monai_salm.layouts.images import any_stem, stem
+from monai_salm.layouts.files import any_stem, stem
 
 _T = TypeVar("_T")
 #: The words, of each part of the path, that the names of an image and of its label map share.
