@@ -113,9 +113,8 @@ def scan(
         if index in (0, len(dataset) // 2, len(dataset) - 1):
             again = as_kind(image_of(dataset[index], index, image_key)[1], kind_of(case.image))
             if drawing_digest(again) != case.digest:
-                raise DataError(
-                    f"case {case.name!r} differs between two reads: the data set's chain is random. {_LOADING_ONLY}"
-                )
+                why = f"differs between two reads: the data set's chain is random. {_LOADING_ONLY}"
+                raise DataError(f"case {case.name!r} {why}")
             del again
         if case.digest not in seen:
             suspicions.note(case.name, case.label, case.inside)

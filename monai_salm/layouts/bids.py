@@ -116,9 +116,8 @@ class Bids(FolderLayout):
             if split and row is None:
                 subject = f"sub-{image.entities['sub']}, the subject of {image.file}"
                 raise LayoutError(f"{root / _PARTICIPANTS} has no line for {subject}")
-            cases.append(
-                (split_of(row, split) if split and row else TRAIN, FolderCase(channel_files([image.file]), label))
-            )
+            of = split_of(row, split) if split and row else TRAIN
+            cases.append((of, FolderCase(channel_files([image.file]), label)))
         if TRAIN not in dict(cases):
             kind = images[0].suffix
             raise LayoutError(f"{root / _PARTICIPANTS} puts no subject with a {kind} image into the training split")
@@ -180,9 +179,8 @@ class Bids(FolderLayout):
         for image, found in zip(images, fitting, strict=True):
             own = [name.file for name in found if name.kind == chosen[0]]
             if len(own) > 1:
-                raise LayoutError(
-                    f"{self.root}: {image.file} has several segmentations, {own[0]} and {own[1]}; keep one"
-                )
+                several = f"several segmentations, {own[0]} and {own[1]}"
+                raise LayoutError(f"{self.root}: {image.file} has {several}; keep one")
             labels.append(own[0] if own else None)
         return labels
 

@@ -108,7 +108,7 @@ class CsvLabels(FolderLayout):
             tables = tables_in(path) if path.is_dir() else [path] if path.suffix.lower() in TABLES else []
         except OSError as error:
             return str(error)
-        return None if any(map(_tells_labels, tables)) else ""
+        return None if any(_why_not(table) is None for table in tables) else ""
 
     @classmethod
     def advice(cls, path: Path) -> str:
@@ -121,7 +121,7 @@ class CsvLabels(FolderLayout):
         """The reason why a table with labels does not fit the images; None if each table fits."""
         folder = path if path.is_dir() else path.parent
         tables = [folder / name for name in _names_in(path) if name.lower().endswith(TABLES) and name[0] != "."]
-        return next((reason for table in tables if (reason := _why_misfit(table)) is not None), None)
+        return next((reason for table in tables if (reason := _why_not(table))), None)
 
     @classmethod
     def open(cls, path: Path) -> CsvLabels:
@@ -247,52 +247,41 @@ def _images_in(folder: Path) -> list[str]:
     return [file for file in some_files(folder, every=True) if has_image_name(file)]
 
 
-def _first_image(table: Table, images: Sequence[str], maps: Collection[str]) -> str | None:
-    """The first image that a line of a table names; a protected copy may have left out that of the first line."""
-    image, folder = find_column(table.columns, IMAGE_COLUMNS), table.path.parent
-    if image is None or len(table.columns) < 2:
-        return None
-    index = ImageIndex(file for file in images if file not in maps)
-    for row in table.rows:
-        text, where = row.cell(image)
-        relative = relative_path(folder, text, where)
-        there = is_file(folder / relative)
-        fits = [relative] if there and has_image_name(relative) else [] if there else index.all(relative)
-        if fits:
-            return fits[0]
+def _why_not(path: Path) -> str | None:
+    """Why a table does not tell labels of the images beside it; None if it does, empty text if it does not seem to."""
+    try:
+        table, images = read_table(path, relative=True), _images_in(path.parent)
+        maps, column = frozenset(pair(images).map_files), find_column(table.columns, IMAGE_COLUMNS)
+        if column is None:
+            return _why_no_column(table, ImageIndex(images))
+        index = ImageIndex(file for file in images if file not in maps)
+        # A protected copy may have left out the image of the first line.
+        named = (_image_of(row.cell(column), path.parent, index) for row in table.rows if len(table.columns) > 1)
+        image = next((image for image in named if image is not None), None)
+        if image is None and table.rows and not path.name.lower().startswith("sample"):
+            text, where = table.rows[0].cell(column)
+            return f"{where}: no image {text!r} in {path.parent}; those of the other lines are missing, too"
+    except (LayoutError, OSError) as error:
+        return str(error)
+    if image is None or is_dicom(path.parent / image):
+        return ""
+    try:
+        if maps:  # beside label maps, a table without labels may give the splits
+            label_columns(table.rows, (), ())
+    except LayoutError:
+        return ""
     return None
 
 
-def _tells_labels(path: Path) -> bool:
-    """Whether a line of a table names an image that is there, and something may be its label; never raises."""
-    try:
-        table, images = read_table(path, relative=True), _images_in(path.parent)
-        maps = pair(images).map_files
-        image = _first_image(table, images, frozenset(maps))
-        if image is not None and maps:  # beside label maps, a table without labels may give the splits
-            label_columns(table.rows, (), ())
-    except (LayoutError, OSError):
-        return False
-    return image is not None and not is_dicom(path.parent / image)
+def _image_of(cell: Cell, folder: Path, index: ImageIndex) -> str | None:
+    """The first image that a cell may name."""
+    relative = relative_path(folder, cell.text, cell.where)
+    if is_file(folder / relative):
+        return relative if has_image_name(relative) else None
+    return next(iter(index.all(relative)), None)
 
 
-def _why_misfit(path: Path) -> str | None:
-    """Why a table that seems to hold names or labels of images does not fit the images beside it; None if it does not seem so."""
-    try:
-        table, images = read_table(path, relative=True), _images_in(path.parent)
-        image = find_column(table.columns, IMAGE_COLUMNS)
-        if image is None:
-            return _why_no_column(table, ImageIndex(images))
-        maps = frozenset(pair(images).map_files)
-        if path.name.lower().startswith("sample") or not table.rows or _first_image(table, images, maps) is not None:
-            return None
-        text, where = table.rows[0].cell(image)
-        return f"{where}: no image {text!r} in {path.parent}; those of the other lines are missing, too"
-    except (LayoutError, OSError) as error:
-        return str(error)
-
-
-def _why_no_column(table: Table, index: ImageIndex) -> str | None:
+def _why_no_column(table: Table, index: ImageIndex) -> str:
     """Why a table has no column of image names by the names of its columns, though something in it speaks for one."""
     if any(index.all(name) for name in table.columns):
         return f"{table.path} names an image in its first line, which must hold names of columns, such as image,label"
@@ -305,7 +294,7 @@ def _why_no_column(table: Table, index: ImageIndex) -> str | None:
             return f"{table.path} names images in its column {column!r}; {advice} ({columns})"
     label = find_column(table.columns, LABEL_COLUMNS)
     lacks = f"but no column of image names ({', '.join(IMAGE_COLUMNS[:5])}, ...)"
-    return None if label is None else f"{table.path} has a column {label!r}, {lacks}; {columns}"
+    return "" if label is None else f"{table.path} has a column {label!r}, {lacks}; {columns}"
 
 
 def _other_list(folder: Path) -> str | None:
@@ -323,7 +312,7 @@ def _other_list(folder: Path) -> str | None:
     with suppress(OSError):
         inside = [path for path in sorted(folder.iterdir()) if path.is_dir() and why_folder(path.name) is None]
         tables = (table for below in inside[:_LOOKED_AT] for table in tables_in(below))
-        table = next(filter(_tells_labels, tables), None)
+        table = next((table for table in tables if _why_not(table) is None), None)
         if table is not None:
             return f"{table} gives labels for the images beside it; give {table.parent} in place of {folder}"
     return None

@@ -33,7 +33,7 @@ class Datalist(FolderLayout):
     # It says itself what is an image.
     specialises: ClassVar[tuple[str, ...]] = ("dicom_tree", "image_folder", "mask_folder")
     description = (
-        'a folder with a dataset.json or another JSON that has a "training" list of {"image": ..., "label": ...}'
+        'a folder with a dataset.json or other JSON that has a "training" list of {"image": ..., "label": ...}'
     )
 
     def __init__(self, listing: Path) -> None:
@@ -41,9 +41,8 @@ class Datalist(FolderLayout):
         written = read_json(listing)
         self.content = from_root(listing.parent, written)
         self._absolute = (listing.name,) if self.content != written else ()
-        listed = [
-            (split, *entry) for split, keys in _SPLIT_KEYS.items() for key in keys for entry in self._entries(key)
-        ]
+        splits = ((split, key) for split, keys in _SPLIT_KEYS.items() for key in keys)
+        listed = [(split, *entry) for split, key in splits for entry in self._entries(key)]
         self._class_labels, names = self._text_classes([entry for _, *entry in listed])
         cases = [(split, self._read_entry(entry, where)) for split, entry, where in listed]
         if TRAIN not in dict(cases):

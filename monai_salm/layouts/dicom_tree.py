@@ -89,9 +89,7 @@ class DicomTree(FolderLayout):
         found = super().stored_images(splits)
         known = frozenset(self.headers[file].instance for stored in found for file in stored.files)
         # Images refer to one another across series, as slices to their scout; all of those must follow.
-        return tuple(
-            replace(stored, protected_uids=known) if isinstance(stored, SeriesImage) else stored for stored in found
-        )
+        return tuple(replace(one, protected_uids=known) if isinstance(one, SeriesImage) else one for one in found)
 
     def rewritten_files(self, splits: Sequence[str] = (TRAIN,)) -> Mapping[str, bytes]:
         protected = {self.headers[file].instance for file in self.image_files(splits)}

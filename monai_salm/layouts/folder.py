@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -179,10 +180,8 @@ class FolderLayout(Layout):
         for case in self._all_cases():
             label = case.label
             if isinstance(label, (str, LabelParts)) and label not in found:
-                try:
+                with suppress(FormatError, OSError):  # its case is listed when it is read
                     found[label] = tuple(distinct(read_label_map(self.root, label, case.image.name)).tolist())
-                except (FormatError, OSError):
-                    continue  # its case is listed when it is read
         return found
 
     @cached_property
@@ -235,9 +234,9 @@ class FolderLayout(Layout):
             others = f"{', '.join(bare[1:4])}{', ...' if bare[4:] else ''}"
             more = f" (and {len(bare) - 1} more: {others})" if bare[1:] else ""
             raise LayoutError(f"{self.root}: {bare[0]} has no label{more}; noise is made against labels")
-        for case in () if sound else self._cases[TRAIN]:
-            if isinstance(case.image, UnusableImage):
-                raise LayoutError(f"{self.root}: no training case can be used. {case.image.name}: {case.image.reason}")
+        if not sound:
+            first = cast(UnusableImage, self._cases[TRAIN][0].image)
+            raise LayoutError(f"{self.root}: no training case can be used. {first.name}: {first.reason}")
 
     def _check(self) -> None:
         # A file of two images would be written twice, and the second would undo the first.

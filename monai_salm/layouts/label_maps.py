@@ -93,10 +93,8 @@ def on_grid_of(label: Array, own: Array | None, image: Array | None, shape: Sequ
             return label
     turn = _AXES.io_orientation(steps)
     if not np.isnan(turn).any():
-        turned, rest = (
-            _AXES.apply_orientation(label[0].reshape(full), turn),
-            steps @ _AXES.inv_ornt_aff(turn, full) - np.eye(4),
-        )
+        turned = _AXES.apply_orientation(label[0].reshape(full), turn)
+        rest = steps @ _AXES.inv_ornt_aff(turn, full) - np.eye(4)
         close = np.abs(rest[:3, :3]).max() < 0.01 and np.abs(rest[:3, 3]).max() < _APART
         if close and turned.shape[: len(shape)] == tuple(shape):
             return np.ascontiguousarray(turned.reshape(shape))[None]
@@ -221,9 +219,8 @@ def label_maps_among(root: Path, files: Sequence[str]) -> MapsAmong:
     folders = tuple(_folders(files, is_map))
     if len(maps) > 1 and len(values) <= _FEW_VALUES:
         # The empty ones, and those of images that are missing or damaged, too.
-        return MapsAmong(
-            named.union(file for file in files if values_of(file) and values_of(file) <= values), (), folders
-        )
+        sure = named.union(file for file in files if values_of(file) and values_of(file) <= values)
+        return MapsAmong(sure, (), folders)
     return MapsAmong(named, next((both for both in near if both[0] in maps), ()), folders)
 
 
@@ -246,9 +243,8 @@ def hold_maps(root: Path, pairs: Pairs) -> bool:
     images = [files[0] for files in pairs.images.values()]
     if not images or not pairs.alone:
         return False
-    maps, others = (
-        [is_label_map(root / file) for file in evenly_spaced(files, _LOOKED_AT)] for files in (pairs.alone, images)
-    )
+    some = (evenly_spaced(files, _LOOKED_AT) for files in (pairs.alone, images))
+    maps, others = ([is_label_map(root / file) for file in files] for files in some)
     return sum(maps) > len(maps) / 2 and not all(others)
 
 

@@ -33,11 +33,8 @@ PATIENT_COLUMNS = (
 )  # fmt: skip
 SPLIT_COLUMNS = ("split", "set", "subset", "partition", "phase", "dataset_split", "data_split", "usage")
 # Cells that say that nothing is known, what chest X-ray tables write for "uncertain", and 0 and 1, as pandas writes them, too.
-_NOTHING, _UNCERTAIN, _ANSWERS = (
-    ("", "n/a", "na", "nan", "none", "null"),
-    ("-1", "-1.0"),
-    {"0": 0, "1": 1, "0.0": 0, "1.0": 1},
-)
+_NOTHING = ("", "n/a", "na", "nan", "none", "null")
+_UNCERTAIN, _ANSWERS = ("-1", "-1.0"), {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 #: Largest class number: any more is an identifier in the wrong column.
 MAX_CLASS = 65_535
 # A small data set may have a class for nearly every image; a large one that does has names in that column.
@@ -78,9 +75,7 @@ def class_numbers(cells: Sequence[Cell]) -> ClassNumbers:
         for text, where in cells:
             number = numbers.get(text) or 0
             if number != int(number) or not 0 <= number <= MAX_CLASS:
-                raise LayoutError(
-                    f"{where}: {text!r} is no class; classes are whole numbers from 0 to {MAX_CLASS}, or text"
-                )
+                raise LayoutError(f"{where}: {text!r} is no class; write a whole number up to {MAX_CLASS}, or text")
         return ClassNumbers([None if (n := numbers.get(cell.text)) is None else int(n) for cell in cells], ())
     if any("|" in text for text in texts):
         parts = [None if is_nothing(cell.text) else {part.strip() for part in cell.text.split("|")} for cell in cells]
@@ -140,9 +135,7 @@ def label_columns(rows: Sequence[Row], asked: Sequence[str], aside: Sequence[str
     others = [name for name in columns if name not in aside and find_column([name], _ASIDE) is None]
     # Columns that hold zeros and ones, and nothing else but -1 and empty cells.
     known = {name: [text for row in training if not is_nothing(text := row.cell(name).text)] for name in others}
-    candidates = [
-        name for name, texts in known.items() if texts and all(text in _ANSWERS or text in _UNCERTAIN for text in texts)
-    ]
+    candidates = [name for name, texts in known.items() if texts and {*texts} <= {*_ANSWERS, *_UNCERTAIN}]
     # A row that answers nothing is an image without labels, not a reason to take the columns for something else.
     told = [row for row in training if not all(is_nothing(row.cell(name).text) for name in candidates)]
     sure = [name for name in candidates if all(row.cell(name).text in _ANSWERS for row in told)]

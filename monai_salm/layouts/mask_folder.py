@@ -125,15 +125,12 @@ class MaskFolder(FolderLayout):
         if splits is None:
             splits = {files[0]: _split_of(files[0]) or TRAIN for files in pairs.images.values()}
             splits = splits if TRAIN in splits.values() else dict.fromkeys(splits, TRAIN)
-        channels = Counter(tuple(role_of(file).words for file in files) for files in pairs.images.values()).most_common(
-            1
-        )[0][0]
+        words = Counter(tuple(role_of(file).words for file in files) for files in pairs.images.values())
+        channels = words.most_common(1)[0][0]
         for key, files in pairs.images.items():
             split, label, reason = splits[files[0]], labels.get(key), ""
             if label is None and split == TRAIN:
-                reason = (
-                    "no label map has its name, and noise is made against label maps; add one, or take the image out"
-                )
+                reason = "no label map has its name, and noise is made against it; add one, or take the image out"
             elif len(files) != len(channels):
                 reason = f"it has {len(files)} channels, others have {len(channels)}"
             image = UnusableImage(files[0], files, reason) if reason else ChannelFiles(files[0], files)

@@ -65,10 +65,8 @@ class MedMNIST(Layout):
     def task(self) -> Task:
         if not self.has_labels(TRAIN):
             raise LayoutError(f"{self.root} has no train_labels; noise is made against labels")
-        values, width = (
-            np.concatenate([np.unique(own) for own in self._labels().values()]),
-            self._labels()[TRAIN].shape[1],
-        )
+        labels = self._labels()
+        values, width = np.concatenate([np.unique(own) for own in labels.values()]), labels[TRAIN].shape[1]
         if width > 1:
             if not np.isin(values, (0, 1)).all():
                 some = values[:5].tolist()
@@ -180,14 +178,12 @@ class MedMNIST(Layout):
 
     def _read_labels(self) -> dict[str, Array]:
         """The labels of each split, ``(cases, labels)``; class numbers if every one is a vector of zeros and a single 1."""
-        stored = {
-            split: _native(self.archive.array(f"{split}_labels")) for split in filter(self.has_labels, self._splits)
-        }
-        found = {split: own.reshape(len(own), -1) for split, own in stored.items()}
-        one_hot = all(
-            own.shape[1] > 1 and np.isin(own, (0, 1)).all() and (np.count_nonzero(own, axis=1) == 1).all()
-            for own in found.values()
-        )
+        found: dict[str, Array] = {}
+        for split in filter(self.has_labels, self._splits):
+            own = _native(self.archive.array(f"{split}_labels"))
+            found[split] = own.reshape(len(own), -1)
+        whole = [own.shape[1] > 1 and np.isin(own, (0, 1)).all() for own in found.values()]
+        one_hot = all(whole) and all((np.count_nonzero(own, axis=1) == 1).all() for own in found.values())
         return {split: own.argmax(axis=1)[:, None] if one_hot else own for split, own in found.items()}
 
 

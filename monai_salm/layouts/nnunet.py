@@ -51,9 +51,7 @@ class NnUNet(FolderLayout):
         declared = entry_of(self.content, "numTraining", int, self.json)
         found = sum(not isinstance(case.image, UnusableImage) for case in training)
         if declared < max(1, found):  # fewer may be missing, and cannot be named
-            raise LayoutError(
-                f"{self.json}: numTraining is {declared}, but there are {found} training cases; correct it"
-            )
+            raise LayoutError(f"{self.json}: numTraining is {declared}, but there are {found} training cases; mend it")
         self._require_one_format([*training, *test])
         cases = [*((TRAIN, case) for case in training), *(("test", case) for case in test)]
         classes, channels = _label_names(self.content, self.json), modalities_of(self.content, "channel_names")

@@ -6,6 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import PurePosixPath
 from typing import NamedTuple, TypeAlias, TypeVar
 
@@ -121,17 +122,14 @@ def pair(files: Iterable[str]) -> Pairs:
     sure: dict[Key, tuple[tuple[str, str], ...]] = {}
     for image, own in maps.items():
         # With words of its own it is one of a class of its image if others have them, or a second mask.
-        first = any(not name for name, _ in own)
-        second = {
-            file for name, file in own if first and name.isdecimal() and _words(any_stem(file))[-2] in _MASK_WORDS
-        }
+        numbered = [file for name, file in own if name.isdecimal()] if any(not name for name, _ in own) else []
+        second = [file for file in numbered if _words(any_stem(file))[-2] in _MASK_WORDS]
         sure[image] = tuple((name, file) for name, file in own if name in known or file in second)
     paired = {file for own in sure.values() for _, file in own}
     unsure = [file for own in maps.values() for _, file in own if file not in paired]
     alone = [*(file for file, found in keys.items() if found is None), *unsure]
-    return Pairs(
-        {key: tuple(own) for key, own in images.items()}, {key: own for key, own in sure.items() if own}, tuple(alone)
-    )
+    channels = {key: tuple(own) for key, own in images.items()}
+    return Pairs(channels, {key: own for key, own in sure.items() if own}, tuple(alone))
 
 
 def _words(part: str) -> list[str]:
@@ -154,7 +152,7 @@ def _image_of(key: Key, images: Collection[Key]) -> Key | None:
         for part in range(len(key), 0, -1)
         for words in range(len(key[part - 1]), 0, -1)
     )
-    return next((known for known in (key, *shorter) if known in images), None)
+    return next((known for known in chain([key], shorter) if known in images), None)
 
 
 def _by_last_part(masks: Mapping[str, Key], images: Iterable[Key]) -> dict[str, Key | None]:
