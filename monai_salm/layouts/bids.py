@@ -40,11 +40,6 @@ class BidsName:
     suffix: str
 
     @property
-    def is_segmentation(self) -> bool:
-        """Whether it is a label map that may be learnt; a brain mask only tells where the brain is."""
-        return self.suffix in _SEGMENTATIONS and self.entities.get("desc") != "brain"
-
-    @property
     def kind(self) -> str:
         """The part of the name that segmentations of several subjects share, as in ``manual: label-lesion_mask``."""
         added = "_".join(f"{key}-{value}" for key, value in self.entities.items() if key in _ADDED)
@@ -102,10 +97,12 @@ class Bids(FolderLayout):
         files = sorted(walk(root))
         names = [name for name in map(parse_name, files) if name is not None]
         images = self._images([name for name in names if not name.pipeline and name.suffix not in _SEGMENTATIONS])
+        # A brain mask only tells where the brain is.
+        maps = [name for name in names if name.suffix in _SEGMENTATIONS and name.entities.get("desc") != "brain"]
         people = _participants(root / _PARTICIPANTS)
         columns = tuple(next(iter(people.values())).values) if people else ()
         rows = [people.get(image.entities["sub"]) for image in images]
-        labels, classes = self._labels(images, [name for name in names if name.is_segmentation]), tuple[str, ...]()
+        labels, classes = self._labels(images, maps), tuple[str, ...]()
         if labels is None:  # what is said of the subjects
             column = find_column(columns, _CLASS_COLUMNS) or ""
             cells = [row.cell(column) if row else Cell("", image.file) for image, row in zip(images, rows, strict=True)]

@@ -99,7 +99,6 @@ class Datalist(FolderLayout):
         if not isinstance(entry, Mapping) or "image" not in entry:
             raise LayoutError(f'{where}: expected {{"image": path, "label": ...}} or a path, got {entry!r}')
         image, label = entry["image"], _single(entry.get("label"))
-        images = image if isinstance(image, list) and image else [image]
         if isinstance(label, Mapping):
             raise LayoutError(
                 f"{where}: label is an object with the keys {', '.join(map(repr, label))}; an image has one label here, so write "
@@ -111,7 +110,7 @@ class Datalist(FolderLayout):
         elif label is not None and {type(item) for item in (label if isinstance(label, list) else [label])} != {int}:
             kinds = "a path, a class number or name, or a list of zeros and ones"
             raise LayoutError(f"{where}: label must be {kinds}, got {label!r}")
-        return FolderCase(self._image(images, where), label)
+        return FolderCase(self._image(image if isinstance(image, list) and image else [image], where), label)
 
     def _image(self, images: Sequence[object], where: str) -> StoredImage:
         files = [confine(self.root, part, where) for part in images]

@@ -95,14 +95,12 @@ def _kind(path: Path, storage: str, has_rows: bool) -> tuple[bool, str]:
     holds_labels = storage.startswith(_STORAGE) and storage.removeprefix(_STORAGE) in _LABELS
     if holds_labels or holds_no_pixels(storage):
         try:
-            pixels = _check_object(path.read_bytes())
+            if not _has_pixels(path.read_bytes()) or holds_labels:
+                return False, ""
         except (ValueError, OSError) as error:
             return False, f"{path}: {error}"
-        if not pixels or holds_labels:
-            return False, ""
-    if not has_rows:
-        return True, f"{path}: its header has no number of rows; the file may be cut off; get it again from its source"
-    return True, ""
+    lacks = "its header has no number of rows; the file may be cut off; get it again from its source"
+    return True, "" if has_rows else f"{path}: {lacks}"
 
 
 def holds_no_pixels(storage: str) -> bool:
@@ -178,7 +176,7 @@ def _taken_apart(content: bytes) -> tuple[int, tuple[Element, ...], Encoding]:
     return start, walk(content, start, encoding), encoding
 
 
-def _check_object(content: bytes) -> bool:
+def _has_pixels(content: bytes) -> bool:
     """Whether a file has pixels; an error if it cannot be taken apart, as it must be for its references to follow."""
     _, elements, encoding = _taken_apart(content)
     check_sequences(content, elements, encoding)

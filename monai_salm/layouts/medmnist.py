@@ -103,8 +103,7 @@ class MedMNIST(Layout):
     def all_files(self) -> tuple[str, ...]:
         return (self.root.name,)
 
-    def every_file(self) -> tuple[str, ...]:
-        return (self.root.name,)
+    every_file = all_files
 
     def published_files(self, splits: Sequence[str], root: Path, without: Collection[str] = ()) -> tuple[str, ...]:
         return (root.name,)

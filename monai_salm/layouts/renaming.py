@@ -56,9 +56,8 @@ def companions_of(root: Path, files: Iterable[str]) -> tuple[str, ...]:
     """Files beside some others that are part of them, each once; what cannot be read says so when the image is read."""
     found: dict[str, None] = {}
     for file in files:
-        format_ = format_named(file)
         with suppress(FormatError, OSError):
-            names = () if format_ is None else format_.companions(root / file)
+            names = format_.companions(root / file) if (format_ := format_named(file)) is not None else ()
             found |= dict.fromkeys((PurePosixPath(file).parent / name).as_posix() for name in names)
     return tuple(found)
 
@@ -143,11 +142,8 @@ def _renamer(renamed: Mapping[str, str]) -> Callable[[str], str]:
         *folders, name = _plain(bare.replace("\\", "/")).split("/")
         own = [part for part in folders if part not in ("", ".")]
         # The folders must agree as far as both go, from the end.
-        fits = {
-            new
-            for parts, new in by_name.get(name, [])
-            if all(mine == its for mine, its in zip(reversed(own), reversed(parts), strict=False))
-        }
+        ends = ((zip(reversed(own), reversed(parts), strict=False), new) for parts, new in by_name.get(name, []))
+        fits = {new for pairs, new in ends if all(mine == its for mine, its in pairs)}
         if len(fits) != 1:
             return text
         # In the form in which the text has it: an encoding of 8 bits knows composed signs alone.
