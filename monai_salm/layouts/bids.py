@@ -72,14 +72,9 @@ def parse_name(file: str) -> BidsName | None:
 
 
 class Bids(FolderLayout):
-    """``sub-*/[ses-*/]anat/*_T1w.nii.gz`` with ``dataset_description.json``.
+    """``sub-*/[ses-*/]anat/*_T1w.nii.gz`` with ``dataset_description.json``; the cases are the images of one ``suffix``.
 
-    The cases are the images of one suffix. Their labels are segmentations in ``derivatives`` (``*_dseg``, ``*_mask``) of the
-    same subject, session and run, or else a column of classes in ``participants.tsv``.
-
-    Args:
-        root: the folder.
-        suffix: of the images that are the cases; None takes T1w, or else the commonest.
+    Their labels are segmentations in ``derivatives``, or else a column of classes in ``participants.tsv``.
     """
 
     name = "bids"

@@ -71,13 +71,7 @@ class _Entry(NamedTuple):
 class CsvLabels(FolderLayout):
     """Images and a CSV beside or above them: a column of paths or names, and columns of labels.
 
-    An image is named by its path from the CSV's folder, or by the end of its path, with or without suffix, if only one
-    image in the folder fits. A line whose image is not there is a case that cannot be used, and so is a training image without
-    a label where others have one. Several tables are read together if their names say the split: ``train.csv``, ``test.csv``.
-
-    Args:
-        tables: in one folder; the split of each that is not the only one is in its name.
-        columns: which say what.
+    Several ``tables`` stand in one folder and have their split in their names; ``columns`` says which of theirs mean what.
     """
 
     name = "csv_labels"

@@ -23,10 +23,7 @@ _NAMES = ("dataset.json", "datalist.json")
 class Datalist(FolderLayout):
     """A folder with a JSON of ``training``, ``validation`` and ``test`` lists, paths relative to the JSON.
 
-    An entry is ``{"image": path, "label": path | int | name of a class | [0, 1, ...]}``, or the path alone where there is no
-    label; an image in several files, one for each channel, is a list of paths. Absolute paths must lie in the JSON's folder.
-    Other keys, such as the ``fold`` of MONAI's Auto3DSeg, mean nothing here: a case of any fold is trained on in some run, so
-    all of "training" is protected.
+    Keys such as the ``fold`` of Auto3DSeg mean nothing here: a case of any fold is trained on in some run, so all are protected.
     """
 
     name = "datalist"
@@ -177,10 +174,7 @@ def _candidates(folder: Path) -> list[Path]:
 
 
 class Decathlon(Datalist):
-    """A folder with ``imagesTr``, ``labelsTr``, ``imagesTs`` and a ``dataset.json`` with ``modality`` and ``labels``.
-
-    Every training case has a label map; test cases are paths alone. Images of several modalities are one 4D file.
-    """
+    """A folder with ``imagesTr``, ``labelsTr``, ``imagesTs`` and a ``dataset.json`` with ``modality`` and ``labels``."""
 
     name = "decathlon"
     description = 'a folder with imagesTr and a dataset.json with "modality", "labels" and "training" (Decathlon)'

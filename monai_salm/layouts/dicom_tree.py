@@ -43,10 +43,8 @@ class _Answer(NamedTuple):
 class DicomTree(FolderLayout):
     """DICOM series; the class of each is its top folder, or stands in a table in the root.
 
-    A table has a column of series, studies, patients or folders, and columns of labels as in ``CsvLabels``. Folders named
-    for splits above the class folders are splits. Objects without an image (segmentations, structure sets, reports,
-    presentation states) are copied; their references to protected images follow the new UIDs. A file that is damaged is a
-    training case of its own that cannot be used, and so is a series whose slices make no image.
+    A damaged file is a training case of its own that cannot be used, and so is a series whose slices make no image. The
+    references of objects without an image follow the new UIDs.
     """
 
     name = "dicom_tree"

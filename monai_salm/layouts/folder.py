@@ -51,10 +51,6 @@ class FolderLayout(Layout):
         class_names: what class numbers mean, in their order; empty if the data set names none.
         modalities: of each channel, as the data set names them; empty if it names none.
         masks: label maps that are no case's label.
-
-    Raises:
-        LayoutError: for a folder that cannot be read; a file that is part of two images, or an image and a label; or a label
-            out of range.
     """
 
     manifest = "monai_salm.json"

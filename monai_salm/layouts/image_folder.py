@@ -45,10 +45,8 @@ _NO_CLASSES |= {f"{kind}{split}" for kind in ("images", "labels") for split in (
 class ImageFolder(FolderLayout):
     """``root/class/.../image``, or ``root/{train,val,test}/class/.../image``.
 
-    Classes are numbered by the sorted names of the training folder's, the same for all splits; a folder among them that holds
-    nothing is one, too, since a copy may have left out all of its images. Images beside the class
-    folders belong to no class: they are ``unlisted``, except in a validation or test folder without any class of training,
-    whose images have no labels. Folders and files with a name that begins with a dot are passed over.
+    Classes are numbered by the sorted names of the training folder's. A folder among them that holds nothing is one, too, since
+    a copy may have left out all of its images. A split without any class of training has no labels.
     """
 
     name = "image_folder"

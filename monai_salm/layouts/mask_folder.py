@@ -35,13 +35,7 @@ ARROW = "->"
 class MaskFolder(FolderLayout):
     """Images with a label map each: a folder per patient, a mask beside each image, or folders ``images`` and ``masks``.
 
-    A label map is told by its name (``seg``, ``mask``, ``gt``, ``label``, ...) and bears the name of its image otherwise. Several
-    images of one name are the channels of one (``flair``, ``t1``); several label maps of an image are a class each
-    (``segmentations/liver``). Folders named for splits are splits; so is a column of a table with a line for each case.
-
-    Args:
-        root: the folder.
-        patterns: of images and of label maps; None lets the names tell.
+    ``patterns`` are those of images and of label maps; None lets the names tell.
     """
 
     name = "mask_folder"

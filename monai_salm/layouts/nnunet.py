@@ -24,9 +24,7 @@ _JSON = "dataset.json"
 class NnUNet(FolderLayout):
     """``DatasetXXX_Name`` with ``imagesTr/case_0000.nii.gz``, ``labelsTr/case.nii.gz``, ``imagesTs`` and a ``dataset.json``.
 
-    The JSON has ``channel_names``, ``labels``, ``numTraining`` and ``file_ending``, and may name the training files itself
-    under ``dataset``. A case's files are the channels of one image, in their order; a
-    case without one of them, or without its label map, cannot be used.
+    A case's files are the channels of one image; without one of them, or without its label map, it cannot be used.
     """
 
     name = "nnunet"
