@@ -111,11 +111,7 @@ def scan(
         del item  # volumes are large: what is read next needs the room
         # A chain that is random now and then may pass one.
         if index in (0, len(dataset) // 2, len(dataset) - 1):
-            again = as_kind(image_of(dataset[index], index, image_key)[1], kind_of(case.image))
-            if drawing_digest(again) != case.digest:
-                why = f"differs between two reads: the data set's chain is random. {_LOADING_ONLY}"
-                raise DataError(f"case {case.name!r} {why}")
-            del again
+            _require_same(dataset, index, image_key, case)
         if case.digest not in seen:
             suspicions.note(case.name, case.label, case.inside)
             seen[case.digest] = labels.setdefault(key, key), case.name  # one object for all cases of a label
@@ -125,6 +121,15 @@ def scan(
     if not found and skipped:
         name, reason = next(iter(skipped.items()))
         raise DataError(f"none of the {len(skipped)} cases can be protected. {name}: {reason}")
+
+
+def _require_same(dataset: MapDataset, index: int, image_key: str, case: ScannedCase) -> None:
+    """Refuse a case that gives another image when it is read once more."""
+    again = as_kind(image_of(dataset[index], index, image_key)[1], kind_of(case.image))
+    if drawing_digest(again) != case.digest:
+        raise DataError(
+            f"case {case.name!r} differs between two reads: the data set's chain is random. {_LOADING_ONLY}"
+        )
 
 
 def _check_dataset(dataset: object) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from monai_salm.formats import FORMATS, find_format
@@ -20,7 +19,7 @@ from monai_salm.layouts.image_folder import ImageFolder
 from monai_salm.layouts.mask_folder import ARROW, MaskFolder, split_patterns
 from monai_salm.layouts.medmnist import MedMNIST
 from monai_salm.layouts.nnunet import NnUNet
-from monai_salm.layouts.reading import read_json
+from monai_salm.layouts.reading import json_or_nothing
 
 #: Those that say most about themselves first. All are asked by ``detect``.
 LAYOUTS: dict[str, type[Layout]] = {
@@ -72,9 +71,8 @@ def detect(path: str | os.PathLike[str]) -> Layout:
 def _noted(place: Path) -> str | None:
     """The layout that the manifest of a protected copy names: the copy may lack files that tell the layout."""
     for path in (place / name for name in MANIFESTS if is_file(place / name)):
-        with suppress(LayoutError, OSError):
-            noted = read_json(path).get("layout")
-            return noted if isinstance(noted, str) and (noted in LAYOUTS or ARROW in noted) else None
+        noted = json_or_nothing(path).get("layout")
+        return noted if isinstance(noted, str) and (noted in LAYOUTS or ARROW in noted) else None
     return None
 
 

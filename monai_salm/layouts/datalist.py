@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from itertools import count, takewhile
 from pathlib import Path, PurePosixPath
@@ -12,7 +11,7 @@ from typing import Any, ClassVar
 from monai_salm.layouts.files import TRAIN, LayoutError, confine, from_root, has_image_name, is_file, stem
 from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.labels import MAX_CLASS, class_numbers
-from monai_salm.layouts.reading import Cell, read_json
+from monai_salm.layouts.reading import Cell, json_or_nothing, read_json
 from monai_salm.layouts.stored_images import ChannelFiles, StoredImage, UnusableImage, channel_files
 
 #: Split -> the keys under which datalists have it.
@@ -52,11 +51,10 @@ class Datalist(FolderLayout):
         if (path.suffix == ".json" and path.is_file()) or (path.is_dir() and _candidates(path)):
             return None
         for listing in sorted(path.glob("*.json")) if path.is_dir() else ():
-            with suppress(LayoutError, OSError):
-                content = read_json(listing)
-                if {"train", "val", "validation", "test", "testing"} & set(content):
-                    keys = ", ".join(map(repr, content))
-                    return f'{listing} has no "training" list of images and labels; its keys are {keys}'
+            content = json_or_nothing(listing)
+            if {"train", "val", "validation", "test", "testing"} & set(content):
+                keys = ", ".join(map(repr, content))
+                return f'{listing} has no "training" list of images and labels; its keys are {keys}'
         return ""
 
     @classmethod
@@ -166,11 +164,7 @@ def modalities_of(content: Mapping[str, Any], key: str) -> tuple[str, ...]:
 def _candidates(folder: Path) -> list[Path]:
     """The JSON a folder's data list is in: a file of a usual name, else every JSON that has a training list."""
     usual = [folder / name for name in _NAMES if (folder / name).is_file()][:1]
-    found = []
-    for path in [] if usual else sorted(folder.glob("*.json")):
-        with suppress(LayoutError, OSError):
-            found += [path] if "training" in read_json(path) else []
-    return usual or found
+    return usual or [path for path in sorted(folder.glob("*.json")) if "training" in json_or_nothing(path)]
 
 
 class Decathlon(Datalist):
@@ -195,7 +189,6 @@ class Decathlon(Datalist):
     def misfit(cls, path: Path) -> str | None:
         listing = path / _NAMES[0] if path.is_dir() else path
         if listing.name == _NAMES[0] and listing.is_file() and (listing.parent / "imagesTr").is_dir():
-            with suppress(LayoutError, OSError):
-                content = read_json(listing)
-                return None if "training" in content and isinstance(content.get("modality"), dict) else ""
+            content = json_or_nothing(listing)
+            return None if "training" in content and isinstance(content.get("modality"), dict) else ""
         return ""

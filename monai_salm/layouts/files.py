@@ -188,8 +188,8 @@ def walk(root: Path) -> Iterator[str]:
     Links must stay inside and lead to files. A link that leads nowhere is a file that cannot be read (``dead_link``).
     """
     for below, folders, files in _walk(root):
-        own = [name for name in files if why_file(name) is None]
-        for path in (root / below / name for name in (*(name for name in folders if not why_folder(name)), *own)):
+        folder, own = root / below, [name for name in files if why_file(name) is None]
+        for path in (folder / name for name in (*(name for name in folders if not why_folder(name)), *own)):
             if not path.is_symlink() or not path.exists():
                 continue
             place = path.resolve()
@@ -200,7 +200,7 @@ def walk(root: Path) -> Iterator[str]:
             if place.is_dir():
                 raise LayoutError(f"{path} is a link to a folder; put the folder itself there or remove it")
         for name in own:
-            path = root / below / name
+            path = folder / name
             if not path.is_file() and not dead_link(path):
                 raise LayoutError(f"{path} is no file and no folder; remove it")
             yield str(below / name)

@@ -48,6 +48,13 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def json_or_nothing(path: Path) -> dict[str, Any]:
+    """``read_json``; an empty object for what cannot be read."""
+    with suppress(LayoutError, OSError):
+        return read_json(path)
+    return {}
+
+
 def entry_of(content: dict[str, Any], key: str, kind: type, path: Path) -> Any:
     """A value of a JSON object, which must be there and of a type; ``path`` is the file, for messages."""
     if key not in content:
