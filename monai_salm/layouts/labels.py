@@ -75,7 +75,7 @@ def class_numbers(cells: Sequence[Cell]) -> ClassNumbers:
         for text, where in cells:
             number = numbers.get(text) or 0
             if number != int(number) or not 0 <= number <= MAX_CLASS:
-                raise LayoutError(f"{where}: {text!r} is no class; write a whole number up to {MAX_CLASS}, or text")
+                raise LayoutError(f"{where}: {text!r} is no class; write a whole number from 0 to {MAX_CLASS}, or text")
         return ClassNumbers([None if (n := numbers.get(cell.text)) is None else int(n) for cell in cells], ())
     if any("|" in text for text in texts):
         parts = [None if is_nothing(cell.text) else {part.strip() for part in cell.text.split("|")} for cell in cells]

@@ -124,7 +124,7 @@ class MaskFolder(FolderLayout):
         for key, files in pairs.images.items():
             split, label, reason = splits[files[0]], labels.get(key), ""
             if label is None and split == TRAIN:
-                reason = "no label map has its name, and noise is made against it; add one, or take the image out"
+                reason = "no label map has its name, and noise is made against one; add it, or take the image out"
             elif len(files) != len(channels):
                 reason = f"it has {len(files)} channels, others have {len(channels)}"
             image = UnusableImage(files[0], files, reason) if reason else ChannelFiles(files[0], files)
