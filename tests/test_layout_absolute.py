@@ -6,24 +6,14 @@ import codecs
 import json
 import unicodedata
 from pathlib import Path
-from typing import Any
 
 import pytest
-from layout_samples import build_nnunet, random_image, save_json, save_png, save_text
-from PIL import Image
-from typer.testing import CliRunner
+from layout_samples import build_nnunet, random_image, save_json, save_picture, save_text
+from round_trips import run
 
-from monai_salm.cli import app
 from monai_salm.layouts import LayoutError, detect
 
 FAST = ("--method", "random_noise", "--device", "cpu")
-
-
-def run(*arguments: object, code: int = 0) -> dict[str, Any]:
-    result = CliRunner().invoke(app, [*map(str, arguments), "--json"])
-    assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
-    found: dict[str, Any] = json.loads(result.stdout)
-    return found
 
 
 def there_and_back(root: Path) -> tuple[Path, list[str]]:
@@ -40,17 +30,11 @@ def there_and_back(root: Path) -> tuple[Path, list[str]]:
     return out, made["warnings"]
 
 
-def save_jpeg(path: Path, seed: int) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(random_image(seed, (8, 7), "uint8", 200)).save(path)
-    return path
-
-
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
 def test_absolute_paths_inside_the_folder(tmp_path: Path, suffix: str) -> None:
     root = tmp_path / "set"
     for number in range(4):
-        save_jpeg(root / f"images/{number}{suffix}", number)
+        save_picture(root / f"images/{number}{suffix}", number)
     lines = [f'"{root}/images/{number}{suffix}",{number % 2},"{root}/other, file.txt"' for number in range(4)]
     save_text(root / "labels.csv", "\n".join(["path,label,note", *lines]) + "\n")
     out, said = there_and_back(root)
@@ -62,9 +46,9 @@ def test_absolute_paths_inside_the_folder(tmp_path: Path, suffix: str) -> None:
 
 
 def test_absolute_paths_elsewhere_are_refused(tmp_path: Path) -> None:
-    save_png(tmp_path / "other" / "a.png")
+    save_picture(tmp_path / "other" / "a.png")
     root = tmp_path / "set"
-    save_png(root / "a.png")
+    save_picture(root / "a.png")
     save_text(root / "labels.csv", f"image,label\n{tmp_path}/other/a.png,0\n")
     with pytest.raises(
         LayoutError, match=r"labels\.csv, line 2, column 'image': path '.*/other/a\.png' must be relative and"
@@ -92,7 +76,7 @@ def test_tables_keep_their_encoding(tmp_path: Path, encoding: str, form: str) ->
     root = tmp_path / "set"
     names = ("Müller", "Größe", "señal", "x")
     for number, name in enumerate(names):
-        save_jpeg(root / "bilder" / f"{unicodedata.normalize(form, name)}.jpg", number)  # type: ignore[arg-type]
+        save_picture(root / "bilder" / f"{unicodedata.normalize(form, name)}.jpg", number)  # type: ignore[arg-type]
     text = "bild;image;label\r\n" + "".join(
         f"é;{name}.jpg;{'gut' if n % 2 else 'böse'}\r\n" for n, name in enumerate(names)
     )
@@ -108,9 +92,8 @@ def nnunet_of(root: Path, images: str, labels: str, listed: bool) -> Path:
     entries = {}
     for number in range(3):
         image, label = f"imagesTr/c{number}_0000{images}", f"labelsTr/c{number}{labels}"
-        save_jpeg(root / image, number)
-        (root / "labelsTr").mkdir(exist_ok=True)
-        Image.fromarray(random_image(number, (8, 7), "uint8", 2)).save(root / label)
+        save_picture(root / image, number)
+        save_picture(root / label, random_image(number, (8, 7), "uint8", 2))
         entries[f"c{number}"] = {"images": [image], "label": label}
     content = {
         "channel_names": {"0": "R"},

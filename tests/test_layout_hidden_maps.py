@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from layout_samples import build_image_folder, random_image, save_png, save_text
+from layout_samples import build_image_folder, random_image, save_picture, save_text
 from PIL import Image
-from typer.testing import CliRunner
+from round_trips import run
 
-from monai_salm.cli import app
 from monai_salm.layouts import FolderLayout, LayoutError, detect, open_layout
 from monai_salm.learning.tasks import Classification, Segmentation
 from monai_salm.shared.warn import DataWarning
@@ -21,35 +18,21 @@ FAST = ("--method", "random_noise", "--device", "cpu")
 
 
 def save_map(path: Path, seed: int) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
     label = np.zeros((8, 7), "uint8")
     label[2:6, 1 + seed % 3 : 5] = 255
-    Image.fromarray(label).save(path)
-    return path
+    return save_picture(path, label)
 
 
 def build(root: Path, image: str, label: str, table: str = "") -> Path:
     """Six images and label maps, ``{n}`` their number and ``{c}`` their class; a table of what ``table`` calls them."""
     for number in range(6):
         fields = {"n": number, "c": "ab"[number % 2]}
-        if image.endswith(".png"):
-            save_png(root / image.format(**fields), number)
-        else:
-            path = root / image.format(**fields)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(random_image(number, (8, 7), "uint8", 200)).save(path)
+        save_picture(root / image.format(**fields), number)
         save_map(root / label.format(**fields), number)
     if table:
         lines = [table.format(n=number) + f",{'ab'[number % 2]}" for number in range(6)]
         save_text(root / "labels.csv", "\n".join(["image,label", *lines]))
     return root
-
-
-def run(*arguments: object, code: int = 0) -> dict[str, Any]:
-    result = CliRunner().invoke(app, [*map(str, arguments), "--json"])
-    assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
-    found: dict[str, Any] = json.loads(result.stdout)
-    return found
 
 
 SETS = {
@@ -154,8 +137,8 @@ def test_images_of_few_values_and_of_names_alike_stay_images(tmp_path: Path) -> 
     for number in range(4):
         save_map(tmp_path / "drawn" / "ab"[number % 2] / f"p{number}.png", number)
         save_map(tmp_path / "drawn" / "ab"[number % 2] / f"p{number}_2.png", number + 1)
-        save_png(tmp_path / "shot" / "ab"[number % 2] / f"p{number}.png", number)
-        save_png(tmp_path / "shot" / "ab"[number % 2] / f"p{number}_2.png", number + 9)
+        save_picture(tmp_path / "shot" / "ab"[number % 2] / f"p{number}.png", number)
+        save_picture(tmp_path / "shot" / "ab"[number % 2] / f"p{number}_2.png", number + 9)
     for name in ("drawn", "shot"):
         data = detect(tmp_path / name)
         assert (len(data.dataset()), data.name) == (8, "image_folder")

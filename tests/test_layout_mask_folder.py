@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from layout_samples import build_image_folder, random_image, save_nifti, save_png, save_text
+from layout_samples import build_image_folder, random_image, save_nifti, save_picture, save_text
 from PIL import Image
 
 from monai_salm.formats import FormatError
 from monai_salm.layouts import LayoutError, detect, open_layout
 from monai_salm.layouts.image_folder import ImageFolder
-from monai_salm.layouts.mask_folder import MaskFolder
-from monai_salm.layouts.patterns import PathPattern
+from monai_salm.layouts.mask_folder import MaskFolder, PathPattern
 from monai_salm.layouts.roles import are_identifiers
 from monai_salm.learning.tasks import Classification, Segmentation
 
@@ -32,8 +31,7 @@ def save_map(path: Path, seed: int, classes: int = 3, scale: int = 1) -> None:
     if path.suffix == ".gz":
         save_nifti(path, label)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.kron(label[:, :, 0], np.ones((2, 2), "uint8"))[:8, :7]).save(path)
+    save_picture(path, np.kron(label[:, :, 0], np.ones((2, 2), "uint8"))[:8, :7])
 
 
 # Layouts of public sets: image, label map, of a case by its number.
@@ -65,7 +63,7 @@ def test_public_sets_are_images_with_a_label_map_each(tmp_path: Path, name: str)
     image, label = SETS[name]
     for number in range(3):
         if image.endswith(".png"):
-            save_png(tmp_path / image.format(number), number)
+            save_picture(tmp_path / image.format(number), number)
         else:
             save_volume(tmp_path / image.format(number), number)
         save_map(tmp_path / label.format(number), number)
@@ -117,7 +115,7 @@ def test_a_label_map_for_each_organ_is_a_class_each(tmp_path: Path) -> None:
 def test_masks_beside_the_images_of_classes_get_no_noise(tmp_path: Path) -> None:
     for name in ("benign", "malignant"):
         for number in range(3):
-            save_png(tmp_path / name / f"{name} ({number}).png", number + 10 * len(name))
+            save_picture(tmp_path / name / f"{name} ({number}).png", number + 10 * len(name))
             save_map(tmp_path / name / f"{name} ({number})_mask.png", number, classes=2, scale=255)
     save_map(tmp_path / "benign" / "benign (0)_mask_1.png", 7, classes=2, scale=255)
     data = detect(tmp_path)
@@ -135,7 +133,7 @@ def test_masks_beside_the_images_of_classes_get_no_noise(tmp_path: Path) -> None
 def test_a_class_folder_named_for_masks_only_stays_with_classes(tmp_path: Path) -> None:
     """What is named for a mask and holds an image, such as a masked one, is an image."""
     build_image_folder(tmp_path)
-    save_png(tmp_path / "ok" / "ok0_mask.png", 99)
+    save_picture(tmp_path / "ok" / "ok0_mask.png", 99)
     data = detect(tmp_path)
     assert "ok/ok0_mask.png" in data.image_files()
     assert data.label_files() == ()
@@ -157,7 +155,7 @@ def test_an_image_without_a_label_map_cannot_be_used(tmp_path: Path) -> None:
 def test_folders_of_splits(tmp_path: Path) -> None:
     for split in ("train", "val", "test"):
         for number in range(2):
-            save_png(tmp_path / split / "images" / f"{number}.png", number)
+            save_picture(tmp_path / split / "images" / f"{number}.png", number)
             if split != "test":
                 save_map(tmp_path / split / "masks" / f"{number}.png", number)
     data = detect(tmp_path)
@@ -218,7 +216,7 @@ def test_two_patterns_describe_a_folder_per_patient(
 def test_all_masks_of_a_folder_may_be_of_its_only_image(tmp_path: Path) -> None:
     """A mask for each cell, of names that tell nothing; the patterns that are shown fit."""
     for number, folder in enumerate(("4e07", "ef2d", "6b86", "d473", "9f14")):
-        save_png(tmp_path / folder / "images" / f"{folder}.png", number)
+        save_picture(tmp_path / folder / "images" / f"{folder}.png", number)
         for cell in range(3):
             save_map(tmp_path / folder / "masks" / f"{folder[::-1]}{cell}f.png", cell, 2)
     with pytest.raises(
@@ -232,7 +230,7 @@ def test_all_masks_of_a_folder_may_be_of_its_only_image(tmp_path: Path) -> None:
 def test_label_maps_of_other_names_in_folders_of_classes_get_no_noise(tmp_path: Path) -> None:
     for name in ("benign", "malignant"):
         for number in range(4):
-            save_png(tmp_path / name / "images" / f"{number}.png", number + len(name))
+            save_picture(tmp_path / name / "images" / f"{number}.png", number + len(name))
             save_map(tmp_path / name / "masks" / f"cell{number + 70}.png", number, 2, 255)
     data = detect(tmp_path)
     assert (len(data.dataset()), data.class_names, data.task()) == (
@@ -247,12 +245,11 @@ def test_label_maps_of_other_names_in_folders_of_classes_get_no_noise(tmp_path: 
 def test_places_in_a_palette_are_class_numbers(tmp_path: Path, suffix: str) -> None:
     """Annotation programs save classes so, each with a colour to look at."""
     for number in range(3):
-        save_png(tmp_path / "images" / f"{number}.png", number, (6, 5))
+        save_picture(tmp_path / "images" / f"{number}.png", number, (6, 5))
         classes = np.arange(30, dtype="uint8").reshape(6, 5) % (3 - (number == 2))
         label = Image.fromarray(classes).convert("P")
         label.putpalette([0, 0, 0, 128, 128, 128, 0, 128, 0])  # one of the colours is grey
-        (tmp_path / "masks").mkdir(exist_ok=True)
-        label.save(tmp_path / "masks" / f"{number}{suffix}")
+        save_picture(tmp_path / "masks" / f"{number}{suffix}", label)
     data = detect(tmp_path)
     assert data.task() == Segmentation(num_classes=3)
     for number, classes in ((0, 3), (2, 2)):
@@ -261,11 +258,10 @@ def test_places_in_a_palette_are_class_numbers(tmp_path: Path, suffix: str) -> N
 
 def test_colours_of_a_label_map_are_no_class_numbers(tmp_path: Path) -> None:
     for number in range(3):
-        save_png(tmp_path / "images" / f"{number}.png", number, (8, 7))
+        save_picture(tmp_path / "images" / f"{number}.png", number, (8, 7))
         colours = np.zeros((8, 7, 3), "uint8")
         colours[2:5, 3:, number] = 255
-        (tmp_path / "masks").mkdir(exist_ok=True)
-        Image.fromarray(colours).save(tmp_path / "masks" / f"{number}.png")
+        save_picture(tmp_path / "masks" / f"{number}.png", colours)
     with pytest.raises(FormatError, match=r"masks/0\.png is a label map in colours.*save class numbers"):
         detect(tmp_path).dataset()[0]
 
@@ -274,16 +270,13 @@ def save_jpeg_map(path: Path, values: Sequence[int]) -> None:
     label = np.zeros((40, 40), "uint8")
     for number, value in enumerate(values):
         label[8:30, 8 + 9 * number : 17 + 9 * number] = value
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(label).save(path)
+    save_picture(path, label)
 
 
 def test_jpeg_masks_have_two_classes_and_blurred_classes_are_refused(tmp_path: Path) -> None:
     for kind, values in (("two", [255]), ("three", [100, 255])):
         for number in range(3):
-            image = tmp_path / kind / "images" / f"{number}.png"
-            image.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(random_image(number, (40, 40), "uint8", 200)).save(image)
+            save_picture(tmp_path / kind / "images" / f"{number}.png", number, (40, 40))
             save_jpeg_map(tmp_path / kind / "masks" / f"{number}.jpg", values)
     assert detect(tmp_path / "two").task() == Segmentation(num_classes=2)
     data = open_layout(tmp_path / "three", "images/*.png -> masks/*.jpg")

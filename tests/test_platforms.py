@@ -10,8 +10,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import numpy as np
 import pytest
 
-from monai_salm.layouts.base import LayoutError
-from monai_salm.layouts.files import relative_path
+from monai_salm.layouts.files import LayoutError, relative_path
 from monai_salm.noise.budget import budget_of
 from monai_salm.noise.noise import Noise
 from monai_salm.noise.units import Units

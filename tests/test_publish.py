@@ -19,7 +19,7 @@ from published_samples import make_archive, make_folder
 from monai_salm.formats import format_of
 from monai_salm.formats.nifti import Nifti
 from monai_salm.generate.precompute import precompute
-from monai_salm.layouts import ArchiveLayout, FolderLayout, detect
+from monai_salm.layouts import FolderLayout, MedMNIST, detect
 from monai_salm.methods import RandomNoise
 from monai_salm.noise.budget import Budget
 from monai_salm.noise.digest import content_digest
@@ -122,7 +122,7 @@ def test_copy_is_protected_verified_and_restored(example: Callable[[str], Exampl
     for before, after in zip(original.dataset(), detect(back).dataset(), strict=True):
         assert before["image"].tobytes() == after["image"].tobytes()
         assert before["image"].dtype == after["image"].dtype
-    if isinstance(original, ArchiveLayout):
+    if isinstance(original, MedMNIST):
         assert list(original.differences(original.reopen(back), splits=())) == []
     else:
         left = unpacked(ex.source)
@@ -184,7 +184,7 @@ def change_first_image(path: Path, change: Callable[[np.ndarray], np.ndarray]) -
         unit = data.stored_images()[0]
         unit.write(path, path, change(unit.read(path).copy()))
         return
-    assert isinstance(data, ArchiveLayout)
+    assert isinstance(data, MedMNIST)
     first, scratch = data.dataset().names[0], path.with_name("scratch" + path.suffix)
     data.rewrite(scratch, lambda name, image: change(image.copy()) if name == first else image)
     scratch.replace(path)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from layout_samples import build_image_folder, save_json, save_png, save_text
-from PIL import Image
+from layout_samples import build_image_folder, save_json, save_picture, save_text
 
 from monai_salm.generate.precompute import precompute
 from monai_salm.layouts import FolderLayout, detect
@@ -19,11 +17,16 @@ from monai_salm.publishing import plan, publish, restore, verify
 from monai_salm.store.store import NoiseStore
 
 
-def save_jpeg(path: Path, seed: int, **options: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    numbers = np.random.default_rng(seed).integers(0, 200, (16, 14), "uint8")
-    Image.fromarray(numbers).save(path, **options)
-    return path
+def save_jpeg(path: Path, seed: int) -> None:
+    save_picture(path, seed, (16, 14))
+
+
+def save_two_classes(root: Path) -> Path:
+    """Two JPEG images of each class."""
+    for name in ("ok", "sick"):
+        for number in range(2):
+            save_jpeg(root / name / f"{number}.jpg", number + len(name))
+    return root
 
 
 def files_of(root: Path) -> dict[str, bytes]:
@@ -61,7 +64,7 @@ def test_class_folders_of_jpeg(tmp_path: Path) -> None:
     for split in ("train", "test"):
         for name in ("ok", "sick"):
             for number in range(2):
-                save_jpeg(root / split / name / f"{number}.JPEG", len(split) * 10 + number + len(name), format="JPEG")
+                save_jpeg(root / split / name / f"{number}.JPEG", len(split) * 10 + number + len(name))
     _, copy, warnings = there_and_back(root)
     assert {file for file in copy if "train/" in file} == {f"train/{c}/{n}.png" for c in ("ok", "sick") for n in "01"}
     assert copy["test/ok/0.JPEG"] == (root / "test/ok/0.JPEG").read_bytes()
@@ -74,7 +77,7 @@ def test_a_name_that_is_taken_is_not_taken_again(tmp_path: Path) -> None:
     root = build_image_folder(tmp_path / "set")
     save_jpeg(root / "ok" / "x.jpg", 1)
     save_jpeg(root / "ok" / "x.jpeg", 2)
-    save_png(root / "ok" / "X.png", 3, (16, 14))
+    save_picture(root / "ok" / "X.png", 3, (16, 14))
     _, copy, _ = there_and_back(root)
     assert {file for file in copy if "x." in file.lower()} == {"ok/X.png", "ok/x.jpeg.png", "ok/x.jpg.png"}
 
@@ -85,7 +88,7 @@ def test_a_table_follows(tmp_path: Path, encoding: str) -> None:
     names = ["a.jpg", "ä.jpg", "b, left.jpg", "d.jpg"]
     for number, name in enumerate(names):
         save_jpeg(root / "images" / name, number)
-    save_png(root / "images" / "e.png", 9)
+    save_picture(root / "images" / "e.png", 9)
     save_jpeg(root / "images" / "t.jpg", 10)
     text = 'image;label;split\r\nimages/a.jpg;0;train\r\nä.jpg ;1;train\r\n"b, left.jpg";0;train\r\nimages\\d.jpg;1;train\r\n'
     text += "e.png;0;train\r\nt.jpg;1;test\r\n"
@@ -115,10 +118,7 @@ def test_a_datalist_follows(tmp_path: Path) -> None:
 
 
 def test_an_image_that_cannot_be_read_is_listed_and_not_missed_later(tmp_path: Path) -> None:
-    root = tmp_path / "set"
-    for name in ("ok", "sick"):
-        for number in range(2):
-            save_jpeg(root / name / f"{number}.jpg", number + len(name))
+    root = save_two_classes(tmp_path / "set")
     (root / "ok" / "0.jpg").write_bytes((root / "ok" / "0.jpg").read_bytes()[:200])
     data = detect(root)
     store = tmp_path / "noise.db"
@@ -133,10 +133,7 @@ def test_an_image_that_cannot_be_read_is_listed_and_not_missed_later(tmp_path: P
 
 
 def test_an_original_that_is_put_back_into_the_copy_is_noticed(tmp_path: Path) -> None:
-    root = tmp_path / "set"
-    for name in ("ok", "sick"):
-        for number in range(2):
-            save_jpeg(root / name / f"{number}.jpg", number + len(name))
+    root = save_two_classes(tmp_path / "set")
     there_and_back(root)
     (tmp_path / "out/ok/0.jpg").write_bytes((root / "ok/0.jpg").read_bytes())
     assert any("ok/0.jpg" in text for text in verify(root, tmp_path / "out", tmp_path / "noise.db").problems)
@@ -144,10 +141,7 @@ def test_an_original_that_is_put_back_into_the_copy_is_noticed(tmp_path: Path) -
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there")
 def test_a_text_that_is_a_dead_link_does_not_stop_the_others(tmp_path: Path) -> None:
-    root = tmp_path / "set"
-    for name in ("a", "b"):
-        for number in range(2):
-            save_jpeg(root / name / f"{number}.jpg", number + 5 * (name == "b"))
+    root = save_two_classes(tmp_path / "set")
     os.symlink("gone.json", root / "info.json")
     data = detect(root)
     assert isinstance(data, FolderLayout)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sized
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -84,40 +85,51 @@ def scan(
         LabelError: naming the first case whose label is wrong.
     """
     _check_dataset(dataset)
-    seen, names, labels = dict[bytes, bytes](), list[str](), dict[bytes, bytes]()
+    seen, labels = dict[bytes, tuple[bytes, str]](), dict[bytes, bytes]()
     suspicions, found = Suspicions(task), 0
     kind = commonest_kind(lambda index: image_or_none(dataset, index, image_key), len(dataset))
     for index in range(len(dataset)):
         try:
             item = dataset[index]
             case = _check_case(item, index, task, window, epsilon, image_key, label_key, kind)
-            repeated = _is_repeated(case, seen, names)
+            key = drawing_digest(case.label)
+            known, other = seen.get(case.digest, (key, ""))
+            if known != key:
+                raise DataError(
+                    f"cases {other!r} and {case.name!r} are the same image with different labels: one noise cannot serve "
+                    "both. Remove one of them"
+                )
         except (ValueError, OSError) as error:
             if skipped is None:
                 raise
-            known = getattr(dataset, "names", None)  # as ``layouts.CaseSequence`` has them
-            skipped[str(index if known is None else known[index])] = str(error)
+            names = getattr(dataset, "names", None)  # as ``layouts.CaseSequence`` has them
+            skipped[str(index if names is None else names[index])] = str(error)
             continue
         if not found and len(dataset) > 1:
             warn_of_axes(case.image.shape, getattr(item[image_key], "meta", None))
         found += 1
         del item  # volumes are large: what is read next needs the room
         # A chain that is random now and then may pass one.
-        if index in (0, len(dataset) // 2, len(dataset) - 1) and not _is_read_again(dataset, index, image_key, case):
-            raise DataError(
-                f"case {case.name!r} differs between two reads: the data set's chain is random. {_LOADING_ONLY}"
-            )
-        if not repeated:
-            key = drawing_digest(case.label)
+        if index in (0, len(dataset) // 2, len(dataset) - 1):
+            _require_same(dataset, index, image_key, case)
+        if case.digest not in seen:
             suspicions.note(case.name, case.label, case.inside)
-            seen[case.digest] = labels.setdefault(key, key)  # one object for all cases of a label
-            names.append(case.name)
+            seen[case.digest] = labels.setdefault(key, key), case.name  # one object for all cases of a label
             yield case
         del case
     suspicions.warn()
     if not found and skipped:
         name, reason = next(iter(skipped.items()))
         raise DataError(f"none of the {len(skipped)} cases can be protected. {name}: {reason}")
+
+
+def _require_same(dataset: MapDataset, index: int, image_key: str, case: ScannedCase) -> None:
+    """Refuse a case that gives another image when it is read once more."""
+    again = as_kind(image_of(dataset[index], index, image_key)[1], kind_of(case.image))
+    if drawing_digest(again) != case.digest:
+        raise DataError(
+            f"case {case.name!r} differs between two reads: the data set's chain is random. {_LOADING_ONLY}"
+        )
 
 
 def _check_dataset(dataset: object) -> None:
@@ -142,45 +154,16 @@ def _check_dataset(dataset: object) -> None:
         )
 
 
-def _is_read_again(dataset: MapDataset, index: int, image_key: str, case: ScannedCase) -> bool:
-    """Whether a case gives the same image when it is read once more."""
-    again = image_of(dataset[index], index, image_key)[1]
-    return drawing_digest(as_kind(again, kind_of(case.image))) == case.digest
-
-
-def _is_repeated(case: ScannedCase, seen: Mapping[bytes, bytes], names: Sequence[str]) -> bool:
-    """Whether the image was seen before, with the same label: ``seen`` holds the labels' digests by the images'."""
-    if case.digest not in seen:
-        return False
-    if seen[case.digest] != drawing_digest(case.label):
-        other = names[list(seen).index(case.digest)]
-        raise DataError(
-            f"cases {other!r} and {case.name!r} are the same image with different labels: one noise cannot serve "
-            "both. Remove one of them"
-        )
-    return True
-
-
-def case_name(item: Mapping[str, Any], image: object, index: int) -> str:
-    """The case's own name if it has one, else the file it was loaded from, else its index."""
-    if "name" in item:
-        return str(item["name"])
-    meta = getattr(image, "meta", None) or {}
-    return str(meta.get("filename_or_obj") or index)
-
-
 def image_of(item: object, index: int, image_key: str) -> tuple[str, Array]:
-    """Name and stored image of what a data set gave, in this machine's byte order.
-
-    Raises:
-        DataError: if the item is no dictionary, has no image, or one of a type that no file holds.
-    """
+    """Name and stored image of what a data set gave, in this machine's byte order; a DataError if it gave no such thing."""
     if not isinstance(item, Mapping):
         raise DataError(f"case {index}: the data set must give dictionaries, got {type(item).__name__}")
     if image_key not in item:
         raise DataError(f"case {index}: no key {image_key!r}; its keys are {sorted(map(str, item))}. Set image_key")
     image = item[image_key]
-    name = case_name(item, image, index)
+    meta = getattr(image, "meta", None) or {}
+    # Its own name if it has one, else the file it was loaded from.
+    name = str(item["name"] if "name" in item else meta.get("filename_or_obj") or index)
     if isinstance(image, torch.Tensor):
         if image.dtype == torch.bfloat16:
             raise DataError(f"case {name!r}: bfloat16 is no stored type; load the image as the file holds it")
@@ -212,8 +195,7 @@ def _check_case(
             f"{where}: shape {image.shape} is neither (channel, height, width) nor (channel, x, y, z); "
             "use LoadImaged(..., ensure_channel_first=True)"
         )
-    axes = wrong_axes(image.shape, getattr(item[image_key], "meta", None))
-    if axes is not None:
+    if (axes := wrong_axes(image.shape, getattr(item[image_key], "meta", None))) is not None:
         raise DataError(f"{where}: {axes}")
     if image.size == 0:
         raise DataError(f"{where}: the image is empty, shape {image.shape}")
@@ -262,11 +244,10 @@ def units_of(image: Array, loaded: object) -> Units:
 
 def image_or_none(dataset: MapDataset, index: int, image_key: str) -> Array | None:
     """The image at an index; None for one that is refused later, with the reason."""
-    try:
+    with suppress(ValueError, OSError):
         image = image_of(dataset[index], index, image_key)[1]
-    except (ValueError, OSError):
-        return None
-    return image if image.dtype.kind in "biuf" and image.ndim in (3, 4) and image.size else None
+        return image if image.dtype.kind in "biuf" and image.ndim in (3, 4) and image.size else None
+    return None
 
 
 def _require_kind(where: str, image: Array, kind: Kind) -> None:

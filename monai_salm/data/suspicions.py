@@ -42,17 +42,16 @@ def wrong_axes(shape: Sequence[int], meta: Mapping[str, object] | None) -> str |
         return None
     if spatial == shape[:-1] != shape[1:]:
         return f"shape {shape} has the channel axis last; {_FIRST}"
-    if len(shape) == 3 and _seems_last(shape, spatial):
-        return f"{_last(shape)}; move that axis to the front (np.moveaxis(image, -1, 0), EnsureChannelFirstd)"
-    return None
+    last = _last(shape, spatial) if len(shape) == 3 else ""
+    return f"{last}; move that axis to the front (np.moveaxis(image, -1, 0), EnsureChannelFirstd)" if last else None
 
 
 def warn_of_axes(shape: Sequence[int], meta: Mapping[str, object] | None) -> None:
     """Warn of axes of an image that are rarely meant so; what a reader noted in ``meta`` is believed."""
     shape = tuple(shape)
     spatial = _spatial_shape(meta)
-    if len(shape) == 4 and _seems_last(shape, spatial):
-        warn(f"{_last(shape)}. If so, move that axis to the front (np.moveaxis(image, -1, 0), EnsureChannelFirstd)")
+    if len(shape) == 4 and (last := _last(shape, spatial)):
+        warn(f"{last}. If so, move that axis to the front (np.moveaxis(image, -1, 0), EnsureChannelFirstd)")
     # A stack of slices, where a 2D image of as many channels would be as good.
     if len(shape) == 3 and spatial != shape[1:] and shape[0] >= 2 * _SIDE and 4 * shape[0] >= min(shape[1:]):
         warn(
@@ -84,11 +83,10 @@ def _flatten(transform: object) -> Iterator[object]:
         yield from _flatten(part)
 
 
-def _seems_last(shape: tuple[int, ...], spatial: tuple[int, ...] | None) -> bool:
-    return spatial != shape[1:] and shape[-1] <= _COLOURS and shape[0] >= _SIDE
-
-
-def _last(shape: tuple[int, ...]) -> str:
+def _last(shape: tuple[int, ...], spatial: tuple[int, ...] | None) -> str:
+    """What tells that the channel axis is last; empty if nothing does."""
+    if spatial == shape[1:] or shape[-1] > _COLOURS or shape[0] < _SIDE:
+        return ""
     return (
         f"shape {shape} seems to have the channel axis last: as (channel, *spatial) it has {shape[0]} channels and "
         f"{shape[-1]} {'voxel' if shape[-1] == 1 else 'voxels'} along its last axis"

@@ -5,24 +5,21 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from monai_salm.formats import FORMATS, find_format
-from monai_salm.layouts.base import TRAIN, ArchiveLayout, Case, CaseSequence, Edit, Layout, LayoutError
+from monai_salm.layouts.base import Case, CaseSequence, Layout
 from monai_salm.layouts.bids import Bids
 from monai_salm.layouts.csv_labels import CsvLabels
 from monai_salm.layouts.datalist import Datalist, Decathlon
 from monai_salm.layouts.dicom_tree import DicomTree
-from monai_salm.layouts.files import is_file, is_hidden
-from monai_salm.layouts.folder import FolderCase, FolderLayout
+from monai_salm.layouts.files import TRAIN, LayoutError, has_image_name, is_file, is_hidden, some_files
+from monai_salm.layouts.folder import FolderLayout
 from monai_salm.layouts.image_folder import ImageFolder
-from monai_salm.layouts.images import has_image_name, some_files
-from monai_salm.layouts.mask_folder import MaskFolder
+from monai_salm.layouts.mask_folder import ARROW, MaskFolder, split_patterns
 from monai_salm.layouts.medmnist import MedMNIST
 from monai_salm.layouts.nnunet import NnUNet
-from monai_salm.layouts.patterns import ARROW, split_patterns
-from monai_salm.layouts.reading import read_json
+from monai_salm.layouts.reading import json_or_nothing
 
 #: Those that say most about themselves first. All are asked by ``detect``.
 LAYOUTS: dict[str, type[Layout]] = {
@@ -59,7 +56,12 @@ def detect(path: str | os.PathLike[str]) -> Layout:
     if len(candidates) > 1:
         what = "; ".join(f"{layout.name}: {layout.description}" for layout in candidates)
         raise LayoutError(f"{place} looks like several layouts ({what}). Say which it is with layout= (--layout)")
-    _require_no_other_table(place, candidates[0])
+    odd = CsvLabels.table_misfit(place) if candidates[0] is ImageFolder else None
+    if odd is not None:
+        raise LayoutError(
+            f"{odd}. The table is not understood, and labels may stand there: correct it or take it out of the folder. If the "
+            "folders of images are the classes, say layout='image_folder' (--layout image_folder)"
+        )
     data = candidates[0].open(place)
     if data.doubt is not None:
         raise LayoutError(data.doubt)
@@ -68,11 +70,9 @@ def detect(path: str | os.PathLike[str]) -> Layout:
 
 def _noted(place: Path) -> str | None:
     """The layout that the manifest of a protected copy names: the copy may lack files that tell the layout."""
-    for name in MANIFESTS:
-        if is_file(place / name):
-            with suppress(LayoutError, OSError):
-                noted = read_json(place / name).get("layout")
-                return noted if isinstance(noted, str) and (noted in LAYOUTS or ARROW in noted) else None
+    for path in (place / name for name in MANIFESTS if is_file(place / name)):
+        noted = json_or_nothing(path).get("layout")
+        return noted if isinstance(noted, str) and (noted in LAYOUTS or ARROW in noted) else None
     return None
 
 
@@ -91,30 +91,14 @@ def _what_is_lacking(place: Path, found: Mapping[str, str | None]) -> str:
             "a CSV with a column of file names and one of labels. If it has another layout (docs/layouts.md), name it "
             "with layout= (--layout)"
         )
-    known = "; ".join(f"{name}: {layout.description}" for name, layout in LAYOUTS.items())
-    unknown = f"has no layout this version knows ({known}). Name it with layout= (--layout) if it is one of these"
-    return _unread(place) or unknown
-
-
-def _unread(place: Path) -> str:
-    """The kinds of files in a folder without an image that can be read."""
     files = list(some_files(place)) if place.is_dir() else []
-    if not files or any(has_image_name(file) for file in files):
-        return ""
-    kinds = Counter(PurePosixPath(file).suffix.lower() or "no suffix" for file in files)
-    shown = ", ".join(f"{count} with {kind}" for kind, count in kinds.most_common(4))
-    known = ", ".join(suffix for format_ in FORMATS.values() for suffix in format_.suffixes)
-    return f"has no image in a format that is read ({known}). The files that were looked at: {shown}. Convert them"
-
-
-def _require_no_other_table(place: Path, layout: type[Layout]) -> None:
-    """Refuse classes by folders where a table says something of the images that was not understood."""
-    why = CsvLabels.table_misfit(place) if layout is ImageFolder else None
-    if why is not None:
-        raise LayoutError(
-            f"{why}. The table is not understood, and labels may stand there: correct it or take it out of the folder. If the "
-            "folders of images are the classes, say layout='image_folder' (--layout image_folder)"
-        )
+    if files and not any(map(has_image_name, files)):
+        kinds = Counter(PurePosixPath(file).suffix.lower() or "no suffix" for file in files)
+        shown = ", ".join(f"{count} with {kind}" for kind, count in kinds.most_common(4))
+        known = ", ".join(suffix for format_ in FORMATS.values() for suffix in format_.suffixes)
+        return f"has no image in a format that is read ({known}). The files that were looked at: {shown}. Convert them"
+    known = "; ".join(f"{name}: {layout.description}" for name, layout in LAYOUTS.items())
+    return f"has no layout this version knows ({known}). Name it with layout= (--layout) if it is one of these"
 
 
 def open_layout(path: str | os.PathLike[str], layout: str | None = None) -> Layout:
@@ -145,14 +129,12 @@ __all__ = [
     "LAYOUTS",
     "MANIFESTS",
     "TRAIN",
-    "ArchiveLayout",
     "Case",
     "CaseSequence",
-    "Edit",
-    "FolderCase",
     "FolderLayout",
     "Layout",
     "LayoutError",
+    "MedMNIST",
     "detect",
     "open_layout",
 ]

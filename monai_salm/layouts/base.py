@@ -4,27 +4,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypedDict
 
 from monai_salm.formats.base import FormatError
+from monai_salm.layouts.files import TRAIN, LayoutError, every_file, folders_in, leftovers, walk
 from monai_salm.learning.tasks import Task
 from monai_salm.noise.kinds import commonest_kind, kind_of
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array, Lazy
 
 if TYPE_CHECKING:
+    from monai_salm.layouts.medmnist import MedMNIST
     from monai_salm.layouts.stored_images import StoredImage
 
 #: ``edit(name, image) -> image``: gets a case's stored image ``(channel, *spatial)``, returns another of the same kind.
 Edit: TypeAlias = Callable[[str, Array], Array]
-
-TRAIN = "train"
-
-
-class LayoutError(ValueError):
-    """A data set whose layout is unknown, inconsistent or unsafe; the message says where and what to do."""
 
 
 class Case(TypedDict):
@@ -49,14 +45,7 @@ class CaseSequence(Lazy[Case]):
 
 
 class Layout(ABC):
-    """A data set on disk.
-
-    Args:
-        path: what the user names: a folder, or a file.
-
-    Raises:
-        LayoutError, FormatError: if the data set is not of this layout or is damaged.
-    """
+    """A data set on disk; a LayoutError or FormatError if it is not of this layout or is damaged."""
 
     name: ClassVar[str]
     #: One line for error messages: what such a data set looks like.
@@ -80,18 +69,14 @@ class Layout(ABC):
         return self.name
 
     @property
-    def single_file(self) -> ArchiveLayout | None:
+    def single_file(self) -> MedMNIST | None:
         """The data set itself if one file holds it all, which is copied and compared as a whole; None for a folder."""
         return None
 
     @classmethod
     @abstractmethod
     def misfit(cls, path: Path) -> str | None:
-        """Why an existing path is not of this layout, and what to do; never raises.
-
-        Returns:
-            None if the path looks like this layout; empty text if nothing speaks for it.
-        """
+        """Why an existing path is not of this layout, and what to do; None if it looks so, empty if nothing speaks for it."""
 
     @classmethod
     def advice(cls, path: Path) -> str:
@@ -128,29 +113,23 @@ class Layout(ABC):
         """How many images of each labelled split have each class: ``{"train": {"benign": 12, "malignant": 9}}``.
 
         A class without a name is called by its number. An image counts for each of its labels, and for each in its label map.
-
-        Raises:
-            LayoutError: if the training images have no labels.
         """
-        names = _distinct_names(self.class_names, self.task().num_classes)
+        count = self.task().num_classes
+        own = [*self.class_names, *[""] * count][:count]
+        # With the number where the name is missing, or another class has it, too.
+        names = [
+            name if name and own.count(name) == 1 else f"{name} ({number})" if name else str(number)
+            for number, name in enumerate(own)
+        ]
         found = {split: Counter(one for own in self.classes_of_cases(split) for one in own) for split in self.splits}
-        counts = {split: {name: own[number] for number, name in enumerate(names)} for split, own in found.items()}
-        return {split: own for split, own in counts.items() if found[split]}
+        return {split: {name: n[i] for i, name in enumerate(names)} for split, n in found.items() if n}
 
     @abstractmethod
     def dataset(self, split: str = TRAIN) -> CaseSequence:
-        """The cases of a split.
-
-        Raises:
-            LayoutError: if there is no such split.
-        """
+        """The cases of a split; a LayoutError if there is no such split."""
 
     def image_size(self) -> tuple[int, ...]:
-        """Spatial size of the first training image of the commonest rank that can be read.
-
-        Raises:
-            LayoutError: if none can, with the reason for the first.
-        """
+        """Spatial size of the first training image of the commonest rank that can be read; a LayoutError if none can."""
         dataset, reasons = self.dataset(TRAIN), list[str]()
 
         def load(index: int) -> Array | None:
@@ -167,11 +146,7 @@ class Layout(ABC):
         raise LayoutError(f"{self.root}: no training image can be read ({reasons[0] if reasons else 'there is none'})")
 
     def cases(self, splits: Sequence[str]) -> CaseSequence:
-        """The cases of several splits, one after the other.
-
-        Raises:
-            LayoutError: if there is no such split, or one is named twice.
-        """
+        """The cases of several splits, one after the other; a LayoutError for a split that is missing or named twice."""
         if len(set(splits)) != len(splits):
             raise LayoutError(f"splits must be named once each, got {', '.join(splits)}")
         places = [(part, index) for part in map(self.dataset, splits) for index in range(len(part))]
@@ -182,11 +157,7 @@ class Layout(ABC):
         return tuple(dict.fromkeys(name for split in splits for name in self.dataset(split).names))
 
     def test_split(self) -> str:
-        """The split to test victims on: ``"test"`` if it has labels, else ``"val"``.
-
-        Raises:
-            LayoutError: if neither has.
-        """
+        """The split to test victims on: ``"test"`` if it has labels, else ``"val"``; a LayoutError if neither has."""
         for split in ("test", "val"):
             if split in self.splits and self.has_labels(split):
                 return split
@@ -209,29 +180,49 @@ class Layout(ABC):
         root = self.root if root is None else root
         return root / self.manifest if self.manifest else root.with_name(f"{root.name}.salm.json")
 
-    @abstractmethod
     def path_of(self, file: str, root: Path | None = None) -> Path:
         """The path of a file of the data set, or of the same file in a copy at ``root``."""
+        return (root or self.root) / file
 
-    @abstractmethod
+    def stored_images(self, splits: Sequence[str] = (TRAIN,)) -> tuple[StoredImage, ...]:
+        """The images of some splits that have files of their own, each once."""
+        return ()
+
     def image_files(self, splits: Sequence[str] = (TRAIN,)) -> tuple[str, ...]:
         """Files that hold the images of some splits, relative to the root; of a single file its name."""
+        return tuple(dict.fromkeys(file for stored in self.stored_images(splits) for file in stored.files))
 
-    @abstractmethod
+    def published_files(self, splits: Sequence[str], root: Path, without: Collection[str] = ()) -> tuple[str, ...]:
+        """The files of the images of some splits as a protected copy at ``root`` has them, less those of some images."""
+        images = (stored for stored in self.stored_images(splits) if stored.name not in without)
+        return tuple(dict.fromkeys(file for stored in images for file in stored.published))
+
+    def renamed(self, splits: Sequence[str] = (TRAIN,)) -> dict[str, str]:
+        """Files of images that have another name in a protected copy, with that name."""
+        pairs = (zip(stored.files, stored.published, strict=True) for stored in self.stored_images(splits))
+        return {old: new for own in pairs for old, new in own if old != new}
+
     def all_files(self) -> tuple[str, ...]:
         """All files of the data set."""
+        return tuple(sorted(walk(self.root)))
 
     def every_file(self) -> tuple[str, ...]:
         """``all_files`` and the files that programs left under the folder."""
-        return self.all_files()
+        return every_file(self.root)
 
-    @abstractmethod
-    def published_files(self, splits: Sequence[str], root: Path, without: Collection[str] = ()) -> tuple[str, ...]:
-        """The files of the images of some splits as a protected copy at ``root`` has them, less those of some images."""
+    def leftovers(self) -> dict[str, str]:
+        """The folders (with a ``/`` at the end) and files that programs left, with what they are; no part of the data set."""
+        return leftovers(self.root)
 
-    @abstractmethod
+    def folders(self) -> tuple[str, ...]:
+        """All folders, relative to the root, parents first; empty ones belong to the data set too."""
+        return folders_in(self.root)
+
     def strange_files(self, target: Path, own: Collection[str]) -> list[str]:
         """Files at a place that are no part of a copy of this data set, and not those that publishing itself writes (``own``)."""
+        known = {*self.every_file(), *self.published_files(self.splits, target), *own}
+        there = (path for path in target.rglob("*") if path.is_symlink() or not path.is_dir())
+        return sorted({path.relative_to(target).as_posix() for path in there} - known)
 
     @abstractmethod
     def unlisted(self) -> tuple[str, ...]:
@@ -241,22 +232,6 @@ class Layout(ABC):
         """Parts of a single file that no split lists and that may hold images, by their axes."""
         return ()
 
-    def stored_images(self, splits: Sequence[str] = (TRAIN,)) -> tuple[StoredImage, ...]:
-        """The images of some splits that have files of their own, each once."""
-        return ()
-
-    def leftovers(self) -> dict[str, str]:
-        """The folders (with a ``/`` at the end) and files that programs left, with what they are; no part of the data set."""
-        return {}
-
-    def folders(self) -> tuple[str, ...]:
-        """All folders, relative to the root, parents first; empty ones belong to the data set too."""
-        return ()
-
-    def renamed(self, splits: Sequence[str] = (TRAIN,)) -> dict[str, str]:
-        """Files of images that have another name in a protected copy, with that name."""
-        return {}
-
     def rewritten_files(self, splits: Sequence[str] = (TRAIN,)) -> Mapping[str, bytes]:
         """Files, not images, that have other content in a copy whose images of some splits are protected."""
         return {}
@@ -264,42 +239,3 @@ class Layout(ABC):
     def rewritten_notes(self, splits: Sequence[str] = (TRAIN,)) -> list[str]:
         """Changes in ``rewritten_files`` that the owner should know, beside the names of images."""
         return []
-
-
-class ArchiveLayout(Layout):
-    """A data set in a single file."""
-
-    @property
-    def single_file(self) -> ArchiveLayout | None:
-        return self
-
-    def path_of(self, file: str, root: Path | None = None) -> Path:
-        return self.root if root is None else root
-
-    def image_files(self, splits: Sequence[str] = (TRAIN,)) -> tuple[str, ...]:
-        return (self.root.name,)
-
-    def all_files(self) -> tuple[str, ...]:
-        return (self.root.name,)
-
-    def published_files(self, splits: Sequence[str], root: Path, without: Collection[str] = ()) -> tuple[str, ...]:
-        return (root.name,)
-
-    @abstractmethod
-    def rewrite(self, output: Path, edit: Edit, splits: Sequence[str] = (TRAIN,)) -> None:
-        """Write a complete copy: the images of some splits pass through ``edit``, everything else is copied byte for byte.
-
-        Raises:
-            FileExistsError: if the output exists.
-        """
-
-    @abstractmethod
-    def differences(self, other: Layout, splits: Sequence[str] = (TRAIN,)) -> Iterator[str]:
-        """The differences between this data set and a copy, a line each, without the voxels of some splits' images."""
-
-
-def _distinct_names(names: Sequence[str], count: int) -> list[str]:
-    """A name for each class: its own, with the number where it is missing or another class has it, too."""
-    found = [*names[:count], *[""] * (count - len(names))]
-    named = [name if found.count(name) == 1 else f"{name} ({number})" for number, name in enumerate(found)]
-    return [named[number] if name else str(number) for number, name in enumerate(found)]

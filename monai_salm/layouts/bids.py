@@ -9,20 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from monai_salm.layouts.base import TRAIN, LayoutError
-from monai_salm.layouts.files import is_file, walk
-from monai_salm.layouts.folder import FolderCase, FolderLayout
-from monai_salm.layouts.images import has_image_name, stem
-from monai_salm.layouts.labels import (
-    SPLIT_COLUMNS,
-    Cell,
-    ClassNumbers,
-    class_numbers,
-    find_column,
-    is_nothing,
-    split_of,
-)
-from monai_salm.layouts.reading import Row, Table, read_json, read_table
+from monai_salm.layouts.files import TRAIN, LayoutError, has_image_name, is_file, stem, walk
+from monai_salm.layouts.folder import FolderCase, FolderLayout, Label
+from monai_salm.layouts.labels import SPLIT_COLUMNS, class_numbers, find_column, split_of
+from monai_salm.layouts.reading import Cell, Row, read_json, read_table
 from monai_salm.layouts.stored_images import channel_files
 
 _DESCRIPTION = "dataset_description.json"
@@ -48,11 +38,6 @@ class BidsName:
     pipeline: str
     entities: dict[str, str]
     suffix: str
-
-    @property
-    def is_segmentation(self) -> bool:
-        """Whether it is a label map that may be learnt; a brain mask only tells where the brain is."""
-        return self.suffix in _SEGMENTATIONS and self.entities.get("desc") != "brain"
 
     @property
     def kind(self) -> str:
@@ -87,14 +72,9 @@ def parse_name(file: str) -> BidsName | None:
 
 
 class Bids(FolderLayout):
-    """``sub-*/[ses-*/]anat/*_T1w.nii.gz`` with ``dataset_description.json``.
+    """``sub-*/[ses-*/]anat/*_T1w.nii.gz`` with ``dataset_description.json``; the cases are the images of one ``suffix``.
 
-    The cases are the images of one suffix. Their labels are segmentations in ``derivatives`` (``*_dseg``, ``*_mask``) of the
-    same subject, session and run, or else a column of classes in ``participants.tsv``.
-
-    Args:
-        root: the folder.
-        suffix: of the images that are the cases; None takes T1w, or else the commonest.
+    Their labels are segmentations in ``derivatives``, or else a column of classes in ``participants.tsv``.
     """
 
     name = "bids"
@@ -112,15 +92,29 @@ class Bids(FolderLayout):
         files = sorted(walk(root))
         names = [name for name in map(parse_name, files) if name is not None]
         images = self._images([name for name in names if not name.pipeline and name.suffix not in _SEGMENTATIONS])
-        people = _Participants(root)
-        labels, classes = self._labels(images, [name for name in names if name.is_segmentation], people)
-        pairs = zip(images, labels, strict=True)
-        cases = [(people.split(image), FolderCase(channel_files([image.file]), label)) for image, label in pairs]
+        # A brain mask only tells where the brain is.
+        maps = [name for name in names if name.suffix in _SEGMENTATIONS and name.entities.get("desc") != "brain"]
+        people = _participants(root / _PARTICIPANTS)
+        columns = tuple(next(iter(people.values())).values) if people else ()
+        rows = [people.get(image.entities["sub"]) for image in images]
+        labels, classes = self._labels(images, maps), tuple[str, ...]()
+        if labels is None:  # what is said of the subjects
+            column = find_column(columns, _CLASS_COLUMNS) or ""
+            cells = [row.cell(column) if row else Cell("", image.file) for image, row in zip(images, rows, strict=True)]
+            labels, classes = class_numbers(cells)
+        split = find_column(columns, SPLIT_COLUMNS)
+        cases = []
+        for image, row, label in zip(images, rows, labels, strict=True):
+            if split and row is None:
+                subject = f"sub-{image.entities['sub']}, the subject of {image.file}"
+                raise LayoutError(f"{root / _PARTICIPANTS} has no line for {subject}")
+            of = split_of(row, split) if split and row else TRAIN
+            cases.append((of, FolderCase(channel_files([image.file]), label)))
         if TRAIN not in dict(cases):
             kind = images[0].suffix
             raise LayoutError(f"{root / _PARTICIPANTS} puts no subject with a {kind} image into the training split")
         texts = [file for file in files if file.endswith(_TEXTS) or Path(file).name in ("README", "CHANGES", "LICENSE")]
-        super().__init__(root, cases, texts, len(classes) or None, classes)
+        super().__init__(root, cases, texts, classes)
 
     @classmethod
     def misfit(cls, path: Path) -> str | None:
@@ -159,27 +153,13 @@ class Bids(FolderLayout):
             raise LayoutError(f"{self.root} has no {suffix} images; it has {', '.join(sorted(counts))}")
         return [name for name in names if name.suffix == suffix]
 
-    def _labels(
-        self, images: Sequence[BidsName], maps: Sequence[BidsName], people: _Participants
-    ) -> tuple[list[str | int | list[int] | None], tuple[str, ...]]:
-        fitting = {image.file: [name for name in maps if name.segments(image)] for image in images}
-        kinds = Counter(kind for found in fitting.values() for kind in {name.kind for name in found})
+    def _labels(self, images: Sequence[BidsName], maps: Sequence[BidsName]) -> Sequence[Label] | None:
+        """The label map of each image; None if there are none."""
+        fitting = [[name for name in maps if name.segments(image)] for image in images]
+        kinds = Counter(kind for found in fitting for kind in {name.kind for name in found})
         if not kinds:
-            found = people.classes(images)
-            return list(found.labels), found.names
-        kind = self._kind(kinds)
-        labels: list[str | int | list[int] | None] = []
-        for image in images:
-            own = [name.file for name in fitting[image.file] if name.kind == kind]
-            if len(own) > 1:
-                raise LayoutError(
-                    f"{self.root}: {image.file} has several segmentations, {own[0]} and {own[1]}; keep one"
-                )
-            labels.append(own[0] if own else None)
-        return labels, ()
-
-    def _kind(self, kinds: Mapping[str, int]) -> str:
-        """The segmentations that most images have; of those that as many have, the one of discrete labels."""
+            return None
+        # The segmentations that most images have; of those that as many have, the one of discrete labels.
         most = [kind for kind, count in kinds.items() if count == max(kinds.values())]
         discrete = [kind for kind in most if kind.endswith("dseg")]
         chosen = discrete if len(discrete) == 1 else most
@@ -187,42 +167,23 @@ class Bids(FolderLayout):
             raise LayoutError(
                 f"{self.root} has several segmentations of each image ({'; '.join(sorted(chosen))}); leave one in derivatives"
             )
-        return chosen[0]
+        labels: list[Label] = []
+        for image, found in zip(images, fitting, strict=True):
+            own = [name.file for name in found if name.kind == chosen[0]]
+            if len(own) > 1:
+                several = f"several segmentations, {own[0]} and {own[1]}"
+                raise LayoutError(f"{self.root}: {image.file} has {several}; keep one")
+            labels.append(own[0] if own else None)
+        return labels
 
 
-class _Participants:
-    """``participants.tsv``: a class and a split for each subject, if it says so."""
-
-    def __init__(self, root: Path) -> None:
-        self.table = read_table(root / _PARTICIPANTS) if is_file(root / _PARTICIPANTS) else Table(root, (), ())
-        self._rows: dict[str, Row] = {}
-        for row in self.table.rows:
-            subject = row.values.get("participant_id", "").removeprefix("sub-")
-            if not subject or subject in self._rows:
-                what = "has no participant_id" if not subject else f"lists {subject!r} again"
-                raise LayoutError(f"{self.table.path}, line {row.line} {what}; give each participant one line")
-            self._rows[subject] = row
-        self._split = find_column(self.table.columns, SPLIT_COLUMNS)
-        self._class = find_column(self.table.columns, _CLASS_COLUMNS)
-
-    def split(self, image: BidsName) -> str:
-        """The split of the subject of an image."""
-        row = self._rows.get(image.entities["sub"])
-        if self._split is None or (row is None and not self._rows):
-            return TRAIN
-        if row is None:
-            raise LayoutError(
-                f"{self.table.path} has no line for sub-{image.entities['sub']}, the subject of {image.file}"
-            )
-        return split_of(self.table, row, self._split)
-
-    def classes(self, images: Sequence[BidsName]) -> ClassNumbers:
-        """The class of the subject of each image; None where nothing is said."""
-        if self._class is None:
-            return ClassNumbers([None] * len(images), ())
-        cells = []
-        for image in images:
-            row = self._rows.get(image.entities["sub"])
-            text = "" if row is None or is_nothing(row.values[self._class]) else row.values[self._class]
-            cells.append(Cell(text, self.table.where(row, self._class) if row else image.file))
-        return class_numbers(cells)
+def _participants(path: Path) -> dict[str, Row]:
+    """The row of each subject in ``participants.tsv``; none without one."""
+    rows: dict[str, Row] = {}
+    for row in read_table(path).rows if is_file(path) else ():
+        subject = row.values.get("participant_id", "").removeprefix("sub-")
+        if not subject or subject in rows:
+            what = "has no participant_id" if not subject else f"lists {subject!r} again"
+            raise LayoutError(f"{path}, line {row.line} {what}; give each participant one line")
+        rows[subject] = row
+    return rows

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
-from monai_salm.layouts.base import TRAIN, LayoutError
-from monai_salm.layouts.files import confine, is_file, walk
+from monai_salm.layouts.files import (
+    TRAIN,
+    ImageIndex,
+    LayoutError,
+    confine,
+    has_image_name,
+    is_dicom,
+    is_file,
+    is_image,
+    relative_path,
+    some_files,
+    walk,
+    why_folder,
+)
 from monai_salm.layouts.folder import FolderCase, FolderLayout
-from monai_salm.layouts.hidden_maps import hidden_maps
-from monai_salm.layouts.image_folder import masks_of
-from monai_salm.layouts.images import ImageIndex, has_image_name, is_image
-from monai_salm.layouts.label_maps import is_label_map
+from monai_salm.layouts.label_maps import is_label_map, label_maps_among
 from monai_salm.layouts.labels import (
     IMAGE_COLUMNS,
+    LABEL_COLUMNS,
     MASK_COLUMNS,
     SPLIT_COLUMNS,
-    LabelledRow,
     find_column,
     is_nothing,
     label_columns,
@@ -29,20 +39,16 @@ from monai_salm.layouts.labels import (
     split_named,
     split_of,
 )
-from monai_salm.layouts.reading import TABLES, Table, read_table, with_relative_paths
-from monai_salm.layouts.roles import shortened
+from monai_salm.layouts.reading import TABLES, Cell, Row, Table, headers_in, read_table
+from monai_salm.layouts.roles import pair, shortened
 from monai_salm.layouts.stored_images import StoredImage, UnusableImage, channel_files
-from monai_salm.layouts.table_images import (
-    list_of_images,
-    names_of,
-    table_below,
-    tables_in,
-    tells_labels,
-    why_misfit,
-)
 from monai_salm.shared.warn import warn
 
 _SHEETS = (".xlsx", ".xls", ".ods")
+# Lists of images that are no tables; more bytes are no list that a person wrote.
+_LISTS, _MAX_LIST = (".txt", ".lst", ".list", ".dat"), 1 << 22
+# Lines of a table, and folders, that are looked into for names of images.
+_LOOKED_AT = 20
 _Label: TypeAlias = str | int | list[int] | None
 
 
@@ -55,16 +61,17 @@ class Columns:
     split: str | None = None
 
 
+class _Entry(NamedTuple):
+    """A row and its image."""
+
+    row: Row
+    image: StoredImage
+
+
 class CsvLabels(FolderLayout):
     """Images and a CSV beside or above them: a column of paths or names, and columns of labels.
 
-    An image is named by its path from the CSV's folder, or by the end of its path, with or without suffix, if only one
-    image in the folder fits. A line whose image is not there is a case that cannot be used, and so is a training image without
-    a label where others have one. Several tables are read together if their names say the split: ``train.csv``, ``test.csv``.
-
-    Args:
-        tables: in one folder; the split of each that is not the only one is in its name.
-        columns: which say what.
+    Several ``tables`` stand in one folder and have their split in their names; ``columns`` says which of theirs mean what.
     """
 
     name = "csv_labels"
@@ -72,26 +79,22 @@ class CsvLabels(FolderLayout):
     specialises = ("mask_folder",)
 
     def __init__(self, tables: Sequence[Path], columns: Columns = Columns()) -> None:
-        self.tables, self.columns, root = tuple(tables), columns, tables[0].parent
-        files = [file for file in walk(root) if is_image(root / file)]
-        masks = frozenset(label_maps_beside(root, files))
-        self._index = ImageIndex(file for file in files if file not in masks)
-        self._all = ImageIndex(files)
-        written = [read_table(path) for path in tables]
-        read = [with_relative_paths(table) for table in written]
-        self._absolute = tuple(own.path.name for own, table in zip(written, read, strict=True) if own != table)
-        self._taken = self._exactly_named(read, root)
-        entries = [entry for table in read for entry in self._entries(table, root, len(tables) > 1)]
-        entries = self._without_maps(entries, masks)
+        self.tables, self.columns, self.root = tuple(tables), columns, tables[0].parent
+        files = [file for file in walk(self.root) if is_image(self.root / file)]
+        maps = label_maps_among(self.root, files)
+        folders = dict(maps.folders)
+        masks = maps.sure.union(file for file in files if str(PurePosixPath(file).parent) in folders)
+        self._index, self._all = ImageIndex(file for file in files if file not in masks), ImageIndex(files)
+        read = [read_table(path, relative=True) for path in tables]
+        self._absolute = tuple(table.path.name for table in read if table.absolute)
+        entries = self._without_maps(self._entries(read), masks)
         listed = {file for entry in entries for file in entry.image.files}
-        entries, numbers = _without_repeated(entries, self._labels(entries, root))
-        entries = list(self._usable(entries, numbers))
-        cases = [(entry.split, FolderCase(entry.image, label)) for entry, label in zip(entries, numbers, strict=True)]
+        labels, names = self._labels(entries)
+        cases = list(self._cases_of(entries, labels))
         if TRAIN not in dict(cases):
             raise LayoutError(f"{tables[0]} has no training images; its rows are for {', '.join(dict(cases))}")
-        others = sorted((masks | self._in_columns(entries, root)) - listed)
-        listing = [path.name for path in tables]
-        super().__init__(root, cases, listing, len(self._names) or None, self._names, masks=others)
+        others = sorted((masks | self._in_columns(entries)) - listed)
+        super().__init__(self.root, cases, [path.name for path in tables], names, masks=others)
 
     @classmethod
     def misfit(cls, path: Path) -> str | None:
@@ -99,11 +102,11 @@ class CsvLabels(FolderLayout):
             tables = tables_in(path) if path.is_dir() else [path] if path.suffix.lower() in TABLES else []
         except OSError as error:
             return str(error)
-        return None if any(tells_labels(table) for table in tables) else ""
+        return None if any(_why_not(table) is None for table in tables) else ""
 
     @classmethod
     def advice(cls, path: Path) -> str:
-        sheets = [name for name in names_of(path) if name.lower().endswith(_SHEETS) and not name.startswith((".", "~"))]
+        sheets = [name for name in _names_in(path) if name.lower().endswith(_SHEETS) and name[0] not in ".~"]
         sheet = f"{sheets[0]} may be a table of labels, but is not read; save it as CSV" if sheets else None
         return cls.table_misfit(path) or sheet or (_other_list(path) if path.is_dir() else None) or ""
 
@@ -111,8 +114,8 @@ class CsvLabels(FolderLayout):
     def table_misfit(cls, path: Path) -> str | None:
         """The reason why a table with labels does not fit the images; None if each table fits."""
         folder = path if path.is_dir() else path.parent
-        tables = (folder / name for name in names_of(path) if name.lower().endswith(TABLES) and name[0] != ".")
-        return next((reason for table in tables if (reason := why_misfit(table)) is not None), None)
+        tables = [folder / name for name in _names_in(path) if name.lower().endswith(TABLES) and name[0] != "."]
+        return next((reason for table in tables if (reason := _why_not(table))), None)
 
     @classmethod
     def open(cls, path: Path) -> CsvLabels:
@@ -128,124 +131,98 @@ class CsvLabels(FolderLayout):
         return cls(found)
 
     def reopen(self, root: Path) -> CsvLabels:
-        tables = [root / table.name for table in self.tables]
-        for table in tables:
-            if not table.is_file():
-                raise LayoutError(f"{table} is missing; give the folder of a copy of {self.root}")
-        return type(self)(tables, self.columns)
+        return type(self)([self.in_copy(table, root) for table in self.tables], self.columns)
 
-    def _entries(self, table: Table, root: Path, named: bool) -> Iterator[_Entry]:
-        image = require_column(table, self.columns.image, IMAGE_COLUMNS, "image names")
-        split = self.columns.split or find_column(table.columns, SPLIT_COLUMNS)
-        own = _split_in_name(table.path) if named else None
-        for row in table.rows:
-            where = table.where(row, image)
-            of = own or (split_of(table, row, split) if split else TRAIN)
-            yield _Entry(table, row, of, self._image(row.values[image], root, where))
+    def _entries(self, tables: Sequence[Table]) -> list[_Entry]:
+        asked = self.columns.image
+        images = [require_column(table.path, table.columns, asked, IMAGE_COLUMNS) for table in tables]
+        cells = {row.values[image] for table, image in zip(tables, images, strict=True) for row in table.rows}
+        # Those that some line names by their whole path from the root.
+        self._taken = frozenset(cell for cell in cells if is_file(self.root / cell))
+        found = []
+        for table, image in zip(tables, images, strict=True):
+            split = self.columns.split or find_column(table.columns, SPLIT_COLUMNS)
+            own = _split_in_name(table.path) if len(tables) > 1 else None
+            for row in table.rows:
+                of, cell = own or (split_of(row, split) if split else TRAIN), row.cell(image)
+                file = self._find(cell, self._index)
+                stored: StoredImage = channel_files([file])
+                if not is_file(self.root / file):
+                    reason = f"{cell.where}: no image {cell.text!r} in {self.root}; check the name, or remove the line"
+                    stored = UnusableImage(file, (file,), reason)
+                found.append(_Entry(replace(row, split=of), stored))
+        return found
 
-    def _exactly_named(self, tables: Sequence[Table], root: Path) -> frozenset[str]:
-        """The files that some line names by their whole path from the root."""
-        columns = ((table, self.columns.image or find_column(table.columns, IMAGE_COLUMNS)) for table in tables)
-        cells = {row.values.get(column or "", "") for table, column in columns for row in table.rows}
-        return frozenset(cell for cell in cells if cell and "\0" not in cell and is_file(root / cell))
-
-    def _image(self, text: str, root: Path, where: str) -> StoredImage:
-        file = self._find(text, root, where)
-        if is_file(root / file):
-            return channel_files([file])
-        reason = f"{where}: no image {text!r} in {root}; check the name, or remove the line"
-        return UnusableImage(file, (file,), reason)
-
-    def _find(self, text: str, root: Path, where: str, index: ImageIndex | None = None) -> str:
+    def _find(self, cell: Cell, index: ImageIndex) -> str:
         """The file that a cell names; the path as it stands there if there is none."""
-        relative = confine(root, text, where)
-        found = None if is_file(root / relative) else (index or self._index).find(relative, where, self._taken)
-        return relative if found is None else confine(root, found, where)
+        relative = confine(self.root, cell.text, cell.where)
+        found = None if is_file(self.root / relative) else index.find(relative, cell.where, self._taken)
+        return relative if found is None else confine(self.root, found, cell.where)
 
-    def _without_maps(self, entries: Sequence[_Entry], masks: Collection[str]) -> list[_Entry]:
+    def _without_maps(self, entries: list[_Entry], masks: Collection[str]) -> list[_Entry]:
         """The lines that are not of label maps, which some tables list like images."""
-        kept = [entry for entry in entries if entry.image.files[0] not in masks]
-        if not kept or len(kept) == len(entries):
-            return list(entries)
         aside = [entry.image.name for entry in entries if entry.image.files[0] in masks]
+        if not aside or len(aside) == len(entries):
+            return entries
         warn(
             f"{self.tables[0]}: {len(aside)} lines name label maps ({shortened(aside)}), which get no noise and are no cases; they "
             "are copied as they are"
         )
-        return kept
+        return [entry for entry in entries if entry.image.files[0] not in masks]
 
-    def _labels(self, entries: Sequence[_Entry], root: Path) -> list[_Label]:
-        self._names: tuple[str, ...] = ()
+    def _labels(self, entries: Sequence[_Entry]) -> tuple[Sequence[_Label], tuple[str, ...]]:
+        """The label of each entry, and the names of the classes."""
         if not entries:
             raise LayoutError(f"{self.tables[0]} has no rows below its header")
-        names = label_columns(entries, self.columns.labels, (self.columns.image, self.columns.split))
-        self._columns = names
-        if len(names) == 1 and self._holds_masks(entries, names[0], root):
-            return [self._mask(entry, names[0], root) for entry in entries]
-        found = labels_of(entries, names)
-        self._names = found.names
-        return list(found.labels)
+        rows = [entry.row for entry in entries]
+        self._label_columns = label_columns(rows, self.columns.labels, (self.columns.image, self.columns.split))
+        column = self._label_columns[0]
+        if len(self._label_columns) > 1:
+            return labels_of(rows, self._label_columns)
+        first = next((text for row in rows if not is_nothing(text := row.cell(column).text)), "")
+        is_path = has_image_name(first) and ".." not in first and is_file(self.root / first)
+        if is_path or find_column([column], MASK_COLUMNS) is not None:
+            return [self._mask(row, column) for row in rows], ()
+        return labels_of(rows, self._label_columns)
 
-    def _usable(self, entries: Sequence[_Entry], labels: Sequence[object]) -> Iterator[_Entry]:
-        """The rows; a training image without a label, where others have one, is a case that cannot be used."""
-        labelled = any(label is not None for entry, label in zip(entries, labels, strict=True) if entry.split == TRAIN)
-        for entry, label in zip(entries, labels, strict=True):
-            if label is None and labelled and entry.split == TRAIN and not isinstance(entry.image, UnusableImage):
-                where = entry.table.where(entry.row, self._columns[0])
+    def _cases_of(self, entries: Sequence[_Entry], labels: Sequence[_Label]) -> Iterator[tuple[str, FolderCase]]:
+        """Each image once; a training image without a label, where others have one, is a case that cannot be used."""
+        seen: dict[str, tuple[Row, _Label]] = {}
+        labelled = any(label is not None for (row, _), label in zip(entries, labels, strict=True) if row.split == TRAIN)
+        for (row, image), label in zip(entries, labels, strict=True):
+            first, known = seen.setdefault(image.name, (row, label))
+            if known != label or first.split != row.split:
+                raise LayoutError(
+                    f"{row.path}, line {row.line}: {image.name} is in {first.path.name}, line {first.line}, already, with another "
+                    "label or split; give each image one line, with a column of zeros and ones for each label if it has several"
+                )
+            if label is None and labelled and row.split == TRAIN and not isinstance(image, UnusableImage):
+                where = row.cell(self._label_columns[0]).where
                 reason = f"{where}: the label is missing, and noise is made against labels; fill it in, or take the image out"
-                entry = replace(entry, image=UnusableImage(entry.image.name, entry.image.files, reason))
-            yield entry
+                image = UnusableImage(image.name, image.files, reason)
+            if first is row:
+                yield row.split, FolderCase(image, label)
 
-    def _holds_masks(self, entries: Sequence[_Entry], column: str, root: Path) -> bool:
-        """Whether a column is named for label maps, or what it says first is a file."""
-        if find_column([column], MASK_COLUMNS) is not None:
-            return True
-        text = next((text for entry in entries if not is_nothing(text := entry.cell(column).text)), "")
-        return has_image_name(text) and ".." not in text and is_file(root / text)
-
-    def _in_columns(self, entries: Sequence[_Entry], root: Path) -> frozenset[str]:
+    def _in_columns(self, entries: Sequence[_Entry]) -> frozenset[str]:
         """The label maps that stand in a column of their own beside that of the labels."""
         found = set()
-        for entry in entries:
-            column = find_column(entry.table.columns, MASK_COLUMNS)
+        for row, _ in entries:
+            column = find_column(row.values, MASK_COLUMNS)
             with suppress(LayoutError):  # of a column that is not read for the labels
-                file = None if column is None else self._mask(entry, column, root)
-                if file is not None and is_label_map(root / file, empty=True):
+                file = None if column is None else self._mask(row, column)
+                if file is not None and is_label_map(self.root / file, empty=True):
                     found.add(file)
         return frozenset(found)
 
-    def _mask(self, entry: _Entry, column: str, root: Path) -> str | None:
-        cell = entry.cell(column)
-        return None if is_nothing(cell.text) else self._find(cell.text, root, cell.where, self._all)
+    def _mask(self, row: Row, column: str) -> str | None:
+        cell = row.cell(column)
+        return None if is_nothing(cell.text) else self._find(cell, self._all)
 
 
-def label_maps_beside(root: Path, files: Sequence[str]) -> tuple[str, ...]:
-    """The files that are label maps of others, by their names or by what they hold."""
-    named = masks_of(root, files)
-    hidden = hidden_maps(root, [file for file in files if file not in named])
-    folders = {folder for folder, _ in hidden.folders}
-    return (*named, *hidden.sure, *(file for file in files if str(PurePosixPath(file).parent) in folders))
-
-
-def _other_list(path: Path) -> str | None:
-    """A list of images that is no table, or a table in a folder further down, and what to do."""
-    name = list_of_images(path)
-    if name is not None:
-        return f"{name} seems to list images, but is not read; save it as CSV with a first line of column names, such as image,label"
-    try:
-        table = table_below(path)
-    except OSError:
-        return None
-    if table is None:
-        return None
-    return f"{table} gives labels for the images beside it; give {table.parent} in place of {path}"
-
-
-@dataclass(frozen=True)
-class _Entry(LabelledRow):
-    """A row and its image."""
-
-    image: StoredImage
+def tables_in(folder: Path) -> list[Path]:
+    """The tables of a folder that name images, samples of submissions to a challenge left out."""
+    named = (path for path, columns in headers_in(folder) if find_column(columns, IMAGE_COLUMNS) is not None)
+    return [path for path in named if not path.name.lower().startswith("sample")]
 
 
 def _split_in_name(path: Path) -> str | None:
@@ -254,19 +231,82 @@ def _split_in_name(path: Path) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _without_repeated(entries: Sequence[_Entry], labels: Sequence[_Label]) -> tuple[list[_Entry], list[_Label]]:
-    """The lines and their labels, each image once.
+def _names_in(path: Path) -> list[str]:
+    """The files in a folder, or the name of a file."""
+    return sorted(os.listdir(path)) if path.is_dir() else [path.name]
 
-    Raises:
-        LayoutError: for an image with two labels or in two splits.
-    """
-    seen: dict[str, tuple[_Entry, _Label]] = {}
-    for entry, label in zip(entries, labels, strict=True):
-        first, known = seen.setdefault(entry.image.name, (entry, label))
-        if known != label or first.split != entry.split:
-            raise LayoutError(
-                f"{entry.table.path}, line {entry.row.line}: {entry.image.name} is in {first.table.path.name}, line {first.row.line}, "
-                "already, with another label or split; give each image one line, with a column of zeros and ones for each label if "
-                "it has several"
-            )
-    return [entry for entry, _ in seen.values()], [label for _, label in seen.values()]
+
+def _images_in(folder: Path) -> list[str]:
+    """The files of a folder that are named as images."""
+    return [file for file in some_files(folder, every=True) if has_image_name(file)]
+
+
+def _why_not(path: Path) -> str | None:
+    """Why a table does not tell labels of the images beside it; None if it does, empty text if it does not seem to."""
+    try:
+        table, images = read_table(path, relative=True), _images_in(path.parent)
+        maps, column = frozenset(pair(images).map_files), find_column(table.columns, IMAGE_COLUMNS)
+        if column is None:
+            return _why_no_column(table, ImageIndex(images))
+        index = ImageIndex(file for file in images if file not in maps)
+        # A protected copy may have left out the image of the first line.
+        named = (_image_of(row.cell(column), path.parent, index) for row in table.rows if len(table.columns) > 1)
+        image = next((image for image in named if image is not None), None)
+        if image is None and table.rows and not path.name.lower().startswith("sample"):
+            text, where = table.rows[0].cell(column)
+            return f"{where}: no image {text!r} in {path.parent}; those of the other lines are missing, too"
+    except (LayoutError, OSError) as error:
+        return str(error)
+    if image is None or is_dicom(path.parent / image):
+        return ""
+    try:
+        if maps:  # beside label maps, a table without labels may give the splits
+            label_columns(table.rows, (), ())
+    except LayoutError:
+        return ""
+    return None
+
+
+def _image_of(cell: Cell, folder: Path, index: ImageIndex) -> str | None:
+    """The first image that a cell may name."""
+    relative = relative_path(folder, cell.text, cell.where)
+    if is_file(folder / relative):
+        return relative if has_image_name(relative) else None
+    return next(iter(index.all(relative)), None)
+
+
+def _why_no_column(table: Table, index: ImageIndex) -> str:
+    """Why a table has no column of image names by the names of its columns, though something in it speaks for one."""
+    if any(index.all(name) for name in table.columns):
+        return f"{table.path} names an image in its first line, which must hold names of columns, such as image,label"
+    columns = f"its columns are {', '.join(table.columns)}"
+    for column in table.columns:
+        cells = [text for row in table.rows[:_LOOKED_AT] if (text := row.values[column])]
+        # Numbers of another kind, as ages, may be those of images, but not a different one in each line.
+        if len(set(cells)) == len(cells) > 1 and sum(bool(index.all(text)) for text in cells) > len(cells) / 2:
+            advice = "call that column 'image', and the column of classes 'label'"
+            return f"{table.path} names images in its column {column!r}; {advice} ({columns})"
+    label = find_column(table.columns, LABEL_COLUMNS)
+    lacks = f"but no column of image names ({', '.join(IMAGE_COLUMNS[:5])}, ...)"
+    return "" if label is None else f"{table.path} has a column {label!r}, {lacks}; {columns}"
+
+
+def _other_list(folder: Path) -> str | None:
+    """A list of images that is no table, or a table in a folder further down, and what to do."""
+    lists = [name for name in _names_in(folder) if name.lower().endswith(_LISTS) and name[0] != "."]
+    index = ImageIndex(_images_in(folder) if lists else ())
+    for name in lists:
+        lines = list[str]()
+        with suppress(OSError), open(folder / name, encoding="utf-8", errors="replace") as file:
+            lines = [line for line in file.read(_MAX_LIST).splitlines()[:_LOOKED_AT] if line.strip()]
+        firsts = [re.split(r"[\s,;:|]", line.strip())[0] for line in lines]
+        if lines and sum(bool(index.all(first)) for first in firsts if first) > len(lines) / 2:
+            advice = "save it as CSV with a first line of column names, such as image,label"
+            return f"{name} seems to list images, but is not read; {advice}"
+    with suppress(OSError):
+        inside = [path for path in sorted(folder.iterdir()) if path.is_dir() and why_folder(path.name) is None]
+        tables = (table for below in inside[:_LOOKED_AT] for table in tables_in(below))
+        table = next((table for table in tables if _why_not(table) is None), None)
+        if table is not None:
+            return f"{table} gives labels for the images beside it; give {table.parent} in place of {folder}"
+    return None

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import chain, count, takewhile
+from itertools import count, takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
-from monai_salm.layouts.base import TRAIN, LayoutError
-from monai_salm.layouts.files import confine, from_root, is_file
+from monai_salm.layouts.files import TRAIN, LayoutError, confine, from_root, has_image_name, is_file, stem
 from monai_salm.layouts.folder import FolderCase, FolderLayout
-from monai_salm.layouts.images import has_image_name, stem
-from monai_salm.layouts.labels import MAX_CLASS, Cell, class_numbers
-from monai_salm.layouts.reading import read_json
+from monai_salm.layouts.labels import MAX_CLASS, class_numbers
+from monai_salm.layouts.reading import Cell, json_or_nothing, read_json
 from monai_salm.layouts.stored_images import ChannelFiles, StoredImage, UnusableImage, channel_files
 
 #: Split -> the keys under which datalists have it.
@@ -24,17 +22,14 @@ _NAMES = ("dataset.json", "datalist.json")
 class Datalist(FolderLayout):
     """A folder with a JSON of ``training``, ``validation`` and ``test`` lists, paths relative to the JSON.
 
-    An entry is ``{"image": path, "label": path | int | name of a class | [0, 1, ...]}``, or the path alone where there is no
-    label; an image in several files, one for each channel, is a list of paths. Absolute paths must lie in the JSON's folder.
-    Other keys, such as the ``fold`` of MONAI's Auto3DSeg, mean nothing here: a case of any fold is trained on in some run, so
-    all of "training" is protected.
+    Keys such as the ``fold`` of Auto3DSeg mean nothing here: a case of any fold is trained on in some run, so all are protected.
     """
 
     name = "datalist"
     # It says itself what is an image.
     specialises: ClassVar[tuple[str, ...]] = ("dicom_tree", "image_folder", "mask_folder")
     description = (
-        'a folder with a dataset.json or another JSON that has a "training" list of {"image": ..., "label": ...}'
+        'a folder with a dataset.json or other JSON that has a "training" list of {"image": ..., "label": ...}'
     )
 
     def __init__(self, listing: Path) -> None:
@@ -42,26 +37,22 @@ class Datalist(FolderLayout):
         written = read_json(listing)
         self.content = from_root(listing.parent, written)
         self._absolute = (listing.name,) if self.content != written else ()
-        self._class_labels, names = self._text_classes()
-        listed = {split: chain(*map(self._entries, keys)) for split, keys in _SPLIT_KEYS.items()}
-        cases = [(split, self._read_entry(*entry)) for split, entries in listed.items() for entry in entries]
+        splits = ((split, key) for split, keys in _SPLIT_KEYS.items() for key in keys)
+        listed = [(split, *entry) for split, key in splits for entry in self._entries(key)]
+        self._class_labels, names = self._text_classes([entry for _, *entry in listed])
+        cases = [(split, self._read_entry(entry, where)) for split, entry, where in listed]
         if TRAIN not in dict(cases):
             raise LayoutError(f'{listing} has no "training" list with cases; its keys are {", ".join(self.content)}')
         named, classes = modalities_of(self.content, "modality"), names or self._named_classes()
-        super().__init__(listing.parent, _by_class(cases), [listing.name], len(classes) or None, classes, named)
+        super().__init__(listing.parent, _by_class(cases), [listing.name], classes, named)
 
     @classmethod
     def misfit(cls, path: Path) -> str | None:
         if (path.suffix == ".json" and path.is_file()) or (path.is_dir() and _candidates(path)):
             return None
         for listing in sorted(path.glob("*.json")) if path.is_dir() else ():
-            try:
-                content = read_json(listing)
-            except (LayoutError, OSError) as error:
-                if listing.name in _NAMES:
-                    return str(error)
-                continue
-            if listing.name in _NAMES or {"train", "val", "validation", "test", "testing"} & set(content):
+            content = json_or_nothing(listing)
+            if {"train", "val", "validation", "test", "testing"} & set(content):
                 keys = ", ".join(map(repr, content))
                 return f'{listing} has no "training" list of images and labels; its keys are {keys}'
         return ""
@@ -77,27 +68,25 @@ class Datalist(FolderLayout):
         return cls(found[0])
 
     def reopen(self, root: Path) -> Datalist:
-        listing = root / self.json.name
-        if not listing.is_file():
-            raise LayoutError(f"{listing} is missing; give the folder of a copy of {self.root}")
-        return type(self)(listing)
+        return type(self)(self.in_copy(self.json, root))
 
-    def _entries(self, key: str) -> Iterator[tuple[Any, str]]:
+    def _entries(self, key: str) -> list[tuple[Any, str]]:
         """The entries of a list of the JSON, and where each stands."""
         entries = self.content.get(key, [])
         if not isinstance(entries, list):
             raise LayoutError(f"{self.json}: {key!r} must be a list, got {type(entries).__name__}")
-        return ((entry, f"{self.json}: {key}[{index}]") for index, entry in enumerate(entries))
+        return [(entry, f"{self.json}: {key}[{index}]") for index, entry in enumerate(entries)]
 
-    def _text_classes(self) -> tuple[dict[str, int | list[int] | None], tuple[str, ...]]:
+    def _text_classes(
+        self, entries: Sequence[Sequence[Any]]
+    ) -> tuple[dict[str, int | list[int] | None], tuple[str, ...]]:
         """The label that each text stands for, and the names of the classes; none if a label is a file or named as one."""
-        entries = chain(*(self._entries(key) for keys in _SPLIT_KEYS.values() for key in keys))
         labels = ((_single(entry.get("label")), where) for entry, where in entries if isinstance(entry, Mapping))
         cells = {label: Cell(label, where) for label, where in labels if isinstance(label, str)}
         if any(text.startswith(("/", ".")) or has_image_name(text) or is_file(self.root / text) for text in cells):
             return {}, ()
-        found = class_numbers(list(cells.values()))
-        return dict(zip(cells, found.labels, strict=True)), found.names
+        labels_, names = class_numbers(list(cells.values()))
+        return dict(zip(cells, labels_, strict=True)), names
 
     def _read_entry(self, entry: Any, where: str) -> FolderCase:
         if isinstance(entry, str):
@@ -105,7 +94,6 @@ class Datalist(FolderLayout):
         if not isinstance(entry, Mapping) or "image" not in entry:
             raise LayoutError(f'{where}: expected {{"image": path, "label": ...}} or a path, got {entry!r}')
         image, label = entry["image"], _single(entry.get("label"))
-        images = image if isinstance(image, list) and image else [image]
         if isinstance(label, Mapping):
             raise LayoutError(
                 f"{where}: label is an object with the keys {', '.join(map(repr, label))}; an image has one label here, so write "
@@ -114,12 +102,10 @@ class Datalist(FolderLayout):
         if isinstance(label, str):
             known = label in self._class_labels
             label = self._class_labels[label] if known else confine(self.root, label, where)
-        elif not (
-            label is None or type(label) is int or (isinstance(label, list) and {type(item) for item in label} == {int})
-        ):
+        elif label is not None and {type(item) for item in (label if isinstance(label, list) else [label])} != {int}:
             kinds = "a path, a class number or name, or a list of zeros and ones"
             raise LayoutError(f"{where}: label must be {kinds}, got {label!r}")
-        return FolderCase(self._image(images, where), label)
+        return FolderCase(self._image(image if isinstance(image, list) and image else [image], where), label)
 
     def _image(self, images: Sequence[object], where: str) -> StoredImage:
         files = [confine(self.root, part, where) for part in images]
@@ -127,8 +113,8 @@ class Datalist(FolderLayout):
             return channel_files(files)
         # nnU-Net version 1 lists case.nii.gz for case_0000.nii.gz, case_0001.nii.gz, ...
         own = PurePosixPath(files[0])
-        base, ending = stem(own.name), own.name[len(stem(own.name)) :]
-        names = (own.with_name(f"{base}_{number:04d}{ending}").as_posix() for number in count())
+        base = stem(own.name)
+        names = (str(own.with_name(f"{base}_{number:04d}{own.name[len(base) :]}")) for number in count())
         channels = tuple(takewhile(lambda name: is_file(self.root / name), names))
         named = len(modalities_of(self.content, "modality"))
         if channels and named and len(channels) != named:
@@ -177,24 +163,12 @@ def modalities_of(content: Mapping[str, Any], key: str) -> tuple[str, ...]:
 
 def _candidates(folder: Path) -> list[Path]:
     """The JSON a folder's data list is in: a file of a usual name, else every JSON that has a training list."""
-    for name in _NAMES:
-        if (folder / name).is_file():
-            return [folder / name]
-    found = []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            if "training" in read_json(path):
-                found.append(path)
-        except (LayoutError, OSError):
-            continue
-    return found
+    usual = [folder / name for name in _NAMES if (folder / name).is_file()][:1]
+    return usual or [path for path in sorted(folder.glob("*.json")) if "training" in json_or_nothing(path)]
 
 
 class Decathlon(Datalist):
-    """A folder with ``imagesTr``, ``labelsTr``, ``imagesTs`` and a ``dataset.json`` with ``modality`` and ``labels``.
-
-    Every training case has a label map; test cases are paths alone. Images of several modalities are one 4D file.
-    """
+    """A folder with ``imagesTr``, ``labelsTr``, ``imagesTs`` and a ``dataset.json`` with ``modality`` and ``labels``."""
 
     name = "decathlon"
     description = 'a folder with imagesTr and a dataset.json with "modality", "labels" and "training" (Decathlon)'
@@ -214,10 +188,7 @@ class Decathlon(Datalist):
     @classmethod
     def misfit(cls, path: Path) -> str | None:
         listing = path / _NAMES[0] if path.is_dir() else path
-        if listing.name != _NAMES[0] or not listing.is_file() or not (listing.parent / "imagesTr").is_dir():
-            return ""
-        try:
-            content = read_json(listing)
-        except (LayoutError, OSError):
-            return ""
-        return None if "training" in content and isinstance(content.get("modality"), dict) else ""
+        if listing.name == _NAMES[0] and listing.is_file() and (listing.parent / "imagesTr").is_dir():
+            content = json_or_nothing(listing)
+            return None if "training" in content and isinstance(content.get("modality"), dict) else ""
+        return ""

@@ -9,18 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from monai_salm.formats.dicom.decode import DEFLATED, FILE_META, NATIVE, SYNTAX
 from monai_salm.formats.dicom.elements import Element, Encoding, assembled, rewritten, value_of, walk
 from monai_salm.formats.dicom.file import REFERENCED, check_sequences, follow_references, split_meta
 from monai_salm.formats.dicom.headers import has_representations, read_dataset
-from monai_salm.formats.dicom.pixels import PALETTE
+from monai_salm.formats.dicom.pixels import PALETTE, text
 from monai_salm.formats.dicom.stacks import PROJECTIONS
-from monai_salm.layouts.base import LayoutError
+from monai_salm.layouts.files import LayoutError
 
-_TAGS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID", "Rows", "Modality")
-_KIND, _COLOURS = "ImageType", "PhotometricInterpretation"
-_SYNTAX = 0x00020010
-_ENCODINGS = {"1.2.840.10008.1.2": Encoding(False), "1.2.840.10008.1.2.2": Encoding(True, ">")}
-_DEFLATED = "1.2.840.10008.1.2.1.99"
+# Field of DicomHeader -> keyword.
+_TAGS = {
+    "instance": "SOPInstanceUID",
+    "series": "SeriesInstanceUID",
+    "study": "StudyInstanceUID",
+    "patient": "PatientID",
+    "modality": "Modality",
+    "storage": "SOPClassUID",
+}
+_ROWS, _KIND, _COLOURS = "Rows", "ImageType", "PhotometricInterpretation"
 _PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 
 # Storage classes (DICOM PS3.4, annex B.5), each without this root.
@@ -54,9 +60,9 @@ class DicomHeader:
     study: str = ""
     patient: str = ""
     modality: str = ""
+    storage: str = ""
     is_image: bool = True
     problem: str = ""
-    storage: str = ""
     image_type: tuple[str, ...] = ()
     palette: bool = False
 
@@ -65,27 +71,21 @@ def read_header(path: Path) -> DicomHeader:
     """Read a DICOM file up to its pixels; never raises for a damaged one, which counts as an image with a problem.
 
     Only objects of storage classes known to hold no image are none, and only if they are whole and do hold none.
-
-    Raises:
-        ImportError: if pydicom is missing.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            data = read_dataset(path, [*_TAGS, _KIND, _COLOURS])
-            found: dict[str, Any] = {tag: str(data.get(tag, "") or "") for tag in _TAGS}
-            kind = data.get(_KIND) or ()
-            palette = str(data.get(_COLOURS) or "") == PALETTE
-            words = (kind,) if isinstance(kind, str) else tuple(map(str, kind))
+            data = read_dataset(path, [*_TAGS.values(), _ROWS, _KIND, _COLOURS])
+            found: dict[str, Any] = {field: str(data.get(tag, "") or "") for field, tag in _TAGS.items()}
+            kind, rows = data.get(_KIND) or (), bool(str(data.get(_ROWS, "") or ""))
+            found["palette"] = str(data.get(_COLOURS) or "") == PALETTE
+            found["image_type"] = (kind,) if isinstance(kind, str) else tuple(map(str, kind))
     except ImportError:
         raise
     except Exception as error:  # on damaged files pydicom raises what its parts raise
         return DicomHeader(problem=f"{path} is no DICOM file that can be read ({error}); repair or remove it")
-    is_image, problem = _kind(path, found["SOPClassUID"], bool(found["Rows"]))
-    uids = (found["SOPInstanceUID"], found["SeriesInstanceUID"], found["StudyInstanceUID"])
-    return DicomHeader(
-        *uids, found["PatientID"], found["Modality"], is_image, problem, found["SOPClassUID"], words, palette
-    )
+    found["is_image"], found["problem"] = _kind(path, found["storage"], rows)
+    return DicomHeader(**found)
 
 
 def _kind(path: Path, storage: str, has_rows: bool) -> tuple[bool, str]:
@@ -95,14 +95,12 @@ def _kind(path: Path, storage: str, has_rows: bool) -> tuple[bool, str]:
     holds_labels = storage.startswith(_STORAGE) and storage.removeprefix(_STORAGE) in _LABELS
     if holds_labels or holds_no_pixels(storage):
         try:
-            pixels = _check_object(path.read_bytes())
+            if not _has_pixels(path.read_bytes()) or holds_labels:
+                return False, ""
         except (ValueError, OSError) as error:
             return False, f"{path}: {error}"
-        if not pixels or holds_labels:
-            return False, ""
-    if not has_rows:
-        return True, f"{path}: its header has no number of rows; the file may be cut off; get it again from its source"
-    return True, ""
+    lacks = "its header has no number of rows; the file may be cut off; get it again from its source"
+    return True, "" if has_rows else f"{path}: {lacks}"
 
 
 def holds_no_pixels(storage: str) -> bool:
@@ -145,15 +143,11 @@ def set_aside(headers: Mapping[str, DicomHeader]) -> dict[str, str]:
 
 
 class RenamedReferences(Mapping[str, bytes]):
-    """Sound DICOM files that refer to renamed instances (``uids``), with references to the new names, each made when asked for.
-
-    Raises:
-        LayoutError: for a file that was changed since its header was read, and cannot be taken apart now.
-    """
+    """Sound DICOM files that refer to renamed instances (``uids``), with references to the new names, each made when asked for."""
 
     def __init__(self, root: Path, files: Sequence[str], uids: Set[str]) -> None:
         self._root, self._uids = root, uids
-        self._files = tuple(file for file in files if self._renamed(file) != (root / file).read_bytes())
+        self._files = {file: file for file in files if self._renamed(file) != (root / file).read_bytes()}
 
     def __len__(self) -> int:
         return len(self._files)
@@ -162,9 +156,7 @@ class RenamedReferences(Mapping[str, bytes]):
         return iter(self._files)
 
     def __getitem__(self, file: str) -> bytes:
-        if file not in self._files:
-            raise KeyError(file)
-        return self._renamed(file)
+        return self._renamed(self._files[file])
 
     def _renamed(self, file: str) -> bytes:
         path = self._root / file
@@ -177,17 +169,14 @@ class RenamedReferences(Mapping[str, bytes]):
 def _taken_apart(content: bytes) -> tuple[int, tuple[Element, ...], Encoding]:
     """Where the data set of a file begins, its elements, and how they are written."""
     meta, start = split_meta(content)
-    syntax = _uid(value_of(content, meta, _SYNTAX) or b"")
-    if not meta:
-        bare = Encoding(has_representations(content, start))
-        return start, walk(content, start, bare), bare
-    if syntax == _DEFLATED:
+    syntax = text(value_of(content, meta, SYNTAX))
+    if syntax == DEFLATED:
         raise ValueError("it is deflated, so that its references cannot follow; store it as Explicit VR Little Endian")
-    encoding = _ENCODINGS.get(syntax, Encoding(True))
+    encoding = NATIVE.get(syntax, FILE_META) if meta else Encoding(has_representations(content, start))
     return start, walk(content, start, encoding), encoding
 
 
-def _check_object(content: bytes) -> bool:
+def _has_pixels(content: bytes) -> bool:
     """Whether a file has pixels; an error if it cannot be taken apart, as it must be for its references to follow."""
     _, elements, encoding = _taken_apart(content)
     check_sequences(content, elements, encoding)
@@ -198,22 +187,13 @@ def _check_object(content: bytes) -> bool:
 
 
 def _with_renamed_references(content: bytes, uids: Set[str]) -> bytes:
-    """A DICOM file with every Referenced SOP Instance UID of renamed instances changed.
-
-    One that has such references loses its icons, which may show the instances as they were. The rest keeps its bytes.
-    """
+    """A DICOM file with the references to renamed instances changed, and then without its icons, which may show the instances."""
     start, elements, encoding = _taken_apart(content)
-    follow, renamed = follow_references(uids), False
+    follow, changed = follow_references(uids), set[int]()
 
     def change(data: Any, tag: int) -> bool:
-        nonlocal renamed
-        changed = follow(data, tag)
-        renamed |= changed and tag == REFERENCED
-        return changed
+        changed.update([tag] if (new := follow(data, tag)) else [])
+        return new
 
     parts = {element.tag: rewritten(content, element, encoding, change) for element in elements}
-    return content[:start] + assembled(content, elements, parts, encoding) if renamed else content
-
-
-def _uid(value: bytes) -> str:
-    return value.rstrip(b"\0 ").decode("ascii", "replace")
+    return content[:start] + assembled(content, elements, parts, encoding) if REFERENCED in changed else content

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from monai_salm.formats.dicom.series import DicomSeries, SkippedSeries, group_series
-from monai_salm.layouts.base import TRAIN, LayoutError
 from monai_salm.layouts.dicom_headers import DicomHeader, RenamedReferences, read_header, set_aside
-from monai_salm.layouts.files import relative_path, walk
+from monai_salm.layouts.files import TRAIN, LayoutError, is_dicom, relative_path, some_files, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.image_folder import class_folders, places_of
-from monai_salm.layouts.images import is_dicom, some_files
-from monai_salm.layouts.labels import (
-    IMAGE_COLUMNS,
-    SPLIT_COLUMNS,
-    LabelledRow,
-    find_column,
-    label_columns,
-    labels_of,
-    split_of,
-)
+from monai_salm.layouts.labels import IMAGE_COLUMNS, SPLIT_COLUMNS, find_column, label_columns, labels_of, split_of
 from monai_salm.layouts.reading import Table, headers_in, read_table
 from monai_salm.layouts.stored_images import StoredImage, UnusableImage
 from monai_salm.learning.tasks import Task
@@ -42,8 +33,7 @@ class SeriesImage(DicomSeries, StoredImage):
     """A DICOM series as a unit of a data set."""
 
 
-@dataclass(frozen=True)
-class _Answer:
+class _Answer(NamedTuple):
     """The label and split of some files."""
 
     label: _Label
@@ -53,10 +43,8 @@ class _Answer:
 class DicomTree(FolderLayout):
     """DICOM series; the class of each is its top folder, or stands in a table in the root.
 
-    A table has a column of series, studies, patients or folders, and columns of labels as in ``CsvLabels``. Folders named
-    for splits above the class folders are splits. Objects without an image (segmentations, structure sets, reports,
-    presentation states) are copied; their references to protected images follow the new UIDs. A file that is damaged is a
-    training case of its own that cannot be used, and so is a series whose slices make no image.
+    A damaged file is a training case of its own that cannot be used, and so is a series whose slices make no image. The
+    references of objects without an image follow the new UIDs.
     """
 
     name = "dicom_tree"
@@ -70,7 +58,6 @@ class DicomTree(FolderLayout):
         if not images:
             raise LayoutError(f"{root} holds no DICOM images")
         table = _table(root)
-        self._objects = tuple(file for file, header in self.headers.items() if not header.is_image)
         if table is not None:
             answers, classes = _by_table(table, images, self.headers, root)
         else:
@@ -78,19 +65,14 @@ class DicomTree(FolderLayout):
         self._aside = set_aside({file: self.headers[file] for file in images if not self.headers[file].problem})
         cases = self._series(images, answers)
         # In every publication, with any splits: an object may refer to any image.
-        damaged = [file for file in self._objects if self.headers[file].problem]
-        cases += [(TRAIN, _broken(file, self.headers[file], None)) for file in damaged]
-        listing = (*self._sound_objects(), *([table.path.name] if table else []))
-        super().__init__(root, cases, listing, len(classes) or None, classes)
+        objects = {file: header for file, header in self.headers.items() if not header.is_image}
+        cases += [(TRAIN, _broken(file, header, None)) for file, header in objects.items() if header.problem]
+        self._objects = tuple(file for file, header in objects.items() if not header.problem)
+        super().__init__(root, cases, (*self._objects, *([table.path.name] if table else [])), classes)
 
     @classmethod
     def misfit(cls, path: Path) -> str | None:
         return None if path.is_dir() and any(is_dicom(path / file) for file in some_files(path)) else ""
-
-    @classmethod
-    def open(cls, path: Path) -> DicomTree:
-        cls.require_folder(path)
-        return cls(path)
 
     def task(self) -> Task:
         if all(case.label is None for case in self._cases[TRAIN]):
@@ -105,25 +87,11 @@ class DicomTree(FolderLayout):
         found = super().stored_images(splits)
         known = frozenset(self.headers[file].instance for stored in found for file in stored.files)
         # Images refer to one another across series, as slices to their scout; all of those must follow.
-        return tuple(
-            replace(stored, protected_uids=known) if isinstance(stored, SeriesImage) else stored for stored in found
-        )
+        return tuple(replace(one, protected_uids=known) if isinstance(one, SeriesImage) else one for one in found)
 
     def rewritten_files(self, splits: Sequence[str] = (TRAIN,)) -> Mapping[str, bytes]:
         protected = {self.headers[file].instance for file in self.image_files(splits)}
-        return RenamedReferences(self.root, self._sound_objects(), protected)
-
-    def _sound_objects(self) -> list[str]:
-        """Objects without an image, less those that are cases which cannot be used."""
-        return [file for file in self._objects if not self.headers[file].problem]
-
-    def _aside_series(self, files: Sequence[str]) -> list[SkippedSeries]:
-        """The series that are no cases."""
-        series: dict[tuple[str, str, str], list[str]] = {}
-        for file in sorted(set(files) & set(self._aside)):
-            key = (str(PurePosixPath(file).parent), self.headers[file].series, self._aside[file])
-            series.setdefault(key, []).append(file)
-        return [SkippedSeries(found[0], tuple(found), reason) for (_, _, reason), found in series.items()]
+        return RenamedReferences(self.root, self._objects, protected)
 
     def _series(self, images: Sequence[str], answers: Mapping[str, _Answer]) -> list[tuple[str, FolderCase]]:
         """Series of each split; what has no split (beside the split folders) is unlisted."""
@@ -132,7 +100,10 @@ class DicomTree(FolderLayout):
             files = [file for file in images if file in answers and answers[file].split == split]
             broken = [file for file in files if self.headers[file].problem]
             found = [_broken(file, self.headers[file], answers[file].label) for file in broken]
-            skipped = self._aside_series(files)
+            aside = defaultdict[tuple[str, str, str], list[str]](list)
+            for file in sorted(set(files) & set(self._aside)):
+                aside[str(PurePosixPath(file).parent), self.headers[file].series, self._aside[file]].append(file)
+            skipped = [SkippedSeries(own[0], tuple(own), reason) for (*_, reason), own in aside.items()]
             sound = [file for file in files if not self.headers[file].problem and file not in self._aside]
             for stored in group_series(self.root, sound, unit=SeriesImage, skipped=skipped):
                 labels = [answers[file].label for file in stored.files]
@@ -142,8 +113,8 @@ class DicomTree(FolderLayout):
                         "series one label"
                     )
                 found.append(FolderCase(stored, labels[0]))
-            unusable = [UnusableImage(series.name, series.files, series.reason) for series in skipped]
-            found += [FolderCase(stored, answers[stored.name].label) for stored in unusable]
+            for name, own, reason in map(astuple, skipped):
+                found.append(FolderCase(UnusableImage(name, own, reason), answers[name].label))
             cases += [(split, case) for case in sorted(found, key=lambda case: min(case.image.files))]
         return cases
 
@@ -156,15 +127,15 @@ def _by_folder(
     images: Sequence[str], headers: Mapping[str, DicomHeader], root: Path, files: Sequence[str]
 ) -> tuple[dict[str, _Answer], tuple[str, ...]]:
     """Labels by the top folder; none if there is only one, or if the folders are those of patients."""
-    places = places_of([(file, PurePosixPath(file).parts) for file in images])
-    patients: dict[str, set[str]] = {}
+    places = places_of(images)
+    patients = defaultdict[str, set[str]](set)
     for file, (split, parts) in places.items():
         # A damaged file does not say whose it is.
         if split == TRAIN and len(parts) > 1 and not headers[file].problem:
-            patients.setdefault(parts[0], set()).add(headers[file].patient)
+            patients[parts[0]].add(headers[file].patient)
     names = class_folders(root, places, files)
-    single = [next(iter(found)) for found in patients.values() if len(found) == 1]
-    if len(names) < 2 or (len(single) == len(patients) == len(set(single)) > 1):
+    single = {next(iter(found)) for found in patients.values() if len(found) == 1}
+    if len(names) < 2 or len(single) == len(patients) > 1:
         names = []
     number = {name: index for index, name in enumerate(names)}
     labels = {file: number.get(parts[0]) if len(parts) > 1 else None for file, (_, parts) in places.items()}
@@ -187,33 +158,28 @@ def _by_table(
     """Labels and splits by the rows of a table; an image without a row is a training image without label."""
     key, column = next((key, name) for key, names in _KEYS.items() if (name := find_column(table.columns, names)))
     split = find_column(table.columns, SPLIT_COLUMNS)
-    rows = [LabelledRow(table, row, split_of(table, row, split) if split else TRAIN) for row in table.rows]
+    rows = [replace(row, split=split_of(row, split)) for row in table.rows] if split else table.rows
     if not rows:
         raise LayoutError(f"{table.path} has no rows below its header")
-    found = labels_of(rows, label_columns(rows, (), (column, split)))
+    labels, classes = labels_of(rows, label_columns(rows, (), (column, split)))
     answers: dict[str, _Answer] = {}
-    for row, label in zip(rows, found.labels, strict=True):
-        where, text = table.where(row.row, column), row.row.values[column]
+    for row, label in zip(rows, labels, strict=True):
+        text, where = row.cell(column)
         text = relative_path(root, text, where) if key == "folder" else text
         answer = _Answer(label, row.split)
         if not text or answers.setdefault(text, answer) != answer:
             what = "stands there again, with another label or split" if text else "names nothing"
             raise LayoutError(f"{where}: {text!r} {what}; give each one line")
-    keys = {file: _keys(file, headers[file], key) for file in images}
+    found: dict[str, _Answer | None] = {}
+    for file in images:
+        # The series, or the file and the folders above it, the nearest first.
+        path, header = PurePosixPath(file), headers[file]
+        names = [str(path), *map(str, path.parents)] if key == "folder" else [getattr(header, key)]
+        found[file] = next((answers[name] for name in names if name in answers), None)
     # A single line may be of images that a copy has left out.
-    if answers.keys().isdisjoint(name for names in keys.values() for name in names):
-        where, text = table.where(rows[0].row, column), rows[0].row.values[column]
+    if not any(found.values()):
+        text, where = rows[0].cell(column)
         raise LayoutError(
             f"{where}: no DICOM image of {key} {text!r} in {root}; those of the other lines are missing, too. Correct the table"
         )
-    nothing = [_Answer(None, TRAIN)]
-    named = {file: [answers[name] for name in names if name in answers] for file, names in keys.items()}
-    return {file: (own or nothing)[0] for file, own in named.items()}, found.names
-
-
-def _keys(file: str, header: DicomHeader, key: str) -> list[str]:
-    """The names that a row for a file may have: its series, or the file and the folders above it, the nearest first."""
-    if key != "folder":
-        return [{"series": header.series, "study": header.study, "patient": header.patient}[key]]
-    path = PurePosixPath(file)
-    return [path.as_posix(), *(folder.as_posix() for folder in path.parents)]
+    return {file: answer or _Answer(None, TRAIN) for file, answer in found.items()}, classes

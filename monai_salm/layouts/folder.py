@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,14 +14,13 @@ import numpy as np
 
 from monai_salm.formats import format_of
 from monai_salm.formats.base import FormatError
-from monai_salm.layouts.base import TRAIN, Case, CaseSequence, Layout, LayoutError
-from monai_salm.layouts.files import every_file, folders_in, leftovers, walk
+from monai_salm.layouts.base import Case, CaseSequence, Layout
+from monai_salm.layouts.files import TRAIN, LayoutError
 from monai_salm.layouts.label_maps import LabelMap, LabelParts, distinct, files_of, on_grid_of, read_label_map
 from monai_salm.layouts.labels import MAX_CLASS
 from monai_salm.layouts.renaming import companions_of, rewritten_texts, with_published_names
 from monai_salm.layouts.stored_images import StoredImage, UnusableImage
 from monai_salm.learning.tasks import Classification, Segmentation, Task
-from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.warn import warn
 
@@ -48,14 +48,9 @@ class FolderLayout(Layout):
         root: the folder.
         cases: each with its split.
         listing: the files that list or describe the cases, relative to the root.
-        num_classes: classes that the data set names; None if it names none.
-        class_names: what class numbers mean, in their order; empty if the data set has numbers only.
+        class_names: what class numbers mean, in their order; empty if the data set names none.
         modalities: of each channel, as the data set names them; empty if it names none.
         masks: label maps that are no case's label.
-
-    Raises:
-        LayoutError: for a folder that cannot be read; a file that is part of two images, or an image and a label; or a label
-            out of range.
     """
 
     manifest = "monai_salm.json"
@@ -69,13 +64,12 @@ class FolderLayout(Layout):
         root: Path,
         cases: Iterable[tuple[str, FolderCase]],
         listing: Sequence[str],
-        num_classes: int | None,
         class_names: Sequence[str] = (),
         modalities: Sequence[str] = (),
         masks: Sequence[str] = (),
     ) -> None:
-        self.root, self.listing, self.num_classes = root, tuple(listing), num_classes
-        self.class_names, self.modalities = tuple(class_names), tuple(modalities)
+        self.root, self.listing, self.modalities = root, tuple(listing), tuple(modalities)
+        self.class_names = tuple(class_names)
         pairs = sorted(cases, key=lambda pair: _SPLITS.index(pair[0]))
         self._cases: dict[str, list[FolderCase]] = {split: [] for split, _ in pairs}
         if TRAIN not in self._cases:
@@ -86,14 +80,14 @@ class FolderLayout(Layout):
         labels = {file for case in self._all_cases() for file in files_of(case.label)}
         self.masks = tuple(file for file in masks if file not in labels)
         self.folders()  # refuses a folder that cannot be read
-        self._check_files()
-        self._check_labels()
+        self._check()
         both = set(self.image_files(self.splits)) & set(self.label_files())
         if both:
             raise LayoutError(f"{root}: {sorted(both)[0]} is listed both as an image and as a label")
 
     @classmethod
     def open(cls, path: Path) -> FolderLayout:
+        cls.require_folder(path)
         return cls(path)  # type: ignore[call-arg]  # layouts that are told by their folder alone
 
     @classmethod
@@ -101,6 +95,12 @@ class FolderLayout(Layout):
         """Refuse a path that is no folder."""
         if not path.is_dir():
             raise LayoutError(f"{path} is no folder; this layout is {cls.description}")
+
+    def in_copy(self, file: Path, root: Path) -> Path:
+        """The same file, by which a data set is opened, in a copy at ``root``."""
+        if not (root / file.name).is_file():
+            raise LayoutError(f"{root / file.name} is missing; give the folder of a copy of {self.root}")
+        return root / file.name
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -128,10 +128,10 @@ class FolderLayout(Layout):
             raise LayoutError(f"{self.root}: labels are of different kinds: all must be files, or numbers, or vectors")
         if kinds == {str}:
             largest = max((value for found in self._map_values.values() for value in found), default=1)
-            return Segmentation(num_classes=max(2, self.num_classes or len(self._renumbered) or int(largest) + 1))
+            return Segmentation(num_classes=max(2, len(self.class_names) or len(self._renumbered) or int(largest) + 1))
         if kinds == {int}:
             largest = max(label for label in labels if isinstance(label, int))
-            return Classification(num_classes=max(self.num_classes or 2, largest + 1))
+            return Classification(num_classes=max(len(self.class_names) or 2, largest + 1))
         lengths = {len(label) for label in labels if isinstance(label, list)}
         if len(lengths) != 1:
             raise LayoutError(f"{self.root}: label vectors have different lengths: {sorted(lengths)}")
@@ -148,7 +148,11 @@ class FolderLayout(Layout):
                 label = self._label_map(case.image, label, image.shape[1:])
             elif isinstance(label, list):
                 label = np.array(label)
-            return {"image": image, "label": label, "name": case.image.name, "units": self._units(case.image, image)}
+            units = case.image.units(self.root, image)
+            if self.modalities and not units.modality:
+                named = self.modalities if len(self.modalities) == len(image) else self.modalities[0]
+                units = replace(units, modality=named)
+            return {"image": image, "label": label, "name": case.image.name, "units": units}
 
         return CaseSequence([case.image.name for case in cases], load)
 
@@ -172,27 +176,18 @@ class FolderLayout(Layout):
         for case in self._all_cases():
             label = case.label
             if isinstance(label, (str, LabelParts)) and label not in found:
-                try:
+                with suppress(FormatError, OSError):  # its case is listed when it is read
                     found[label] = tuple(distinct(read_label_map(self.root, label, case.image.name)).tolist())
-                except (FormatError, OSError):
-                    continue  # its case is listed when it is read
         return found
 
     @cached_property
     def _renumbered(self) -> tuple[float, ...]:
         """The values of label maps that are no class numbers, such as 0 and 255, in the order of the classes; else nothing."""
-        if self.num_classes is not None:
+        if self.class_names:
             return ()
         values = sorted({value for found in self._map_values.values() for value in found})
         few = 1 < len(values) <= _RENUMBERED and values[0] == 0 and values[-1] >= 2 * len(values)
         return tuple(values) if few and all(value == int(value) for value in values) else ()
-
-    def _units(self, stored: StoredImage, image: Array) -> Units:
-        """The meaning of an image's numbers by its files, and by the modalities that the data set names."""
-        found = stored.units(self.root, image)
-        if not self.modalities or found.modality:
-            return found
-        return replace(found, modality=self.modalities if len(self.modalities) == len(image) else self.modalities[0])
 
     def native_unit(self) -> tuple[float, str] | None:
         files = self.image_files((TRAIN,))
@@ -200,18 +195,8 @@ class FolderLayout(Layout):
         found = {format_of(self.root / file).native_unit(self.root / file) for file in some}
         return found.pop() if len(found) == 1 else None
 
-    def path_of(self, file: str, root: Path | None = None) -> Path:
-        return (root or self.root) / file
-
     def stored_images(self, splits: Sequence[str] = (TRAIN,)) -> tuple[StoredImage, ...]:
         return tuple(dict.fromkeys(case.image for split in splits for case in self._cases.get(split, ())))
-
-    def image_files(self, splits: Sequence[str] = (TRAIN,)) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(file for stored in self.stored_images(splits) for file in stored.files))
-
-    def published_files(self, splits: Sequence[str], root: Path, without: Collection[str] = ()) -> tuple[str, ...]:
-        images = (stored for stored in self.stored_images(splits) if stored.name not in without)
-        return tuple(dict.fromkeys(file for stored in images for file in stored.published))
 
     def label_files(self) -> tuple[str, ...]:
         """Files that hold label maps, relative to the root."""
@@ -219,35 +204,12 @@ class FolderLayout(Layout):
         found = tuple(dict.fromkeys((*files, *self.masks)))
         return found + companions_of(self.root, found)
 
-    def all_files(self) -> tuple[str, ...]:
-        return tuple(sorted(walk(self.root)))
-
-    def every_file(self) -> tuple[str, ...]:
-        return every_file(self.root)
-
-    def leftovers(self) -> dict[str, str]:
-        return leftovers(self.root)
-
-    def folders(self) -> tuple[str, ...]:
-        return folders_in(self.root)
-
-    def strange_files(self, target: Path, own: Collection[str]) -> list[str]:
-        known = {*self.every_file(), *self.published_files(self.splits, target), *own}
-        there = (path for path in target.rglob("*") if path.is_symlink() or not path.is_dir())
-        return sorted({path.relative_to(target).as_posix() for path in there} - known)
-
     def rewritten_files(self, splits: Sequence[str] = (TRAIN,)) -> Mapping[str, bytes]:
         return rewritten_texts(self.root, self.all_files(), self.renamed(splits), self._absolute)
 
     def rewritten_notes(self, splits: Sequence[str] = (TRAIN,)) -> list[str]:
         what = "absolute paths become relative in the copy, so that they do not lead to the originals"
         return [f"{file}: {what}" for file in self._absolute]
-
-    def renamed(self, splits: Sequence[str] = (TRAIN,)) -> dict[str, str]:
-        pairs = (
-            pair for stored in self.stored_images(splits) for pair in zip(stored.files, stored.published, strict=True)
-        )
-        return {old: new for old, new in pairs if old != new}
 
     def unlisted(self) -> tuple[str, ...]:
         listed = {*self.image_files(self.splits), *self.label_files(), *self.listing}
@@ -268,11 +230,11 @@ class FolderLayout(Layout):
             others = f"{', '.join(bare[1:4])}{', ...' if bare[4:] else ''}"
             more = f" (and {len(bare) - 1} more: {others})" if bare[1:] else ""
             raise LayoutError(f"{self.root}: {bare[0]} has no label{more}; noise is made against labels")
-        for case in () if sound else self._cases[TRAIN]:
-            if isinstance(case.image, UnusableImage):
-                raise LayoutError(f"{self.root}: no training case can be used. {case.image.name}: {case.image.reason}")
+        if not sound:
+            first = cast(UnusableImage, self._cases[TRAIN][0].image)
+            raise LayoutError(f"{self.root}: no training case can be used. {first.name}: {first.reason}")
 
-    def _check_files(self) -> None:
+    def _check(self) -> None:
         # A file of two images would be written twice, and the second would undo the first.
         owner: dict[str, StoredImage] = {}
         for stored in self.stored_images(self.splits):
@@ -283,8 +245,6 @@ class FolderLayout(Layout):
                     raise LayoutError(
                         f"{self.root}: {file} is part of two images, {owner[file].name} and {stored.name}; give each its own file"
                     )
-
-    def _check_labels(self) -> None:
         for case in self._all_cases():
             label, where = case.label, f"{self.root}: the label of {case.image.name} is {case.label}"
             if isinstance(label, int) and not 0 <= label <= MAX_CLASS:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
-from monai_salm.layouts.base import TRAIN, LayoutError
-from monai_salm.layouts.files import is_file, is_hidden, walk, why_folder
+from monai_salm.layouts.files import (
+    TRAIN,
+    LayoutError,
+    any_stem,
+    has_image_name,
+    is_dicom,
+    is_file,
+    is_image,
+    some_files,
+    walk,
+    why_folder,
+)
 from monai_salm.layouts.folder import FolderCase, FolderLayout
-from monai_salm.layouts.hidden_maps import HiddenMaps, hidden_maps
-from monai_salm.layouts.images import any_stem, has_image_name, is_dicom, is_image, some_files
-from monai_salm.layouts.label_maps import is_label_map
+from monai_salm.layouts.label_maps import MapsAmong, hold_maps, is_label_map, label_maps_among
 from monai_salm.layouts.labels import split_named
-from monai_salm.layouts.patterns import suggested
-from monai_salm.layouts.roles import Pairs, evenly_spaced, inner_classes, pair, why_patients
+from monai_salm.layouts.roles import inner_classes, pair, suggested, why_patients
 from monai_salm.layouts.stored_images import channel_files
 
 #: A file's split, and its path below the folder of the split: class folder and the rest.
@@ -37,49 +45,45 @@ _NO_CLASSES |= {f"{kind}{split}" for kind in ("images", "labels") for split in (
 class ImageFolder(FolderLayout):
     """``root/class/.../image``, or ``root/{train,val,test}/class/.../image``.
 
-    Classes are numbered by the sorted names of the training folder's, the same for all splits; a folder among them that holds
-    nothing is one, too, since a copy may have left out all of its images. Images beside the class
-    folders belong to no class: they are ``unlisted``, except in a validation or test folder without any class of training,
-    whose images have no labels. Folders and files with a name that begins with a dot are passed over.
+    Classes are numbered by the sorted names of the training folder's. A folder among them that holds nothing is one, too, since
+    a copy may have left out all of its images. A split without any class of training has no labels.
     """
 
     name = "image_folder"
     description = "a folder with a folder of images for each class, or with train, val and test folders of such"
 
     def __init__(self, root: Path) -> None:
-        files = list(walk(root))
-        found = [(file, parts) for file, parts in visible(files) if is_image(root / file)]
-        dicom = next((file for file, _ in found if is_dicom(root / file)), None)
+        files = sorted(walk(root))
+        images = [file for file in files if is_image(root / file)]
+        dicom = next((file for file in images if is_dicom(root / file)), None)
         if dicom is not None:
             raise LayoutError(
                 f'{root / dicom} is DICOM, where a series makes up an image; open it with layout="dicom_tree" (--layout dicom_tree)'
             )
-        named = masks_of(root, [file for file, _ in found])
-        hidden = hidden_maps(root, [file for file, _ in found if file not in named])
-        masks, self.doubt = {*named, *hidden.sure}, _doubt(root, hidden)
-        places = without_sites(places_of([(file, parts) for file, parts in found if file not in masks]))
+        maps = label_maps_among(root, images)
+        self.doubt = _doubt(root, maps)
+        places = _without_sites(places_of([file for file in images if file not in maps.sure]))
         if TRAIN not in {split for split, _ in places.values()}:
             what = "a folder named train" if places else "folders of classes"
             raise LayoutError(f"{root} has no images in {what}; an image folder is {self.description}")
         names = class_folders(root, places, files)
         if len(names) < 2:
-            found_ = ", ".join(names) or "none"
-            raise LayoutError(f"{root} must have folders of images for two classes or more, found {found_}")
-        super().__init__(root, _cases(root, places, names), (), len(names), names, masks=sorted(masks))
+            shown = ", ".join(names) or "none"
+            raise LayoutError(f"{root} must have folders of images for two classes or more, found {shown}")
+        super().__init__(root, _cases(root, places, names), (), names, masks=sorted(maps.sure))
 
     @classmethod
     def misfit(cls, path: Path) -> str | None:
-        if not path.is_dir():
-            return ""
-        seen = [(file, parts) for file, parts in visible(some_files(path)) if has_image_name(file)]
-        pairs = pair(file for file, _ in seen)
-        masks = {*pairs.map_files, *pairs.alone} if pairs.maps or _hold_maps(path, pairs) else set()
-        found = [(file, parts) for file, parts in seen if file not in masks]
+        seen = sorted(some_files(path)) if path.is_dir() else []
+        named = [file for file in seen if has_image_name(file)]
+        pairs = pair(named)
+        masks = {*pairs.map_files, *pairs.alone} if pairs.maps or hold_maps(path, pairs) else set()
+        found = [file for file in named if file not in masks]
         places = places_of(found)
-        names = {parts[0].lower() for _, parts in without_sites(places).values() if len(parts) > 1}
+        names = {parts[0].lower() for _, parts in _without_sites(places).values() if len(parts) > 1}
         if names and is_file(path / cls.manifest):
-            names |= {name.lower() for name in _emptied(path, visible(some_files(path)), [path])}
-        if not names or any(is_dicom(path / file) for file, _ in found):
+            names |= {name.lower() for name in _emptied(path, seen, [path])}
+        if not names or any(is_dicom(path / file) for file in found):
             return ""
         shown = ", ".join(sorted(names)[:3])
         if len(names) < 2:
@@ -87,42 +91,36 @@ class ImageFolder(FolderLayout):
         words = (word for name in names for word in re.split(r"[-_. ]", name))
         if any(word in _NO_CLASSES or split_named(word) for word in words):
             return f"the names of its folders ({shown}) are not those of classes. {_LIST_THEM}"
-        return why_no_classes(path, places)
-
-    @classmethod
-    def open(cls, path: Path) -> ImageFolder:
-        cls.require_folder(path)
-        return cls(path)
+        return _why_no_classes(path, places)
 
 
-def without_sites(places: Mapping[str, _Place]) -> Mapping[str, _Place]:
+def _without_sites(places: Mapping[str, _Place]) -> Mapping[str, _Place]:
     """Where images belong, without the folders of sites above those of classes."""
-    folders = _training_folders(places)
-    if not inner_classes({name: list(found.values()) for name, found in folders.items()}):
+    if not inner_classes(_training_folders(places)):
         return places
     return {file: (split, parts[1:] if len(parts) > 2 else parts) for file, (split, parts) in places.items()}
 
 
 def _training_folders(places: Mapping[str, _Place]) -> dict[str, dict[str, tuple[str, ...]]]:
     """Folder -> the images of training in it, each with its path below the folder."""
-    folders: dict[str, dict[str, tuple[str, ...]]] = {}
+    folders = defaultdict[str, dict[str, tuple[str, ...]]](dict)
     for file, (split, parts) in places.items():
         if split == TRAIN and len(parts) > 1:
-            folders.setdefault(parts[0], {})[file] = parts[1:]
+            folders[parts[0]][file] = parts[1:]
     return folders
 
 
-def _doubt(root: Path, hidden: HiddenMaps) -> str | None:
+def _doubt(root: Path, maps: MapsAmong) -> str | None:
     """Why some of the images may be label maps, and what to do."""
-    if hidden.folders:
-        maps, images = hidden.folders[0]
+    if maps.folders:
+        folder, images = maps.folders[0]
         return (
-            f"{root}: every file in {maps} holds few whole values and has the name and shape of one in {images}, as label maps do. "
-            f"If they are label maps, say --image-glob '{images}/*' --label-glob '{maps}/*', or take the folder out. If it is a "
+            f"{root}: every file in {folder} holds few whole values and has the name and shape of one in {images}, as label maps do. "
+            f"If they are label maps, say --image-glob '{images}/*' --label-glob '{folder}/*', or take the folder out. If it is a "
             "class, say --layout image_folder"
         )
-    if hidden.doubtful:
-        label, image = hidden.doubtful
+    if maps.doubtful:
+        label, image = maps.doubtful
         return (
             f"{root}: {label} holds few whole values and has the shape of {image}, as its label map does. If it is a label map, "
             f"name it {any_stem(image)}_mask. If it is an image of its class, say --layout image_folder"
@@ -130,41 +128,16 @@ def _doubt(root: Path, hidden: HiddenMaps) -> str | None:
     return None
 
 
-def masks_of(root: Path, files: Sequence[str]) -> frozenset[str]:
-    """The files that have the name and the content of a label map.
-
-    If there are any, empty files of such a name are label maps too, and those whose image is missing: a copy may have left it
-    out. If no such file has the name of an image, as in sets of single cells, the content decides.
-    """
-    pairs = pair(files)
-    found = {file for file in pairs.map_files if is_label_map(root / file)}
-    if not found and _hold_maps(root, pairs):
-        found = {file for file in pairs.alone if is_label_map(root / file)}
-    rest = [*pairs.map_files, *pairs.alone] if found else []
-    return frozenset(file for file in rest if file in found or is_label_map(root / file, empty=True))
-
-
-def _hold_maps(root: Path, pairs: Pairs) -> bool:
-    """Whether files that are named for label maps, but for none of an image, hold such, and files of other names do not."""
-    images = [files[0] for files in pairs.images.values()]
-    if not images or not pairs.alone:
-        return False
-    shown = [
-        [is_label_map(root / file) for file in evenly_spaced(files, _LOOKED_AT)] for files in (pairs.alone, images)
-    ]
-    return sum(shown[0]) > len(shown[0]) / 2 and not all(shown[1])
-
-
-def why_no_classes(root: Path, places: Mapping[str, _Place]) -> str | None:
+def _why_no_classes(root: Path, places: Mapping[str, _Place]) -> str | None:
     """Why the training folders are none of classes, and what to do; None if they may be classes."""
     outer = _training_folders(places)
-    if inner_classes({name: list(found.values()) for name, found in outer.items()}) is None:
+    if inner_classes(outer) is None:
         inner = sorted({parts[0] for found in outer.values() for parts in found.values()})
         return (
             f"the folders {', '.join(sorted(outer)[:3])} each hold the folders {', '.join(inner[:3])}: either may be the classes. "
             "If the outer are, say --layout image_folder; else list each image with its label in a CSV"
         )
-    folders = {name: list(found) for name, found in _training_folders(without_sites(places)).items()}
+    folders = {name: list(found) for name, found in _training_folders(_without_sites(places)).items()}
     reason = why_patients(folders)
     if reason is None:
         return None
@@ -176,52 +149,37 @@ def why_no_classes(root: Path, places: Mapping[str, _Place]) -> str | None:
 
 def _maps(root: Path, folders: Mapping[str, Sequence[str]]) -> str:
     """How to say which files are label maps, where one in a folder of a patient looks so."""
-    files = next(iter(folders.values()))[:_LOOKED_AT]
-    maps = [file for file in files if is_label_map(root / file)]
-    others = [file for file in files if file not in maps]
+    first, files = next(iter(folders.items()))
+    maps = [file for file in files[:_LOOKED_AT] if is_label_map(root / file)]
+    others = [file for file in files[:_LOOKED_AT] if file not in maps]
     if not maps or not others:
         return ", or describe images and label maps with --image-glob and --label-glob"
-    first = next(iter(folders))
-
-    def pattern(file: str) -> str:
-        """A pattern of the files at this place in all folders; a file's name may contain that of its folder."""
-        alike = [(name, file.replace(first, name)) for name in folders]
-        return suggested([like for name, like in alike if like in folders[name]][:3])
-
-    image, label = pattern(others[0]), pattern(maps[0])
+    # Patterns of the files at this place in all folders; a file's name may contain that of its folder.
+    alike = [[(name, file.replace(first, name)) for name in folders] for file in (others[0], maps[0])]
+    image, label = (suggested([like for name, like in own if like in folders[name]][:3]) for own in alike)
     return f"; or, as {maps[0]} looks like a label map, say --image-glob '{image}' --label-glob '{label}'"
 
 
-def visible(files: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Files with the parts of their paths; none that are hidden or lie in hidden folders."""
-    for file in sorted(files):
-        parts = PurePosixPath(file).parts
-        if not any(part.startswith((".", "__MACOSX")) for part in parts):
-            yield file, parts
-
-
-def places_of(found: Sequence[tuple[str, tuple[str, ...]]]) -> dict[str, _Place]:
+def places_of(files: Sequence[str]) -> dict[str, _Place]:
     """Where images belong; those of no split are left out."""
-    tops = {parts[0]: split_named(parts[0]) for _, parts in found if len(parts) > 1}
+    found = {file: PurePosixPath(file).parts for file in files}
+    tops = {parts[0]: split_named(parts[0]) for parts in found.values() if len(parts) > 1}
     # A class may be called "test"; a folder "train" beside it, or nothing but such names, says that it is a split.
     if TRAIN not in tops.values() and not all(tops.values()):
-        return {file: (TRAIN, parts) for file, parts in found}
-    return {file: (split, parts[1:]) for file, parts in found if (split := tops.get(parts[0])) is not None}
+        return {file: (TRAIN, parts) for file, parts in found.items()}
+    return {file: (split, parts[1:]) for file, parts in found.items() if (split := tops.get(parts[0])) is not None}
 
 
 def class_folders(root: Path, places: Mapping[str, _Place], files: Iterable[str]) -> list[str]:
     """Names of the training folders that hold images, and of those beside them that hold no file at all, sorted."""
-    tops, names = set(), set()
-    for file, (split, parts) in places.items():
-        if split == TRAIN and len(parts) > 1:
-            names.add(parts[0])
-            tops.add(root / Path(*PurePosixPath(file).parts[: -len(parts)]))
-    return sorted(names | _emptied(root, visible(files), tops))
+    training = {file: parts for file, (split, parts) in places.items() if split == TRAIN and len(parts) > 1}
+    tops = {root / Path(*PurePosixPath(file).parts[: -len(parts)]) for file, parts in training.items()}
+    return sorted({parts[0] for parts in training.values()} | _emptied(root, files, tops))
 
 
-def _emptied(root: Path, files: Iterable[tuple[str, tuple[str, ...]]], tops: Iterable[Path]) -> set[str]:
+def _emptied(root: Path, files: Iterable[str], tops: Iterable[Path]) -> set[str]:
     """Names of visible folders, right below some others, that hold no files."""
-    full = {root / parent for file, _ in files if not is_hidden(file) for parent in PurePosixPath(file).parents}
+    full = {root / parent for file in files for parent in PurePosixPath(file).parents}
     below = (path for top in tops for path in top.iterdir())
     return {path.name for path in below if path.is_dir() and path not in full and why_folder(path.name) is None}
 
@@ -236,7 +194,7 @@ def _cases(root: Path, places: Mapping[str, _Place], names: Sequence[str]) -> It
                 f"{root}: the {split} folder has a class {sorted(unknown)[0]!r} that is not in the training folder; rename or "
                 "remove it"
             )
+        unlabelled = bool(unknown or not folders)
         for file, parts in own.items():
-            if unknown or not folders or len(parts) > 1:
-                label = None if unknown or not folders else names.index(parts[0])
-                yield split, FolderCase(channel_files([file]), label)
+            if unlabelled or len(parts) > 1:
+                yield split, FolderCase(channel_files([file]), None if unlabelled else names.index(parts[0]))

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from monai_salm.formats.base import FormatError
-from monai_salm.layouts.base import TRAIN, LayoutError
-from monai_salm.layouts.files import is_file, walk
+from monai_salm.layouts.files import TRAIN, LayoutError, has_image_name, is_dicom, is_file, is_image, some_files, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout
-from monai_salm.layouts.image_folder import ImageFolder, visible
-from monai_salm.layouts.images import has_image_name, is_dicom, is_image, some_files
+from monai_salm.layouts.image_folder import ImageFolder
 from monai_salm.layouts.label_maps import LabelMap, LabelParts, distinct, files_of, looks_like_label_map, read_label_map
-from monai_salm.layouts.labels import SplitTable, split_named
-from monai_salm.layouts.patterns import ARROW, pair_by_patterns, suggested
-from monai_salm.layouts.roles import Key, Pairs, pair, role_of, shortened
+from monai_salm.layouts.labels import split_named, splits_by_table
+from monai_salm.layouts.roles import Key, Pairs, pair, role_of, shortened, suggested
 from monai_salm.layouts.stored_images import ChannelFiles, UnusableImage
 from monai_salm.shared.arrays import Array
 
@@ -28,18 +26,16 @@ _SAY = (
 
 # Cases whose label maps are looked into when the folder is opened.
 _LOOKED_AT = 3
+_TOKEN = re.compile(r"\*\*/|\*|\?|\[[^\]]+\]|\{[^{}]*\}|[^*?\[{]+|.", re.DOTALL)
+_MOST_WILDCARDS = 10
+#: Stands between the pattern of images and that of label maps.
+ARROW = "->"
 
 
 class MaskFolder(FolderLayout):
     """Images with a label map each: a folder per patient, a mask beside each image, or folders ``images`` and ``masks``.
 
-    A label map is told by its name (``seg``, ``mask``, ``gt``, ``label``, ...) and bears the name of its image otherwise. Several
-    images of one name are the channels of one (``flair``, ``t1``); several label maps of an image are a class each
-    (``segmentations/liver``). Folders named for splits are splits; so is a column of a table with a line for each case.
-
-    Args:
-        root: the folder.
-        patterns: of images and of label maps; None lets the names tell.
+    ``patterns`` are those of images and of label maps; None lets the names tell.
     """
 
     name = "mask_folder"
@@ -48,7 +44,7 @@ class MaskFolder(FolderLayout):
     def __init__(self, root: Path, patterns: tuple[str, str] | None = None) -> None:
         self.root, self.patterns = root, patterns
         self.require_folder(root)
-        files = [file for file, _ in visible(walk(root)) if is_image(root / file)]
+        files = [file for file in sorted(walk(root)) if is_image(root / file)]
         pairs = pair(files) if patterns is None else pair_by_patterns(files, *patterns)
         if patterns is None and not is_file(root / self.manifest):  # a copy may have left images out
             self._require_sure(pairs)
@@ -58,17 +54,16 @@ class MaskFolder(FolderLayout):
             )
         labels, names = _labels(pairs)
         self._require_binary(labels)
-        table = SplitTable.find(root, [files[0] for files in pairs.images.values()])
-        cases = self._find_cases(pairs, labels, table)
-        listing = () if table is None else (table.path.name,)
+        table, splits = splits_by_table(root, [files[0] for files in pairs.images.values()]) or ("", None)
+        cases = self._find_cases(pairs, labels, splits)
         classes = ("background", *names) if names else ()
-        super().__init__(root, cases, listing, len(classes) or None, classes, masks=pairs.alone)
+        super().__init__(root, cases, [table] if table else [], classes, masks=pairs.alone)
 
     @classmethod
     def misfit(cls, path: Path) -> str | None:
         if not path.is_dir() or ImageFolder.misfit(path) is None:
             return ""
-        pairs = pair(file for file, _ in visible(some_files(path, every=True)) if has_image_name(file))
+        pairs = pair(file for file in some_files(path, every=True) if has_image_name(file))
         images = [file for found in pairs.images.values() for file in found]
         if pairs.maps and not any(is_dicom(path / file) for file in images):
             return None
@@ -93,11 +88,7 @@ class MaskFolder(FolderLayout):
             what = f"{len(training)} images and {len(pairs.map_files) + len(pairs.alone)} label maps by their names"
             odd = f"no label map fits {shortened(bare)}" if bare else f"no image fits {shortened(pairs.alone)}"
             raise LayoutError(f"{self.root} seems to hold {what}, but {odd}. {_how_to_say(pairs)}")
-        self._require_label_maps(pairs)
-
-    def _require_label_maps(self, pairs: Pairs) -> None:
-        """A file that is named for a label map must look like one."""
-        for file in pairs.map_files[:_LOOKED_AT]:
+        for file in pairs.map_files[:_LOOKED_AT]:  # a file that is named for a label map must look like one
             label = self._try_to_read(file)
             if label is not None and label.min() < label.max() and not looks_like_label_map(label):
                 raise LayoutError(
@@ -106,10 +97,9 @@ class MaskFolder(FolderLayout):
                 )
 
     def _try_to_read(self, file: str) -> Array | None:
-        try:
+        with suppress(FormatError, OSError):
             return read_label_map(self.root, file, file)
-        except (FormatError, OSError):
-            return None  # its case is listed when it is read
+        return None  # its case is listed when it is read
 
     def _require_binary(self, labels: Mapping[Key, LabelMap]) -> None:
         """Several label maps of an image must hold one class each; one of several classes is another map of the same."""
@@ -124,23 +114,21 @@ class MaskFolder(FolderLayout):
                 )
 
     def _find_cases(
-        self, pairs: Pairs, labels: Mapping[Key, LabelMap], table: SplitTable | None
+        self, pairs: Pairs, labels: Mapping[Key, LabelMap], splits: Mapping[str, str] | None
     ) -> Iterator[tuple[str, FolderCase]]:
-        splits = {key: _split_of(files[0]) or TRAIN for key, files in pairs.images.items()}
-        if TRAIN not in splits.values():
-            splits = dict.fromkeys(splits, TRAIN)
-        channels = Counter(_channels(files) for files in pairs.images.values()).most_common(1)[0][0]
+        if splits is None:
+            splits = {files[0]: _split_of(files[0]) or TRAIN for files in pairs.images.values()}
+            splits = splits if TRAIN in splits.values() else dict.fromkeys(splits, TRAIN)
+        words = Counter(tuple(role_of(file).words for file in files) for files in pairs.images.values())
+        channels = words.most_common(1)[0][0]
         for key, files in pairs.images.items():
-            split = splits[key] if table is None else table.split_of(files[0])
-            case = FolderCase(ChannelFiles(files[0], files), labels.get(key))
-            reason = "" if len(files) == len(channels) else f"it has {len(files)} channels, others have {len(channels)}"
-            if case.label is None and split == TRAIN:
-                reason = (
-                    "no label map has its name, and noise is made against label maps; add one, or take the image out"
-                )
-            if reason:
-                case = replace(case, image=UnusableImage(files[0], files, reason))
-            yield split, case
+            split, label, reason = splits[files[0]], labels.get(key), ""
+            if label is None and split == TRAIN:
+                reason = "no label map has its name, and noise is made against one; add it, or take the image out"
+            elif len(files) != len(channels):
+                reason = f"it has {len(files)} channels, others have {len(channels)}"
+            image = UnusableImage(files[0], files, reason) if reason else ChannelFiles(files[0], files)
+            yield split, FolderCase(image, label)
 
 
 def _labels(pairs: Pairs) -> tuple[dict[Key, LabelMap], tuple[str, ...]]:
@@ -174,5 +162,95 @@ def _split_of(file: str) -> str | None:
     return next((split for split in found if split is not None), None)
 
 
-def _channels(files: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    return tuple(role_of(file).words for file in files)
+class PathPattern:
+    """A pattern of paths relative to a data set's root.
+
+    ``*`` and ``?`` stay in one folder, ``**/`` is any number of folders, ``[0-9]`` one of some characters, and ``{t1,t2}`` one
+    of some words.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text, self.words = text, tuple[str, ...]()
+        tokens = _TOKEN.findall(text)
+        if sum(token in ("*", "**/") for token in tokens) > _MOST_WILDCARDS:
+            raise LayoutError(f"the pattern {text!r} has more than {_MOST_WILDCARDS} wildcards")
+        try:
+            self._regex = re.compile("".join(map(self._part, tokens)), re.DOTALL)
+        except re.error as error:
+            raise LayoutError(f"the pattern {text!r} is none ({error})") from error
+
+    def _part(self, token: str) -> str:
+        wildcards = {"**/": "((?:[^/]+/)*)", "*": "([^/]*)", "?": "([^/])"}
+        if token in wildcards:
+            return wildcards[token]
+        if token.startswith("[") and token.endswith("]") and len(token) > 2:
+            inner = token[1:-1].replace("\\", r"\\")
+            return f"([{'^' + inner[1:] if inner.startswith('!') else inner}])"
+        if token.startswith("{") and token.endswith("}"):
+            if self.words:
+                raise LayoutError(f"the pattern {self.text!r} has two lists in braces; only one is possible")
+            self.words = tuple(token[1:-1].split(","))
+            return f"(?P<word>{'|'.join(map(re.escape, self.words))})"
+        return re.escape(token)
+
+    def match(self, file: str) -> tuple[tuple[str, ...], str] | None:
+        """The parts of a path that the wildcards stand for, and the word of the braces; None for another path."""
+        found, place = self._regex.fullmatch(file), self._regex.groupindex.get("word")
+        if found is None:
+            return None
+        texts = tuple(text for number, text in enumerate(found.groups(), 1) if number != place)
+        return texts, found["word"] if place else ""
+
+
+def split_patterns(text: str) -> tuple[str, str] | None:
+    """The patterns of images and of label maps in ``"IMAGES -> LABELS"``; None for text without an arrow."""
+    images, arrow, labels = (part.strip() for part in text.partition(ARROW))
+    if not arrow:
+        return None
+    if not images or not labels:
+        raise LayoutError(f"{text!r} must be two patterns, IMAGES {ARROW} LABELS")
+    return images, labels
+
+
+def pair_by_patterns(files: Iterable[str], images: str, labels: str) -> Pairs:
+    """Find images and their label maps by patterns; what the wildcards stand for must be the same.
+
+    Words in braces are the channels of an image, in their order. A label pattern with one wildcard more than the image pattern,
+    or with words in braces, gives a label map for each class. Where both stand in folders of their own, such as
+    ``*/images/*.png`` and ``*/masks/*.png``, and one holds a single image, all label maps of the other are of that image.
+    """
+    image_pattern, label_pattern = PathPattern(images), PathPattern(labels)
+    found = defaultdict[Key, dict[str, str]](dict)
+    others = []
+    for file in sorted(files):
+        if (label := label_pattern.match(file)) is not None:
+            others.append((file, *label))
+        elif (image := image_pattern.match(file)) is not None:
+            same = found[image[0],].setdefault(image[1], file)
+            if same != file:
+                raise LayoutError(f"{same} and {file} are the same image by the pattern {images!r}; make it narrower")
+    for kind, pattern, some in (("image", images, found), ("label map", labels, others)):
+        if not some:
+            raise LayoutError(f"no {kind} is named {pattern!r}; patterns are relative to the data set's folder")
+    # Images that differ from all others in what the wildcards but the last stand for.
+    alike = Counter(texts[:-1] for (texts,) in found)
+    only = {texts[:-1]: (texts,) for (texts,) in found if alike[texts[:-1]] == 1 and len(texts) > 1}
+    only = only if _in_folders_of_their_own(images, labels) else {}
+    maps, alone = defaultdict[Key, list[tuple[str, str]]](list), []
+    for file, texts, word in others:
+        shorter = (texts,) not in found and (texts[:-1],) in found
+        key = (texts,) if (texts,) in found else (texts[:-1],) if shorter else only.get(texts[:-1])
+        if key is None:
+            alone.append(file)
+        else:
+            maps[key].append((word or (texts[-1] if shorter else ""), file))
+    order = image_pattern.words or ("",)
+    channels = {key: tuple(own[word] for word in order if word in own) for key, own in found.items()}
+    return Pairs(channels, {key: tuple(some) for key, some in maps.items()}, tuple(alone))
+
+
+def _in_folders_of_their_own(images: str, labels: str) -> bool:
+    """Whether files are told by one wildcard in their names, and images and label maps lie in different folders of a case."""
+    (folder, _, image), (other, _, label) = images.rpartition("/"), labels.rpartition("/")
+    told = all(len([token for token in _TOKEN.findall(name) if token in ("*", "?")]) == 1 for name in (image, label))
+    return told and folder != other and "*" in folder

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from functools import cached_property, partial
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from monai_salm.formats import NpzArchive
 from monai_salm.formats.base import FormatError
-from monai_salm.layouts.base import TRAIN, ArchiveLayout, Case, CaseSequence, Edit, Layout, LayoutError
+from monai_salm.layouts.base import Case, CaseSequence, Edit, Layout
+from monai_salm.layouts.files import TRAIN, LayoutError
 from monai_salm.learning.tasks import Classification, Task
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array, rows_of
@@ -18,7 +19,7 @@ from monai_salm.shared.arrays import Array, rows_of
 _SPLITS = ("train", "val", "test")
 
 
-class MedMNIST(ArchiveLayout):
+class MedMNIST(Layout):
     """A .npz with ``{train,val,test}_{images,labels}``.
 
     Images are ``(cases, height, width)``, ``(cases, height, width, 3)`` or ``(cases, x, y, z)``; labels ``(cases, 1)``
@@ -30,14 +31,14 @@ class MedMNIST(ArchiveLayout):
 
     def __init__(self, archive: NpzArchive) -> None:
         self.root, self.archive = archive.path, archive
-        self._images: dict[str, Sequence[Array]] = {}
-        self._known_labels: dict[str, Array] = {}
-        keys = set(archive.keys)
-        self._splits = tuple(s for s in _SPLITS if f"{s}_images" in keys)
+        self._splits = tuple(split for split in _SPLITS if f"{split}_images" in archive.keys)
         if TRAIN not in self._splits:
             raise LayoutError(f"{self.root} has no train_images; it has {', '.join(archive.keys) or 'nothing'}")
         for split in self._splits:
             self._check(split)
+        # The images of a split as they are stored, and the labels of all, are read when they are asked for.
+        self._rows = cache(lambda split: rows_of(archive.array(f"{split}_images")))
+        self._labels = cache(self._read_labels)
 
     @classmethod
     def misfit(cls, path: Path) -> str | None:
@@ -50,6 +51,10 @@ class MedMNIST(ArchiveLayout):
         return cls(NpzArchive(path))
 
     @property
+    def single_file(self) -> MedMNIST:
+        return self
+
+    @property
     def splits(self) -> tuple[str, ...]:
         return self._splits
 
@@ -58,11 +63,10 @@ class MedMNIST(ArchiveLayout):
         return f"{split}_labels" in self.archive.keys
 
     def task(self) -> Task:
-        labels = [self._labels(split) for split in self._splits if self.has_labels(split)]
         if not self.has_labels(TRAIN):
             raise LayoutError(f"{self.root} has no train_labels; noise is made against labels")
-        width = labels[0].shape[1]
-        values = np.concatenate([np.unique(part) for part in labels])
+        labels = self._labels()
+        values, width = np.concatenate([np.unique(own) for own in labels.values()]), labels[TRAIN].shape[1]
         if width > 1:
             if not np.isin(values, (0, 1)).all():
                 some = values[:5].tolist()
@@ -71,33 +75,50 @@ class MedMNIST(ArchiveLayout):
         return Classification(num_classes=max(2, int(values.max()) + 1))
 
     def classes_of_cases(self, split: str) -> Iterator[tuple[int, ...]]:
-        if not self.has_labels(split):
-            return
-        for label in self._labels(split):
+        for label in self._labels().get(split, ()):
             yield (int(label[0]),) if len(label) == 1 else tuple(np.flatnonzero(label).tolist())
 
     def dataset(self, split: str = TRAIN) -> CaseSequence:
         self.require_split(split)
         shape, _ = self.archive.header(f"{split}_images")
         names = [f"{split}[{index}]" for index in range(shape[0])]
-        labelled, images = self.has_labels(split), partial(self._rows, split)
+        labelled = self.has_labels(split)
 
         def load(index: int) -> Case:
-            label = self._labels(split)[index] if labelled else None
+            label = self._labels()[split][index] if labelled else None
             if label is not None and len(label) == 1:
                 label = int(label[0])
-            image = _channel_first(_native(images()[index]))
+            image = _channel_first(_native(self._rows(split)[index]))
             units = Units(picture=image.dtype == np.uint8)
             return {"image": image, "label": label, "name": names[index], "units": units}
 
         return CaseSequence(names, load)
 
+    def path_of(self, file: str, root: Path | None = None) -> Path:
+        return root or self.root
+
+    def image_files(self, splits: Sequence[str] = (TRAIN,)) -> tuple[str, ...]:
+        return (self.root.name,)
+
+    def all_files(self) -> tuple[str, ...]:
+        return (self.root.name,)
+
+    every_file = all_files
+
+    def published_files(self, splits: Sequence[str], root: Path, without: Collection[str] = ()) -> tuple[str, ...]:
+        return (root.name,)
+
+    def leftovers(self) -> dict[str, str]:
+        return {}
+
+    def folders(self) -> tuple[str, ...]:
+        return ()
+
     def strange_files(self, target: Path, own: Collection[str]) -> list[str]:
         try:
-            same = self.open(target).archive.keys == self.archive.keys
+            return [] if self.open(target).archive.keys == self.archive.keys else [target.name]
         except (FormatError, LayoutError):
-            same = False
-        return [] if same else [target.name]
+            return [target.name]
 
     def unlisted(self) -> tuple[str, ...]:
         listed = {f"{split}_{what}" for split in _SPLITS for what in ("images", "labels")}
@@ -107,6 +128,7 @@ class MedMNIST(ArchiveLayout):
         return tuple(key for key in self.unlisted() if len(self.archive.header(key)[0]) > 2)
 
     def rewrite(self, output: Path, edit: Edit, splits: Sequence[str] = (TRAIN,)) -> None:
+        """Write a copy, which must not exist: the images of some splits pass through ``edit``, all else is copied byte for byte."""
         if output.exists():
             raise FileExistsError(f"{output} exists")
         self.archive.write(output, {f"{split}_images": self._edited(split, edit) for split in splits})
@@ -125,14 +147,13 @@ class MedMNIST(ArchiveLayout):
             yield row
 
     def differences(self, other: Layout, splits: Sequence[str] = (TRAIN,)) -> Iterator[str]:
+        """The differences between this data set and a copy, a line each, without the voxels of some splits' images."""
         assert isinstance(other, MedMNIST)
         mine, theirs = self.archive.keys, other.archive.keys
         if mine != theirs:
             yield f"the archive holds {', '.join(theirs)} instead of {', '.join(mine)}"
         edited = {f"{split}_images" for split in splits}
-        for key in mine:
-            if key not in theirs:
-                continue
+        for key in (key for key in mine if key in theirs):
             try:
                 if key in edited and self.archive.frame(key) != other.archive.frame(key):
                     yield f"{key}: type or shape differs"
@@ -154,30 +175,15 @@ class MedMNIST(ArchiveLayout):
                 what = f"{split}_labels is {labels} for {shape[0]} images"
                 raise LayoutError(f"{self.root}: {what}; expected (cases, labels)")
 
-    def _rows(self, split: str) -> Sequence[Array]:
-        """The images of a split as they are stored."""
-        if split not in self._images:
-            self._images[split] = rows_of(self.archive.array(f"{split}_images"))
-        return self._images[split]
-
-    def _labels(self, split: str) -> Array:
-        labels = self._vectors(split)
-        return labels.argmax(axis=1)[:, None] if self._one_hot else labels
-
-    def _vectors(self, split: str) -> Array:
-        if split not in self._known_labels:
-            labels = _native(self.archive.array(f"{split}_labels"))
-            self._known_labels[split] = labels.reshape(len(labels), -1)
-        return self._known_labels[split]
-
-    @cached_property
-    def _one_hot(self) -> bool:
-        """Whether every label is a vector of zeros and a single 1, which is a class."""
-        parts = [self._vectors(split) for split in self._splits if self.has_labels(split)]
-        return all(
-            part.shape[1] > 1 and np.isin(part, (0, 1)).all() and (np.count_nonzero(part, axis=1) == 1).all()
-            for part in parts
-        )
+    def _read_labels(self) -> dict[str, Array]:
+        """The labels of each split, ``(cases, labels)``; class numbers if every one is a vector of zeros and a single 1."""
+        found: dict[str, Array] = {}
+        for split in filter(self.has_labels, self._splits):
+            own = _native(self.archive.array(f"{split}_labels"))
+            found[split] = own.reshape(len(own), -1)
+        whole = [own.shape[1] > 1 and np.isin(own, (0, 1)).all() for own in found.values()]
+        one_hot = all(whole) and all((np.count_nonzero(own, axis=1) == 1).all() for own in found.values())
+        return {split: own.argmax(axis=1)[:, None] if one_hot else own for split, own in found.items()}
 
 
 def _channel_first(image: Array) -> Array:

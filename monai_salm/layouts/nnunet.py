@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from monai_salm.formats import FormatError, format_named, format_of
-from monai_salm.layouts.base import TRAIN, LayoutError
 from monai_salm.layouts.datalist import modalities_of
-from monai_salm.layouts.files import confine, from_root, is_file, walk
+from monai_salm.layouts.files import TRAIN, LayoutError, confine, from_root, is_file, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.label_maps import files_of
 from monai_salm.layouts.labels import MAX_CLASS
@@ -24,9 +24,7 @@ _JSON = "dataset.json"
 class NnUNet(FolderLayout):
     """``DatasetXXX_Name`` with ``imagesTr/case_0000.nii.gz``, ``labelsTr/case.nii.gz``, ``imagesTs`` and a ``dataset.json``.
 
-    The JSON has ``channel_names``, ``labels``, ``numTraining`` and ``file_ending``, and may name the training files itself
-    under ``dataset``. A case's files are the channels of one image, in their order; a
-    case without one of them, or without its label map, cannot be used.
+    A case's files are the channels of one image; without one of them, or without its label map, it cannot be used.
     """
 
     name = "nnunet"
@@ -44,14 +42,18 @@ class NnUNet(FolderLayout):
         self.ending = entry_of(self.content, "file_ending", str, self.json)
         if not self.ending.startswith(".") or "/" in self.ending or "\\" in self.ending:
             raise LayoutError(f"{self.json}: file_ending must be a suffix such as '.nii.gz', got {self.ending!r}")
+        self._published = getattr(format_named(f"x{self.ending}"), "published", None)
         if not self.channels:
             raise LayoutError(f"{self.json}: channel_names must name one channel at least, it is empty")
-        training, test = list(self._training()), list(self._in_folders("Ts", required=False))
-        self._check_count(training)
+        training, test = list(self._training()), list(self._in_folders("Ts"))
+        declared = entry_of(self.content, "numTraining", int, self.json)
+        found = sum(not isinstance(case.image, UnusableImage) for case in training)
+        if declared < max(1, found):  # fewer may be missing, and cannot be named
+            raise LayoutError(f"{self.json}: numTraining is {declared}, but there are {found} training cases; mend it")
         self._require_one_format([*training, *test])
         cases = [*((TRAIN, case) for case in training), *(("test", case) for case in test)]
         classes, channels = _label_names(self.content, self.json), modalities_of(self.content, "channel_names")
-        super().__init__(root, cases, [_JSON], len(classes), classes, channels)
+        super().__init__(root, cases, [_JSON], classes, channels)
 
     @classmethod
     def misfit(cls, path: Path) -> str | None:
@@ -86,27 +88,25 @@ class NnUNet(FolderLayout):
 
     def _new_ending(self, splits: Sequence[str]) -> str | None:
         """The ending of the images in a copy; None if it stays."""
-        format_ = format_named(f"x{self.ending}")
-        return format_.published if self.renamed(splits) and format_ is not None else None
+        return self._published if self.renamed(splits) else None
 
     def _require_one_format(self, cases: Sequence[FolderCase]) -> None:
         """Refuse label maps and test images of a format whose images become another: nnU-Net reads one ending."""
-        format_ = format_named(f"x{self.ending}")
-        if format_ is None or format_.published is None:
+        if self._published is None:
             return
         images = () if "dataset" in self.content else [case.image.files[0] for case in cases]
         others = [*(file for case in cases for file in files_of(case.label)), *images]
         odd = next((file for file in others if file.lower().endswith(self.ending.lower())), None)
         if odd is not None:
             raise LayoutError(
-                f"{self.json}: file_ending is {self.ending!r}, and training images of this format become {format_.published} in a "
+                f"{self.json}: file_ending is {self.ending!r}, and training images of this format become {self._published} in a "
                 f"copy. {odd} would not, and nnU-Net reads one ending. JPEG also changes the numbers of label maps. Convert images "
                 f'and label maps to PNG, and write "file_ending": ".png"'
             )
 
     def _training(self) -> Iterator[FolderCase]:
         if "dataset" not in self.content:
-            yield from self._in_folders("Tr", required=True)
+            yield from self._in_folders("Tr")
             return
         for name, entry in entry_of(self.content, "dataset", dict, self.json).items():
             where = f"{self.json}: dataset[{name!r}]"
@@ -115,50 +115,39 @@ class NnUNet(FolderLayout):
             files = tuple(confine(self.root, file, where) for file in entry["images"])
             yield FolderCase(self._image(files[0], files), confine(self.root, entry.get("label"), where))
 
-    def _in_folders(self, split: str, required: bool) -> Iterator[FolderCase]:
-        found, odd = self._by_case(self.root / f"images{split}", required)
-        maps = {
-            file[: -len(self.ending)]: f"labels{split}/{file}" for file in self._files(self.root / f"labels{split}")
-        }
-        labels = {case: confine(self.root, file, str(self.root)) for case, file in maps.items()}
-        for case in sorted({*found, *labels}):
-            numbered, label = found.get(case, {}), labels.get(case)
-            first = f"images{split}/{case}_0000{self.ending}"
-            files = tuple(confine(self.root, numbered[number], str(self.root)) for number in sorted(numbered))
+    def _in_folders(self, split: str) -> Iterator[FolderCase]:
+        """The cases of ``imagesTr``, which must be there, or ``imagesTs``."""
+        folder, required = f"images{split}", split == "Tr"
+        if required and not (self.root / folder).is_dir():
+            raise LayoutError(f"{self.root / folder} is missing; it must hold the training images")
+        pattern = re.compile(r"(.+)_(\d{4})" + re.escape(self.ending), re.DOTALL | re.ASCII)
+        names = {file: pattern.fullmatch(PurePosixPath(file).name) for file in self._files(folder)}
+        channels = defaultdict[str, dict[int, str]](dict)
+        for file, match in names.items():
+            if match is not None:
+                channels[match[1]][int(match[2])] = file
+        labels = {PurePosixPath(file).name[: -len(self.ending)]: file for file in self._files(f"labels{split}")}
+        for case in sorted({*channels, *labels}):
+            numbered, label, reason = channels.get(case, {}), labels.get(case), ""
+            first, files = f"{folder}/{case}_0000{self.ending}", tuple(file for _, file in sorted(numbered.items()))
             missing = [number for number in range(max(numbered, default=0) + 1) if number not in numbered]
             if not files:
-                yield FolderCase(UnusableImage(first, (first,), f"it has a label map, {label}, but no image"), label)
+                reason = f"it has a label map, {label}, but no image"
             elif missing:
-                reason = f"it has no channel {missing[0]:04d} in images{split}; add the file"
-                yield FolderCase(UnusableImage(first, files, reason), label)
+                reason = f"it has no channel {missing[0]:04d} in {folder}; add the file"
             elif required and label is None:
                 reason = f"it has no label map labels{split}/{case}{self.ending}; add the file"
-                yield FolderCase(UnusableImage(first, files, reason), None)
-            else:
-                yield FolderCase(self._image(first, files), label)
-        for file in odd:
+            image = UnusableImage(first, files or (first,), reason) if reason else self._image(first, files)
+            yield FolderCase(image, label)
+        for file in (file for file, match in names.items() if match is None):
             reason = f"its name has no channel number; name it CASE_0000{self.ending}"
             yield FolderCase(UnusableImage(file, (file,), reason), None)
 
-    def _by_case(self, folder: Path, required: bool) -> tuple[dict[str, dict[int, str]], list[str]]:
-        """Case -> channel -> file, and files that do not say which they are."""
-        if required and not folder.is_dir():
-            raise LayoutError(f"{folder} is missing; it must hold the training images")
-        pattern = re.compile(r"(.+)_(\d{4})" + re.escape(self.ending), re.DOTALL | re.ASCII)
-        found: dict[str, dict[int, str]] = {}
-        odd = []
-        for file in self._files(folder):
-            match = pattern.fullmatch(file)
-            if match is None:
-                odd.append(f"{folder.name}/{file}")
-            else:
-                found.setdefault(match[1], {})[int(match[2])] = f"{folder.name}/{file}"
-        return found, odd
-
-    def _files(self, folder: Path) -> list[str]:
-        """Names of the files of a folder that may be images or label maps; none where there is no folder."""
-        files = sorted(walk(folder)) if folder.is_dir() else []
-        return [file for file in files if "/" not in file and file.endswith(self.ending)]
+    def _files(self, folder: str) -> list[str]:
+        """The files of a folder that may be images or label maps; none where there is no folder."""
+        names = sorted(walk(self.root / folder)) if (self.root / folder).is_dir() else []
+        own = [f"{folder}/{name}" for name in names if "/" not in name and name.endswith(self.ending)]
+        return [confine(self.root, file, str(self.root)) for file in own]
 
     def _image(self, name: str, files: tuple[str, ...]) -> StoredImage:
         """A case with one file for each channel; a single colour image may hold all of them."""
@@ -172,15 +161,6 @@ class NnUNet(FolderLayout):
             names = ", ".join(map(str, self.content["channel_names"].values()))
             return UnusableImage(name, files, f"it has {count} channels, {_JSON} names {self.channels}: {names}")
         return ChannelFiles(name, files)
-
-    def _check_count(self, cases: Sequence[FolderCase]) -> None:
-        """More cases than the JSON declares show that it is wrong; fewer may be missing, and cannot be named."""
-        declared = entry_of(self.content, "numTraining", int, self.json)
-        found = sum(not isinstance(case.image, UnusableImage) for case in cases)
-        if declared < max(1, found):
-            raise LayoutError(
-                f"{self.json}: numTraining is {declared}, but there are {found} training cases; correct it"
-            )
 
 
 def _label_names(content: dict[str, Any], path: Path) -> tuple[str, ...]:

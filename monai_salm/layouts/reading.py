@@ -6,13 +6,14 @@ import codecs
 import csv
 import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
-from monai_salm.layouts.base import LayoutError
-from monai_salm.layouts.files import from_root
+from monai_salm.layouts.files import TRAIN, LayoutError, from_root
 
 #: Suffixes of tables.
 TABLES = (".csv", ".tsv")
@@ -23,20 +24,19 @@ _MAX_COLUMNS = 10_000
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
-    Raises:
-        LayoutError: if it is too large, is no JSON object, holds a key twice (readers differ in which one they take), a
-            number that JSON has not, such as NaN, or text that is no text.
+    A LayoutError says if it is too large, is no JSON object, holds a key twice (readers differ in which one they take), a
+    number that JSON has not, such as NaN, or text that is no text.
     """
+    text = _as_text(path, _read_bytes(path), "utf-8")
 
     def no_constant(name: str) -> NoReturn:
         raise ValueError(f"{name} is no JSON number")
 
     def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(dict(pairs)) != len(pairs):
-            raise ValueError(f"the key {_first_repeated([key for key, _ in pairs])!r} stands in one object twice")
+            raise ValueError(f"the key {_repeated([key for key, _ in pairs])!r} stands in one object twice")
         return dict(pairs)
 
-    text = _as_text(path, _read_bytes(path))
     try:
         content = json.loads(text, object_pairs_hook=unique_keys, parse_constant=no_constant)
         if "\\ud" in text.lower():  # an escaped half of a character, which could not be written again
@@ -46,6 +46,13 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise LayoutError(f"{path} must hold a JSON object, got {type(content).__name__}")
     return content
+
+
+def json_or_nothing(path: Path) -> dict[str, Any]:
+    """``read_json``; an empty object for what cannot be read."""
+    with suppress(LayoutError, OSError):
+        return read_json(path)
+    return {}
 
 
 def entry_of(content: dict[str, Any], key: str, kind: type, path: Path) -> Any:
@@ -59,95 +66,95 @@ def entry_of(content: dict[str, Any], key: str, kind: type, path: Path) -> Any:
     return value
 
 
+class Cell(NamedTuple):
+    """The text of a cell of a table, and where it stands, for messages."""
+
+    text: str
+    where: str
+
+
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: its line in the file, from 1, and the text of every column, without blanks around it."""
+    """A row of a table: its file, its line there, from 1, and the text of every column, without blanks around it."""
 
+    path: Path
     line: int
     values: dict[str, str]
+    split: str = TRAIN
+
+    def cell(self, column: str) -> Cell:
+        """The cell in a column; empty where the table has no such column."""
+        return Cell(self.values.get(column, ""), f"{self.path}, line {self.line}, column {column!r}")
 
 
 @dataclass(frozen=True)
 class Table:
-    """A CSV or TSV file with a header."""
+    """A CSV or TSV file with a header; ``absolute`` if absolute paths in it were made relative."""
 
     path: Path
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
-
-    def where(self, row: Row, column: str) -> str:
-        """A cell, for messages."""
-        return f"{self.path}, line {row.line}, column {column!r}"
+    absolute: bool = False
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path, relative: bool = False) -> Table:
     """Read a table: tabs between the columns of a .tsv, else commas, or semicolons where the header has more of them.
 
-    Text that is not UTF-8 is UTF-16 if it begins with a byte order mark, and else Windows-1252, as Excel writes it.
-
-    Raises:
-        LayoutError: if it is too large, not text, or has no header, two columns of one name, or a row of another length.
+    With ``relative``, absolute paths that lie in the table's folder are written relative to it. A LayoutError says if it is too
+    large, not text, or has no header, two columns of one name, or a row of another length.
     """
-    text = _table_text(path, _read_bytes(path))
+    content = _read_bytes(path)
+    text = _as_text(path, content, encoding_of(content))
+    reader = csv.reader(text.splitlines(keepends=True), delimiter=_delimiter(path, text))
     try:
-        return _parse(path, csv.reader(text.splitlines(keepends=True), delimiter=_delimiter(path, text)))
+        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except csv.Error as error:
         raise LayoutError(f"{path} is not a valid table: {error}") from error
-
-
-def with_relative_paths(table: Table) -> Table:
-    """The table with the absolute paths in it that lie in its folder written relative to that folder."""
-    rows = (replace(row, values=from_root(table.path.parent, row.values)) for row in table.rows)
-    return replace(table, rows=tuple(rows))
-
-
-def read_header(path: Path) -> tuple[str, ...]:
-    """The column names of a table, at little cost; empty for a file that is none."""
-    try:
-        with open(path, "rb") as file:
-            start = _table_text(path, file.read(1 << 16), whole=False).partition("\n")[0]
-        return tuple(_clean(next(csv.reader([start], delimiter=_delimiter(path, start)), [])))
-    except (OSError, ValueError, csv.Error):
-        return ()
-
-
-def headers_in(folder: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
-    """The tables of a folder with their column names, sorted."""
-    for name in sorted(os.listdir(folder)):
-        if name.lower().endswith(TABLES):
-            yield folder / name, read_header(folder / name)
-
-
-def _first_repeated(items: Sequence[str]) -> str:
-    return next(item for number, item in enumerate(items) if item in items[:number])
-
-
-def _parse(path: Path, reader: Any) -> Table:
-    columns = tuple(_clean(next(reader, [])))
+    columns = lines[0][1] if lines else []
     if not any(columns) or len(columns) > _MAX_COLUMNS:
         raise LayoutError(f"{path} must begin with a line of column names, found {len(columns)} columns")
     named = [column for column in columns if column]
     if len(set(named)) != len(named):
-        raise LayoutError(f"{path}: two columns are named {_first_repeated(named)!r}; rename one")
-    return Table(path, tuple(named), tuple(_rows(path, columns, reader)))
-
-
-def _rows(path: Path, columns: tuple[str, ...], reader: Any) -> Iterator[Row]:
-    for cells in reader:
-        if not any(cell.strip() for cell in cells):
-            continue
-        if len(cells) != len(columns):
+        raise LayoutError(f"{path}: two columns are named {_repeated(named)!r}; rename one")
+    rows, absolute = [], False
+    for line, cells in lines[1:]:
+        if any(cells) and len(cells) != len(columns):
             raise LayoutError(
-                f"{path}, line {reader.line_num}: {len(cells)} columns, the header has {len(columns)}; quote cells that hold "
-                "the delimiter"
+                f"{path}, line {line}: {len(cells)} columns, the header has {len(columns)}; quote cells that hold the delimiter"
             )
         # A column without a name is what pandas writes for its index.
-        pairs = zip(columns, _clean(cells), strict=True)
-        yield Row(reader.line_num, {column: cell for column, cell in pairs if column})
+        values = {column: cell for column, cell in zip(columns, cells, strict=False) if column}
+        own = from_root(path.parent, values) if relative else values
+        absolute |= own != values
+        if any(cells):
+            rows.append(Row(path, line, own))
+    return Table(path, tuple(named), tuple(rows), absolute)
 
 
-def _clean(cells: list[str]) -> list[str]:
-    return [cell.strip() for cell in cells]
+def headers_in(folder: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """The tables of a folder, sorted, with their column names, at little cost; a file that is none has no columns."""
+    for path in (folder / name for name in sorted(os.listdir(folder)) if name.lower().endswith(TABLES)):
+        columns: list[str] = []
+        with suppress(OSError, ValueError, csv.Error), open(path, "rb") as file:
+            content = file.read(1 << 16)
+            start = _as_text(path, content, encoding_of(content, whole=False), whole=False).partition("\n")[0]
+            columns = next(csv.reader([start], delimiter=_delimiter(path, start)), [])
+        yield path, tuple(column.strip() for column in columns)
+
+
+def encoding_of(content: bytes, whole: bool = True) -> str:
+    """The encoding of a text or its beginning, as spreadsheet programs write it: UTF-16 with a mark, UTF-8, Windows-1252."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16-le" if content.startswith(codecs.BOM_UTF16_LE) else "utf-16-be"
+    for encoding in ("utf-8", "cp1252"):
+        with suppress(UnicodeDecodeError):
+            codecs.getincrementaldecoder(encoding)().decode(content, whole)
+            return encoding
+    return "utf-8"
+
+
+def _repeated(items: list[str]) -> str:
+    return Counter(items).most_common(1)[0][0]
 
 
 def _delimiter(path: Path, text: str) -> str:
@@ -161,26 +168,12 @@ def _read_bytes(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _table_text(path: Path, content: bytes, whole: bool = True) -> str:
-    """The text of a table, or of its beginning, in the encodings that spreadsheet programs write."""
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return _as_text(path, content if whole else content[: len(content) // 2 * 2], "utf-16")
+def _as_text(path: Path, content: bytes, encoding: str, whole: bool = True) -> str:
+    """Text, or its beginning, with the ends of lines that Python's own reading gives."""
     try:
-        text = codecs.getincrementaldecoder("utf-8-sig")().decode(content, whole)
-    except UnicodeDecodeError:
-        text = _as_text(path, content, "cp1252")
-    return _as_lines(path, text)
-
-
-def _as_text(path: Path, content: bytes, encoding: str = "utf-8-sig") -> str:
-    try:
-        return _as_lines(path, content.decode(encoding))
+        text = codecs.getincrementaldecoder(encoding)().decode(content, whole).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise LayoutError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
-
-
-def _as_lines(path: Path, text: str) -> str:
-    """Text with the ends of lines that Python's own reading gives."""
     if "\0" in text:
         raise LayoutError(f"{path} holds zero bytes; it is no text or is damaged")
     return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path, PurePosixPath
 
 from monai_salm.formats import SUFFIXES, format_named
 from monai_salm.formats.base import FormatError
 from monai_salm.layouts.files import from_root, walk
+from monai_salm.layouts.reading import encoding_of
 from monai_salm.layouts.stored_images import ChannelFiles, StoredImage
 
 #: Texts in which images may be named.
@@ -35,15 +37,16 @@ def with_published_names(root: Path, images: Iterable[StoredImage]) -> dict[Stor
         result[stored] = stored
         if not isinstance(stored, ChannelFiles):
             continue
-        beside = companions_of(root, stored.files)
-        copies = []
+        beside, copies = companions_of(root, stored.files), []
         for file in stored.files:
-            format_ = format_named(file)
-            if format_ is not None and format_.published is not None:
+            suffix = getattr(format_named(file), "published", None)
+            if suffix is not None:
                 taken = taken or {name.lower() for name in walk(root)}
-                copies.append(_free_name(file, format_.published, taken))
-            else:
-                copies.append(file)
+                own = next(own for own in SUFFIXES if file.lower().endswith(own))
+                names = (f"{base}{suffix}" for base in chain([file[: -len(own)]], (file + "_" * n for n in count())))
+                file = next(name for name in names if name.lower() not in taken)
+                taken.add(file.lower())
+            copies.append(file)
         published = (*copies, *beside) if tuple(copies) != stored.files else ()
         result[stored] = replace(stored, files=stored.files + beside, copies=published, beside=len(beside))
     return result
@@ -53,20 +56,10 @@ def companions_of(root: Path, files: Iterable[str]) -> tuple[str, ...]:
     """Files beside some others that are part of them, each once; what cannot be read says so when the image is read."""
     found: dict[str, None] = {}
     for file in files:
-        format_ = format_named(file)
         with suppress(FormatError, OSError):
-            names = () if format_ is None else format_.companions(root / file)
+            names = format_.companions(root / file) if (format_ := format_named(file)) is not None else ()
             found |= dict.fromkeys((PurePosixPath(file).parent / name).as_posix() for name in names)
     return tuple(found)
-
-
-def _free_name(file: str, suffix: str, taken: set[str]) -> str:
-    own = next(own for own in SUFFIXES if file.lower().endswith(own))
-    name = file[: -len(own)] + suffix
-    while name.lower() in taken:
-        name = (file if name == file[: -len(own)] + suffix else name[: -len(suffix)] + "_") + suffix
-    taken.add(name.lower())
-    return name
 
 
 def rewritten_texts(
@@ -78,11 +71,11 @@ def rewritten_texts(
     """
     if not renamed and not absolute:
         return {}
-    index = _PathEndings(renamed)
+    rename = _renamer(renamed)
 
     def relative(text: str) -> str:
         bare = text.strip()
-        return index.renamed(text.replace(bare, str(from_root(root, bare)), 1) if bare.startswith("/") else text)
+        return rename(text.replace(bare, str(from_root(root, bare)), 1) if bare.startswith("/") else text)
 
     result = {}
     for file in files:
@@ -90,7 +83,7 @@ def rewritten_texts(
         named = renamed and file.lower().endswith(TEXTS) and path.is_file() and path.stat().st_size <= _MAX_TEXT
         if named or file in absolute:
             content = path.read_bytes()
-            change = relative if file in absolute else index.renamed
+            change = relative if file in absolute else rename
             new = _rewritten(content, file.lower().endswith((".json", ".jsonl")), change)
             if new != content:
                 result[file] = new
@@ -99,7 +92,7 @@ def rewritten_texts(
 
 def _rewritten(content: bytes, is_json: bool, change: Callable[[str], str]) -> bytes:
     """A text in its own encoding with each cell, or each string of JSON, changed."""
-    encoding = _encoding_of(content)
+    encoding = encoding_of(content)
     errors = "surrogatepass" if encoding.startswith("utf-16") else "surrogateescape"
     try:
         text = content.decode(encoding, errors)
@@ -108,17 +101,6 @@ def _rewritten(content: bytes, is_json: bool, change: Callable[[str], str]) -> b
     if is_json:
         return _JSON_STRING.sub(lambda found: _in_json(found[0], change), text).encode(encoding, errors)
     return _in_cells(text, change).encode(encoding, errors)
-
-
-def _encoding_of(content: bytes) -> str:
-    """The encoding of a text, as ``reading`` takes it: UTF-16 with its mark, UTF-8, or else Windows-1252."""
-    if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-        return "utf-16-le" if content[:2] == codecs.BOM_UTF16_LE else "utf-16-be"
-    for encoding in ("utf-8", "cp1252"):
-        with suppress(UnicodeDecodeError):
-            content.decode(encoding)
-            return encoding
-    return "utf-8"
 
 
 def _in_cells(text: str, change: Callable[[str], str]) -> str:
@@ -146,23 +128,22 @@ def _in_json(literal: str, change: Callable[[str], str]) -> str:
     return f'"{kept}{new[same:]}"' if json.loads(f'"{kept}"') == value[:same] else json.dumps(new)
 
 
-class _PathEndings:
-    """Finds renamed files by the ends of their paths, given the new name of each old one."""
+def _renamer(renamed: Mapping[str, str]) -> Callable[[str], str]:
+    """Gives a text the new name of the one file that it names, by the end of its path, or leaves it if it may name several."""
+    by_name = defaultdict[str, list[tuple[list[str], str]]](list)
+    for old, new in renamed.items():
+        *folders, name = _plain(old).split("/")
+        by_name[name].append((folders, new))
 
-    def __init__(self, renamed: Mapping[str, str]) -> None:
-        self._by_name: dict[str, list[tuple[tuple[str, ...], str]]] = {}
-        for old, new in renamed.items():
-            parts = PurePosixPath(_plain(old)).parts
-            self._by_name.setdefault(parts[-1], []).append((parts[:-1], new))
-
-    def renamed(self, text: str) -> str:
-        """A text with the new name of the one file that it names; as it is if it names none, or may name several."""
+    def rename(text: str) -> str:
         bare = text.strip().lstrip("\ufeff")
         if not bare.lower().endswith(SUFFIXES):
             return text
-        folders, _, name = _plain(bare.replace("\\", "/")).rpartition("/")
-        own = tuple(part for part in folders.split("/") if part not in ("", "."))
-        fits = {new for parts, new in self._by_name.get(name, []) if _agree(own, parts)}
+        *folders, name = _plain(bare.replace("\\", "/")).split("/")
+        own = [part for part in folders if part not in ("", ".")]
+        # The folders must agree as far as both go, from the end.
+        ends = ((zip(reversed(own), reversed(parts), strict=False), new) for parts, new in by_name.get(name, []))
+        fits = {new for pairs, new in ends if all(mine == its for mine, its in pairs)}
         if len(fits) != 1:
             return text
         # In the form in which the text has it: an encoding of 8 bits knows composed signs alone.
@@ -171,11 +152,7 @@ class _PathEndings:
         at = text.rindex(bare) + max(bare.rfind("/"), bare.rfind("\\")) + 1
         return text[:at] + new + text[text.rindex(bare) + len(bare) :]
 
-
-def _agree(own: tuple[str, ...], parts: tuple[str, ...]) -> bool:
-    """Whether a path as a text has it and the folders of a file agree as far as both go, from the end."""
-    both = min(len(own), len(parts))
-    return not both or own[-both:] == parts[-both:]
+    return rename
 
 
 def _plain(name: str) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import PurePosixPath
-from typing import TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
-from monai_salm.layouts.images import any_stem, stem
+from monai_salm.layouts.files import any_stem, stem
 
 _T = TypeVar("_T")
 #: The words, of each part of the path, that the names of an image and of its label map share.
@@ -50,8 +51,7 @@ _FEW_ROLES = 12
 _MOSTLY = 0.75
 
 
-@dataclass(frozen=True)
-class Role:
+class Role(NamedTuple):
     """The parts of a file's name: a word for label maps, the key that image and map share, and words such as ``t1``."""
 
     is_mask: bool
@@ -105,37 +105,31 @@ def pair(files: Iterable[str]) -> Pairs:
     name is the name of its class: ``case_1/ct.nii.gz`` and ``case_1/segmentations/liver.nii.gz``.
     """
     roles = {file: role_of(file) for file in sorted(files)}
-    images: dict[Key, list[str]] = {}
+    images = defaultdict[Key, list[str]](list)
     for file, role in roles.items():
         if not role.is_mask:
-            images.setdefault(role.key, []).append(file)
+            images[role.key].append(file)
     masks = {file: role.key for file, role in roles.items() if role.is_mask}
     keys = {file: _image_of(key, images) for file, key in masks.items()}
     if not any(key is not None for key in keys.values()):
         keys = _by_last_part(masks, images)
-    maps: dict[Key, list[tuple[str, str]]] = {}
+    maps = defaultdict[Key, list[tuple[str, str]]](list)
     for file, found in keys.items():
         if found is not None:
-            maps.setdefault(found, []).append((_rest(masks[file], found), file))
-    sure = _sure_names(maps)
-    alone = [file for file, found in keys.items() if found is None]
-    alone += [file for own in maps.values() for name, file in own if not sure(name, file, own)]
-    maps = {image: [one for one in own if sure(*one, own)] for image, own in maps.items()}
-    maps = {image: own for image, own in maps.items() if own}
-    return Pairs({k: tuple(v) for k, v in images.items()}, {k: tuple(v) for k, v in maps.items()}, tuple(alone))
-
-
-def _sure_names(maps: dict[Key, list[tuple[str, str]]]) -> Callable[[str, str, list[tuple[str, str]]], bool]:
-    """Whether a label map with words of its own is one of a class of its image: others have them, or it is a second mask."""
-    counts = Counter(name for found in maps.values() for name in {name for name, _ in found})
-
-    def sure(name: str, file: str, found: list[tuple[str, str]]) -> bool:
-        if not name or counts[name] >= max(2, len(maps) / 2) or len(maps) == 1:
-            return True
-        second = name.isdecimal() and _words(any_stem(file))[-2] in _MASK_WORDS
-        return second and any(not other for other, _ in found)
-
-    return sure
+            maps[found].append((_rest(masks[file], found), file))
+    counts = Counter(name for own in maps.values() for name in {name for name, _ in own})
+    known = {name for name, count in counts.items() if not name or len(maps) == 1 or count >= max(2, len(maps) / 2)}
+    sure: dict[Key, tuple[tuple[str, str], ...]] = {}
+    for image, own in maps.items():
+        # With words of its own it is one of a class of its image if others have them, or a second mask.
+        numbered = [file for name, file in own if name.isdecimal()] if any(not name for name, _ in own) else []
+        second = [file for file in numbered if _words(any_stem(file))[-2] in _MASK_WORDS]
+        sure[image] = tuple((name, file) for name, file in own if name in known or file in second)
+    paired = {file for own in sure.values() for _, file in own}
+    unsure = [file for own in maps.values() for _, file in own if file not in paired]
+    alone = [*(file for file, found in keys.items() if found is None), *unsure]
+    channels = {key: tuple(own) for key, own in images.items()}
+    return Pairs(channels, {key: own for key, own in sure.items() if own}, tuple(alone))
 
 
 def _words(part: str) -> list[str]:
@@ -151,31 +145,23 @@ def _words(part: str) -> list[str]:
     return words
 
 
-def _image_of(key: Key, images: Iterable[Key]) -> Key | None:
+def _image_of(key: Key, images: Collection[Key]) -> Key | None:
     """The image that a label map is of: the same words, or as many of the first as possible."""
-    known = images if isinstance(images, dict) else set(images)
-    if key in known:
-        return key
-    for parts in range(len(key), 0, -1):
-        for words in range(len(key[parts - 1]), 0, -1):
-            shorter = (*key[: parts - 1], key[parts - 1][:words])
-            if shorter in known:
-                return shorter
-    return None
+    shorter = (
+        (*key[: part - 1], key[part - 1][:words])
+        for part in range(len(key), 0, -1)
+        for words in range(len(key[part - 1]), 0, -1)
+    )
+    return next((known for known in chain([key], shorter) if known in images), None)
 
 
-def _by_last_part(masks: dict[str, Key], images: dict[Key, list[str]]) -> dict[str, Key | None]:
+def _by_last_part(masks: Mapping[str, Key], images: Iterable[Key]) -> dict[str, Key | None]:
     """Images and label maps by the last part of the path alone, where each name stands once: folders of any names."""
-    of: dict[tuple[str, ...], list[Key]] = {}
+    of, ends = defaultdict[Key, list[Key]](list), Counter(key[-1:] for key in masks.values())
     for key in images:
-        of.setdefault(key[-1] if key else (), []).append(key)
-    ends = [key[-1] if key else () for key in masks.values()]
-    found = {}
-    for file, key in masks.items():
-        end = key[-1] if key else ()
-        fits = of.get(end, [])
-        found[file] = fits[0] if end and len(fits) == 1 and ends.count(end) == 1 else None
-    return found
+        of[key[-1:]].append(key)
+    single = {file: key[-1:] and len(of[key[-1:]]) == ends[key[-1:]] == 1 for file, key in masks.items()}
+    return {file: of[key[-1:]][0] if single[file] else None for file, key in masks.items()}
 
 
 def _rest(key: Key, image: Key) -> str:
@@ -227,13 +213,13 @@ def are_identifiers(names: Sequence[str]) -> bool:
     return all("#" in form for form in forms) and len(forms) <= max(1, len(names) // 3)
 
 
-def inner_classes(folders: Mapping[str, Sequence[tuple[str, ...]]]) -> bool | None:
+def inner_classes(folders: Mapping[str, Mapping[str, tuple[str, ...]]]) -> bool | None:
     """Whether folders are sites or patients with a folder for each class in them; None if both are as likely.
 
-    ``folders`` has the paths of each one's images below it.
+    ``folders`` has each one's images, with their paths below it.
     """
-    inside = [{place[0] for place in places if len(place) > 1} for places in folders.values()]
-    if len(folders) < 2 or any(len(place) < 2 for places in folders.values() for place in places):
+    inside = [{place[0] for place in places.values()} for places in folders.values()]
+    if len(folders) < 2 or any(len(place) < 2 for places in folders.values() for place in places.values()):
         return False
     counts = Counter(name for names in inside for name in names)
     shared = [name for name, count in counts.items() if count > 1]
@@ -245,3 +231,19 @@ def inner_classes(folders: Mapping[str, Sequence[tuple[str, ...]]]) -> bool | No
         return True
     known = outer <= _FINDINGS or any(role_of(f"{name}/x").words or role_of(f"{name}.x").words for name in inner)
     return False if known or len(set(map(frozenset, inside))) > 1 else None
+
+
+def suggested(files: Sequence[str]) -> str:
+    """A pattern that fits files of the same name in several folders."""
+    split = [file.split("/") for file in files]
+    if any(len(parts) != len(split[0]) for parts in split):
+        return f"**/{_common([parts[-1] for parts in split])}"
+    return "/".join(map(_common, zip(*split, strict=True)))
+
+
+def _common(names: Sequence[str]) -> str:
+    """One name for several: a wildcard, and the words that all end with."""
+    if len(set(names)) == 1:
+        return names[0]
+    ends = (names[0][start:] for start, sign in enumerate(names[0]) if not sign.isalnum())
+    return "*" + next((end for end in ends if all(name.endswith(end) for name in names)), "")

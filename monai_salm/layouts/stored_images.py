@@ -144,21 +144,20 @@ class ChannelFiles(StoredImage):
             format_of(root / file).restore(root / file, output / name, part, own)
 
     def _parts(self, root: Path) -> list[Array]:
-        for file in self.files:
-            if (reason := dead_link(root / file)) is not None:
+        for path in (root / file for file in self.files):
+            if (reason := dead_link(path)) is not None:
                 raise FormatError(reason)
-            if not (root / file).exists():
-                raise FileNotFoundError(f"{root / file} is missing; put it there, or take its case out of the listing")
+            if not path.exists():
+                raise FileNotFoundError(f"{path} is missing; put it there, or take its case out of the listing")
         parts = [format_of(root / file).read(root / file) for file in self.images]
         joint = np.result_type(*(part.dtype for part in parts))
         for file, part in zip(self.images, parts, strict=True):
             # Noise on a float is exact in its own type alone, and a float holds no integers that are as long as itself.
             fits = part.dtype == joint if part.dtype.kind == "f" else part.dtype.itemsize < 8 or joint.kind != "f"
             if part.shape[1:] != parts[0].shape[1:] or not fits:
-                raise FormatError(
-                    f"case {self.name!r}: its channels differ: {root / file} is {part.dtype.name} {part.shape[1:]}, "
-                    f"{root / self.files[0]} is {parts[0].dtype.name} {parts[0].shape[1:]}; store them alike"
-                )
+                own, first = (f"{each.dtype.name} {each.shape[1:]}" for each in (part, parts[0]))
+                what = f"{root / file} is {own}, {root / self.files[0]} is {first}"
+                raise FormatError(f"case {self.name!r}: its channels differ: {what}; store them alike")
         return parts
 
     def _split(self, root: Path, image: Array) -> Iterator[tuple[str, Array]]:
@@ -209,12 +208,7 @@ def pack_keepsakes(parts: Sequence[bytes | None], names: Sequence[str] = ()) -> 
 
 
 def unpack_keepsakes(packed: bytes | None, files: Sequence[str]) -> tuple[list[bytes | None], tuple[str, ...]]:
-    """Undo ``pack_keepsakes``: the keepsakes of the files of a protected copy, and the names of the originals.
-
-    Raises:
-        FormatError: if it does not hold a part for each file, or is damaged.
-        LayoutError: if a name leads out of the data set.
-    """
+    """Undo ``pack_keepsakes``: the keepsakes of the files of a protected copy, and the names of the originals, which stay inside."""
     if packed is None:
         return [None] * len(files), tuple(files)
     head, rest = split_head(packed, files[0])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from monai_salm.formats.base import FormatError
-from monai_salm.layouts import TRAIN, ArchiveLayout, Layout
+from monai_salm.layouts import TRAIN, Layout, MedMNIST
 from monai_salm.layouts.files import dead_link
 from monai_salm.layouts.stored_images import StoredImage
 from monai_salm.noise.noise import NoiseStoreError
@@ -165,7 +165,7 @@ class CopyJob:
             name, reason = next(iter(failed.items()))
             raise PublishError(f"nothing was written, for no image could be. {name}: {reason}")
 
-    def _copy_single_file(self, data: ArchiveLayout, staging: Staging) -> dict[str, str] | None:
+    def _copy_single_file(self, data: MedMNIST, staging: Staging) -> dict[str, str] | None:
         if self.settings.shard[0]:  # one file is not worth sharing out
             return {} if staging.holds([""]) else None
         total, done = sum(len(data.dataset(split)) for split in self.handled), 0

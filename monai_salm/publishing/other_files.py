@@ -10,8 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from monai_salm.layouts import Layout
-from monai_salm.layouts.files import dead_link
-from monai_salm.layouts.images import STARTS, is_image
+from monai_salm.layouts.files import STARTS, dead_link, is_image
 from monai_salm.layouts.label_maps import is_label_map
 from monai_salm.layouts.roles import names_a_mask
 

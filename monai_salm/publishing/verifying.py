@@ -12,7 +12,7 @@ import numpy as np
 
 from monai_salm.formats.base import FormatError
 from monai_salm.formats.opened_once import opened_once
-from monai_salm.layouts import TRAIN, ArchiveLayout, Case, Layout, LayoutError, open_layout
+from monai_salm.layouts import TRAIN, Case, Layout, LayoutError, MedMNIST, open_layout
 from monai_salm.layouts.stored_images import StoredImage
 from monai_salm.noise.digest import content_digest
 from monai_salm.publishing.copy_records import copy_key, header_key, key_of_digests, record_of, record_problems
@@ -269,7 +269,7 @@ class _Comparison:
             if not (self.target / folder).is_dir():
                 yield f"{folder}: missing from the copy"
 
-    def _single_file(self, data: ArchiveLayout) -> tuple[int, list[str]]:
+    def _single_file(self, data: MedMNIST) -> tuple[int, list[str]]:
         checked, problems = 0, list[str]()
         try:
             copy = data.reopen(self.target)

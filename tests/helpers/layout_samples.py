@@ -26,11 +26,15 @@ def save_nifti(path: Path, array: np.ndarray) -> Path:
     return path
 
 
-def save_png(path: Path, seed: int = 0, shape: Sequence[int] = (8, 7)) -> Path:
-    """Write a random PNG, gray or in colour, and the folders above it."""
+def save_picture(path: Path, picture: int | np.ndarray | Image.Image = 0, shape: Sequence[int] = (8, 7)) -> Path:
+    """Write a picture, or a random one of a seed, gray or in colour, in the format of its suffix, and the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(random_image(seed, shape, "uint8", 200)).save(path)
+    array = random_image(picture, shape, "uint8", 200) if isinstance(picture, int) else picture
+    (array if isinstance(array, Image.Image) else Image.fromarray(array)).save(path)
     return path
+
+
+save_png = save_picture
 
 
 def save_json(path: Path, content: Any) -> Path:

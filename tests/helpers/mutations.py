@@ -28,7 +28,7 @@ from format_samples import (
 
 from monai_salm.formats import FormatError, format_of
 from monai_salm.formats.base import ImageFormat
-from monai_salm.layouts.base import LayoutError
+from monai_salm.layouts.files import LayoutError
 from monai_salm.layouts.reading import read_json, read_table
 
 #: What is done to a file: the change, where, and with which number.

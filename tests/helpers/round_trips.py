@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from typer.testing import CliRunner
 
+from monai_salm.cli import app
 from monai_salm.generate.precompute import precompute
 from monai_salm.layouts import FolderLayout, detect
 from monai_salm.methods import RandomNoise
 from monai_salm.publishing import publish, restore, verify
+
+
+def run(*arguments: object, code: int = 0) -> dict[str, Any]:
+    """The answer of the command line as JSON, and its exit code as it should be."""
+    result = CliRunner().invoke(app, [*map(str, arguments), "--json"])
+    assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
 
 
 def there_and_back(root: Path) -> FolderLayout:
