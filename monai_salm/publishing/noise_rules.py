@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -35,8 +35,8 @@ class NoiseRules:
             yield f"is {after.dtype.name} {after.shape}, the original {before.dtype.name} {before.shape}"
             return
         noise = self.store.get(content_digest(before), before.shape)
-        both = one_channel(before), one_channel(after)
-        if noise is None and both[0] is not None and both[1] is not None:  # grey in several channels
+        both = (one_channel(before), one_channel(after)) if noise is None else (None, None)
+        if both[0] is not None and both[1] is not None:  # grey in several channels
             before, after = both[0], both[1]
             noise = self.store.get(content_digest(before), before.shape)
         self._known, self._unknown = self._known or noise is not None, self._unknown or noise is None
@@ -48,8 +48,8 @@ class NoiseRules:
 
     def noise_problems(self, before: Array, after: Array, window: IntensityWindow | None) -> Iterator[str]:
         """The rules that the noise between an original and its protected image breaks, by the window that the store records."""
-        seen = [_Seen.of(*channel) for channel in zip(before, after, _bounds(before, window), strict=True)]
-        support = sum(one.support for one in seen)
+        seen = [_seen(*channel) for channel in zip(before, after, _bounds(before, window), strict=True)]
+        support = sum(count for count, _, _ in seen)
         if not support:
             yield "is unprotected: it equals the original"
         if support > mask_size(before.size, self.mask_share):
@@ -59,11 +59,11 @@ class NoiseRules:
         pairs = window.channels(len(before))
         ends = max(abs(end) for pair in pairs for end in pair)
         slack = float(np.spacing(after.dtype.type(ends))) if after.dtype.kind == "f" else 0.0
-        for channel, ((low, high), one) in enumerate(zip(pairs, seen, strict=True)):
-            if one.largest > self.epsilon * (high - low) * (1 + 1e-9) + slack:
-                share = one.largest / (high - low)
+        for channel, ((low, high), (_, largest, _)) in enumerate(zip(pairs, seen, strict=True)):
+            if largest > self.epsilon * (high - low) * (1 + 1e-9) + slack:
+                share = largest / (high - low)
                 yield f"noise of {share:.4g} of the window in channel {channel} exceeds epsilon {self.epsilon:.4g}"
-        if any(one.outside for one in seen):
+        if any(outside for _, _, outside in seen):
             yield f"noise outside the window ({window.low}, {window.high})"
 
 
@@ -80,30 +80,25 @@ def _bounds(image: Array, window: IntensityWindow | None) -> list[tuple[float, f
     return [(float(image.dtype.type(low)), float(image.dtype.type(high))) for low, high in pairs]
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """What is seen of the noise of a channel: its elements, its largest, and whether some is outside the window."""
-
-    support: int
-    largest: float
-    outside: bool
-
-    @classmethod
-    def of(cls, before: Array, after: Array, bounds: tuple[float, float]) -> _Seen:
-        # 32 bits hold all differences of 16-bit numbers.
-        short = before.dtype.kind in "iu" and before.dtype.itemsize <= 2
-        support, largest, outside = 0, 0.0, False
-        original, protected = before.reshape(-1), after.reshape(-1)
-        for part in blocks(original.size):
-            values: Array = original[part].astype(np.int32 if short else np.float64)
-            with np.errstate(invalid="ignore"):  # NaN stays NaN
-                noise = protected[part].astype(values.dtype) - values
-            noise = noise if short else np.nan_to_num(noise)
-            support += int(np.count_nonzero(noise))
-            largest = max(largest, float(noise.max()), -float(noise.min()))
-            if not (bounds[0] <= values.min() and values.max() <= bounds[1]):
-                outside |= bool(noise[(values < bounds[0]) | (values > bounds[1])].any())
-        return cls(support, largest, outside)
+def _seen(before: Array, after: Array, bounds: tuple[float, float]) -> tuple[int, float, bool]:
+    """Of the noise of a channel: how many elements it has, its largest, and whether some is outside the bounds."""
+    # 32 bits hold all differences of 16-bit numbers.
+    short, (low, high) = before.dtype.kind in "iu" and before.dtype.itemsize <= 2, bounds
+    if short and math.isfinite(low):  # integers are compared faster than floats
+        low, high = math.ceil(low), math.floor(high)
+    support, largest, outside = 0, 0.0, False
+    original, protected = before.reshape(-1), after.reshape(-1)
+    for part in blocks(original.size):
+        values = original[part]
+        with np.errstate(invalid="ignore"):  # NaN stays NaN
+            noise = np.subtract(protected[part], values, dtype=np.int32 if short else np.float64)
+        noise = noise if short else np.nan_to_num(noise)
+        there = noise != 0
+        support += int(np.count_nonzero(there))
+        largest = max(largest, float(noise.max()), -float(noise.min()))
+        if not (low <= values.min() and values.max() <= high):
+            outside |= bool((there & ((values < low) | (values > high))).any())
+    return support, largest, outside
 
 
 def _differences(noise: Noise, before: Array, after: Array) -> Iterator[str]:
@@ -113,7 +108,8 @@ def _differences(noise: Noise, before: Array, after: Array) -> Iterator[str]:
             if content_digest(after) != noise.protected:
                 yield "is not the protected image that the store knows"
             yield "is not the original plus its noise in the store"
-        elif not _same_bits(noise.remove(after, known=True), before):
+        # Integers, which are added without overflow, are given back by the same subtraction.
+        elif after.dtype.kind == "f" and not _same_bits(noise.remove(after, known=True), before):
             yield "taking its noise off does not give back the original"
     except NoiseStoreError as error:
         if content_digest(after) != noise.protected:
