@@ -11,8 +11,9 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from monai_salm.formats.limits import FormatError
 
@@ -39,7 +40,7 @@ def _deflate() -> Any:
 
 
 @contextmanager
-def open_gzip(path: Path) -> Iterator[BinaryIO]:
+def open_gzip(path: Path) -> Iterator[BufferedIOBase]:
     """The decompressed bytes of a gzip file of one or more members; checksums are compared where a member ends.
 
     Raises:
@@ -75,7 +76,7 @@ def gunzip(packed: bytes, size: int, path: Path) -> bytes:
     return raw
 
 
-def pack(content: bytes | bytearray) -> bytes:
+def pack(content: bytes | bytearray | memoryview) -> bytes:
     """A gzip member without name and time: the same content gives the same bytes."""
     if _deflate() is not zlib:
         packed: bytes = _deflate().compress(content, LEVEL, _WITH_HEADER)
