@@ -53,26 +53,20 @@ def open_gzip(path: Path) -> Iterator[BufferedIOBase]:
         raise FormatError(f"{path}: damaged gzip ({error}); get the file again from its source") from error
 
 
-def gunzip(packed: bytes, size: int, path: Path) -> bytes:
-    """Packed voxels, gzip or zlib, unpacked.
-
-    Args:
-        packed: to the end of the file.
-        size: what they must come to.
-        path: the file, for messages.
+def inflated(packed: bytes, size: int) -> bytes:
+    """Packed bytes, gzip or zlib, to the end of the file, which must come to ``size``.
 
     Raises:
-        FormatError: if they are damaged, or of another size.
+        ValueError: if they are damaged, or of another size.
     """
     inflate = _deflate().decompressobj(_EITHER_HEADER)
     try:
         raw: bytes = inflate.decompress(packed, size + 1)
     except (zlib.error, _deflate().error) as error:
-        raise FormatError(f"{path}: damaged voxels ({error}); get the file again from its source") from error
+        raise ValueError(f"damaged voxels ({error}); get the file again from its source") from error
     if len(raw) != size or not inflate.eof:
-        raise FormatError(
-            f"{path}: its header declares {size} bytes of voxels, and it holds another number; it is damaged"
-        )
+        many = "more" if len(raw) > size else len(raw)
+        raise ValueError(f"its header declares {size} bytes of voxels, but it holds {many}; it is damaged")
     return raw
 
 
