@@ -23,15 +23,13 @@ import nibabel
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from monai_salm.formats.gzipped import GzipReader, pack
+from monai_salm.formats.gzipped import open_gzip, pack
 from monai_salm.generate.precompute import precompute
 from monai_salm.layouts import detect
 from monai_salm.methods import RandomNoise
 from monai_salm.noise.window import IntensityWindow
 from monai_salm.publishing import publish, verify
 from monai_salm.shared.files import atomic_file
-
-_ALL = 1 << 40
 
 
 def make_volumes(root: Path, volumes: int, side: int) -> Path:
@@ -49,11 +47,20 @@ def make_volumes(root: Path, volumes: int, side: int) -> Path:
     return root
 
 
+def unpacked(path: Path) -> bytearray:
+    """The bytes of a gzip file."""
+    content = bytearray()
+    with open_gzip(path) as file:
+        while part := file.read(1 << 20):
+            content += part
+    return content
+
+
 def rewrite(source: Path, target: Path) -> None:
     """Read, unpack, pack and write every volume, nothing changed."""
     target.mkdir()
     for path in sorted(source.glob("images/*")):
-        packed = pack(GzipReader(path).read(_ALL))
+        packed = pack(unpacked(path))
         with atomic_file(target / path.name, size=len(packed)) as file:
             file.write(packed)
 
@@ -62,7 +69,7 @@ def unpack(*folders: Path) -> None:
     """Read and unpack every volume of some folders."""
     for folder in folders:
         for path in sorted(folder.glob("images/*")):
-            GzipReader(path).read(_ALL)
+            unpacked(path)
 
 
 def seconds(work: Callable[[], object], output: Path | None) -> tuple[float, float]:

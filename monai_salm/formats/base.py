@@ -8,7 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from monai_salm.formats.opened_once import forget, opened, opened_once
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.files import atomic_file
+
+#: Bytes of a file.
+Content: TypeAlias = bytes | bytearray | memoryview
 
 
 class Opened(ABC):
@@ -39,7 +42,7 @@ class Opened(ABC):
         """The stored numbers ``(channel, *spatial)``, native byte order, in memory of their own."""
 
     @abstractmethod
-    def files(self, image: Array) -> Mapping[str, bytes | bytearray]:
+    def files(self, image: Array) -> Mapping[str, Content]:
         """All files to write for another image, by name; the name of the file itself is empty.
 
         Raises:

@@ -11,7 +11,7 @@ import nibabel
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
-from monai_salm.formats.base import FormatError, ImageFormat, in_millimetres, known_spacing
+from monai_salm.formats.base import Content, FormatError, ImageFormat, in_millimetres, known_spacing
 from monai_salm.formats.gzipped import pack
 from monai_salm.formats.limits import read_header
 from monai_salm.formats.voxels_in_place import VoxelsInPlace, read_bounded, read_start
@@ -42,7 +42,7 @@ class _Voxels:
     def end(self) -> int:
         return self.offset + math.prod(self.shape) * self.dtype.itemsize
 
-    def view(self, content: bytearray) -> Array:
+    def view(self, content: Content) -> Array:
         """The voxels as an array ``(channel, x, y[, z])`` that shares the content's memory."""
         if self.dtype.names:  # colours; transparency is not part of the image
             colours = (len(self.dtype.names), *self.shape)

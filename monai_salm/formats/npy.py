@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.lib import format as npy
 
-from monai_salm.formats.base import FormatError, ImageFormat
+from monai_salm.formats.base import Content, FormatError, ImageFormat
 from monai_salm.formats.limits import require_claim
 from monai_salm.formats.voxels_in_place import VoxelsInPlace
 from monai_salm.shared.arrays import Array
@@ -24,7 +24,7 @@ MAX_HEADER = 1 << 16
 NpyHeader: TypeAlias = tuple[tuple[int, ...], bool, np.dtype[np.generic], int]
 
 
-def parse_header(raw: bytes | bytearray | Array, what: str) -> NpyHeader:
+def parse_header(raw: Content | Array, what: str) -> NpyHeader:
     """Read the header of a .npy file.
 
     Args:
@@ -52,7 +52,7 @@ def parse_header(raw: bytes | bytearray | Array, what: str) -> NpyHeader:
     return shape, bool(fortran), dtype, file.tell()
 
 
-def view_numbers(raw: bytes | bytearray | Array, what: str) -> Array:
+def view_numbers(raw: Content | Array, what: str) -> Array:
     """The array of a whole .npy file, sharing its memory.
 
     Raises:

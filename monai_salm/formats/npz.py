@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from monai_salm.formats.base import FormatError, ImageFormat
+from monai_salm.formats.base import Content, FormatError, ImageFormat
 from monai_salm.formats.limits import MAX_RATIO, require_claim, require_size
 from monai_salm.formats.npy import MAX_HEADER, open_numbers, parse_header, view_numbers
 from monai_salm.formats.voxels_in_place import VoxelsInPlace
@@ -219,7 +219,7 @@ class Npz(ImageFormat):
         key = _only_key(archive)
         require_claim(archive.size(key), path.stat().st_size, path)
 
-        def parts(content: bytearray) -> dict[str, bytes | bytearray]:
+        def parts(content: Content) -> dict[str, Content]:
             with io.BytesIO() as file:
                 archive.pack(file, {key: view_numbers(content, str(path))})
                 return {"": file.getvalue()}

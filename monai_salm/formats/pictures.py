@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from monai_salm.formats.base import what_it_is
 from monai_salm.formats.codestreams import webp_pixels
 from monai_salm.formats.limits import require_size
-from monai_salm.formats.png_chunks import SIGNATURE, Chunk, pixel_data
+from monai_salm.formats.png_chunks import Chunk, pixel_data, png_file
 
 # What Pillow may decode here. A picture is often called by the wrong suffix, so that the name does not choose.
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "JPEG2000", "BMP", "PPM")
@@ -92,7 +92,7 @@ def plain_png(pixels: NDArray[np.generic], chunks: list[Chunk]) -> bytes:
     kinds = [chunk.kind for chunk in chunks]
     order = chunks if b"IDAT" in kinds else [Chunk(b"IHDR", b""), *chunks, Chunk(b"IDAT", b""), Chunk(b"IEND", b"")]
     written = [chunk for chunk in order if chunk.kind != b"IDAT" or chunk is _first(order, b"IDAT")]
-    return SIGNATURE + b"".join(Chunk(chunk.kind, own.get(chunk.kind, chunk.data)).to_bytes() for chunk in written)
+    return png_file(Chunk(chunk.kind, own.get(chunk.kind, chunk.data)) for chunk in written)
 
 
 def _first(chunks: list[Chunk], kind: bytes) -> Chunk:

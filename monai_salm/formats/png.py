@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from PIL.PngImagePlugin import PngImageFile
 
 from monai_salm.formats.base import FormatError, ImageFormat, Opened
+from monai_salm.formats.gzipped import inflated
 from monai_salm.formats.limits import read_file, require_claim, require_size
 from monai_salm.formats.pictures import as_png
-from monai_salm.formats.png_chunks import SIGNATURE, Chunk, pixel_data, split_chunks, unfilter
+from monai_salm.formats.png_chunks import SIGNATURE, Chunk, pixel_data, png_file, split_chunks, unfilter
 from monai_salm.shared.arrays import Array
 
 # Colour type -> samples a pixel, alpha included.
@@ -70,10 +71,10 @@ class _Png(Opened):
         pixels[..., : self.colours] = np.moveaxis(image, 0, -1)
         first, others = self._first(), [chunk for chunk in self.chunks if chunk.kind != b"IDAT"]
         chunks = (*others[:first], Chunk(b"IDAT", pixel_data(pixels)), *others[first:])
-        return {"": SIGNATURE + b"".join(chunk.to_bytes() for chunk in chunks) + self.tail}
+        return {"": png_file(chunks, self.tail)}
 
     def frame(self) -> bytes:
-        digest = hashlib.sha256(b"".join(chunk.to_bytes() for chunk in self.chunks if chunk.kind != b"IDAT"))
+        digest = hashlib.sha256(png_file([chunk for chunk in self.chunks if chunk.kind != b"IDAT"])[len(SIGNATURE) :])
         digest.update(struct.pack(">I", self._first()))
         digest.update(np.ascontiguousarray(self.pixels[..., self.colours :]).tobytes() + self.tail)
         return digest.digest()
@@ -230,14 +231,8 @@ def _decode(chunks: Sequence[Chunk]) -> NDArray[np.uint8] | NDArray[np.uint16]:
 
 def _inflate(packed: bytes, rows: int, row: int) -> bytes:
     """The filtered rows; memory is only taken for what the packed bytes can really hold."""
-    size = rows * row
-    require_claim(size, len(packed))
-    inflate = zlib.decompressobj()
-    raw = inflate.decompress(packed, size + 1)
-    if len(raw) != size or not inflate.eof:
-        raise ValueError(
-            f"its header declares {size} bytes of pixels, but it holds {'more' if len(raw) > size else len(raw)}"
-        )
+    require_claim(rows * row, len(packed))
+    raw = inflated(packed, rows * row)
     if max(raw[::row]) > 4:
         raise ValueError("a row has an unknown filter; it is damaged")
     return raw
@@ -250,7 +245,7 @@ def _by_pillow(
 
     It gets header and pixels alone, so that nothing else in the file reaches it.
     """
-    content = SIGNATURE + b"".join(c.to_bytes() for c in (header, Chunk(b"IDAT", packed), Chunk(b"IEND", b"")))
+    content = png_file([header, Chunk(b"IDAT", packed), Chunk(b"IEND", b"")])
     try:
         # Not Image.open: it warns of large images, and the size of this file is checked already.
         with PngImageFile(io.BytesIO(content)) as image:

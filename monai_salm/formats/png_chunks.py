@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,9 +25,13 @@ class Chunk:
     kind: bytes
     data: bytes
 
-    def to_bytes(self) -> bytes:
-        checksum = zlib.crc32(self.data, zlib.crc32(self.kind))
-        return struct.pack(">I", len(self.data)) + self.kind + self.data + struct.pack(">I", checksum)
+
+def png_file(chunks: Iterable[Chunk], tail: bytes = b"") -> bytes:
+    """A file of some chunks, and what follows it."""
+    parts = [SIGNATURE]
+    for kind, data in ((chunk.kind, chunk.data) for chunk in chunks):
+        parts += [struct.pack(">I", len(data)), kind, data, struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))]
+    return b"".join([*parts, tail])
 
 
 def split_chunks(content: bytes) -> tuple[list[Chunk], bytes]:

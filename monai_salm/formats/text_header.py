@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_salm.formats.base import FormatError, ImageFormat
-from monai_salm.formats.gzipped import gunzip
+from monai_salm.formats.base import Content, FormatError, ImageFormat
+from monai_salm.formats.gzipped import inflated
 from monai_salm.formats.limits import read_file, read_header, require_claim
 from monai_salm.formats.voxels_in_place import VoxelsInPlace, read_bounded, read_start, stored_view
 from monai_salm.noise.units import Units
@@ -82,13 +82,16 @@ class TextHeaderFormat(ImageFormat):
         if header.packed:
             require_claim(size, max(0, place.stat().st_size - begin), path)
             raw, text = read_file(place)[begin:], self.sized(text, 0)
-            content = bytearray((b"" if header.data else text) + gunzip(raw, size, path))
+            try:
+                content: Content = bytearray(b"" if header.data else text) + inflated(raw, size)
+            except ValueError as error:
+                raise FormatError(f"{path}: {error}") from error
             begin = len(content) - size
         else:
             content, _ = read_bounded(place, lambda _: begin + size, begin or 2, plain=begin + size)
         image = stored_view(content, begin, header.sizes, header.dtype, header.channels)
 
-        def parts(new: bytearray) -> dict[str, bytes | bytearray]:
+        def parts(new: Content) -> dict[str, Content]:
             voxels = self.pack(bytes(new[begin:])) if header.packed else new
             if header.data:
                 return {header.data: voxels, "": self.sized(text, len(voxels))}

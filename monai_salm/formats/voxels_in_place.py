@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from monai_salm.formats.base import FormatError, Opened, what_it_is
-from monai_salm.formats.gzipped import GzipReader
+from monai_salm.formats.base import Content, FormatError, Opened, what_it_is
+from monai_salm.formats.gzipped import open_gzip
 from monai_salm.formats.limits import require_claim
 from monai_salm.shared.arrays import Array
 
 # What may follow the voxels; more is no writer's doing.
 _MAX_TRAILING = 1 << 24
-_GZIP = b"\x1f\x8b"
+# Bytes that are unpacked at a time.
+_PIECE = 1 << 20
 # The axis of the planes that are copied one by one. Bytes after which addresses share a set of the first-level cache, and how
 # many of them fit it.
 _ROWS, _SET, _CROWD = 2, 4096, 16
@@ -36,9 +37,9 @@ class VoxelsInPlace(Opened):
         header: what stands in other files than the content.
     """
 
-    content: bytearray
+    content: Content
     view: Array
-    parts: Callable[[bytearray], Mapping[str, bytes | bytearray]] = field(default=lambda content: {"": content})
+    parts: Callable[[Content], Mapping[str, Content]] = field(default=lambda content: {"": content})
     header: bytes = b""
     whole: bytes | None = None
 
@@ -55,7 +56,7 @@ class VoxelsInPlace(Opened):
         _assign(image, self.view)
         return image
 
-    def files(self, image: Array) -> Mapping[str, bytes | bytearray]:
+    def files(self, image: Array) -> Mapping[str, Content]:
         _assign(self.view, image)
         return self.parts(self.content)
 
@@ -81,7 +82,7 @@ def _address(array: Array) -> int:
 
 def _assign(target: Array, source: Array) -> None:
     """``target[...] = source``, plane by plane: from first axis fastest to last axis fastest it is three times as fast."""
-    axis = int(np.argmax(np.abs(source.strides)))
+    axis = max(range(source.ndim), key=lambda axis: (source.shape[axis] > 1, abs(source.strides[axis])))
     # Numbers so far apart share a set of the cache: few of them are taken at a time.
     crowded = axis != _ROWS and source.strides[axis] % _SET == 0
     parts = range(0, source.shape[axis], _CROWD) if crowded else (0,)
@@ -95,10 +96,10 @@ def _assign(target: Array, source: Array) -> None:
 
 def read_bounded(
     path: Path, size_of: Callable[[bytes], int], start: int, plain: int | None = None
-) -> tuple[bytearray, bool]:
+) -> tuple[memoryview, bool]:
     """A whole file, read within bounds. Its first bytes say whether it is gzipped, not its name.
 
-    Gzip is read to its end, so that its checksum is compared; memory grows only with bytes that are really there.
+    Gzip is read to its end, so that its checksum is compared; memory is only taken for bytes that are really there.
 
     Args:
         path: the file.
@@ -107,31 +108,33 @@ def read_bounded(
         plain: a file of this size is not gzipped, also where its first bytes are those of gzip.
 
     Returns:
-        The content, and whether it was gzipped.
+        The content, which can be written to, and whether it was gzipped.
 
     Raises:
         FormatError: if it is damaged, or holds fewer bytes or many more.
     """
     size = path.stat().st_size
-    with open(path, "rb") as file:
-        gzipped = file.read(2) == _GZIP and size != plain
-        file.seek(0)
-        reader = GzipReader(path) if gzipped else None
-        content = bytearray(file.read(start)) if reader is None else reader.read(start)
-        _require_image(bytes(content), path)
-        needed = size_of(bytes(content))
+    gzipped = size != plain and _is_gzipped(path)
+    with open_gzip(path) if gzipped else open(path, "rb") as file:
+        begin = file.read(start)
+        _require_image(begin, path)
+        needed = size_of(begin)
         require_claim(needed, size, path, packed=gzipped)
-        rest = max(0, needed + _MAX_TRAILING + 1 - len(content))
-        if reader is None:
-            content += file.read(rest)
-        else:
-            reader.read(rest, content)
-    if len(content) < needed:
+        content = np.empty(
+            max(needed, len(begin)), np.uint8
+        ).data  # faster than a bytearray; takes memory where it is filled
+        content[: len(begin)] = begin
+        filled = len(begin)
+        while filled < needed and (count := file.readinto(content[filled : filled + _PIECE])):
+            filled += count
+        rest = file.read(_MAX_TRAILING + 1)
+    if filled < needed:
         raise FormatError(
-            f"{path}: cut off, {len(content)} bytes of the {needed} that its header declares; get it again from its source"
+            f"{path}: cut off, {filled} bytes of the {needed} that its header declares; get it again from its source"
         )
-    if len(content) > needed + _MAX_TRAILING:
+    if filled + len(rest) > needed + _MAX_TRAILING:
         raise FormatError(f"{path}: more than {_MAX_TRAILING} bytes follow the voxels; the header is damaged")
+    content = memoryview(bytearray().join([content, rest])) if rest else content
     return content, gzipped
 
 
@@ -141,11 +144,15 @@ def read_start(path: Path, size: int) -> bytes:
     Raises:
         FormatError: if it is damaged gzip, or no image at all.
     """
-    with open(path, "rb") as plain:
-        start = plain.read(size)
-    content = bytes(GzipReader(path).read(size)) if start[:2] == _GZIP else start
+    with open_gzip(path) if _is_gzipped(path) else open(path, "rb") as file:
+        content = file.read(size)
     _require_image(content, path)
     return content
+
+
+def _is_gzipped(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(2) == b"\x1f\x8b"
 
 
 def _require_image(start: bytes, path: Path) -> None:
@@ -155,7 +162,7 @@ def _require_image(start: bytes, path: Path) -> None:
 
 
 def stored_view(
-    content: bytearray, offset: int, sizes: tuple[int, ...], dtype: np.dtype[Any], channels: int | None
+    content: Content, offset: int, sizes: tuple[int, ...], dtype: np.dtype[Any], channels: int | None
 ) -> Array:
     """Voxels whose first axis runs fastest, as ``(channel, *spatial)``.
 

@@ -156,16 +156,18 @@ class Removal:
         missing = [file for file in stored.files if not (root / file).exists()]
         if missing:
             raise LeftOutError(f"{missing[0]} is not in the copy: it was never published, or was removed")
-        image = stored.read(root)
-        original = self.edit(stored.name, image)
-        if original is image:
-            for file in stored.files:
-                copy_file(root / file, output / file)
-            return
-        keepsake = self._keepsake(stored, root)
-        stored.restore(root, output, original, keepsake)
+        with opened_once():
+            image = stored.read(root)
+            original = self.edit(stored.name, image)
+            if original is image:
+                for file in stored.files:
+                    copy_file(root / file, output / file)
+                return
+            keepsake = self._keepsake(stored, root)
+            frame = stored.frame(root) if keepsake is None else None  # all but the voxels stays as it is
+            stored.restore(root, output, original, keepsake)
         back = replace(stored, files=stored.originals(keepsake), copies=())
-        if kept(self.store, header_key(content_digest(image), back.frame(output))) is None:
+        if kept(self.store, header_key(content_digest(image), frame or back.frame(output))) is None:
             for file in back.files:
                 (output / file).unlink(missing_ok=True)
             raise LeftOutError(

@@ -23,6 +23,8 @@ R = TypeVar("R")
 # Fewer different values are a label map or nothing at all, and no sign of an image.
 _FEW_VALUES = 9
 _CHUNK = 1 << 20
+# Bytes of large pictures, whose memory would be given back to the system and cleared anew each time.
+_PICTURE = 1 << 24
 # How files begin, and where -> the format that reads them under any name.
 _STARTS = (
     (0, b"\x89PNG\r\n\x1a\n", "png"),
@@ -43,6 +45,7 @@ def in_threads(work: Callable[[T], R], items: Iterable[T], jobs: int) -> Iterato
 
     Reading, packing and adding release Python's lock, so that threads share the cores without copies of the noise.
     """
+    bytearray(_PICTURE)  # once this is freed, the C library keeps freed memory of up to its size for the next picture
     if jobs == 1:
         yield from map(work, items)
         return

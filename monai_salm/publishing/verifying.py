@@ -226,11 +226,12 @@ class _Comparison:
     def _differences(self, stored: StoredImage) -> list[str]:
         """What is wrong with the files of an image that are there, the header that the store keeps included."""
         root, published = self.data.root, stored.in_copy().read(self.target)
-        found = list(self.rules.problems(stored.read(root), published))
+        digest = content_digest(published)
+        found = list(self.rules.problems(stored.read(root), published, digest))
         found += stored.differences(root, self.target)
         if found:
             return found
-        known = header_key(content_digest(published), stored.frame(root))
+        known = header_key(digest, stored.frame(root))
         digests = {file: file_sha256(self.target / file) for file in stored.published}
         self.digests.update(digests)
         wanted = {key_of_digests(digests.values()): stored.keepsake(root), known: b""}
@@ -291,6 +292,6 @@ class _Comparison:
         if not np.array_equal(np.asarray(original["label"]), np.asarray(protected["label"])):
             yield "its label differs from the original's"
         try:
-            yield from self.rules.problems(original["image"], protected["image"])
+            yield from self.rules.problems(original["image"], protected["image"], content_digest(protected["image"]))
         except OverflowError as error:
             yield str(error)
