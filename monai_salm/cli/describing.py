@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from monai_salm.cli import options as opt
 from monai_salm.cli.listing import class_lines, window_text
+from monai_salm.cli.options import opened
 from monai_salm.cli.running import Outcome
 from monai_salm.shared.progress import ProgressCallback
 
 
 def demo(
-    output: Annotated[
-        Path, typer.Argument(metavar="OUTPUT", help="A folder for the files; made if it is not there.")
-    ] = Path("salm_demo"),
-    rank: Annotated[int, typer.Option("--rank", help="2 for images, 3 for volumes.", min=2, max=3)] = 2,
-    dataset: Annotated[
-        str | None, typer.Option("--dataset", metavar="NAME", help="A MedMNIST set in place of the embedded one.")
-    ] = None,
-    device: opt.Device = "auto",
-    seed: opt.Seed = 0,
+    output: Path = Path("salm_demo"),
+    rank: int = 2,
+    dataset: str | None = None,
+    device: str = "auto",
+    seed: int = 0,
     *,
     progress: ProgressCallback,
 ) -> Outcome:
@@ -37,11 +31,7 @@ def demo(
     return Outcome(result, result.pop("text").split("\n"))
 
 
-def info(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A noise store or a data set.")],
-    layout: opt.LayoutName = None,
-    key: opt.Key = None,
-) -> Outcome:
+def info(file: Path, layout: str | None = None, key: Path | None = None) -> Outcome:
     """Say what a noise store or a data set holds.
 
     Of a store: the method and its settings, the images, the strength of the noise. Of a data set: layout, splits, task,
@@ -104,9 +94,8 @@ def _store_info(file: Path, key: Path | None) -> dict[str, Any]:
     from monai_salm.publishing import noise_statistics
     from monai_salm.publishing.copy_records import classes_of
     from monai_salm.store.seal import seal_state
-    from monai_salm.store.store import NoiseStore
 
-    store = NoiseStore(file, key=key)
+    store = opened(file, key)
     store.settings  # noqa: B018 - raises for an incomplete one
     store.check()
     return {
@@ -114,14 +103,10 @@ def _store_info(file: Path, key: Path | None) -> dict[str, Any]:
         "signed": seal_state(store).name.lower(),
         **noise_statistics(store),
         "shapes": store.shapes(),
-        **_public(store.meta),
+        # Without the secret that its textures follow from.
+        **{name: value for name, value in store.meta.items() if name != "key"},
         "classes": classes_of(store),
     }
-
-
-def _public(meta: dict[str, Any]) -> dict[str, Any]:
-    """A store's description without the secret that its textures follow from."""
-    return {name: value for name, value in meta.items() if name != "key"}
 
 
 def _dataset_info(file: Path, layout: str | None) -> dict[str, Any]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from monai_salm.cli import options as opt
-from monai_salm.cli.listing import class_lines, not_copied, window_text
+from monai_salm.cli.listing import class_lines, listed, not_copied, window_text
 from monai_salm.cli.method_options import make_method
+from monai_salm.cli.options import NoiseOptions
 from monai_salm.cli.running import Outcome
 from monai_salm.shared.progress import ProgressCallback, duration
 
@@ -19,7 +17,12 @@ if TYPE_CHECKING:
 
 
 def plan(
-    ctx: typer.Context, source: opt.Input, noise: opt.NoiseOptions, copy: opt.Copy = None, *, progress: ProgressCallback
+    source: Path,
+    noise: NoiseOptions,
+    copy: list[str] | None = None,
+    *,
+    progress: ProgressCallback,
+    **texts: str | None,
 ) -> Outcome:
     """Say what protect would do, what it would refuse, and about how long it would take; writes nothing.
 
@@ -28,22 +31,16 @@ def plan(
     --dataset-version: what they name is not looked at. The exit code is 1 if anything would be left out or refused.
     """
     settings = noise.read()
-    make_method(noise.method, ctx.obj)  # wrong settings are reported before the data set is read
+    make_method(noise.method, texts)  # wrong settings are reported before the data set is read
     from monai_salm.layouts import open_layout
     from monai_salm.publishing import plan as plan_
 
-    settings["method"] = make_method(noise.method, ctx.obj, open_layout(source, noise.layout))
+    settings["method"] = make_method(noise.method, texts, open_layout(source, noise.layout))
     found = plan_(source, layout=noise.layout, copy=copy or (), progress=progress, **settings)
     return Outcome({**asdict(found), "ok": found.ok}, _described(found), found.ok)
 
 
-def encrypt(
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="The noise store.")],
-    output: Annotated[Path, typer.Argument(metavar="FILE", help="The encrypted store.")],
-    recipient: Annotated[
-        list[str], typer.Option("--recipient", metavar="KEY", help="age or ssh public key; may be given several times.")
-    ],
-) -> Outcome:
+def encrypt(store: Path, output: Path, recipient: list[str]) -> Outcome:
     """Encrypt a noise store (age) for those who may have the originals back.
 
     Each owner of one of the private keys can decrypt it and restore the originals. Needs: pip install "monai_salm[crypto]".
@@ -54,11 +51,7 @@ def encrypt(
     return Outcome({"output": str(output), "recipients": recipient}, [f"{store} encrypted: {output}"])
 
 
-def decrypt(
-    encrypted: Annotated[Path, typer.Argument(metavar="FILE", help="The encrypted store.")],
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="Where the noise store goes.")],
-    identity: Annotated[Path, typer.Option("--identity", metavar="FILE", help="age identity or ssh private key.")],
-) -> Outcome:
+def decrypt(encrypted: Path, store: Path, identity: Path) -> Outcome:
     """Decrypt a noise store that was encrypted for you.
 
     Needs: pip install "monai_salm[crypto]".
@@ -83,19 +76,19 @@ def _described(found: Plan) -> list[str]:
     ]
     if found.seconds is not None:
         lines.append(f"Time for the noise: about {duration(found.seconds)} on this machine")
-    if found.refused:
-        lines += [f"{len(found.refused)} would be left out:", *(f"  {n}: {why}" for n, why in found.refused.items())]
-    lines += not_copied(found.not_copied, "would not be copied")
-    lines += [f"Note: {warning}" for warning in found.warnings]
-    return [*lines, *(f"Problem: {problem}" for problem in found.problems)]
+    return [
+        *lines,
+        *listed("would be left out", found.refused),
+        *not_copied(found.not_copied, "would not be copied"),
+        *(f"Note: {warning}" for warning in found.warnings),
+        *(f"Problem: {problem}" for problem in found.problems),
+    ]
 
 
 def _noise_text(image: dict[str, Any]) -> str:
     """The window and the noise of an image, in real units."""
-    parts = [
-        f"{low:.4g} to {high:.4g}, noise at most {noise:.3g}"
-        for (low, high), noise in zip(image["window"], image["noise"], strict=True)
-    ]
+    channels = zip(image["window"], image["noise"], strict=True)
+    parts = [f"{low:.4g} to {high:.4g}, noise at most {noise:.3g}" for (low, high), noise in channels]
     return f"{image['name']}: shows {'; '.join(dict.fromkeys(parts))}"
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from monai_salm.cli import options as opt
 from monai_salm.cli import readers, verifying
-from monai_salm.cli.interrupted import store_beside
 from monai_salm.cli.listing import class_lines, kept_lines, listed, not_copied, window_text
 from monai_salm.cli.method_options import make_method
+from monai_salm.cli.options import NoiseOptions, store_beside
 from monai_salm.cli.running import Outcome
 from monai_salm.jobs.launch import launch
 from monai_salm.shared.files import inside
@@ -24,44 +23,43 @@ if TYPE_CHECKING:
 
 
 def generate(
-    ctx: typer.Context,
-    source: opt.Input,
-    store: opt.Store,
-    noise: opt.NoiseOptions,
-    seed: opt.Seed = 0,
-    overwrite: opt.Overwrite = False,
-    key: opt.Key = None,
+    source: Path,
+    store: Path,
+    noise: NoiseOptions,
+    seed: int = 0,
+    overwrite: bool = False,
+    key: Path | None = None,
     *,
     progress: ProgressCallback,
+    **texts: str | None,
 ) -> Outcome:
     """Make the noise of a data set and keep it in a store.
 
     The first of the three steps of protect. The same call, made again after an interruption, goes on where it stopped and ends
     in the same bytes. "torchrun -m monai_salm generate ..." shares the work among several GPUs or machines.
     """
-    made, data = _generate(source, store, noise, ctx.obj, seed, overwrite, progress, key=key)
+    made, data = _generate(source, store, noise, texts, seed, overwrite, progress, key=key)
     if launch().rank > 0:  # rank 0 says what came out; other machines need not even see the store
         return Outcome({}, ())
-    lines = [*_described(data), *listed("left out", data["skipped"])]
-    lines += kept_lines(made)
-    return Outcome(data, lines, not data["skipped"])
+    left_out = {case["name"]: case["reason"] for case in data["skipped"]}
+    return Outcome(data, [*_described(data), *listed("left out", left_out), *kept_lines(made)], not left_out)
 
 
 def publish(
-    source: opt.Input,
-    output: opt.Output,
-    store: opt.Store,
-    layout: opt.LayoutName = None,
-    splits: opt.Splits = "train",
-    copy: opt.Copy = None,
-    overwrite: opt.Overwrite = False,
-    jobs: opt.Jobs = 1,
-    num_shards: opt.NumShards = 1,
-    shard_index: opt.ShardIndex = 0,
-    sign_key: opt.SignKey = None,
-    key: opt.Key = None,
-    unsigned: opt.Unsigned = False,
-    dataset_version: opt.DatasetVersion = None,
+    source: Path,
+    output: Path,
+    store: Path,
+    layout: str | None = None,
+    splits: str = "train",
+    copy: list[str] | None = None,
+    overwrite: bool = False,
+    jobs: int = 1,
+    num_shards: int = 1,
+    shard_index: int = 0,
+    sign_key: Path | None = None,
+    key: Path | None = None,
+    unsigned: bool = False,
+    dataset_version: str | None = None,
     *,
     progress: ProgressCallback,
 ) -> Outcome:
@@ -87,20 +85,20 @@ def publish(
 
 
 def protect(
-    ctx: typer.Context,
-    source: opt.Input,
-    output: opt.Output,
-    noise: opt.NoiseOptions,
-    store: opt.OwnStore = None,
-    copy: opt.Copy = None,
-    seed: opt.Seed = 0,
-    overwrite: opt.Overwrite = False,
-    jobs: opt.Jobs = 1,
-    sign_key: opt.SignKey = None,
-    key: opt.Key = None,
-    dataset_version: opt.DatasetVersion = None,
+    source: Path,
+    output: Path,
+    noise: NoiseOptions,
+    store: Path | None = None,
+    copy: list[str] | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    jobs: int = 1,
+    sign_key: Path | None = None,
+    key: Path | None = None,
+    dataset_version: str | None = None,
     *,
     progress: ProgressCallback,
+    **texts: str | None,
 ) -> Outcome:
     """Make the noise of a data set, write its protected copy, and prove that the copy is what it should be.
 
@@ -112,13 +110,13 @@ def protect(
     from monai_salm.publishing.staging import Staging
 
     splits, place = noise.read()["splits"], store or store_beside(output)
-    make_method(noise.method, ctx.obj)  # wrong settings are reported before the data set is read
+    make_method(noise.method, texts)  # wrong settings are reported before the data set is read
     Staging(output).remove_finished()
     # Before hours of work, not after them. With a store there are none ahead, and what an earlier call published may stand.
     resumed = place.exists() and output.exists() and not overwrite
     check: dict[str, Any] = {"layout": noise.layout, "splits": splits, "copy": copy or (), "sign_key": sign_key}
     check_publishable(source, output, place, overwrite=overwrite or resumed, **check)
-    made, data = _generate(source, place, noise, ctx.obj, seed, overwrite, progress, reuse=True, key=key)
+    made, data = _generate(source, place, noise, texts, seed, overwrite, progress, reuse=True, key=key)
     lines, kept = _described(data), kept_lines(made)
     if resumed and output.exists():
         verified = verifying.verified(source, output, made, noise.layout, jobs, progress=progress)
@@ -148,16 +146,16 @@ def protect(
 
 
 def restore(
-    protected: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The protected copy.")],
-    restored: Annotated[Path, typer.Argument(metavar="RESTORED", help="Where the originals go.")],
-    store: opt.OwnStore = None,
-    layout: opt.LayoutName = None,
-    overwrite: opt.Overwrite = False,
-    jobs: opt.Jobs = 1,
-    num_shards: opt.NumShards = 1,
-    shard_index: opt.ShardIndex = 0,
-    key: opt.Key = None,
-    unsigned: opt.Unsigned = False,
+    protected: Path,
+    restored: Path,
+    store: Path | None = None,
+    layout: str | None = None,
+    overwrite: bool = False,
+    jobs: int = 1,
+    num_shards: int = 1,
+    shard_index: int = 0,
+    key: Path | None = None,
+    unsigned: bool = False,
     *,
     progress: ProgressCallback,
 ) -> Outcome:
@@ -175,29 +173,19 @@ def restore(
 
 
 def _written(report: PublishReport, what: str, shard: tuple[int, int]) -> Outcome:
-    data = {
-        "output": str(report.output),
-        "images": report.images,
-        "copied": report.copied,
-        "manifest": None if report.manifest is None else str(report.manifest),
-        "warnings": report.warnings,
-        "failed": report.failed,
-        "not_copied": report.not_copied,
-        "complete": report.complete,
-    }
+    data = asdict(report)
     if not report.complete:
         text = f"shard {shard[0]} of {shard[1]} done; {report.output} appears when all are"
         return Outcome(data, [text], report.ok)
     lines = [f"{report.images} images {what}, {report.copied} other files copied: {report.output}"]
-    lines += listed("left out", [{"name": name, "reason": reason} for name, reason in report.failed.items()])
-    lines += not_copied(report.not_copied, "not copied")
+    lines += [*listed("left out", report.failed), *not_copied(report.not_copied, "not copied")]
     return Outcome(data, [*lines, *(f"Warning: {warning}" for warning in report.warnings)], report.ok)
 
 
 def _generate(
     source: Path,
     store: Path,
-    options: opt.NoiseOptions,
+    options: NoiseOptions,
     texts: dict[str, str | None],
     seed: int,
     overwrite: bool,
@@ -212,7 +200,7 @@ def _generate(
     from monai_salm.layouts import open_layout
     from monai_salm.publishing import noise_statistics, require_outside_copies
     from monai_salm.publishing.copy_records import record_classes
-    from monai_salm.store.store import NoiseStore, NoiseStoreError
+    from monai_salm.store.store import NoiseStoreError
 
     start = time.perf_counter()
     dataset = open_layout(source, options.layout)
@@ -223,7 +211,7 @@ def _generate(
     require_outside_copies(store)
     replaces = overwrite and store.exists()
     if replaces:
-        NoiseStore(store).meta  # noqa: B018 - raises for any other file, which must not be overwritten
+        opt.opened(store).meta  # noqa: B018 - raises for any other file, which must not be overwritten
     settings |= {"task": dataset.task(), "method": make_method(options.method, texts, dataset), "seed": seed}
     cases = dataset.cases(settings.pop("splits"))
 

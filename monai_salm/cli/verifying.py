@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from monai_salm.cli import options as opt
-from monai_salm.cli.interrupted import store_beside
 from monai_salm.cli.listing import briefly, listed
 from monai_salm.cli.running import Outcome
 from monai_salm.shared.progress import ProgressCallback
@@ -18,18 +17,16 @@ if TYPE_CHECKING:
 
 
 def verify(
-    source: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="The original data set. With --signer alone: the protected copy.")
-    ],
-    output: Annotated[Path | None, typer.Argument(metavar="[OUTPUT]", help="The protected copy.")] = None,
-    store: opt.OwnStore = None,
-    layout: opt.LayoutName = None,
-    jobs: opt.Jobs = 1,
-    num_shards: opt.NumShards = 1,
-    shard_index: opt.ShardIndex = 0,
-    signer: opt.Signer = None,
-    key: opt.Key = None,
-    unsigned: opt.Unsigned = False,
+    source: Path,
+    output: Path | None = None,
+    store: Path | None = None,
+    layout: str | None = None,
+    jobs: int = 1,
+    num_shards: int = 1,
+    shard_index: int = 0,
+    signer: Path | None = None,
+    key: Path | None = None,
+    unsigned: bool = False,
     *,
     progress: ProgressCallback,
 ) -> Outcome:
@@ -43,7 +40,7 @@ def verify(
     """
     shard = opt.shard(shard_index, num_shards)
     if output is not None:
-        noise = opt.opened(store or store_beside(output), key, unsigned)
+        noise = opt.opened(store or opt.store_beside(output), key, unsigned)
         return verified(source, output, noise, layout, jobs, shard=shard, signer=signer, progress=progress)
     if signer is None or store is not None:
         raise typer.BadParameter("give INPUT and OUTPUT; or, as a reader, the copy and --signer")
@@ -67,9 +64,7 @@ def verified(
     report = verify_(source, output, store, layout=layout, jobs=jobs, **options)
     data = {"ok": report.ok, "checked": report.checked, "problems": report.problems, "left_out": report.left_out}
     lines = [f"{report.checked} cases {'checked, problems:' if report.problems else 'verified'}"]
-    lines += briefly(report.problems)
-    left_out = {} if skip_left_out else report.left_out
-    lines += listed("left out", [{"name": name, "reason": reason} for name, reason in left_out.items()])
+    lines += [*briefly(report.problems), *listed("left out", {} if skip_left_out else report.left_out)]
     return Outcome(data, lines, report.ok)
 
 
