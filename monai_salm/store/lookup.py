@@ -29,11 +29,9 @@ class ImageNotFoundError(NoiseStoreError):
 
 @dataclass(frozen=True)
 class Lookup:
-    """An image that a transform looks for.
+    """An image ``(channel, *spatial)`` that a transform looks for, as it reached the transform.
 
     Args:
-        store: where.
-        image: ``(channel, *spatial)``, as it reached the transform.
         name: the case, or ``""``.
         applied: names of the transforms that its metadata says were applied to it.
         protected: looks for the protected image (to restore it), not for the original (to protect it).
@@ -109,11 +107,8 @@ def _channel(lookup: Lookup) -> str | None:
 
 
 def _turned(lookup: Lookup) -> str | None:
-    place = _place(lookup, "transforms that flip or reorient")
     found = next(_oriented(lookup, other=False), None) or next(_oriented(lookup, other=True), None)
-    if found is None:
-        return None
-    return f"{found}. {place}"
+    return found and f"{found}. {_place(lookup, 'transforms that flip or reorient')}"
 
 
 def _oriented(lookup: Lookup, other: bool) -> Iterator[str]:
@@ -148,7 +143,8 @@ def _other_shape(lookup: Lookup) -> str | None:
     named = store.shapes_of(lookup.name) if lookup.name else []
     if shape in named or (not named and store.has_shape(shape)) or _with_axes_exchanged(lookup):
         return None
-    known = f"its noise there is {named[0]}" if named else f"noise there is of shape {_listed(store)}"
+    shapes = " or ".join(map(str, store.shapes()))
+    known = f"its noise there is {named[0]}" if named else f"noise there is of shape {shapes}"
     place = _place(lookup, "transforms that crop, pad or resample (RandSpatialCropd, Resized, Spacingd)")
     return f"{known}. {place}{_if_new(lookup)}"
 
@@ -179,9 +175,8 @@ def _values(lookup: Lookup) -> str:
     if guess is not None:
         return f"it seems to be {guess} ({span}). {place}"
     if image.dtype.kind == "f" and set(lookup.store.dtypes()) <= set(INTEGER_GRIDS) and (np.rint(image) != image).any():
-        return (
-            f"its values are not whole numbers, those of the stored images are: was it resampled or rescaled? {place}"
-        )
+        said = "its values are not whole numbers, those of the stored images are: was it resampled or rescaled?"
+        return f"{said} {place}"
     return (
         f"images of this shape are there, but none with these values ({span}): was it changed, compressed with loss or "
         f"loaded by another reader, or is this the store of another data set? {place}{_if_new(lookup)}"
@@ -239,10 +234,6 @@ def rescaled(image: Array, window: IntensityWindow | None) -> str | None:
     if window is not None and low >= -1 and high <= 1:
         return f"rescaled to [{0 if low >= 0 else -1}, 1]"
     return "normalised to mean 0 and deviation 1" if abs(mean) < 0.01 and abs(std - 1) < 0.01 else None
-
-
-def _listed(store: NoiseStore) -> str:
-    return " or ".join(map(str, store.shapes()))
 
 
 def _place(lookup: Lookup, what: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-import sys
 from pathlib import Path
 
 from monai_salm.noise.noise import NoiseStoreError
@@ -17,24 +16,13 @@ _SIZE = 32
 
 def owner_key_path() -> Path:
     """The file that holds the owner's key, unless one is named: ``$MONAI_SALM_KEY``, or ``owner.key`` in the user's configuration."""
-    named = os.environ.get(VARIABLE)
-    if named:
-        return Path(named)
-    if sys.platform == "win32":
-        base = os.environ.get("APPDATA") or Path.home() / "AppData" / "Roaming"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
-    else:
-        base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return Path(base) / "monai_salm" / "owner.key"
+    import typer
+
+    return Path(os.environ.get(VARIABLE) or Path(typer.get_app_dir("monai_salm"), "owner.key"))
 
 
 def read_key(path: Path) -> bytes | None:
-    """The owner's key in a file, or None if there is no file.
-
-    Raises:
-        NoiseStoreError: if the file cannot be read, is no key, or others can read it.
-    """
+    """The owner's key in a file, or None if there is none; NoiseStoreError if it cannot be read, is no key, or others can read it."""
     try:
         mode, key = stat.S_IMODE(path.stat().st_mode), path.read_bytes()
     except FileNotFoundError:

@@ -81,11 +81,7 @@ def seal_state(store: Sealed) -> SealState:
 
 
 def require_owner(store: Sealed) -> None:
-    """Refuse a store that the owner's key does not prove, unless it was opened with ``unsigned=True``.
-
-    Raises:
-        NoiseStoreError: with the reason and what to do.
-    """
+    """Refuse a store that the owner's key does not prove, unless it was opened with ``unsigned=True``."""
     state = SealState.PROVED if store.unsigned else seal_state(store)
     if state is not SealState.PROVED:
         raise NoiseStoreError(
@@ -98,8 +94,7 @@ def require_owner(store: Sealed) -> None:
 def write_sealed(store: Sealed) -> Iterator[sqlite3.Connection]:
     """A connection that writes to a store, as ``file.write``; the seal follows what is written.
 
-    Raises:
-        NoiseStoreError: if the store cannot be written, or is signed by a key that is not at hand.
+    NoiseStoreError if the store cannot be written, or is signed by a key that is not at hand.
     """
     with write(store.path) as connection:
         found = connection.execute(_SEAL).fetchone()
@@ -145,16 +140,11 @@ def _watch(connection: sqlite3.Connection, key: bytes) -> list[int]:
     connection.execute("PRAGMA recursive_triggers = ON")  # else a row that is replaced is deleted unseen
     for table, columns in SEALED.items():
         for event, sides in (("INSERT", ("NEW",)), ("DELETE", ("OLD",)), ("UPDATE", ("OLD", "NEW"))):
-            calls = (f"SELECT salm_toggle('{table}', {_of(side, columns)});" for side in sides)
+            rows = (", ".join(f"{side}.{column}" for column in columns.split(", ")) for side in sides)
+            calls = " ".join(f"SELECT salm_toggle('{table}', {row});" for row in rows)
             # It is in memory, not in the file.
-            connection.execute(
-                f"CREATE TEMP TRIGGER {table}_{event} AFTER {event} ON main.{table} BEGIN {' '.join(calls)} END"
-            )
+            connection.execute(f"CREATE TEMP TRIGGER {table}_{event} AFTER {event} ON main.{table} BEGIN {calls} END")
     return changed
-
-
-def _of(side: str, columns: str) -> str:
-    return ", ".join(f"{side}.{column}" for column in columns.split(", "))
 
 
 def _store(connection: sqlite3.Connection, key: bytes, rows: int) -> None:
