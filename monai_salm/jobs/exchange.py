@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from monai_salm.jobs.workspace import GuestWorkspace, Workspace
+from monai_salm.jobs.workspace import Workspace
 from monai_salm.jobs.world import World
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.disk import open_private, writing
@@ -29,7 +29,7 @@ def open_workspace(store: Path, world: World) -> Workspace:
     first = work_beside(store)
     with world.step():
         if world.rank:
-            return GuestWorkspace(first.with_name(f"{first.name}.rank{world.rank}"))
+            return Workspace(first.with_name(f"{first.name}.rank{world.rank}"), guest=True)
         workspace = Workspace(first)
         # A killed run of more ranks leaves their copies of the images.
         for path in list(first.parent.iterdir()):

@@ -25,12 +25,7 @@ PATIENCE = timedelta(days=1)
 def joined(device: str | torch.device) -> Iterator[World]:
     """The ranks that this process works with: those of the process group it is in, or of torchrun, or none.
 
-    Args:
-        device: where to compute; tells NCCL from gloo.
-
-    Raises:
-        ValueError: if the ranks of this machine cannot have a GPU each.
-        RankError: if the others cannot be reached.
+    ValueError if the ranks of this machine cannot have a GPU each, RankError if the others cannot be reached.
     """
     own = not (dist.is_available() and dist.is_initialized())
     if own and launch().size == 1:
@@ -46,9 +41,8 @@ def joined(device: str | torch.device) -> Iterator[World]:
     # Not after an error: taking down a group that lost a rank may wait for it.
     if own:
         dist.destroy_process_group()
-    elif world.links is not None:
-        for group in (world.links.training, world.links.control):
-            dist.destroy_process_group(group)
+    for group in () if own or world.links is None else world.links:
+        dist.destroy_process_group(group)
 
 
 def rank_device(device: str | torch.device, local: int) -> str:

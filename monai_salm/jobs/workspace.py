@@ -28,7 +28,7 @@ from monai_salm.learning.tasks import Task
 from monai_salm.noise.budget import Budget
 from monai_salm.shared.arrays import Array, ArrayList, Lazy, cut
 from monai_salm.shared.disk import allocate, open_private, private_folder, writing
-from monai_salm.shared.files import atomic_file, try_lock
+from monai_salm.shared.files import atomic_file, sync, try_lock
 
 _ALIGNMENT = 64
 # What is made of the data set alone, in each call: no checkpoint needs it.
@@ -60,15 +60,12 @@ class NoisyImage:
 class Workspace:
     """All cases of a job on the disk, with their noise; a context manager that lets go of the folder at the end.
 
-    Args:
-        folder: made if it is not there.
-
-    Raises:
-        WorkspaceError: if another process (or another call in this one) is using it.
+    A ``guest`` is the folder of a rank other than 0, for one call: a later call takes all it needs from rank 0's folder.
+    WorkspaceError if another process (or another call in this one) is using the folder, which is made if it is not there.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, guest: bool = False) -> None:
+        self.folder, self.guest = folder, guest
         try:
             private_folder(folder, parents=True)
         except OSError as error:
@@ -77,7 +74,10 @@ class Workspace:
                 "that can be written"
             ) from error
         # Called at the end, or when the workspace has no references left.
-        self._unlock = weakref.finalize(self, os.close, _lock(folder))
+        descriptor = try_lock(folder / "lock")
+        if descriptor is None:
+            raise WorkspaceError(f"{folder} is in use by another process; wait for it or give another store")
+        self._unlock = weakref.finalize(self, os.close, descriptor)
         self.names: list[str] = []
         self.digests: list[bytes] = []
         self.budgets: list[Budget] = []
@@ -91,7 +91,7 @@ class Workspace:
 
     def __exit__(self, *_: object) -> None:
         # Before its first checkpoint a job has nothing to go on from, only copies of images that should not lie about.
-        if self.folder.exists() and not self.begun:
+        if self.folder.exists() and (self.guest or not self.begun):
             self.remove()
         self._unlock()
 
@@ -208,34 +208,8 @@ class Workspace:
         return cut(flat, offsets[:-1], lambda case: (dtype, self.shapes[case]))
 
 
-class GuestWorkspace(Workspace):
-    """The folder of a rank other than 0, for one call: a later call takes all it needs from rank 0's folder."""
-
-    def __exit__(self, *_: object) -> None:
-        if self.folder.exists():
-            self.remove()
-        self._unlock()
-
-
 def _append(file: Any, array: Array) -> int:
     offset = -(-file.tell() // _ALIGNMENT) * _ALIGNMENT
     file.seek(offset)
     file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return int(offset)
-
-
-def sync(path: Path) -> None:
-    """Make a file, or a folder's entries, durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        with writing(path):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _lock(folder: Path) -> int:
-    descriptor = try_lock(folder / "lock")
-    if descriptor is None:
-        raise WorkspaceError(f"{folder} is in use by another process; wait for it or give another store")
-    return descriptor

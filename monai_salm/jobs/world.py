@@ -12,7 +12,7 @@ import inspect
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -31,14 +31,8 @@ _LOST = (
 )
 
 
-@dataclass(frozen=True)
-class Links:
-    """The process groups that connect the ranks.
-
-    Args:
-        training: gradients; NCCL between GPUs.
-        control: all else, on CPUs.
-    """
+class Links(NamedTuple):
+    """The process groups that connect the ranks: for gradients (NCCL between GPUs), and for all else (on CPUs)."""
 
     training: dist.ProcessGroup
     control: dist.ProcessGroup
@@ -69,11 +63,9 @@ class World:
         return owners
 
     def part(self, count: int) -> tuple[slice, float]:
-        """This rank's part of a batch, and what its mean loss counts for in the average over ranks.
+        """This rank's part of a batch of ``count`` cases, and what its mean loss counts for in the average over ranks.
 
-        Args:
-            count: cases in the batch. Where they are too few to give every rank a share of its own, some ranks do the
-                same share, and together count once.
+        Where the cases are too few to give every rank a share of its own, some ranks do the same share, and together count once.
         """
         shares = max(1, min(self.size, count // _LEAST_SHARE))
         number = self.rank % shares
@@ -131,10 +123,8 @@ class World:
     def step(self) -> Iterator[None]:
         """A part of the work that ends when all ranks are through; an error of one is an error of all.
 
-        The block must not call other methods that all ranks have to call, for a rank that failed does not.
-
-        Raises:
-            RankError: if the block failed in another rank, or a rank is gone.
+        The block must not call other methods that all ranks have to call, for a rank that failed does not. RankError if the block
+        failed in another rank, or a rank is gone.
         """
         try:
             yield

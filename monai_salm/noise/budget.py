@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -33,24 +33,12 @@ class Budget:
     units: Units = Units()
 
     def code_bounds(self, image: Array) -> tuple[Array, Array]:
-        """Smallest and largest code each voxel may carry: the budget, kept inside the window and the stored type.
+        """Smallest (<= 0) and largest (>= 0) code of each element of a stored image ``(channel, *spatial)``, in quanta.
 
-        Voxels outside the window, and padding, carry none.
-
-        Args:
-            image: stored array ``(channel, *spatial)``.
-
-        Returns:
-            Two arrays of ``grid.code_dtype`` of the image's shape, lower (<= 0) and upper (>= 0) bound, in quanta.
+        This is the budget, kept inside the window and the stored type. Voxels outside the window, and padding, carry none.
         """
         lower, upper = (np.empty(image.shape, self.grid.code_dtype) for _ in range(2))
-        rows = lower.reshape(len(image), -1), upper.reshape(len(image), -1)
-
-        def keep(part: slice, *bounds: Array) -> None:
-            for row, bound in zip(rows, bounds, strict=True):
-                row[:, part] = bound
-
-        self._in_blocks(image, keep)
+        self._fill((lower, upper), image, lambda part, *bounds: bounds)
         return lower, upper
 
     def effective_codes(self, image: Array, codes: Array) -> Array:
@@ -63,33 +51,24 @@ class Budget:
         Returns:
             Codes of ``grid.code_dtype`` that ``apply_codes`` can add without clipping.
         """
-        found = np.empty(image.shape, self.grid.code_dtype)
-        rows, asked = found.reshape(len(image), -1), columns(codes)[0]
+        found, asked = np.empty(image.shape, self.grid.code_dtype), columns(codes)[0]
 
-        def keep(part: slice, lower: Array, upper: Array) -> None:
-            clipped = np.clip(asked[:, part], lower, upper)
-            rows[:, part] = self.grid.on_strides(clipped.astype(self.grid.code_dtype))
+        def clipped(part: slice, lower: Array, upper: Array) -> tuple[Array]:
+            return (self.grid.on_strides(np.clip(asked[:, part], lower, upper).astype(found.dtype)),)
 
-        self._in_blocks(image, keep)
+        self._fill((found,), image, clipped)
         return found
 
     def carriers(self, image: Array) -> Array:
         """The elements that can carry noise at all, a boolean array of the image's shape."""
         found = np.empty(image.shape, bool)
-        rows = found.reshape(len(image), -1)
-
-        def keep(part: slice, lower: Array, upper: Array) -> None:
-            rows[:, part] = (lower < 0) | (upper > 0)
-
-        self._in_blocks(image, keep)
+        self._fill((found,), image, lambda part, lower, upper: ((lower < 0) | (upper > 0),))
         return found
 
     def share_inside(self, image: Array) -> tuple[float, bool]:
         """Share of an image's elements, padding left out, that lie inside the window; and whether any element can carry noise."""
-        padding = padding_of(image, self.units)
         low, high = self.window.bounds(len(image), 1)
-        rows, parts = columns(image)
-        marked = None if padding is None else padding.reshape(rows.shape)
+        rows, parts, marked = self._parts(image)
         inside = counted = 0
         for part in parts:
             with np.errstate(invalid="ignore"):
@@ -102,12 +81,22 @@ class Budget:
         carries = any(bound.any() for part in parts for bound in self._bounds(rows, marked, part))
         return inside / counted if counted else 0.0, carries
 
-    def _in_blocks(self, image: Array, work: Callable[..., None]) -> None:
-        """Call with a block of columns of the image (``columns``) and the bounds of its codes, for every block."""
-        padding = padding_of(image, self.units)
+    def _parts(self, image: Array) -> tuple[Array, list[slice], Array | None]:
+        """``columns`` of an image, and its padding as columns."""
         rows, parts = columns(image)
-        marked = None if padding is None else padding.reshape(rows.shape)
-        in_threads(lambda part: work(part, *self._bounds(rows, marked, part)), parts, rows.size)
+        padding = padding_of(image, self.units)
+        return rows, parts, None if padding is None else padding.reshape(rows.shape)
+
+    def _fill(self, arrays: Sequence[Array], image: Array, work: Callable[..., Sequence[Array]]) -> None:
+        """Fill arrays of the image's shape with what ``work`` gives for a block of columns and the bounds of its codes."""
+        rows, parts, marked = self._parts(image)
+        filled = [array.reshape(rows.shape) for array in arrays]
+
+        def fill(part: slice) -> None:
+            for array, values in zip(filled, work(part, *self._bounds(rows, marked, part)), strict=True):
+                array[:, part] = values
+
+        in_threads(fill, parts, rows.size)
 
     def _bounds(self, rows: Array, padding: Array | None, part: slice) -> tuple[Array, Array]:
         """``code_bounds`` of a block of columns."""
@@ -204,13 +193,7 @@ def budget_of(image: Array, rule: WindowRule, units: Units, epsilon: float) -> B
 
 @dataclass(frozen=True)
 class _Values:
-    """What is known of the values of a channel, padding left out.
-
-    Args:
-        count: how many there are.
-        low, high: the smallest and the largest.
-        whole: whether all are whole numbers.
-    """
+    """The values of a channel, padding left out: how many, the smallest and largest, and whether all are whole numbers."""
 
     count: int
     low: float

@@ -52,12 +52,7 @@ def drawing_digest(array: Array) -> bytes:
 
 
 def digest_of_blocks(shape: tuple[int, ...], values: Callable[[slice], Array]) -> bytes:
-    """The content digest of an image whose values a function gives, a block at a time: one that makes them as well, say.
-
-    Args:
-        shape: of the image.
-        values: gives the values of a block of the flat image; called once for each block, in threads.
-    """
+    """The content digest of an image whose values a function gives, called once for each block of the flat image, in threads."""
     return _joined(shape, values, blake3)
 
 

@@ -95,14 +95,10 @@ def make_grid(
     gets the integers' step if the budget holds one, so that its noise fits the file as well.
 
     Args:
-        dtype: stored type, one of ``GRIDS``.
         widths: of each channel's window, stored units; 0 for a constant channel.
         epsilon: budget as a fraction of a window's width, in (0, 1].
         whole_numbers: a float image holds whole numbers only.
         largest: largest absolute value inside the windows.
-
-    Raises:
-        ValueError: for a type that cannot carry noise, or a budget below one step, which would vanish on saving.
     """
     if dtype not in GRIDS:
         hint = "Convert the image to float32 or float64"
@@ -143,16 +139,9 @@ def _larger(epsilon: float) -> str:
 
 
 def apply_codes(image: Array, codes: Array, quantum: float, grid: str | None = None) -> Array:
-    """Return ``image + codes * quantum`` in the image's own type.
+    """Return ``image + codes * quantum`` in the image's own type; OverflowError if the sum leaves the range of an integer image.
 
-    Args:
-        image: stored array, any shape.
-        codes: integer codes of the same shape.
-        quantum: stored units per code.
-        grid: an integer type that all the image's values are known to be of, if it was loaded as floats that hold them.
-
-    Raises:
-        OverflowError: if the sum leaves the range of an integer image: the noise belongs to another image.
+    ``grid`` is an integer type that all the image's values are known to be of, if it was loaded as floats that hold them.
     """
     if image.dtype == np.uint64:  # which NumPy adds to signed numbers as floats
         return _apply_unsigned(image, codes, quantum)
@@ -245,18 +234,9 @@ def _whole(quantum: float, dtype: object) -> int:
 
 
 def rounding_residual(image: Array, codes: Array, quantum: float) -> Array | None:
-    """What subtracting the noise from a protected float image fails to give back, as XOR of bit patterns.
+    """What subtracting the noise from a protected float image fails to give back, as XOR of bit patterns; None for nothing.
 
-    Adding noise can push low bits of a float out of its mantissa. The residual lets ``remove_codes`` return the
-    original bit for bit.
-
-    Args:
-        image: original array.
-        codes: integer codes.
-        quantum: stored units per code.
-
-    Returns:
-        uint32 array, or None where subtraction alone is exact (always for integers).
+    Adding noise can push low bits of a float out of its mantissa. By the residual ``remove_codes`` gives them back.
     """
     if not np.issubdtype(image.dtype, np.floating):
         return None
@@ -269,18 +249,7 @@ def rounding_residual(image: Array, codes: Array, quantum: float) -> Array | Non
 def remove_codes(
     protected: Array, codes: Array, quantum: float, residual: Array | None = None, grid: str | None = None
 ) -> Array:
-    """Undo ``apply_codes`` bit for bit.
-
-    Args:
-        protected: protected array.
-        codes: the codes that were added.
-        quantum: stored units per code.
-        residual: what ``rounding_residual`` gave for the original.
-        grid: as for ``apply_codes``.
-
-    Returns:
-        The original array.
-    """
+    """Undo ``apply_codes`` bit for bit, with what ``rounding_residual`` gave for the original."""
     back = apply_codes(protected, codes, -quantum, grid)
     if residual is None:
         return back

@@ -63,23 +63,17 @@ def joined(parts: Sequence[Units]) -> Units:
     """The units of an image whose channels are files of their own, of one channel each."""
     if len(set(parts)) == 1:
         return parts[0]
-    slopes, intercepts = tuple(_single(part.slope) for part in parts), tuple(_single(part.intercept) for part in parts)
+    slopes = tuple(_of_channel(part.slope, 0) for part in parts)
+    intercepts = tuple(_of_channel(part.intercept, 0) for part in parts)
     modality = tuple(part.modality_of(0) for part in parts)
     return replace(parts[0], slope=slopes, intercept=intercepts, modality=modality if any(modality) else "")
 
 
 def padding_of(image: Array, units: Units) -> Array | None:
-    """Elements of an image that show nothing: no part of a window, and never noise.
+    """Elements of an image ``(channel, *spatial)`` that show nothing: no part of a window, and never noise; None for none.
 
     These are NaN and infinite values, numbers beyond 1e30, the value that the file names as padding, and the value of a
     constant border where it is the smallest or the largest of the channel.
-
-    Args:
-        image: ``(channel, *spatial)``, stored numbers.
-        units: what they mean.
-
-    Returns:
-        Boolean array of the image's shape, or None where there is no padding.
     """
     found = np.zeros(image.shape, bool)
     rows, parts = columns(image)
@@ -155,7 +149,3 @@ class _Shown:
 
 def _of_channel(value: float | tuple[float, ...], channel: int) -> float:
     return value[channel] if isinstance(value, tuple) else value
-
-
-def _single(value: float | tuple[float, ...]) -> float:
-    return _of_channel(value, 0)

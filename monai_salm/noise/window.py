@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
@@ -61,14 +61,7 @@ class IntensityWindow:
         return max(high - low for low, high in zip(_numbers(self.low), _numbers(self.high), strict=True))
 
     def channels(self, count: int) -> list[tuple[float, float]]:
-        """The bounds of each channel.
-
-        Args:
-            count: channels of the image.
-
-        Raises:
-            ValueError: if the window is of another number of channels.
-        """
+        """The bounds of each of ``count`` channels; ValueError if the window is of another number of channels."""
         lows, highs = _numbers(self.low), _numbers(self.high)
         if len(lows) == 1:
             return [(lows[0], highs[0])] * max(1, count)
@@ -84,11 +77,7 @@ class IntensityWindow:
     def normalize(self, image: torch.Tensor) -> torch.Tensor:
         """Map stored units to [0, 1], clipping what lies outside; NaN becomes 0. Differentiable in the closed window.
 
-        Args:
-            image: ``(..., channel, *spatial)`` where channels differ, else any shape; stored units.
-
-        Returns:
-            A tensor of the same shape.
+        The shape is ``(..., channel, *spatial)`` where channels differ, else any.
         """
         low, width = self._tensors(image)
         scaled: torch.Tensor = (image - low) / width
@@ -158,10 +147,8 @@ class FixedWindow:
             raise ValueError(f"window must be finite with low < high, got ({self.low}, {self.high})")
 
     def of(self, image: Array, units: Units, padding: Array | None = None) -> IntensityWindow:
-        pairs = [
-            sorted((units.stored(self.low, channel), units.stored(self.high, channel))) for channel in range(len(image))
-        ]
-        return IntensityWindow.of_channels(pairs)
+        ends = [[units.stored(end, channel) for end in (self.low, self.high)] for channel in range(len(image))]
+        return IntensityWindow.of_channels([sorted(pair) for pair in ends])
 
     def spec(self) -> dict[str, Any]:
         return {"kind": self.kind, "low": float(self.low), "high": float(self.high)}
@@ -188,10 +175,8 @@ class PercentileWindow:
             raise ValueError(f"percentiles must be in 0 to 100 with low < high, got ({self.low}, {self.high})")
 
     def of(self, image: Array, units: Units, padding: Array | None = None) -> IntensityWindow:
-        pairs = [
-            self._channel(channel, None if padding is None else padding[number]) for number, channel in enumerate(image)
-        ]
-        return IntensityWindow.of_channels(pairs)
+        hidden = [None] * len(image) if padding is None else padding
+        return IntensityWindow.of_channels([self._channel(*pair) for pair in zip(image, hidden, strict=True)])
 
     def _channel(self, channel: Array, padding: Array | None) -> tuple[float, float]:
         values = _sampled(channel, padding)
@@ -299,14 +284,11 @@ def rule_from_spec(spec: Mapping[str, Any]) -> WindowRule:
         return ChannelWindows(tuple(rule_from_spec(rule) for rule in spec["rules"]))
     if kind == "automatic":
         return AutomaticWindow()
-    kinds: dict[str, Callable[..., WindowRule]] = {
-        "stored": IntensityWindow,
-        "percentile": PercentileWindow,
-        "fixed": FixedWindow,
-    }
+    kinds: dict[str, Any] = {"stored": IntensityWindow, "percentile": PercentileWindow, "fixed": FixedWindow}
     if kind not in kinds:
         raise ValueError(f"unknown kind of window {kind!r}")
-    return kinds[kind](*(tuple(ends) if isinstance(ends, list) else ends for ends in (spec["low"], spec["high"])))
+    ends = (tuple(spec[name]) if isinstance(spec[name], list) else spec[name] for name in ("low", "high"))
+    return cast(WindowRule, kinds[kind](*ends))
 
 
 def _numbers(value: float | Sequence[float]) -> tuple[float, ...]:

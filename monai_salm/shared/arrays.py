@@ -21,12 +21,9 @@ _MOST_MAPPED = 1 << 23
 
 
 class Pages:
-    """Lets go of the pages of a memory-mapped file after many were read, so that they do not count as used memory.
+    """Lets go of the pages of an array in a memory-mapped file after many were read, so that they do not count as used memory.
 
     The system keeps them as long as there is room, and gives them back at the next access, changes included.
-
-    Args:
-        array: in a memory-mapped file; of one in memory nothing is let go.
     """
 
     def __init__(self, array: NDArray[Any]) -> None:
@@ -51,12 +48,7 @@ def let_go(array: NDArray[Any]) -> None:
 
 
 class Lazy(Sequence[T_co]):
-    """What a function gives for each index; every access calls it.
-
-    Args:
-        length: how many.
-        make: gives the item of an index from 0 to ``length - 1``.
-    """
+    """What a function gives for each index from 0 to ``length - 1``; every access calls it."""
 
     def __init__(self, length: int, make: Callable[[int], T_co]) -> None:
         self._length, self._make = length, make
@@ -82,13 +74,7 @@ def cut(
     offsets: Sequence[int] | NDArray[np.int64],
     kinds: Callable[[int], tuple[Any, tuple[int, ...]]],
 ) -> Lazy[NDArray[Any]]:
-    """Arrays that lie in one run of bytes, as views of it.
-
-    Args:
-        flat: the bytes, in memory or in a memory-mapped file.
-        offsets: where each array begins.
-        kinds: type and shape of each.
-    """
+    """Arrays that lie in one run of bytes, as views of it: where each begins, and type and shape of each."""
     plain = np.asarray(flat)  # slices of a memmap take ten times as long
     pages = Pages(flat)
 
@@ -102,11 +88,7 @@ def cut(
 
 
 def rows_of(array: NDArray[Any]) -> Lazy[NDArray[Any]]:
-    """What an array holds along its first axis, as views of it.
-
-    Args:
-        array: in memory or in a memory-mapped file.
-    """
+    """What an array holds along its first axis, as views of it."""
     plain, pages = np.asarray(array), Pages(array)
 
     def row(index: int) -> NDArray[Any]:
@@ -118,11 +100,7 @@ def rows_of(array: NDArray[Any]) -> Lazy[NDArray[Any]]:
 
 
 class ArrayList(Sequence[NDArray[Any]]):
-    """Small arrays of one type and shape, kept as rows of one; others are kept as they are.
-
-    Args:
-        arrays: to begin with.
-    """
+    """Small arrays of one type and shape, kept as rows of one; others are kept as they are."""
 
     def __init__(self, arrays: Sequence[NDArray[Any]] = ()) -> None:
         self._bytes, self._count = bytearray(), 0

@@ -31,18 +31,11 @@ def partial_beside(target: Path) -> Path:
 
 @contextmanager
 def atomic_file(path: Path, *, size: int | None = None, private: bool = False) -> Iterator[BinaryIO]:
-    """Write a file that appears under its name only when the block has ended well.
+    """Write a file that appears under its name, in place of any other, only when the block has ended well.
 
     Args:
-        path: final name; an existing file is replaced.
         size: bytes that it will have, if that is known; for the message of a full disk.
         private: only the owner can read it.
-
-    Yields:
-        The open temporary file beside it.
-
-    Raises:
-        DiskFullError: if there is no room.
     """
     temporary = path.with_name(temporary_name(path.name))
     with writing(path, size):
@@ -73,20 +66,15 @@ def temporary_name(name: str) -> str:
 def try_lock(path: Path, *, shared: bool = False) -> int | None:
     """Lock a file for as long as the returned descriptor is open; the lock goes with the process, however it ends.
 
-    Args:
-        path: made if it is not there.
-        shared: others may hold it in the same way.
-
-    Returns:
-        The descriptor, or None if another process holds the lock. Never None on systems without advisory locks (Windows).
+    The file is made if it is not there; others may hold a ``shared`` lock in the same way. None if another process holds the lock:
+    never on systems without advisory locks (Windows).
     """
-    attempts = 0
-    while True:
-        descriptor, attempts = _locked(path, shared), attempts + 1
-        # A file system that never tells the same of both is believed in the end.
-        if descriptor is None or attempts > _LOCK_ATTEMPTS or _is_at(descriptor, path):
+    for _ in range(_LOCK_ATTEMPTS):
+        descriptor = _locked(path, shared)
+        if descriptor is None or _is_at(descriptor, path):
             return descriptor
         os.close(descriptor)  # the file was removed, so a lock on it protects nothing
+    return _locked(path, shared)  # a file system that never tells the same of both is believed in the end
 
 
 def _locked(path: Path, shared: bool) -> int | None:
@@ -113,12 +101,17 @@ def _is_at(descriptor: int, path: Path) -> bool:
 def sync_folder(path: Path) -> None:
     """Make renames inside a folder survive a power cut, where the system allows it."""
     if os.name == "posix":
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            with writing(path):
-                os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync(path)
+
+
+def sync(path: Path) -> None:
+    """Make a file, or a folder's entries, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with writing(path):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def copy_file(source: Path, target: Path) -> None:

@@ -28,10 +28,9 @@ def temporary_folder() -> Iterator[Path]:
 
 
 def leftover_warnings(places: Iterable[Path]) -> list[str]:
-    """A line for each folder with originals in it that a killed call has left; those in use are passed over.
+    """A line for each folder with originals in it that a killed call has left, and that is not in use.
 
-    Args:
-        places: stores and copies; what lies beside them is looked at, and the system's place for temporary folders.
+    What lies beside the ``places`` (stores and copies) is looked at, and the system's place for temporary folders.
     """
     found = []
     for parent in sorted({place.absolute().parent for place in places}):
