@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from monai_salm._version import __version__
-from monai_salm.cli import describing, evaluating, planning, protecting, verifying
+from monai_salm.cli import describing, evaluating, protecting, verifying
 from monai_salm.cli.manual import ManualCommand, ManualGroup, examples
 from monai_salm.cli.method_options import noise_options
 from monai_salm.cli.running import verb
@@ -63,7 +63,7 @@ _add(
     "scans_public.noise.db --json",
 )
 _add(
-    planning.plan,
+    describing.plan,
     _WAY,
     "Say what protect would do, refuse and cost; writes nothing.",
     "scans",
@@ -119,13 +119,13 @@ _add(
     "scans scans_public --store scans.db --num-shards 10 --shard-index $SLURM_ARRAY_TASK_ID",
 )
 _add(
-    planning.encrypt,
+    describing.encrypt,
     _SHARE,
     "Encrypt a noise store for those who may have the originals.",
     "scans.db scans.db.age --recipient age1...",
 )
 _add(
-    planning.decrypt,
+    describing.decrypt,
     _SHARE,
     "Decrypt a noise store that was encrypted for you.",
     "scans.db.age scans.db --identity key.txt",

@@ -24,8 +24,7 @@ import typer
 from monai_salm.cli.options import options_of, store_beside
 from monai_salm.jobs.launch import Launch, launch
 from monai_salm.shared.disk import FULL, DiskFullError
-from monai_salm.shared.files import partial_beside, work_beside
-from monai_salm.shared.leftovers import leftover_warnings
+from monai_salm.shared.files import leftover_warnings, partial_beside, work_beside
 from monai_salm.shared.progress import show_progress
 from monai_salm.shared.terminal import printable
 from monai_salm.shared.warn import DataWarning, warn

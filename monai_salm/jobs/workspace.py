@@ -6,9 +6,11 @@ checkpoint point to it; so a process killed at any moment finds the round's star
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
+import re
 import shutil
 import weakref
 from array import array
@@ -23,12 +25,13 @@ import torch
 from safetensors.torch import load_file, save
 
 from monai_salm.data.scan import ScannedCase
+from monai_salm.jobs.world import World
 from monai_salm.learning.cases import Cases, KeptInputs, View, choose_view
 from monai_salm.learning.tasks import Task
 from monai_salm.noise.budget import Budget
 from monai_salm.shared.arrays import Array, ArrayList, Lazy, cut
 from monai_salm.shared.disk import allocate, open_private, private_folder, writing
-from monai_salm.shared.files import atomic_file, sync, try_lock
+from monai_salm.shared.files import atomic_file, sync, try_lock, work_beside
 
 _ALIGNMENT = 64
 # What is made of the data set alone, in each call: no checkpoint needs it.
@@ -213,3 +216,51 @@ def _append(file: Any, array: Array) -> int:
     file.seek(offset)
     file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return int(offset)
+
+
+_CHUNK = 1 << 24  # bytes sent at once
+
+
+def open_workspace(store: Path, world: World) -> Workspace:
+    """The working folder of a rank: ``<store>.work``, and ``<store>.work.rank1``, ... of the others; all ranks must call it."""
+    first = work_beside(store)
+    with world.step():
+        if world.rank:
+            return Workspace(first.with_name(f"{first.name}.rank{world.rank}"), guest=True)
+        workspace = Workspace(first)
+        # A killed run of more ranks leaves their copies of the images.
+        for path in list(first.parent.iterdir()):
+            found = re.fullmatch(rf"{re.escape(first.name)}\.rank(\d+)", path.name)
+            if found and int(found[1]) >= world.size:
+                shutil.rmtree(path)
+        return workspace
+
+
+def mirror(world: World, workspace: Workspace) -> None:
+    """Give rank 0's checkpoint, noise and networks to the other ranks; all must call it."""
+    if world.size == 1:
+        return
+    own = [(path.name, path.stat().st_size) for path in workspace.progress_files()] if world.rank == 0 else []
+    for name, size in world.gather(own)[0]:
+        path = workspace.folder / name
+        with writing(path, size), open(path, "rb") if world.rank == 0 else open_private(path, "wb") as file:
+            for start in range(0, size, _CHUNK):
+                count = min(_CHUNK, size - start)
+                chunk = bytearray(file.read(count) if world.rank == 0 else count)
+                sent = world.broadcast(torch.frombuffer(chunk, dtype=torch.uint8), 0)
+                if world.rank:
+                    file.write(sent.numpy().data)
+
+
+def exchange(world: World, arrays: Sequence[Array], owners: Sequence[int]) -> None:
+    """Make known to all ranks what each wrote for its own cases, one array a case; all must call it, after all have written."""
+    for rank in range(world.size) if world.size > 1 else ():
+        cases = [case for case, owner in enumerate(owners) if owner == rank]
+        chunks = np.cumsum([arrays[case].nbytes for case in cases]) // _CHUNK
+        for _, places in itertools.groupby(range(len(cases)), chunks.__getitem__):
+            batch = [cases[place] for place in places]
+            flat = np.concatenate([arrays[case].reshape(-1) for case in batch])
+            sent = world.broadcast(torch.from_numpy(flat), rank).numpy()
+            ends = np.cumsum([arrays[case].size for case in batch])
+            for case, values in zip(batch if rank != world.rank else (), np.split(sent, ends[:-1]), strict=False):
+                arrays[case][...] = values.reshape(arrays[case].shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import operator
 from collections.abc import Callable, Sequence
@@ -99,45 +100,34 @@ def rows_of(array: NDArray[Any]) -> Lazy[NDArray[Any]]:
     return Lazy(len(array), row)
 
 
-class ArrayList(Sequence[NDArray[Any]]):
+class ArrayList(Lazy[NDArray[Any]]):
     """Small arrays of one type and shape, kept as rows of one; others are kept as they are."""
 
     def __init__(self, arrays: Sequence[NDArray[Any]] = ()) -> None:
-        self._bytes, self._count = bytearray(), 0
-        self._kind: tuple[np.dtype[Any], tuple[int, ...]] | None = None
-        self._others: dict[int, NDArray[Any]] = {}
+        super().__init__(0, self._row)
+        self._bytes, self._others = bytearray(), dict[int, NDArray[Any]]()
+        self._kind: tuple[np.dtype[Any], tuple[int, ...]] = np.dtype("u1"), ()
         for array in arrays:
             self.append(array)
 
     def append(self, array: NDArray[Any]) -> None:
         """Add one at the end."""
-        self._kind = self._kind or (array.dtype, array.shape)
+        if not self._length:
+            self._kind = array.dtype, array.shape
         if (array.dtype, array.shape) == self._kind:
             self._bytes += array.tobytes()
         else:
             self._bytes += bytes(self._size)
-            self._others[self._count] = array
-        self._count += 1
+            self._others[self._length] = array
+        self._length += 1
 
     @property
     def _size(self) -> int:
-        assert self._kind is not None
-        return int(self._kind[0].itemsize * np.prod(self._kind[1], dtype=int))
-
-    def __len__(self) -> int:
-        return self._count
-
-    @overload
-    def __getitem__(self, index: SupportsIndex, /) -> NDArray[Any]: ...
-    @overload
-    def __getitem__(self, index: slice, /) -> Sequence[NDArray[Any]]: ...
-    def __getitem__(self, index: SupportsIndex | slice, /) -> NDArray[Any] | Sequence[NDArray[Any]]:
-        return Lazy(self._count, self._row)[index]
+        dtype, shape = self._kind
+        return dtype.itemsize * math.prod(shape)
 
     def _row(self, index: int) -> NDArray[Any]:
         if index in self._others:
             return self._others[index]
-        assert self._kind is not None
-        dtype, shape = self._kind
-        start = index * self._size
+        start, (dtype, shape) = index * self._size, self._kind
         return np.frombuffer(bytes(self._bytes[start : start + self._size]), dtype).reshape(shape)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,7 +18,10 @@ from monai_salm.shared.arrays import Array
 from monai_salm.store.file import create_file, damaged, open_reader, store_error, write
 from monai_salm.store.forking import using_sqlite
 from monai_salm.store.rows import checksum
-from monai_salm.store.seal import Sealed, write_sealed
+from monai_salm.store.seal import write_sealed
+
+if TYPE_CHECKING:
+    from monai_salm.store.store import NoiseStore
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class StoreSettings:
 
 
 @contextmanager
-def reading(store: Sealed, what: str) -> Iterator[None]:
+def reading(store: NoiseStore, what: str) -> Iterator[None]:
     """Say of plain values that are not what was written that the store is damaged: ``what``, with the cause."""
     try:
         yield
@@ -47,7 +50,7 @@ def reading(store: Sealed, what: str) -> Iterator[None]:
         raise damaged(store.path, f"{what} ({str(error)[:200]!r})") from error
 
 
-def read_description(store: Sealed) -> dict[str, Any]:
+def read_description(store: NoiseStore) -> dict[str, Any]:
     """The description of a store; NoiseStoreError if it cannot be read."""
     rows = store.rows("SELECT json, checksum FROM meta")
     with reading(store, "its description does not match its checksum"):
@@ -56,7 +59,7 @@ def read_description(store: Sealed) -> dict[str, Any]:
         return _dictionary(rows[0][0])
 
 
-def settings_of(store: Sealed) -> StoreSettings:
+def settings_of(store: NoiseStore) -> StoreSettings:
     """What every image's noise keeps to; NoiseStoreError if the description lacks something."""
     meta = read_description(store)
     with reading(store, "its description is not complete"):
@@ -69,7 +72,7 @@ def settings_of(store: Sealed) -> StoreSettings:
         return StoreSettings(rule, epsilon, method, share)
 
 
-def skipped_of(store: Sealed) -> dict[str, str]:
+def skipped_of(store: NoiseStore) -> dict[str, str]:
     """The cases that were left out when the noise was made, with the reasons; NoiseStoreError if they cannot be read."""
     with reading(store, "its description of the cases that were left out cannot be read"):
         return {str(case["name"]): str(case["reason"]) for case in read_description(store).get("skipped", [])}
@@ -90,7 +93,7 @@ def _dictionary(text: str) -> dict[str, Any]:
     return found
 
 
-def keep(store: Sealed, parts: Mapping[str, bytes]) -> None:
+def keep(store: NoiseStore, parts: Mapping[str, bytes]) -> None:
     """Keep parts (key -> bytes) that a published copy lacks, for ``restore``; a part of the same key is replaced."""
     if not parts:
         return
@@ -99,7 +102,7 @@ def keep(store: Sealed, parts: Mapping[str, bytes]) -> None:
         connection.executemany("INSERT OR REPLACE INTO kept VALUES (?, ?, ?)", rows)
 
 
-def kept(store: Sealed, key: str) -> bytes | None:
+def kept(store: NoiseStore, key: str) -> bytes | None:
     """What ``keep`` was given under a key, or None; NoiseStoreError if it is damaged."""
     for data, stated in store.rows("SELECT data, checksum FROM kept WHERE key = ?", (key,)):
         if not isinstance(key, str) or not isinstance(data, bytes) or stated != checksum(key, data):
@@ -108,7 +111,7 @@ def kept(store: Sealed, key: str) -> bytes | None:
     return None
 
 
-def keep_scales(store: Sealed, units: Iterable[Units]) -> None:
+def keep_scales(store: NoiseStore, units: Iterable[Units]) -> None:
     """Keep the slopes and intercepts that files have: how loaders that give real values are told from others."""
     pairs = {pair for unit in set(units) for pair in _scales(unit)} - {(1.0, 0.0)}
     if pairs:
@@ -122,7 +125,7 @@ def _scales(units: Units) -> list[tuple[float, float]]:
     return list(zip(slopes * (count // len(slopes)), intercepts * (count // len(intercepts)), strict=True))
 
 
-def scales_of(store: Sealed) -> Array:
+def scales_of(store: NoiseStore) -> Array:
     """What ``keep_scales`` kept, ``(n, 2)`` of float64: slope and intercept; NoiseStoreError if it cannot be that."""
     content = kept(store, "scales") or b""
     if len(content) % 16:
@@ -133,14 +136,14 @@ def scales_of(store: Sealed) -> Array:
     return found
 
 
-def add_record(store: Sealed, record: Mapping[str, Any]) -> None:
+def add_record(store: NoiseStore, record: Mapping[str, Any]) -> None:
     """Write down that a copy was published, as plain JSON values."""
     text = json.dumps(record, sort_keys=True)
     with write_sealed(store) as connection:
         connection.execute("INSERT INTO record (json, checksum) VALUES (?, ?)", (text, checksum(text)))
 
 
-def records(store: Sealed) -> list[dict[str, Any]]:
+def records(store: NoiseStore) -> list[dict[str, Any]]:
     """All records, oldest first; NoiseStoreError if one is damaged."""
     found = []
     for text, stated in store.rows("SELECT json, checksum FROM record ORDER BY id"):
@@ -185,7 +188,7 @@ _RECORDS: dict[str, dict[str, Callable[[object], bool]]] = {
 }
 
 
-def check_records(store: Sealed) -> None:
+def check_records(store: NoiseStore) -> None:
     """Read all keepsakes and records once, and which cases were left out; NoiseStoreError at the first that is damaged."""
     skipped_of(store)
     for (key,) in store.rows("SELECT key FROM kept"):

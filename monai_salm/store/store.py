@@ -30,7 +30,6 @@ from monai_salm.store.file import (
     store_error,
 )
 from monai_salm.store.forking import using_sqlite
-from monai_salm.store.owner import make_key, owner_key_path
 from monai_salm.store.packing import RowError
 from monai_salm.store.records import StoreSettings, check_records, read_description, reading, settings_of, spec_of
 from monai_salm.store.rows import (
@@ -46,7 +45,7 @@ from monai_salm.store.rows import (
     parse_shape,
     unpack_names,
 )
-from monai_salm.store.seal import sign, write_sealed
+from monai_salm.store.seal import make_key, owner_key_path, sign, write_sealed
 
 __all__ = ["APPLICATION_ID", "FORMAT_VERSION", "Noise", "NoiseStore", "NoiseStoreError", "StoreSettings"]
 
