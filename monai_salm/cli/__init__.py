@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from monai_salm._version import __version__
-from monai_salm.cli import describing, evaluating, protecting, verifying
+from monai_salm.cli import describing, evaluating, protecting
 from monai_salm.cli.manual import ManualCommand, ManualGroup, examples
 from monai_salm.cli.method_options import noise_options
 from monai_salm.cli.running import verb
@@ -81,7 +81,7 @@ _add(
     settings=noise_options(),
 )
 _add(
-    verifying.verify,
+    protecting.verify,
     _WAY,
     "Prove that a protected copy is what it should be.",
     "scans scans_public --store scans_public.noise.db",

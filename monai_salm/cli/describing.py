@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from monai_salm.cli.listing import class_lines, listed, not_copied, window_text
 from monai_salm.cli.method_options import make_method
-from monai_salm.cli.options import NoiseOptions, opened
+from monai_salm.cli.options import CopyOptions, NoiseOptions
 from monai_salm.cli.running import Outcome
 from monai_salm.shared.progress import ProgressCallback, duration
 
@@ -100,7 +100,7 @@ def _store_info(file: Path, key: Path | None) -> dict[str, Any]:
     from monai_salm.publishing.copy_records import classes_of
     from monai_salm.store.seal import seal_state
 
-    store = opened(file, key)
+    store = CopyOptions(key=key).opened(file)
     store.settings  # noqa: B018 - raises for an incomplete one
     store.check()
     return {

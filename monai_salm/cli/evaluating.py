@@ -100,7 +100,7 @@ def evaluate(
 
     if predictions is not None:
         settings["predictions"] = PredictionFolder(predictions, source.name.split(".")[0])
-    noise = None if store is None else opt.opened(store)
+    noise = None if store is None else opt.CopyOptions().opened(store)
     clean, published, manifest = open_pair(source, output, layout)
     settings["copies"] = {name: clean.reopen(path).dataset() for name, path in copies.items()}
     # What the copy was made with, and how its numbers are called, unless other settings are given.

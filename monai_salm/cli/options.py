@@ -212,6 +212,31 @@ class NoiseOptions:
         }
 
 
+@dataclass(frozen=True)
+class CopyOptions:
+    """The options of the verbs that write or verify copies by a store."""
+
+    layout: str | None = None
+    jobs: int = 1
+    num_shards: int = 1
+    shard_index: int = 0
+    key: Path | None = None
+    unsigned: bool = False
+
+    def read(self) -> dict[str, Any]:
+        """The arguments of ``publish``, ``verify`` and ``restore``; wrong usage if the shard is none."""
+        index, count = self.shard_index, self.num_shards
+        if index >= count:
+            raise typer.BadParameter(f"must be less than --num-shards {count}, got {index}", param_hint="--shard-index")
+        return {"layout": self.layout, "jobs": self.jobs, "shard": (index, count)}
+
+    def opened(self, store: Path) -> NoiseStore:
+        """The noise store at a path."""
+        from monai_salm.store.store import NoiseStore
+
+        return NoiseStore(store, key=self.key, unsigned=self.unsigned)
+
+
 def read(option: str, reader: Callable[[str], T], text: str | None) -> T | None:
     """Read an option's text, if it was given; text that does not fit is wrong usage (exit code 2)."""
     try:
@@ -233,21 +258,7 @@ def copies(texts: Sequence[str]) -> Mapping[str, Path]:
     return found
 
 
-def shard(index: int, count: int) -> tuple[int, int]:
-    """``--shard-index`` and ``--num-shards`` as one; wrong usage if they do not fit."""
-    if index >= count:
-        raise typer.BadParameter(f"must be less than --num-shards {count}, got {index}", param_hint="--shard-index")
-    return index, count
-
-
 def store_beside(output: Path) -> Path:
     """The noise store of a copy, where none is named."""
     place = output if output.name.strip(".") else output.resolve()  # "." and ".." name no file
     return place.with_name(f"{place.name}.noise.db")
-
-
-def opened(store: Path, key: Path | None = None, unsigned: bool = False) -> NoiseStore:
-    """The noise store that the options name."""
-    from monai_salm.store.store import NoiseStore
-
-    return NoiseStore(store, key=key, unsigned=unsigned)

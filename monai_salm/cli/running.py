@@ -43,13 +43,7 @@ _STOPPED = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a verb did.
-
-    Args:
-        data: the object that ``--json`` prints.
-        lines: what is printed without it.
-        ok: whether the exit code is 0.
-    """
+    """What a verb did: the object that ``--json`` prints, what is printed without it, and whether the exit code is 0."""
 
     data: dict[str, Any]
     lines: Sequence[str]
@@ -254,15 +248,7 @@ def _own_warnings(first: bool) -> Iterator[list[str]]:
 
 
 def begin_as_rank(verb: str, place: Launch) -> None:
-    """Refuse verbs that are one process' work, and be ready for torchrun's end.
-
-    Args:
-        verb: its name.
-        place: this process among the ranks.
-
-    Raises:
-        ValueError: for any verb but ``generate``.
-    """
+    """Refuse any verb but ``generate``, since others are one process' work (ValueError), and be ready for torchrun's end."""
     if verb != "generate":
         raise ValueError(
             f"{verb} is one process' work, and torchrun started {place.size}: make the noise with torchrun -m monai_salm "

@@ -9,10 +9,10 @@ from functools import lru_cache
 import numpy as np
 
 from monai_salm.noise.grid import INTEGER_GRIDS, Grid, make_grid
-from monai_salm.noise.units import Units, padding_of
+from monai_salm.noise.units import Units, padding_of, shown
 from monai_salm.noise.window import IntensityWindow, WindowRule
 from monai_salm.shared.arrays import Array
-from monai_salm.shared.blocks import blocks, columns, in_threads
+from monai_salm.shared.blocks import columns, in_threads
 
 # Elements for each number of their type from which on it is quicker to reckon with all numbers once.
 _PER_KIND = 4
@@ -42,14 +42,9 @@ class Budget:
         return lower, upper
 
     def effective_codes(self, image: Array, codes: Array) -> Array:
-        """Enforce the budget, the window and the stored type on finished noise (the exit check of every method).
+        """Enforce the budget, the window and the stored type on finished noise, in quanta (the exit check of every method).
 
-        Args:
-            image: stored array ``(channel, *spatial)``.
-            codes: noise in quanta, same shape.
-
-        Returns:
-            Codes of ``grid.code_dtype`` that ``apply_codes`` can add without clipping.
+        ``apply_codes`` can add what it gives without clipping.
         """
         found, asked = np.empty(image.shape, self.grid.code_dtype), columns(codes)[0]
 
@@ -149,20 +144,13 @@ def _bounds_by_value(budget: Budget, dtype: np.dtype[np.generic], channels: int)
 
 
 def budget_of(image: Array, rule: WindowRule, units: Units, epsilon: float) -> Budget:
-    """The limits of an image's noise: its window by the rule, and the grid of its type.
+    """The limits of the noise of a stored image ``(channel, *spatial)``: its window by the rule, and the grid of its type.
 
     A float image that holds nothing but whole numbers has the grid of whole numbers. Of one in which only some channels do, as
     CT beside PET, the noise of these is of whole numbers.
 
-    Args:
-        image: stored array ``(channel, *spatial)``.
-        rule: chooses the window.
-        units: what the stored numbers mean.
-        epsilon: budget as a fraction of the window's width, in (0, 1].
-
-    Raises:
-        ValueError: for a type that cannot carry noise, a budget below one step, a constant image that is no picture of 8 bits,
-            or noise that would be as large as all that the image shows.
+    ValueError for a type that cannot carry noise, a budget below one step, a constant image that is no picture of 8 bits, or noise
+    that would be as large as all that the image shows.
     """
     padding = padding_of(image, units)
     found = [_Values.of(channel, None if padding is None else padding[number]) for number, channel in enumerate(image)]
@@ -207,13 +195,10 @@ class _Values:
     @classmethod
     def of(cls, channel: Array, padding: Array | None) -> _Values:
         """Of a channel and its padding, of any shape."""
-        flat, low, high = np.ascontiguousarray(channel).reshape(-1), list[float](), list[float]()
-        marked = None if padding is None else np.ascontiguousarray(padding).reshape(-1)
-        count, whole = 0, True
-        for part in blocks(flat.size):
-            values = flat[part] if marked is None else flat[part][~marked[part]]
+        count, ends, whole = 0, list[float](), True
+        for values in shown(channel, padding):
             if values.size:
                 count += values.size
-                low, high = [min([*low, float(values.min())])], [max([*high, float(values.max())])]
+                ends += float(values.min()), float(values.max())
                 whole = whole and (values.dtype.kind != "f" or bool(np.array_equal(np.rint(values), values)))
-        return cls(count, min(low, default=0.0), max(high, default=0.0), whole)
+        return cls(count, min(ends, default=0.0), max(ends, default=0.0), whole)

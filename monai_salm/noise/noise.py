@@ -59,18 +59,11 @@ class Noise:
         return cls(digest, protected, name, image.dtype.name, budget.window, quantum, codes, residual)
 
     def apply(self, image: Array, *, known: bool = False) -> Array:
-        """Protect the original image.
+        """Protect the original image, in any type that holds the protected values too; the result is a new array of that type.
 
-        Args:
-            image: the values that the digest was taken of, in any type that holds the protected values too.
-            known: its digest was compared with this noise's, so that its values need no other check.
-
-        Returns:
-            A new array of the image's type.
-
-        Raises:
-            NoiseStoreError: if the shape differs (noise is never broadcast), a type cannot hold the values, or the result is not
-                the protected image that the noise was kept with.
+        ``known`` says that its digest was compared with this noise's, so that its values need no other check. NoiseStoreError if
+        the shape differs (noise is never broadcast), a type cannot hold the values, or the result is not the protected image that
+        the noise was kept with.
         """
         result, digest = self._moved(image, known, self.quantum)
         if digest != self.protected:

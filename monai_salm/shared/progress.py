@@ -41,11 +41,7 @@ ProgressCallback: TypeAlias = Callable[[Progress], None]
 def show_progress(
     silent: bool = False, interval: float = 10.0, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[ProgressCallback]:
-    """Show reports on stderr: a bar with the time left on a terminal, plain lines otherwise (``progress_lines``), or nothing.
-
-    Yields:
-        The callback to pass on as ``progress``.
-    """
+    """Show reports on stderr, by the callback that it yields: a bar on a terminal, else ``progress_lines``, or nothing."""
     console = Console(stderr=True)
     if silent:
         yield lambda report: None

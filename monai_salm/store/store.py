@@ -179,12 +179,7 @@ class NoiseStore:
             writer.finish()
 
     def add_network(self, spec: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> None:
-        """Keep a surrogate, for images that come later.
-
-        Args:
-            spec: arguments of ``build_network``.
-            weights: its state dictionary.
-        """
+        """Keep a surrogate, for images that come later: the arguments of ``build_network``, and its state dictionary."""
         text = json.dumps(spec, sort_keys=True)
         blob = save_tensors({k: v.detach().cpu().contiguous() for k, v in weights.items()})
         with write_sealed(self) as connection:
@@ -193,11 +188,7 @@ class NoiseStore:
             )
 
     def networks(self) -> list[tuple[dict[str, Any], dict[str, torch.Tensor]]]:
-        """The surrogates kept by ``add_network``, oldest first, as (spec, state dictionary).
-
-        Raises:
-            NoiseStoreError: if one is damaged.
-        """
+        """The surrogates kept by ``add_network``, oldest first, as (spec, state dictionary); NoiseStoreError if one is damaged."""
         found = []
         for spec, weights, stated in self.rows("SELECT spec, weights, checksum FROM network ORDER BY id"):
             with reading(self, "a surrogate does not match its checksum"):
@@ -210,11 +201,7 @@ class NoiseStore:
         return found
 
     def check(self) -> int:
-        """Read everything once and return the number of images.
-
-        Raises:
-            NoiseStoreError: at the first thing that is damaged, or if there is no noise.
-        """
+        """The number of images; reads everything, and raises NoiseStoreError for the first thing that is damaged, or no noise."""
         if self.rows("PRAGMA integrity_check") != [("ok",)]:
             raise damaged(self.path, "SQLite's integrity check fails")
         self.networks()
