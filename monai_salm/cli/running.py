@@ -62,12 +62,7 @@ def verb(
 
     Each parameter is the option that the table has under its name, with three exceptions. ``progress`` is the callback that shows
     progress. A parameter whose type is a dataclass stands for an option of each of its fields. ``**texts`` stands for the texts of
-    ``settings``.
-
-    Args:
-        function: what the command does.
-        settings: further options (typer's) by name.
-        settings_at: how many options stand before them at most.
+    ``settings``: further options (typer's) by name, after ``settings_at`` others.
     """
     given = dict(inspect.signature(function, eval_str=True).parameters)
     shows_progress = given.pop("progress", None) is not None
@@ -93,13 +88,16 @@ def verb(
                 begin_as_rank(function.__name__, place)
             # The output of a library must not mix with the object.
             with redirect_stdout(sys.stderr) if as_json else nullcontext(), _own_warnings(first) as warned:
-                for line in leftover_warnings(_places(options)) if first else ():
+                places = [options[name] for name in ("store", "output", "restored") if options.get(name)]
+                for line in leftover_warnings(places) if first else ():
                     warn(line)
                 with show_progress(silent=quiet or not first) if shows_progress else nullcontext() as progress:
                     outcome = function(**taken, **({"progress": progress} if shows_progress else {}))
         except KeyboardInterrupt:
             if first:
-                message = _stopped(_kept(function.__name__, **options))
+                kept = _kept(function.__name__, **options)
+                message = f"finished work is kept in {kept}; run the same command again to continue"
+                message = f"stopped; {message if kept else 'nothing is kept, and the same call begins again'}"
                 _fail([message], message, as_json)
             raise typer.Exit(_INTERRUPTED) from None
         except _KNOWN_ERRORS as error:
@@ -135,12 +133,6 @@ def _parameters(verb: str, options: Iterable[tuple[str, tuple[Any, Any]]]) -> li
         annotation = type_ if hasattr(type_, "__metadata__") else Annotated[type_, table[name]]
         made.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation))
     return made
-
-
-def _places(options: Mapping[str, Any]) -> list[Path]:
-    """The stores and copies among the options of a verb."""
-    named = (options.get(name) for name in ("store", "output", "restored"))
-    return [place for place in named if isinstance(place, Path)]
 
 
 def _kept(verb: str, *, output: Any = None, store: Any = None, overwrite: bool = False, **options: Any) -> Path | None:
@@ -217,13 +209,6 @@ def _tell(error: BaseException, place: Launch, as_json: bool) -> None:
         _fail(parts, message, as_json)
     elif not getattr(error, "told", False):
         _fail([f"rank {place.rank}: {part}" for part in parts], message, as_json=False)
-
-
-def _stopped(kept: Path | None) -> str:
-    """What is said after Ctrl-C."""
-    if kept is None:
-        return "stopped; nothing is kept, and the same call begins again"
-    return f"stopped; finished work is kept in {kept}; run the same command again to continue"
 
 
 @contextmanager

@@ -215,15 +215,12 @@ def rank_device(device: str | torch.device, local: int) -> str:
 def _connected(device: str | torch.device) -> World:
     control: Any = dist.new_group(backend="gloo", timeout=PATIENCE)
     rank, size = dist.get_rank(), dist.get_world_size()
-    machines = World(rank, size, links=Links(training=control, control=control)).gather(_machine())
+    # What tells this machine from others: torchrun's number for it, else its name.
+    machine = f"torchrun {os.environ['GROUP_RANK']}" if launch().size > 1 else socket.gethostname()
+    machines = World(rank, size, links=Links(training=control, control=control)).gather(machine)
     local = machines[:rank].count(machines[rank])
     between_gpus = rank_device(device, local).startswith("cuda") and "nccl" in dist.get_backend_config()
     if between_gpus and ":" in str(device) and machines.count(machines[rank]) > 1:
         raise ValueError(f"device {device} is one GPU for several ranks: give --device cuda, and each takes its own")
     training: Any = dist.new_group(backend="nccl" if between_gpus else "gloo", timeout=TIMEOUT)
     return World(rank, size, local, Links(training, control))
-
-
-def _machine() -> str:
-    """What tells this machine from others: torchrun's number for it, else its name."""
-    return f"torchrun {os.environ['GROUP_RANK']}" if launch().size > 1 else socket.gethostname()

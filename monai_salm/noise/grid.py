@@ -30,6 +30,7 @@ _INT16, _INT32, _INT64 = np.dtype("i2"), np.dtype("i4"), np.dtype("i8")
 # add them.
 _IN_INT16 = ("uint8", "int8", "int16")
 _SMALL_STEP, _MOST_NARROW = 2**6, 2**15 - 1 - 2**13
+_RANGES = {name: (int(np.iinfo(name).min), int(np.iinfo(name).max)) for name in INTEGER_GRIDS}
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,13 @@ def make_grid(
         quantum = max(2.0 ** math.ceil(math.log2(budget / 127.0)), float(np.spacing(np.float32(largest))))
     max_codes = tuple(math.floor(epsilon * width / quantum * (1 + 1e-9)) for width in widths)
     if min(code for code, width in zip(max_codes, widths, strict=True) if width > 0) < 1:
+        least = quantum / min(carrying)
+        helps = "Its window is narrower than one step: give a wider window, or store the image with more bits"
+        if least <= 1:
+            helps = f"It needs epsilon of at least {least:.3g}, or a wider window"
         raise ValueError(
             f"epsilon {epsilon:.6g} of its window, {min(carrying):g} wide, is {budget:.3g} stored units, below one step of "
-            f"{dtype}: the noise would vanish on saving. {_larger(quantum / min(carrying))}"
+            f"{dtype}: the noise would vanish on saving. {helps}"
         )
     if dtype in ("int64", "uint64") and largest >= _LARGEST_LONG:
         raise ValueError(
@@ -129,13 +134,6 @@ def make_grid(
             "Are the window's units those of the image?"
         )
     return Grid(dtype=dtype, quantum=quantum, max_codes=max_codes)
-
-
-def _larger(epsilon: float) -> str:
-    """What helps an image whose budget is below one step."""
-    if epsilon <= 1:
-        return f"It needs epsilon of at least {epsilon:.3g}, or a wider window"
-    return "Its window is narrower than one step: give a wider window, or store the image with more bits"
 
 
 def apply_codes(image: Array, codes: Array, quantum: float, grid: str | None = None) -> Array:
@@ -179,7 +177,7 @@ def _adding(image: Array, codes: Array, quantum: float, grid: str | None) -> tup
     if floats and grid is None:
         return total, add_floats
     name = grid or _name(image.dtype)
-    low, high = _range(name)
+    low, high = _RANGES[name]
     short = max(np.dtype(name).itemsize, codes.dtype.itemsize) <= 2 and abs(step) <= 2**14
     wide = _INT32 if short else _INT64
     byte = np.dtype(name).itemsize == 1
@@ -213,12 +211,6 @@ def _apply_unsigned(image: Array, codes: Array, quantum: float) -> Array:
     if ((signed < 0) != (total < 0)).any():
         raise OverflowError(f"image + noise leaves the range of {image.dtype}: the noise was made for another image")
     return total.view(np.uint64)
-
-
-@lru_cache
-def _range(dtype: str) -> tuple[float, float]:
-    info = np.iinfo(dtype)
-    return info.min, info.max
 
 
 @lru_cache

@@ -62,10 +62,9 @@ class Lookup:
 def not_found(lookup: Lookup) -> ImageNotFoundError:
     """The error for an image that is not in the store, with the first cause that fits."""
     cause = next(filter(None, (check(lookup) for check in _CHECKS)))
-    what = "is not an image that" if lookup.protected else "has no noise in"
-    did = " protected" if lookup.protected else ""
-    image = lookup.image
-    return ImageNotFoundError(f"{lookup.where}, {image.dtype} {image.shape}, {what} {lookup.store.path}{did}: {cause}")
+    path, image = lookup.store.path, lookup.image
+    what = f"is not an image that {path} protected" if lookup.protected else f"has no noise in {path}"
+    return ImageNotFoundError(f"{lookup.where}, {image.dtype} {image.shape}, {what}: {cause}")
 
 
 def refuse_protected(lookup: Lookup) -> None:
@@ -77,11 +76,10 @@ def refuse_protected(lookup: Lookup) -> None:
 
 def _other_side(lookup: Lookup) -> str | None:
     noise = lookup.find(lookup.image, other=True)
+    found = None if noise else find_as_loaded(lookup.store, lookup.image, protected=not lookup.protected)
+    noise = found.noise if found else noise
     if noise is None:
-        found = find_as_loaded(lookup.store, lookup.image, protected=not lookup.protected)
-        if found is None:
-            return None
-        noise = found.noise
+        return None
     if lookup.protected:
         return f"it is the original of case {noise.name!r} already, there is nothing to restore. Take SALMRestored out"
     return f"it is case {noise.name!r}, protected already. Feed the originals, or take SALMProtectd out of the chain"
@@ -124,18 +122,12 @@ def _oriented(lookup: Lookup, other: bool) -> Iterator[str]:
         for flips in itertools.product((False, True), repeat=rank):
             axes = tuple(axis for axis, flip in enumerate(flips) if flip)
             noise = lookup.find(np.flip(turned, tuple(a + 1 for a in axes)), other)
-            if noise is not None and (axes or order != tuple(range(1, rank + 1))):
+            moved = [f"{_REORDERED} (back: {tuple(a - 1 for a in order)})"] if order != tuple(sorted(order)) else []
+            if axes:
+                moved.append(f"flipped along spatial {'axes' if len(axes) > 1 else 'axis'} {', '.join(map(str, axes))}")
+            if noise is not None and moved:
                 kind = "the protected image of " if lookup.protected != other else ""
-                yield f"it is {kind}case {noise.name!r} {_describe(tuple(a - 1 for a in order), axes)}"
-
-
-def _describe(order: tuple[int, ...], flips: tuple[int, ...]) -> str:
-    parts = []
-    if order != tuple(sorted(order)):
-        parts.append(f"{_REORDERED} (back: {order})")
-    if flips:
-        parts.append(f"flipped along spatial {'axes' if len(flips) > 1 else 'axis'} {', '.join(map(str, flips))}")
-    return " and ".join(parts)
+                yield f"it is {kind}case {noise.name!r} {' and '.join(moved)}"
 
 
 def _other_shape(lookup: Lookup) -> str | None:
@@ -188,9 +180,8 @@ def _if_new(lookup: Lookup) -> str:
     changed = any(name.startswith("Rand") for name in lookup.applied)
     if lookup.protected or changed or (lookup.name and lookup.store.shapes_of(lookup.name)):
         return ""
-    if _could_join(lookup):
-        return '. If it is new, on_missing="generate" makes its noise (and needs its label)'
-    return ". If it is new, run precompute() with it in the data set"
+    joins = 'on_missing="generate" makes its noise (and needs its label)'
+    return f". If it is new, {joins if _could_join(lookup) else 'run precompute() with it in the data set'}"
 
 
 def _could_join(lookup: Lookup) -> bool:
