@@ -56,7 +56,10 @@ def _setting(name: str, owners: dict[str, tuple[Any, str]]) -> Setting:
         text = f"{metadata['help']}  [default: {owners['salm'][1]}]"
         return Setting(name, text, "NAME" if values else "X", manual.NOISE, values, main=True)
     panel = manual.SALM if {"salm", *PERTURBATIONS} >= set(owners) else manual.OTHERS
-    shown = _described({owner: default for owner, (_, default) in owners.items()})
+    alike: dict[str, list[str]] = {}
+    for owner, (_, default) in owners.items():
+        alike.setdefault(default, []).append(owner)
+    shown = "; ".join(f"{default} of {', '.join(group)}" for default, group in alike.items())
     metavar = "|".join(values) or {float: "X", int: "N"}[annotation]
     return Setting(name, f"{metadata['help']}  [default: {shown}]", metavar, panel, values)
 
@@ -82,14 +85,6 @@ def _metadata(kind: Any, name: str) -> Mapping[str, Any]:
     """The metadata with a help text of a dataclass's field, from the class or from one that it inherits."""
     known = (base.__dict__.get("__dataclass_fields__", {}).get(name) for base in kind.__mro__)
     return next((field.metadata for field in known if field is not None and "help" in field.metadata), {})
-
-
-def _described(defaults: dict[str, str]) -> str:
-    """``50 of em, roi_em; 1 of tap``."""
-    owners: dict[str, list[str]] = {}
-    for owner, shown in defaults.items():
-        owners.setdefault(shown, []).append(owner)
-    return "; ".join(f"{shown} of {', '.join(group)}" for shown, group in owners.items())
 
 
 def _shown(value: Any) -> str:

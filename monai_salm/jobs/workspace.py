@@ -76,18 +76,18 @@ class Workspace:
                 f"{folder}, which holds the unfinished noise, cannot be made ({error.strerror}); give a noise store in a folder "
                 "that can be written"
             ) from error
-        # Called at the end, or when the workspace has no references left.
         descriptor = try_lock(folder / "lock")
         if descriptor is None:
             raise WorkspaceError(f"{folder} is in use by another process; wait for it or give another store")
+        # Called at the end, or when the workspace has no references left.
         self._unlock = weakref.finalize(self, os.close, descriptor)
         self.names: list[str] = []
         self.digests: list[bytes] = []
         self.budgets: list[Budget] = []
         self.shapes: list[tuple[int, ...]] = []
-        self._labels: Sequence[Array] = ArrayList()
+        # A large data set must hold no objects for each case.
+        self._labels, self._offsets = ArrayList(), array("q")
         self._label_spans: list[tuple[int, np.dtype[Any], tuple[int, ...]]] = []
-        self._offsets: Sequence[int] = array("q")
 
     def __enter__(self) -> Workspace:
         return self
@@ -105,8 +105,6 @@ class Workspace:
 
     def take_in(self, cases: Iterable[ScannedCase]) -> None:
         """Copy the cases that ``scan`` yields into the working files."""
-        # A large data set must hold no objects for each case.
-        offsets, rows = array("q"), ArrayList()
         alike: dict[Any, Any] = {}
         places = [self.folder / name for name in ("images.bin", "labels.bin")]
         with writing(places[0]), open_private(places[0], "wb") as images, open_private(places[1], "wb") as labels:
@@ -115,13 +113,12 @@ class Workspace:
                 self.digests.append(case.digest)
                 self.budgets.append(alike.setdefault(case.budget, case.budget))
                 self.shapes.append(alike.setdefault(case.image.shape, case.image.shape))
-                offsets.append(_append(images, case.image))
+                self._offsets.append(_append(images, case.image))
                 if case.label.ndim >= 2:
                     self._label_spans.append((_append(labels, case.label), case.label.dtype, case.label.shape))
                 else:
-                    rows.append(case.label)
+                    self._labels.append(case.label)
                 del case  # a volume, while the next one is read
-        self._offsets, self._labels = offsets, rows
         self.code_dtype = max((budget.grid.code_dtype for budget in self.budgets), key=lambda dtype: dtype.itemsize)
         self._code_offsets = np.cumsum([0, *(math.prod(shape) for shape in self.shapes)])
 

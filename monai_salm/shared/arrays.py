@@ -16,7 +16,6 @@ Array: TypeAlias = NDArray[Any]
 
 T_co = TypeVar("T_co", covariant=True)
 
-
 # Bytes of a memory-mapped file that are read before its pages are let go.
 _MOST_MAPPED = 1 << 23
 
