@@ -55,13 +55,7 @@ _add(
     "                   2D images",
     "demo3d --rank 3    volumes",
 )
-_add(
-    describing.info,
-    _TRY,
-    "Say what a noise store or a data set holds.",
-    "scans",
-    "scans_public.noise.db --json",
-)
+_add(describing.info, _TRY, "Say what a noise store or a data set holds.", "scans", "scans_public.noise.db --json")
 _add(
     describing.plan,
     _WAY,

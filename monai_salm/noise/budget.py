@@ -20,13 +20,7 @@ _PER_KIND = 4
 
 @dataclass(frozen=True)
 class Budget:
-    """The limits of one image's noise.
-
-    Args:
-        window: intensity window, stored units.
-        grid: stored grid, with the largest noise of each channel.
-        units: what the stored numbers mean.
-    """
+    """The limits of one image's noise: its window in stored units, its grid with the largest noise of each channel, its units."""
 
     window: IntensityWindow
     grid: Grid

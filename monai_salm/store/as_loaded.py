@@ -29,19 +29,12 @@ _MOST = 64
 
 @dataclass(frozen=True)
 class View:
-    """How the axes of a stored image lie in a loaded one.
+    """How the axes of a stored image lie in a loaded one."""
 
-    Args:
-        channels: parts of the loaded image that each hold all stored channels.
-        order: spatial axes of the loaded image in the order of the file.
-        reversed: whether the slices of a series are in the opposite order.
-        flat: whether the loaded image has one axis more, of size 1, at the end.
-    """
-
-    channels: tuple[slice, ...]
-    order: tuple[int, ...]
-    reversed: bool = False
-    flat: bool = False
+    channels: tuple[slice, ...]  # parts of the loaded image that each hold all stored channels
+    order: tuple[int, ...]  # spatial axes of the loaded image in the order of the file
+    reversed: bool = False  # whether the slices of a series are in the opposite order
+    flat: bool = False  # whether the loaded image has one axis more, of size 1, at the end
 
     def of(self, loaded: Array, number: int = 0) -> Array:
         """The stored axes ``(channel, *spatial)`` of a loaded image, in its own memory."""

@@ -55,8 +55,9 @@ def pack_codes(codes: Array) -> bytes:
     top = max(int(codes.max()), -int(codes.min()))
     other = (codes != 0) & (codes != top) & (codes != -top)
     count = int(np.count_nonzero(other))
-    exceptions = _pack_exceptions(np.flatnonzero(other), codes[other]) if count <= codes.size * _MAX_EXCEPTIONS else b""
-    if count * (8 + codes.itemsize) > _most_exceptions(len(exceptions)) or (count and not exceptions):
+    few = count <= codes.size * _MAX_EXCEPTIONS
+    exceptions = _pack_exceptions(np.flatnonzero(other), codes[other]) if few else b""
+    if not few or count * (8 + codes.itemsize) > _most_exceptions(len(exceptions)):
         return bytes([_PLAIN]) + compress(codes)
     head, signs = (top, count, len(exceptions)), np.sign(codes).astype(np.int8)
     ways = {_SIGNS: signs} if codes.size > _SMALL else {_SIGNS: signs, _CHAINED: _chain(signs)}

@@ -169,8 +169,7 @@ class NoiseStore:
     def add(self, noises: Iterable[Noise]) -> None:
         """Add noise in one transaction: all of it or none. An image already there keeps its noise.
 
-        Raises:
-            NoiseStoreError: if the file is no store, is damaged or cannot be written, or the noise is not storable.
+        NoiseStoreError if the file is no store, is damaged or cannot be written, or the noise is not storable.
         """
         with write_sealed(self) as connection:
             writer = RowWriter(connection)
