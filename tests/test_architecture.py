@@ -38,7 +38,7 @@ WINGS: dict[str, str] = {
     "publishing": "shared noise formats store learning data layouts methods generate",
     "demo": "shared store learning layouts jobs methods generate report evaluation publishing",
     "__init__": "shared noise store learning layouts methods transforms report evaluation publishing",
-    "cli": "shared noise formats store learning layouts countermeasures jobs methods generate report evaluation publishing demo",
+    "cli": "shared noise formats store learning layouts jobs methods generate report evaluation publishing demo",
     "__main__": "cli",
 }
 HALL = {"__init__.py", "__main__.py", "_version.py", "transforms.py"}

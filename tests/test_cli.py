@@ -181,18 +181,7 @@ def test_evaluate(archive: Path) -> None:
     protect(archive)
     output, page, values = (archive.with_name(name) for name in ("out.npz", "report.html", "report.json"))
     small = [
-        "--victims",
-        "resnet10",
-        "--seeds",
-        "5",
-        "--epochs",
-        "1",
-        "--width",
-        "0.05",
-        "--device",
-        "cpu",
-        "--jobs",
-        "1",
+        *["--victims", "resnet10", "--seeds", "5", "--epochs", "1", "--width", "0.05", "--device", "cpu", "--jobs", "1"]
     ]
     small += ["--countermeasures", "none", "--fractions", "1", "--pipelines", "plain,resized 0.5"]
     report = run_json("evaluate", archive, output, *small, "--html", page, "--out", values)

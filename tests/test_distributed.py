@@ -23,9 +23,8 @@ from torch import nn
 import monai_salm
 from monai_salm.cli.running import begin_as_rank
 from monai_salm.generate.precompute import precompute
-from monai_salm.jobs.joining import joined, rank_device
 from monai_salm.jobs.launch import Launch, launch
-from monai_salm.jobs.world import World
+from monai_salm.jobs.world import World, joined, rank_device
 from monai_salm.learning.recipes import Recipe
 from monai_salm.learning.tasks import Classification, Segmentation
 from monai_salm.methods import EM, SALM, ClassTexture, ErrorMinimizing, RandomNoise

@@ -19,9 +19,8 @@ from forged_stores import plant
 from monai_salm.noise.budget import Budget
 from monai_salm.noise.grid import Grid
 from monai_salm.noise.window import IntensityWindow
-from monai_salm.store.owner import make_key, read_key
 from monai_salm.store.records import add_record, keep
-from monai_salm.store.seal import SEALED, SealState, require_owner, seal_state
+from monai_salm.store.seal import SEALED, SealState, make_key, read_key, require_owner, seal_state
 from monai_salm.store.store import Noise, NoiseStore, NoiseStoreError
 
 META = {

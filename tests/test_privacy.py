@@ -17,8 +17,7 @@ from monai_salm.cli import app
 from monai_salm.jobs.workspace import Workspace
 from monai_salm.publishing import publish, restore
 from monai_salm.publishing.staging import Staging
-from monai_salm.shared.files import try_lock
-from monai_salm.shared.leftovers import leftover_warnings, temporary_folder
+from monai_salm.shared.files import leftover_warnings, temporary_folder, try_lock
 from monai_salm.store.store import NoiseStore
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="has no file modes")
@@ -160,6 +159,6 @@ def test_looking_for_leftovers_makes_no_file_in_a_folder_that_is_being_removed(
     folder = tmp_path / "monai_salm-1"
     folder.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("monai_salm.shared.leftovers._holds_originals", lambda folder: True)
+    monkeypatch.setattr("monai_salm.shared.files._holds_originals", lambda folder: True)
     assert leftover_warnings([tmp_path / "another"]) == []
     assert not list(folder.iterdir())

@@ -34,9 +34,8 @@ from monai_salm.noise.digest import content_digest
 from monai_salm.noise.grid import GRIDS, Grid
 from monai_salm.noise.window import FixedWindow, IntensityWindow
 from monai_salm.store import file as store_file
-from monai_salm.store import row_cache
-from monai_salm.store.row_cache import RowCache
-from monai_salm.store.rows import COLUMNS, KIND, checksum, kind_of, pack_row, unpack_row
+from monai_salm.store import rows as store_rows
+from monai_salm.store.rows import COLUMNS, KIND, Row, RowCache, checksum, kind_of, pack_row
 from monai_salm.store.store import Noise, NoiseStore, NoiseStoreError
 
 META = {
@@ -409,7 +408,7 @@ def test_noise_of_zeros_passes_as_no_bomb(exponent: int) -> None:
     for count in (2**exponent, 2**exponent + 1):
         codes = np.zeros((1, count), np.int8)
         noise = Noise(b"d" * 16, b"p" * 16, "zeros", "uint8", WINDOW, 1.0, codes)
-        assert np.array_equal(unpack_row((*kind_of(noise), *pack_row([noise])), 0).codes, codes)
+        assert np.array_equal(Row((*kind_of(noise), *pack_row([noise]))).noise(0).codes, codes)
 
 
 def test_closed_store_opens_again(store: NoiseStore, noise: Noise) -> None:
@@ -753,7 +752,7 @@ def test_rows_that_are_kept_are_few_and_of_one_file(tmp_path: Path, rng: np.rand
     store.add(noises)
     cache = RowCache()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(row_cache, "_MOST", store._read_row(1).kept_bytes)
+        patch.setattr(store_rows, "_MOST_KEPT", store._read_row(1).kept_bytes)
         rows = [cache.row(number, store._read_row) for number in (1, 2, 1)]
     assert rows[0].count == 256
     assert len(cache._rows) == 1

@@ -10,14 +10,13 @@ import pytest
 import torch
 
 from monai_salm.data.scan import scan
-from monai_salm.jobs.exchange import open_workspace
-from monai_salm.jobs.workspace import GuestWorkspace, NoisyImage, Workspace, WorkspaceError
+from monai_salm.jobs.workspace import NoisyImage, Workspace, WorkspaceError, open_workspace
 from monai_salm.jobs.world import ALONE
 from monai_salm.learning.tasks import Classification, Segmentation, Task
 from monai_salm.noise.window import IntensityWindow
 
 
-def taken_in(folder: Path, task: Task | None = None, kind: type[Workspace] = Workspace) -> tuple[Workspace, list[Any]]:
+def taken_in(folder: Path, task: Task | None = None, guest: bool = False) -> tuple[Workspace, list[Any]]:
     """A workspace with three images of two shapes and two types, and the items that it was made of."""
     rng = np.random.default_rng(0)
     kinds = [((1, 8, 9), "uint8"), ((1, 12, 7), "int16"), ((1, 8, 9), "float32")]
@@ -27,7 +26,7 @@ def taken_in(folder: Path, task: Task | None = None, kind: type[Workspace] = Wor
     ]
     if task is not None and task.kind == "segmentation":
         items = [{**item, "label": (item["image"][0] > 100).astype(np.uint8)} for item in items]
-    workspace = kind(folder)
+    workspace = Workspace(folder, guest)
     window = IntensityWindow(0, 255)
     workspace.take_in(scan(items, task or Classification(num_classes=2), window, 8 / 255, "image", "label"))
     return workspace, items
@@ -90,7 +89,7 @@ def test_a_folder_is_kept_from_its_first_round_on_and_resumed(tmp_path: Path) ->
 
 
 def test_a_folder_of_another_rank_is_never_kept(tmp_path: Path) -> None:
-    workspace, _ = taken_in(tmp_path / "work", kind=GuestWorkspace)
+    workspace, _ = taken_in(tmp_path / "work", guest=True)
     with workspace:
         workspace.save_checkpoint({"rounds": 1})
     assert not workspace.folder.exists()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import typer
 
 from monai_salm._version import __version__
-from monai_salm.cli import describing, evaluating, interrupted, planning, protecting, verifying
+from monai_salm.cli import describing, evaluating, protecting
 from monai_salm.cli.manual import ManualCommand, ManualGroup, examples
-from monai_salm.cli.method_options import MethodCommand
+from monai_salm.cli.method_options import noise_options
 from monai_salm.cli.running import verb
 
 _TRY, _WAY, _STEPS, _SHARE = "To begin with", "The way, step by step", "Parts of protect", "Originals for a partner"
@@ -40,111 +41,88 @@ app = typer.Typer(
 )
 
 
-def _add(function: Callable[..., None], section: str, summary: str, calls: str, makes_noise: bool = False) -> None:
+def _add(function: Callable[..., Any], section: str, summary: str, *calls: str, **settings: Any) -> None:
     """A verb: what it does, its section in ``--help``, and calls of it as they can be made."""
-    app.command(
-        cls=MethodCommand if makes_noise else ManualCommand,
-        rich_help_panel=section,
-        short_help=summary,
-        epilog=examples(calls),
-    )(function)
+    shown = [call if call.startswith("torchrun") else f"monai-salm {function.__name__} {call}" for call in calls]
+    manual: dict[str, Any] = {"rich_help_panel": section, "short_help": summary, "epilog": examples("\n".join(shown))}
+    app.command(cls=ManualCommand, **manual)(verb(function, **settings))
 
 
 _add(
-    verb(describing.demo),
+    describing.demo,
     _TRY,
     "Protect, verify and evaluate a small real data set in a few minutes.",
-    """
-    monai-salm demo                    2D images
-    monai-salm demo demo3d --rank 3    volumes
-    """,
+    "                   2D images",
+    "demo3d --rank 3    volumes",
 )
+_add(describing.info, _TRY, "Say what a noise store or a data set holds.", "scans", "scans_public.noise.db --json")
 _add(
-    verb(describing.info),
-    _TRY,
-    "Say what a noise store or a data set holds.",
-    """
-    monai-salm info scans
-    monai-salm info scans_public.noise.db --json
-    """,
-)
-_add(
-    verb(planning.plan),
+    describing.plan,
     _WAY,
     "Say what protect would do, refuse and cost; writes nothing.",
-    """
-    monai-salm plan scans
-    monai-salm plan scans --window -160,240 --mask-ratio 0.3 --device cuda:0
-    """,
-    makes_noise=True,
+    "scans",
+    "scans --window -160,240 --mask-ratio 0.3 --device cuda:0",
+    settings=noise_options(),
 )
 _add(
-    verb(protecting.protect, interrupted.kept_by_protect),
+    protecting.protect,
     _WAY,
     "Make the noise, write the protected copy, verify it.",
-    """
-    monai-salm protect scans scans_public
-    monai-salm protect ct ct_public --window -160,240 --epsilon 4/255           CT, soft tissue, in HU
-    monai-salm protect mri mri_public --window percentile:0.5,99.5              each image by its own percentiles
-    monai-salm protect scans scans_public --perturbation error_minimizing       the noise of the paper
-    """,
-    makes_noise=True,
+    "scans scans_public",
+    "ct ct_public --window -160,240 --epsilon 4/255           CT, soft tissue, in HU",
+    "mri mri_public --window percentile:0.5,99.5              each image by its own percentiles",
+    "scans scans_public --perturbation error_minimizing       the noise of the paper",
+    settings=noise_options(),
 )
 _add(
-    verb(verifying.verify),
+    protecting.verify,
     _WAY,
     "Prove that a protected copy is what it should be.",
-    """
-    monai-salm verify scans scans_public --store scans_public.noise.db
-    monai-salm verify scans_public --signer owner.pub                     for readers: is it the owner's, and unchanged?
-    """,
+    "scans scans_public --store scans_public.noise.db",
+    "scans_public --signer owner.pub                     for readers: is it the owner's, and unchanged?",
 )
 _add(
-    verb(evaluating.evaluate, lambda resume, **options: resume if resume and resume.exists() else None),
+    evaluating.evaluate,
     _WAY,
     "Train networks on original and copy, and compare them on clean images.",
-    """
-    monai-salm evaluate scans scans_public --html report.html --resume cells.jsonl
-    monai-salm evaluate scans scans_public --victims resnet18 --countermeasures none --seeds 0 --fractions 1    a first look
-    monai-salm evaluate scans scans_public --copy em=scans_em --countermeasures jpeg,blur
-    """,
+    "scans scans_public --html report.html --resume cells.jsonl",
+    "scans scans_public --victims resnet18 --countermeasures none --seeds 0 --fractions 1    a first look",
+    "scans scans_public --copy em=scans_em --countermeasures jpeg,blur",
+    settings=evaluating.protocol_options(),
+    settings_at=2,  # after the arguments
 )
 _add(
-    verb(protecting.restore, interrupted.kept_copy),
+    protecting.restore,
     _WAY,
     "Take the noise off again: the exact originals.",
-    "monai-salm restore scans_public scans_restored --store scans_public.noise.db",
+    "scans_public scans_restored --store scans_public.noise.db",
 )
 _add(
-    verb(protecting.generate, interrupted.kept_noise),
+    protecting.generate,
     _STEPS,
     "Make the noise of a data set and keep it in a store.",
-    """
-    monai-salm generate scans --store scans.db
-    torchrun --nproc-per-node 4 -m monai_salm generate scans --store scans.db    four GPUs
-    """,
-    makes_noise=True,
+    "scans --store scans.db",
+    "torchrun --nproc-per-node 4 -m monai_salm generate scans --store scans.db    four GPUs",
+    settings=noise_options(),
 )
 _add(
-    verb(protecting.publish, interrupted.kept_copy),
+    protecting.publish,
     _STEPS,
     "Write a protected copy with the noise of a store.",
-    """
-    monai-salm publish scans scans_public --store scans.db --jobs 8
-    monai-salm publish scans scans_public --store scans.db --num-shards 10 --shard-index $SLURM_ARRAY_TASK_ID
-    """,
+    "scans scans_public --store scans.db --jobs 8",
+    "scans scans_public --store scans.db --num-shards 10 --shard-index $SLURM_ARRAY_TASK_ID",
 )
 _add(
-    verb(planning.encrypt),
+    describing.encrypt,
     _SHARE,
     "Encrypt a noise store for those who may have the originals.",
-    "monai-salm encrypt scans.db scans.db.age --recipient age1...",
+    "scans.db scans.db.age --recipient age1...",
 )
 _add(
-    verb(planning.decrypt),
+    describing.decrypt,
     _SHARE,
     "Decrypt a noise store that was encrypted for you.",
-    "monai-salm decrypt scans.db.age scans.db --identity key.txt",
+    "scans.db.age scans.db --identity key.txt",
 )
 
 

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from monai_salm.cli import options as opt
-from monai_salm.cli.listing import class_lines, window_text
+from monai_salm.cli.listing import class_lines, listed, not_copied, window_text
+from monai_salm.cli.method_options import make_method
+from monai_salm.cli.options import CopyOptions, NoiseOptions
 from monai_salm.cli.running import Outcome
-from monai_salm.shared.progress import ProgressCallback
+from monai_salm.shared.progress import ProgressCallback, duration
+
+if TYPE_CHECKING:
+    from monai_salm.publishing import Plan
 
 
 def demo(
-    output: Annotated[
-        Path, typer.Argument(metavar="OUTPUT", help="A folder for the files; made if it is not there.")
-    ] = Path("salm_demo"),
-    rank: Annotated[int, typer.Option("--rank", help="2 for images, 3 for volumes.", min=2, max=3)] = 2,
-    dataset: Annotated[
-        str | None, typer.Option("--dataset", metavar="NAME", help="A MedMNIST set in place of the embedded one.")
-    ] = None,
-    device: opt.Device = "auto",
-    seed: opt.Seed = 0,
+    output: Path = Path("salm_demo"),
+    rank: int = 2,
+    dataset: str | None = None,
+    device: str = "auto",
+    seed: int = 0,
     *,
     progress: ProgressCallback,
 ) -> Outcome:
@@ -37,11 +36,7 @@ def demo(
     return Outcome(result, result.pop("text").split("\n"))
 
 
-def info(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A noise store or a data set.")],
-    layout: opt.LayoutName = None,
-    key: opt.Key = None,
-) -> Outcome:
+def info(file: Path, layout: str | None = None, key: Path | None = None) -> Outcome:
     """Say what a noise store or a data set holds.
 
     Of a store: the method and its settings, the images, the strength of the noise. Of a data set: layout, splits, task,
@@ -104,9 +99,8 @@ def _store_info(file: Path, key: Path | None) -> dict[str, Any]:
     from monai_salm.publishing import noise_statistics
     from monai_salm.publishing.copy_records import classes_of
     from monai_salm.store.seal import seal_state
-    from monai_salm.store.store import NoiseStore
 
-    store = NoiseStore(file, key=key)
+    store = CopyOptions(key=key).opened(file)
     store.settings  # noqa: B018 - raises for an incomplete one
     store.check()
     return {
@@ -114,14 +108,10 @@ def _store_info(file: Path, key: Path | None) -> dict[str, Any]:
         "signed": seal_state(store).name.lower(),
         **noise_statistics(store),
         "shapes": store.shapes(),
-        **_public(store.meta),
+        # Without the secret that its textures follow from.
+        **{name: value for name, value in store.meta.items() if name != "key"},
         "classes": classes_of(store),
     }
-
-
-def _public(meta: dict[str, Any]) -> dict[str, Any]:
-    """A store's description without the secret that its textures follow from."""
-    return {name: value for name, value in meta.items() if name != "key"}
 
 
 def _dataset_info(file: Path, layout: str | None) -> dict[str, Any]:
@@ -140,3 +130,87 @@ def _dataset_info(file: Path, layout: str | None) -> dict[str, Any]:
         "protected": bool(read_manifest(data)),
         "classes": data.classes(),
     }
+
+
+def plan(
+    source: Path,
+    noise: NoiseOptions,
+    copy: list[str] | None = None,
+    *,
+    progress: ProgressCallback,
+    **texts: str | None,
+) -> Outcome:
+    """Say what protect would do, what it would refuse, and about how long it would take; writes nothing.
+
+    Reads every image once and times a few steps of the networks on this machine. Takes INPUT and the options of protect, but
+    not --seed, which has no effect here, nor OUTPUT, --store, --overwrite, --jobs, --key, --sign-key and
+    --dataset-version: what they name is not looked at. The exit code is 1 if anything would be left out or refused.
+    """
+    settings = noise.read()
+    make_method(noise.method, texts)  # wrong settings are reported before the data set is read
+    from monai_salm.layouts import open_layout
+    from monai_salm.publishing import plan as plan_
+
+    settings["method"] = make_method(noise.method, texts, open_layout(source, noise.layout))
+    found = plan_(source, layout=noise.layout, copy=copy or (), progress=progress, **settings)
+    return Outcome({**asdict(found), "ok": found.ok}, _described(found), found.ok)
+
+
+def encrypt(store: Path, output: Path, recipient: list[str]) -> Outcome:
+    """Encrypt a noise store (age) for those who may have the originals back.
+
+    Each owner of one of the private keys can decrypt it and restore the originals. Needs: pip install "monai_salm[crypto]".
+    """
+    from monai_salm.publishing.sharing import encrypt_store
+
+    encrypt_store(store, output, recipient)
+    return Outcome({"output": str(output), "recipients": recipient}, [f"{store} encrypted: {output}"])
+
+
+def decrypt(encrypted: Path, store: Path, identity: Path) -> Outcome:
+    """Decrypt a noise store that was encrypted for you.
+
+    Needs: pip install "monai_salm[crypto]".
+    """
+    from monai_salm.publishing.sharing import decrypt_store
+
+    decrypt_store(encrypted, store, identity)
+    return Outcome({"store": str(store)}, [f"Noise store: {store} (keep it private: it undoes the protection)"])
+
+
+def _described(found: Plan) -> list[str]:
+    splits = ", ".join(f"{name} {count}" for name, count in found.splits.items())
+    lines = [
+        f"Layout {found.layout}; cases: {splits}",
+        f"Task: {found.task['kind']}, {found.task['num_classes']} classes; window {window_text(found.window)}",
+        *class_lines(found.classes, found.task),
+        *(f"  {_noise_text(image)}" for image in found.noise),
+        f"To be protected: {found.protected} images",
+        *(f"  {count} x {shape}" for shape, count in list(found.shapes.items())[:8]),
+        *(f"  {count} x {dtype}" for dtype, count in found.dtypes.items()),
+        "Disk: " + ", ".join(f"{name} {_size(size)}" for name, size in found.bytes.items()),
+    ]
+    if found.seconds is not None:
+        lines.append(f"Time for the noise: about {duration(found.seconds)} on this machine")
+    return [
+        *lines,
+        *listed("would be left out", found.refused),
+        *not_copied(found.not_copied, "would not be copied"),
+        *(f"Note: {warning}" for warning in found.warnings),
+        *(f"Problem: {problem}" for problem in found.problems),
+    ]
+
+
+def _noise_text(image: dict[str, Any]) -> str:
+    """The window and the noise of an image, in real units."""
+    channels = zip(image["window"], image["noise"], strict=True)
+    parts = [f"{low:.4g} to {high:.4g}, noise at most {noise:.3g}" for (low, high), noise in channels]
+    return f"{image['name']}: shows {'; '.join(dict.fromkeys(parts))}"
+
+
+def _size(size: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

@@ -15,24 +15,13 @@ _SHOWN = 3
 _CLASSES = 12
 
 
-def listed(what: str, cases: list[dict[str, str]]) -> list[str]:
-    """Cases with what happened to them, a line each, under a line that counts them; nothing for no cases.
-
-    Args:
-        what: happened to them.
-        cases: each with its ``name`` and the ``reason``.
-    """
-    if not cases:
-        return []
-    return [f"{len(cases)} {what}:", *(f"  {case['name']}: {case['reason']}" for case in cases)]
+def listed(what: str, cases: Mapping[str, str]) -> list[str]:
+    """Cases with the reason for what happened to them, a line each, under a line that counts them; nothing for no cases."""
+    return [f"{len(cases)} {what}:", *(f"  {name}: {reason}" for name, reason in cases.items())] if cases else []
 
 
 def briefly(problems: Iterable[str]) -> list[str]:
-    """Problems, a line each, the first few of each kind and how many more there are.
-
-    Args:
-        problems: such as ``"case 'a.png': a.png: missing from the copy"``; those that differ in names and numbers are of a kind.
-    """
+    """Problems, a line each, the first few of each kind (those that differ in names and numbers), and how many more there are."""
     kinds: dict[str, list[str]] = {}
     for problem in problems:
         kinds.setdefault(_kind(problem), []).append(problem)
@@ -45,12 +34,7 @@ def briefly(problems: Iterable[str]) -> list[str]:
 
 
 def not_copied(files: Mapping[str, str], what: str) -> list[str]:
-    """Files that a copy does not have, the first few for each reason, under a line that says how they could be copied.
-
-    Args:
-        files: with the reasons.
-        what: happened to them.
-    """
+    """Files that a copy does not have, the first few for each reason, under a line that says how they could be copied."""
     reasons: dict[str, list[str]] = {}
     for file, reason in files.items():
         reasons.setdefault(reason, []).append(file)
@@ -62,12 +46,7 @@ def not_copied(files: Mapping[str, str], what: str) -> list[str]:
 
 
 def class_lines(classes: Mapping[str, Mapping[str, int]], task: Mapping[str, Any]) -> list[str]:
-    """A line for each split: how many images have each class; of many classes the first few, and how many there are.
-
-    Args:
-        classes: how many images of each split have each class.
-        task: its ``spec``.
-    """
+    """A line for each split: how many images have each class; of many classes the first few, and how many there are."""
     lines = []
     for split, counts in classes.items():
         # Every label map has a background.
@@ -93,14 +72,9 @@ def window_text(spec: dict[str, Any]) -> str:
         return "; ".join(map(window_text, spec["rules"]))
     if kind == "automatic":
         return "of each image by its kind"
-    low, high = ("/".join(f"{end:g}" for end in _ends(spec[name])) for name in ("low", "high"))
-    text = f"{low} to {high}"
+    ends = (spec[name] if isinstance(spec[name], list) else [spec[name]] for name in ("low", "high"))  # of each channel
+    text = " to ".join("/".join(f"{end:g}" for end in channels) for channels in ends)
     return {"percentile": f"percentiles {text} of each image", "stored": f"{text} in stored units"}.get(kind, text)
-
-
-def _ends(value: float | list[float]) -> list[float]:
-    """One number, or one for each channel."""
-    return value if isinstance(value, list) else [value]
 
 
 def kept_lines(store: NoiseStore) -> list[str]:

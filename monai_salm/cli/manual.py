@@ -57,8 +57,11 @@ class ManualCommand(TyperCommand):
         return super().parse_args(ctx, args)
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
-        """Options and values that a shell offers."""
-        return _briefly(super().shell_complete(ctx, incomplete))
+        """Options and values that a shell offers; settings of methods seldom needed where nothing else fits."""
+        found = _briefly(super().shell_complete(ctx, incomplete))
+        settings = [p for p in self.get_params(ctx) if getattr(p, "rich_help_panel", None) in (SALM, OTHERS)]
+        seldom = {flag for setting in settings for flag in setting.opts}
+        return [item for item in found if item.value not in seldom] or found
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments and options."""

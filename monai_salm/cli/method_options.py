@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
@@ -40,26 +39,6 @@ class Setting:
         return _flag(self.name)
 
 
-class MethodCommand(manual.ManualCommand):
-    """A command with an option for every setting of every noise method; it finds their texts in ``context.obj``."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        """The command's own options, the methods', and ``--help``, which stays last."""
-        *found, last = super().get_params(ctx)
-        return [*found, *_options(), last]
-
-    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
-        """Options and values that a shell offers; the settings seldom needed where nothing else fits."""
-        found = super().shell_complete(ctx, incomplete)
-        seldom = {setting.flag for setting in every_setting() if not setting.main}
-        return [item for item in found if item.value not in seldom] or found
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the verb without the methods' options, which it takes from the context."""
-        ctx.obj = {setting.name: ctx.params.pop(setting.name, None) for setting in every_setting()}
-        return super().invoke(ctx)
-
-
 @cache
 def every_setting() -> tuple[Setting, ...]:
     """The settings of all methods that have a help text; first those that ``--help`` shows."""
@@ -77,7 +56,10 @@ def _setting(name: str, owners: dict[str, tuple[Any, str]]) -> Setting:
         text = f"{metadata['help']}  [default: {owners['salm'][1]}]"
         return Setting(name, text, "NAME" if values else "X", manual.NOISE, values, main=True)
     panel = manual.SALM if {"salm", *PERTURBATIONS} >= set(owners) else manual.OTHERS
-    shown = _described({owner: default for owner, (_, default) in owners.items()})
+    alike: dict[str, list[str]] = {}
+    for owner, (_, default) in owners.items():
+        alike.setdefault(default, []).append(owner)
+    shown = "; ".join(f"{default} of {', '.join(group)}" for default, group in alike.items())
     metavar = "|".join(values) or {float: "X", int: "N"}[annotation]
     return Setting(name, f"{metadata['help']}  [default: {shown}]", metavar, panel, values)
 
@@ -105,14 +87,6 @@ def _metadata(kind: Any, name: str) -> Mapping[str, Any]:
     return next((field.metadata for field in known if field is not None and "help" in field.metadata), {})
 
 
-def _described(defaults: dict[str, str]) -> str:
-    """``50 of em, roi_em; 1 of tap``."""
-    owners: dict[str, list[str]] = {}
-    for owner, shown in defaults.items():
-        owners.setdefault(shown, []).append(owner)
-    return "; ".join(f"{shown} of {', '.join(group)}" for shown, group in owners.items())
-
-
 def _shown(value: Any) -> str:
     if value == 8 / 255:
         return "8/255"
@@ -121,11 +95,10 @@ def _shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-@cache
-def _options() -> list[Any]:
-    """One option for every setting, made by typer itself."""
-    settings, parameters = every_setting(), []
-    for setting in settings:
+def noise_options() -> dict[str, Any]:
+    """An option for every setting of every noise method."""
+    found = {}
+    for setting in every_setting():
         option = typer.Option(
             setting.flag,
             help=setting.help,
@@ -133,28 +106,15 @@ def _options() -> list[Any]:
             rich_help_panel=setting.panel,
             autocompletion=names.one_of(setting.values) if setting.values else None,
         )
-        kind, annotation = inspect.Parameter.KEYWORD_ONLY, Annotated[str | None, option]
-        parameters.append(inspect.Parameter(setting.name, kind, default=None, annotation=annotation))
-
-    def stub(**settings: Any) -> None: ...
-
-    stub.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    app = typer.Typer(add_completion=False)
-    app.command()(stub)
-    wanted = {setting.name for setting in settings}
-    return [parameter for parameter in typer.main.get_command(app).params if parameter.name in wanted]
+        found[setting.name] = Annotated[str | None, option]
+    return found
 
 
 def make_method(name: str, texts: dict[str, str | None], data: Layout | None = None) -> Method:
     """The noise method of a name with the settings that were given; others are those recommended for the data set.
 
-    Args:
-        name: one of ``METHODS``.
-        texts: setting to the text on the command line, or None.
-        data: the data set; None checks the settings before it is opened.
-
-    Raises:
-        typer.BadParameter: for an unknown name, a setting the method does not have, or a value that does not fit.
+    Without a data set the settings are checked alone. typer.BadParameter for an unknown name, a setting the method does not have,
+    or a value that does not fit.
     """
     if name not in METHODS:
         raise typer.BadParameter(f"unknown method {name!r}; known: {', '.join(METHODS)}", param_hint="--method")
@@ -222,6 +182,3 @@ def _boolean(text: str) -> bool:
 
 def _flag(setting: str) -> str:
     return f"--{setting.replace('_', '-')}"
-
-
-__all__ = ["MethodCommand", "Setting", "every_setting", "make_method"]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
-from pathlib import Path
+from collections.abc import Callable, Collection
 from typing import Any
+
+from monai_salm.cli import names as known
 
 
 def number(text: str) -> float:
@@ -28,20 +29,31 @@ def names(text: str) -> tuple[str, ...]:
     return found
 
 
-def networks(text: str) -> tuple[str, ...]:
-    """``"a,b"`` as names of networks."""
-    from monai_salm.learning.networks import NETWORKS
+def _known(what: str, allowed: Collection[str], *alone: str) -> Callable[[str], Any]:
+    """Reads names, each of which must be known; a name that stands ``alone`` stays a text."""
 
-    return all_known("network", names(text), NETWORKS)
+    def read(text: str) -> str | tuple[str, ...]:
+        if text in alone:
+            return text
+        found = names(text)
+        for name in found:
+            if name not in allowed:
+                raise ValueError(f"unknown {what} {name!r}; known: {', '.join(allowed)}")
+        return found
+
+    return read
 
 
-def countermeasures(text: str) -> str | tuple[str, ...]:
-    """``"a,b"`` as names of countermeasures; the name of a tier stays as it is."""
-    from monai_salm.countermeasures import COUNTERMEASURES, TIERS
+networks = _known("network", known.NETWORKS)
+countermeasures = _known("countermeasure", known.COUNTERMEASURES, *known.TIERS)
+augmentation = _known("augmentation", known.AUGMENTATIONS, *known.AUGMENTATIONS)
+recipe = _known("recipe", known.RECIPES, *known.RECIPES)
 
-    if text in TIERS:
-        return text
-    return all_known("countermeasure", names(text), COUNTERMEASURES)
+
+def controls(text: str) -> tuple[str, ...]:
+    """``"a,b"`` as names of controls, ``"none"`` as none."""
+    found: str | tuple[str, ...] = _known("control", known.CONTROLS, "none")(text)
+    return () if isinstance(found, str) else found
 
 
 def pipelines(text: str) -> tuple[str, ...]:
@@ -51,13 +63,6 @@ def pipelines(text: str) -> tuple[str, ...]:
     found = names(text)
     check_pipelines(found)
     return found
-
-
-def augmentation(text: str) -> str:
-    """The name of an augmentation."""
-    from monai_salm.evaluation.protocol import AUGMENTATIONS
-
-    return all_known("augmentation", (text,), AUGMENTATIONS)[0]
 
 
 def integers(text: str) -> tuple[int, ...]:
@@ -71,26 +76,6 @@ def integers(text: str) -> tuple[int, ...]:
 def numbers(text: str) -> tuple[float, ...]:
     """``"0.2,0.4,1"`` as numbers."""
     return tuple(number(part) for part in text.split(","))
-
-
-def named_path(text: str) -> tuple[str, Path]:
-    """``"NAME=PATH"`` as both."""
-    name, equals, path = text.partition("=")
-    if not (name and equals and path):
-        raise ValueError(f"must be NAME=PATH, got {text!r}")
-    return name, Path(path)
-
-
-def controls(text: str) -> tuple[str, ...]:
-    """``"a,b"`` as names of controls, ``"none"`` as none."""
-    from monai_salm.evaluation.training_sets import CONTROLS
-
-    return () if text == "none" else all_known("control", names(text), CONTROLS)
-
-
-def recipe(text: str) -> str:
-    """The name of a recipe."""
-    return all_known("recipe", (text,), ("default", "medmnist"))[0]
 
 
 def window(text: str) -> Any:
@@ -111,15 +96,7 @@ def window(text: str) -> Any:
 
 def bounds(text: str) -> tuple[float, float]:
     """``"LOW,HIGH"`` as two numbers in order."""
-    parts = [number(part) for part in text.split(",")]
+    parts = numbers(text)
     if len(parts) != 2 or not parts[0] < parts[1]:
         raise ValueError(f"must be LOW,HIGH with LOW < HIGH, got {text!r}")
     return parts[0], parts[1]
-
-
-def all_known(what: str, found: tuple[str, ...], known: Collection[str]) -> tuple[str, ...]:
-    """The names, if each is known."""
-    for name in found:
-        if name not in known:
-            raise ValueError(f"unknown {what} {name!r}; known: {', '.join(known)}")
-    return found

@@ -17,14 +17,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TextIO, TypeAlias, get_type_hints
+from typing import Annotated, Any, TextIO, get_type_hints
 
 import typer
 
-from monai_salm.cli.common import COMMON, READING
+from monai_salm.cli.options import options_of, store_beside
 from monai_salm.jobs.launch import Launch, launch
 from monai_salm.shared.disk import FULL, DiskFullError
-from monai_salm.shared.leftovers import leftover_warnings
+from monai_salm.shared.files import leftover_warnings, partial_beside, work_beside
 from monai_salm.shared.progress import show_progress
 from monai_salm.shared.terminal import printable
 from monai_salm.shared.warn import DataWarning, warn
@@ -43,38 +43,35 @@ _STOPPED = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a verb did.
-
-    Args:
-        data: the object that ``--json`` prints.
-        lines: what is printed without it.
-        ok: whether the exit code is 0.
-    """
+    """What a verb did: the object that ``--json`` prints, what is printed without it, and whether the exit code is 0."""
 
     data: dict[str, Any]
     lines: Sequence[str]
     ok: bool = True
 
 
-_Finds: TypeAlias = Callable[..., Path | None]
+# Of every verb; of those that read a data set, a layout of images and label maps in one line and how large an image may be.
+_COMMON = {"as_json": (bool, False), "quiet": (bool, False), "debug": (bool, False), "help_all": (bool, False)}
+_READING = {"image_glob": (str | None, None), "label_glob": (str | None, None), "max_image_bytes": (int | None, None)}
 
 
-def verb(function: Callable[..., Outcome], kept: _Finds = lambda **options: None) -> Callable[..., None]:
+def verb(
+    function: Callable[..., Outcome], settings: Mapping[str, Any] | None = None, settings_at: int = 99
+) -> Callable[..., None]:
     """Make a command of a function that returns an ``Outcome``.
 
-    Two kinds of parameters are no options themselves. ``progress`` is the callback that shows progress. One whose type is a
-    dataclass stands for an option of each of its fields.
-
-    Args:
-        function: what the command does.
-        kept: finds in the options where an interrupted call has left what is finished, so that the same call goes on from there.
+    Each parameter is the option that the table has under its name, with three exceptions. ``progress`` is the callback that shows
+    progress. A parameter whose type is a dataclass stands for an option of each of its fields. ``**texts`` stands for the texts of
+    ``settings``: further options (typer's) by name, after ``settings_at`` others.
     """
     given = dict(inspect.signature(function, eval_str=True).parameters)
     shows_progress = given.pop("progress", None) is not None
     groups: dict[str, Any] = {name: p.annotation for name, p in given.items() if is_dataclass(p.annotation)}
-    options = _flat(given)
-    patterned = "layout" in options
-    options |= {**(READING if patterned else {}), **COMMON}
+    options = list(_flat(given).items())
+    options[settings_at:settings_at] = [(name, (type_, None)) for name, type_ in (settings or {}).items()]
+    if patterned := "layout" in dict(options):
+        options += _READING.items()
+    options += _COMMON.items()
 
     @functools.wraps(function)
     def run(*, as_json: bool, quiet: bool, debug: bool, help_all: bool, **options: Any) -> None:
@@ -91,16 +88,17 @@ def verb(function: Callable[..., Outcome], kept: _Finds = lambda **options: None
                 begin_as_rank(function.__name__, place)
             # The output of a library must not mix with the object.
             with redirect_stdout(sys.stderr) if as_json else nullcontext(), _own_warnings(first) as warned:
-                for line in leftover_warnings(_places(options)) if first else ():
+                places = [options[name] for name in ("store", "output", "restored") if options.get(name)]
+                for line in leftover_warnings(places) if first else ():
                     warn(line)
-                if shows_progress:
-                    with show_progress(silent=quiet or not first) as progress:
-                        outcome = function(**taken, progress=progress)
-                else:
-                    outcome = function(**taken)
+                with show_progress(silent=quiet or not first) if shows_progress else nullcontext() as progress:
+                    outcome = function(**taken, **({"progress": progress} if shows_progress else {}))
         except KeyboardInterrupt:
             if first:
-                _fail([message := _stopped(kept(**options))], message, as_json)
+                kept = _kept(function.__name__, **options)
+                message = f"finished work is kept in {kept}; run the same command again to continue"
+                message = f"stopped; {message if kept else 'nothing is kept, and the same call begins again'}"
+                _fail([message], message, as_json)
             raise typer.Exit(_INTERRUPTED) from None
         except _KNOWN_ERRORS as error:
             if debug:
@@ -112,19 +110,8 @@ def verb(function: Callable[..., Outcome], kept: _Finds = lambda **options: None
         if not outcome.ok:
             raise typer.Exit(1)
 
-    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-            for name, (annotation, default) in options.items()
-        ]
-    )
+    run.__signature__ = inspect.Signature(_parameters(function.__name__, options))  # type: ignore[attr-defined]
     return run
-
-
-def _places(options: Mapping[str, Any]) -> list[Path]:
-    """The stores and copies among the options of a verb."""
-    named = (options.get(name) for name in ("store", "output", "restored"))
-    return [place for place in named if isinstance(place, Path)]
 
 
 def _flat(parameters: Mapping[str, inspect.Parameter]) -> dict[str, tuple[Any, Any]]:
@@ -132,11 +119,34 @@ def _flat(parameters: Mapping[str, inspect.Parameter]) -> dict[str, tuple[Any, A
     options: dict[str, tuple[Any, Any]] = {}
     for name, parameter in parameters.items():
         if is_dataclass(parameter.annotation):
-            types = get_type_hints(parameter.annotation, include_extras=True)
+            types = get_type_hints(parameter.annotation)
             options |= {field.name: (types[field.name], field.default) for field in fields(parameter.annotation)}
-        else:
+        elif parameter.kind is not parameter.VAR_KEYWORD:
             options[name] = (parameter.annotation, parameter.default)
     return options
+
+
+def _parameters(verb: str, options: Iterable[tuple[str, tuple[Any, Any]]]) -> list[inspect.Parameter]:
+    """What typer reads of a command's function: each option with its place in the table."""
+    table, made = options_of(verb), []
+    for name, (type_, default) in options:
+        annotation = type_ if hasattr(type_, "__metadata__") else Annotated[type_, table[name]]
+        made.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation))
+    return made
+
+
+def _kept(verb: str, *, output: Any = None, store: Any = None, overwrite: bool = False, **options: Any) -> Path | None:
+    """Where an interrupted call has left what is finished, so that the same call goes on from there."""
+    output = output or options.get("restored")
+    places: list[Path | None] = [options.get("resume")]
+    if verb in ("generate", "protect"):
+        store = store or store_beside(output)
+        places.append(work_beside(store))
+    if verb in ("protect", "publish", "restore"):
+        places.append(partial_beside(output))
+    if verb == "protect" and not overwrite:
+        places.append(store)
+    return next((place for place in places if place is not None and place.exists()), None)
 
 
 def _layout_of(images: str | None, labels: str | None, layout: str | None) -> str | None:
@@ -201,13 +211,6 @@ def _tell(error: BaseException, place: Launch, as_json: bool) -> None:
         _fail([f"rank {place.rank}: {part}" for part in parts], message, as_json=False)
 
 
-def _stopped(kept: Path | None) -> str:
-    """What is said after Ctrl-C."""
-    if kept is None:
-        return "stopped; nothing is kept, and the same call begins again"
-    return f"stopped; finished work is kept in {kept}; run the same command again to continue"
-
-
 @contextmanager
 def _own_warnings(first: bool) -> Iterator[list[str]]:
     """Print and keep the package's warnings as it prints errors, without a place in the code; other warnings stay as they are."""
@@ -230,15 +233,7 @@ def _own_warnings(first: bool) -> Iterator[list[str]]:
 
 
 def begin_as_rank(verb: str, place: Launch) -> None:
-    """Refuse verbs that are one process' work, and be ready for torchrun's end.
-
-    Args:
-        verb: its name.
-        place: this process among the ranks.
-
-    Raises:
-        ValueError: for any verb but ``generate``.
-    """
+    """Refuse any verb but ``generate``, since others are one process' work (ValueError), and be ready for torchrun's end."""
     if verb != "generate":
         raise ValueError(
             f"{verb} is one process' work, and torchrun started {place.size}: make the noise with torchrun -m monai_salm "

@@ -15,7 +15,6 @@ from typing import Any
 
 import nibabel
 import numpy as np
-from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
 from monai_salm.shared.arrays import Array
@@ -35,6 +34,7 @@ PLACES = {
 }
 #: Cases of train, val and test.
 COUNTS = {2: (2000, 200, 800), 3: (400, 40, 160)}
+_SPLITS = ("train", "val", "test")
 
 # Millimetres left of the midline. In 2D two neighbours of twelve planes are for test, 3 mm from those of training; in 3D
 # training has the even and test the odd planes.
@@ -57,11 +57,7 @@ class DemoDataError(RuntimeError):
 
 
 def template_path() -> Path:
-    """The template's file inside the installed nilearn, found without importing it.
-
-    Raises:
-        DemoDataError: if nilearn is missing or does not ship it.
-    """
+    """The template's file inside the installed nilearn, found without importing it; DemoDataError if it is not there."""
     found = importlib.util.find_spec("nilearn")
     path = Path(found.origin).parent / "datasets" / "data" / TEMPLATE if found and found.origin else None
     if path is None or not path.is_file():
@@ -81,37 +77,23 @@ def planes(split: str, rank: int) -> list[int]:
 
 
 def brain_crops(path: Path, rank: int, counts: Sequence[int], seed: int) -> None:
-    """Write a MedMNIST-style archive of labelled template crops.
+    """Write a MedMNIST-style archive of labelled template crops, 28 pixels a side; DemoDataError without the template.
 
-    Args:
-        path: the ``.npz`` to write.
-        rank: 2 for 28 x 28 images, 3 for 28 x 28 x 28.
-        counts: cases of train, val and test.
-        seed: of places and poses.
-
-    Raises:
-        DemoDataError: if the template is not installed.
+    ``counts`` are the cases of train, val and test; places and poses follow from the seed.
     """
     image = nibabel.load(template_path())
     volume = np.asarray(image.dataobj, dtype=np.float32)  # type: ignore[attr-defined]
     origin = np.linalg.inv(image.affine)[:3, 3]  # type: ignore[attr-defined]
     rng = np.random.default_rng(seed)
-    arrays: dict[str, Array] = {}
-    for split, count in zip(("train", "val", "test"), counts, strict=True):
+    arrays: dict[str, Any] = {}
+    for split, count in zip(_SPLITS, counts, strict=True):
         labels = rng.permutation(np.arange(count) % len(PLACES)).astype(np.uint8)
         crops = [_crop(volume, origin, int(label), split, rank, rng) for label in labels]
         arrays |= {f"{split}_images": np.stack(crops), f"{split}_labels": labels[:, None]}
-    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(path, **arrays)
 
 
-def _crop(
-    volume: NDArray[np.float32],
-    origin: NDArray[np.float64],
-    label: int,
-    split: str,
-    rank: int,
-    rng: np.random.Generator,
-) -> NDArray[np.uint8]:
+def _crop(volume: Array, origin: Array, label: int, split: str, rank: int, rng: np.random.Generator) -> Array:
     """One crop near its class' centre, at a random place, angle, zoom, gain and grain."""
     centre = np.array(list(PLACES.values())[label]) + _in_disk(rng) * _JITTER
     angle = np.deg2rad(rng.uniform(-_TILT, _TILT))
@@ -120,40 +102,27 @@ def _crop(
     y = origin[1] + centre[0] + np.cos(angle) * forward - np.sin(angle) * upward
     z = origin[2] + centre[1] + np.sin(angle) * forward + np.cos(angle) * upward
     allowed = planes(split, rank)
-    if rank == 2:
-        chosen = [int(rng.choice(allowed))]
-    else:
-        start = int(rng.integers(0, len(allowed) - SIDE + 1))
-        chosen = allowed[start : start + SIDE]
+    start = 0 if rank == 2 else int(rng.integers(0, len(allowed) - SIDE + 1))
+    chosen = [int(rng.choice(allowed))] if rank == 2 else allowed[start : start + SIDE]
     # Whole planes: interpolation inside a plane holds nothing of its neighbours.
-    slices = [
-        map_coordinates(np.pad(volume[round(origin[0]) - d].astype(np.float64), 1), [y + 1, z + 1], order=1)
-        for d in chosen
-    ]
+    planes_of = (np.pad(volume[round(origin[0]) - d].astype(np.float64), 1) for d in chosen)
+    slices = [map_coordinates(plane, [y + 1, z + 1], order=1) for plane in planes_of]
     values = slices[0] if rank == 2 else np.stack(slices)
     values = values * rng.uniform(*_GAIN) + rng.normal(_FLOOR, _GRAIN, values.shape)
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
-def _in_disk(rng: np.random.Generator) -> NDArray[np.float64]:
+def _in_disk(rng: np.random.Generator) -> Array:
     turn, radius = rng.uniform(0, 2 * np.pi), np.sqrt(rng.uniform())
     return np.array([radius * np.cos(turn), radius * np.sin(turn)])
 
 
 def medmnist_archive(name: str, folder: Path, counts: Sequence[int] | None, seed: int) -> Path:
-    """Get a MedMNIST data set through the medmnist package, and cut it to the size of a demo.
+    """The archive of a MedMNIST data set, cut to the size of a demo; DemoDataError if it cannot be had.
 
     Args:
-        name: as ``"bloodmnist"``; downloaded into the folder unless ``<name>.npz`` is there.
-        folder: where to keep it.
-        counts: most cases of train, val and test; None keeps all.
-        seed: which cases are kept.
-
-    Returns:
-        The archive to use.
-
-    Raises:
-        DemoDataError: if medmnist is missing, does not know the name, or cannot download.
+        name: as ``"bloodmnist"``; downloaded into the folder by the medmnist package unless ``<name>.npz`` is there.
+        counts: most cases of train, val and test, drawn by the seed; None keeps all.
     """
     source = folder / f"{name}.npz"
     if not source.is_file():
@@ -161,14 +130,14 @@ def medmnist_archive(name: str, folder: Path, counts: Sequence[int] | None, seed
     if counts is None:
         return source
     rng = np.random.default_rng(seed)
-    arrays: dict[str, Array] = {}
+    arrays: dict[str, Any] = {}
     with np.load(source, allow_pickle=False) as archive:
-        for split, count in zip(("train", "val", "test"), counts, strict=True):
+        for split, count in zip(_SPLITS, counts, strict=True):
             total = len(archive[f"{split}_labels"])
             kept = np.sort(rng.permutation(total)[:count])
             arrays |= {f"{split}_{part}": archive[f"{split}_{part}"][kept] for part in ("images", "labels")}
     target = folder / f"{name}_demo.npz"
-    np.savez_compressed(target, **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(target, **arrays)
     return target
 
 

@@ -30,16 +30,7 @@ from monai_salm.store.store import NoiseStore, NoiseStoreError
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """Size of a demo.
-
-    Args:
-        counts: cases of train, val and test.
-        method: of the noise.
-        surrogate: architecture that the noise is made against.
-        victims: architectures that it is tested on.
-        seeds: of the victims.
-        epochs: of the victims; None lets ``evaluate`` choose.
-    """
+    """Size of a demo: cases of train, val and test, the noise, the network that makes it, and the victims (epochs None: chosen)."""
 
     counts: Sequence[int]
     method: Method
@@ -80,41 +71,41 @@ def run_demo(
         dataset: None for crops of the brain template that nilearn ships; or a MedMNIST name, which also sets the rank.
         device: ``"auto"``, ``"cpu"`` or ``"cuda:N"``.
         seed: of the data and the noise.
-        progress: called with the progress.
         echo: called with a line after each stage.
         scale: size of the demo; None is ``SCALES[rank]``.
 
     Returns:
-        The report's values, with ``seconds`` for the whole demo, ``stages`` (seconds of each), ``psnr``, ``support``,
-        ``verified``, ``files``, and ``text`` (the table and the verdict).
-
-    Raises:
-        DemoDataError: if the images are not available.
-        DemoError: if the published copy fails its verification.
+        The report's values, with ``seconds``, ``stages`` (seconds of each), ``psnr``, ``support``, ``verified``, ``files``, and
+        ``text`` (the table and the verdict). DemoDataError without the images, DemoError if the copy fails its verification.
     """
-    if rank not in SCALES:
-        raise ValueError(f"rank must be 2 or 3, got {rank}")
-    clock, folder = _Clock(echo), Path(output_dir)
+    folder, stages, start = Path(output_dir), dict[str, float](), time.monotonic()
+
+    def lap(stage: str, line: str) -> None:
+        stages[stage] = time.monotonic() - start - sum(stages.values())
+        echo(f"{stage} ({stages[stage]:.0f} s): {line}")
+
     source = _source(folder, rank, dataset, scale, seed)
     layout = open_layout(source)
-    rank = layout.dataset(TRAIN)[0]["image"].ndim - 1
-    scale = scale or SCALES[rank]
-    clock.lap("data", f"{len(layout.dataset(TRAIN))} training images of {_size(layout)} in {source}")
+    size = layout.dataset(TRAIN)[0]["image"].shape[1:]
+    scale = scale or SCALES[len(size)]
+    lap("data", f"{len(layout.dataset(TRAIN))} training images of {' x '.join(map(str, size))} in {source}")
 
-    store = _protect(layout, folder / f"noise_{source.stem}_seed{seed}.db", scale, device, seed, progress)
-    clock.lap("protect", f"noise for each in {store.path} (keep it secret: it undoes the protection)")
+    place, options = folder / f"noise_{source.stem}_seed{seed}.db", {"device": device, "progress": progress}
+    store = _protect(layout, place, scale, seed=seed, **options)
+    lap("protect", f"noise for each in {store.path} (keep it secret: it undoes the protection)")
     published = _publish(source, folder / "protected" / source.name, store, progress)
-    clock.lap("publish", f"published to {published.root} and verified")
+    lap("publish", f"published to {published.root} and verified")
 
     report = _evaluate(layout, published, store, scale, device, progress)
     if dataset is None:
-        report = replace(report, notes=NOTES[: rank - 1])
+        report = replace(report, notes=NOTES[: len(size) - 1])
     files = {**write_report(report, folder), "store": store.path, "original": source, "protected": published.root}
-    clock.lap("evaluate", f"report in {files['html']}")
+    lap("evaluate", f"report in {files['html']}")
     values = report.to_dict()
     return {
         **values,
-        **clock.times(),
+        "seconds": round(sum(stages.values()), 3),
+        "stages": {name: round(seconds, 3) for name, seconds in stages.items()},
         "psnr": report.noise["psnr"],
         "support": report.noise["support"],
         "verified": True,
@@ -123,24 +114,9 @@ def run_demo(
     }
 
 
-class _Clock:
-    """Seconds of each stage, and a line after it."""
-
-    def __init__(self, echo: Callable[[str], object]) -> None:
-        self.stages: dict[str, float] = {}
-        self._echo, self._start = echo, time.monotonic()
-
-    def lap(self, stage: str, line: str) -> None:
-        now = time.monotonic()
-        self.stages[stage], self._start = now - self._start, now
-        self._echo(f"{stage} ({self.stages[stage]:.0f} s): {line}")
-
-    def times(self) -> dict[str, Any]:
-        stages = {name: round(seconds, 3) for name, seconds in self.stages.items()}
-        return {"seconds": round(sum(self.stages.values()), 3), "stages": stages}
-
-
 def _source(folder: Path, rank: int, dataset: str | None, scale: Scale | None, seed: int) -> Path:
+    if rank not in SCALES:
+        raise ValueError(f"rank must be 2 or 3, got {rank}")
     originals = folder / "original"
     originals.mkdir(parents=True, exist_ok=True)
     if dataset is not None:
@@ -151,25 +127,9 @@ def _source(folder: Path, rank: int, dataset: str | None, scale: Scale | None, s
     return path
 
 
-def _protect(
-    layout: Layout,
-    path: Path,
-    scale: Scale,
-    device: str | torch.device,
-    seed: int,
-    progress: Callable[[Progress], None] | None,
-) -> NoiseStore:
-    make = partial(
-        precompute,
-        layout.dataset(TRAIN),
-        path,
-        method=scale.method,
-        task=layout.task(),
-        surrogate=scale.surrogate,
-        device=device,
-        seed=seed,
-        progress=progress,
-    )
+def _protect(layout: Layout, path: Path, scale: Scale, **options: Any) -> NoiseStore:
+    settings = {"method": scale.method, "task": layout.task(), "surrogate": scale.surrogate, **options}
+    make = partial(precompute, layout.dataset(TRAIN), path, **settings)
     left = path.exists() or path.with_name(path.name + ".work").exists()
     try:
         return make()
@@ -216,7 +176,3 @@ def _evaluate(
     test = layout.dataset(layout.test_split())
     sets = layout.dataset(TRAIN), published.dataset(TRAIN), test
     return evaluate(*sets, layout.task(), protocol=protocol, store=store, progress=progress)
-
-
-def _size(layout: Layout) -> str:
-    return " x ".join(str(n) for n in layout.dataset(TRAIN)[0]["image"].shape[1:])

@@ -24,7 +24,7 @@ from monai_salm.evaluation.victims import Epoch
 from monai_salm.learning.trainer import TrainingError
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.disk import open_private, writing
-from monai_salm.shared.leftovers import temporary_folder
+from monai_salm.shared.files import temporary_folder
 
 #: Called after every epoch with the training and the headline score.
 AfterEpoch = Callable[[Training, float], None]

@@ -26,7 +26,7 @@ from monai_salm.noise.noise import Noise, NoiseStoreError, exact_cast
 from monai_salm.noise.units import Units
 from monai_salm.noise.window import WindowRule, rule_from_spec
 from monai_salm.shared.arrays import Array
-from monai_salm.shared.leftovers import temporary_folder
+from monai_salm.shared.files import temporary_folder
 from monai_salm.store.lookup import Lookup, refuse_protected
 from monai_salm.store.store import NoiseStore
 

@@ -20,9 +20,8 @@ from monai_salm._version import __version__
 from monai_salm.data.scan import MapDataset, ScannedCase, scan
 from monai_salm.generate.resuming import continue_or_start, require_agreement
 from monai_salm.generate.writer import write_store
-from monai_salm.jobs.exchange import open_workspace
-from monai_salm.jobs.joining import joined, rank_device
-from monai_salm.jobs.workspace import Workspace
+from monai_salm.jobs.workspace import Workspace, open_workspace
+from monai_salm.jobs.world import joined, rank_device
 from monai_salm.learning.cases import Cases
 from monai_salm.learning.networks import SEGMENTATION_NETWORKS, NetworkFactory, build_network, seeded
 from monai_salm.learning.networks.devices import resolve_device
@@ -35,7 +34,7 @@ from monai_salm.methods.textures import texture_key
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.window import WindowRule, window_rule
 from monai_salm.shared.progress import Progress
-from monai_salm.store.owner import make_key
+from monai_salm.store.seal import make_key
 from monai_salm.store.store import NoiseStore, NoiseStoreError
 
 logger = logging.getLogger(__name__)

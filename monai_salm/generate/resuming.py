@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 
-from monai_salm.jobs.exchange import mirror
 from monai_salm.jobs.launch import RankError
-from monai_salm.jobs.workspace import Workspace, WorkspaceError
+from monai_salm.jobs.workspace import Workspace, WorkspaceError, mirror
 from monai_salm.jobs.world import World
 from monai_salm.store.store import NoiseStore, NoiseStoreError
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from monai_salm.jobs.workspace import sync
 from monai_salm.methods import Method
 from monai_salm.methods.job import Job
 from monai_salm.methods.loop import KEPT_SURROGATES
+from monai_salm.shared.files import sync
 from monai_salm.shared.progress import Progress
 from monai_salm.store.records import keep_scales, records
 from monai_salm.store.store import Noise, NoiseStore, NoiseStoreError

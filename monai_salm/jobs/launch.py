@@ -4,30 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class RankError(RuntimeError):
-    """Another rank failed or is gone, so that this one cannot go on.
-
-    Args:
-        message: what to tell the user.
-        told: whether the rank that failed tells the user itself.
-    """
+    """Another rank failed or is gone, so that this one cannot go on; ``told``: the rank that failed tells the user itself."""
 
     def __init__(self, message: str, *, told: bool = False) -> None:
         super().__init__(message)
         self.told = told
 
 
-@dataclass(frozen=True)
-class Launch:
-    """This process's place among those that ``torchrun`` started.
-
-    Args:
-        rank: number of the process, from 0.
-        size: how many there are; 1 without torchrun.
-    """
+class Launch(NamedTuple):
+    """This process's place, from 0, among those that ``torchrun`` started; alone without torchrun."""
 
     rank: int = 0
     size: int = 1

@@ -6,9 +6,11 @@ checkpoint point to it; so a process killed at any moment finds the round's star
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
+import re
 import shutil
 import weakref
 from array import array
@@ -23,12 +25,13 @@ import torch
 from safetensors.torch import load_file, save
 
 from monai_salm.data.scan import ScannedCase
+from monai_salm.jobs.world import World
 from monai_salm.learning.cases import Cases, KeptInputs, View, choose_view
 from monai_salm.learning.tasks import Task
 from monai_salm.noise.budget import Budget
 from monai_salm.shared.arrays import Array, ArrayList, Lazy, cut
 from monai_salm.shared.disk import allocate, open_private, private_folder, writing
-from monai_salm.shared.files import atomic_file, try_lock
+from monai_salm.shared.files import atomic_file, sync, try_lock, work_beside
 
 _ALIGNMENT = 64
 # What is made of the data set alone, in each call: no checkpoint needs it.
@@ -60,15 +63,12 @@ class NoisyImage:
 class Workspace:
     """All cases of a job on the disk, with their noise; a context manager that lets go of the folder at the end.
 
-    Args:
-        folder: made if it is not there.
-
-    Raises:
-        WorkspaceError: if another process (or another call in this one) is using it.
+    A ``guest`` is the folder of a rank other than 0, for one call: a later call takes all it needs from rank 0's folder.
+    WorkspaceError if another process (or another call in this one) is using the folder, which is made if it is not there.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, guest: bool = False) -> None:
+        self.folder, self.guest = folder, guest
         try:
             private_folder(folder, parents=True)
         except OSError as error:
@@ -76,22 +76,25 @@ class Workspace:
                 f"{folder}, which holds the unfinished noise, cannot be made ({error.strerror}); give a noise store in a folder "
                 "that can be written"
             ) from error
+        descriptor = try_lock(folder / "lock")
+        if descriptor is None:
+            raise WorkspaceError(f"{folder} is in use by another process; wait for it or give another store")
         # Called at the end, or when the workspace has no references left.
-        self._unlock = weakref.finalize(self, os.close, _lock(folder))
+        self._unlock = weakref.finalize(self, os.close, descriptor)
         self.names: list[str] = []
         self.digests: list[bytes] = []
         self.budgets: list[Budget] = []
         self.shapes: list[tuple[int, ...]] = []
-        self._labels: Sequence[Array] = ArrayList()
+        # A large data set must hold no objects for each case.
+        self._labels, self._offsets = ArrayList(), array("q")
         self._label_spans: list[tuple[int, np.dtype[Any], tuple[int, ...]]] = []
-        self._offsets: Sequence[int] = array("q")
 
     def __enter__(self) -> Workspace:
         return self
 
     def __exit__(self, *_: object) -> None:
         # Before its first checkpoint a job has nothing to go on from, only copies of images that should not lie about.
-        if self.folder.exists() and not self.begun:
+        if self.folder.exists() and (self.guest or not self.begun):
             self.remove()
         self._unlock()
 
@@ -102,8 +105,6 @@ class Workspace:
 
     def take_in(self, cases: Iterable[ScannedCase]) -> None:
         """Copy the cases that ``scan`` yields into the working files."""
-        # A large data set must hold no objects for each case.
-        offsets, rows = array("q"), ArrayList()
         alike: dict[Any, Any] = {}
         places = [self.folder / name for name in ("images.bin", "labels.bin")]
         with writing(places[0]), open_private(places[0], "wb") as images, open_private(places[1], "wb") as labels:
@@ -112,13 +113,12 @@ class Workspace:
                 self.digests.append(case.digest)
                 self.budgets.append(alike.setdefault(case.budget, case.budget))
                 self.shapes.append(alike.setdefault(case.image.shape, case.image.shape))
-                offsets.append(_append(images, case.image))
+                self._offsets.append(_append(images, case.image))
                 if case.label.ndim >= 2:
                     self._label_spans.append((_append(labels, case.label), case.label.dtype, case.label.shape))
                 else:
-                    rows.append(case.label)
+                    self._labels.append(case.label)
                 del case  # a volume, while the next one is read
-        self._offsets, self._labels = offsets, rows
         self.code_dtype = max((budget.grid.code_dtype for budget in self.budgets), key=lambda dtype: dtype.itemsize)
         self._code_offsets = np.cumsum([0, *(math.prod(shape) for shape in self.shapes)])
 
@@ -208,15 +208,6 @@ class Workspace:
         return cut(flat, offsets[:-1], lambda case: (dtype, self.shapes[case]))
 
 
-class GuestWorkspace(Workspace):
-    """The folder of a rank other than 0, for one call: a later call takes all it needs from rank 0's folder."""
-
-    def __exit__(self, *_: object) -> None:
-        if self.folder.exists():
-            self.remove()
-        self._unlock()
-
-
 def _append(file: Any, array: Array) -> int:
     offset = -(-file.tell() // _ALIGNMENT) * _ALIGNMENT
     file.seek(offset)
@@ -224,18 +215,49 @@ def _append(file: Any, array: Array) -> int:
     return int(offset)
 
 
-def sync(path: Path) -> None:
-    """Make a file, or a folder's entries, durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        with writing(path):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+_CHUNK = 1 << 24  # bytes sent at once
 
 
-def _lock(folder: Path) -> int:
-    descriptor = try_lock(folder / "lock")
-    if descriptor is None:
-        raise WorkspaceError(f"{folder} is in use by another process; wait for it or give another store")
-    return descriptor
+def open_workspace(store: Path, world: World) -> Workspace:
+    """The working folder of a rank: ``<store>.work``, and ``<store>.work.rank1``, ... of the others; all ranks must call it."""
+    first = work_beside(store)
+    with world.step():
+        if world.rank:
+            return Workspace(first.with_name(f"{first.name}.rank{world.rank}"), guest=True)
+        workspace = Workspace(first)
+        # A killed run of more ranks leaves their copies of the images.
+        for path in list(first.parent.iterdir()):
+            found = re.fullmatch(rf"{re.escape(first.name)}\.rank(\d+)", path.name)
+            if found and int(found[1]) >= world.size:
+                shutil.rmtree(path)
+        return workspace
+
+
+def mirror(world: World, workspace: Workspace) -> None:
+    """Give rank 0's checkpoint, noise and networks to the other ranks; all must call it."""
+    if world.size == 1:
+        return
+    own = [(path.name, path.stat().st_size) for path in workspace.progress_files()] if world.rank == 0 else []
+    for name, size in world.gather(own)[0]:
+        path = workspace.folder / name
+        with writing(path, size), open(path, "rb") if world.rank == 0 else open_private(path, "wb") as file:
+            for start in range(0, size, _CHUNK):
+                count = min(_CHUNK, size - start)
+                chunk = bytearray(file.read(count) if world.rank == 0 else count)
+                sent = world.broadcast(torch.frombuffer(chunk, dtype=torch.uint8), 0)
+                if world.rank:
+                    file.write(sent.numpy().data)
+
+
+def exchange(world: World, arrays: Sequence[Array], owners: Sequence[int]) -> None:
+    """Make known to all ranks what each wrote for its own cases, one array a case; all must call it, after all have written."""
+    for rank in range(world.size) if world.size > 1 else ():
+        cases = [case for case, owner in enumerate(owners) if owner == rank]
+        chunks = np.cumsum([arrays[case].nbytes for case in cases]) // _CHUNK
+        for _, places in itertools.groupby(range(len(cases)), chunks.__getitem__):
+            batch = [cases[place] for place in places]
+            flat = np.concatenate([arrays[case].reshape(-1) for case in batch])
+            sent = world.broadcast(torch.from_numpy(flat), rank).numpy()
+            ends = np.cumsum([arrays[case].size for case in batch])
+            for case, values in zip(batch if rank != world.rank else (), np.split(sent, ends[:-1]), strict=False):
+                arrays[case][...] = values.reshape(arrays[case].shape)

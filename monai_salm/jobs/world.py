@@ -1,4 +1,4 @@
-"""Several ranks (processes) at work on one data set: who owns what, how they meet, and how they notice a lost one.
+"""Several ranks (processes) at work on one data set: how they find each other, who owns what, and how they notice a lost one.
 
 Surrogates train in data parallel: each rank takes its share of each batch, and ``DistributedDataParallel`` averages the gradients.
 Noise steps need no word from another rank: each owns a fixed, disjoint share of the cases. Ranks tell each other values as JSON
@@ -10,16 +10,19 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
+import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from monai_salm.jobs.launch import RankError
+from monai_salm.jobs.launch import RankError, launch
 from monai_salm.shared.progress import Progress
 
 # Each rank that takes part in a batch has at least this many cases of it: batch normalisation measures its statistics on a rank's
@@ -31,14 +34,8 @@ _LOST = (
 )
 
 
-@dataclass(frozen=True)
-class Links:
-    """The process groups that connect the ranks.
-
-    Args:
-        training: gradients; NCCL between GPUs.
-        control: all else, on CPUs.
-    """
+class Links(NamedTuple):
+    """The process groups that connect the ranks: for gradients (NCCL between GPUs), and for all else (on CPUs)."""
 
     training: dist.ProcessGroup
     control: dist.ProcessGroup
@@ -69,11 +66,9 @@ class World:
         return owners
 
     def part(self, count: int) -> tuple[slice, float]:
-        """This rank's part of a batch, and what its mean loss counts for in the average over ranks.
+        """This rank's part of a batch of ``count`` cases, and what its mean loss counts for in the average over ranks.
 
-        Args:
-            count: cases in the batch. Where they are too few to give every rank a share of its own, some ranks do the
-                same share, and together count once.
+        Where the cases are too few to give every rank a share of its own, some ranks do the same share, and together count once.
         """
         shares = max(1, min(self.size, count // _LEAST_SHARE))
         number = self.rank % shares
@@ -131,10 +126,8 @@ class World:
     def step(self) -> Iterator[None]:
         """A part of the work that ends when all ranks are through; an error of one is an error of all.
 
-        The block must not call other methods that all ranks have to call, for a rank that failed does not.
-
-        Raises:
-            RankError: if the block failed in another rank, or a rank is gone.
+        The block must not call other methods that all ranks have to call, for a rank that failed does not. RankError if the block
+        failed in another rank, or a rank is gone.
         """
         try:
             yield
@@ -171,3 +164,63 @@ def _of_connection(error: RuntimeError) -> bool:
     """gloo's errors are plain RuntimeErrors."""
     words = ("gloo", "NCCL", "onnection", "imed out")
     return isinstance(error, dist.DistError) or any(word in str(error) for word in words)
+
+
+#: Longest wait for another rank's part of a training step; torch's own default for gloo.
+TIMEOUT = timedelta(minutes=30)
+#: Longest wait for all else, such as the noise steps of a round, or the store that rank 0 writes.
+PATIENCE = timedelta(days=1)
+
+
+@contextlib.contextmanager
+def joined(device: str | torch.device) -> Iterator[World]:
+    """The ranks that this process works with: those of the process group it is in, or of torchrun, or none.
+
+    ValueError if the ranks of this machine cannot have a GPU each, RankError if the others cannot be reached.
+    """
+    own = not (dist.is_available() and dist.is_initialized())
+    if own and launch().size == 1:
+        yield ALONE
+        return
+    if own:
+        chosen = torch.device(rank_device(device, int(os.environ["LOCAL_RANK"])))
+        if chosen.type == "cuda":
+            torch.cuda.set_device(chosen)  # NCCL binds a rank to its current device
+        dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=TIMEOUT)
+    world = ALONE if dist.get_world_size() == 1 else _connected(device)
+    yield world
+    # Not after an error: taking down a group that lost a rank may wait for it.
+    if own:
+        dist.destroy_process_group()
+    for group in () if own or world.links is None else world.links:
+        dist.destroy_process_group(group)
+
+
+def rank_device(device: str | torch.device, local: int) -> str:
+    """The device of a rank: each of a machine has a GPU of its own, unless one was named; ValueError if GPUs are too few."""
+    asked = str(device)
+    if asked == "auto":
+        asked = "cuda" if torch.cuda.is_available() else "cpu"
+    count = torch.cuda.device_count()
+    if asked != "cuda" or count == 0:
+        return asked
+    if local >= count:
+        raise ValueError(
+            f"rank {local} of this machine has no GPU of its own, there are {count}: start as many ranks as GPUs "
+            f"(--nproc-per-node={count}), or compute on the CPU (--device cpu)"
+        )
+    return f"cuda:{local}"
+
+
+def _connected(device: str | torch.device) -> World:
+    control: Any = dist.new_group(backend="gloo", timeout=PATIENCE)
+    rank, size = dist.get_rank(), dist.get_world_size()
+    # What tells this machine from others: torchrun's number for it, else its name.
+    machine = f"torchrun {os.environ['GROUP_RANK']}" if launch().size > 1 else socket.gethostname()
+    machines = World(rank, size, links=Links(training=control, control=control)).gather(machine)
+    local = machines[:rank].count(machines[rank])
+    between_gpus = rank_device(device, local).startswith("cuda") and "nccl" in dist.get_backend_config()
+    if between_gpus and ":" in str(device) and machines.count(machines[rank]) > 1:
+        raise ValueError(f"device {device} is one GPU for several ranks: give --device cuda, and each takes its own")
+    training: Any = dist.new_group(backend="nccl" if between_gpus else "gloo", timeout=TIMEOUT)
+    return World(rank, size, local, Links(training, control))

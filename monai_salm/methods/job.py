@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from monai_salm.jobs.exchange import exchange
-from monai_salm.jobs.workspace import Workspace
+from monai_salm.jobs.workspace import Workspace, exchange
 from monai_salm.jobs.world import ALONE, World
 from monai_salm.learning.cases import Cases
 from monai_salm.learning.recipes import Recipe

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from monai_salm.noise.grid import INTEGER_GRIDS, Grid, make_grid
-from monai_salm.noise.units import Units, padding_of
+from monai_salm.noise.units import Units, padding_of, shown
 from monai_salm.noise.window import IntensityWindow, WindowRule
 from monai_salm.shared.arrays import Array
-from monai_salm.shared.blocks import blocks, columns, in_threads
+from monai_salm.shared.blocks import columns, in_threads
 
 # Elements for each number of their type from which on it is quicker to reckon with all numbers once.
 _PER_KIND = 4
@@ -20,76 +20,44 @@ _PER_KIND = 4
 
 @dataclass(frozen=True)
 class Budget:
-    """The limits of one image's noise.
-
-    Args:
-        window: intensity window, stored units.
-        grid: stored grid, with the largest noise of each channel.
-        units: what the stored numbers mean.
-    """
+    """The limits of one image's noise: its window in stored units, its grid with the largest noise of each channel, its units."""
 
     window: IntensityWindow
     grid: Grid
     units: Units = Units()
 
     def code_bounds(self, image: Array) -> tuple[Array, Array]:
-        """Smallest and largest code each voxel may carry: the budget, kept inside the window and the stored type.
+        """Smallest (<= 0) and largest (>= 0) code of each element of a stored image ``(channel, *spatial)``, in quanta.
 
-        Voxels outside the window, and padding, carry none.
-
-        Args:
-            image: stored array ``(channel, *spatial)``.
-
-        Returns:
-            Two arrays of ``grid.code_dtype`` of the image's shape, lower (<= 0) and upper (>= 0) bound, in quanta.
+        This is the budget, kept inside the window and the stored type. Voxels outside the window, and padding, carry none.
         """
         lower, upper = (np.empty(image.shape, self.grid.code_dtype) for _ in range(2))
-        rows = lower.reshape(len(image), -1), upper.reshape(len(image), -1)
-
-        def keep(part: slice, *bounds: Array) -> None:
-            for row, bound in zip(rows, bounds, strict=True):
-                row[:, part] = bound
-
-        self._in_blocks(image, keep)
+        self._fill((lower, upper), image, lambda part, *bounds: bounds)
         return lower, upper
 
     def effective_codes(self, image: Array, codes: Array) -> Array:
-        """Enforce the budget, the window and the stored type on finished noise (the exit check of every method).
+        """Enforce the budget, the window and the stored type on finished noise, in quanta (the exit check of every method).
 
-        Args:
-            image: stored array ``(channel, *spatial)``.
-            codes: noise in quanta, same shape.
-
-        Returns:
-            Codes of ``grid.code_dtype`` that ``apply_codes`` can add without clipping.
+        ``apply_codes`` can add what it gives without clipping.
         """
-        found = np.empty(image.shape, self.grid.code_dtype)
-        rows, asked = found.reshape(len(image), -1), columns(codes)[0]
+        found, asked = np.empty(image.shape, self.grid.code_dtype), columns(codes)[0]
 
-        def keep(part: slice, lower: Array, upper: Array) -> None:
-            clipped = np.clip(asked[:, part], lower, upper)
-            rows[:, part] = self.grid.on_strides(clipped.astype(self.grid.code_dtype))
+        def clipped(part: slice, lower: Array, upper: Array) -> tuple[Array]:
+            return (self.grid.on_strides(np.clip(asked[:, part], lower, upper).astype(found.dtype)),)
 
-        self._in_blocks(image, keep)
+        self._fill((found,), image, clipped)
         return found
 
     def carriers(self, image: Array) -> Array:
         """The elements that can carry noise at all, a boolean array of the image's shape."""
         found = np.empty(image.shape, bool)
-        rows = found.reshape(len(image), -1)
-
-        def keep(part: slice, lower: Array, upper: Array) -> None:
-            rows[:, part] = (lower < 0) | (upper > 0)
-
-        self._in_blocks(image, keep)
+        self._fill((found,), image, lambda part, lower, upper: ((lower < 0) | (upper > 0),))
         return found
 
     def share_inside(self, image: Array) -> tuple[float, bool]:
         """Share of an image's elements, padding left out, that lie inside the window; and whether any element can carry noise."""
-        padding = padding_of(image, self.units)
         low, high = self.window.bounds(len(image), 1)
-        rows, parts = columns(image)
-        marked = None if padding is None else padding.reshape(rows.shape)
+        rows, parts, marked = self._parts(image)
         inside = counted = 0
         for part in parts:
             with np.errstate(invalid="ignore"):
@@ -102,12 +70,22 @@ class Budget:
         carries = any(bound.any() for part in parts for bound in self._bounds(rows, marked, part))
         return inside / counted if counted else 0.0, carries
 
-    def _in_blocks(self, image: Array, work: Callable[..., None]) -> None:
-        """Call with a block of columns of the image (``columns``) and the bounds of its codes, for every block."""
-        padding = padding_of(image, self.units)
+    def _parts(self, image: Array) -> tuple[Array, list[slice], Array | None]:
+        """``columns`` of an image, and its padding as columns."""
         rows, parts = columns(image)
-        marked = None if padding is None else padding.reshape(rows.shape)
-        in_threads(lambda part: work(part, *self._bounds(rows, marked, part)), parts, rows.size)
+        padding = padding_of(image, self.units)
+        return rows, parts, None if padding is None else padding.reshape(rows.shape)
+
+    def _fill(self, arrays: Sequence[Array], image: Array, work: Callable[..., Sequence[Array]]) -> None:
+        """Fill arrays of the image's shape with what ``work`` gives for a block of columns and the bounds of its codes."""
+        rows, parts, marked = self._parts(image)
+        filled = [array.reshape(rows.shape) for array in arrays]
+
+        def fill(part: slice) -> None:
+            for array, values in zip(filled, work(part, *self._bounds(rows, marked, part)), strict=True):
+                array[:, part] = values
+
+        in_threads(fill, parts, rows.size)
 
     def _bounds(self, rows: Array, padding: Array | None, part: slice) -> tuple[Array, Array]:
         """``code_bounds`` of a block of columns."""
@@ -160,20 +138,13 @@ def _bounds_by_value(budget: Budget, dtype: np.dtype[np.generic], channels: int)
 
 
 def budget_of(image: Array, rule: WindowRule, units: Units, epsilon: float) -> Budget:
-    """The limits of an image's noise: its window by the rule, and the grid of its type.
+    """The limits of the noise of a stored image ``(channel, *spatial)``: its window by the rule, and the grid of its type.
 
     A float image that holds nothing but whole numbers has the grid of whole numbers. Of one in which only some channels do, as
     CT beside PET, the noise of these is of whole numbers.
 
-    Args:
-        image: stored array ``(channel, *spatial)``.
-        rule: chooses the window.
-        units: what the stored numbers mean.
-        epsilon: budget as a fraction of the window's width, in (0, 1].
-
-    Raises:
-        ValueError: for a type that cannot carry noise, a budget below one step, a constant image that is no picture of 8 bits,
-            or noise that would be as large as all that the image shows.
+    ValueError for a type that cannot carry noise, a budget below one step, a constant image that is no picture of 8 bits, or noise
+    that would be as large as all that the image shows.
     """
     padding = padding_of(image, units)
     found = [_Values.of(channel, None if padding is None else padding[number]) for number, channel in enumerate(image)]
@@ -204,13 +175,7 @@ def budget_of(image: Array, rule: WindowRule, units: Units, epsilon: float) -> B
 
 @dataclass(frozen=True)
 class _Values:
-    """What is known of the values of a channel, padding left out.
-
-    Args:
-        count: how many there are.
-        low, high: the smallest and the largest.
-        whole: whether all are whole numbers.
-    """
+    """The values of a channel, padding left out: how many, the smallest and largest, and whether all are whole numbers."""
 
     count: int
     low: float
@@ -224,13 +189,10 @@ class _Values:
     @classmethod
     def of(cls, channel: Array, padding: Array | None) -> _Values:
         """Of a channel and its padding, of any shape."""
-        flat, low, high = np.ascontiguousarray(channel).reshape(-1), list[float](), list[float]()
-        marked = None if padding is None else np.ascontiguousarray(padding).reshape(-1)
-        count, whole = 0, True
-        for part in blocks(flat.size):
-            values = flat[part] if marked is None else flat[part][~marked[part]]
+        count, ends, whole = 0, list[float](), True
+        for values in shown(channel, padding):
             if values.size:
                 count += values.size
-                low, high = [min([*low, float(values.min())])], [max([*high, float(values.max())])]
+                ends += float(values.min()), float(values.max())
                 whole = whole and (values.dtype.kind != "f" or bool(np.array_equal(np.rint(values), values)))
-        return cls(count, min(low, default=0.0), max(high, default=0.0), whole)
+        return cls(count, min(ends, default=0.0), max(ends, default=0.0), whole)

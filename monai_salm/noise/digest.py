@@ -32,16 +32,9 @@ _UINT8, _INT16, _INT32, _FLOAT32 = np.dtype("u1"), np.dtype("i2"), np.dtype("i4"
 
 
 def content_digest(array: Array) -> bytes:
-    """Hash of an image's values and shape, independent of the type they are stored in.
+    """Hash of the values and the shape of an image ``(channel, *spatial)``, in ``DIGEST_SIZE`` bytes; TypeError if they are not real.
 
-    Args:
-        array: channel-first image ``(channel, *spatial)``.
-
-    Returns:
-        ``DIGEST_SIZE`` bytes.
-
-    Raises:
-        TypeError: for values that are not real numbers.
+    It is independent of the type that the values are stored in.
     """
     return _digest_of(array, blake3)
 
@@ -52,12 +45,7 @@ def drawing_digest(array: Array) -> bytes:
 
 
 def digest_of_blocks(shape: tuple[int, ...], values: Callable[[slice], Array]) -> bytes:
-    """The content digest of an image whose values a function gives, a block at a time: one that makes them as well, say.
-
-    Args:
-        shape: of the image.
-        values: gives the values of a block of the flat image; called once for each block, in threads.
-    """
+    """The content digest of an image whose values a function gives, called once for each block of the flat image, in threads."""
     return _joined(shape, values, blake3)
 
 

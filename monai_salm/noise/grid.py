@@ -30,6 +30,7 @@ _INT16, _INT32, _INT64 = np.dtype("i2"), np.dtype("i4"), np.dtype("i8")
 # add them.
 _IN_INT16 = ("uint8", "int8", "int16")
 _SMALL_STEP, _MOST_NARROW = 2**6, 2**15 - 1 - 2**13
+_RANGES = {name: (int(np.iinfo(name).min), int(np.iinfo(name).max)) for name in INTEGER_GRIDS}
 
 
 @dataclass(frozen=True)
@@ -95,14 +96,10 @@ def make_grid(
     gets the integers' step if the budget holds one, so that its noise fits the file as well.
 
     Args:
-        dtype: stored type, one of ``GRIDS``.
         widths: of each channel's window, stored units; 0 for a constant channel.
         epsilon: budget as a fraction of a window's width, in (0, 1].
         whole_numbers: a float image holds whole numbers only.
         largest: largest absolute value inside the windows.
-
-    Raises:
-        ValueError: for a type that cannot carry noise, or a budget below one step, which would vanish on saving.
     """
     if dtype not in GRIDS:
         hint = "Convert the image to float32 or float64"
@@ -119,9 +116,13 @@ def make_grid(
         quantum = max(2.0 ** math.ceil(math.log2(budget / 127.0)), float(np.spacing(np.float32(largest))))
     max_codes = tuple(math.floor(epsilon * width / quantum * (1 + 1e-9)) for width in widths)
     if min(code for code, width in zip(max_codes, widths, strict=True) if width > 0) < 1:
+        least = quantum / min(carrying)
+        helps = "Its window is narrower than one step: give a wider window, or store the image with more bits"
+        if least <= 1:
+            helps = f"It needs epsilon of at least {least:.3g}, or a wider window"
         raise ValueError(
             f"epsilon {epsilon:.6g} of its window, {min(carrying):g} wide, is {budget:.3g} stored units, below one step of "
-            f"{dtype}: the noise would vanish on saving. {_larger(quantum / min(carrying))}"
+            f"{dtype}: the noise would vanish on saving. {helps}"
         )
     if dtype in ("int64", "uint64") and largest >= _LARGEST_LONG:
         raise ValueError(
@@ -135,24 +136,10 @@ def make_grid(
     return Grid(dtype=dtype, quantum=quantum, max_codes=max_codes)
 
 
-def _larger(epsilon: float) -> str:
-    """What helps an image whose budget is below one step."""
-    if epsilon <= 1:
-        return f"It needs epsilon of at least {epsilon:.3g}, or a wider window"
-    return "Its window is narrower than one step: give a wider window, or store the image with more bits"
-
-
 def apply_codes(image: Array, codes: Array, quantum: float, grid: str | None = None) -> Array:
-    """Return ``image + codes * quantum`` in the image's own type.
+    """Return ``image + codes * quantum`` in the image's own type; OverflowError if the sum leaves the range of an integer image.
 
-    Args:
-        image: stored array, any shape.
-        codes: integer codes of the same shape.
-        quantum: stored units per code.
-        grid: an integer type that all the image's values are known to be of, if it was loaded as floats that hold them.
-
-    Raises:
-        OverflowError: if the sum leaves the range of an integer image: the noise belongs to another image.
+    ``grid`` is an integer type that all the image's values are known to be of, if it was loaded as floats that hold them.
     """
     if image.dtype == np.uint64:  # which NumPy adds to signed numbers as floats
         return _apply_unsigned(image, codes, quantum)
@@ -190,7 +177,7 @@ def _adding(image: Array, codes: Array, quantum: float, grid: str | None) -> tup
     if floats and grid is None:
         return total, add_floats
     name = grid or _name(image.dtype)
-    low, high = _range(name)
+    low, high = _RANGES[name]
     short = max(np.dtype(name).itemsize, codes.dtype.itemsize) <= 2 and abs(step) <= 2**14
     wide = _INT32 if short else _INT64
     byte = np.dtype(name).itemsize == 1
@@ -227,12 +214,6 @@ def _apply_unsigned(image: Array, codes: Array, quantum: float) -> Array:
 
 
 @lru_cache
-def _range(dtype: str) -> tuple[float, float]:
-    info = np.iinfo(dtype)
-    return info.min, info.max
-
-
-@lru_cache
 def _name(dtype: np.dtype[Any]) -> str:
     """Its name, which NumPy puts together each time."""
     return dtype.name
@@ -245,18 +226,9 @@ def _whole(quantum: float, dtype: object) -> int:
 
 
 def rounding_residual(image: Array, codes: Array, quantum: float) -> Array | None:
-    """What subtracting the noise from a protected float image fails to give back, as XOR of bit patterns.
+    """What subtracting the noise from a protected float image fails to give back, as XOR of bit patterns; None for nothing.
 
-    Adding noise can push low bits of a float out of its mantissa. The residual lets ``remove_codes`` return the
-    original bit for bit.
-
-    Args:
-        image: original array.
-        codes: integer codes.
-        quantum: stored units per code.
-
-    Returns:
-        uint32 array, or None where subtraction alone is exact (always for integers).
+    Adding noise can push low bits of a float out of its mantissa. By the residual ``remove_codes`` gives them back.
     """
     if not np.issubdtype(image.dtype, np.floating):
         return None
@@ -269,18 +241,7 @@ def rounding_residual(image: Array, codes: Array, quantum: float) -> Array | Non
 def remove_codes(
     protected: Array, codes: Array, quantum: float, residual: Array | None = None, grid: str | None = None
 ) -> Array:
-    """Undo ``apply_codes`` bit for bit.
-
-    Args:
-        protected: protected array.
-        codes: the codes that were added.
-        quantum: stored units per code.
-        residual: what ``rounding_residual`` gave for the original.
-        grid: as for ``apply_codes``.
-
-    Returns:
-        The original array.
-    """
+    """Undo ``apply_codes`` bit for bit, with what ``rounding_residual`` gave for the original."""
     back = apply_codes(protected, codes, -quantum, grid)
     if residual is None:
         return back

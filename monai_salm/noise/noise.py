@@ -47,45 +47,23 @@ class Noise:
 
     @classmethod
     def of(cls, image: Array, codes: Array, budget: Budget, name: str) -> Noise:
-        """Record finished codes for an image on its stored grid.
+        """The record of finished codes for an original ``(channel, *spatial)`` in its stored type, within its budget.
 
-        Args:
-            image: original ``(channel, *spatial)`` in its stored type.
-            codes: effective codes, same shape.
-            budget: what the noise keeps to.
-            name: the case.
-
-        Raises:
-            NoiseStoreError: if the shapes differ (noise is never broadcast).
+        NoiseStoreError if the shapes differ (noise is never broadcast).
         """
-        if image.shape != codes.shape:
-            raise NoiseStoreError(f"case {name!r} is {image.shape}, its noise {codes.shape}: they must be the same")
+        _require_shape(name, image, codes)
         quantum = budget.grid.quantum
         image = image.astype(image.dtype.newbyteorder("="), copy=False)  # bits are compared below, in one byte order
-        return cls(
-            digest=content_digest(image),
-            protected=content_digest(apply_codes(image, codes, quantum)),
-            name=name,
-            dtype=image.dtype.name,
-            window=budget.window,
-            quantum=quantum,
-            codes=codes,
-            residual=rounding_residual(image, codes, quantum),
-        )
+        digest, protected = content_digest(image), content_digest(apply_codes(image, codes, quantum))
+        residual = rounding_residual(image, codes, quantum)
+        return cls(digest, protected, name, image.dtype.name, budget.window, quantum, codes, residual)
 
     def apply(self, image: Array, *, known: bool = False) -> Array:
-        """Protect the original image.
+        """Protect the original image, in any type that holds the protected values too; the result is a new array of that type.
 
-        Args:
-            image: the values that the digest was taken of, in any type that holds the protected values too.
-            known: its digest was compared with this noise's, so that its values need no other check.
-
-        Returns:
-            A new array of the image's type.
-
-        Raises:
-            NoiseStoreError: if the shape differs (noise is never broadcast), a type cannot hold the values, or the result is not
-                the protected image that the noise was kept with.
+        ``known`` says that its digest was compared with this noise's, so that its values need no other check. NoiseStoreError if
+        the shape differs (noise is never broadcast), a type cannot hold the values, or the result is not the protected image that
+        the noise was kept with.
         """
         result, digest = self._moved(image, known, self.quantum)
         if digest != self.protected:
@@ -96,18 +74,7 @@ class Noise:
         return result
 
     def remove(self, protected: Array, *, known: bool = False) -> Array:
-        """Give back the original bit for bit.
-
-        Args:
-            protected: the protected image, in any type that holds both its values and the original's.
-            known: its digest was compared with that of this noise's protected image.
-
-        Returns:
-            A new array of the protected image's type.
-
-        Raises:
-            NoiseStoreError: as for ``apply``, with the original in place of the protected image.
-        """
+        """Give back the original bit for bit; all is as for ``apply``, with the protected image in place of the original."""
         result, digest = self._moved(protected, known, -self.quantum)
         if digest != self.digest:
             raise NoiseStoreError(
@@ -130,10 +97,7 @@ class Noise:
             raise NoiseStoreError(f"case {self.name!r}: {error}") from error
 
     def _on_grid(self, image: Array) -> Array:
-        if image.shape != self.codes.shape:
-            raise NoiseStoreError(
-                f"case {self.name!r} is {image.shape}, its noise {self.codes.shape}: they must be the same"
-            )
+        _require_shape(self.name, image, self.codes)
         stored = exact_cast(image, self.dtype)
         if stored is None:
             raise NoiseStoreError(
@@ -150,6 +114,11 @@ class Noise:
                 f"Load the image as {self.dtype}, or as float32"
             )
         return cast
+
+
+def _require_shape(name: str, image: Array, codes: Array) -> None:
+    if image.shape != codes.shape:
+        raise NoiseStoreError(f"case {name!r} is {image.shape}, its noise {codes.shape}: they must be the same")
 
 
 def exact_cast(array: Array, dtype: DTypeLike) -> Array | None:

@@ -63,23 +63,17 @@ def joined(parts: Sequence[Units]) -> Units:
     """The units of an image whose channels are files of their own, of one channel each."""
     if len(set(parts)) == 1:
         return parts[0]
-    slopes, intercepts = tuple(_single(part.slope) for part in parts), tuple(_single(part.intercept) for part in parts)
+    slopes = tuple(_of_channel(part.slope, 0) for part in parts)
+    intercepts = tuple(_of_channel(part.intercept, 0) for part in parts)
     modality = tuple(part.modality_of(0) for part in parts)
     return replace(parts[0], slope=slopes, intercept=intercepts, modality=modality if any(modality) else "")
 
 
 def padding_of(image: Array, units: Units) -> Array | None:
-    """Elements of an image that show nothing: no part of a window, and never noise.
+    """Elements of an image ``(channel, *spatial)`` that show nothing: no part of a window, and never noise; None for none.
 
     These are NaN and infinite values, numbers beyond 1e30, the value that the file names as padding, and the value of a
     constant border where it is the smallest or the largest of the channel.
-
-    Args:
-        image: ``(channel, *spatial)``, stored numbers.
-        units: what they mean.
-
-    Returns:
-        Boolean array of the image's shape, or None where there is no padding.
     """
     found = np.zeros(image.shape, bool)
     rows, parts = columns(image)
@@ -115,47 +109,36 @@ def _border_value(channel: Array, marked: Array) -> Any | None:
     ends = [value for value in (border.min(), border.max()) if np.mean(border == value) >= _BORDER_SHARE]
     if not ends:
         return None
-    shown = _Shown(channel, marked)
-    smallest, largest = shown.extremes()
+    hidden = marked if marked.any() else None
+    found = [(part.min(), part.max()) for part in shown(channel, hidden) if part.size]
+    smallest, largest = min(low for low, _ in found), max(high for _, high in found)
     for value in [value for value in (smallest, largest) if value in ends]:
-        count, total, several = shown.beside(value)
+        count, total, several = _beside(shown(channel, hidden), value)
         if _IMAGE_SHARE <= count / total < 1:
             return value if several else None  # of two values, neither is padding
     return None
 
 
-class _Shown:
-    """The values of a channel that are not marked, a block at a time."""
+def shown(channel: Array, hidden: Array | None) -> Iterator[Array]:
+    """The values of a channel that are not hidden, of any shape, a block at a time."""
+    flat = np.ascontiguousarray(channel).reshape(-1)
+    marked = None if hidden is None else np.ascontiguousarray(hidden).reshape(-1)
+    for part in blocks(flat.size):
+        yield flat[part] if marked is None else flat[part][~marked[part]]
 
-    def __init__(self, channel: Array, marked: Array) -> None:
-        self._flat, self._marked = (np.ascontiguousarray(array).reshape(-1) for array in (channel, marked))
-        self._all = not self._marked.any()
 
-    def _parts(self) -> Iterator[Array]:
-        for part in blocks(self._flat.size):
-            yield self._flat[part] if self._all else self._flat[part][~self._marked[part]]
-
-    def extremes(self) -> tuple[Any, Any]:
-        """The smallest and the largest value."""
-        found = [(part.min(), part.max()) for part in self._parts() if part.size]
-        return min(low for low, _ in found), max(high for _, high in found)
-
-    def beside(self, value: Any) -> tuple[int, int, bool]:
-        """How often a value stands among so many, and whether the others are of several values."""
-        count = total = 0
-        first, several = None, False
-        for part in self._parts():
-            other = part != value
-            count, total = count + part.size - int(np.count_nonzero(other)), total + part.size
-            if not several and other.any():
-                first = part[other.argmax()] if first is None else first
-                several = bool((other & (part != first)).any())
-        return count, total, several
+def _beside(parts: Iterator[Array], value: Any) -> tuple[int, int, bool]:
+    """How often a value stands among so many, and whether the others are of several values."""
+    count = total = 0
+    first, several = None, False
+    for part in parts:
+        other = part != value
+        count, total = count + part.size - int(np.count_nonzero(other)), total + part.size
+        if not several and other.any():
+            first = part[other.argmax()] if first is None else first
+            several = bool((other & (part != first)).any())
+    return count, total, several
 
 
 def _of_channel(value: float | tuple[float, ...], channel: int) -> float:
     return value[channel] if isinstance(value, tuple) else value
-
-
-def _single(value: float | tuple[float, ...]) -> float:
-    return _of_channel(value, 0)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import numpy as np
 
-from monai_salm.noise.units import Units
+from monai_salm.noise.units import Units, shown
 from monai_salm.shared.arrays import Array
-from monai_salm.shared.blocks import blocks
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +42,9 @@ class IntensityWindow:
 
     def __post_init__(self) -> None:
         lows, highs = _numbers(self.low), _numbers(self.high)
-        if len(lows) != len(highs) or not all(_in_order(*bounds) for bounds in zip(lows, highs, strict=True)):
+        if len(lows) != len(highs) or not all(
+            -math.inf < low < high < math.inf for low, high in zip(lows, highs, strict=True)
+        ):
             raise ValueError(f"window must be finite with low < high, got ({self.low}, {self.high})")
         # One pair of numbers for channels that are all alike, so that equal windows compare as equal.
         alike = len(set(zip(lows, highs, strict=True))) == 1
@@ -61,14 +62,7 @@ class IntensityWindow:
         return max(high - low for low, high in zip(_numbers(self.low), _numbers(self.high), strict=True))
 
     def channels(self, count: int) -> list[tuple[float, float]]:
-        """The bounds of each channel.
-
-        Args:
-            count: channels of the image.
-
-        Raises:
-            ValueError: if the window is of another number of channels.
-        """
+        """The bounds of each of ``count`` channels; ValueError if the window is of another number of channels."""
         lows, highs = _numbers(self.low), _numbers(self.high)
         if len(lows) == 1:
             return [(lows[0], highs[0])] * max(1, count)
@@ -84,11 +78,7 @@ class IntensityWindow:
     def normalize(self, image: torch.Tensor) -> torch.Tensor:
         """Map stored units to [0, 1], clipping what lies outside; NaN becomes 0. Differentiable in the closed window.
 
-        Args:
-            image: ``(..., channel, *spatial)`` where channels differ, else any shape; stored units.
-
-        Returns:
-            A tensor of the same shape.
+        The shape is ``(..., channel, *spatial)`` where channels differ, else any.
         """
         low, width = self._tensors(image)
         scaled: torch.Tensor = (image - low) / width
@@ -122,15 +112,9 @@ class WindowRule(Protocol):
     """Chooses the window of one image."""
 
     def of(self, image: Array, units: Units, padding: Array | None = None) -> IntensityWindow:
-        """The window of an image in stored units.
+        """The window of stored numbers ``(channel, *spatial)``, padding (a boolean array of that shape) left out.
 
-        Args:
-            image: ``(channel, *spatial)``, stored numbers.
-            units: what they mean.
-            padding: elements that take no part, of the image's shape; None is none.
-
-        Raises:
-            ValueError: if the image has no window by this rule.
+        ValueError if the image has no window by this rule.
         """
 
     def spec(self) -> dict[str, Any]:
@@ -142,11 +126,8 @@ class FixedWindow:
     """The same real values for every image: Hounsfield units for CT, 0 to 255 for pictures of 8 bits.
 
     Args:
-        low: real value shown as 0.
+        low: real value shown as 0; ValueError if it is not below ``high``, or either is not finite.
         high: real value shown as 1.
-
-    Raises:
-        ValueError: if the bounds are not finite or not in order.
     """
 
     low: float
@@ -154,14 +135,11 @@ class FixedWindow:
     kind: ClassVar[str] = "fixed"
 
     def __post_init__(self) -> None:
-        if not _in_order(self.low, self.high):
-            raise ValueError(f"window must be finite with low < high, got ({self.low}, {self.high})")
+        IntensityWindow(self.low, self.high)  # raises for bounds that are none
 
     def of(self, image: Array, units: Units, padding: Array | None = None) -> IntensityWindow:
-        pairs = [
-            sorted((units.stored(self.low, channel), units.stored(self.high, channel))) for channel in range(len(image))
-        ]
-        return IntensityWindow.of_channels(pairs)
+        ends = [[units.stored(end, channel) for end in (self.low, self.high)] for channel in range(len(image))]
+        return IntensityWindow.of_channels([sorted(pair) for pair in ends])
 
     def spec(self) -> dict[str, Any]:
         return {"kind": self.kind, "low": float(self.low), "high": float(self.high)}
@@ -172,11 +150,8 @@ class PercentileWindow:
     """Percentiles of each image and channel, padding left out.
 
     Args:
-        low: percentile shown as 0.
-        high: percentile shown as 1.
-
-    Raises:
-        ValueError: if the percentiles are not in [0, 100] or not in order.
+        low: percentile shown as 0, in [0, 100]; ValueError if it is not below ``high``.
+        high: percentile shown as 1, in [0, 100].
     """
 
     low: float = 0.5
@@ -188,10 +163,8 @@ class PercentileWindow:
             raise ValueError(f"percentiles must be in 0 to 100 with low < high, got ({self.low}, {self.high})")
 
     def of(self, image: Array, units: Units, padding: Array | None = None) -> IntensityWindow:
-        pairs = [
-            self._channel(channel, None if padding is None else padding[number]) for number, channel in enumerate(image)
-        ]
-        return IntensityWindow.of_channels(pairs)
+        hidden = [None] * len(image) if padding is None else padding
+        return IntensityWindow.of_channels([self._channel(*pair) for pair in zip(image, hidden, strict=True)])
 
     def _channel(self, channel: Array, padding: Array | None) -> tuple[float, float]:
         values = _sampled(channel, padding)
@@ -269,8 +242,7 @@ def chosen_rule(units: Units, number: int = 0, channel: Array | None = None) -> 
 def _shows_air(channel: Array, units: Units, number: int) -> bool:
     """Whether a channel goes below the window of CT, but for numbers that no tissue or air has."""
     least, most = sorted(units.stored(value, number) for value in (_NO_HU, CT_WINDOW[0]))
-    flat = np.ascontiguousarray(channel).reshape(-1)
-    return any(((flat[part] > least) & (flat[part] < most)).any() for part in blocks(flat.size))
+    return any(((values > least) & (values < most)).any() for values in shown(channel, None))
 
 
 def _sampled(channel: Array, padding: Array | None) -> Array:
@@ -279,13 +251,11 @@ def _sampled(channel: Array, padding: Array | None) -> Array:
     if count <= _SAMPLE:
         return (channel if padding is None else channel[~padding]).reshape(-1)
     places = np.random.default_rng(0).integers(0, count, _SAMPLE)
-    flat = np.ascontiguousarray(channel).reshape(-1)
     if padding is None:
-        return flat[places]
+        return np.ascontiguousarray(channel).reshape(-1)[places]
     places.sort()
-    marked, found, seen = np.ascontiguousarray(padding).reshape(-1), list[Array](), 0
-    for part in blocks(flat.size):  # a copy of all values that count would be as large as the volume
-        values = flat[part][~marked[part]]
+    found, seen = list[Array](), 0
+    for values in shown(channel, padding):  # a copy of all that count would be as large as the volume
         first, last = np.searchsorted(places, (seen, seen + values.size))
         found.append(values[places[first:last] - seen])
         seen += values.size
@@ -299,19 +269,12 @@ def rule_from_spec(spec: Mapping[str, Any]) -> WindowRule:
         return ChannelWindows(tuple(rule_from_spec(rule) for rule in spec["rules"]))
     if kind == "automatic":
         return AutomaticWindow()
-    kinds: dict[str, Callable[..., WindowRule]] = {
-        "stored": IntensityWindow,
-        "percentile": PercentileWindow,
-        "fixed": FixedWindow,
-    }
+    kinds: dict[str, Any] = {"stored": IntensityWindow, "percentile": PercentileWindow, "fixed": FixedWindow}
     if kind not in kinds:
         raise ValueError(f"unknown kind of window {kind!r}")
-    return kinds[kind](*(tuple(ends) if isinstance(ends, list) else ends for ends in (spec["low"], spec["high"])))
+    ends = (tuple(spec[name]) if isinstance(spec[name], list) else spec[name] for name in ("low", "high"))
+    return cast(WindowRule, kinds[kind](*ends))
 
 
 def _numbers(value: float | Sequence[float]) -> tuple[float, ...]:
     return tuple(float(v) for v in value) if isinstance(value, Sequence) else (float(value),)
-
-
-def _in_order(low: float, high: float) -> bool:
-    return math.isfinite(low) and math.isfinite(high) and low < high

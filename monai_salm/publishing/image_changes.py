@@ -20,8 +20,7 @@ from monai_salm.publishing.left_out import LeftOutError, require_type, why_missi
 from monai_salm.publishing.noise_rules import NoiseRules
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.files import copy_file
-from monai_salm.store.description import skipped_of
-from monai_salm.store.records import keep, kept
+from monai_salm.store.records import keep, kept, skipped_of
 from monai_salm.store.store import NoiseStore, NoiseStoreError
 
 #: Parts that wait to be kept, at most.

@@ -9,7 +9,7 @@ import itertools
 
 from monai_salm.noise.digest import content_digest
 from monai_salm.shared.arrays import Array
-from monai_salm.shared.readers import KEEP_AXES
+from monai_salm.shared.images import KEEP_AXES
 from monai_salm.store.store import Noise, NoiseStore
 
 

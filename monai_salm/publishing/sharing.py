@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_salm.publishing.preconditions import require_outside_copies
-from monai_salm.shared.files import atomic_file
-from monai_salm.shared.leftovers import temporary_folder
+from monai_salm.shared.files import atomic_file, temporary_folder
 from monai_salm.store.records import copy_without_records
 from monai_salm.store.store import NoiseStore, NoiseStoreError
 

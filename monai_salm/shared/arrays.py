@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import operator
 from collections.abc import Callable, Sequence
@@ -15,18 +16,14 @@ Array: TypeAlias = NDArray[Any]
 
 T_co = TypeVar("T_co", covariant=True)
 
-
 # Bytes of a memory-mapped file that are read before its pages are let go.
 _MOST_MAPPED = 1 << 23
 
 
 class Pages:
-    """Lets go of the pages of a memory-mapped file after many were read, so that they do not count as used memory.
+    """Lets go of the pages of an array in a memory-mapped file after many were read, so that they do not count as used memory.
 
     The system keeps them as long as there is room, and gives them back at the next access, changes included.
-
-    Args:
-        array: in a memory-mapped file; of one in memory nothing is let go.
     """
 
     def __init__(self, array: NDArray[Any]) -> None:
@@ -51,12 +48,7 @@ def let_go(array: NDArray[Any]) -> None:
 
 
 class Lazy(Sequence[T_co]):
-    """What a function gives for each index; every access calls it.
-
-    Args:
-        length: how many.
-        make: gives the item of an index from 0 to ``length - 1``.
-    """
+    """What a function gives for each index from 0 to ``length - 1``; every access calls it."""
 
     def __init__(self, length: int, make: Callable[[int], T_co]) -> None:
         self._length, self._make = length, make
@@ -82,13 +74,7 @@ def cut(
     offsets: Sequence[int] | NDArray[np.int64],
     kinds: Callable[[int], tuple[Any, tuple[int, ...]]],
 ) -> Lazy[NDArray[Any]]:
-    """Arrays that lie in one run of bytes, as views of it.
-
-    Args:
-        flat: the bytes, in memory or in a memory-mapped file.
-        offsets: where each array begins.
-        kinds: type and shape of each.
-    """
+    """Arrays that lie in one run of bytes, as views of it: where each begins, and type and shape of each."""
     plain = np.asarray(flat)  # slices of a memmap take ten times as long
     pages = Pages(flat)
 
@@ -102,11 +88,7 @@ def cut(
 
 
 def rows_of(array: NDArray[Any]) -> Lazy[NDArray[Any]]:
-    """What an array holds along its first axis, as views of it.
-
-    Args:
-        array: in memory or in a memory-mapped file.
-    """
+    """What an array holds along its first axis, as views of it."""
     plain, pages = np.asarray(array), Pages(array)
 
     def row(index: int) -> NDArray[Any]:
@@ -117,49 +99,34 @@ def rows_of(array: NDArray[Any]) -> Lazy[NDArray[Any]]:
     return Lazy(len(array), row)
 
 
-class ArrayList(Sequence[NDArray[Any]]):
-    """Small arrays of one type and shape, kept as rows of one; others are kept as they are.
-
-    Args:
-        arrays: to begin with.
-    """
+class ArrayList(Lazy[NDArray[Any]]):
+    """Small arrays of one type and shape, kept as rows of one; others are kept as they are."""
 
     def __init__(self, arrays: Sequence[NDArray[Any]] = ()) -> None:
-        self._bytes, self._count = bytearray(), 0
-        self._kind: tuple[np.dtype[Any], tuple[int, ...]] | None = None
-        self._others: dict[int, NDArray[Any]] = {}
+        super().__init__(0, self._row)
+        self._bytes, self._others = bytearray(), dict[int, NDArray[Any]]()
+        self._kind: tuple[np.dtype[Any], tuple[int, ...]] = np.dtype("u1"), ()
         for array in arrays:
             self.append(array)
 
     def append(self, array: NDArray[Any]) -> None:
         """Add one at the end."""
-        self._kind = self._kind or (array.dtype, array.shape)
+        if not self._length:
+            self._kind = array.dtype, array.shape
         if (array.dtype, array.shape) == self._kind:
             self._bytes += array.tobytes()
         else:
             self._bytes += bytes(self._size)
-            self._others[self._count] = array
-        self._count += 1
+            self._others[self._length] = array
+        self._length += 1
 
     @property
     def _size(self) -> int:
-        assert self._kind is not None
-        return int(self._kind[0].itemsize * np.prod(self._kind[1], dtype=int))
-
-    def __len__(self) -> int:
-        return self._count
-
-    @overload
-    def __getitem__(self, index: SupportsIndex, /) -> NDArray[Any]: ...
-    @overload
-    def __getitem__(self, index: slice, /) -> Sequence[NDArray[Any]]: ...
-    def __getitem__(self, index: SupportsIndex | slice, /) -> NDArray[Any] | Sequence[NDArray[Any]]:
-        return Lazy(self._count, self._row)[index]
+        dtype, shape = self._kind
+        return dtype.itemsize * math.prod(shape)
 
     def _row(self, index: int) -> NDArray[Any]:
         if index in self._others:
             return self._others[index]
-        assert self._kind is not None
-        dtype, shape = self._kind
-        start = index * self._size
+        start, (dtype, shape) = index * self._size, self._kind
         return np.frombuffer(bytes(self._bytes[start : start + self._size]), dtype).reshape(shape)

@@ -24,13 +24,9 @@ def blocks(size: int) -> list[slice]:
 
 
 def columns(image: Array) -> tuple[Array, list[slice]]:
-    """An image as rows, one a channel, and the blocks of columns that hold ``BLOCK`` elements in all channels together.
+    """An image ``(channel, *spatial)`` as rows ``(channel, elements)``, and the blocks of columns of ``BLOCK`` elements in all.
 
-    Args:
-        image: ``(channel, *spatial)``.
-
-    Returns:
-        Array ``(channel, elements)``, a view where the image lies in the order of its axes, and the blocks.
+    The rows are a view where the image lies in the order of its axes.
     """
     import numpy as np
 
@@ -48,10 +44,7 @@ def meet(first: Array, second: Array) -> bool:
 def in_threads(work: Callable[[Item], Result], items: Iterable[Item], elements: int) -> list[Result]:
     """What the work gives for every item, in their order; in as many threads as torch uses (1 in a DataLoader's worker).
 
-    Args:
-        work: spends its time in NumPy, hashing or unpacking, which let other threads run.
-        items: independent of each other.
-        elements: in all items together; few are worked on right here.
+    ``elements`` are those of all items together; few are worked on right here.
     """
     import torch
 

@@ -42,21 +42,11 @@ class DiskFullError(OSError):
 
 @contextmanager
 def writing(path: Path, size: int | None = None) -> Iterator[None]:
-    """Tell of a full disk in one sentence.
-
-    Args:
-        path: what is written.
-        size: bytes that it will have, if that is known.
-
-    Raises:
-        DiskFullError: if there is no room.
-    """
+    """Raise DiskFullError for a full disk while ``path`` is written, which will have ``size`` bytes if that is known."""
     try:
         yield
-    except DiskFullError:
-        raise
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in FULL or isinstance(error, DiskFullError):
             raise
         raise DiskFullError.of(error, path, size) from error
 
@@ -103,10 +93,7 @@ def warn_if_others_can_read(store: Path) -> None:
 def allocate(path: Path, size: int) -> None:
     """Give a file a size and all blocks on the disk, zero at first, so that memory mapped to it can be written.
 
-    A file of another size is emptied first.
-
-    Raises:
-        DiskFullError: if there is no room.
+    A file of another size is emptied first. DiskFullError if there is no room.
     """
     with writing(path, size), open_private(path, "r+b" if path.exists() else "w+b") as file:
         if path.stat().st_size != size:

@@ -11,6 +11,11 @@ from monai.data import MetaTensor
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.blocks import blocks
 
+#: How MONAI's readers keep the axes of images as they are stored, for messages. These two exchange rows and columns by default.
+KEEP_AXES = (
+    'LoadImaged(..., reader="PILReader", reverse_indexing=False) for PNG and '
+    'TIFF files, LoadImaged(..., reader="PydicomReader", swap_ij=False) for DICOM'
+)
 Image = TypeVar("Image", np.ndarray[Any, Any], torch.Tensor)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
 from monai_salm.shared.terminal import printable
@@ -41,17 +41,7 @@ ProgressCallback: TypeAlias = Callable[[Progress], None]
 def show_progress(
     silent: bool = False, interval: float = 10.0, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[ProgressCallback]:
-    """Show reports on stderr: a bar with the time left on a terminal, plain lines otherwise.
-
-    Args:
-        silent: show nothing.
-        interval: least seconds between two plain lines of one stage; its first and last are always shown, and one soon
-            after the first, which says how long the stage will take.
-        clock: gives seconds.
-
-    Yields:
-        The callback to pass on as ``progress``.
-    """
+    """Show reports on stderr, by the callback that it yields: a bar on a terminal, else ``progress_lines``, or nothing."""
     console = Console(stderr=True)
     if silent:
         yield lambda report: None
@@ -65,8 +55,8 @@ def show_progress(
 def progress_lines(interval: float = 10.0) -> ProgressCallback:
     """Shows reports as plain lines on stderr; for config files, which have no ``with``.
 
-    Args:
-        interval: least seconds between two lines of one stage; its first and last are always shown.
+    ``interval`` are the least seconds between two lines of one stage; its first and last are always shown, and one soon after the
+    first, which says how long the stage will take.
     """
     return _Lines(interval, time.monotonic)
 
@@ -74,15 +64,14 @@ def progress_lines(interval: float = 10.0) -> ProgressCallback:
 @contextmanager
 def _bars(console: Console) -> Iterator[ProgressCallback]:
     columns = (
-        TextColumn("{task.description}"),
+        "{task.description}",
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("left"),
+        "left",
         TimeRemainingColumn(),
-        TextColumn("{task.fields[detail]}"),
     )
-    with RichProgress(*columns, console=console) as bars:
+    with RichProgress(*columns, "{task.fields[detail]}", console=console) as bars:
         tasks = {}
 
         def update(report: Progress) -> None:

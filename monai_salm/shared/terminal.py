@@ -13,11 +13,7 @@ _DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 def printable(text: str) -> str:
-    """One line of text with control characters, ends of lines among them, written as escapes such as ``\\n``.
-
-    Args:
-        text: of any signs.
-    """
+    """One line of text with control characters, ends of lines among them, written as escapes such as ``\\n``."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(_escaped(sign) for sign in text)

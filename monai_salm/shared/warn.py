@@ -13,11 +13,7 @@ class DataWarning(UserWarning):
 
 
 def warn(message: str) -> None:
-    """Warn in the name of the first caller outside the package, however deep the call.
-
-    Args:
-        message: what is doubtful, and what to do.
-    """
+    """Warn in the name of the first caller outside the package: what is doubtful, and what to do."""
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
         level, frame = level + 1, frame.f_back

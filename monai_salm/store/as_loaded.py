@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,19 +29,12 @@ _MOST = 64
 
 @dataclass(frozen=True)
 class View:
-    """How the axes of a stored image lie in a loaded one.
+    """How the axes of a stored image lie in a loaded one."""
 
-    Args:
-        channels: parts of the loaded image that each hold all stored channels.
-        order: spatial axes of the loaded image in the order of the file.
-        reversed: whether the slices of a series are in the opposite order.
-        flat: whether the loaded image has one axis more, of size 1, at the end.
-    """
-
-    channels: tuple[slice, ...]
-    order: tuple[int, ...]
-    reversed: bool = False
-    flat: bool = False
+    channels: tuple[slice, ...]  # parts of the loaded image that each hold all stored channels
+    order: tuple[int, ...]  # spatial axes of the loaded image in the order of the file
+    reversed: bool = False  # whether the slices of a series are in the opposite order
+    flat: bool = False  # whether the loaded image has one axis more, of size 1, at the end
 
     def of(self, loaded: Array, number: int = 0) -> Array:
         """The stored axes ``(channel, *spatial)`` of a loaded image, in its own memory."""
@@ -49,13 +43,8 @@ class View:
         return part[..., ::-1] if self.reversed else part
 
 
-@dataclass(frozen=True)
-class Scale:
-    """Real values of stored numbers.
-
-    Args:
-        slope, intercept: of each channel, ``(channel, 1, ...)``.
-    """
+class Scale(NamedTuple):
+    """Real values of stored numbers: slope and intercept of each channel, ``(channel, 1, ...)``."""
 
     slope: Array
     intercept: Array
@@ -77,16 +66,8 @@ class Scale:
         yield (single / np.float32(255)).astype(dtype)
 
 
-@dataclass(frozen=True)
-class Found:
-    """An image that was found.
-
-    Args:
-        noise: its noise.
-        view: how its axes were exchanged.
-        stored: the image as it is stored.
-        scale: how it was scaled; None if it was not.
-    """
+class Found(NamedTuple):
+    """An image that was found: its noise, how its axes were exchanged, how it is stored, and how it was scaled, if it was."""
 
     noise: Noise
     view: View
@@ -100,13 +81,13 @@ class Found:
 
     def protect(self, loaded: Array) -> Array:
         """What the reader would give of the protected file, by the image that was found."""
-        return self._replaced(loaded, self.noise.apply(self.stored))
+        return self._with(loaded, self.noise.apply(self.stored))
 
     def restore(self, loaded: Array) -> Array:
         """What the reader would give of the original file."""
-        return self._replaced(loaded, self.noise.remove(self.stored))
+        return self._with(loaded, self.noise.remove(self.stored))
 
-    def _replaced(self, loaded: Array, stored: Array) -> Array:
+    def _with(self, loaded: Array, stored: Array) -> Array:
         """The loaded image with other stored values; all else keeps its bits."""
         where = stored != self.stored
         values = self._shown(stored, where, loaded)
@@ -119,13 +100,8 @@ class Found:
         if self.scale is None:
             return stored[where]
         before = self.view.of(loaded)[where]
-        ways = zip(
-            self.scale.real(self.stored, where, loaded.dtype),
-            self.scale.real(stored, where, loaded.dtype),
-            strict=True,
-        )
-        pairs = list(ways)
-        return next((after for way, after in pairs if np.array_equal(way, before)), pairs[0][1])
+        ways, shown = (list(self.scale.real(image, where, loaded.dtype)) for image in (self.stored, stored))
+        return next((after for way, after in zip(ways, shown, strict=True) if np.array_equal(way, before)), shown[0])
 
 
 def find_as_loaded(store: NoiseStore, loaded: Array, protected: bool = False) -> Found | None:
@@ -175,16 +151,13 @@ def _channels(loaded: Array) -> Iterator[tuple[slice, ...]]:
 def _known_scales(store: NoiseStore, loaded: Array) -> Array:
     """Slopes and intercepts that the loaded image may have, ``(n, 2)``."""
     scales = scales_of(store)
-    if loaded.dtype.kind == "f" and loaded.size and loaded.min() >= 0 and loaded.max() <= 1:
-        return np.vstack([scales, BYTES_TO_ONE]) if "uint8" in store.dtypes() else scales
-    return scales
+    unit = loaded.dtype.kind == "f" and loaded.size and loaded.min() >= 0 and loaded.max() <= 1
+    return np.vstack([scales, BYTES_TO_ONE]) if unit and "uint8" in store.dtypes() else scales
 
 
 def _fitting(part: Array, scales: Array) -> Iterator[Scale]:
     """The scales by which every channel may be real values of whole stored numbers; tried on a sample of the values."""
-    if not len(scales):
-        return
-    choices = [_fitting_channel(channel, scales) for channel in part]
+    choices = [_fitting_channel(channel, scales) for channel in part] if len(scales) else [()]
     for chosen in itertools.islice(itertools.product(*choices), _MOST):
         pairs = np.asarray(chosen, np.float64).reshape(-1, 2, *[1] * (part.ndim - 1))
         yield Scale(pairs[:, 0], pairs[:, 1])

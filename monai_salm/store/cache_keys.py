@@ -30,16 +30,12 @@ def salm_hash_transform(transforms: object) -> bytes:
     The hash is MONAI's ``pickle_hashing`` of each transform, with three differences. A store is known by its description and
     its first noise, not by its path: a new store at the same path changes the hash. Moving the store does not, nor do images
     that join it. A tensor is known by its values, not by its address. A reader is known without the files that it read last.
-
     Classes and functions are known by their names: remove the cache after you edit one. Take the hash before the chain is
     used, as MONAI does: some transforms keep what they found.
 
-    MONAI calls it, and puts the hash into the names of the files::
+    MONAI puts the hash into the names of the files. ``LMDBDataset`` does not use its ``hash_transform``; name its file instead::
 
         PersistentDataset(items, chain, "cache", hash_transform=salm_hash_transform)
-
-    ``LMDBDataset`` takes a ``hash_transform`` and does not use it; name its file instead::
-
         LMDBDataset(items, chain, "cache", db_name=salm_hash_transform(chain).decode())
 
     MONAI hands on the list of transforms alone. Where ``lazy``, ``overrides`` or ``map_items`` of the ``Compose`` may change, give

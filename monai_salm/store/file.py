@@ -49,9 +49,6 @@ class HeldConnection:
     """A connection that is closed when this object has no references left, for example when its thread ends.
 
     Python 3.13 warns of connections that are left to the garbage collector.
-
-    Args:
-        connection: opened by this process.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -80,10 +77,9 @@ def _close(connection: sqlite3.Connection, pid: int) -> None:
 def create_file(
     path: Path, description: tuple[str, bytes], finish: Callable[[sqlite3.Connection], None] = lambda connection: None
 ) -> None:
-    """Make an empty store file that only its owner can read; FileExistsError if the path exists.
+    """Make a store file, whole or not at all, that only its owner can read; FileExistsError if the path exists.
 
-    The description is the JSON text of what the store is made with, and its checksum. ``finish`` may write more. No unfinished
-    file is left behind.
+    The description is the JSON text of what the store is made with, and its checksum. ``finish`` may write more.
     """
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     try:
@@ -102,50 +98,47 @@ def create_file(
 def open_reader(path: Path) -> sqlite3.Connection:
     """Open a store file for reading only; NoiseStoreError if it is not there or is no store. Any thread may close the connection."""
     require_file(path)
-    try:
-        return _open(path, "ro")
-    except sqlite3.OperationalError as error:
-        if "readonly" not in str(error):
-            raise store_error(path, error) from error
-    except sqlite3.Error as error:
-        raise store_error(path, error) from error
-    # A writer was killed half-way: what it left is undone by the next connection that may write.
-    try:
+    with _telling(path):
+        try:
+            return _open(path, "ro")
+        except sqlite3.OperationalError as error:
+            if "readonly" not in str(error):
+                raise
+        # A writer was killed half-way: what it left is undone by the next connection that may write.
         _look(path)
         return _open(path, "ro")
-    except sqlite3.Error as error:
-        raise store_error(path, error) from error
 
 
 @contextmanager
 def write(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection that writes to an existing store; what the block does is committed whole or not at all."""
     require_file(path)
-    try:
-        # Looked at before it is written to: a trigger in a foreign file must never run.
-        _look(path)
-    except sqlite3.Error as error:
-        raise store_error(path, error) from error
+    with _telling(path):
+        _look(path)  # before it is written to: a trigger in a foreign file must never run
     with _transaction(path) as connection:
         yield connection
+
+
+@contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise store_error(path, error) from error
 
 
 def store_error(path: Path, error: Exception) -> NoiseStoreError:
     """What an error of SQLite's means for the user of the store."""
     text = str(error)
-    if "locked" in text:
-        return NoiseStoreError(f"{path} is in use by another process ({text}): try again when it is done")
-    if "readonly" in text:
-        return NoiseStoreError(
-            f"{path} cannot be written ({text}): make the file and its folder writable, or copy the store"
-        )
-    if "full" in text or "disk I/O" in text:  # the second beyond a limit on the size of files
-        return NoiseStoreError(
-            f"no room for {path} ({text}): make room and make the same call again; it is as it was before"
-        )
-    if "unable to open" in text:
-        return NoiseStoreError(f"{path} cannot be used ({text}): check its permissions")
-    return _cut_off(path) or damaged(path, text)
+    meanings = {
+        "locked": f"{path} is in use by another process ({text}): try again when it is done",
+        "readonly": f"{path} cannot be written ({text}): make the file and its folder writable, or copy the store",
+        "full": f"no room for {path} ({text}): make room and make the same call again; it is as it was before",
+        "unable to open": f"{path} cannot be used ({text}): check its permissions",
+    }
+    meanings["disk I/O"] = meanings["full"]  # beyond a limit on the size of files
+    meaning = next((meaning for word, meaning in meanings.items() if word in text), None)
+    return NoiseStoreError(meaning) if meaning else _cut_off(path) or damaged(path, text)
 
 
 def damaged(path: Path, what: str) -> NoiseStoreError:
@@ -173,30 +166,22 @@ def _cut_off(path: Path) -> NoiseStoreError | None:
 
 @contextmanager
 def _transaction(path: Path) -> Iterator[sqlite3.Connection]:
-    start = time.monotonic()
-    with using_sqlite(), _begun(path) as connection:
-        yield connection
+    start, pid = time.monotonic(), os.getpid()
+    _require_own_locks(path)
+    with using_sqlite(), _telling(path):
+        connection = sqlite3.connect(_uri(path, "rw"), uri=True, timeout=_WAIT_SECONDS, isolation_level=None)
+        try:
+            connection.execute("PRAGMA trusted_schema = OFF")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(f"PRAGMA page_size = {_PAGE_SIZE}")  # of a file that is still empty
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            if os.getpid() == pid:  # a child that was forked inside leaves its parent's transaction alone
+                connection.execute("COMMIT")
+        finally:
+            _close(connection, pid)  # undoes what was not committed
     # Those who wait for SQLite's lock look for it every tenth of a second; one who writes without a pause keeps them out.
     time.sleep(min(_PAUSE_SECONDS, (time.monotonic() - start) / 10))
-
-
-@contextmanager
-def _begun(path: Path) -> Iterator[sqlite3.Connection]:
-    _require_own_locks(path)
-    connection = sqlite3.connect(_uri(path, "rw"), uri=True, timeout=_WAIT_SECONDS, isolation_level=None)
-    pid = os.getpid()
-    try:
-        connection.execute("PRAGMA trusted_schema = OFF")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute(f"PRAGMA page_size = {_PAGE_SIZE}")  # of a file that is still empty
-        connection.execute("BEGIN IMMEDIATE")
-        yield connection
-        if os.getpid() == pid:  # a child that was forked inside leaves its parent's transaction alone
-            connection.execute("COMMIT")
-    except sqlite3.Error as error:
-        raise store_error(path, error) from error
-    finally:
-        _close(connection, pid)  # undoes what was not committed
 
 
 def _require_own_locks(path: Path) -> None:
@@ -249,9 +234,9 @@ def identity_of(path: Path) -> tuple[int, int] | None:
     """What tells the file at a path from another that took its place; None if there is none."""
     try:
         found = os.stat(path)
+        return found.st_dev, found.st_ino
     except OSError:
         return None
-    return found.st_dev, found.st_ino
 
 
 def _inspect(path: Path, connection: sqlite3.Connection) -> None:

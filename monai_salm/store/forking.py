@@ -22,9 +22,6 @@ class _Gate:
         #: Whether this process was forked while it used SQLite.
         self.inherited = False
 
-    def _others(self) -> bool:
-        return any(thread != threading.get_ident() for thread in self.inside)
-
     def enter(self) -> int:
         me = threading.get_ident()
         with self.condition:
@@ -45,7 +42,7 @@ class _Gate:
     def before_fork(self) -> None:
         self.condition.acquire()
         self.forking.append(threading.get_ident())
-        self.condition.wait_for(lambda: not self._others(), _WAIT_SECONDS)
+        self.condition.wait_for(lambda: self.inside.keys() <= {threading.get_ident()}, _WAIT_SECONDS)
 
     def after_in_parent(self) -> None:
         self.forking.remove(threading.get_ident())

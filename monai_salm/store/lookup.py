@@ -29,11 +29,9 @@ class ImageNotFoundError(NoiseStoreError):
 
 @dataclass(frozen=True)
 class Lookup:
-    """An image that a transform looks for.
+    """An image ``(channel, *spatial)`` that a transform looks for, as it reached the transform.
 
     Args:
-        store: where.
-        image: ``(channel, *spatial)``, as it reached the transform.
         name: the case, or ``""``.
         applied: names of the transforms that its metadata says were applied to it.
         protected: looks for the protected image (to restore it), not for the original (to protect it).
@@ -64,10 +62,9 @@ class Lookup:
 def not_found(lookup: Lookup) -> ImageNotFoundError:
     """The error for an image that is not in the store, with the first cause that fits."""
     cause = next(filter(None, (check(lookup) for check in _CHECKS)))
-    what = "is not an image that" if lookup.protected else "has no noise in"
-    did = " protected" if lookup.protected else ""
-    image = lookup.image
-    return ImageNotFoundError(f"{lookup.where}, {image.dtype} {image.shape}, {what} {lookup.store.path}{did}: {cause}")
+    path, image = lookup.store.path, lookup.image
+    what = f"is not an image that {path} protected" if lookup.protected else f"has no noise in {path}"
+    return ImageNotFoundError(f"{lookup.where}, {image.dtype} {image.shape}, {what}: {cause}")
 
 
 def refuse_protected(lookup: Lookup) -> None:
@@ -79,11 +76,10 @@ def refuse_protected(lookup: Lookup) -> None:
 
 def _other_side(lookup: Lookup) -> str | None:
     noise = lookup.find(lookup.image, other=True)
+    found = None if noise else find_as_loaded(lookup.store, lookup.image, protected=not lookup.protected)
+    noise = found.noise if found else noise
     if noise is None:
-        found = find_as_loaded(lookup.store, lookup.image, protected=not lookup.protected)
-        if found is None:
-            return None
-        noise = found.noise
+        return None
     if lookup.protected:
         return f"it is the original of case {noise.name!r} already, there is nothing to restore. Take SALMRestored out"
     return f"it is case {noise.name!r}, protected already. Feed the originals, or take SALMProtectd out of the chain"
@@ -109,11 +105,8 @@ def _channel(lookup: Lookup) -> str | None:
 
 
 def _turned(lookup: Lookup) -> str | None:
-    place = _place(lookup, "transforms that flip or reorient")
     found = next(_oriented(lookup, other=False), None) or next(_oriented(lookup, other=True), None)
-    if found is None:
-        return None
-    return f"{found}. {place}"
+    return found and f"{found}. {_place(lookup, 'transforms that flip or reorient')}"
 
 
 def _oriented(lookup: Lookup, other: bool) -> Iterator[str]:
@@ -129,18 +122,12 @@ def _oriented(lookup: Lookup, other: bool) -> Iterator[str]:
         for flips in itertools.product((False, True), repeat=rank):
             axes = tuple(axis for axis, flip in enumerate(flips) if flip)
             noise = lookup.find(np.flip(turned, tuple(a + 1 for a in axes)), other)
-            if noise is not None and (axes or order != tuple(range(1, rank + 1))):
+            moved = [f"{_REORDERED} (back: {tuple(a - 1 for a in order)})"] if order != tuple(sorted(order)) else []
+            if axes:
+                moved.append(f"flipped along spatial {'axes' if len(axes) > 1 else 'axis'} {', '.join(map(str, axes))}")
+            if noise is not None and moved:
                 kind = "the protected image of " if lookup.protected != other else ""
-                yield f"it is {kind}case {noise.name!r} {_describe(tuple(a - 1 for a in order), axes)}"
-
-
-def _describe(order: tuple[int, ...], flips: tuple[int, ...]) -> str:
-    parts = []
-    if order != tuple(sorted(order)):
-        parts.append(f"{_REORDERED} (back: {order})")
-    if flips:
-        parts.append(f"flipped along spatial {'axes' if len(flips) > 1 else 'axis'} {', '.join(map(str, flips))}")
-    return " and ".join(parts)
+                yield f"it is {kind}case {noise.name!r} {' and '.join(moved)}"
 
 
 def _other_shape(lookup: Lookup) -> str | None:
@@ -148,7 +135,8 @@ def _other_shape(lookup: Lookup) -> str | None:
     named = store.shapes_of(lookup.name) if lookup.name else []
     if shape in named or (not named and store.has_shape(shape)) or _with_axes_exchanged(lookup):
         return None
-    known = f"its noise there is {named[0]}" if named else f"noise there is of shape {_listed(store)}"
+    shapes = " or ".join(map(str, store.shapes()))
+    known = f"its noise there is {named[0]}" if named else f"noise there is of shape {shapes}"
     place = _place(lookup, "transforms that crop, pad or resample (RandSpatialCropd, Resized, Spacingd)")
     return f"{known}. {place}{_if_new(lookup)}"
 
@@ -179,9 +167,8 @@ def _values(lookup: Lookup) -> str:
     if guess is not None:
         return f"it seems to be {guess} ({span}). {place}"
     if image.dtype.kind == "f" and set(lookup.store.dtypes()) <= set(INTEGER_GRIDS) and (np.rint(image) != image).any():
-        return (
-            f"its values are not whole numbers, those of the stored images are: was it resampled or rescaled? {place}"
-        )
+        said = "its values are not whole numbers, those of the stored images are: was it resampled or rescaled?"
+        return f"{said} {place}"
     return (
         f"images of this shape are there, but none with these values ({span}): was it changed, compressed with loss or "
         f"loaded by another reader, or is this the store of another data set? {place}{_if_new(lookup)}"
@@ -193,9 +180,8 @@ def _if_new(lookup: Lookup) -> str:
     changed = any(name.startswith("Rand") for name in lookup.applied)
     if lookup.protected or changed or (lookup.name and lookup.store.shapes_of(lookup.name)):
         return ""
-    if _could_join(lookup):
-        return '. If it is new, on_missing="generate" makes its noise (and needs its label)'
-    return ". If it is new, run precompute() with it in the data set"
+    joins = 'on_missing="generate" makes its noise (and needs its label)'
+    return f". If it is new, {joins if _could_join(lookup) else 'run precompute() with it in the data set'}"
 
 
 def _could_join(lookup: Lookup) -> bool:
@@ -239,10 +225,6 @@ def rescaled(image: Array, window: IntensityWindow | None) -> str | None:
     if window is not None and low >= -1 and high <= 1:
         return f"rescaled to [{0 if low >= 0 else -1}, 1]"
     return "normalised to mean 0 and deviation 1" if abs(mean) < 0.01 and abs(std - 1) < 0.01 else None
-
-
-def _listed(store: NoiseStore) -> str:
-    return " or ".join(map(str, store.shapes()))
 
 
 def _place(lookup: Lookup, what: str) -> str:

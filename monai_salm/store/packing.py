@@ -45,8 +45,8 @@ _LARGEST = {name: int(np.iinfo(name).max) for name in ("int8", "int16", "int32")
 _LOCAL = threading.local()
 
 
-class PackingError(ValueError):
-    """Bytes that are not what was packed."""
+class RowError(ValueError):
+    """A row of a store that does not hold what was packed."""
 
 
 def pack_codes(codes: Array) -> bytes:
@@ -54,22 +54,18 @@ def pack_codes(codes: Array) -> bytes:
     codes = np.ascontiguousarray(codes)
     top = max(int(codes.max()), -int(codes.min()))
     other = (codes != 0) & (codes != top) & (codes != -top)
-    if np.count_nonzero(other) > codes.size * _MAX_EXCEPTIONS:
+    count = int(np.count_nonzero(other))
+    few = count <= codes.size * _MAX_EXCEPTIONS
+    exceptions = _pack_exceptions(np.flatnonzero(other), codes[other]) if few else b""
+    if not few or count * (8 + codes.itemsize) > _most_exceptions(len(exceptions)):
         return bytes([_PLAIN]) + compress(codes)
-    exceptions = _pack_exceptions(np.flatnonzero(other), codes[other])
-    if np.count_nonzero(other) * (8 + codes.itemsize) > _most_exceptions(len(exceptions)):
-        return bytes([_PLAIN]) + compress(codes)
-    head, signs = (top, int(np.count_nonzero(other)), len(exceptions)), np.sign(codes).astype(np.int8)
+    head, signs = (top, count, len(exceptions)), np.sign(codes).astype(np.int8)
     ways = {_SIGNS: signs} if codes.size > _SMALL else {_SIGNS: signs, _CHAINED: _chain(signs)}
     return min((_HEADER.pack(w, *head) + exceptions + compress(_symbols(s)) for w, s in ways.items()), key=len)
 
 
 class PackedCodes:
-    """The codes of ``count`` images that were packed together; what small images share is unpacked once.
-
-    Raises:
-        PackingError: for what ``pack_codes`` did not make, here or in ``image``.
-    """
+    """The codes of ``count`` images that were packed together; RowError for what ``pack_codes`` did not make."""
 
     def __init__(self, blob: bytes, count: int, shape: tuple[int, ...], dtype: str) -> None:
         self.count, self.shape, self.dtype, self.size = count, shape, np.dtype(dtype), math.prod(shape)
@@ -78,11 +74,11 @@ class PackedCodes:
             self.packed = Packed(blob[1:], count * self.size * self.dtype.itemsize)
             return
         if len(blob) < _HEADER.size:
-            raise PackingError("its noise is cut off")
+            raise RowError("its noise is cut off")
         self.way, self.top, self.exceptions, length = _HEADER.unpack_from(blob)
         known = self.way in (_SIGNS, _CHAINED) and 0 <= self.top <= _LARGEST[dtype]
         if not known or self.exceptions > count * self.size * _MAX_EXCEPTIONS:
-            raise PackingError("its noise is packed in no way that is known")
+            raise RowError("its noise is packed in no way that is known")
         self.symbols, rest = -(-self.size // _PER_SYMBOL), blob[_HEADER.size :]
         self.packed = Packed(rest[length:], count * self.symbols)
         self.places, self.values = _unpack_exceptions(rest[:length], self.exceptions, dtype)
@@ -121,7 +117,7 @@ class PackedCodes:
         """Places of exceptions in an image, or in ``most`` elements. Places that are not in order are no places."""
         places = self.places[first:last] - start
         if places.min() < 0 or places.max() >= (self.size if most is None else most):
-            raise PackingError("its noise has exceptions outside the image")
+            raise RowError("its noise has exceptions outside the image")
         return places
 
 
@@ -139,15 +135,11 @@ def compress(array: Array) -> bytes:
 
 
 class Packed:
-    """Bytes that ``compress`` packed, ``total`` of them once unpacked; few are unpacked whole and kept.
-
-    Raises:
-        PackingError: if the frames are not of the size, or cannot be unpacked.
-    """
+    """Bytes that ``compress`` packed, ``total`` of them once unpacked; few are unpacked whole and kept."""
 
     def __init__(self, blob: bytes, total: int) -> None:
         self.frames, self.total = _frames(blob, total), total
-        self.whole = np.frombuffer(_decompressed(self.frames[0], total), np.uint8) if total <= _KEPT else None
+        self.whole = self._part(0) if total <= _KEPT else None
 
     def spread(self, start: int, out: Array, spread: Callable[[Array, Array], object]) -> None:
         """Spread the bytes from ``start`` on over all rows of ``out``, a part at a time, in threads."""
@@ -156,7 +148,7 @@ class Packed:
             return
 
         def part(number: int) -> None:
-            data = np.frombuffer(_decompressed(self.frames[number], self._size(number)), np.uint8)
+            data = self._part(number)
             begin, end = max(start, number * _PART), min(start + len(out), number * _PART + len(data))
             spread(data[begin - number * _PART : end - number * _PART], out[begin - start : end - start])
 
@@ -169,11 +161,12 @@ class Packed:
 
     def check(self, require: Callable[[Array], None] = lambda _: None) -> None:
         """Unpack every part once, and keep none; ``require`` refuses a part."""
-        for number, frame in enumerate(self.frames):
-            require(np.frombuffer(_decompressed(frame, self._size(number)), np.uint8))
+        for number in range(len(self.frames)):
+            require(self._part(number))
 
-    def _size(self, number: int) -> int:
-        return min(_PART, self.total - number * _PART)
+    def _part(self, number: int) -> Array:
+        size = min(_PART, self.total - number * _PART)
+        return np.frombuffer(_decompressed(self.frames[number], size), np.uint8)
 
     def array(self, index: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """One of several arrays of one shape and type, in memory of its own."""
@@ -189,12 +182,12 @@ def compress_bytes(data: bytes, level: int = 19) -> bytes:
 
 
 def decompress_bytes(packed: bytes, most: int) -> bytes:
-    """What ``compress_bytes`` was given; PackingError for anything else, or for more bytes than there may be."""
+    """What ``compress_bytes`` was given; RowError for anything else, or for more bytes than there may be."""
     if packed[:1] != b"\1":
         return packed[1:]
     size = _content_size(packed[1:])
     if size > most:
-        raise PackingError("it is larger than it can be")
+        raise RowError("it is larger than it can be")
     return _decompressed(packed[1:], size)
 
 
@@ -202,16 +195,16 @@ def _frames(blob: bytes, total: int) -> list[bytes]:
     """The zstd frames, each of which must announce just its size."""
     count = -(-total // _PART)
     if len(blob) < 4 * count:
-        raise PackingError("its compressed noise is too small for its shape")
+        raise RowError("its compressed noise is too small for its shape")
     lengths = struct.unpack_from(f"<{count}I", blob)
     if 4 * count + sum(lengths) != len(blob):
-        raise PackingError("its compressed noise is not of its length")
+        raise RowError("its compressed noise is not of its length")
     found, place = [], 4 * count
     for number, length in enumerate(lengths):
         found.append(blob[place : place + length])
         place += length
         if _content_size(found[-1]) != min(_PART, total - number * _PART):
-            raise PackingError("its compressed noise is not of its shape")
+            raise RowError("its compressed noise is not of its shape")
     return found
 
 
@@ -220,9 +213,9 @@ def _content_size(frame: bytes) -> int:
     try:
         size = int(zstandard.frame_content_size(frame))
     except zstandard.ZstdError as error:
-        raise PackingError("it cannot be unpacked") from error
+        raise RowError("it cannot be unpacked") from error
     if not 0 <= size <= len(frame) * _MAX_RATIO:
-        raise PackingError("its compressed noise is not of its shape")
+        raise RowError("its compressed noise is not of its shape")
     return size
 
 
@@ -232,13 +225,13 @@ def _decompressed(frame: bytes, size: int) -> bytes:
     try:
         data: bytes = _LOCAL.unpacker.decompress(frame, max_output_size=size)
     except (zstandard.ZstdError, MemoryError) as error:
-        raise PackingError("its compressed noise cannot be unpacked") from error
+        raise RowError("its compressed noise cannot be unpacked") from error
     return data
 
 
 def _require_symbols(packed: Array) -> None:
     if np.maximum.reduce(packed) >= _SYMBOLS:
-        raise PackingError("its noise has symbols that are none")
+        raise RowError("its noise has symbols that are none")
 
 
 def _symbols(signs: Array) -> Array:
@@ -295,7 +288,7 @@ def _unpack_exceptions(frame: bytes, count: int, dtype: str) -> tuple[Array, Arr
     size = count * (8 + stored.itemsize)
     data = decompress_bytes(frame, min(size, _most_exceptions(len(frame))))
     if len(data) != size:
-        raise PackingError("its noise is cut off")
+        raise RowError("its noise is cut off")
     planes = np.frombuffer(data, np.uint8).reshape(8 + stored.itemsize, count).T
     steps, values = (np.ascontiguousarray(part) for part in (planes[:, :8], planes[:, 8:]))
     return np.cumsum(steps.view("<i8").reshape(-1)), values.view(stored).reshape(-1)

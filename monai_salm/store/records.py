@@ -1,24 +1,99 @@
-"""What an owner keeps in a store beside the noise: the originals' headers, and a record of every published copy."""
+"""What a store holds beside the noise: its description, the originals' headers, and a record of every published copy."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from monai_salm.noise.units import Units
+from monai_salm.noise.window import WindowRule, rule_from_spec
 from monai_salm.shared.arrays import Array
 from monai_salm.store.file import create_file, damaged, open_reader, store_error, write
 from monai_salm.store.forking import using_sqlite
 from monai_salm.store.rows import checksum
-from monai_salm.store.seal import Sealed, write_sealed
+from monai_salm.store.seal import write_sealed
+
+if TYPE_CHECKING:
+    from monai_salm.store.store import NoiseStore
 
 
-def keep(store: Sealed, parts: Mapping[str, bytes]) -> None:
+@dataclass(frozen=True)
+class StoreSettings:
+    """What the noise of a store keeps to, by its description.
+
+    Args:
+        window: the rule that chose each image's window.
+        epsilon: budget, as a fraction of the window's width.
+        method: the settings of the noise method, as plain values.
+        mask_share: largest share of an image's elements that its noise may touch.
+    """
+
+    window: WindowRule
+    epsilon: float
+    method: dict[str, Any]
+    mask_share: float
+
+
+@contextmanager
+def reading(store: NoiseStore, what: str) -> Iterator[None]:
+    """Say of plain values that are not what was written that the store is damaged: ``what``, with the cause."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        raise damaged(store.path, f"{what} ({str(error)[:200]!r})") from error
+
+
+def read_description(store: NoiseStore) -> dict[str, Any]:
+    """The description of a store; NoiseStoreError if it cannot be read."""
+    rows = store.rows("SELECT json, checksum FROM meta")
+    with reading(store, "its description does not match its checksum"):
+        if len(rows) != 1 or rows[0][1] != checksum(rows[0][0]):
+            raise ValueError("checksum")
+        return _dictionary(rows[0][0])
+
+
+def settings_of(store: NoiseStore) -> StoreSettings:
+    """What every image's noise keeps to; NoiseStoreError if the description lacks something."""
+    meta = read_description(store)
+    with reading(store, "its description is not complete"):
+        rule, epsilon, method = rule_from_spec(meta["window"]), float(meta["epsilon"]), meta["method"]
+        share = float(meta["mask_share"])
+        if not 0 < epsilon <= 1 or not 0 < share <= 1:
+            raise ValueError(f"epsilon {epsilon}, mask_share {share}")
+        if not isinstance(method, dict) or not isinstance(method.get("name"), str):
+            raise TypeError("method")
+        return StoreSettings(rule, epsilon, method, share)
+
+
+def skipped_of(store: NoiseStore) -> dict[str, str]:
+    """The cases that were left out when the noise was made, with the reasons; NoiseStoreError if they cannot be read."""
+    with reading(store, "its description of the cases that were left out cannot be read"):
+        return {str(case["name"]): str(case["reason"]) for case in read_description(store).get("skipped", [])}
+
+
+def spec_of(text: str) -> dict[str, Any]:
+    """The arguments of ``build_network`` from their JSON text; TypeError or ValueError if they are none."""
+    spec = _dictionary(text)
+    if not isinstance(spec.get("name"), str):
+        raise TypeError("spec")
+    return spec
+
+
+def _dictionary(text: str) -> dict[str, Any]:
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise TypeError("it is not a dictionary")
+    return found
+
+
+def keep(store: NoiseStore, parts: Mapping[str, bytes]) -> None:
     """Keep parts (key -> bytes) that a published copy lacks, for ``restore``; a part of the same key is replaced."""
     if not parts:
         return
@@ -27,7 +102,7 @@ def keep(store: Sealed, parts: Mapping[str, bytes]) -> None:
         connection.executemany("INSERT OR REPLACE INTO kept VALUES (?, ?, ?)", rows)
 
 
-def kept(store: Sealed, key: str) -> bytes | None:
+def kept(store: NoiseStore, key: str) -> bytes | None:
     """What ``keep`` was given under a key, or None; NoiseStoreError if it is damaged."""
     for data, stated in store.rows("SELECT data, checksum FROM kept WHERE key = ?", (key,)):
         if not isinstance(key, str) or not isinstance(data, bytes) or stated != checksum(key, data):
@@ -36,7 +111,7 @@ def kept(store: Sealed, key: str) -> bytes | None:
     return None
 
 
-def keep_scales(store: Sealed, units: Iterable[Units]) -> None:
+def keep_scales(store: NoiseStore, units: Iterable[Units]) -> None:
     """Keep the slopes and intercepts that files have: how loaders that give real values are told from others."""
     pairs = {pair for unit in set(units) for pair in _scales(unit)} - {(1.0, 0.0)}
     if pairs:
@@ -50,7 +125,7 @@ def _scales(units: Units) -> list[tuple[float, float]]:
     return list(zip(slopes * (count // len(slopes)), intercepts * (count // len(intercepts)), strict=True))
 
 
-def scales_of(store: Sealed) -> Array:
+def scales_of(store: NoiseStore) -> Array:
     """What ``keep_scales`` kept, ``(n, 2)`` of float64: slope and intercept; NoiseStoreError if it cannot be that."""
     content = kept(store, "scales") or b""
     if len(content) % 16:
@@ -61,31 +136,27 @@ def scales_of(store: Sealed) -> Array:
     return found
 
 
-def add_record(store: Sealed, record: Mapping[str, Any]) -> None:
+def add_record(store: NoiseStore, record: Mapping[str, Any]) -> None:
     """Write down that a copy was published, as plain JSON values."""
     text = json.dumps(record, sort_keys=True)
     with write_sealed(store) as connection:
         connection.execute("INSERT INTO record (json, checksum) VALUES (?, ?)", (text, checksum(text)))
 
 
-def records(store: Sealed) -> list[dict[str, Any]]:
+def records(store: NoiseStore) -> list[dict[str, Any]]:
     """All records, oldest first; NoiseStoreError if one is damaged."""
     found = []
     for text, stated in store.rows("SELECT json, checksum FROM record ORDER BY id"):
         if stated != checksum(text):
             raise damaged(store.path, "a record of a published copy does not match its checksum")
-        try:
+        with reading(store, "a record of a published copy cannot be read"):
             found.append(_record(text))
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise damaged(store.path, f"a record of a published copy cannot be read ({str(error)[:200]})") from error
     return found
 
 
 def _record(text: str) -> dict[str, Any]:
     """A record from its JSON text; an error if anything that is read of it is of another kind."""
-    record = json.loads(text)
-    if not isinstance(record, dict):
-        raise TypeError("it is not a dictionary")
+    record = _dictionary(text)
     for name, fits in _RECORDS.get(record["kind"], {}).items():
         if not fits(record[name]):
             raise TypeError(f"{name} is {type(record[name]).__name__}")
@@ -100,15 +171,8 @@ def _are_texts(value: object) -> bool:
     return isinstance(value, list) and all(map(_is_text, value))
 
 
-def _names_texts(value: object) -> bool:
-    return isinstance(value, dict) and all(map(_is_text, value.values()))
-
-
-def _counts(value: object) -> bool:
-    """Whether a value is a dictionary of dictionaries of whole numbers."""
-    if not isinstance(value, dict) or not all(isinstance(part, dict) for part in value.values()):
-        return False
-    return all(type(count) is int for part in value.values() for count in part.values())
+def _names(fits: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, dict) and all(map(fits, value.values()))
 
 
 # What is read of each kind of record.
@@ -116,16 +180,17 @@ _RECORDS: dict[str, dict[str, Callable[[object], bool]]] = {
     "publish": {
         **dict.fromkeys(("output", "manifest", "job"), _is_text),
         **dict.fromkeys(("splits", "folders"), _are_texts),
-        **dict.fromkeys(("files", "failed", "renamed"), _names_texts),
+        **dict.fromkeys(("files", "failed", "renamed"), _names(_is_text)),
         "signature": lambda value: value is None or _is_text(value),
     },
     "restore": dict.fromkeys(("output", "files"), _is_text),
-    "classes": {"classes": _counts},
+    "classes": {"classes": _names(_names(lambda count: type(count) is int))},
 }
 
 
-def check_records(store: Sealed) -> None:
-    """Read all keepsakes and records once; NoiseStoreError at the first that is damaged."""
+def check_records(store: NoiseStore) -> None:
+    """Read all keepsakes and records once, and which cases were left out; NoiseStoreError at the first that is damaged."""
+    skipped_of(store)
     for (key,) in store.rows("SELECT key FROM kept"):
         kept(store, key)
     scales_of(store)
@@ -139,19 +204,15 @@ def copy_without_records(store: Path, target: Path) -> Path:
     """
     create_file(target, ("{}", b""))
     with using_sqlite():
-        _copy_tables(store, target)
+        reader = open_reader(store)
+        try:
+            with write(target) as connection:
+                for table in ("meta", "kind", "noise", "original", "protected", "network", "kept"):
+                    connection.execute(f"DELETE FROM {table}")
+                    for row in reader.execute(f"SELECT * FROM {table}"):
+                        connection.execute(f"INSERT INTO {table} VALUES ({','.join('?' * len(row))})", row)
+        except sqlite3.Error as error:
+            raise store_error(store, error) from error
+        finally:
+            reader.close()
     return target
-
-
-def _copy_tables(store: Path, target: Path) -> None:
-    reader = open_reader(store)
-    try:
-        with write(target) as connection:
-            for table in ("meta", "kind", "noise", "original", "protected", "network", "kept"):
-                connection.execute(f"DELETE FROM {table}")
-                for row in reader.execute(f"SELECT * FROM {table}"):
-                    connection.execute(f"INSERT INTO {table} VALUES ({','.join('?' * len(row))})", row)
-    except sqlite3.Error as error:
-        raise store_error(store, error) from error
-    finally:
-        reader.close()

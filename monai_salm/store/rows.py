@@ -10,7 +10,7 @@ import json
 import math
 import sqlite3
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -25,7 +25,7 @@ from monai_salm.shared.arrays import Array
 from monai_salm.store.packing import (
     Packed,
     PackedCodes,
-    PackingError,
+    RowError,
     compress,
     compress_bytes,
     decompress_bytes,
@@ -51,10 +51,8 @@ ROW = f"SELECT {', '.join(KIND)}, {', '.join(COLUMNS)} FROM noise JOIN kind ON k
 PLACE = {table: f"SELECT place FROM {table} WHERE key = ?" for table in ("original", "protected")}
 # Noise and places that wait to be written, at most. Places written in order leave no gaps in the file.
 _MOST_WAITING, _MOST_PLACES = 2**12, 2**16
-
-
-class RowError(ValueError):
-    """A row that does not hold what ``pack_row`` wrote."""
+# Bytes of noise that a cache keeps, and images whose places it keeps.
+_MOST_KEPT, _MOST_KNOWN = 2**25, 2**17
 
 
 def kind_of(noise: Noise) -> tuple[Any, ...]:
@@ -84,18 +82,10 @@ def pack_row(noises: Sequence[Noise]) -> tuple[Any, ...]:
     return (*row, checksum(*kind, *row))
 
 
-def unpack_row(row: tuple[Any, ...], index: int, shape: tuple[int, ...] | None = None) -> Noise:
-    """The noise of one of the images in a row, see ``Row``."""
-    return Row(row, shape).noise(index)
-
-
 class Row:
-    """A row that is as it was written, with a value for each of ``KIND`` and ``COLUMNS``.
+    """A row that is as it was written, with a value for each of ``KIND`` and ``COLUMNS``; RowError for all that is wrong with it.
 
     A row that claims another shape than the image's, if that is known, is refused before it takes memory.
-
-    Raises:
-        RowError: for all that is wrong with the row, here or in ``noise``.
     """
 
     def __init__(self, row: tuple[Any, ...], shape: tuple[int, ...] | None = None) -> None:
@@ -111,13 +101,10 @@ class Row:
         self.count, rest = divmod(len(self.digests), 2 * DIGEST_SIZE)
         if rest or not 0 < self.count <= MAX_IMAGES:
             raise RowError("it does not hold the image that it is said to")
-        try:
-            self.codes, self.residual = PackedCodes(codes, self.count, self.shape, code_dtype), None
-            if residual is not None:
-                size = self.count * math.prod(self.shape) * np.dtype(self.dtype).itemsize
-                self.residual = Packed(residual, size)
-        except (PackingError, MemoryError) as error:
-            raise RowError(str(error)) from error
+        self.codes, self.residual = PackedCodes(codes, self.count, self.shape, code_dtype), None
+        if residual is not None:
+            size = self.count * math.prod(self.shape) * np.dtype(self.dtype).itemsize
+            self.residual = Packed(residual, size)
         self.windows = _unpack_windows(windows, self.count, self.shape[0])
         self.names = unpack_names(names, self.count)
 
@@ -126,13 +113,10 @@ class Row:
         if not 0 <= index < self.count:
             raise RowError("it does not hold the image that it is said to")
         digest, protected = self.known(index)
-        try:
-            codes, bits = self.codes.image(index), None
-            if self.residual is not None:
-                bits = self.residual.array(index, self.shape, np.dtype(f"u{np.dtype(self.dtype).itemsize}"))
-                bits = bits if bits.any() else None
-        except (PackingError, MemoryError) as error:
-            raise RowError(str(error)) from error
+        codes, bits = self.codes.image(index), None
+        if self.residual is not None:
+            bits = self.residual.array(index, self.shape, np.dtype(f"u{np.dtype(self.dtype).itemsize}"))
+            bits = bits if bits.any() else None
         return Noise(digest, protected, self.names[index], self.dtype, self._window(index), self.quantum, codes, bits)
 
     @property
@@ -145,12 +129,9 @@ class Row:
 
     def check(self) -> None:
         """Unpack everything once, a part at a time, so that a row that claims much takes no memory."""
-        try:
-            self.codes.check()
-            if self.residual is not None:
-                self.residual.check()
-        except (PackingError, MemoryError) as error:
-            raise RowError(str(error)) from error
+        self.codes.check()
+        if self.residual is not None:
+            self.residual.check()
         for index in range(self.count):
             self._window(index)
 
@@ -173,13 +154,9 @@ def _pack_windows(noises: Sequence[Noise]) -> bytes:
 
 
 def _unpack_windows(packed: bytes, count: int, channels: int) -> Array:
-    size = count * channels * 16
     try:
-        content = decompress_bytes(packed, size)
-        if len(content) != size:
-            raise ValueError("length")
-        return np.frombuffer(content, "<f8").reshape(count, channels, 2)
-    except (PackingError, ValueError) as error:
+        return np.frombuffer(decompress_bytes(packed, count * channels * 16), "<f8").reshape(count, channels, 2)
+    except ValueError as error:
         raise RowError("its window cannot be read") from error
 
 
@@ -195,7 +172,7 @@ def unpack_names(packed: bytes, count: int) -> list[str]:
         raise RowError(f"it claims {count} images, a row has at most {MAX_IMAGES}")
     try:
         names = json.loads(decompress_bytes(packed, count * _LONGEST_NAME))
-    except (PackingError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise RowError("its names cannot be read") from error
     if not isinstance(names, list) or len(names) != count or set(map(type, names)) != {str}:
         raise RowError("its names are not one for each image")
@@ -245,12 +222,39 @@ def digest_at(table: str, all_of_them: bool = False) -> str:
     return f"SELECT {digest} FROM {table} {_PLACED}" + ("" if all_of_them else " WHERE key = ?")
 
 
-class RowWriter:
-    """Writes noise into a store in one transaction; images already there keep their noise.
+class RowCache:
+    """The rows that one thread used last, by their number in the store; none of large images, whose noise fills memory."""
 
-    Args:
-        connection: in a transaction.
-    """
+    def __init__(self) -> None:
+        self._rows: dict[int, Row] = {}
+        self._size = 0
+        self._places: dict[tuple[str, bytes], int] = {}
+
+    def place(self, table: str, digest: bytes) -> int | None:
+        """The place of an image that was found before."""
+        return self._places.get((table, digest))
+
+    def found(self, table: str, digest: bytes, place: int) -> None:
+        """Keep the place of an image: those that are found once have it for good."""
+        if len(self._places) >= _MOST_KNOWN:
+            self._places.clear()
+        self._places[table, digest] = place
+
+    def row(self, number: int, read: Callable[[int], Row]) -> Row:
+        """A row that is kept, or what ``read`` gives for its number."""
+        row = self._rows.pop(number, None)
+        if row is None:
+            row = read(number)
+            self._size += row.kept_bytes
+        if row.kept_bytes:
+            self._rows[number] = row  # the last in order is the last that was used
+            while self._size > _MOST_KEPT:
+                self._size -= self._rows.pop(next(iter(self._rows))).kept_bytes
+        return row
+
+
+class RowWriter:
+    """Writes noise into a store in one transaction of a connection; images already there keep their noise."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
@@ -308,7 +312,5 @@ class RowWriter:
     def _kind(self, kind: tuple[Any, ...]) -> int:
         where = " AND ".join(f"{name} = ?" for name in KIND)
         found = self.connection.execute(f"SELECT id FROM kind WHERE {where}", kind).fetchone()
-        if found is None:
-            query = f"INSERT INTO kind ({', '.join(KIND)}) VALUES (?,?,?,?)"
-            return int(self.connection.execute(query, kind).lastrowid or 0)
-        return int(found[0])
+        query = f"INSERT INTO kind ({', '.join(KIND)}) VALUES (?,?,?,?)"
+        return int(found[0] if found else self.connection.execute(query, kind).lastrowid or 0)

@@ -1,4 +1,4 @@
-"""The seal of a store: one keyed digest of all that is in it, by which its owner's key tells it from any other.
+"""The owner's key, and the seal of a store: one keyed digest of all in it, by which the key tells the store from any other.
 
 The seal is MSet-XOR-Hash (Clarke et al., ASIACRYPT 2003) with keyed BLAKE2b: the XOR of a keyed hash of every row, and of one of
 a random nonce. A write changes it by the rows that it changes. So a write never makes a row right that was forged before it.
@@ -8,18 +8,24 @@ A row is bound by its checksum, which is compared with the content when the row 
 from __future__ import annotations
 
 import enum
+import os
 import secrets
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from monai_salm.noise.noise import NoiseStoreError
 from monai_salm.store.file import FORMAT_VERSION, damaged, write
-from monai_salm.store.owner import VARIABLE, read_key
 
+if TYPE_CHECKING:
+    from monai_salm.store.store import NoiseStore
+
+#: Names another file than the one in the user's configuration folder.
+VARIABLE = "MONAI_SALM_KEY"
 #: What of each table goes into the seal.
 SEALED = {
     "meta": "id, checksum",
@@ -36,6 +42,60 @@ _SEAL = "SELECT owner, nonce, digest FROM seal"
 _ROW, _NONCE, _OWNER = (f"salm{FORMAT_VERSION} {what}".encode() for what in ("row", "nonce", "owner"))
 
 
+def owner_key_path() -> Path:
+    """The file that holds the owner's key, unless one is named: ``$MONAI_SALM_KEY``, or ``owner.key`` in the user's configuration."""
+    import typer
+
+    return Path(os.environ.get(VARIABLE) or Path(typer.get_app_dir("monai_salm"), "owner.key"))
+
+
+def read_key(path: Path) -> bytes | None:
+    """The owner's key in a file, or None if there is none; NoiseStoreError if it cannot be read, is no key, or others can read it."""
+    try:
+        mode, key = stat.S_IMODE(path.stat().st_mode), path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise NoiseStoreError(
+            f"the owner's key {path} cannot be read: {error.strerror}; check its permissions"
+        ) from error
+    if len(key) != _SIZE:
+        raise NoiseStoreError(
+            f"{path} is no owner's key: it has {len(key)} bytes, a key has {_SIZE}. Give the right file: --key FILE, or ${VARIABLE}"
+        )
+    if os.name == "posix" and mode & 0o077:
+        raise NoiseStoreError(f"others can read the owner's key {path} (mode {mode:04o}): chmod 600 {path}")
+    return key
+
+
+def make_key(path: Path) -> bytes:
+    """The owner's key in a file, which is made if it is not there; NoiseStoreError as for ``read_key``, or if it cannot be made."""
+    key = read_key(path)
+    if key is not None:
+        return key
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(_SIZE))
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)  # unlike a rename, this never replaces a key that another process has just made
+        except FileExistsError:
+            pass
+        finally:
+            temporary.unlink()
+    except OSError as error:
+        raise NoiseStoreError(
+            f"the owner's key {path} cannot be made: {error.strerror or error}. Name another file: --key FILE, or ${VARIABLE}"
+        ) from error
+    made = read_key(path)
+    assert made is not None
+    return made
+
+
 class SealState(enum.Enum):
     """What an owner's key says of a store; the value is the reason for not trusting it."""
 
@@ -46,17 +106,7 @@ class SealState(enum.Enum):
     CHANGED = "was changed since the owner's key {key} signed it"
 
 
-class Sealed(Protocol):
-    """What is needed of a ``NoiseStore``, which imports this module."""
-
-    path: Path
-    key: Path
-    unsigned: bool
-
-    def rows(self, query: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]: ...
-
-
-def seal_state(store: Sealed) -> SealState:
+def seal_state(store: NoiseStore) -> SealState:
     """Whether a store is as the owner's key signed it; reads all checksums once. NoiseStoreError if it cannot be read."""
     key = read_key(store.key)
     for _ in range(_TRIES):
@@ -80,12 +130,8 @@ def seal_state(store: Sealed) -> SealState:
     raise NoiseStoreError(f"{store.path} is being written to: try again when that is done")
 
 
-def require_owner(store: Sealed) -> None:
-    """Refuse a store that the owner's key does not prove, unless it was opened with ``unsigned=True``.
-
-    Raises:
-        NoiseStoreError: with the reason and what to do.
-    """
+def require_owner(store: NoiseStore) -> None:
+    """Refuse a store that the owner's key does not prove, unless it was opened with ``unsigned=True``."""
     state = SealState.PROVED if store.unsigned else seal_state(store)
     if state is not SealState.PROVED:
         raise NoiseStoreError(
@@ -95,11 +141,10 @@ def require_owner(store: Sealed) -> None:
 
 
 @contextmanager
-def write_sealed(store: Sealed) -> Iterator[sqlite3.Connection]:
+def write_sealed(store: NoiseStore) -> Iterator[sqlite3.Connection]:
     """A connection that writes to a store, as ``file.write``; the seal follows what is written.
 
-    Raises:
-        NoiseStoreError: if the store cannot be written, or is signed by a key that is not at hand.
+    NoiseStoreError if the store cannot be written, or is signed by a key that is not at hand.
     """
     with write(store.path) as connection:
         found = connection.execute(_SEAL).fetchone()
@@ -128,7 +173,7 @@ def sign(connection: sqlite3.Connection, key: bytes) -> None:
     _store(connection, key, _hash(key, _ROW, "meta", *checksum))
 
 
-def may_write(store: Sealed) -> bool:
+def may_write(store: NoiseStore) -> bool:
     """Whether a write keeps what the owner's key signed: there is no seal, or it is of the key at hand."""
     found, key = store.rows("SELECT owner FROM seal"), read_key(store.key)
     return not found or (key is not None and found[0][0] == _owner(key))
@@ -145,16 +190,11 @@ def _watch(connection: sqlite3.Connection, key: bytes) -> list[int]:
     connection.execute("PRAGMA recursive_triggers = ON")  # else a row that is replaced is deleted unseen
     for table, columns in SEALED.items():
         for event, sides in (("INSERT", ("NEW",)), ("DELETE", ("OLD",)), ("UPDATE", ("OLD", "NEW"))):
-            calls = (f"SELECT salm_toggle('{table}', {_of(side, columns)});" for side in sides)
+            rows = (", ".join(f"{side}.{column}" for column in columns.split(", ")) for side in sides)
+            calls = " ".join(f"SELECT salm_toggle('{table}', {row});" for row in rows)
             # It is in memory, not in the file.
-            connection.execute(
-                f"CREATE TEMP TRIGGER {table}_{event} AFTER {event} ON main.{table} BEGIN {' '.join(calls)} END"
-            )
+            connection.execute(f"CREATE TEMP TRIGGER {table}_{event} AFTER {event} ON main.{table} BEGIN {calls} END")
     return changed
-
-
-def _of(side: str, columns: str) -> str:
-    return ", ".join(f"{side}.{column}" for column in columns.split(", "))
 
 
 def _store(connection: sqlite3.Connection, key: bytes, rows: int) -> None:

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,6 @@ from safetensors.torch import save as save_tensors
 from monai_salm.noise.digest import DIGEST_SIZE
 from monai_salm.noise.noise import Noise, NoiseStoreError
 from monai_salm.noise.window import WindowRule
-from monai_salm.store.checking import check_rows, row_error
-from monai_salm.store.description import StoreSettings, read_description, settings_of, skipped_of, spec_of
 from monai_salm.store.file import (
     APPLICATION_ID,
     FORMAT_VERSION,
@@ -31,15 +30,14 @@ from monai_salm.store.file import (
     store_error,
 )
 from monai_salm.store.forking import using_sqlite
-from monai_salm.store.owner import make_key, owner_key_path
-from monai_salm.store.records import check_records
-from monai_salm.store.row_cache import RowCache
+from monai_salm.store.packing import RowError
+from monai_salm.store.records import StoreSettings, check_records, read_description, reading, settings_of, spec_of
 from monai_salm.store.rows import (
     MAX_IMAGES,
     PLACE,
     ROW,
     Row,
-    RowError,
+    RowCache,
     RowWriter,
     checksum,
     digest_at,
@@ -47,7 +45,7 @@ from monai_salm.store.rows import (
     parse_shape,
     unpack_names,
 )
-from monai_salm.store.seal import sign, write_sealed
+from monai_salm.store.seal import make_key, owner_key_path, sign, write_sealed
 
 __all__ = ["APPLICATION_ID", "FORMAT_VERSION", "Noise", "NoiseStore", "NoiseStoreError", "StoreSettings"]
 
@@ -101,20 +99,12 @@ class NoiseStore:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What the store was made with: ``method, task, window, seed, versions, ...``.
-
-        Raises:
-            NoiseStoreError: if the store cannot be read.
-        """
+        """What the store was made with: ``method, task, window, seed, versions, ...``; NoiseStoreError if it cannot be read."""
         return read_description(self)
 
     @property
     def settings(self) -> StoreSettings:
-        """What every image's noise keeps to.
-
-        Raises:
-            NoiseStoreError: if the store cannot be read, or its description lacks something.
-        """
+        """What every image's noise keeps to; NoiseStoreError if the description cannot be read, or lacks something."""
         return settings_of(self)
 
     @property
@@ -155,11 +145,7 @@ class NoiseStore:
         return self._find("original", digest, shape)
 
     def get_protected(self, digest: bytes, shape: tuple[int, ...] | None = None) -> Noise | None:
-        """Noise that is in the protected image with this content digest, or None.
-
-        Raises:
-            NoiseStoreError: if the store or the row is damaged.
-        """
+        """Noise that is in the protected image with this content digest, or None; else as ``get``."""
         return self._find("protected", digest, shape)
 
     def has_shape(self, shape: tuple[int, ...]) -> bool:
@@ -183,8 +169,7 @@ class NoiseStore:
     def add(self, noises: Iterable[Noise]) -> None:
         """Add noise in one transaction: all of it or none. An image already there keeps its noise.
 
-        Raises:
-            NoiseStoreError: if the file is no store, is damaged or cannot be written, or the noise is not storable.
+        NoiseStoreError if the file is no store, is damaged or cannot be written, or the noise is not storable.
         """
         with write_sealed(self) as connection:
             writer = RowWriter(connection)
@@ -193,12 +178,7 @@ class NoiseStore:
             writer.finish()
 
     def add_network(self, spec: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> None:
-        """Keep a surrogate, for images that come later.
-
-        Args:
-            spec: arguments of ``build_network``.
-            weights: its state dictionary.
-        """
+        """Keep a surrogate, for images that come later: the arguments of ``build_network``, and its state dictionary."""
         text = json.dumps(spec, sort_keys=True)
         blob = save_tensors({k: v.detach().cpu().contiguous() for k, v in weights.items()})
         with write_sealed(self) as connection:
@@ -207,36 +187,43 @@ class NoiseStore:
             )
 
     def networks(self) -> list[tuple[dict[str, Any], dict[str, torch.Tensor]]]:
-        """The surrogates kept by ``add_network``, oldest first, as (spec, state dictionary).
-
-        Raises:
-            NoiseStoreError: if one is damaged.
-        """
+        """The surrogates kept by ``add_network``, oldest first, as (spec, state dictionary); NoiseStoreError if one is damaged."""
         found = []
         for spec, weights, stated in self.rows("SELECT spec, weights, checksum FROM network ORDER BY id"):
-            try:
+            with reading(self, "a surrogate does not match its checksum"):
                 if stated != checksum(spec, weights):
                     raise ValueError("checksum")
-                found.append((spec_of(spec), load_tensors(weights)))
-            except (ValueError, TypeError, KeyError, RecursionError, OverflowError, SafetensorError) as error:
-                raise damaged(self.path, "a surrogate does not match its checksum") from error
+                try:
+                    found.append((spec_of(spec), load_tensors(weights)))
+                except SafetensorError as error:
+                    raise ValueError(str(error)) from error
         return found
 
     def check(self) -> int:
-        """Read everything once and return the number of images.
-
-        Raises:
-            NoiseStoreError: at the first thing that is damaged, or if there is no noise.
-        """
+        """The number of images; reads everything, and raises NoiseStoreError for the first thing that is damaged, or no noise."""
         if self.rows("PRAGMA integrity_check") != [("ok",)]:
             raise damaged(self.path, "SQLite's integrity check fails")
         self.networks()
         check_records(self)
-        skipped_of(self)
-        found = check_rows(self, self._read_row)
+        found = sum(self._check_row(number) for (number,) in self.rows("SELECT id FROM noise ORDER BY id"))
+        if found != len(self):
+            raise damaged(self.path, f"it holds {found} images, and finds {len(self)} by their keys")
         if not found:
             raise NoiseStoreError(f"{self.path} holds no noise. Fill it with precompute() or `monai-salm generate`")
         return found
+
+    def _check_row(self, number: int) -> int:
+        """Unpack a row, and find its images by their keys; how many there are."""
+        row = self._read_row(number)
+        with self._reading_row(row.shape):
+            row.check()
+        for index, name in enumerate(row.names):
+            original, protected = row.known(index)
+            if self.rows(PLACE["original"], (key_of(original),)) != [(number * MAX_IMAGES + index,)]:
+                raise damaged(self.path, f"case {name!r} cannot be found again by its key")
+            if not self.rows(PLACE["protected"], (key_of(protected),)):
+                raise damaged(self.path, f"case {name!r} cannot be found again by its protected image")
+        return row.count
 
     def close(self) -> None:
         """Close this thread's connection; the next use opens another."""
@@ -257,14 +244,12 @@ class NoiseStore:
         number, index = divmod(place, MAX_IMAGES)
         cache: RowCache = self._local.cache
         row = cache.row(number, lambda number: self._read_row(number, shape))
-        try:
+        with self._reading_row(row.shape):
             if shape is not None and row.shape != shape:
                 raise RowError(f"it claims the shape {row.shape}, the image has {shape}")
             noise = row.noise(index)
             if digest != (noise.digest if table == "original" else noise.protected):
                 raise RowError("it is filed under another image")
-        except RowError as error:
-            raise row_error(self.path, row.shape, error) from error
         cache.found(table, digest, place)
         return noise
 
@@ -272,22 +257,24 @@ class NoiseStore:
         rows = self.rows(ROW, (number,))
         if not rows:
             raise damaged(self.path, "an image's key leads to no row")
-        try:
+        with self._reading_row(rows[0][0]):
             return Row(rows[0], shape)
-        except RowError as error:
-            raise row_error(self.path, rows[0][0], error) from error
+
+    @contextmanager
+    def _reading_row(self, shape: object) -> Iterator[None]:
+        try:
+            yield
+        except (RowError, MemoryError) as error:
+            what = f"noise of shape {str(shape)[:99]} is not as it was written: {error}"
+            raise damaged(self.path, what) from error
 
     def _shapes(self, rows: list[tuple[Any, ...]]) -> list[tuple[int, ...]]:
-        try:
+        with reading(self, "a row holds no shape"):
             return [parse_shape(text) for (text,) in rows]
-        except RowError as error:
-            raise damaged(self.path, f"in a row, {error}") from error
 
     def _names(self, names: bytes, size: int) -> list[str]:
-        try:
+        with reading(self, "a row holds no names"):
             return unpack_names(names, size // (2 * DIGEST_SIZE))
-        except (RowError, TypeError) as error:
-            raise damaged(self.path, f"in a row, {error}") from error
 
     def _is_open(self) -> bool:
         # A connection is for one process, one thread and one file: precompute replaces a store by renaming.
@@ -304,11 +291,7 @@ class NoiseStore:
         return connection
 
     def rows(self, query: str, values: tuple[object, ...] = (), again: bool = True) -> list[tuple[Any, ...]]:
-        """What a query gives; for the modules of this package that keep more in a store.
-
-        Raises:
-            NoiseStoreError: if the store cannot be read.
-        """
+        """What a query gives, for modules that keep more in a store; NoiseStoreError if the store cannot be read."""
         try:
             with using_sqlite():
                 return self._connect().execute(query, values).fetchall()
