@@ -14,7 +14,7 @@ from monai_salm.cli import manual, names, readers
 from monai_salm.cli import options as opt
 from monai_salm.cli.listing import class_lines
 from monai_salm.cli.running import Outcome
-from monai_salm.evaluation.protocol import Protocol
+from monai_salm.evaluation.protocol import HELP, Protocol
 from monai_salm.shared.progress import ProgressCallback
 from monai_salm.shared.terminal import all_printable
 
@@ -105,7 +105,7 @@ def _with_protocol_options(function: Callable[..., Outcome]) -> Callable[..., Ou
         complete = names.some_of(known if name != "controls" else (*known, "none"))
         option = _option(
             f"--{name.replace('_', '-')}",
-            setting.metadata["help"] + (f" Names: {', '.join(known)}." if known else "") + _default(setting.default),
+            HELP[name] + (f" Names: {', '.join(known)}." if known else "") + _default(setting.default),
             setting.metadata["metavar"],
             manual.NETWORKS if name == "jobs" else manual.VICTIMS,
             min=1 if number is int else None,

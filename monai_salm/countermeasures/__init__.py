@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monai_salm.countermeasures.base import Countermeasure, Resources
+from monai_salm.countermeasures.base import Countermeasure
 from monai_salm.countermeasures.batches import CutMix, Cutout, FlipsShifts, Mixup, RandAugment
 from monai_salm.countermeasures.filters import BitDepth, Blur, Gamma, Grayscale, Jpeg, Median, Resample
 from monai_salm.countermeasures.last_layer import LastLayer
@@ -13,7 +13,6 @@ from monai_salm.countermeasures.training import (
     EarlyStopping,
     EarlyStoppingClean,
     SelfTraining,
-    best_epoch,
 )
 from monai_salm.countermeasures.ueraser import UEraser
 
@@ -50,31 +49,3 @@ TIERS: dict[str, tuple[str, ...]] = {
     "cheap": tuple(item.name for item in _ALL if item.tier == "cheap"),
     "all": tuple(COUNTERMEASURES),
 }
-
-__all__ = [
-    "COUNTERMEASURES",
-    "TIERS",
-    "AdversarialTraining",
-    "BitDepth",
-    "Blur",
-    "CleanSubset",
-    "Countermeasure",
-    "CutMix",
-    "Cutout",
-    "EarlyStopping",
-    "EarlyStoppingClean",
-    "FlipsShifts",
-    "Gamma",
-    "Grayscale",
-    "Jpeg",
-    "LastLayer",
-    "Median",
-    "Mixup",
-    "OrthogonalProjection",
-    "RandAugment",
-    "Resample",
-    "Resources",
-    "SelfTraining",
-    "UEraser",
-    "best_epoch",
-]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 import torch
 
-from monai_salm.countermeasures.base import Countermeasure, require
+from monai_salm.countermeasures.base import Countermeasure
 from monai_salm.countermeasures.operations import random_operation
 from monai_salm.learning.augmentation import Batch, per_voxel, standard_augmentation
 from monai_salm.learning.trainer import Trainer
@@ -27,10 +26,7 @@ class FlipsShifts(Countermeasure):
     """
 
     name: ClassVar[str] = "augment"
-    shift: int = 2
-
-    def __post_init__(self) -> None:
-        require(self.shift >= 0, "shift", "at least 0", self.shift)
+    shift: int = field(default=2, metadata={"in": "[0, inf)"})
 
     def augment(self, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
         return standard_augmentation(inputs, targets, generator, self.shift)
@@ -45,10 +41,7 @@ class Cutout(Countermeasure):
     """
 
     name: ClassVar[str] = "cutout"
-    share: float = 0.5
-
-    def __post_init__(self) -> None:
-        require(0 < self.share <= 1, "share", "in (0, 1]", self.share)
+    share: float = field(default=0.5, metadata={"in": "(0, 1]"})
 
     def augment(self, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
         size = inputs.shape[2:]
@@ -65,10 +58,7 @@ class Mixup(Countermeasure):
     """
 
     name: ClassVar[str] = "mixup"
-    alpha: float = 1.0
-
-    def __post_init__(self) -> None:
-        require(math.isfinite(self.alpha) and self.alpha > 0, "alpha", "positive", self.alpha)
+    alpha: float = field(default=1.0, metadata={"in": "(0, inf)"})
 
     def step(
         self, trainer: Trainer, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
@@ -90,10 +80,7 @@ class CutMix(Countermeasure):
     """
 
     name: ClassVar[str] = "cutmix"
-    alpha: float = 1.0
-
-    def __post_init__(self) -> None:
-        require(math.isfinite(self.alpha) and self.alpha > 0, "alpha", "positive", self.alpha)
+    alpha: float = field(default=1.0, metadata={"in": "(0, inf)"})
 
     def step(
         self, trainer: Trainer, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
@@ -122,12 +109,8 @@ class RandAugment(Countermeasure):
     """
 
     name: ClassVar[str] = "rand_augment"
-    num_operations: int = 2
-    magnitude: int = 9
-
-    def __post_init__(self) -> None:
-        require(self.num_operations >= 1, "num_operations", "at least 1", self.num_operations)
-        require(0 <= self.magnitude <= _LARGEST_MAGNITUDE, "magnitude", f"in [0, {_LARGEST_MAGNITUDE}]", self.magnitude)
+    num_operations: int = field(default=2, metadata={"in": "[1, inf)"})
+    magnitude: int = field(default=9, metadata={"in": f"[0, {_LARGEST_MAGNITUDE}]"})
 
     def augment(self, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
         levels = torch.full((len(inputs),), self.magnitude / _LARGEST_MAGNITUDE)

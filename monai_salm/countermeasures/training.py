@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
 import torch
 
-from monai_salm.countermeasures.base import Countermeasure, Resources, require
+from monai_salm.countermeasures.base import Countermeasure, Resources
 from monai_salm.learning.cases import Cases
 from monai_salm.learning.tasks import Task
 from monai_salm.learning.trainer import Trainer
@@ -25,19 +24,15 @@ class EarlyStopping(Countermeasure):
     after_training: ClassVar[bool] = True
 
     def pick(self, held_out: Sequence[float], held_out_clean: Sequence[float]) -> int:
-        return best_epoch(held_out)
+        return best_epoch(held_out_clean if self.needs_clean else held_out)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EarlyStoppingClean(Countermeasure):
+class EarlyStoppingClean(EarlyStopping):
     """Take the epoch that is best on a small clean set."""
 
     name: ClassVar[str] = "early_stopping_clean"
-    after_training: ClassVar[bool] = True
     needs_clean: ClassVar[bool] = True
-
-    def pick(self, held_out: Sequence[float], held_out_clean: Sequence[float]) -> int:
-        return best_epoch(held_out_clean)
 
 
 def best_epoch(scores: Sequence[float]) -> int:
@@ -107,15 +102,9 @@ class AdversarialTraining(Countermeasure):
 
     name: ClassVar[str] = "adversarial_training"
     tier: ClassVar[str] = "costly"
-    radius: float = 4 / 255
-    step_size: float = 1 / 255
-    num_steps: int = 10
-
-    def __post_init__(self) -> None:
-        for name in ("radius", "step_size"):
-            value = getattr(self, name)
-            require(math.isfinite(value) and 0 < value <= 1, name, "in (0, 1]", value)
-        require(self.num_steps >= 1, "num_steps", "at least 1", self.num_steps)
+    radius: float = field(default=4 / 255, metadata={"in": "(0, 1]"})
+    step_size: float = field(default=1 / 255, metadata={"in": "(0, 1]"})
+    num_steps: int = field(default=10, metadata={"in": "[1, inf)"})
 
     def step(
         self, trainer: Trainer, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator

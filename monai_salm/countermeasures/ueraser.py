@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 
-from monai_salm.countermeasures.base import Countermeasure, require
+from monai_salm.countermeasures.base import Countermeasure
 from monai_salm.countermeasures.operations import random_operation
 from monai_salm.learning.augmentation import Batch, uniform
 from monai_salm.learning.trainer import Trainer
@@ -39,12 +39,8 @@ class UEraser(Countermeasure):
 
     name: ClassVar[str] = "ueraser"
     tier: ClassVar[str] = "costly"
-    copies: int = 5
-    probability: float = 0.5
-
-    def __post_init__(self) -> None:
-        require(self.copies >= 1, "copies", "at least 1", self.copies)
-        require(0 <= self.probability <= 1, "probability", "in [0, 1]", self.probability)
+    copies: int = field(default=5, metadata={"in": "[1, inf)"})
+    probability: float = field(default=0.5, metadata={"in": "[0, 1]"})
 
     def augment(self, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
         changed = inputs.clone()

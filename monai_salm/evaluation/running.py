@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeAlias
 
-from monai_salm.countermeasures import Countermeasure, Resources
+from monai_salm.countermeasures.base import Countermeasure, Resources
 from monai_salm.evaluation.protocol import Protocol
 from monai_salm.evaluation.schedule import Cell, Schedule, Training, make_cell
 from monai_salm.evaluation.training_sets import TrainingSets

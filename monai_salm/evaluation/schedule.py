@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias
 
-from monai_salm.countermeasures import COUNTERMEASURES, Countermeasure, FlipsShifts, best_epoch
+from monai_salm.countermeasures import COUNTERMEASURES
+from monai_salm.countermeasures.base import Countermeasure
+from monai_salm.countermeasures.batches import FlipsShifts
+from monai_salm.countermeasures.training import best_epoch
 from monai_salm.evaluation.protocol import Protocol, victim_name
 from monai_salm.evaluation.training_sets import TrainingSets
 from monai_salm.evaluation.victims import Epoch, Setting, Victim

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from monai_salm.countermeasures import Countermeasure, Resources
+from monai_salm.countermeasures.base import Countermeasure, Resources
 from monai_salm.learning.augmentation import Augmentation
 from monai_salm.learning.cases import Cases
 from monai_salm.learning.networks import NetworkFactory, build_network, seeded
