@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any, ClassVar
 
-import torch
+from torch import Generator, Tensor
 
 from monai_salm.learning.augmentation import Batch
 from monai_salm.learning.cases import Cases
@@ -32,9 +32,9 @@ class Resources:
     train: Callable[[Cases], Trainer]
     seed: int
 
-    def generator(self) -> torch.Generator:
+    def generator(self) -> Generator:
         """A fresh source of randomness on the CPU."""
-        return torch.Generator().manual_seed(self.seed)
+        return Generator().manual_seed(self.seed)
 
 
 class Limited:
@@ -98,7 +98,7 @@ class Countermeasure(Limited):
         """
         return self.filter_cases(cases)
 
-    def augment(self, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
+    def augment(self, inputs: Tensor, targets: Tensor, generator: Generator) -> Batch:
         """Change a batch at random; shapes stay.
 
         Inputs are ``(batch, channel, *spatial)``, float32 in [0, 1]; targets ``(batch,)``, ``(batch, label)`` or
@@ -106,9 +106,7 @@ class Countermeasure(Limited):
         """
         return inputs, targets
 
-    def step(
-        self, trainer: Trainer, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
-    ) -> torch.Tensor:
+    def step(self, trainer: Trainer, inputs: Tensor, targets: Tensor, generator: Generator) -> Tensor:
         """Train on one batch as ``augment`` takes it; gives the batch's error before the step, a scalar in [0, 1]."""
         return trainer.step(*self.augment(inputs, targets, generator))
 

@@ -85,7 +85,8 @@ class Grayscale(_OfWhatIsSeen):
         return super().filter(image, window) if len(image) == 3 else image
 
     def _change(self, seen: NDArray[np.float64]) -> NDArray[Any]:
-        return np.tensordot(_LUMINANCE, seen, axes=1)
+        luminance: NDArray[Any] = np.tensordot(_LUMINANCE, seen, axes=1)
+        return luminance
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
+from torch import Generator, Tensor
 
 from monai_salm.countermeasures.base import Countermeasure, Resources
 from monai_salm.learning.cases import Cases, shuffled_batches
@@ -59,7 +60,7 @@ class OrthogonalProjection(Countermeasure):
         images, windows = Lazy(len(cases), projected), [UnclippedWindow(0.0, 1.0)] * len(cases)
         return replace(cases, images=images, windows=windows)
 
-    def fit_linear(self, cases: Cases, generator: torch.Generator) -> torch.Tensor:
+    def fit_linear(self, cases: Cases, generator: Generator) -> Tensor:
         """Weights ``(class, pixel)`` of logistic regression without bias."""
         size = math.ceil(len(cases) / self.batches)
         steps = math.ceil(len(cases) / size)
@@ -83,15 +84,15 @@ class OrthogonalProjection(Countermeasure):
 class UnclippedWindow(IntensityWindow):
     """For values that are normalised already; clipping would undo the projection."""
 
-    def normalize(self, image: torch.Tensor) -> torch.Tensor:
+    def normalize(self, image: Tensor) -> Tensor:
         return image
 
 
-def orthonormal(weights: torch.Tensor) -> torch.Tensor:
+def orthonormal(weights: Tensor) -> Tensor:
     """An orthonormal basis ``(direction, pixel)`` of the rows of ``(class, pixel)``, by QR; dependent rows are left out."""
     rows = weights.double() / weights.double().norm(dim=1, keepdim=True).clamp_min(1e-30)
     columns, upper = torch.linalg.qr(rows.T)
-    basis: torch.Tensor = columns[:, upper.diagonal().abs() > 1e-4].T.float().contiguous()
+    basis: Tensor = columns[:, upper.diagonal().abs() > 1e-4].T.float().contiguous()
     return basis
 
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from torch import Generator, Tensor
 
 from monai_salm.countermeasures.base import Countermeasure, Resources
 from monai_salm.learning.cases import Cases
@@ -76,7 +77,7 @@ class SelfTraining(Countermeasure):
         )
 
 
-def pseudo_labels(predictions: Sequence[torch.Tensor], like: Sequence[Array], task: Task) -> list[Array]:
+def pseudo_labels(predictions: Sequence[Tensor], like: Sequence[Array], task: Task) -> list[Array]:
     """Turn predictions of a task into labels of its canonical form, of the type of the labels ``like``."""
     if task.kind == "segmentation":
         answers = list(predictions)
@@ -106,14 +107,10 @@ class AdversarialTraining(Countermeasure):
     step_size: float = field(default=1 / 255, metadata={"in": "(0, 1]"})
     num_steps: int = field(default=10, metadata={"in": "[1, inf)"})
 
-    def step(
-        self, trainer: Trainer, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
-    ) -> torch.Tensor:
+    def step(self, trainer: Trainer, inputs: Tensor, targets: Tensor, generator: Generator) -> Tensor:
         return trainer.step(self.attack(trainer, inputs, targets, generator), targets)
 
-    def attack(
-        self, trainer: Trainer, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
-    ) -> torch.Tensor:
+    def attack(self, trainer: Trainer, inputs: Tensor, targets: Tensor, generator: Generator) -> Tensor:
         """Images within the radius of ``inputs``, and in [0, 1], at which the loss is high; on the trainer's device."""
         start = (2 * torch.rand(inputs.shape, generator=generator) - 1) * self.radius
         inputs, targets = inputs.to(trainer.device), targets.to(trainer.device)
@@ -125,7 +122,7 @@ class AdversarialTraining(Countermeasure):
         return attacked
 
 
-def _gradient(trainer: Trainer, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def _gradient(trainer: Trainer, inputs: Tensor, targets: Tensor) -> Tensor:
     """Gradient of the loss by the inputs alone; in float32 where it is not finite in bfloat16."""
     inputs = inputs.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(trainer.task.loss(trainer.forward(inputs), targets), inputs)
