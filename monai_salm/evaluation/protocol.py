@@ -14,12 +14,13 @@ from dataclasses import asdict, dataclass, field, fields
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from monai_salm.shared.settings import require
+
 if TYPE_CHECKING:
     import torch
 
     from monai_salm.countermeasures.base import Countermeasure
     from monai_salm.data.scan import MapDataset
-    from monai_salm.evaluation.pipelines import Pipeline
     from monai_salm.evaluation.predictions import PredictionFolder
     from monai_salm.learning.networks import NetworkFactory
     from monai_salm.learning.recipes import Recipe
@@ -156,25 +157,18 @@ class Protocol:
         shares = {"epsilon": self.epsilon, "learned": self.learned}
         shares |= {f"fractions[{index}]": fraction for index, fraction in enumerate(self.fractions)}
         for name, share in shares.items():
-            if share is not None and not 0 < share <= 1:
-                raise ValueError(f"{name} must be in (0, 1], got {share}")
-        if not 0 <= self.held_out <= 0.5:
-            raise ValueError(f"held_out must be in [0, 0.5], got {self.held_out}")
-        if not 0 < self.width <= 4:
-            raise ValueError(f"width must be in (0, 4], got {self.width}")
+            require(share is None or 0 < share <= 1, name, "in (0, 1]", share)
+        require(0 <= self.held_out <= 0.5, "held_out", "in [0, 0.5]", self.held_out)
+        require(0 < self.width <= 4, "width", "in (0, 4]", self.width)
         counts = {name: getattr(self, name) for name in ("epochs", "patience", "resamples", "jobs")}
         counts |= {f"seeds[{index}]": seed for index, seed in enumerate(self.seeds)}
         for name, count in counts.items():
             least = 0 if name.startswith("seeds") else 1
-            if count is not None and not (isinstance(count, Integral) and int(count) >= least):
-                raise ValueError(f"{name} must be a whole number of at least {least}, got {count!r}")
+            whole = count is None or (isinstance(count, Integral) and int(count) >= least)
+            require(whole, name, f"a whole number of at least {least}", repr(count))
 
     def check_task(self, task: Task) -> None:
-        """Refuse settings that do not fit the task.
-
-        Raises:
-            ValueError: naming the setting.
-        """
+        """Raise ``ValueError`` for a setting that does not fit the task."""
         self.architectures(task)
         if self.patch_size is not None and task.kind != "segmentation":
             raise ValueError(
@@ -199,22 +193,8 @@ class Protocol:
         given = {"none": COUNTERMEASURES["none"], **self._given_countermeasures()}
         return {name: COUNTERMEASURES[item] if isinstance(item, str) else item for name, item in given.items()}
 
-    def ordinary_pipelines(self, spatial_dims: int) -> dict[str, Pipeline]:
-        """The pipelines by name, ``"plain"`` first, for images of rank 2 or 3.
-
-        Raises:
-            ValueError: for a pipeline that is not for images of this rank.
-        """
-        from monai_salm.evaluation.pipelines import find_pipelines
-
-        return find_pipelines(self.pipelines, spatial_dims)
-
     def architectures(self, task: Task) -> dict[str, str | NetworkFactory]:
-        """The victims by name.
-
-        Raises:
-            ValueError: for a name that is unknown or answers per voxel where the task asks per image, or the reverse.
-        """
+        """The victims by name; ``ValueError`` for one that is unknown, or answers per voxel where the task asks per image."""
         from monai_salm.learning.networks import NETWORKS, SEGMENTATION_NETWORKS
 
         given = DEFAULT_VICTIMS[task.kind] if self.victims is None else self.victims
@@ -226,6 +206,18 @@ class Protocol:
             if not callable(victim) and victim not in known:
                 raise ValueError(f"unknown victim {victim!r} for {task.kind}; known: {', '.join(known)}")
         return named
+
+    def require_names(self, task: Task, why: str) -> None:
+        """Raise ``ValueError`` for a victim that its name does not stand for elsewhere: a lambda, a closure or a partial."""
+        for name, victim in self.architectures(task).items():
+            if not isinstance(victim, str):
+                found: object = sys.modules.get(str(getattr(victim, "__module__", "")))
+                for part in str(getattr(victim, "__qualname__", "?")).split("."):
+                    found = getattr(found, part, None)
+                if found is not victim:
+                    raise ValueError(
+                        f"victim {name!r} is {victim_name(victim)}, {why}: give a function or class at the top of a module"
+                    )
 
     def spec(self) -> dict[str, Any]:
         """The recorded settings as plain values; a factory is recorded by its name."""
@@ -249,13 +241,3 @@ def victim_name(victim: str | NetworkFactory) -> str:
     if isinstance(victim, str):
         return victim
     return f"{getattr(victim, '__module__', '?')}.{getattr(victim, '__qualname__', type(victim).__qualname__)}"
-
-
-def is_importable(victim: str | NetworkFactory) -> bool:
-    """Whether a factory's name stands for it in other processes and later calls: not for lambdas, closures or partials."""
-    if isinstance(victim, str):
-        return True
-    found: object = sys.modules.get(str(getattr(victim, "__module__", "")))
-    for part in str(getattr(victim, "__qualname__", "?")).split("."):
-        found = getattr(found, part, None)
-    return found is victim

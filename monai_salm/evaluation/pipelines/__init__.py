@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 from monai_salm.evaluation.pipelines.base import Pipeline, Plain
 from monai_salm.evaluation.pipelines.jpeg import StoredAsJpeg
-from monai_salm.evaluation.pipelines.medmnist import MedMnist
 from monai_salm.evaluation.pipelines.monai import Monai
 from monai_salm.evaluation.pipelines.nnunet import NnUNet
-from monai_salm.evaluation.pipelines.resampling import Resized, Spacing
+from monai_salm.evaluation.pipelines.resampling import MedMnist, Resized, Spacing
 from monai_salm.evaluation.pipelines.timm import Timm
 from monai_salm.evaluation.pipelines.torchvision import Torchvision
 
@@ -30,31 +29,9 @@ PIPELINES: dict[str, Pipeline] = {item.name: item for items in FAMILIES.values()
 #: What is trained unless other pipelines are asked for, by rank.
 DEFAULT_PIPELINES = {2: ("plain", "resized", "nnunet"), 3: ("plain", "resized", "nnunet", "spacing")}
 
-__all__ = [
-    "DEFAULT_PIPELINES",
-    "FAMILIES",
-    "PIPELINES",
-    "MedMnist",
-    "Monai",
-    "NnUNet",
-    "Pipeline",
-    "Plain",
-    "Resized",
-    "Spacing",
-    "StoredAsJpeg",
-    "Timm",
-    "Torchvision",
-    "check_pipelines",
-    "find_pipelines",
-]
-
 
 def check_pipelines(names: Sequence[str]) -> None:
-    """Refuse names that no pipeline has.
-
-    Raises:
-        ValueError: naming the known ones.
-    """
+    """Raise ``ValueError`` for a name that no pipeline has, naming the known ones."""
     for name in names:
         if name not in FAMILIES and name not in PIPELINES:
             raise ValueError(f"unknown pipeline {name!r}; known: {', '.join(dict.fromkeys((*FAMILIES, *PIPELINES)))}")
@@ -63,8 +40,7 @@ def check_pipelines(names: Sequence[str]) -> None:
 def find_pipelines(names: Sequence[str] | None, spatial_dims: int) -> dict[str, Pipeline]:
     """Pipelines by names of families or variants, ``"plain"`` first; None is ``DEFAULT_PIPELINES``.
 
-    Raises:
-        ValueError: for an unknown name, or a pipeline that is not for images of this rank.
+    ``ValueError`` names one that is unknown, or not for images of this rank.
     """
     asked = ("plain", *(DEFAULT_PIPELINES[spatial_dims] if names is None else names))
     check_pipelines(asked)
