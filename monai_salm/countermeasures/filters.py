@@ -24,7 +24,7 @@ _LUMINANCE = (0.299, 0.587, 0.114)
 class _OfWhatIsSeen(Countermeasure):
     """A filter of what networks see: intensities in the window, from 0 to 1."""
 
-    def _change(self, seen: NDArray[np.float64]) -> NDArray[Any]:
+    def _change(self, seen: NDArray[np.float64]) -> Any:
         raise NotImplementedError
 
     def filter(self, image: Array, window: IntensityWindow) -> Array:
@@ -46,7 +46,7 @@ class Jpeg(_OfWhatIsSeen):
     name: ClassVar[str] = "jpeg"
     quality: int = field(default=10, metadata={"in": "[1, 95]"})
 
-    def _change(self, seen: NDArray[np.float64]) -> NDArray[Any]:
+    def _change(self, seen: NDArray[np.float64]) -> Any:
         if seen.ndim not in (3, 4):
             raise ValueError(f"jpeg takes images of shape (channel, *spatial) of rank 2 or 3, got {seen.shape}")
         pixels = np.rint(seen * 255).astype(np.uint8)
@@ -84,9 +84,8 @@ class Grayscale(_OfWhatIsSeen):
     def filter(self, image: Array, window: IntensityWindow) -> Array:
         return super().filter(image, window) if len(image) == 3 else image
 
-    def _change(self, seen: NDArray[np.float64]) -> NDArray[Any]:
-        luminance: NDArray[Any] = np.tensordot(_LUMINANCE, seen, axes=1)
-        return luminance
+    def _change(self, seen: NDArray[np.float64]) -> Any:
+        return np.tensordot(_LUMINANCE, seen, axes=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +102,7 @@ class BitDepth(_OfWhatIsSeen):
     name: ClassVar[str] = "bit_depth"
     bits: int = field(default=2, metadata={"in": "[1, 16]"})
 
-    def _change(self, seen: NDArray[np.float64]) -> NDArray[Any]:
+    def _change(self, seen: NDArray[np.float64]) -> Any:
         steps = 2**self.bits - 1
         return np.rint(seen * steps) / steps
 
@@ -184,7 +183,7 @@ class Gamma(_OfWhatIsSeen):
     name: ClassVar[str] = "gamma"
     gamma: float = field(default=0.5, metadata={"in": "(0, inf)"})
 
-    def _change(self, seen: NDArray[np.float64]) -> NDArray[Any]:
+    def _change(self, seen: NDArray[np.float64]) -> Any:
         return np.power(seen, self.gamma)
 
 

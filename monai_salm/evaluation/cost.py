@@ -145,7 +145,7 @@ def ssim(clean: Array, protected: Array, window: IntensityWindow) -> list[float]
     for start in range(0, length - margin, step):
         pair = [_windowed(images[:, :, start : start + step + margin], window) for images in (clean, protected)]
         sigmas = [1.5] * len(kernel)
-        found, _ = compute_ssim_and_cs(*pair, spatial_dims=len(kernel), kernel_size=kernel, kernel_sigma=sigmas)
+        found, _ = compute_ssim_and_cs(pair[0], pair[1], len(kernel), kernel_size=kernel, kernel_sigma=sigmas)
         total += found.double().flatten(1).sum(1).numpy()
         places += found[0].numel()
     return [float(value) for value in total / places]

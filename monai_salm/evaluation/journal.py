@@ -48,7 +48,8 @@ class Journal(AbstractContextManager["Journal"]):
             header = self._read()
             if header is None:
                 self._write(own)
-            for name in dict.fromkeys((*own, *header)) if header else ():
+                header = own
+            for name in dict.fromkeys((*own, *header)):
                 if header.get(name) != own.get(name):
                     raise JournalError(
                         f"{self.path} is of an evaluation with {name} {header.get(name)}, this one has {own.get(name)}: cells of "

@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias
 
 from monai_salm.countermeasures.base import Countermeasure, Resources
@@ -61,12 +61,8 @@ class Runner:
         }
         self._cache: dict[_CacheKey, Cases] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}  # other processes make the rest
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.__post_init__()
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Runner, (self.sets, self.protocol)  # other processes make the rest
 
     def run(self, training: Training, after_epoch: AfterEpoch) -> list[Cell]:
         """Train one victim; the cells are those of ``schedule.gives(training)``."""

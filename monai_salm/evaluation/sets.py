@@ -163,7 +163,8 @@ def change_of_window(clean: ImageSet, protected: ImageSet, index: int) -> NDArra
     """The change of each element of a case, as a share of the window of its channel."""
     before = clean.images[index]
     low, high = clean.windows[index].bounds(len(before), before.ndim - 1)
-    return difference(before, protected.images[index]) / (high - low)
+    change: NDArray[np.float64] = difference(before, protected.images[index]) / (high - low)
+    return change
 
 
 def noise_size(clean: ImageSet, protected: ImageSet) -> dict[str, Any]:

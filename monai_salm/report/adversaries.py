@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from monai_salm.report.cells import LEAST_LEAD, Values, clean_problem, whole_sets
+from monai_salm.report.cells import LEAST_LEAD, Values, clean_problem, names, whole_sets
 
 #: The adversary that trains on its clean images alone: its score says nothing of the protection.
 CLEAN_ALONE = "clean_subset"
@@ -18,21 +17,6 @@ CHOICES = {
     "unfiltered": "on unfiltered test images",
     "early_clean": "stopped early by clean images",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdversaryScore:
-    """Headline score of one adversary with the protected images, mean over seeds."""
-
-    victim: str
-    countermeasure: str
-    chosen: str  # which score it is, of ``CHOICES``
-    needs_clean: bool  # it took a small clean set
-    score: float
-    sd: float | None  # None for one seed
-    kept: float  # share of the clean set's lead over guessing; NaN where there is no such lead
-    problem: str  # why the score cannot speak for the protection; empty where it can
-    moot: bool  # under the countermeasure victims do not learn clean images either, so it is no adversary
 
 
 def add_kept(rows: Sequence[dict[str, Any]], guess: float) -> None:
@@ -54,8 +38,12 @@ def _lead(rows: Sequence[Values], row: Values, guess: float) -> tuple[float, str
     return (math.nan, problem) if reference is None or problem else (reference["last"] - guess, "")
 
 
-def adversary_scores(rows: Sequence[Values], guess: float) -> list[AdversaryScore]:
-    """Every score of an adversary with the fully protected set, of means over seeds; ``guess`` is the score of guessing."""
+def adversary_scores(rows: Sequence[Values], guess: float) -> Sequence[Values]:
+    """Every score of an adversary with the fully protected set, of means over seeds; ``guess`` is the score of guessing.
+
+    ``kept`` is the share of the clean set's lead over guessing, NaN without such a lead; ``problem`` why the score cannot speak
+    for the protection; ``moot`` that victims do not learn clean images under the countermeasure either.
+    """
     complete = whole_sets(rows)
     clean = {(r["victim"], r["countermeasure"]): r for r in complete if r["data"] == "clean"}
     found = []
@@ -68,17 +56,17 @@ def adversary_scores(rows: Sequence[Values], guess: float) -> list[AdversaryScor
             problem = problem or "the victim of protected images is undertrained"
         moot = row["countermeasure"] != "none" and peer is not None and prevents_learning(row, peer, guess)
         found += [
-            AdversaryScore(
-                victim=row["victim"],
-                countermeasure=row["countermeasure"],
-                chosen=chosen,
-                needs_clean=row["needs_clean"] or chosen == "early_clean",
-                score=score,
-                sd=row[f"{chosen}_sd"],
-                kept=(score - guess) / lead,
-                problem=problem or ("" if math.isfinite(score) else "the score is not a number"),
-                moot=moot,
-            )
+            {
+                "victim": row["victim"],
+                "needs_clean": row["needs_clean"] or chosen == "early_clean",
+                "score": score,
+                "sd": row[f"{chosen}_sd"],
+                "by": row["countermeasure"],
+                "chosen": chosen,
+                "kept": (score - guess) / lead,
+                "problem": problem or ("" if math.isfinite(score) else "the score is not a number"),
+                "moot": moot,
+            }
             for chosen in CHOICES
             if (score := row.get(chosen)) is not None
         ]
@@ -101,21 +89,21 @@ def worst_cases(rows: Sequence[Values], guess: float) -> list[dict[str, Any]]:
     """
     every = adversary_scores(rows, guess)
     found = []
-    for victim in dict.fromkeys(item.victim for item in every):
-        own = [item for item in every if item.victim == victim]
-        for with_clean in (False, True) if any(item.needs_clean for item in own) else (False,):
-            worst = best_of([item for item in own if with_clean or not item.needs_clean])
+    for victim in names(every, "victim"):
+        own = [item for item in every if item["victim"] == victim]
+        for with_clean in (False, True) if any(item["needs_clean"] for item in own) else (False,):
+            worst = best_of([item for item in own if with_clean or not item["needs_clean"]])
             if worst is not None:
-                case = {"victim": victim, "needs_clean": with_clean, "score": worst.score, "sd": worst.sd}
-                case |= {"by": worst.countermeasure, "chosen": worst.chosen, "kept": worst.kept}
-                found.append({**case, "alone": clean_set_alone(rows, victim) if with_clean else None})
+                case = {name: value for name, value in worst.items() if name not in ("problem", "moot")}
+                alone = clean_set_alone(rows, victim) if with_clean else None
+                found.append({**case, "needs_clean": with_clean, "alone": alone})
     return found
 
 
-def best_of(items: Sequence[AdversaryScore]) -> AdversaryScore | None:
+def best_of(items: Sequence[Values]) -> Values | None:
     """The highest score, None without any."""
-    finite = [item for item in items if math.isfinite(item.score)]
-    return max(finite, key=lambda item: item.score) if finite else None
+    finite = [item for item in items if math.isfinite(item["score"])]
+    return max(finite, key=lambda item: float(item["score"])) if finite else None
 
 
 def clean_set_alone(rows: Sequence[Values], victim: str) -> float | None:

@@ -153,14 +153,11 @@ class Scores:
         """The row of each victim."""
         return [self.rows.get((victim, data, countermeasure, fraction)) for victim in self.victims]
 
-    def mixtures(self) -> list[tuple[float, list[Values | None], list[Values | None]]]:
+    def mixtures(self) -> list[tuple[Any, ...]]:
         """Fraction, rows of the mixtures, and rows of their clean parts alone."""
-        parts = {
-            key[3] for key in self.rows if key[3] < 1 and key[1] in ("protected", "clean_part") and key[2] == "none"
-        }
-        return [
-            (part, self.of("protected", "none", part), self.of("clean_part", "none", part)) for part in sorted(parts)
-        ]
+        kinds = ("protected", "clean_part")
+        parts = {part for _, data, way, part in self.rows if part < 1 and data in kinds and way == "none"}
+        return [(part, *(self.of(data, "none", part) for data in kinds)) for part in sorted(parts)]
 
 
 def by_reason(left_out: Sequence[Values]) -> dict[str, list[str]]:

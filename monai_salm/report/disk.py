@@ -6,6 +6,7 @@ import json
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 from monai_salm.report import SCHEMA, UnlearnabilityReport
 
@@ -55,14 +56,10 @@ def read_report(path: str | os.PathLike[str]) -> UnlearnabilityReport:
         found = values.get("schema") if isinstance(values, dict) else None
         raise ReportError(f"{path} has report schema {found}, this version reads {SCHEMA}: evaluate again")
     try:
-        report = UnlearnabilityReport(
-            notes=tuple(values.get("notes", ())),
-            constant=values.get("constant"),
-            classes=values.get("classes", {}),
-            **{name: values[name] for name in _PARTS},
-            # Numbers that JSON could not hold are NaN again.
-            **{name: math.nan if values[name] is None else values[name] for name in _NUMBERS},
-        )
+        given: dict[str, Any] = {name: values[name] for name in (*_PARTS, *_NUMBERS)}
+        given |= {name: math.nan for name in _NUMBERS if given[name] is None}  # JSON could not hold these
+        given |= {"notes": tuple(values.get("notes", ())), "classes": values.get("classes", {})}
+        report = UnlearnabilityReport(constant=values.get("constant"), **given)
         report.to_dict()  # a broken cell fails here, not in a half-written page
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise ReportError(f"{path} is not a whole report: {error!r}") from error

@@ -95,11 +95,8 @@ def _protocol(values: Values) -> list[tuple[str, Values]]:
     }
     known = [name for group in _GROUPS.values() for name in group]
     groups = {**_GROUPS, "Further": tuple(name for name in protocol if name not in known)}
-    parts = {
-        title: _one_a_line({name: protocol[name] for name in group if name in protocol})
-        for title, group in groups.items()
-    }
-    return [(title, part) for title, part in {"Measured": measured, **parts}.items() if part]
+    parts = {title: {name: protocol[name] for name in group if name in protocol} for title, group in groups.items()}
+    return [("Measured", measured), *((title, _one_a_line(part)) for title, part in parts.items() if part)]
 
 
 def _one_a_line(values: Values) -> dict[str, Any]:

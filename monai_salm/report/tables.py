@@ -31,9 +31,8 @@ def text_table(values: Values) -> str:
     for title, part in parts:
         lines += ["", title] if title else []
         lines += [aligned(row, widths) for row in part]
-    notes = [
-        note for note in (UNDERTRAINED, SURROGATE) if any(note[0] in text for row in (header, *rows) for text in row)
-    ]
+    marks = "".join(text for row in (header, *rows) for text in row)
+    notes = [note for note in (UNDERTRAINED, SURROGATE) if note[0] in marks]
     return "\n".join([*lines, *([""] if notes else []), *notes])
 
 
