@@ -374,7 +374,7 @@ def test_volumes_are_sharpened_by_pillows_kernel() -> None:
     kernel = np.ones((3, 3, 3))
     kernel[1, 1, 1] = 5
     smooth = convolve(image[0, 0].numpy().astype(np.float64), kernel / kernel.sum())[1:-1, 1:-1, 1:-1]
-    own = operations.sharpness(image, torch.ones(1, 1, 1, 1, 1) / 0.9, -torch.ones(1, 1, 1, 1, 1))
+    own = operations.INTENSITY["sharpness"](image, torch.ones(1, 1, 1, 1, 1) / 0.9, -torch.ones(1, 1, 1, 1, 1))
     np.testing.assert_allclose(own[0, 0, 1:-1, 1:-1, 1:-1].numpy(), smooth, atol=1e-6)
     edge = torch.ones(6, 7, 8, dtype=torch.bool)
     edge[1:-1, 1:-1, 1:-1] = False

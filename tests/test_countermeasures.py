@@ -11,7 +11,8 @@ import pytest
 import torch
 from conftest import classification_cases, segmentation_cases
 
-from monai_salm.countermeasures import COUNTERMEASURES, TIERS, Countermeasure, Resources
+from monai_salm.countermeasures import COUNTERMEASURES, TIERS
+from monai_salm.countermeasures.base import Countermeasure, Resources
 from monai_salm.learning.cases import Cases, choose_view
 from monai_salm.learning.recipes import Recipe
 from monai_salm.learning.tasks import Classification, Segmentation, Task

@@ -16,7 +16,7 @@ from monai_salm.evaluation.constant_map import constant_map, constant_score
 from monai_salm.evaluation.evaluating import evaluate
 from monai_salm.evaluation.predictions import PredictionFolder, predictions_name
 from monai_salm.evaluation.protocol import Protocol
-from monai_salm.evaluation.schedule import cell_key
+from monai_salm.evaluation.schedule import training_of
 from monai_salm.learning.recipes import Recipe
 from monai_salm.learning.tasks import Classification, Segmentation
 from monai_salm.noise.window import IntensityWindow, PercentileWindow
@@ -116,12 +116,6 @@ def test_batches_of_augmenting_pipelines_get_more_epochs(monkeypatch: pytest.Mon
     assert epochs == {"plain": 15, "nnunet": 20, "resized 0.5": 15}
 
 
-def test_the_default_depends_on_the_rank() -> None:
-    assert list(Protocol().ordinary_pipelines(2)) == ["plain", "resized 0.5", "resized 0.75", "resized 1.15", "nnunet"]
-    assert list(Protocol().ordinary_pipelines(3))[-2:] == ["spacing 1.25", "spacing 1.5"]
-    assert list(Protocol(pipelines=()).ordinary_pipelines(2)) == ["plain"]
-
-
 def test_wrong_pipelines_are_refused() -> None:
     with pytest.raises(ValueError, match="unknown pipeline 'prayer'; known: plain, monai"):
         evaluate(**sets(), **settings(pipelines=("prayer",)))
@@ -165,7 +159,7 @@ def test_finished_victims_of_a_pipeline_are_kept(tmp_path: Path) -> None:
     assert sum("done" in p.detail for p in seen) == 2
     assert [cell["last"] for cell in more.cells[:2]] == [cell["last"] for cell in first.cells]
     assert [cell["pipeline"] for cell in more.cells] == ["plain"] * 2 + ["resized 0.5"] * 2
-    assert cell_key(more.cells[0]) != cell_key(more.cells[2])
+    assert training_of(more.cells[0]) != training_of(more.cells[2])
 
 
 def test_predictions_of_each_pipeline_have_a_file(tmp_path: Path) -> None:

@@ -13,17 +13,14 @@ from monai_salm.evaluation.pipelines import (
     DEFAULT_PIPELINES,
     FAMILIES,
     PIPELINES,
-    MedMnist,
     NnUNet,
-    Pipeline,
-    Resized,
-    Spacing,
     StoredAsJpeg,
     Timm,
     check_pipelines,
     find_pipelines,
 )
-from monai_salm.evaluation.pipelines.resampling import nearest
+from monai_salm.evaluation.pipelines.base import Pipeline
+from monai_salm.evaluation.pipelines.resampling import MedMnist, Resized, Spacing, nearest
 from monai_salm.learning.augmentation import rotations, warped
 from monai_salm.learning.cases import Cases, choose_view
 from monai_salm.learning.tasks import Classification, Segmentation, Task
@@ -247,6 +244,7 @@ def test_names_stand_for_their_variants() -> None:
     assert list(find_pipelines(None, 2)) == ["plain", "resized 0.5", "resized 0.75", "resized 1.15", "nnunet"]
     assert list(find_pipelines(None, 3))[-2:] == ["spacing 1.25", "spacing 1.5"]
     assert list(find_pipelines(("resized 0.5", "monai"), 2)) == ["plain", "resized 0.5", "monai"]
+    assert list(find_pipelines((), 2)) == ["plain"]
     assert set(DEFAULT_PIPELINES[3]) <= set(FAMILIES)
     assert all(item.source and item.spec()["name"] == name for name, item in PIPELINES.items())
 

@@ -20,7 +20,6 @@ import pytest
 from PIL import Image
 from reports import cell, make_report
 
-from monai_salm.report.blocks import nested
 from monai_salm.report.charts import mean_curve
 from monai_salm.report.disk import ReportError, UnlearnabilityReport, read_report, write_report
 from monai_salm.report.heatmap import heat_colour
@@ -723,7 +722,6 @@ def test_values_of_any_kind_are_shown(tmp_path: Path) -> None:
     assert '<th scope="row">x</th><td>30.5</td><td>3</td>' in shown
     assert '<th scope="row">y</th><td>31</td><td></td>' in shown
     assert '<th scope="row">l2</th><td>3</td><td>2</td>' in shown
-    assert nested({}) == []
 
 
 def test_curves_of_seeds_that_stopped_go_on_with_the_others() -> None:

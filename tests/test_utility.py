@@ -89,10 +89,3 @@ def test_mean_over_networks() -> None:
     assert mean["worst_drift"] == {"accuracy": -0.75, "per_class": -1.0, "class": "1"}
     json.dumps(mean, allow_nan=False)
     assert mean_utility([]) is None
-
-
-def test_numbers_of_cases_must_agree() -> None:
-    answers = one_hot([0, 1], 2)
-    for clean, noisy, targets in ((answers, answers[:1], 2), (answers, answers, 1), ([], [], 0)):
-        with pytest.raises(ValueError, match="predictions of the same images, at least one: got"):
-            utility(Classification(num_classes=2), clean, noisy, [np.asarray(0)] * targets)

@@ -12,7 +12,7 @@ from monai_salm.cli import manual, names, readers
 from monai_salm.cli import options as opt
 from monai_salm.cli.listing import class_lines
 from monai_salm.cli.running import Outcome
-from monai_salm.evaluation.protocol import Protocol
+from monai_salm.evaluation.protocol import HELP, Protocol
 from monai_salm.shared.progress import ProgressCallback
 from monai_salm.shared.terminal import all_printable
 
@@ -40,9 +40,7 @@ def protocol_options() -> dict[str, Any]:
         setting, number = settings[name], reader if reader in (int, float) else None
         option = typer.Option(
             f"--{name.replace('_', '-')}",
-            help=setting.metadata["help"]
-            + (f" Names: {', '.join(known)}." if known else "")
-            + _default(setting.default),
+            help=HELP[name] + (f" Names: {', '.join(known)}." if known else "") + _default(setting.default),
             metavar=setting.metadata["metavar"],
             rich_help_panel=manual.NETWORKS if name == "jobs" else manual.VICTIMS,
             min=1 if number is int else None,

@@ -14,7 +14,6 @@ from monai_salm.countermeasures.training import (
     EarlyStopping,
     EarlyStoppingClean,
     SelfTraining,
-    best_epoch,
 )
 from monai_salm.countermeasures.ueraser import UEraser
 
@@ -79,5 +78,4 @@ __all__ = [
     "SelfSupervised",
     "SelfTraining",
     "UEraser",
-    "best_epoch",
 ]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any, ClassVar
 
-import torch
+from torch import Generator, Tensor
 
 from monai_salm.learning.augmentation import Batch
 from monai_salm.learning.cases import Cases
 from monai_salm.learning.trainer import Trainer
 from monai_salm.noise.window import IntensityWindow
 from monai_salm.shared.arrays import Array
+from monai_salm.shared.settings import require as require
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,28 @@ class Resources:
     train: Callable[[Cases], Trainer]
     seed: int
 
-    def generator(self) -> torch.Generator:
+    def generator(self) -> Generator:
         """A fresh source of randomness on the CPU."""
-        return torch.Generator().manual_seed(self.seed)
+        return Generator().manual_seed(self.seed)
 
 
-class Countermeasure:
+class Limited:
+    """Base of dataclasses whose settings have limits: ``field(default=0.5, metadata={"in": "(0, 1]"})``."""
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for a setting out of range."""
+        for item in fields(self):  # type: ignore[arg-type]
+            if "in" in item.metadata:
+                interval, value = item.metadata["in"], getattr(self, item.name)
+                low, high = (float(end) for end in interval[1:-1].split(","))
+                inside = (low <= value if interval[0] == "[" else low < value) and (
+                    value <= high if interval[-1] == "]" else value < high
+                )
+                words = f"at least {low:g}" if interval[0] == "[" else "positive"
+                require(inside, item.name, f"in {interval}" if high < math.inf else words, value)
+
+
+class Countermeasure(Limited):
     """Ordinary training, and the base of all countermeasures.
 
     A subclass is a frozen keyword-only dataclass of settings, and overrides the one method at which it differs. It holds no
@@ -58,22 +76,13 @@ class Countermeasure:
         return {"name": self.name, **(asdict(self) if is_dataclass(self) else {})}
 
     def without_effect(self, cases: Cases) -> str | None:
-        """Why it changes nothing, or cannot be applied, on images like these; None where it can.
-
-        Args:
-            cases: the training set; only shapes, task and view matter.
-        """
+        """Why it changes nothing, or cannot be applied, to images of these shapes, task and view; None where it can."""
         return None
 
     def filter(self, image: Array, window: IntensityWindow) -> Array:
-        """Change one image, the same way each time; applied to training and test images.
+        """Change one image ``(channel, *spatial)`` of training or test, the same way each time; stored units, shape and type stay.
 
-        Args:
-            image: ``(channel, *spatial)``, stored units; left as it is.
-            window: the intensity window; networks do not see what lies outside.
-
-        Returns:
-            An array of the same shape and type, stored units.
+        Networks do not see what lies outside the window.
         """
         return image
 
@@ -83,61 +92,30 @@ class Countermeasure:
         return replace(cases, images=[self.filter(image, window) for image, window in pairs])
 
     def prepare(self, cases: Cases, resources: Resources) -> Cases:
-        """Change a training set before training; by default each image by ``filter``.
+        """The set to train on, of the published one; by default each image by ``filter``.
 
-        Args:
-            cases: the published training set; left as it is.
-            resources: what else the adversary has.
-
-        Returns:
-            The set to train on; its images may be of another type (float32) and its labels other ones.
+        Its images may be of another type (float32), and its labels other ones.
         """
         return self.filter_cases(cases)
 
-    def augment(self, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
-        """Change a batch at random.
+    def augment(self, inputs: Tensor, targets: Tensor, generator: Generator) -> Batch:
+        """Change a batch at random; shapes stay.
 
-        Args:
-            inputs: ``(batch, channel, *spatial)``, float32, normalised to [0, 1], on the CPU.
-            targets: labels ``(batch,)``, ``(batch, label)`` or ``(batch, *spatial)``.
-            generator: source of randomness, on the CPU.
-
-        Returns:
-            Inputs and targets of the same shapes.
+        Inputs are ``(batch, channel, *spatial)``, float32 in [0, 1]; targets ``(batch,)``, ``(batch, label)`` or
+        ``(batch, *spatial)``. Both and the generator are on the CPU.
         """
         return inputs, targets
 
-    def step(
-        self, trainer: Trainer, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
-    ) -> torch.Tensor:
-        """Train on one batch, whose parts are those of ``augment``.
-
-        Returns:
-            The batch's error before the step, a scalar in [0, 1].
-        """
+    def step(self, trainer: Trainer, inputs: Tensor, targets: Tensor, generator: Generator) -> Tensor:
+        """Train on one batch as ``augment`` takes it; gives the batch's error before the step, a scalar in [0, 1]."""
         return trainer.step(*self.augment(inputs, targets, generator))
 
     def finish(self, trainer: Trainer, resources: Resources) -> None:
         """Change a trained network; nothing by default."""
 
     def pick(self, held_out: Sequence[float], held_out_clean: Sequence[float]) -> int:
-        """Choose the epoch whose network counts; the last by default.
+        """Index of the epoch whose network counts; the last by default.
 
-        Args:
-            held_out: after each epoch, the score on images held out of the published ones.
-            held_out_clean: the same on a small clean set, for countermeasures with ``needs_clean``.
-
-        Returns:
-            Index of the epoch.
+        Both have a score for each epoch: on images held out of the published ones, and on the small clean set.
         """
         return -1
-
-
-def require(holds: bool, name: str, expected: str, value: object) -> None:
-    """Refuse a setting out of range.
-
-    Raises:
-        ValueError: naming the setting, the range and the value.
-    """
-    if not holds:
-        raise ValueError(f"{name} must be {expected}, got {value}")

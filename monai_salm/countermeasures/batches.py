@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 import torch
+from torch import Generator, Tensor
 
-from monai_salm.countermeasures.base import Countermeasure, require
+from monai_salm.countermeasures.base import Countermeasure
 from monai_salm.countermeasures.operations import random_operation
 from monai_salm.learning.augmentation import Batch, per_voxel, standard_augmentation
 from monai_salm.learning.trainer import Trainer
@@ -27,12 +27,9 @@ class FlipsShifts(Countermeasure):
     """
 
     name: ClassVar[str] = "augment"
-    shift: int = 2
+    shift: int = field(default=2, metadata={"in": "[0, inf)"})
 
-    def __post_init__(self) -> None:
-        require(self.shift >= 0, "shift", "at least 0", self.shift)
-
-    def augment(self, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
+    def augment(self, inputs: Tensor, targets: Tensor, generator: Generator) -> Batch:
         return standard_augmentation(inputs, targets, generator, self.shift)
 
 
@@ -45,12 +42,9 @@ class Cutout(Countermeasure):
     """
 
     name: ClassVar[str] = "cutout"
-    share: float = 0.5
+    share: float = field(default=0.5, metadata={"in": "(0, 1]"})
 
-    def __post_init__(self) -> None:
-        require(0 < self.share <= 1, "share", "in (0, 1]", self.share)
-
-    def augment(self, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
+    def augment(self, inputs: Tensor, targets: Tensor, generator: Generator) -> Batch:
         size = inputs.shape[2:]
         sides = [max(1, round(self.share * length)) for length in size]
         return inputs.masked_fill(random_boxes(len(inputs), size, sides, generator), 0.0), targets
@@ -65,14 +59,9 @@ class Mixup(Countermeasure):
     """
 
     name: ClassVar[str] = "mixup"
-    alpha: float = 1.0
+    alpha: float = field(default=1.0, metadata={"in": "(0, inf)"})
 
-    def __post_init__(self) -> None:
-        require(math.isfinite(self.alpha) and self.alpha > 0, "alpha", "positive", self.alpha)
-
-    def step(
-        self, trainer: Trainer, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
-    ) -> torch.Tensor:
+    def step(self, trainer: Trainer, inputs: Tensor, targets: Tensor, generator: Generator) -> Tensor:
         share = draw_share(self.alpha, generator)
         partner = torch.randperm(len(inputs), generator=generator)
         mixed = torch.lerp(inputs[partner], inputs, share)
@@ -90,14 +79,9 @@ class CutMix(Countermeasure):
     """
 
     name: ClassVar[str] = "cutmix"
-    alpha: float = 1.0
+    alpha: float = field(default=1.0, metadata={"in": "(0, inf)"})
 
-    def __post_init__(self) -> None:
-        require(math.isfinite(self.alpha) and self.alpha > 0, "alpha", "positive", self.alpha)
-
-    def step(
-        self, trainer: Trainer, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
-    ) -> torch.Tensor:
+    def step(self, trainer: Trainer, inputs: Tensor, targets: Tensor, generator: Generator) -> Tensor:
         box, share = self.box(inputs.shape[2:], generator)
         partner = torch.randperm(len(inputs), generator=generator)
         mixed = torch.where(box, inputs[partner], inputs)
@@ -105,7 +89,7 @@ class CutMix(Countermeasure):
             return trainer.step(mixed, torch.where(box[:, 0], targets[partner], targets))
         return step_on_mixture(trainer, mixed, share, targets, targets[partner])
 
-    def box(self, size: Sequence[int], generator: torch.Generator) -> tuple[torch.Tensor, float]:
+    def box(self, size: Sequence[int], generator: Generator) -> tuple[Tensor, float]:
         """The partner's box, ``(1, 1, *size)``, and the share of voxels outside it."""
         side = (1 - draw_share(self.alpha, generator)) ** (1 / len(size))
         box = random_boxes(1, size, [int(length * side) for length in size], generator)
@@ -122,21 +106,17 @@ class RandAugment(Countermeasure):
     """
 
     name: ClassVar[str] = "rand_augment"
-    num_operations: int = 2
-    magnitude: int = 9
+    num_operations: int = field(default=2, metadata={"in": "[1, inf)"})
+    magnitude: int = field(default=9, metadata={"in": f"[0, {_LARGEST_MAGNITUDE}]"})
 
-    def __post_init__(self) -> None:
-        require(self.num_operations >= 1, "num_operations", "at least 1", self.num_operations)
-        require(0 <= self.magnitude <= _LARGEST_MAGNITUDE, "magnitude", f"in [0, {_LARGEST_MAGNITUDE}]", self.magnitude)
-
-    def augment(self, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
+    def augment(self, inputs: Tensor, targets: Tensor, generator: Generator) -> Batch:
         levels = torch.full((len(inputs),), self.magnitude / _LARGEST_MAGNITUDE)
         for _ in range(self.num_operations):
             inputs, targets = random_operation(inputs, targets, levels, generator)
         return inputs, targets
 
 
-def random_boxes(count: int, size: Sequence[int], sides: Sequence[int], generator: torch.Generator) -> torch.Tensor:
+def random_boxes(count: int, size: Sequence[int], sides: Sequence[int], generator: Generator) -> Tensor:
     """Boxes of some ``sides`` with centres anywhere in the image, ``(count, 1, *size)``, true inside."""
     inside = torch.ones((count, 1, *[1] * len(size)), dtype=torch.bool)
     for axis, (length, side) in enumerate(zip(size, sides, strict=True)):
@@ -147,19 +127,17 @@ def random_boxes(count: int, size: Sequence[int], sides: Sequence[int], generato
     return inside
 
 
-def draw_share(alpha: float, generator: torch.Generator) -> float:
+def draw_share(alpha: float, generator: Generator) -> float:
     """A share in [0, 1] from Beta(alpha, alpha); torch has no public one that takes a generator."""
     seed = int(torch.randint(2**62, (), generator=generator))
     return float(np.random.default_rng(seed).beta(alpha, alpha))
 
 
-def step_on_mixture(
-    trainer: Trainer, mixed: torch.Tensor, share: float, targets: torch.Tensor, others: torch.Tensor
-) -> torch.Tensor:
+def step_on_mixture(trainer: Trainer, mixed: Tensor, share: float, targets: Tensor, others: Tensor) -> Tensor:
     """Train with ``share * loss(targets) + (1 - share) * loss(others)``; the error is against the larger share."""
     first, second = targets.to(trainer.device), others.to(trainer.device)
 
-    def loss(logits: torch.Tensor) -> torch.Tensor:
+    def loss(logits: Tensor) -> Tensor:
         return share * trainer.task.loss(logits, first) + (1 - share) * trainer.task.loss(logits, second)
 
     return trainer.step(mixed, first if share >= 0.5 else second, loss)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter, median_filter
 
-from monai_salm.countermeasures.base import Countermeasure, require
+from monai_salm.countermeasures.base import Countermeasure
 from monai_salm.learning.cases import Cases, View
 from monai_salm.noise.window import IntensityWindow
 from monai_salm.shared.arrays import Array
@@ -22,8 +21,19 @@ from monai_salm.shared.arrays import Array
 _LUMINANCE = (0.299, 0.587, 0.114)
 
 
+class _OfWhatIsSeen(Countermeasure):
+    """A filter of what networks see: intensities in the window, from 0 to 1."""
+
+    def _change(self, seen: NDArray[np.float64]) -> Any:
+        raise NotImplementedError
+
+    def filter(self, image: Array, window: IntensityWindow) -> Array:
+        values, low, width = clipped(image, window)
+        return to_stored(self._change((values - low) / width) * width + low, image.dtype)
+
+
 @dataclass(frozen=True, kw_only=True)
-class Jpeg(Countermeasure):
+class Jpeg(_OfWhatIsSeen):
     """Encode and decode as 8-bit JPEG, the window mapped to 0 to 255; volumes slice by slice along their last axis.
 
     Images of three channels are encoded as colour, others channel by channel. The default is that of Liu, Zhao, Larson 2023
@@ -34,21 +44,15 @@ class Jpeg(Countermeasure):
     """
 
     name: ClassVar[str] = "jpeg"
-    quality: int = 10
+    quality: int = field(default=10, metadata={"in": "[1, 95]"})
 
-    def __post_init__(self) -> None:
-        require(1 <= self.quality <= 95, "quality", "in [1, 95]", self.quality)
-
-    def filter(self, image: Array, window: IntensityWindow) -> Array:
-        values, low, width = clipped(image, window)
-        pixels = np.rint((values - low) / width * 255).astype(np.uint8)
-        if pixels.ndim == 3:
-            decoded = self._slice(pixels)
-        elif pixels.ndim == 4:
-            decoded = np.stack([self._slice(pixels[..., index]) for index in range(pixels.shape[-1])], axis=-1)
-        else:
-            raise ValueError(f"jpeg takes images of shape (channel, *spatial) of rank 2 or 3, got {image.shape}")
-        return to_stored(decoded / 255 * width + low, image.dtype)
+    def _change(self, seen: NDArray[np.float64]) -> Any:
+        if seen.ndim not in (3, 4):
+            raise ValueError(f"jpeg takes images of shape (channel, *spatial) of rank 2 or 3, got {seen.shape}")
+        pixels = np.rint(seen * 255).astype(np.uint8)
+        if pixels.ndim == 4:
+            return np.stack([self._slice(part) for part in np.moveaxis(pixels, -1, 0)], axis=-1) / 255
+        return self._slice(pixels) / 255
 
     def _slice(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Round trip of one ``(channel, height, width)`` picture."""
@@ -63,7 +67,7 @@ class Jpeg(Countermeasure):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grayscale(Countermeasure):
+class Grayscale(_OfWhatIsSeen):
     """Replace each of three channels by their luminance; other images stay as they are.
 
     From Liu et al. 2021 ("Going Grayscale"): much noise differs between the channels, where the eye hardly sees it.
@@ -78,15 +82,14 @@ class Grayscale(Countermeasure):
         return f"no effect: the images have {'one channel' if channels == 1 else f'{channels} channels'}"
 
     def filter(self, image: Array, window: IntensityWindow) -> Array:
-        if len(image) != 3:
-            return image
-        values, low, width = clipped(image, window)
-        luminance = np.tensordot(_LUMINANCE, (values - low) / width, axes=1)
-        return to_stored(luminance * width + low, image.dtype)
+        return super().filter(image, window) if len(image) == 3 else image
+
+    def _change(self, seen: NDArray[np.float64]) -> Any:
+        return np.tensordot(_LUMINANCE, seen, axes=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class BitDepth(Countermeasure):
+class BitDepth(_OfWhatIsSeen):
     """Round to the nearest of ``2**bits`` levels, evenly spaced from the window's low to its high end.
 
     ``round(x * (2**bits - 1)) / (2**bits - 1)`` of Xu, Evans, Qi 2018 ("Feature Squeezing"); on unlearnable images Liu,
@@ -97,15 +100,11 @@ class BitDepth(Countermeasure):
     """
 
     name: ClassVar[str] = "bit_depth"
-    bits: int = 2
+    bits: int = field(default=2, metadata={"in": "[1, 16]"})
 
-    def __post_init__(self) -> None:
-        require(1 <= self.bits <= 16, "bits", "in [1, 16]", self.bits)
-
-    def filter(self, image: Array, window: IntensityWindow) -> Array:
-        values, low, width = clipped(image, window)
+    def _change(self, seen: NDArray[np.float64]) -> Any:
         steps = 2**self.bits - 1
-        return to_stored(np.rint((values - low) / width * steps) / steps * width + low, image.dtype)
+        return np.rint(seen * steps) / steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,10 +119,7 @@ class Blur(Countermeasure):
     """
 
     name: ClassVar[str] = "blur"
-    sigma: float = 1.0
-
-    def __post_init__(self) -> None:
-        require(math.isfinite(self.sigma) and self.sigma > 0, "sigma", "positive", self.sigma)
+    sigma: float = field(default=1.0, metadata={"in": "(0, inf)"})
 
     def filter(self, image: Array, window: IntensityWindow) -> Array:
         values = clipped(image, window)[0]
@@ -143,10 +139,7 @@ class Median(Countermeasure):
     """
 
     name: ClassVar[str] = "median"
-    size: int = 3
-
-    def __post_init__(self) -> None:
-        require(self.size >= 2, "size", "at least 2", self.size)
+    size: int = field(default=3, metadata={"in": "[2, inf)"})
 
     def filter(self, image: Array, window: IntensityWindow) -> Array:
         if image.dtype.kind == "f" and np.isnan(image).any():  # NaN has no order; networks see it as the low end
@@ -167,10 +160,7 @@ class Resample(Countermeasure):
     """
 
     name: ClassVar[str] = "resample"
-    factor: float = 0.5
-
-    def __post_init__(self) -> None:
-        require(0 < self.factor < 1, "factor", "in (0, 1)", self.factor)
+    factor: float = field(default=0.5, metadata={"in": "(0, 1)"})
 
     def filter(self, image: Array, window: IntensityWindow) -> Array:
         values = torch.from_numpy(clipped(image, window)[0])[None]
@@ -181,7 +171,7 @@ class Resample(Countermeasure):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gamma(Countermeasure):
+class Gamma(_OfWhatIsSeen):
     """Raise the intensity in the window, from 0 to 1, to a power: the noise's size then varies with the brightness.
 
     The default is stronger than the 0.7 to 1.5 from which nnU-Net draws at random to augment.
@@ -191,22 +181,14 @@ class Gamma(Countermeasure):
     """
 
     name: ClassVar[str] = "gamma"
-    gamma: float = 0.5
+    gamma: float = field(default=0.5, metadata={"in": "(0, inf)"})
 
-    def __post_init__(self) -> None:
-        require(math.isfinite(self.gamma) and self.gamma > 0, "gamma", "positive", self.gamma)
-
-    def filter(self, image: Array, window: IntensityWindow) -> Array:
-        values, low, width = clipped(image, window)
-        return to_stored(((values - low) / width) ** self.gamma * width + low, image.dtype)
+    def _change(self, seen: NDArray[np.float64]) -> Any:
+        return np.power(seen, self.gamma)
 
 
 def clipped(image: Array, window: IntensityWindow) -> tuple[NDArray[np.float64], Array, Array]:
-    """What networks see of an image, in stored units: clipped to the window of each channel, NaN at its low end.
-
-    Returns:
-        The values, and the low end and the width of the window, shaped for arithmetic with them.
-    """
+    """An image clipped to the window of each channel, NaN at its low end; and the low end and the width, stored units."""
     low, high = window.bounds(len(image), image.ndim - 1)
     values = np.asarray(image, np.float64)
     values = np.clip(np.where(np.isnan(values), low, values), low, high)
@@ -214,7 +196,7 @@ def clipped(image: Array, window: IntensityWindow) -> tuple[NDArray[np.float64],
 
 
 def to_stored(values: NDArray[Any], dtype: np.dtype[Any]) -> Array:
-    """Bring computed intensities back to the stored type: rounded and clipped for integers, cast for floats."""
+    """Computed intensities in the stored type: rounded and clipped for integers, cast for floats."""
     if np.issubdtype(dtype, np.integer):
         info = np.iinfo(dtype)
         values = np.clip(np.rint(values), info.min, info.max)

@@ -12,14 +12,15 @@ from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
+from torch import Generator, Tensor
 
 from monai_salm.learning.augmentation import Batch, luminance, per_case, warped
 
 #: ``(images, level, sign) -> images`` with level in [0, 1] and sign -1 or 1, both ``(batch, 1, ...)``.
-IntensityOperation: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+IntensityOperation: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 #: ``(amount, axes, size) -> maps``: amount in [-1, 1] ``(batch,)``, two axes ``(batch, 2)``, size ``(rank,)``; the
 #: maps, ``(batch, rank, rank + 1)``, take places of the output to places of the input, in voxels from the centre.
-GeometricOperation: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+GeometricOperation: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 _LARGEST_FACTOR = 0.9
 _LARGEST_ANGLE = math.radians(30)
@@ -27,53 +28,44 @@ _LARGEST_SHEAR = 0.3
 _LARGEST_SHIFT = 150 / 331  # of the image's side
 
 
-def _blend(images: torch.Tensor, other: torch.Tensor, level: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
-    """Away from ``other`` where the sign is positive, towards it where it is negative."""
-    factor = 1 + _LARGEST_FACTOR * level * sign
-    return (other + factor * (images - other)).clamp(0, 1)
+def _away_from(other: Callable[[Tensor], Tensor]) -> IntensityOperation:
+    """Away from another image where the sign is positive, towards it where it is negative."""
+
+    def blended(images: Tensor, level: Tensor, sign: Tensor) -> Tensor:
+        reference = other(images)
+        return (reference + (1 + _LARGEST_FACTOR * level * sign) * (images - reference)).clamp(0, 1)
+
+    return blended
 
 
-def brightness(images: torch.Tensor, level: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
-    """Brighter or darker by a factor."""
-    return _blend(images, torch.zeros_like(images), level, sign)
+def _mean_grey(images: Tensor) -> Tensor:
+    return luminance(images).flatten(1).mean(1).view(-1, *[1] * (images.ndim - 1))
 
 
-def contrast(images: torch.Tensor, level: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
-    """Away from the image's mean grey or towards it."""
-    mean = luminance(images).flatten(1).mean(1).view(-1, *[1] * (images.ndim - 1))
-    return _blend(images, mean, level, sign)
-
-
-def color(images: torch.Tensor, level: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
-    """Away from grey or towards it."""
-    return _blend(images, luminance(images), level, sign)
-
-
-def sharpness(images: torch.Tensor, level: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
-    """Away from the smoothed image or towards it; the outermost voxels stay, as in Pillow, whose filter this is."""
+def _smoothed(images: Tensor) -> Tensor:
+    """Smoothed but for the outermost voxels, as in Pillow, whose filter this is: 5 in the middle, 1 for each neighbour."""
     size = images.shape[2:]
     if min(size) <= 2:
         return images
     inner = (slice(None), slice(None), *[slice(1, -1)] * len(size))
-    pool = F.avg_pool2d if len(size) == 2 else F.avg_pool3d
-    voxels = 3 ** len(size)
-    smooth = images.clone()  # weights: 5 in the middle, 1 for each neighbour
+    pool, voxels = F.avg_pool2d if len(size) == 2 else F.avg_pool3d, 3 ** len(size)
+    smooth = images.clone()
     smooth[inner] = (pool(images, 3, 1) * voxels + 4 * images[inner]) / (voxels + 4)
-    return _blend(images, smooth, level, sign)
+    return smooth
 
 
-def posterize(images: torch.Tensor, level: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
+def posterize(images: Tensor, level: Tensor, sign: Tensor) -> Tensor:
     """Keep 8 to 4 bits."""
     steps = 2 ** (8 - (4 * level).round())
     return torch.minimum((images * steps).floor(), steps - 1) / steps
 
 
-def solarize(images: torch.Tensor, level: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
+def solarize(images: Tensor, level: Tensor, sign: Tensor) -> Tensor:
     """Invert what is brighter than ``1 - level``."""
     return torch.where(images >= 1 - level, 1 - images, images)
 
 
-def autocontrast(images: torch.Tensor, level: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
+def autocontrast(images: Tensor, level: Tensor, sign: Tensor) -> Tensor:
     """Stretch every channel to [0, 1]."""
     axes = tuple(range(2, images.ndim))
     low, high = images.amin(axes, keepdim=True), images.amax(axes, keepdim=True)
@@ -81,7 +73,7 @@ def autocontrast(images: torch.Tensor, level: torch.Tensor, sign: torch.Tensor) 
     return torch.where(width > 0, (images - low) / width.clamp_min(1e-12), images).clamp(0, 1)
 
 
-def equalize(images: torch.Tensor, level: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
+def equalize(images: Tensor, level: Tensor, sign: Tensor) -> Tensor:
     """Make the histogram of every channel flat, in 256 grey levels, by Pillow's table."""
     pixels = (images * (256 - 1e-3)).long().clamp(0, 255).flatten(2)
     ones = torch.ones((1, 1, 1), dtype=torch.long, device=images.device)
@@ -94,7 +86,7 @@ def equalize(images: torch.Tensor, level: torch.Tensor, sign: torch.Tensor) -> t
     return torch.where(step > 0, flat, images.flatten(2)).view_as(images)
 
 
-def rotate(amount: torch.Tensor, axes: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
+def rotate(amount: Tensor, axes: Tensor, size: Tensor) -> Tensor:
     """Turn by up to 30 degrees in the plane of the two axes."""
     maps, rows, (first, second) = _identity(amount, size), torch.arange(len(amount)), axes.unbind(1)
     angle = _LARGEST_ANGLE * amount
@@ -103,21 +95,21 @@ def rotate(amount: torch.Tensor, axes: torch.Tensor, size: torch.Tensor) -> torc
     return maps
 
 
-def shear(amount: torch.Tensor, axes: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
+def shear(amount: Tensor, axes: Tensor, size: Tensor) -> Tensor:
     """Move along the first axis by up to 0.3 of the place on the second."""
     maps = _identity(amount, size)
     maps[torch.arange(len(amount)), axes[:, 0], axes[:, 1]] = _LARGEST_SHEAR * amount
     return maps
 
 
-def translate(amount: torch.Tensor, axes: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
+def translate(amount: Tensor, axes: Tensor, size: Tensor) -> Tensor:
     """Shift along the first axis by whole voxels."""
     maps = _identity(amount, size)
     maps[torch.arange(len(amount)), axes[:, 0], -1] = (_LARGEST_SHIFT * size[axes[:, 0]] * amount).trunc()
     return maps
 
 
-def _identity(amount: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
+def _identity(amount: Tensor, size: Tensor) -> Tensor:
     return torch.eye(len(size), len(size) + 1).repeat(len(amount), 1, 1)
 
 
@@ -125,20 +117,18 @@ INTENSITY: dict[str, IntensityOperation] = {
     "autocontrast": autocontrast,
     "equalize": equalize,
     "solarize": solarize,
-    "color": color,
+    "color": _away_from(luminance),
     "posterize": posterize,
-    "contrast": contrast,
-    "brightness": brightness,
-    "sharpness": sharpness,
+    "contrast": _away_from(_mean_grey),
+    "brightness": _away_from(torch.zeros_like),
+    "sharpness": _away_from(_smoothed),
 }
 GEOMETRIC: dict[str, GeometricOperation] = {"rotate": rotate, "shear": shear, "translate": translate}
 # Shear and translate count twice, since they are two operations, along x and along y, in the papers.
 _DRAWN_FROM = ("identity", *INTENSITY, *GEOMETRIC, "shear", "translate")
 
 
-def random_operation(
-    images: torch.Tensor, targets: torch.Tensor, levels: torch.Tensor, generator: torch.Generator
-) -> Batch:
+def random_operation(images: Tensor, targets: Tensor, levels: Tensor, generator: Generator) -> Batch:
     """Apply one random operation to every image in [0, 1], at a strength in [0, 1] each; labels per voxel move along.
 
     Colour is only for three channels. In 3D, axes are drawn too.
@@ -165,6 +155,6 @@ def random_operation(
     return changed, targets
 
 
-def warp(images: torch.Tensor, targets: torch.Tensor, maps: torch.Tensor) -> Batch:
+def warp(images: Tensor, targets: Tensor, maps: Tensor) -> Batch:
     """Move voxels by maps as a ``GeometricOperation`` gives them; zeros come in from outside."""
     return warped(images, targets, maps[..., :-1], 2 * maps[..., -1] / torch.tensor(images.shape[2:]))

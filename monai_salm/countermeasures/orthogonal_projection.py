@@ -7,16 +7,18 @@ arXiv 2305.19254. It is strong against noise that is the same in all images of a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar, overload
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
+from torch import Generator, Tensor
 
-from monai_salm.countermeasures.base import Countermeasure, Resources, require
+from monai_salm.countermeasures.base import Countermeasure, Resources
 from monai_salm.learning.cases import Cases, shuffled_batches
 from monai_salm.noise.window import IntensityWindow
-from monai_salm.shared.arrays import Array
+from monai_salm.shared.arrays import Array, Lazy
+
+_PIXELS = 3 * 32 * 32  # of CIFAR-10, where the paper's learning rate comes from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +36,9 @@ class OrthogonalProjection(Countermeasure):
     """
 
     name: ClassVar[str] = "orthogonal_projection"
-    epochs: int = 20
-    batches: int = 49
-    lr: float = 0.1
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batches"):
-            require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        require(math.isfinite(self.lr) and self.lr > 0, "lr", "positive", self.lr)
+    epochs: int = field(default=20, metadata={"in": "[1, inf)"})
+    batches: int = field(default=49, metadata={"in": "[1, inf)"})
+    lr: float = field(default=0.1, metadata={"in": "(0, inf)"})
 
     def without_effect(self, cases: Cases) -> str | None:
         if cases.task.kind == "segmentation":
@@ -52,10 +49,18 @@ class OrthogonalProjection(Countermeasure):
 
     def prepare(self, cases: Cases, resources: Resources) -> Cases:
         directions = orthonormal(self.fit_linear(cases, resources.generator()))
-        windows = [UnclippedWindow(0.0, 1.0)] * len(cases)
-        return replace(cases, images=ProjectedImages(cases, directions), windows=windows)
 
-    def fit_linear(self, cases: Cases, generator: torch.Generator) -> torch.Tensor:
+        def projected(case: int) -> Array:
+            image = cases.inputs([(case, _whole(cases))])[0]
+            pixels = image.flatten()
+            seen: Array = (pixels - directions.T @ (directions @ pixels)).view_as(image).numpy()
+            return seen
+
+        # Images are projected when they are read: float32 copies of all might not fit in memory.
+        images, windows = Lazy(len(cases), projected), [UnclippedWindow(0.0, 1.0)] * len(cases)
+        return replace(cases, images=images, windows=windows)
+
+    def fit_linear(self, cases: Cases, generator: Generator) -> Tensor:
         """Weights ``(class, pixel)`` of logistic regression without bias."""
         size = math.ceil(len(cases) / self.batches)
         steps = math.ceil(len(cases) / size)
@@ -67,7 +72,7 @@ class OrthogonalProjection(Countermeasure):
         members = shuffled_batches(len(cases), size, generator)
         for _ in range(self.epochs):
             for _ in range(steps):
-                regions = [(case, _whole(cases, case)) for case in next(members)]
+                regions = [(case, _whole(cases)) for case in next(members)]
                 inputs = cases.inputs(regions).flatten(1)
                 optimizer.zero_grad(set_to_none=True)
                 cases.task.loss(inputs @ weights.T, cases.targets(regions)).backward()
@@ -76,55 +81,20 @@ class OrthogonalProjection(Countermeasure):
         return weights.detach()
 
 
-_PIXELS = 3 * 32 * 32  # of CIFAR-10, where the paper's learning rate comes from
-
-
-@dataclass(frozen=True)
 class UnclippedWindow(IntensityWindow):
     """For values that are normalised already; clipping would undo the projection."""
 
-    def normalize(self, image: torch.Tensor) -> torch.Tensor:
+    def normalize(self, image: Tensor) -> Tensor:
         return image
 
 
-class ProjectedImages(Sequence[Array]):
-    """Images that are projected when they are read: float32 copies of all might not fit in memory.
-
-    Args:
-        cases: the set they come from.
-        directions: orthonormal, ``(direction, pixel)``, of normalised pixels.
-    """
-
-    def __init__(self, cases: Cases, directions: torch.Tensor) -> None:
-        self.cases, self.directions = cases, directions
-
-    def __len__(self) -> int:
-        return len(self.cases)
-
-    @overload
-    def __getitem__(self, index: int) -> Array: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Array]: ...
-
-    def __getitem__(self, index: int | slice) -> Array | Sequence[Array]:
-        """``(channel, *view.size)``, float32, normalised."""
-        if isinstance(index, slice):
-            return [self[case] for case in range(*index.indices(len(self)))]
-        image = self.cases.inputs([(index, _whole(self.cases, index))])[0]
-        pixels = image.flatten()
-        projected = pixels - self.directions.T @ (self.directions @ pixels)
-        normalized: Array = projected.view_as(image).numpy()
-        return normalized
-
-
-def orthonormal(weights: torch.Tensor) -> torch.Tensor:
+def orthonormal(weights: Tensor) -> Tensor:
     """An orthonormal basis ``(direction, pixel)`` of the rows of ``(class, pixel)``, by QR; dependent rows are left out."""
     rows = weights.double() / weights.double().norm(dim=1, keepdim=True).clamp_min(1e-30)
     columns, upper = torch.linalg.qr(rows.T)
-    basis: torch.Tensor = columns[:, upper.diagonal().abs() > 1e-4].T.float().contiguous()
+    basis: Tensor = columns[:, upper.diagonal().abs() > 1e-4].T.float().contiguous()
     return basis
 
 
-def _whole(cases: Cases, case: int) -> tuple[slice, ...]:
-    return tuple(slice(0, length) for length in cases.images[case].shape[1:])
+def _whole(cases: Cases) -> tuple[slice, ...]:
+    return (slice(None),) * cases.spatial_dims

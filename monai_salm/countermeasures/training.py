@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
 import torch
+from torch import Generator, Tensor
 
-from monai_salm.countermeasures.base import Countermeasure, Resources, require
+from monai_salm.countermeasures.base import Countermeasure, Resources
 from monai_salm.learning.cases import Cases
 from monai_salm.learning.tasks import Task
 from monai_salm.learning.trainer import Trainer
@@ -25,19 +25,15 @@ class EarlyStopping(Countermeasure):
     after_training: ClassVar[bool] = True
 
     def pick(self, held_out: Sequence[float], held_out_clean: Sequence[float]) -> int:
-        return best_epoch(held_out)
+        return best_epoch(held_out_clean if self.needs_clean else held_out)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EarlyStoppingClean(Countermeasure):
+class EarlyStoppingClean(EarlyStopping):
     """Take the epoch that is best on a small clean set."""
 
     name: ClassVar[str] = "early_stopping_clean"
-    after_training: ClassVar[bool] = True
     needs_clean: ClassVar[bool] = True
-
-    def pick(self, held_out: Sequence[float], held_out_clean: Sequence[float]) -> int:
-        return best_epoch(held_out_clean)
 
 
 def best_epoch(scores: Sequence[float]) -> int:
@@ -81,7 +77,7 @@ class SelfTraining(Countermeasure):
         )
 
 
-def pseudo_labels(predictions: Sequence[torch.Tensor], like: Sequence[Array], task: Task) -> list[Array]:
+def pseudo_labels(predictions: Sequence[Tensor], like: Sequence[Array], task: Task) -> list[Array]:
     """Turn predictions of a task into labels of its canonical form, of the type of the labels ``like``."""
     if task.kind == "segmentation":
         answers = list(predictions)
@@ -107,24 +103,14 @@ class AdversarialTraining(Countermeasure):
 
     name: ClassVar[str] = "adversarial_training"
     tier: ClassVar[str] = "costly"
-    radius: float = 4 / 255
-    step_size: float = 1 / 255
-    num_steps: int = 10
+    radius: float = field(default=4 / 255, metadata={"in": "(0, 1]"})
+    step_size: float = field(default=1 / 255, metadata={"in": "(0, 1]"})
+    num_steps: int = field(default=10, metadata={"in": "[1, inf)"})
 
-    def __post_init__(self) -> None:
-        for name in ("radius", "step_size"):
-            value = getattr(self, name)
-            require(math.isfinite(value) and 0 < value <= 1, name, "in (0, 1]", value)
-        require(self.num_steps >= 1, "num_steps", "at least 1", self.num_steps)
-
-    def step(
-        self, trainer: Trainer, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
-    ) -> torch.Tensor:
+    def step(self, trainer: Trainer, inputs: Tensor, targets: Tensor, generator: Generator) -> Tensor:
         return trainer.step(self.attack(trainer, inputs, targets, generator), targets)
 
-    def attack(
-        self, trainer: Trainer, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
-    ) -> torch.Tensor:
+    def attack(self, trainer: Trainer, inputs: Tensor, targets: Tensor, generator: Generator) -> Tensor:
         """Images within the radius of ``inputs``, and in [0, 1], at which the loss is high; on the trainer's device."""
         start = (2 * torch.rand(inputs.shape, generator=generator) - 1) * self.radius
         inputs, targets = inputs.to(trainer.device), targets.to(trainer.device)
@@ -136,7 +122,7 @@ class AdversarialTraining(Countermeasure):
         return attacked
 
 
-def _gradient(trainer: Trainer, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def _gradient(trainer: Trainer, inputs: Tensor, targets: Tensor) -> Tensor:
     """Gradient of the loss by the inputs alone; in float32 where it is not finite in bfloat16."""
     inputs = inputs.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(trainer.task.loss(trainer.forward(inputs), targets), inputs)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
+from torch import Generator, Tensor
 
-from monai_salm.countermeasures.base import Countermeasure, require
+from monai_salm.countermeasures.base import Countermeasure
 from monai_salm.countermeasures.operations import random_operation
 from monai_salm.learning.augmentation import Batch, uniform
 from monai_salm.learning.trainer import Trainer
@@ -39,14 +40,10 @@ class UEraser(Countermeasure):
 
     name: ClassVar[str] = "ueraser"
     tier: ClassVar[str] = "costly"
-    copies: int = 5
-    probability: float = 0.5
+    copies: int = field(default=5, metadata={"in": "[1, inf)"})
+    probability: float = field(default=0.5, metadata={"in": "[0, 1]"})
 
-    def __post_init__(self) -> None:
-        require(self.copies >= 1, "copies", "at least 1", self.copies)
-        require(0 <= self.probability <= 1, "probability", "in [0, 1]", self.probability)
-
-    def augment(self, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
+    def augment(self, inputs: Tensor, targets: Tensor, generator: Generator) -> Batch:
         changed = inputs.clone()
         for change in (plasma_brightness, plasma_contrast, shuffle_channels):
             rows = (torch.rand(len(inputs), generator=generator) < self.probability).nonzero()[:, 0]
@@ -55,9 +52,7 @@ class UEraser(Countermeasure):
         levels = torch.randint(_LEVELS, (len(inputs),), generator=generator) / (_LEVELS - 1)
         return random_operation(changed, targets, levels, generator)
 
-    def step(
-        self, trainer: Trainer, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
-    ) -> torch.Tensor:
+    def step(self, trainer: Trainer, inputs: Tensor, targets: Tensor, generator: Generator) -> Tensor:
         copies = [self.augment(inputs, targets, generator) for _ in range(self.copies)]
         if self.copies == 1:
             return trainer.step(*copies[0])
@@ -68,31 +63,31 @@ class UEraser(Countermeasure):
 
 
 @torch.no_grad()
-def case_losses(trainer: Trainer, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def case_losses(trainer: Trainer, inputs: Tensor, targets: Tensor) -> Tensor:
     """Loss of each case, ``(batch,)`` on the CPU, with the network in training mode, as in the published code."""
     logits, targets = trainer.forward(inputs.to(trainer.device)), targets.to(trainer.device)
     losses = [trainer.task.loss(logits[i : i + 1], targets[i : i + 1]) for i in range(len(inputs))]
     return torch.stack(losses).cpu()
 
 
-def plasma_brightness(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def plasma_brightness(images: Tensor, generator: Generator) -> Tensor:
     """Add a fractal in [-i, i], with i from 0.5 to 1 for each image, to images ``(batch, channel, *spatial)``."""
     intensity = _each(images, _BRIGHTNESS, generator)
     return (images + intensity * (2 * plasma(images.shape, generator) - 1)).clamp(0, 1)
 
 
-def plasma_contrast(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def plasma_contrast(images: Tensor, generator: Generator) -> Tensor:
     """Multiply distances from 0.5 by a fractal in [0, 4]."""
     return ((images - 0.5) * _LARGEST_CONTRAST * plasma(images.shape, generator) + 0.5).clamp(0, 1)
 
 
-def shuffle_channels(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def shuffle_channels(images: Tensor, generator: Generator) -> Tensor:
     """Put the channels of every image in an order of its own."""
     order = torch.rand(images.shape[:2], generator=generator).argsort(1)
     return images[torch.arange(len(images))[:, None], order]
 
 
-def plasma(shape: Sequence[int], generator: torch.Generator) -> torch.Tensor:
+def plasma(shape: Sequence[int], generator: Generator) -> Tensor:
     """Fractal noise of shape ``(batch, channel, *spatial)``, stretched to [0, 1] in every channel of every image.
 
     As in the diamond-square algorithm, a random grid is refined by halves, with noise whose amplitude falls by the
@@ -114,6 +109,6 @@ def plasma(shape: Sequence[int], generator: torch.Generator) -> torch.Tensor:
     return (field - low) / (high - low).clamp_min(1e-12)
 
 
-def _each(images: torch.Tensor, ends: tuple[float, float], generator: torch.Generator) -> torch.Tensor:
+def _each(images: Tensor, ends: tuple[float, float], generator: Generator) -> Tensor:
     """One number for each image, ``(batch, 1, ...)``."""
     return uniform((len(images), *[1] * (images.ndim - 1)), *ends, generator)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,20 +31,12 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class ChainStep:
-    """A transform after ``SALMProtectd``.
-
-    Args:
-        name: of its class.
-        effect: on the noise, in words.
-        survives: share of the noise's amplitude that is left, from 0 to 1, compared with a coarse pattern of the same strength;
-            None where the step could not be run.
-        chance: whether it is applied at random; ``survives`` holds for the times that it is applied.
-    """
+    """A transform after ``SALMProtectd``."""
 
     name: str
-    effect: str
-    survives: float | None
-    chance: bool = False
+    effect: str  # on the noise, in words
+    survives: float | None  # share of the noise's amplitude that is left; None where the step could not be run
+    chance: bool = False  # applied at random; ``survives`` holds for the times that it is applied
 
     def __str__(self) -> str:
         when = " (when it is applied)" if self.chance else ""
@@ -74,9 +67,8 @@ class ChainReport:
     @property
     def ok(self) -> bool:
         """Whether the order is right, all steps could be run, and half of the noise is left after each and after all."""
-        each = [step.survives for step in self.steps]
-        known = [share for share in each if share is not None]
-        return not self.before and len(known) == len(each) and min([self.survives, *known]) >= _WEAK
+        each = [self.survives, *(step.survives for step in self.steps)]
+        return not self.before and all(share is not None and share >= _WEAK for share in each)
 
     def __str__(self) -> str:
         lines = []
@@ -97,21 +89,20 @@ class ChainReport:
 class _States:
     """One image clean, with its noise, and with a coarse pattern: ``items`` of a chain; ``key`` is None for bare images."""
 
-    items: tuple[Any, Any, Any]
+    items: Sequence[Any]
     key: Hashable | None
 
     def arrays(self) -> list[Array]:
-        images = (item if self.key is None else item[self.key] for item in self.items)
-        return [np.asarray(values_of(image), np.float64) for image in images]
+        return [_array(item, self.key) for item in self.items]
 
     def after(self, transform: Any) -> _States:
         """The states after a transform with the same random numbers."""
-        results = []
-        for item in self.items:
-            own = _certain(transform)
-            result = own(item if self.key is None else dict(item))
-            results.append(result[0] if isinstance(result, list) else result)
-        return _States((results[0], results[1], results[2]), self.key)
+        results = [_certain(transform)(item if self.key is None else dict(item)) for item in self.items]
+        return _States([result[0] if isinstance(result, list) else result for result in results], self.key)
+
+
+def _array(item: Any, key: Hashable | None) -> Array:
+    return np.asarray(values_of(item if key is None else item[key]), np.float64)
 
 
 def check_chain(
@@ -147,17 +138,18 @@ def check_chain(
         raise ValueError(
             "the chain has no SALMProtectd: place it right after LoadImaged, as Compose([LoadImaged(...), SALMProtectd(...)])"
         )
-    place, protect = places[0], transforms[places[0]]
-    before = tuple(_name(one) for one in transforms[:place] if _may_change(one, protect))
+    head, protect, rest = transforms[: places[0]], transforms[places[0]], transforms[places[0] + 1 :]
+    before = tuple(_name(one) for one in head if _may_change(one, protect))
     if items is None:
         pairs = [_made_up(noise, protect, transforms, noises) for noise in itertools.islice(noises, count)]
         if not pairs:
             raise NoiseStoreError(f"{noises.path} is empty: fill it with precompute() or `monai-salm generate`")
     else:
-        pairs = [_real(item, transforms[:place], protect) for item in itertools.islice(items, count)]
+        clean = [functools.reduce(lambda x, one: one(x), head, item) for item in itertools.islice(items, count)]
+        pairs = [(item, protect(item)) for item in clean]
     key = protect.keys[0] if isinstance(protect, SALMProtectd) else None
-    states = [_with_pattern(clean, noisy, key) for clean, noisy in pairs]
-    return ChainReport(before, tuple(_steps(transforms[place + 1 :], states)), len(states), items is None)
+    states = [_with_pattern(*pair, key) for pair in pairs]
+    return ChainReport(before, tuple(_steps(rest, states)), len(states), items is None)
 
 
 def _flat(chain: Any) -> list[Any]:
@@ -175,10 +167,8 @@ def _name(transform: Any) -> str:
 def _may_change(transform: Any, protect: Any) -> bool:
     """Whether a transform may change the images that are protected."""
     keys = set(getattr(transform, "keys", ()) or ())
-    if keys and isinstance(protect, SALMProtectd) and not keys & set(protect.keys):
-        return False
-    name = _name(transform)
-    return name not in _HARMLESS and name.removesuffix("d") not in _HARMLESS
+    others = keys and isinstance(protect, SALMProtectd) and not keys & set(protect.keys)
+    return not others and not {_name(transform), _name(transform).removesuffix("d")} & set(_HARMLESS)
 
 
 def _steps(transforms: Sequence[Any], states: Sequence[_States]) -> Iterator[ChainStep]:
@@ -193,9 +183,8 @@ def _steps(transforms: Sequence[Any], states: Sequence[_States]) -> Iterator[Cha
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             yield ChainStep(_name(transform), f"could not be run here ({reason})", None, chance)
             continue
-        survives = float(np.mean([share for share, _ in found]))
-        effects = [effect for _, effect in found]
-        yield ChainStep(_name(transform), max(effects, key=effects.count), survives, chance)
+        shares, effects = zip(*found, strict=True)
+        yield ChainStep(_name(transform), max(effects, key=effects.count), float(np.mean(shares)), chance)
         states = states if chance else after
 
 
@@ -234,12 +223,6 @@ def _certain(transform: Any) -> Any:
     return own
 
 
-def _real(item: Any, head: Sequence[Any], protect: Any) -> tuple[Any, Any]:
-    for transform in head:
-        item = transform(item)
-    return item, protect(item)
-
-
 def _made_up(noise: Noise, protect: Any, transforms: Sequence[Any], store: NoiseStore) -> tuple[Any, Any]:
     """A synthetic ramp in the middle of the window, without and with noise."""
     shape = noise.codes.shape
@@ -270,13 +253,12 @@ def _keys_of(transform: Any) -> Iterator[Hashable]:
 
 def _with_pattern(clean: Any, noisy: Any, key: Hashable | None) -> _States:
     """The states of an image; the coarse pattern is on the grey values that carry noise."""
-    image = clean if key is None else clean[key]
-    before, after = (np.asarray(values_of(one if key is None else one[key]), np.float64) for one in (clean, noisy))
+    before, after = _array(clean, key), _array(noisy, key)
     noise = after - before
     carrying = before[noise != 0]
     inside = (before >= carrying.min()) & (before <= carrying.max()) if carrying.size else np.zeros(before.shape, bool)
     axes = [np.cos(4 * np.pi * np.arange(size) / size + 0.5) for size in before.shape[1:]]
     wave = np.mean(np.meshgrid(*axes, indexing="ij"), axis=0)[None] * inside
     strength = np.sqrt(_energy(noise) / (_energy(wave) or 1.0))
-    pattern = like(image, (before + wave * strength).astype(np.float32))
+    pattern = like(clean if key is None else clean[key], (before + wave * strength).astype(np.float32))
     return _States((clean, noisy, pattern if key is None else {**clean, key: pattern}), key)

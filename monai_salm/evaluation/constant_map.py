@@ -20,10 +20,9 @@ _LEVELS = np.linspace(0.05, 0.95, 19)
 
 
 def constant_map(labels: Sequence[Array], num_classes: int) -> Array:
-    """A label for every position, of the commonest shape; maps of other shapes are resized by nearest neighbours.
+    """A label for every position, of the commonest shape: a class where at least a share of the maps has it.
 
-    A position gets a class where at least a share of the maps has it. The share of a class maximises the mean Dice on the
-    training maps. Of several classes, the one farthest above its share wins.
+    The share of a class maximises the mean Dice on these maps. Of several classes, the one farthest above its share wins.
     """
     shape = Counter(label.shape for label in labels).most_common(1)[0][0]
     maps = [nearest(label, shape) for label in labels]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from monai.metrics import compute_ssim_and_cs
 from numpy.typing import NDArray
 
-from monai_salm.evaluation.sets import ImageSet, difference
+from monai_salm.evaluation.sets import Floats, ImageSet, difference
 from monai_salm.learning.tasks import Task
 from monai_salm.noise.window import IntensityWindow
 from monai_salm.shared.arrays import Array
@@ -48,36 +48,23 @@ def image_cost(
     native_scale: float | None = None,
     native_unit: str = "",
 ) -> dict[str, Any]:
-    """Measure every case's noise: means, worst cases, and means of each class.
+    """Measure every case's noise: means, worst cases, and means of each class (docs/report.md).
 
-    Args:
-        clean: original images.
-        protected: the same images with noise, in the same order.
-        task: the learning problem.
-        window: its width is the peak of PSNR and the range of SSIM.
-        native_scale: native units per stored unit, such as Hounsfield units of a file with a slope.
-        native_unit: name of the native unit.
-
-    Returns:
-        Plain values, see docs/report.md. ``psnr`` and ``ssim`` are means over the cases that changed, all else over all.
+    ``psnr`` and ``ssim`` are means over the cases that changed, all else over all. The width of the window is the peak of PSNR
+    and the range of SSIM; ``native_scale`` is native units, such as HU, in one stored unit.
     """
-    rows = [_sizes(difference(*pair), window) for pair in zip(clean.images, protected.images, strict=True)]
-    for row, value in zip(rows, _all_ssim(clean.images, protected.images, window), strict=True):
-        row["ssim"] = value
-    changed = [index for index, row in enumerate(rows) if row["share"] > 0]
-    everyone = list(range(len(rows)))
+    pairs = zip(clean.images, protected.images, _all_ssim(clean.images, protected.images, window), strict=True)
+    rows = [{**_sizes(difference(*pair), window), "ssim": value} for *pair, value in pairs]
+    named = list(zip(rows, clean.names, strict=True))
+    changed = [(row, name) for row, name in named if row["share"] > 0]
     result: dict[str, Any] = {"cases": len(rows), "unchanged": len(rows) - len(changed)}
-    for name in ("psnr", "ssim"):
-        result[name] = _summary(rows, name, changed, clean.names, highest=False)
-    for name in ("l0", "share", "l2", "linf"):
-        result[name] = _summary(rows, name, everyone, clean.names, highest=True)
+    result |= {name: _summary(changed, name, min) for name in ("psnr", "ssim")}
+    result |= {name: _summary(named, name, max) for name in ("l0", "share", "l2", "linf")}
     result["native"] = None
     if native_scale is not None:
-        scaled = [{name: row[name] * abs(native_scale) for name in ("l2", "linf")} for row in rows]
-        native = {name: _summary(scaled, name, everyone, clean.names, highest=True) for name in ("l2", "linf")}
+        native = {name: _summary(named, name, max, abs(native_scale)) for name in ("l2", "linf")}
         result["native"] = {"scale": native_scale, "unit": native_unit, **native}
-    result["by_class"] = _by_class(clean, protected, rows, task, window)
-    return result
+    return {**result, "by_class": _by_class(clean, protected, rows, task, window)}
 
 
 def _sizes(change: NDArray[np.float64], window: IntensityWindow) -> Sizes:
@@ -94,14 +81,14 @@ def _sizes(change: NDArray[np.float64], window: IntensityWindow) -> Sizes:
 
 
 def _summary(
-    rows: Sequence[Sizes], name: str, members: Sequence[int], names: Sequence[str], highest: bool
+    rows: Sequence[tuple[Sizes, str]], name: str, worst_of: Callable[..., Any], scale: float = 1
 ) -> dict[str, Any]:
     """Mean over some cases and the worst of them."""
-    if not members:
+    if not rows:
         return {"mean": None, "worst": None, "worst_case": None}
-    values = [rows[index][name] for index in members]
-    worst = int(np.argmax(values) if highest else np.argmin(values))
-    return {"mean": float(np.mean(values)), "worst": float(values[worst]), "worst_case": names[members[worst]]}
+    values = [row[name] * scale for row, _ in rows]
+    worst = values.index(worst_of(values))
+    return {"mean": float(np.mean(values)), "worst": float(values[worst]), "worst_case": rows[worst][1]}
 
 
 def _by_class(
@@ -156,11 +143,9 @@ def ssim(clean: Array, protected: Array, window: IntensityWindow) -> list[float]
     length, margin = clean.shape[2], kernel[0] - 1
     step = max(1, _AT_ONCE * length // max(1, clean.size) - margin)
     for start in range(0, length - margin, step):
-        slab = (slice(None), slice(None), slice(start, start + step + margin))
-        pair = [_windowed(images[slab], window) for images in (clean, protected)]
-        found, _ = compute_ssim_and_cs(
-            pair[0], pair[1], spatial_dims=len(kernel), kernel_size=kernel, kernel_sigma=[1.5] * len(kernel)
-        )
+        pair = [_windowed(images[:, :, start : start + step + margin], window) for images in (clean, protected)]
+        sigmas = [1.5] * len(kernel)
+        found, _ = compute_ssim_and_cs(pair[0], pair[1], len(kernel), kernel_size=kernel, kernel_sigma=sigmas)
         total += found.double().flatten(1).sum(1).numpy()
         places += found[0].numel()
     return [float(value) for value in total / places]
@@ -173,30 +158,18 @@ def _windowed(images: Array, window: IntensityWindow) -> torch.Tensor:
 
 
 def radiomics_drift(clean: ImageSet, protected: ImageSet, window: IntensityWindow) -> dict[str, Any]:
-    """Compare first-order and gradient features of each image; a drift is ``abs(protected - clean)``.
+    """Compare first-order and gradient features of each image, and of its foreground where labels are per voxel.
 
     The mean may move by 0.5 % of the window, which is below the noise of scanners. Another feature may move by 0.1 standard
     deviations between cases, half of a small effect (Cohen 1988). The tolerances judge sets, not one patient's measurement.
-
-    Args:
-        clean: original images; where labels are per voxel, features of the foreground are compared too.
-        protected: the same images with noise, in the same order.
-        window: images are clipped to it.
-
-    Returns:
-        Plain values, see docs/report.md.
     """
-    whole: list[list[NDArray[np.float64]]] = [[], []]
-    inside: list[list[NDArray[np.float64]]] = [[], []]
-    where: list[str] = []
+    whole, inside, where = [], [], []
     for before, after, label, name in zip(clean.images, protected.images, clean.labels, clean.names, strict=True):
         foreground = label > 0 if label.ndim == before.ndim - 1 and label.ndim > 1 else None
-        for position, image in enumerate((before, after)):
-            every, some = features(image, window, foreground)
-            whole[position].append(every)
-            if some is not None:
-                inside[position].append(some)
+        every, some = zip(*(features(image, window, foreground) for image in (before, after)), strict=True)
+        whole.append(every)
         if foreground is not None and foreground.any():
+            inside.append(some)
             where.append(name)
     return {
         "cases": len(clean),
@@ -222,7 +195,7 @@ def features(
     return _of_voxels(values, slope, window), some
 
 
-def _of_voxels(values: NDArray[np.float32], slope: NDArray[np.float32], window: IntensityWindow) -> NDArray[np.float64]:
+def _of_voxels(values: Floats, slope: Floats, window: IntensityWindow) -> NDArray[np.float64]:
     mean = values.mean(dtype=np.float64)
     centred = values - mean
     variance = float(np.square(centred).mean())
@@ -237,8 +210,8 @@ def _of_voxels(values: NDArray[np.float32], slope: NDArray[np.float32], window: 
     )
 
 
-def _drifts(pair: list[list[NDArray[np.float64]]], names: list[str], window: IntensityWindow) -> dict[str, Any]:
-    before, after = (np.stack(part) for part in pair)
+def _drifts(pairs: Sequence[Any], names: Sequence[str], window: IntensityWindow) -> dict[str, Any]:
+    before, after = np.stack(pairs).swapaxes(0, 1)
     drift = np.abs(after - before)
     spread = before.std(axis=0, ddof=1) if len(before) > 1 else np.zeros(len(FEATURES))
     result = {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from monai_salm.evaluation.diversity import diversity, noise_of_images, noise_of_regions
 from monai_salm.evaluation.probes import (
@@ -17,7 +16,7 @@ from monai_salm.evaluation.probes import (
     probe_score,
     stratified,
 )
-from monai_salm.evaluation.sets import ImageSet
+from monai_salm.evaluation.sets import Floats, ImageSet
 from monai_salm.learning.tasks import Task
 from monai_salm.noise.window import IntensityWindow
 
@@ -32,7 +31,7 @@ _MARGIN = 0.1
 def detect(
     clean: ImageSet, protected: ImageSet, task: Task, window: IntensityWindow, seed: int = 0, max_cases: int = 2000
 ) -> dict[str, Any]:
-    """Try to find the noise, and the label in it, with simple networks.
+    """Try to find the noise, and the label in it, with simple networks (docs/report.md); ``findings`` are sentences.
 
     Probes: a linear one and one with a hidden layer, trained on half of the cases and scored on the other half. They see
     the noise, its support and the protected images; for reference the clean images, and random signs of the noise's size.
@@ -41,30 +40,17 @@ def detect(
     Bias shift (Zhu, Yu and Gao, "Detection and Defense of Unlearnable Examples", AAAI 2024, Algorithm 2): a small convolutional
     network is trained on images with 0.5 of the window added or subtracted, and scored on held-out images without that. Noise
     that is a shortcut is found at any brightness. The better of both directions counts.
-
-    Args:
-        clean: the original training set.
-        protected: the published one, in the same order.
-        task: the learning problem.
-        window: the intensity window.
-        seed: of the choice of cases, the halves and the probes.
-        max_cases: most cases that are used (a share of each class).
-
-    Returns:
-        Plain values, see docs/report.md; ``findings`` are sentences for the reader.
     """
     per_voxel = task.kind == "segmentation"
     groups = np.zeros(len(clean), np.int64) if per_voxel else group_numbers(clean.labels)
     count = max(2, max_cases // task.num_classes) if per_voxel else max_cases
     chosen = stratified(groups, count, np.random.default_rng(seed))
-    make = patch_samples if per_voxel else image_samples
-    samples = make(clean, protected, chosen, task.num_classes, seed)
-    rows = (
-        noise_of_regions(clean, protected, chosen, task.num_classes, window)
-        if per_voxel
-        else noise_of_images(samples, window)
-    )
-    changed = bool((samples.protected != samples.clean).any())
+    if per_voxel:
+        samples = patch_samples(clean, protected, chosen, task.num_classes, seed)
+        rows = noise_of_regions(clean, protected, chosen, task.num_classes, window)
+    else:
+        samples = image_samples(clean, protected, chosen, task.num_classes, seed)
+        rows = noise_of_images(samples, window)
     result: dict[str, Any] = {
         "cases": len(chosen),
         "sees": "patches" if per_voxel else "images",
@@ -75,10 +61,9 @@ def detect(
         "bias_shift": None if per_voxel else _bias_shift(samples, window, seed),
         **diversity(rows, seed),
     }
-    result["findings"] = (
-        _findings(result) if changed else ["no noise was found: both sets are equal where they were compared"]
-    )
-    return result
+    changed = (samples.protected != samples.clean).any()
+    nothing = "no noise was found: both sets are equal where they were compared"
+    return {**result, "findings": _findings(result) if changed else [nothing]}
 
 
 def _probes(samples: Samples, window: IntensityWindow, seed: int) -> dict[str, dict[str, float | None]]:
@@ -92,16 +77,11 @@ def _probes(samples: Samples, window: IntensityWindow, seed: int) -> dict[str, d
         "random_noise": random,
         "random_support": (random != 0).astype(np.float32),
     }
-    return {
-        name: {
-            "linear": probe_score(samples, values, hidden=False, seed=seed),
-            "two_layer": probe_score(samples, values, hidden=True, seed=seed),
-        }
-        for name, values in inputs.items()
-    }
+    kinds = {"linear": False, "two_layer": True}
+    return {name: {k: probe_score(samples, seen, h, seed) for k, h in kinds.items()} for name, seen in inputs.items()}
 
 
-def _random_signs(samples: Samples, window: IntensityWindow, seed: int) -> NDArray[np.float32]:
+def _random_signs(samples: Samples, window: IntensityWindow, seed: int) -> Floats:
     """Random signs of the noise's largest size, kept inside the window: the control."""
     size = np.abs(samples.protected - samples.clean).max(initial=0)
     signs = np.random.default_rng(seed).choice(np.array([-1, 1], np.float32), samples.clean.shape)
@@ -121,15 +101,10 @@ def _bias_shift(samples: Samples, window: IntensityWindow, seed: int) -> dict[st
 
 
 def _findings(result: dict[str, Any]) -> list[str]:
-    sentences = []
-    if result["majority"] is None:
-        sentences.append("too few cases for probes: nothing was held out")
-    else:
-        sentences += [
-            _noise_sentence(result, "noise", "the noise alone"),
-            _noise_sentence(result, "support", "where noise is"),
-        ]
-        sentences.append(_image_sentence(result))
+    sentences = ["too few cases for probes: nothing was held out"]
+    if result["majority"] is not None:
+        shown = {"noise": "the noise alone", "support": "where noise is"}
+        sentences = [*(_noise_sentence(result, *what) for what in shown.items()), _image_sentence(result)]
     if result["bias_shift"] is not None and result["bias_shift"]["protected"] is not None:
         sentences.append(_bias_sentence(result))
     if result["agreement_within"] is not None:

@@ -1,7 +1,4 @@
-"""Is the noise one pattern a class, or was it made for each image? Two numbers tell (docs/report.md).
-
-They are the agreement of signs within a class, and the dependence of the noise without the class's mean on the image.
-"""
+"""Is the noise one pattern a class, or was it made for each image? Agreement within a class, and dependence on the image tell."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_salm.evaluation.probes import SIDE, Samples, group_numbers
-from monai_salm.evaluation.sets import ImageSet
+from monai_salm.evaluation.sets import Floats, ImageSet
 from monai_salm.noise.window import IntensityWindow
 from monai_salm.shared.arrays import Array
 
@@ -24,19 +21,12 @@ _DEPENDENT, _SURE, _PERMUTATIONS = 0.05, 0.02, 10
 
 @dataclass(frozen=True)
 class NoiseRows:
-    """Noises to compare voxel by voxel.
+    """Noises to compare voxel by voxel."""
 
-    Args:
-        noise: ``(row, voxel)``, stored units; zero where it is not compared.
-        free: voxels at which the noise could have either sign: a black voxel can only become brighter.
-        images: the clean images there.
-        groups: class of each row.
-    """
-
-    noise: NDArray[np.float32]
-    free: NDArray[np.bool_]
-    images: NDArray[np.float32]
-    groups: NDArray[np.int64]
+    noise: Floats  # ``(row, voxel)``, stored units; zero where it is not compared
+    free: NDArray[np.bool_]  # where the noise could have either sign: a black voxel can only become brighter
+    images: Floats  # clean
+    groups: NDArray[np.int64]  # class of each row
 
     def by_group(self) -> Iterator[NDArray[np.int64]]:
         """Indices of the rows of each class."""
@@ -47,9 +37,8 @@ class NoiseRows:
 def noise_of_images(samples: Samples, window: IntensityWindow) -> NoiseRows:
     """One row an image."""
     clean, protected = (part.reshape(len(part), -1) for part in (samples.clean, samples.protected))
-    noise = protected - clean
-    free = _free(clean, float(np.abs(noise).max(initial=0)), window)
-    return NoiseRows(noise * free, free, clean, group_numbers(list(samples.labels)))
+    noise, free = _free_noise(clean, protected, window)
+    return NoiseRows(noise, free, clean, group_numbers(list(samples.labels)))
 
 
 def noise_of_regions(
@@ -67,36 +56,25 @@ def noise_of_regions(
         after.append(protected.images[index][place].astype(np.float32))
         labels.append(np.broadcast_to(clean.labels[index][np.ix_(*axes)], before[-1].shape))
     images, changed, label = (np.stack(part).reshape(len(chosen), -1) for part in (before, after, labels))
-    noise = changed - images
-    free = _free(images, float(np.abs(noise).max(initial=0)), window)
+    noise, free = _free_noise(images, changed, window)
     rows = [(i, c) for c in range(classes) for i in range(len(chosen)) if (label[i] == c).any()]
     member = np.array([i for i, _ in rows])
     inside = free[member] & np.stack([label[i] == c for i, c in rows])
     return NoiseRows(noise[member] * inside, inside, images[member], np.array([c for _, c in rows]))
 
 
-def _free(images: NDArray[np.float32], size: float, window: IntensityWindow) -> NDArray[np.bool_]:
-    low, high = window.channels(1)[0]
-    free: NDArray[np.bool_] = (images >= low + size) & (images <= high - size)
-    return free
+def _free_noise(clean: Floats, protected: Floats, window: IntensityWindow) -> tuple[Floats, NDArray[np.bool_]]:
+    """The noise where it could have either sign, and where that is."""
+    noise, (low, high) = protected - clean, window.channels(1)[0]
+    size = float(np.abs(noise).max(initial=0))
+    free = (clean >= low + size) & (clean <= high - size)
+    return noise * free, free
 
 
 def diversity(rows: NoiseRows, seed: int) -> dict[str, Any]:
-    """Compare the noises of pairs of images of one class and of different classes.
-
-    Args:
-        rows: the noises.
-        seed: of the permutations.
-
-    Returns:
-        ``cosine_within`` and ``cosine_between``: mean cosine similarity of two noises of one class and of two classes;
-        ``agreement_within`` and ``agreement_between``: mean product of the signs where both have noise;
-        ``class_share``: share of the noise's energy that the classes' mean noises explain;
-        ``image_dependence``: correlation, over pairs of one class, of the similarities of images and of residual noises, and
-        ``image_dependence_sd``, its standard deviation for permuted images; ``class_wise``. None without pairs.
-    """
+    """Compare the noises of pairs of images of one class and of two classes (docs/report.md); None without pairs."""
     norms = np.linalg.norm(rows.noise, axis=1, keepdims=True)
-    unit = np.divide(rows.noise, norms, out=np.zeros_like(rows.noise), where=norms > 0)
+    unit = _divided(rows.noise, norms)
     signs = np.sign(rows.noise)
     cosine = _pair_means(unit, (norms > 0).astype(np.float32), rows)
     agreement = _pair_means(signs, np.abs(signs), rows)
@@ -114,10 +92,9 @@ def diversity(rows: NoiseRows, seed: int) -> dict[str, Any]:
 
 
 def is_class_wise(within: float | None, between: float | None, dependence: float | None, spread: float | None) -> bool:
-    """Whether noise is one pattern a class, perhaps with jitter that does not depend on the image.
+    """Whether noise is one pattern a class, by the agreement of signs and the residual's dependence on the image.
 
-    ``within`` and ``between`` are mean agreements of signs; ``dependence`` of the residual noise on the image has the standard
-    deviation ``spread`` by chance.
+    Jitter that does not depend on the image changes nothing; by chance the dependence has the standard deviation ``spread``.
     """
     if within is None:
         return False
@@ -130,9 +107,7 @@ def is_class_wise(within: float | None, between: float | None, dependence: float
     return gap >= (_AGREE if sure else _AGREE_IF_FEW)
 
 
-def _pair_means(
-    values: NDArray[np.float32], weights: NDArray[np.float32], rows: NoiseRows
-) -> tuple[float | None, float | None]:
+def _pair_means(values: Floats, weights: Floats, rows: NoiseRows) -> tuple[float | None, float | None]:
     """Mean of ``values . values`` over ``weights . weights``, over pairs of rows of one class and of two, by sums over classes."""
     totals = []
     for part in (values, weights):
@@ -140,17 +115,13 @@ def _pair_means(
         squares = sum(float(np.square(total).sum()) for total in own)
         pairs = float(np.square(part, dtype=np.float64).sum())
         totals.append((squares - pairs, float(np.square(np.sum(own, axis=0)).sum()) - squares))
-    (within, between), (within_weight, between_weight) = totals
-    return (
-        within / within_weight if within_weight > 0.5 else None,
-        between / between_weight if between_weight > 0.5 else None,
-    )
+    within, between = (value / weight if weight > 0.5 else None for value, weight in zip(*totals, strict=True))
+    return within, between
 
 
 def _residual(rows: NoiseRows, rng: np.random.Generator) -> tuple[float | None, float | None, float | None]:
     """Share of energy of the classes' means, and dependence of the residual on the image with its spread."""
-    residual_energy, noise_similarity, image_similarity = 0.0, [], []
-    energy = 0.0
+    energy, residual_energy, noise_similarity, image_similarity = 0.0, 0.0, [], []
     for members in rows.by_group():
         free = rows.free[members]
         count = np.maximum(free.sum(0), 1).astype(np.float32)
@@ -159,9 +130,8 @@ def _residual(rows: NoiseRows, rng: np.random.Generator) -> tuple[float | None, 
         # count / (count - 1) corrects the energy that a mean of few explains by chance.
         several = count > 1
         energy += float(np.square(rows.noise[members][:, several], dtype=np.float64).sum())
-        residual_energy += float(
-            (np.square(rest, dtype=np.float64).sum(0) * count / np.maximum(count - 1, 1))[several].sum()
-        )
+        corrected = np.square(rest, dtype=np.float64).sum(0) * count / np.maximum(count - 1, 1)
+        residual_energy += float(corrected[several].sum())
         if len(members) >= 4:
             # Residuals about a common mean have a covariance of - variance / count, which is added back.
             variance = np.square(rest).sum(0) / np.maximum(count - 1, 1)
@@ -173,27 +143,27 @@ def _residual(rows: NoiseRows, rng: np.random.Generator) -> tuple[float | None, 
     found = _correlation(noise_similarity, image_similarity)
     shuffled = []
     for _ in range(_PERMUTATIONS):
-        orders = [rng.permutation(len(part)) for part in image_similarity]
-        shuffled.append(
-            _correlation(
-                noise_similarity, [part[np.ix_(o, o)] for part, o in zip(image_similarity, orders, strict=True)]
-            )
-        )
+        orders = ((part, rng.permutation(len(part))) for part in image_similarity)
+        shuffled.append(_correlation(noise_similarity, [part[np.ix_(order, order)] for part, order in orders]))
     return share, found, float(np.sqrt(np.mean(np.square(shuffled))))
 
 
-def _similarity(rows: NDArray[np.float32], add: Array | None = None) -> NDArray[np.float32]:
+def _similarity(rows: Floats, add: Array | None = None) -> Floats:
     """Cosine similarity of every two rows, the products of ``add`` added."""
     products = rows @ rows.T
     norms = np.sqrt(np.diag(products))
     if add is not None:
         products += (add @ add.T).astype(np.float32)
-    sizes = np.outer(norms, norms)
-    result: NDArray[np.float32] = np.divide(products, sizes, out=np.zeros_like(products), where=sizes > 0)
+    return _divided(products, np.outer(norms, norms))
+
+
+def _divided(values: Floats, by: Floats) -> Floats:
+    """0 where the divisor is 0."""
+    result: Floats = np.divide(values, by, out=np.zeros_like(values), where=by > 0)
     return result
 
 
-def _correlation(first: list[NDArray[np.float32]], second: list[NDArray[np.float32]]) -> float:
+def _correlation(first: list[Floats], second: list[Floats]) -> float:
     """Over all pairs of a class, each class about its own mean; 0 without variation."""
     centred = []
     for parts in (first, second):

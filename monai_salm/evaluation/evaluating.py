@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from monai_salm.evaluation.protocol import Protocol, victim_name
 from monai_salm.evaluation.running import Runner
 from monai_salm.evaluation.sets import (
     EvaluationError,
-    ImageSet,
+    Sets,
     check_pairs,
     check_test,
     measured,
@@ -104,9 +104,7 @@ def evaluate(
     )
 
 
-def _check_sets(
-    sets: Mapping[str, ImageSet], window: WindowRule, protocol: Protocol, store: NoiseStore | None
-) -> list[Budget]:
+def _check_sets(sets: Sets, rule: WindowRule, protocol: Protocol, store: NoiseStore | None) -> list[Budget]:
     """Refuse sets that make no honest evaluation; gives the noise budget of each training case."""
     clean, test = sets["clean"], sets["test"]
     training = [images for role, images in sets.items() if role != "test"]
@@ -119,11 +117,9 @@ def _check_sets(
             "or stand in another order"
         )
     budgets = []
-    for image, units, name in zip(clean.images, clean.units, clean.names, strict=True):
-        if not protocol.controls:
-            break
+    for image, units, name in zip(clean.images, clean.units, clean.names, strict=True) if protocol.controls else ():
         try:
-            budgets.append(budget_of(image, window, units, protocol.epsilon))
+            budgets.append(budget_of(image, rule, units, protocol.epsilon))
         except ValueError as error:
             raise EvaluationError(
                 f"the controls {', '.join(protocol.controls)} cannot be made of case {name!r}: {error}. Leave out the case, or "
@@ -132,7 +128,7 @@ def _check_sets(
     return budgets
 
 
-def _measure(sets: Mapping[str, ImageSet], task: Task, protocol: Protocol) -> dict[str, Any]:
+def _measure(sets: Sets, task: Task, protocol: Protocol) -> dict[str, Any]:
     """The parts of a report that are about the images, before any victim is trained."""
     clean, test = sets["clean"], sets["test"]
     pair, window = measured(clean, sets["protected"])
@@ -172,10 +168,13 @@ def _pipelines(runner: Runner) -> dict[str, Any]:
     return given
 
 
-def _fixed_values(runner: Runner, sets: Mapping[str, ImageSet]) -> dict[str, Any]:
+def _fixed_values(runner: Runner, sets: Sets) -> dict[str, Any]:
     """The values that cells must share to be compared."""
-    first = sets["clean"].images[0]
-    recorded = ("epochs", "epoch_steps", "patience")
+    first, trained = sets["clean"].images[0], {}
+    for name, setting in runner.settings.items():
+        steps = {field: getattr(setting, field) for field in ("epochs", "epoch_steps", "patience")}
+        trained[name] = {"network": victim_name(setting.network), **steps, "recipe": asdict(setting.recipe)}
+    versions = {"torch": torch.__version__, "monai": monai.__version__, "monai_salm": __version__}
     return {
         "task": runner.task.spec(),
         "cases": {role: len(images) for role, images in sets.items()},
@@ -184,18 +183,6 @@ def _fixed_values(runner: Runner, sets: Mapping[str, ImageSet]) -> dict[str, Any
         "dtype": first.dtype.name,
         "view": asdict(runner.sets.clean.view),
         **{name: getattr(runner.protocol, name) for name in _SHARED},
-        "trained": {
-            name: {
-                "network": victim_name(setting.network),
-                **{field: getattr(setting, field) for field in recorded},
-                "recipe": asdict(setting.recipe),
-            }
-            for name, setting in runner.settings.items()
-        },
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "monai": monai.__version__,
-            "monai_salm": __version__,
-        },
+        "trained": trained,
+        "versions": {"python": platform.python_version(), **versions},
     }

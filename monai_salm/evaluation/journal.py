@@ -6,13 +6,12 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from monai_salm.evaluation.protocol import is_importable, victim_name
 from monai_salm.evaluation.running import Runner
-from monai_salm.evaluation.schedule import Cell, Key, Training, cell_key
+from monai_salm.evaluation.schedule import Cell, Training, training_of
 from monai_salm.evaluation.workers import run_trainings
 from monai_salm.shared.disk import writing
 from monai_salm.shared.files import try_lock
@@ -27,18 +26,11 @@ class JournalError(ValueError):
     """A file that is no journal, is another evaluation's, or is in use."""
 
 
-class Journal:
+class Journal(AbstractContextManager["Journal"]):
     """A file of one JSON object a line: the identity of the evaluation, then finished cells.
 
     A line that a crash cut short is dropped. Cells of other victims, seeds or countermeasures of the same evaluation may join
-    later; cells of other images or another recipe are refused.
-
-    Args:
-        path: made if it does not exist.
-        identity: what must be the same for cells to belong together, as JSON values.
-
-    Raises:
-        JournalError: if the file is no journal, is another evaluation's (naming the difference), or is in use.
+    later; ``JournalError`` says that the file is no journal, is of another ``identity``, or is in use.
     """
 
     def __init__(self, path: str | os.PathLike[str], identity: Mapping[str, Any]) -> None:
@@ -56,8 +48,13 @@ class Journal:
             header = self._read()
             if header is None:
                 self._write(own)
-            else:
-                self._check(header, own)
+                header = own
+            for name in dict.fromkeys((*own, *header)):
+                if header.get(name) != own.get(name):
+                    raise JournalError(
+                        f"{self.path} is of an evaluation with {name} {header.get(name)}, this one has {own.get(name)}: cells of "
+                        "both do not belong in one table. Name another file, or repeat the call that began this one"
+                    )
         except BaseException:
             self.close()
             raise
@@ -77,9 +74,6 @@ class Journal:
             os.close(self._lock)
             self._lock = None
 
-    def __enter__(self) -> Journal:
-        return self
-
     def __exit__(self, *error: object) -> None:
         self.close()
 
@@ -95,8 +89,8 @@ class Journal:
                 raise JournalError(
                     f"{self.path}, line {number} is not JSON: it is no evaluation's, or damaged; {_OTHER}"
                 ) from error
-        begun = content.startswith(b'{"format"'[: len(content)])
-        if not (isinstance(lines[0], dict) and "format" in lines[0] if lines else begun):
+        begun = b'{"format"'  # of which a crash may have cut some
+        if not (isinstance(lines[0], dict) and "format" in lines[0] if lines else begun.startswith(content[:9])):
             raise JournalError(f"{self.path} is no journal of an evaluation; {_OTHER}")
         for number, line in enumerate(lines[1:], start=2):
             if not isinstance(line, dict) or not {"cells", "seconds"} <= set(line):
@@ -106,14 +100,6 @@ class Journal:
         if len(whole) < len(content):
             os.truncate(self.path, len(whole))
         return lines[0] if lines else None
-
-    def _check(self, header: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-        for name in dict.fromkeys((*own, *header)):
-            if header.get(name) != own.get(name):
-                raise JournalError(
-                    f"{self.path} is of an evaluation with {name} {header.get(name)}, this one has {own.get(name)}: cells of "
-                    "both do not belong in one table. Name another file, or repeat the call that began this one"
-                )
 
     def _write(self, line: Mapping[str, Any]) -> None:
         # NaN is written as Python's JSON does and read back by it; the report's own JSON is strict.
@@ -134,32 +120,22 @@ def collect_cells(
     start, schedule = time.monotonic(), runner.schedule
     trainings = schedule.trainings()
     if resume is not None:
-        _require_names(runner)
+        runner.protocol.require_names(runner.task, "whose name may stand for something else when it goes on")
     # Victims may join later: their settings are compared cell by cell.
     identity = {name: value for name, value in fixed.items() if name != "trained"}
     identity |= {name: runner.protocol.spec()[name] for name in ("epochs", "recipe")} | {"device": runner.device.type}
     with nullcontext() if resume is None else Journal(resume, identity) as journal:
-        found = {cell_key(cell): cell for cell in journal.cells if _is_same(cell, runner, fixed)} if journal else {}
-        missing = [
-            t for t in trainings if not all(key in found for key in schedule.keys(t)) or _unpredicted(t, runner, found)
-        ]
-        reporter = _ProgressReporter(runner, trainings, missing, progress)
+        kept = [cell for cell in journal.cells if _is_same(cell, runner, fixed)] if journal else []
+        found = {training_of(cell): cell for cell in kept}
+        missing = [t for t in trainings if not found.keys() >= {*schedule.gives(t)} or _unpredicted(t, runner, found)]
+        reporter = _ProgressReporter(runner, missing, progress)
         for cells in run_trainings(runner, missing, jobs, reporter.after_epoch):
             if journal:
                 journal.add(cells)
-            found |= {cell_key(cell): cell for cell in cells}
+            found |= {training_of(cell): cell for cell in cells}
             reporter.after_training(cells[0])
         seconds = journal.seconds if journal else time.monotonic() - start
-    return [found[key] for training in trainings for key in schedule.keys(training)], seconds
-
-
-def _require_names(runner: Runner) -> None:
-    for name, victim in runner.protocol.architectures(runner.task).items():
-        if not is_importable(victim):
-            raise ValueError(
-                f"victim {name!r} is {victim_name(victim)}, whose name may stand for something else tomorrow: to resume, give a "
-                "function or class at the top of a module"
-            )
+    return [found[given] for training in trainings for given in schedule.gives(training)], seconds
 
 
 def _is_same(cell: Cell, runner: Runner, fixed: Mapping[str, Any]) -> bool:
@@ -170,9 +146,9 @@ def _is_same(cell: Cell, runner: Runner, fixed: Mapping[str, Any]) -> bool:
     return bool(cell["network"] == network and cell["settings"] == settings)
 
 
-def _unpredicted(training: Training, runner: Runner, found: Mapping[Key, Cell]) -> bool:
+def _unpredicted(training: Training, runner: Runner, found: Mapping[Training, Cell]) -> bool:
     """Whether predictions are asked for that an earlier call did not keep."""
-    cell, folder = found.get(training.key()), runner.protocol.predictions
+    cell, folder = found.get(training), runner.protocol.predictions
     return bool(cell and folder and not folder.path(cell).exists())
 
 
@@ -180,35 +156,24 @@ class _ProgressReporter:
     """Turns epochs into progress; a victim that stops early counts as if it had trained all of its epochs."""
 
     def __init__(
-        self,
-        runner: Runner,
-        trainings: Sequence[Training],
-        missing: Sequence[Training],
-        progress: Callable[[Progress], None] | None,
+        self, runner: Runner, missing: Sequence[Training], progress: Callable[[Progress], None] | None
     ) -> None:
-        self._epochs = {training.key(): runner.setting(training).epochs for training in trainings}
-        self._metric = runner.task.metric
-        self._total = sum(self._epochs.values())
-        self._finished = self._total - sum(self._epochs[training.key()] for training in missing)
-        self._running: dict[object, int] = {}
-        self._progress = progress
+        self._metric, self._progress = runner.task.metric, progress
+        self._total = sum(runner.setting(training).epochs for training in runner.schedule.trainings())
+        self._left = {training: runner.setting(training).epochs for training in missing}
 
     def after_epoch(self, training: Training, score: float) -> None:
-        key = training.key()
-        if key in self._epochs:
-            self._running[key] = self._running.get(key, 0) + 1
+        if training in self._left:
+            self._left[training] -= 1
         share = "" if training.fraction == 1 else f" {training.fraction:.0%}"
         treatment = "" if training.treatment() == "none" else f" + {training.treatment()}"
         what = f"{training.data}{share}{treatment}"
         self._report(f"{training.victim} seed {training.seed}, {what}, {self._metric} {score:.3f}")
 
     def after_training(self, cell: Cell) -> None:
-        key = cell_key(cell)
-        self._running.pop(key, None)
-        self._finished += self._epochs.pop(key)
+        self._left.pop(training_of(cell))
         self._report(f"{cell['victim']} seed {cell['seed']} done, {self._metric} {cell['last']:.3f}")
 
     def _report(self, detail: str) -> None:
         if self._progress is not None:
-            done = self._finished + sum(self._running.values())
-            self._progress(Progress("evaluate", done, self._total, detail))
+            self._progress(Progress("evaluate", self._total - sum(self._left.values()), self._total, detail))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +12,7 @@ from monai.networks.layers import Conv, Norm
 from numpy.typing import NDArray
 from torch import nn
 
-from monai_salm.evaluation.sets import ImageSet
+from monai_salm.evaluation.sets import Floats, ImageSet
 from monai_salm.learning.networks import seeded
 from monai_salm.shared.arrays import Array
 
@@ -30,21 +29,13 @@ _STEPS = 60, 600
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples of probes: whole images, or patches of one class each.
+    """Samples of probes: whole images, or patches of one class each."""
 
-    Args:
-        clean: ``(sample, channel, *spatial)``, stored units.
-        protected: the same places of the protected images.
-        labels: one class number a sample, or a row of zeros and ones.
-        held_out: samples that a probe is scored on; the others train it. A case has its samples on one side only.
-        outputs: classes or labels.
-    """
-
-    clean: NDArray[np.float32]
-    protected: NDArray[np.float32]
-    labels: Array
-    held_out: NDArray[np.bool_]
-    outputs: int
+    clean: Floats  # ``(sample, channel, *spatial)``, stored units
+    protected: Floats  # the same places
+    labels: Array  # one class number a sample, or a row of zeros and ones
+    held_out: NDArray[np.bool_]  # what a probe is scored on, whole cases; the rest trains it
+    outputs: int  # classes or labels
 
     @property
     def multi_label(self) -> bool:
@@ -85,13 +76,11 @@ def second_half(groups: NDArray[np.int64], rng: np.random.Generator) -> NDArray[
 
 def _dealt(groups: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
     """All indices, group after group, at random within each."""
-    members: dict[int, list[int]] = defaultdict(list)
-    for index in rng.permutation(len(groups)).tolist():
-        members[int(groups[index])].append(index)
-    return np.array([index for key in sorted(members) for index in members[key]], np.int64)
+    order = rng.permutation(len(groups))
+    return order[np.argsort(groups[order], kind="stable")]
 
 
-def sample_image(image: Array, side: int) -> NDArray[np.float32]:
+def sample_image(image: Array, side: int) -> Floats:
     """At most ``side`` voxels along every axis of ``(channel, *spatial)``, evenly spread.
 
     Voxels are picked, not averaged: averaging would cancel fine noise.
@@ -117,19 +106,18 @@ def patch_samples(clean: ImageSet, protected: ImageSet, chosen: Array, outputs: 
     rng = np.random.default_rng(seed)
     held = second_half(np.zeros(len(chosen), np.int64), rng)
     each = max(4, 2 * _PATCHES // (len(chosen) * outputs))
-    pair: tuple[list[Array], list[Array]] = ([], [])
-    labels, sides = [], []
-    for position, index in enumerate(chosen):
+    before, after, labels, sides = [], [], [], []
+    for side, index in zip(held, chosen, strict=True):
         flat = clean.labels[index].reshape(-1)
         for number in range(outputs):
             places = np.flatnonzero(flat == number)
             places = rng.choice(places, min(each, len(places)), replace=False)
-            for images, result in zip((clean.images, protected.images), pair, strict=True):
-                result.append(_patches(images[index], places))
+            before.append(_patches(clean.images[index], places))
+            after.append(_patches(protected.images[index], places))
             labels += [number] * len(places)
-            sides += [held[position]] * len(places)
-    stacked = [np.concatenate(part).astype(np.float32) for part in pair]
-    return Samples(stacked[0], stacked[1], np.array(labels), np.array(sides, bool), outputs)
+            sides += [side] * len(places)
+    pair = [np.concatenate(part).astype(np.float32) for part in (before, after)]
+    return Samples(pair[0], pair[1], np.array(labels), np.array(sides, bool), outputs)
 
 
 def _patches(image: Array, centres: NDArray[np.int64]) -> Array:
@@ -143,7 +131,7 @@ def _patches(image: Array, centres: NDArray[np.int64]) -> Array:
     return np.moveaxis(image[(slice(None), *indices)], 0, 1)
 
 
-def probe_score(samples: Samples, inputs: NDArray[np.float32], hidden: bool, seed: int) -> float | None:
+def probe_score(samples: Samples, inputs: Floats, hidden: bool, seed: int) -> float | None:
     """Held-out accuracy of a linear probe, or one with a hidden layer of 64, trained on the other half; None where a half is empty."""
     if not samples.usable:
         return None
@@ -158,13 +146,8 @@ def probe_score(samples: Samples, inputs: NDArray[np.float32], hidden: bool, see
     return _fit_and_score(model, flat, samples, _EPOCHS, seed)
 
 
-def bias_shift_scores(
-    samples: Samples, inputs: NDArray[np.float32], shift: float, seed: int
-) -> dict[str, float] | None:
-    """Train a small convolutional network on normalised images plus ``shift``; score it on held-out images.
-
-    Gives ``shifted`` and ``unshifted`` accuracy, or None where a half is empty.
-    """
+def bias_shift_scores(samples: Samples, inputs: Floats, shift: float, seed: int) -> dict[str, float] | None:
+    """Held-out accuracy of a small network trained on normalised images plus ``shift``; None where a half is empty."""
     if not samples.usable:
         return None
     images = torch.from_numpy(inputs)

@@ -5,19 +5,22 @@ The command line makes its options of the fields, so this module imports no torc
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from monai_salm.shared.settings import require
+
 if TYPE_CHECKING:
     import torch
 
-    from monai_salm.countermeasures import Countermeasure
+    from monai_salm.countermeasures.base import Countermeasure
     from monai_salm.data.scan import MapDataset
-    from monai_salm.evaluation.pipelines import Pipeline
     from monai_salm.evaluation.predictions import PredictionFolder
     from monai_salm.learning.networks import NetworkFactory
     from monai_salm.learning.recipes import Recipe
@@ -31,16 +34,12 @@ Countermeasures: TypeAlias = "str | Sequence[str] | Mapping[str, str | Counterme
 
 AUGMENTATIONS = ("none", "standard")
 DEFAULT_VICTIMS = {"classification": ("resnet18", "vgg11", "vit"), "segmentation": ("unet", "segresnet")}
+# Settings that say what is compared, or where to compute: reports have them elsewhere.
+_UNRECORDED = (
+    *("window", "copies", "patch_size", "view_size", "device", "jobs", "predictions", "resume", "surrogate"),
+    *("test_digest", "native_scale", "native_unit", "image_key", "label_key"),
+)
 _SEQUENCES = ("victims", "pipelines", "countermeasures", "seeds", "fractions", "controls")
-
-
-def _help(metavar: str, text: str) -> dict[str, Any]:
-    return {"help": text, "metavar": metavar}
-
-
-def _unrecorded(text: str, metavar: str = "") -> dict[str, Any]:
-    """Metadata of a setting that the report has elsewhere: it says what is compared, or where to compute."""
-    return {"help": text, "metavar": metavar, "recorded": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,129 +47,73 @@ class Protocol:
     """Which victims are trained on what, and how.
 
     Args:
+        victims: Networks to train. resnet18, vgg11 and vit if not given, for labels per voxel unet and segresnet.
+        seeds: A victim is trained for each; three or more show the spread.
+        pipelines: How ordinary trainers prepare and augment images, or one variant such as 'resized 0.5'. Plain training is
+            always among them; controls, fractions and countermeasures belong to it. plain, resized and nnunet if not given, for
+            volumes spacing too.
+        countermeasures: What an adversary does to undo the noise. cheap: those that cost at most one ordinary training each. all:
+            the costly ones as well. Or some by name; ordinary training (none) is always among them.
+        fractions: Shares of protected images in the training set, the others being clean; 1 for all protected alone.
+        controls: Training sets that any protection must beat.
+        epsilon: Budget of the noise and of random noise, as a share of the window. The copy's own (in Python 8/255) if not given.
+        augment: Augmentation of all victims; standard is flips and shifts.
+        epochs: Passes over the training set. Chosen by its size if not given.
+        learned: A victim stops when its training score was at least this for some epochs in a row. None trains all epochs.
+        patience: How many epochs that is; more where epochs are short (at least 60 steps, 200 for tiny sets).
+        held_out: Share of the training cases that victims do not see: to stop early on, and an adversary's clean set.
+        width: Channels of the victims, as a share of the published networks'.
+        recipe: How victims are trained. Chosen by task, rank and architecture if not given.
+        resamples: Resamples of the bootstrap over test cases.
+        window: chooses the window of each image; give the rule that the noise was made with.
+        copies: further protected copies of the same cases by name, to compare with.
+        patch_size: train on patches of this size (labels per voxel only).
+        view_size: resize images to this size (labels per image only).
+        device: ``"auto"``, ``"cpu"`` or ``"cuda:N"``.
+        jobs: Victims trained at once, in processes of their own. As many as cores if not given and memory allows.
+        predictions: keeps each victim's predictions in MedMNIST's format (labels per image only).
+        resume: a file that keeps finished victims, which a later call does not train again.
+        surrogate: architecture(s) that the noise was made against; the store's if not given.
+        test_digest: what the test set's digest must be, as an earlier report has it under ``protocol["digests"]``: only
+            evaluations on the same test images can be compared.
+        native_scale: native units, such as Hounsfield units, in one stored unit.
+        native_unit: name of the native unit.
+        image_key: key of the image.
+        label_key: key of the label.
+
+    Raises:
+        ValueError: for an unknown name, naming the known ones, or a number out of range.
     """
 
-    victims: Victims | None = field(
-        default=None,
-        metadata=_help(
-            "A[,B]", "Networks to train. resnet18, vgg11 and vit if not given, for labels per voxel unet and segresnet."
-        ),
-    )
-    seeds: Sequence[int] = field(
-        default=(0, 1, 2), metadata=_help("N[,N]", "A victim is trained for each; three or more show the spread.")
-    )
-    pipelines: Sequence[str] | None = field(
-        default=None,
-        metadata=_help(
-            "A[,B]",
-            "How ordinary trainers prepare and augment images, or one variant such as 'resized 0.5'. Plain training is always among "
-            "them; controls, fractions and countermeasures belong to it. plain, resized and nnunet if not given, for volumes "
-            "spacing too.",
-        ),
-    )
-    countermeasures: Countermeasures = field(
-        default="cheap",
-        metadata=_help(
-            "cheap|all|A[,B]",
-            "What an adversary does to undo the noise. cheap: those that cost at most one ordinary training each. all: the costly "
-            "ones as well. Or some by name; ordinary training (none) is always among them.",
-        ),
-    )
-    fractions: Sequence[float] = field(
-        default=(0.2, 0.4, 0.6, 0.8, 1.0),
-        metadata=_help(
-            "X[,X]",
-            "Shares of protected images in the training set, the others being clean; 1 for all protected alone.",
-        ),
-    )
-    controls: Sequence[str] = field(
-        default=("random_noise", "random_mask"),
-        metadata=_help("A[,B]|none", "Training sets that any protection must beat."),
-    )
-    epsilon: float = field(
-        default=8 / 255,
-        metadata=_help(
-            "X",
-            "Budget of the noise and of random noise, as a share of the window. The copy's own (in Python 8/255) if not given.",
-        ),
-    )
-    augment: str = field(
-        default="none", metadata=_help("none|standard", "Augmentation of all victims; standard is flips and shifts.")
-    )
-    epochs: int | None = field(
-        default=None, metadata=_help("N", "Passes over the training set. Chosen by its size if not given.")
-    )
-    learned: float | None = field(
-        default=0.995,
-        metadata=_help(
-            "X",
-            "A victim stops when its training score was at least this for some epochs in a row. None trains all epochs.",
-        ),
-    )
-    patience: int = field(
-        default=2,
-        metadata=_help(
-            "N", "How many epochs that is; more where epochs are short (at least 60 steps, 200 for tiny sets)."
-        ),
-    )
-    held_out: float = field(
-        default=0.1,
-        metadata=_help(
-            "X", "Share of the training cases that victims do not see: to stop early on, and an adversary's clean set."
-        ),
-    )
-    width: float = field(
-        default=0.25, metadata=_help("X", "Channels of the victims, as a share of the published networks'.")
-    )
-    recipe: Recipe | None = field(
-        default=None,
-        metadata=_help("NAME", "How victims are trained. Chosen by task, rank and architecture if not given."),
-    )
-    resamples: int = field(default=1000, metadata=_help("N", "Resamples of the bootstrap over test cases."))
-    window: WindowRule | Sequence[WindowRule] | None = field(
-        default=None,
-        metadata=_unrecorded("chooses the window of each image; give the rule that the noise was made with."),
-    )
-    copies: Mapping[str, MapDataset] | None = field(
-        default=None, metadata=_unrecorded("further protected copies of the same cases by name, to compare with.")
-    )
-    patch_size: Sequence[int] | None = field(
-        default=None, metadata=_unrecorded("train on patches of this size (labels per voxel only).")
-    )
-    view_size: Sequence[int] | None = field(
-        default=None, metadata=_unrecorded("resize images to this size (labels per image only).")
-    )
-    device: str | torch.device = field(default="auto", metadata=_unrecorded('``"auto"``, ``"cpu"`` or ``"cuda:N"``.'))
-    jobs: int | None = field(
-        default=1,
-        metadata=_unrecorded(
-            "Victims trained at once, in processes of their own. As many as cores if not given and memory allows.", "N"
-        ),
-    )
-    predictions: PredictionFolder | None = field(
-        default=None,
-        metadata=_unrecorded("keeps each victim's predictions in MedMNIST's format (labels per image only)."),
-    )
-    resume: str | os.PathLike[str] | None = field(
-        default=None,
-        metadata=_unrecorded("a file that keeps finished victims, which a later call does not train again."),
-    )
-    surrogate: str | Sequence[str] | None = field(
-        default=None, metadata=_unrecorded("architecture(s) that the noise was made against; the store's if not given.")
-    )
-    test_digest: str | None = field(
-        default=None,
-        metadata=_unrecorded(
-            'what the test set\'s digest must be, as an earlier report has it under ``protocol["digests"]``: only evaluations '
-            "on the same test images can be compared."
-        ),
-    )
-    native_scale: float | None = field(
-        default=None, metadata=_unrecorded("native units, such as Hounsfield units, in one stored unit.")
-    )
-    native_unit: str = field(default="", metadata=_unrecorded("name of the native unit."))
-    image_key: str = field(default="image", metadata=_unrecorded("key of the image."))
-    label_key: str = field(default="label", metadata=_unrecorded("key of the label."))
+    victims: Victims | None = field(default=None, metadata={"metavar": "A[,B]"})
+    seeds: Sequence[int] = field(default=(0, 1, 2), metadata={"metavar": "N[,N]"})
+    pipelines: Sequence[str] | None = field(default=None, metadata={"metavar": "A[,B]"})
+    countermeasures: Countermeasures = field(default="cheap", metadata={"metavar": "cheap|all|A[,B]"})
+    fractions: Sequence[float] = field(default=(0.2, 0.4, 0.6, 0.8, 1.0), metadata={"metavar": "X[,X]"})
+    controls: Sequence[str] = field(default=("random_noise", "random_mask"), metadata={"metavar": "A[,B]|none"})
+    epsilon: float = field(default=8 / 255, metadata={"metavar": "X"})
+    augment: str = field(default="none", metadata={"metavar": "none|standard"})
+    epochs: int | None = field(default=None, metadata={"metavar": "N"})
+    learned: float | None = 0.995
+    patience: int = 2
+    held_out: float = field(default=0.1, metadata={"metavar": "X"})
+    width: float = field(default=0.25, metadata={"metavar": "X"})
+    recipe: Recipe | None = None
+    resamples: int = 1000
+    window: WindowRule | Sequence[WindowRule] | None = None
+    copies: Mapping[str, MapDataset] | None = None
+    patch_size: Sequence[int] | None = None
+    view_size: Sequence[int] | None = None
+    device: str | torch.device = "auto"
+    jobs: int | None = field(default=1, metadata={"metavar": "N"})
+    predictions: PredictionFolder | None = None
+    resume: str | os.PathLike[str] | None = None
+    surrogate: str | Sequence[str] | None = None
+    test_digest: str | None = None
+    native_scale: float | None = None
+    native_unit: str = ""
+    image_key: str = "image"
+    label_key: str = "label"
 
     def __post_init__(self) -> None:
         for name in _SEQUENCES:
@@ -214,25 +157,18 @@ class Protocol:
         shares = {"epsilon": self.epsilon, "learned": self.learned}
         shares |= {f"fractions[{index}]": fraction for index, fraction in enumerate(self.fractions)}
         for name, share in shares.items():
-            if share is not None and not 0 < share <= 1:
-                raise ValueError(f"{name} must be in (0, 1], got {share}")
-        if not 0 <= self.held_out <= 0.5:
-            raise ValueError(f"held_out must be in [0, 0.5], got {self.held_out}")
-        if not 0 < self.width <= 4:
-            raise ValueError(f"width must be in (0, 4], got {self.width}")
+            require(share is None or 0 < share <= 1, name, "in (0, 1]", share)
+        require(0 <= self.held_out <= 0.5, "held_out", "in [0, 0.5]", self.held_out)
+        require(0 < self.width <= 4, "width", "in (0, 4]", self.width)
         counts = {name: getattr(self, name) for name in ("epochs", "patience", "resamples", "jobs")}
         counts |= {f"seeds[{index}]": seed for index, seed in enumerate(self.seeds)}
         for name, count in counts.items():
             least = 0 if name.startswith("seeds") else 1
-            if count is not None and not (isinstance(count, Integral) and int(count) >= least):
-                raise ValueError(f"{name} must be a whole number of at least {least}, got {count!r}")
+            whole = count is None or (isinstance(count, Integral) and int(count) >= least)
+            require(whole, name, f"a whole number of at least {least}", repr(count))
 
     def check_task(self, task: Task) -> None:
-        """Refuse settings that do not fit the task.
-
-        Raises:
-            ValueError: naming the setting.
-        """
+        """Raise ``ValueError`` for a setting that does not fit the task."""
         self.architectures(task)
         if self.patch_size is not None and task.kind != "segmentation":
             raise ValueError(
@@ -257,22 +193,8 @@ class Protocol:
         given = {"none": COUNTERMEASURES["none"], **self._given_countermeasures()}
         return {name: COUNTERMEASURES[item] if isinstance(item, str) else item for name, item in given.items()}
 
-    def ordinary_pipelines(self, spatial_dims: int) -> dict[str, Pipeline]:
-        """The pipelines by name, ``"plain"`` first, for images of rank 2 or 3.
-
-        Raises:
-            ValueError: for a pipeline that is not for images of this rank.
-        """
-        from monai_salm.evaluation.pipelines import find_pipelines
-
-        return find_pipelines(self.pipelines, spatial_dims)
-
     def architectures(self, task: Task) -> dict[str, str | NetworkFactory]:
-        """The victims by name.
-
-        Raises:
-            ValueError: for a name that is unknown or answers per voxel where the task asks per image, or the reverse.
-        """
+        """The victims by name; ``ValueError`` for one that is unknown, or answers per voxel where the task asks per image."""
         from monai_salm.learning.networks import NETWORKS, SEGMENTATION_NETWORKS
 
         given = DEFAULT_VICTIMS[task.kind] if self.victims is None else self.victims
@@ -285,10 +207,21 @@ class Protocol:
                 raise ValueError(f"unknown victim {victim!r} for {task.kind}; known: {', '.join(known)}")
         return named
 
+    def require_names(self, task: Task, why: str) -> None:
+        """Raise ``ValueError`` for a victim that its name does not stand for elsewhere: a lambda, a closure or a partial."""
+        for name, victim in self.architectures(task).items():
+            if not isinstance(victim, str):
+                found: object = sys.modules.get(str(getattr(victim, "__module__", "")))
+                for part in str(getattr(victim, "__qualname__", "?")).split("."):
+                    found = getattr(found, part, None)
+                if found is not victim:
+                    raise ValueError(
+                        f"victim {name!r} is {victim_name(victim)}, {why}: give a function or class at the top of a module"
+                    )
+
     def spec(self) -> dict[str, Any]:
         """The recorded settings as plain values; a factory is recorded by its name."""
-        recorded = [item.name for item in fields(self) if item.metadata.get("recorded", True)]
-        values = {name: getattr(self, name) for name in recorded}
+        values = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in _UNRECORDED}
         if isinstance(self.victims, Mapping):
             values["victims"] = {name: victim_name(victim) for name, victim in self.victims.items()}
         values["recipe"] = None if self.recipe is None else asdict(self.recipe)
@@ -296,9 +229,11 @@ class Protocol:
         return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
 
-_RAISES = "\n    Raises:\n        ValueError: for an unknown name, naming the known ones, or a number out of range.\n"
-_ARGS = "".join(f"        {item.name}: {item.metadata['help']}\n" for item in fields(Protocol))
-Protocol.__doc__ = f"{(Protocol.__doc__ or '').rstrip()}\n{_ARGS}{_RAISES}"
+#: What each setting is, as the docstring says it.
+HELP = {
+    name: " ".join(text.split())
+    for name, text in re.findall(r"^ {4}([a-z_]+): (.*(?:\n {8}.*)*)", inspect.getdoc(Protocol) or "", re.MULTILINE)
+}
 
 
 def victim_name(victim: str | NetworkFactory) -> str:
@@ -306,13 +241,3 @@ def victim_name(victim: str | NetworkFactory) -> str:
     if isinstance(victim, str):
         return victim
     return f"{getattr(victim, '__module__', '?')}.{getattr(victim, '__qualname__', type(victim).__qualname__)}"
-
-
-def is_importable(victim: str | NetworkFactory) -> bool:
-    """Whether a factory's name stands for it in other processes and later calls: not for lambdas, closures or partials."""
-    if isinstance(victim, str):
-        return True
-    found: object = sys.modules.get(str(getattr(victim, "__module__", "")))
-    for part in str(getattr(victim, "__qualname__", "?")).split("."):
-        found = getattr(found, part, None)
-    return found is victim

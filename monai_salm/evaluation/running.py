@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias
 
-from monai_salm.countermeasures import Countermeasure, Resources
-from monai_salm.evaluation.protocol import Protocol
-from monai_salm.evaluation.schedule import Cell, Schedule, Training, make_cell
+from monai_salm.countermeasures.base import Countermeasure, Resources
+from monai_salm.countermeasures.training import best_epoch
+from monai_salm.evaluation.protocol import Protocol, victim_name
+from monai_salm.evaluation.schedule import Cell, Schedule, Training
 from monai_salm.evaluation.training_sets import TrainingSets
 from monai_salm.evaluation.utility import utility
 from monai_salm.evaluation.victims import (
@@ -29,8 +31,11 @@ from monai_salm.learning.augmentation import Augmentation, standard_augmentation
 from monai_salm.learning.cases import Cases
 from monai_salm.learning.networks.devices import resolve_device
 from monai_salm.learning.recipes import default_recipe
+from monai_salm.learning.scores import bootstrap_interval
 from monai_salm.learning.trainer import steps_per_epoch
 
+#: Called after every epoch with the training and the headline score.
+AfterEpoch: TypeAlias = Callable[[Training, float], None]
 _Data: TypeAlias = tuple[str, float]
 #: Role, training set (None for the sets that belong to none), and countermeasure or pipeline.
 _CacheKey: TypeAlias = tuple[str, _Data | None, str]
@@ -38,12 +43,7 @@ _CacheKey: TypeAlias = tuple[str, _Data | None, str]
 
 @dataclass
 class Runner:
-    """Trains victims and scores them; holds all that they share.
-
-    Args:
-        sets: the training sets and the test set.
-        protocol: how to train.
-    """
+    """Trains victims and scores them; holds all that they share."""
 
     sets: TrainingSets
     protocol: Protocol
@@ -61,20 +61,19 @@ class Runner:
         }
         self._cache: dict[_CacheKey, Cases] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}  # other processes make the rest
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Runner, (self.sets, self.protocol)  # other processes make the rest
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.__post_init__()
-
-    def run(self, training: Training, after_epoch: Callable[[Epoch], None]) -> list[Cell]:
-        """Train one victim; gives one cell for each of ``schedule.keys(training)``."""
+    def run(self, training: Training, after_epoch: AfterEpoch) -> list[Cell]:
+        """Train one victim; the cells are those of ``schedule.gives(training)``."""
         start = time.monotonic()
         countermeasure, setting = self._adversaries[training.countermeasure], self.setting(training)
         seed = training.seed + VICTIM_SEED
         train, scored = self._prepared(training, adversary_resources(self._held_out_clean, setting, seed))
-        victim = train_victim(seed, train, scored, setting, countermeasure, after_epoch)
+        metric = self.task.metric
+        victim = train_victim(
+            seed, train, scored, setting, countermeasure, lambda epoch: after_epoch(training, epoch.scores[metric])
+        )
         predictions = victim.trainer.predict(scored.test)
         cell = self._cell(training, victim, victim.epochs[-1])
         # A pipeline may have label maps of its own resolution.
@@ -82,14 +81,17 @@ class Runner:
         cell["seconds"] = round(time.monotonic() - start, 3)
         if type(countermeasure).filter is not Countermeasure.filter:
             unfiltered = victim.trainer.predict(self.sets.test)
-            cell["unfiltered"] = self.task.scores(unfiltered, self.sets.test.labels)[self.task.metric]
+            cell["unfiltered"] = self.task.scores(unfiltered, self.sets.test.labels)[metric]
         if training.data == "clean" and training.treatment() == "none" and len(self._held_out_clean):
             cell["utility"] = self._utility(victim)
         if self.protocol.predictions is not None:
             self.protocol.predictions.write(cell, predictions)
-        others = [{**cell, "data": other.data} for other in self.schedule.on_protected_too(training)]
-        afterwards = [self._after(name, training, victim, scored) for name in self.schedule.afterwards(training)]
-        return [cell, *others, *afterwards]
+        return [
+            {**cell, "data": given.data}
+            if given.countermeasure == training.countermeasure
+            else self._after(given, victim, scored)
+            for given in self.schedule.gives(training)
+        ]
 
     def setting(self, training: Training) -> Setting:
         """How a victim is trained: the setting of its architecture with the augmentation of the pipeline."""
@@ -119,45 +121,24 @@ class Runner:
     def _prepared(self, training: Training, resources: Resources) -> tuple[Cases, ScoredSets]:
         """The training set, and the sets that the victim is scored on."""
         self._free_memory(training)
-        name, sets = training.countermeasure, self.sets
-        data = (training.data, training.fraction)
-        if training.pipeline != "plain":
-            return self._by_pipeline(training.pipeline, data)
-        clean = self._filtered(("held out clean", None), name, lambda: self._held_out_clean)
-        scored = ScoredSets(
-            test=self._filtered(("test", None), name, lambda: sets.test),
-            held_out=clean  # one object, so that it is scored once
-            if training.data in ("clean", "clean_part")
-            else self._filtered(("held out", data), name, lambda: sets.held_out_cases(*data)),
-            held_out_clean=clean,
-        )
-        if type(self._adversaries[name]).prepare is Countermeasure.prepare:
-            return self._filtered(("trained on", data), name, lambda: sets.training(*data)), scored
-        published = self._filtered(("trained on", data), "none", lambda: sets.training(*data))
-        return self._adversaries[name].prepare(published, resources), scored
-
-    def _by_pipeline(self, name: str, data: _Data) -> tuple[Cases, ScoredSets]:
-        """As ``_prepared``, with the deterministic part of a pipeline."""
-        pipeline, sets = self.schedule.pipelines[name], self.sets
+        sets, data, treatment = self.sets, (training.data, training.fraction), training.treatment()
+        adversary, pipeline = self._adversaries[training.countermeasure], self.schedule.pipelines[training.pipeline]
+        plain = training.pipeline == "plain"
+        of_tests = adversary.filter_cases if plain else pipeline.prepare_test
 
         def scored(role: str, of: _Data | None, make: Callable[[], Cases]) -> Cases:
-            return self._cached((role, of, name), lambda: pipeline.prepare_test(make()))
+            return self._cached((role, of, treatment), lambda: of_tests(cases) if len(cases := make()) else cases)
 
-        clean = held_out = self._held_out_clean
-        if len(clean):
-            clean = held_out = scored("held out clean", None, lambda: self._held_out_clean)
-            if data[0] not in ("clean", "clean_part"):
-                held_out = scored("held out", data, lambda: sets.held_out_cases(*data))
-        test = scored("test", None, lambda: sets.test)
-        train = self._cached(("trained on", data, name), lambda: pipeline.prepare(sets.training(*data)))
-        return train, ScoredSets(test=test, held_out=held_out, held_out_clean=clean)
-
-    def _filtered(self, role: tuple[str, _Data | None], name: str, make: Callable[[], Cases]) -> Cases:
-        """Cases with the filter of a countermeasure."""
-        countermeasure = self._adversaries[name]
-        if type(countermeasure).filter is Countermeasure.filter:
-            return self._cached((*role, name), make)
-        return self._cached((*role, name), lambda: countermeasure.filter_cases(make()))
+        published = self._cached(("trained on", data, "none"), lambda: sets.training(*data))
+        if type(adversary).prepare is not Countermeasure.prepare:
+            train = adversary.prepare(published, resources)
+        else:
+            of_training = adversary.filter_cases if plain else pipeline.prepare
+            train = self._cached(("trained on", data, treatment), lambda: of_training(published))
+        clean = held_out = scored("held out clean", None, lambda: self._held_out_clean)
+        if training.data not in ("clean", "clean_part"):  # else one object, so that it is scored once
+            held_out = scored("held out", data, lambda: sets.held_out_cases(*data))
+        return train, ScoredSets(scored("test", None, lambda: sets.test), held_out, clean)
 
     def _cached(self, key: _CacheKey, make: Callable[[], Cases]) -> Cases:
         if key not in self._cache:
@@ -171,13 +152,44 @@ class Runner:
         self._cache = {key: cases for key, cases in self._cache.items() if key[1] in needed and key[2] in names}
 
     def _cell(self, training: Training, victim: Victim, epoch: Epoch) -> Cell:
-        countermeasure = self._adversaries[training.countermeasure]
-        return make_cell(training, victim, epoch, self.protocol, self.setting(training), countermeasure)
+        """The cell of a victim whose network of one epoch counts."""
+        countermeasure, metric = self._adversaries[training.countermeasure], self.task.metric
+        curve = [e.scores[metric] for e in victim.epochs]
+        held_out, held_out_clean = ([getattr(e, n) for e in victim.epochs] for n in ("held_out", "held_out_clean"))
+        early, early_clean = (
+            # A victim that trains on the held-out cases cannot stop by them.
+            None if math.isnan(scores[-1]) or countermeasure.needs_clean else curve[best_epoch(scores)]
+            for scores in (held_out, held_out_clean)
+        )
+        return {
+            **asdict(training),
+            "network": victim_name(self.settings[training.victim].network),
+            "augment": self.protocol.augment,
+            "settings": countermeasure.spec(),
+            "needs_clean": countermeasure.needs_clean,
+            "metric": metric,
+            "last": epoch.scores[metric],
+            "peak": max(curve),
+            "early": early,
+            "early_clean": early_clean,
+            "interval": list(bootstrap_interval(epoch.case_scores, self.protocol.resamples)),
+            "unfiltered": None,
+            "train_score": epoch.train_score,
+            "stopped": victim.stopped,
+            "epochs": len(victim.epochs),
+            "seconds": 0.0,
+            "scores": epoch.scores,
+            "curve": curve,
+            "train_curve": [e.train_score for e in victim.epochs],
+            "held_out_curve": held_out,
+            "held_out_clean_curve": held_out_clean,
+            "utility": None,
+        }
 
-    def _after(self, name: str, training: Training, victim: Victim, scored: ScoredSets) -> Cell:
+    def _after(self, training: Training, victim: Victim, scored: ScoredSets) -> Cell:
         """The cell of a countermeasure that starts from a trained victim; the victim stays as it is."""
         start = time.monotonic()
-        countermeasure, test = self._adversaries[name], scored.test
+        countermeasure, test = self._adversaries[training.countermeasure], scored.test
         picked = countermeasure.pick(*([getattr(e, n) for e in victim.epochs] for n in ("held_out", "held_out_clean")))
         epoch, trainer = victim.epochs[picked], victim.trainer
         if type(countermeasure).finish is not Countermeasure.finish:
@@ -191,7 +203,7 @@ class Runner:
             epoch = replace(epoch, scores=self.task.final_scores(predictions, test.labels), case_scores=table)
         # The curves of the ordinary training stand in its own cell; there is no other epoch to choose from here.
         return {
-            **self._cell(replace(training, countermeasure=name), victim, epoch),
+            **self._cell(training, victim, epoch),
             "peak": epoch.scores[self.task.metric],
             **dict.fromkeys(("early", "early_clean", "stopped")),
             "epochs": picked % len(victim.epochs) + 1,

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeAlias
 
-from monai_salm.countermeasures import COUNTERMEASURES, Countermeasure, FlipsShifts, best_epoch
-from monai_salm.evaluation.protocol import Protocol, victim_name
+from monai_salm.countermeasures import COUNTERMEASURES
+from monai_salm.countermeasures.base import Countermeasure
+from monai_salm.countermeasures.batches import FlipsShifts
+from monai_salm.evaluation.pipelines import find_pipelines
+from monai_salm.evaluation.protocol import Protocol
 from monai_salm.evaluation.training_sets import TrainingSets
-from monai_salm.evaluation.victims import Epoch, Setting, Victim
-from monai_salm.learning.scores import bootstrap_interval
 
 #: One cell of the report.
 Cell: TypeAlias = dict[str, Any]
-#: Identity of a cell: victim, seed, data, fraction, countermeasure and pipeline.
-Key: TypeAlias = tuple[str, int, str, float, str, str]
 
 # Batch normalisation needs two cases.
 _LEAST_CASES = 2
@@ -24,7 +22,7 @@ _LEAST_CASES = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """One victim to be trained."""
+    """One victim to be trained; also the identity of its cell."""
 
     victim: str
     seed: int
@@ -33,63 +31,14 @@ class Training:
     countermeasure: str
     pipeline: str = "plain"
 
-    def key(self, countermeasure: str | None = None) -> Key:
-        """Identity of this training's cell, or of the cell of a countermeasure that starts from it."""
-        name = countermeasure or self.countermeasure
-        return self.victim, self.seed, self.data, self.fraction, name, self.pipeline
-
     def treatment(self) -> str:
         """The countermeasure or the pipeline that is applied to the images."""
         return self.countermeasure if self.pipeline == "plain" else self.pipeline
 
 
-def cell_key(cell: Mapping[str, Any]) -> Key:
-    """Identity of a cell; one without a pipeline was trained plainly."""
-    pipeline = cell.get("pipeline", "plain")
-    return cell["victim"], cell["seed"], cell["data"], cell["fraction"], cell["countermeasure"], pipeline
-
-
-def make_cell(
-    training: Training,
-    victim: Victim,
-    epoch: Epoch,
-    protocol: Protocol,
-    setting: Setting,
-    countermeasure: Countermeasure,
-) -> Cell:
-    """The cell of a victim whose network of one epoch counts."""
-    metric = victim.trainer.task.metric
-    curve = [e.scores[metric] for e in victim.epochs]
-    held_out, held_out_clean = ([getattr(e, n) for e in victim.epochs] for n in ("held_out", "held_out_clean"))
-    early, early_clean = (
-        # A victim that trains on the held-out cases cannot stop by them.
-        None if math.isnan(scores[-1]) or countermeasure.needs_clean else curve[best_epoch(scores)]
-        for scores in (held_out, held_out_clean)
-    )
-    return {
-        **asdict(training),
-        "network": victim_name(setting.network),
-        "augment": protocol.augment,
-        "settings": countermeasure.spec(),
-        "needs_clean": countermeasure.needs_clean,
-        "metric": metric,
-        "last": epoch.scores[metric],
-        "peak": max(curve),
-        "early": early,
-        "early_clean": early_clean,
-        "interval": list(bootstrap_interval(epoch.case_scores, protocol.resamples)),
-        "unfiltered": None,
-        "train_score": epoch.train_score,
-        "stopped": victim.stopped,
-        "epochs": len(victim.epochs),
-        "seconds": 0.0,
-        "scores": epoch.scores,
-        "curve": curve,
-        "train_curve": [e.train_score for e in victim.epochs],
-        "held_out_curve": held_out,
-        "held_out_clean_curve": held_out_clean,
-        "utility": None,
-    }
+def training_of(cell: Mapping[str, Any]) -> Training:
+    """The training that a cell is of; one without a pipeline was plain."""
+    return Training(**{item.name: cell[item.name] for item in fields(Training) if item.name in cell})
 
 
 class Schedule:
@@ -99,14 +48,13 @@ class Schedule:
         self.adversaries = protocol.adversaries()
         self._protocol, self._sets = protocol, sets
         self._clean = sets.training("clean")
-        self.pipelines = protocol.ordinary_pipelines(self._clean.spatial_dims)
+        self.pipelines = find_pipelines(protocol.pipelines, self._clean.spatial_dims)
         self._held_out = len(sets.held_out_cases("clean"))
 
     def trainings(self) -> list[Training]:
         """Every training, in order; those on one training set stand together."""
-        copies = self._sets.copies
-        whole = ("clean", "protected", *copies)
-        kinds = [(data, 1.0, "none", "plain") for data in (*whole[:2], *self._protocol.controls, *copies)]
+        whole = [*self._sets.images]
+        kinds = [(data, 1.0, "none", "plain") for data in (*whole[:2], *self._protocol.controls, *whole[2:])]
         kinds += [(data, 1.0, "none", name) for name in self.pipelines if name != "plain" for data in whole]
         for fraction in sorted(set(self._protocol.fractions)):
             if min(self._sets.mixture(fraction)) >= _LEAST_CASES:
@@ -128,28 +76,22 @@ class Schedule:
             return []
         return [name for name in self._applied() if self.adversaries[name].after_training]
 
-    def keys(self, training: Training) -> list[Key]:
-        """Identities of the cells that a training gives: its own, that on protected images, and those of ``afterwards``."""
-        others = [other.key() for other in self.on_protected_too(training)]
-        return [training.key(), *others, *(training.key(name) for name in self.afterwards(training))]
-
-    def on_protected_too(self, training: Training) -> list[Training]:
-        """The same training on protected images, for a countermeasure that does not use the published images."""
+    def gives(self, training: Training) -> list[Training]:
+        """The cells that a training gives: its own, that on protected images, and those of ``afterwards``."""
+        afterwards = [replace(training, countermeasure=name) for name in self.afterwards(training)]
+        # A countermeasure that does not use the published images is trained once for both.
         alone = not self.adversaries[training.countermeasure].uses_published
-        return [replace(training, data="protected")] if alone else []
+        return [training, *([replace(training, data="protected")] if alone else []), *afterwards]
 
     def left_out(self) -> list[dict[str, str]]:
         """Countermeasures without a score, each with the reason."""
-        found = []
-        asked = {item.name for item in self.adversaries.values()}
+        asked, reasons = {item.name for item in self.adversaries.values()}, {}
         for name, item in {**COUNTERMEASURES, **self.adversaries}.items():
-            reason = self._obstacle(item)
-            if reason is None and item.name not in asked:
-                costly = ", it costs more than one ordinary training" if item.tier == "costly" else ""
-                reason = f"not evaluated: not asked for{costly}"
-            if reason is not None:
-                found.append({"countermeasure": name, "reason": reason})
-        return found
+            costly = ", it costs more than one ordinary training" if item.tier == "costly" else ""
+            reasons[name] = self._obstacle(item) or (
+                None if item.name in asked else f"not evaluated: not asked for{costly}"
+            )
+        return [{"countermeasure": name, "reason": reason} for name, reason in reasons.items() if reason is not None]
 
     def _applied(self) -> list[str]:
         return [name for name, item in self.adversaries.items() if self._obstacle(item) is None]

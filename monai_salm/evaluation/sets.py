@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ from monai_salm.noise.window import IntensityWindow, WindowRule
 from monai_salm.shared.arrays import Array
 from monai_salm.store.store import NoiseStore
 
+#: Images, or what is made of them, as networks see them.
+Floats: TypeAlias = NDArray[np.float32]
 #: The window of images that are in [0, 1] already.
 UNIT_WINDOW = IntensityWindow(0.0, 1.0)
 # Cases that a report shows.
@@ -33,23 +35,14 @@ class EvaluationError(ValueError):
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A data set in memory.
+    """A data set in memory."""
 
-    Args:
-        role: ``"clean"``, ``"protected"``, ``"test"`` or a copy's name, for messages.
-        images: ``(channel, *spatial)`` each, stored units and type.
-        labels: in the task's canonical form.
-        names: one a case.
-        windows: the intensity window of each image, stored units.
-        units: of each image's stored numbers.
-    """
-
-    role: str
-    images: list[Array]
-    labels: list[Array]
+    role: str  # "clean", "protected", "test" or a copy's name, for messages
+    images: list[Array]  # ``(channel, *spatial)`` each, stored units and type
+    labels: list[Array]  # in the task's canonical form
     names: list[str]
-    windows: list[IntensityWindow]
-    units: list[Units]
+    windows: list[IntensityWindow]  # of each image, stored units
+    units: list[Units]  # of each image's stored numbers
 
     def __len__(self) -> int:
         return len(self.images)
@@ -63,21 +56,12 @@ class ImageSet:
         return replace(self, images=images, windows=[UNIT_WINDOW] * len(self))
 
 
+#: Clean, protected, further copies, and test, by role.
+Sets: TypeAlias = Mapping[str, ImageSet]
+
+
 def read_set(role: str, dataset: MapDataset, task: Task, window: WindowRule, protocol: Protocol) -> ImageSet:
-    """Load every case of a data set.
-
-    Args:
-        role: name of the set, for messages.
-        dataset: dictionaries with an image, a label and perhaps a ``"name"``.
-        task: the learning problem.
-        window: chooses the window of each image.
-        protocol: ``image_key`` and ``label_key`` are used.
-
-    Raises:
-        EvaluationError: if the set is empty, an item is no dictionary or lacks a key, an image holds no finite number, or
-            images differ in rank or channels.
-        LabelError: for a label that does not fit the task.
-    """
+    """Load every case of a data set; ``EvaluationError`` and ``LabelError`` name the case that cannot be used."""
     if not len(dataset):
         raise EvaluationError(f"the {role} set is empty: give at least one case")
     result, image_key, label_key = ImageSet(role, [], [], [], [], []), protocol.image_key, protocol.label_key
@@ -122,11 +106,7 @@ def set_digest(images: ImageSet) -> str:
 
 
 def check_pairs(clean: ImageSet, protected: ImageSet, epsilon: float) -> None:
-    """Refuse a protected set that is not the clean one with noise of at most ``epsilon`` of each image's window.
-
-    Raises:
-        EvaluationError: naming the first case that differs.
-    """
+    """Refuse a protected set that is not the clean one with noise of at most ``epsilon`` of each image's window."""
     what = protected.role
     if len(clean) != len(protected):
         raise EvaluationError(
@@ -134,33 +114,27 @@ def check_pairs(clean: ImageSet, protected: ImageSet, epsilon: float) -> None:
         )
     for index, name in enumerate(clean.names):
         before, after = clean.images[index], protected.images[index]
+        problem = ""
         if before.shape != after.shape:
-            raise EvaluationError(
-                f"case {name!r} is {before.shape} in the clean set and {after.shape} in the {what} one"
+            problem = f"is {before.shape} in the clean set and {after.shape} in the {what} one"
+        elif not np.array_equal(clean.labels[index], protected.labels[index]):
+            problem = f"has another label in the {what} set: are both sets in the same order?"
+        elif before.dtype.kind == after.dtype.kind == "f" and (np.isnan(before) != np.isnan(after)).any():
+            problem = (
+                f"of the {what} set is NaN in other places than in the clean set: publish the images again with their original "
+                "background"
             )
-        if not np.array_equal(clean.labels[index], protected.labels[index]):
-            raise EvaluationError(
-                f"case {name!r} has another label in the {what} set: are both sets in the same order?"
+        elif (size := float(np.abs(change_of_window(clean, protected, index)).max(initial=0))) > epsilon * (1 + 1e-6):
+            problem = (
+                f"of the {what} set changed by {size:.4f} of the window, epsilon is {epsilon:.4f}: the random-noise control would "
+                "be weaker than the protection. Give the epsilon of the protection, and both sets in one order"
             )
-        if before.dtype.kind == after.dtype.kind == "f" and not np.array_equal(np.isnan(before), np.isnan(after)):
-            raise EvaluationError(
-                f"case {name!r} of the {what} set is NaN in other places than in the clean set: publish the images again with "
-                "their original background"
-            )
-        size = largest_share(before, after, clean.windows[index])
-        if size > epsilon * (1 + 1e-6):
-            raise EvaluationError(
-                f"case {name!r} of the {what} set changed by {size:.4f} of the window, epsilon is {epsilon:.4f}: the random-noise "
-                "control would be weaker than the protection. Give the epsilon of the protection, and both sets in one order"
-            )
+        if problem:
+            raise EvaluationError(f"case {name!r} {problem}")
 
 
 def check_test(test: ImageSet, training: Sequence[ImageSet], store: NoiseStore | None) -> None:
-    """Refuse a test set that has images of a training set, or images with noise of the store.
-
-    Raises:
-        EvaluationError: naming the test case and where else it was found.
-    """
+    """Refuse a test set that has images of a training set, or images with noise of the store."""
     if test.images[0].ndim != training[0].images[0].ndim or len(test.images[0]) != len(training[0].images[0]):
         raise EvaluationError(f"test images are {test.images[0].shape}, training images {training[0].images[0].shape}")
     seen = {content_digest(i): (s.role, n) for s in training for i, n in zip(s.images, s.names, strict=True)}
@@ -168,11 +142,8 @@ def check_test(test: ImageSet, training: Sequence[ImageSet], store: NoiseStore |
         digest = content_digest(image)
         if digest in seen:
             role, other = seen[digest]
-            reason = (
-                "noise on the test set is refused"
-                if role == "protected"
-                else "victims are scored on unseen images only"
-            )
+            noisy = role == "protected"
+            reason = "noise on the test set is refused" if noisy else "victims are scored on unseen images only"
             raise EvaluationError(
                 f"test case {name!r} is the {role} training case {other!r}: {reason}; take it out of one"
             )
@@ -188,25 +159,20 @@ def difference(clean: Array, protected: Array) -> NDArray[np.float64]:
         return np.nan_to_num(protected.astype(np.float64) - clean.astype(np.float64), nan=0.0)
 
 
-def largest_share(clean: Array, protected: Array, window: IntensityWindow) -> float:
-    """The largest change of an element, as a share of the window of its channel."""
-    low, high = window.bounds(len(clean), clean.ndim - 1)
-    return float(np.abs(difference(clean, protected) / (high - low)).max(initial=0))
+def change_of_window(clean: ImageSet, protected: ImageSet, index: int) -> NDArray[np.float64]:
+    """The change of each element of a case, as a share of the window of its channel."""
+    before = clean.images[index]
+    low, high = clean.windows[index].bounds(len(before), before.ndim - 1)
+    change: NDArray[np.float64] = difference(before, protected.images[index]) / (high - low)
+    return change
 
 
 def noise_size(clean: ImageSet, protected: ImageSet) -> dict[str, Any]:
-    """How large the noise is, by each image's own window.
-
-    Returns:
-        ``linf`` (largest change, fraction of the window), ``psnr`` (mean over the cases that changed, decibel, peak = window
-        width; None if nothing changed), ``worst`` (name and PSNR of the case with the least), ``support`` (share of voxels
-        changed) and ``unchanged`` (cases without any noise).
-    """
+    """How large the noise is, by each image's own window; PSNR over the cases that changed (docs/report.md)."""
     largest, support = 0.0, []
     psnr: dict[str, float] = {}
-    for index, (before, after) in enumerate(zip(clean.images, protected.images, strict=True)):
-        low, high = clean.windows[index].bounds(len(before), before.ndim - 1)
-        change = difference(before, after) / (high - low)
+    for index in range(len(clean)):
+        change = change_of_window(clean, protected, index)
         largest = max(largest, float(np.abs(change).max(initial=0)))
         support.append(float(np.mean(change != 0)))
         if support[-1] > 0:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monai_salm.evaluation.protocol import Protocol
-from monai_salm.evaluation.sets import ImageSet
+from monai_salm.evaluation.sets import Sets
 from monai_salm.learning.cases import Cases, choose_view
 from monai_salm.learning.tasks import Task
 from monai_salm.methods.shortcut_noise import random_codes
@@ -57,34 +57,16 @@ CONTROLS: dict[str, Control] = {"random_noise": random_noise, "random_mask": ran
 
 @dataclass(frozen=True)
 class TrainingSets:
-    """All image sets of an evaluation, and the training sets made of them.
+    """All image sets of an evaluation, and the training sets made of them."""
 
-    Args:
-        images: by role: ``"clean"``, ``"protected"``, further copies; the same cases in the same order.
-        clean: these cases with their labels, names and windows.
-        test: clean images that are in none of them.
-        budgets: noise budget of each case, for the controls; empty without controls.
-        held_out: share of the cases that no victim trains on.
-    """
-
-    images: Mapping[str, Sequence[Array]]
+    images: Mapping[str, Sequence[Array]]  # by role: "clean", "protected", further copies; the same cases in one order
     clean: Cases
     test: Cases
-    budgets: Sequence[Budget]
-    held_out: float
-
-    @property
-    def copies(self) -> list[str]:
-        """Names of the further copies."""
-        return [role for role in self.images if role not in ("clean", "protected")]
+    budgets: Sequence[Budget]  # of each case, for the controls; empty without controls
+    held_out: float  # share of the cases that no victim trains on
 
     def training(self, data: str, fraction: float = 1.0) -> Cases:
-        """The cases trained on.
-
-        Args:
-            data: a role, a control, or ``"clean_part"``.
-            fraction: share of the cases that carry the noise; ``"clean_part"`` leaves these out.
-        """
+        """The cases trained on: of a role or a control, a ``fraction`` with noise; ``"clean_part"`` leaves these out."""
         members = self._members(held_out=False)
         if data == "clean_part":
             return self._cases("clean", members[~self._noisy(members, fraction)])
@@ -115,15 +97,13 @@ class TrainingSets:
             images = [CONTROLS[data](clean[i], protected[i], self.budgets[i], _SPLIT_SEED) for i in members]
         else:
             images = [(self.images[data] if noise else clean)[i] for i, noise in zip(members, noisy, strict=True)]
-        parts: dict[str, Any] = {
-            name: [getattr(self.clean, name)[i] for i in members] for name in ("labels", "names", "windows")
-        }
-        return replace(self.clean, images=images, **parts)
+        labels, names, windows = (
+            [part[i] for i in members] for part in (self.clean.labels, self.clean.names, self.clean.windows)
+        )
+        return replace(self.clean, images=images, labels=labels, names=names, windows=windows)
 
 
-def make_training_sets(
-    sets: Mapping[str, ImageSet], task: Task, budgets: Sequence[Budget], protocol: Protocol
-) -> TrainingSets:
+def make_training_sets(sets: Sets, task: Task, budgets: Sequence[Budget], protocol: Protocol) -> TrainingSets:
     """Choose one view that all images fit, and hold cases out."""
     shapes = [image.shape[1:] for role in ("clean", "test") for image in sets[role].images]
     view = choose_view(shapes, task.kind == "segmentation", protocol.patch_size, protocol.view_size)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from monai_salm.countermeasures.training import pseudo_labels
 from monai_salm.learning.tasks import Task
 from monai_salm.shared.arrays import Array
 
@@ -21,32 +22,16 @@ def utility(
 ) -> dict[str, Any]:
     """Compare the answers of one network, trained on clean data, to the same held-out images clean and protected.
 
-    Args:
-        task: the learning problem.
-        predictions_clean: as ``Trainer.predict`` gives them: a vector of probabilities or a label map a case.
-        predictions_protected: of the same images with noise, in the same order.
-        targets: labels in canonical form.
-
-    Returns:
-        Plain values, see docs/report.md: ``clean`` and ``protected`` scores, ``per_class`` recall or Dice, ``drift``
-        (protected less clean, so that a loss is negative), ``agreement`` and ``agreement_dice``.
-
-    Raises:
-        ValueError: if the numbers of cases differ or there are none.
+    Predictions are as ``Trainer.predict`` gives them; docs/report.md says what the values are.
     """
-    if not len(predictions_clean) == len(predictions_protected) == len(targets) or not len(targets):
-        raise ValueError(
-            f"give predictions of the same images, at least one: got {len(predictions_clean)} clean and "
-            f"{len(predictions_protected)} protected predictions for {len(targets)} labels"
-        )
     pair = (predictions_clean, predictions_protected)
     scores = [{k: _finite(v) for k, v in task.scores(p, targets).items()} for p in pair]
     classes = [_per_class(task, p, targets, s) for p, s in zip(pair, scores, strict=True)]
-    answers = [[_answer(task, p) for p in predictions] for predictions in pair]
-    equal = [float((a == b).float().mean()) for a, b in zip(*answers, strict=True)]
+    answers = [pseudo_labels(predictions, targets, task) for predictions in pair]
+    equal = [float((a == b).mean(dtype=np.float32)) for a, b in zip(*answers, strict=True)]
     per_voxel = task.kind == "segmentation"
     # The protected prediction is scored as if the clean one were the truth.
-    overlap = task.scores(answers[1], [a.numpy() for a in answers[0]])["dice"] if per_voxel else None
+    overlap = task.scores([*map(torch.from_numpy, answers[1])], answers[0])["dice"] if per_voxel else None
     return {
         "metric": task.metric,
         "cases": len(targets),
@@ -64,38 +49,18 @@ def utility(
 
 
 def mean_utility(results: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Average over networks: victims and seeds.
-
-    Args:
-        results: results of ``utility``, one a network.
-
-    Returns:
-        Means over the networks that have a number, how many ``networks`` there are, and ``worst_drift``: the lowest headline
-        drift of any network, and the lowest drift of any class with its class. None without any network.
-    """
+    """Means of the results of ``utility`` over the networks that have a number, and their lowest drifts; None without any."""
     if not results:
         return None
     metric = results[0]["metric"]
-    drifts = [r["drift"].get(metric) for r in results]
+    drifts = [r["drift"][metric] for r in results if r["drift"].get(metric) is not None]
     classes = [(v["drift"], name) for r in results for name, v in r["per_class"].items() if v["drift"] is not None]
     lowest = min(classes, default=(None, None))
     return {
         **_mean(results),
         "networks": len(results),
-        "worst_drift": {
-            metric: min((d for d in drifts if d is not None), default=None),
-            "per_class": lowest[0],
-            "class": lowest[1],
-        },
+        "worst_drift": {metric: min(drifts, default=None), "per_class": lowest[0], "class": lowest[1]},
     }
-
-
-def _answer(task: Task, prediction: torch.Tensor) -> torch.Tensor:
-    """The class, the yes or no to each label, or the label map."""
-    prediction = torch.as_tensor(prediction).detach().cpu()
-    if task.kind == "segmentation":
-        return prediction.long()
-    return prediction > 0.5 if getattr(task, "multi_label", False) else prediction.argmax(0)
 
 
 def _per_class(
@@ -104,25 +69,17 @@ def _per_class(
     """Recall of each class (of several labels: of the cases that have it), or Dice of each foreground class."""
     if task.kind == "segmentation":
         return {str(c): scores[f"dice_{c}"] for c in range(1, task.num_classes)}
-    answers = np.stack([_answer(task, p).numpy() for p in predictions])
-    truth = np.stack(targets)
-    result: dict[str, float | None] = {}
-    for number in range(task.num_classes):
-        has, said = (
-            (truth[:, number] > 0.5, answers[:, number]) if truth.ndim > 1 else (truth == number, answers == number)
-        )
-        hits = said[has]
-        result[str(number)] = float(hits.mean()) if len(hits) else None
-    return result
+    answers, truth = (np.stack(given) for given in (pseudo_labels(predictions, targets, task), targets))
+    if truth.ndim == 1:
+        answers, truth = (given[:, None] == np.arange(task.num_classes) for given in (answers, truth))
+    hits = {str(number): answers[truth[:, number] > 0, number] for number in range(task.num_classes)}
+    return {number: float(said.mean(dtype=np.float64)) if len(said) else None for number, said in hits.items()}
 
 
 def _differences(before: Mapping[str, float | None], after: Mapping[str, float | None]) -> dict[str, float | None]:
     """``after - before`` of every number that both have."""
-    result: dict[str, float | None] = {}
-    for name, first in before.items():
-        second = after.get(name)
-        result[name] = None if first is None or second is None else second - first
-    return result
+    pairs = {name: (first, after.get(name)) for name, first in before.items()}
+    return {name: None if a is None or b is None else b - a for name, (a, b) in pairs.items()}
 
 
 def _finite(value: float | None) -> float | None:

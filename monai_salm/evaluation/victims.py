@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from monai_salm.countermeasures import Countermeasure, Resources
+from monai_salm.countermeasures.base import Countermeasure, Resources
 from monai_salm.learning.augmentation import Augmentation
 from monai_salm.learning.cases import Cases
 from monai_salm.learning.networks import NetworkFactory, build_network, seeded
@@ -33,63 +33,37 @@ _SMALL_PASS = 16  # steps
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """How the victims of one architecture are trained, the same for every training set.
-
-    Args:
-        network: architecture's name, or a factory.
-        recipe: optimiser, batch size, precision.
-        epochs: how often ``epoch_steps`` steps are made, at most.
-        epoch_steps: steps between two scores: one pass over the whole training set, however small a part is trained on.
-        width: channels as a share of the published architecture's.
-        device: where to train.
-        augment: changes every batch.
-        learned: training score at which training ends early; None for never.
-        patience: epochs in a row that reach ``learned``.
-    """
+    """How the victims of one architecture are trained, the same for every training set."""
 
     network: str | NetworkFactory
     recipe: Recipe
-    epochs: int
-    epoch_steps: int
+    epochs: int  # at most, of ``epoch_steps`` steps each
+    epoch_steps: int  # one pass over the whole training set, however small a part is trained on
     width: float
     device: torch.device
     augment: Augmentation | None
-    learned: float | None
-    patience: int
+    learned: float | None  # training score at which training ends early; None for never
+    patience: int  # epochs in a row that reach ``learned``
 
 
 @dataclass(frozen=True)
 class ScoredSets:
-    """The sets that a victim is scored on after every epoch.
-
-    Args:
-        test: clean test set, with the filter of the countermeasure.
-        held_out: training cases held out, as published.
-        held_out_clean: the same cases, clean.
-    """
+    """The sets that a victim is scored on after every epoch, with the filter of the countermeasure."""
 
     test: Cases
-    held_out: Cases
-    held_out_clean: Cases
+    held_out: Cases  # training cases, as published
+    held_out_clean: Cases  # the same cases
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """Scores after one epoch.
-
-    Args:
-        train_score: mean training score.
-        scores: on the clean test set.
-        case_scores: headline score on the clean test set, case by case.
-        held_out: headline score on the held-out cases as published; NaN without any.
-        held_out_clean: headline score on the same cases, clean.
-    """
+    """Scores after one epoch; NaN of held-out cases where there are none."""
 
     train_score: float
-    scores: dict[str, float]
-    case_scores: NDArray[np.float64]
-    held_out: float
-    held_out_clean: float
+    scores: dict[str, float]  # on the clean test set
+    case_scores: NDArray[np.float64]  # headline score on the clean test set, case by case
+    held_out: float  # headline score on the held-out cases as published
+    held_out_clean: float  # headline score on the same cases, clean
 
 
 @dataclass(frozen=True)
@@ -167,25 +141,20 @@ def _fresh_trainer(train: Cases, setting: Setting) -> Trainer:
 
 def _score(trainer: Trainer, train_score: float, scored: ScoredSets) -> Epoch:
     task, test = trainer.task, scored.test
-    predictions = trainer.predict(test)
-    published = _headline(trainer, scored.held_out)
-    same = scored.held_out_clean is scored.held_out
-    clean = published if same else _headline(trainer, scored.held_out_clean)
+
+    def headline(cases: Cases) -> float:
+        return mean_of_table(task.case_scores(trainer.predict(cases), cases.labels)) if len(cases) else math.nan
+
+    predictions, published = trainer.predict(test), headline(scored.held_out)
+    clean = published if scored.held_out_clean is scored.held_out else headline(scored.held_out_clean)
     table = task.case_scores(predictions, test.labels)
     return Epoch(train_score, task.scores(predictions, test.labels), table, published, clean)
 
 
-def _headline(trainer: Trainer, cases: Cases) -> float:
-    if not len(cases):
-        return float("nan")
-    return mean_of_table(trainer.task.case_scores(trainer.predict(cases), cases.labels))
-
-
 def _has_learned(epochs: Sequence[Epoch], setting: Setting) -> bool:
     last = epochs[-setting.patience :]
-    if setting.learned is None or len(last) < setting.patience:
-        return False
-    return all(epoch.train_score >= setting.learned for epoch in last)
+    known = setting.learned is not None and all(epoch.train_score >= setting.learned for epoch in last)
+    return known and len(last) == setting.patience
 
 
 def guessing_score(labels: Sequence[Array]) -> float:

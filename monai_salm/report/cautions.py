@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from monai_salm.report.cells import names, plain_training, ran_out, whole_sets
+from monai_salm.report.cells import Values, by_reason, finished, names, ran_out, whole_sets, words
 
 # A noise on fewer voxels than this has mostly been rounded away: even the sparsest method changes some in a hundred.
 _LEAST_SUPPORT = 0.001
@@ -16,7 +15,7 @@ BEFORE, DETECTION, LIMITATIONS = "Before you believe the scores", "Detection", "
 _LISTED = 5
 
 
-def cautions(values: Mapping[str, Any]) -> list[str]:
+def cautions(values: Values) -> list[str]:
     """All warnings of a report's values."""
     return [
         *_noise(values["noise"], values["protocol"]),
@@ -25,20 +24,22 @@ def cautions(values: Mapping[str, Any]) -> list[str]:
         *_victims(values["summary"], values["protocol"].get("surrogate")),
         *_missing(values["summary"], values["not_evaluated"]),
         *_stopped(values["cells"], values["guessing"], values["protocol"].get("learned")),
-        *(str(finding) for finding in values["detection"].get("findings") or ()),
+        *_findings(values),
     ]
 
 
-def warnings_and_findings(values: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+def _findings(values: Values) -> list[str]:
+    return list(map(str, values["detection"].get("findings") or ()))
+
+
+def warnings_and_findings(values: Values) -> tuple[list[str], list[str]]:
     """Warnings, and findings of the noise's detection, as sentences."""
-    findings = [str(finding) for finding in values["detection"].get("findings") or ()]
-    warnings = [warning for warning in values["warnings"] if warning not in findings]
-    return [_sentence(warning) for warning in warnings], [_sentence(finding) for finding in findings]
+    findings = _findings(values)
+    return [_sentence(text) for text in values["warnings"] if text not in findings], list(map(_sentence, findings))
 
 
 def _sentence(text: str) -> str:
-    end = "" if text.endswith((".", "?")) else "."
-    return text[:1].upper() + text[1:] + end
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?")) else ".")
 
 
 def plural(count: int, noun: str) -> str:
@@ -46,7 +47,7 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _noise(noise: Mapping[str, Any], protocol: Mapping[str, Any]) -> Iterator[str]:
+def _noise(noise: Values, protocol: Values) -> Iterator[str]:
     linf, support, epsilon = noise.get("linf"), noise.get("support"), protocol.get("epsilon")
     no_psnr = "psnr" in noise and noise["psnr"] is None
     if linf == 0 or support == 0 or (no_psnr and "linf" in noise and not linf):
@@ -67,7 +68,7 @@ def _noise(noise: Mapping[str, Any], protocol: Mapping[str, Any]) -> Iterator[st
         yield f"the noise reaches {linf:.4f} of the window, epsilon is {epsilon:.4f}: random noise was given the larger budget"
 
 
-def _class_wise(detection: Mapping[str, Any], protocol: Mapping[str, Any]) -> Iterator[str]:
+def _class_wise(detection: Values, protocol: Values) -> Iterator[str]:
     if detection.get("class_wise") and protocol.get("noise_kind") != "class-wise":
         yield (
             "the noise is class-wise: one pattern for all images of a class, or nearly, which the average of the images of a class "
@@ -75,13 +76,12 @@ def _class_wise(detection: Mapping[str, Any], protocol: Mapping[str, Any]) -> It
         )
 
 
-def _undertrained(rows: Sequence[Mapping[str, Any]], guessing: float, metric: str) -> Iterator[str]:
+def _undertrained(rows: Sequence[Values], guessing: float, metric: str) -> Iterator[str]:
     """One warning for each countermeasure under which victims are undertrained."""
     flagged = [row for row in rows if row["undertrained"]]
     # Training scores of labels per voxel count all voxels, unlike the Dice of the tables.
-    score, unit = "training score", ""
-    if metric == "dice":
-        score, unit = "training voxel accuracy", " (voxel accuracy, not Dice)"
+    voxels = ("training voxel accuracy", " (voxel accuracy, not Dice)")
+    score, unit = voxels if metric == "dice" else ("training score", "")
     for countermeasure in names(flagged, "countermeasure"):
         same = [row for row in flagged if row["countermeasure"] == countermeasure]
         who = [f"{row['victim']} on {_data(row)} ({score} {row['train_score']:.3f})" for row in same]
@@ -92,9 +92,8 @@ def _undertrained(rows: Sequence[Mapping[str, Any]], guessing: float, metric: st
         )
 
 
-def _data(row: Mapping[str, Any]) -> str:
-    data = str(row["data"]).replace("_", " ")
-    data += "" if row["pipeline"] == "plain" else f", {row['pipeline']}"
+def _data(row: Values) -> str:
+    data = words(row["data"]) + ("" if row["pipeline"] == "plain" else f", {row['pipeline']}")
     return data if row["fraction"] == 1.0 else f"{data}, {row['fraction']:.0%}"
 
 
@@ -103,7 +102,7 @@ def _listed(items: Sequence[str]) -> str:
     return ", ".join(items[:_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _victims(rows: Sequence[Mapping[str, Any]], surrogate: object) -> Iterator[str]:
+def _victims(rows: Sequence[Values], surrogate: object) -> Iterator[str]:
     if rows and all(row["is_surrogate"] for row in rows):
         yield (
             "every victim has the architecture that the noise was made against: nothing here shows that the protection holds for "
@@ -122,28 +121,21 @@ def _victims(rows: Sequence[Mapping[str, Any]], surrogate: object) -> Iterator[s
         )
 
 
-def _missing(rows: Sequence[Mapping[str, Any]], not_evaluated: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _missing(rows: Sequence[Values], not_evaluated: Sequence[Values]) -> Iterator[str]:
     protected = [row for row in whole_sets(rows) if row["data"] == "protected"]
-    met = {(row["victim"], row["countermeasure"]) for row in protected}
-    if protected and not any(countermeasure == "none" for _, countermeasure in met):
+    met, tried = {(row["victim"], row["countermeasure"]) for row in protected}, names(protected, "countermeasure")
+    if protected and "none" not in tried:
         yield "ordinary training, without a countermeasure, was left out: what anyone would try first"
-    pairs = [
-        (v, c) for v in names(protected, "victim") for c in names(protected, "countermeasure") if (v, c) not in met
-    ]
-    if pairs:
-        listed = _listed([f"{victim} with {countermeasure}" for victim, countermeasure in pairs])
-        yield f"not every victim met every countermeasure: there is no {listed}"
-    if not_evaluated:
-        by_reason: dict[str, list[str]] = {}
-        for item in not_evaluated:
-            reason = str(item.get("reason")).removeprefix("not evaluated: ")
-            by_reason.setdefault(reason, []).append(str(item.get("countermeasure")))
-        yield "countermeasures left out: " + "; ".join(f"{', '.join(who)} ({why})" for why, who in by_reason.items())
+    lacking = [f"{v} with {c}" for v in names(protected, "victim") for c in tried if (v, c) not in met]
+    if lacking:
+        yield f"not every victim met every countermeasure: there is no {_listed(lacking)}"
+    left_out = {why.removeprefix("not evaluated: "): who for why, who in by_reason(not_evaluated).items()}
+    if left_out:
+        yield "countermeasures left out: " + "; ".join(f"{', '.join(who)} ({why})" for why, who in left_out.items())
 
 
-def _stopped(cells: Sequence[Mapping[str, Any]], guessing: float, learned: float | None) -> Iterator[str]:
-    """Only ordinary training tells whether the epochs sufficed: countermeasures keep training scores low."""
-    known = [c for c in plain_training(cells) if c["countermeasure"] == "none" and c["stopped"] is not None]
+def _stopped(cells: Sequence[Values], guessing: float, learned: float | None) -> Iterator[str]:
+    known = finished(cells)
     early = sum(ran_out(cell, guessing, learned) for cell in known)
     if early > len(known) / 2:
         yield (

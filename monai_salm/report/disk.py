@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from monai_salm.report import SCHEMA, UnlearnabilityReport
 __all__ = ["ReportError", "UnlearnabilityReport", "read_report", "write_report"]
 
 _NUMBERS = ("chance", "majority", "guessing", "seconds")
-_PARTS = ("cost", "detection", "utility", "not_evaluated")
+_PARTS = ("metric", "noise", "protocol", "cells", "cost", "detection", "utility", "not_evaluated")
 
 
 class ReportError(ValueError):
@@ -34,9 +34,8 @@ def write_report(report: UnlearnabilityReport, folder: str | os.PathLike[str], s
     base = Path(folder)
     base.mkdir(parents=True, exist_ok=True)
     paths = {ending: base / f"{stem}.{ending}" for ending in ("json", "csv", "html")}
-    report.to_json(paths["json"])
-    report.to_csv(paths["csv"])
-    report.to_html(paths["html"])
+    for ending, path in paths.items():
+        getattr(report, f"to_{ending}")(path)
     return paths
 
 
@@ -57,23 +56,11 @@ def read_report(path: str | os.PathLike[str]) -> UnlearnabilityReport:
         found = values.get("schema") if isinstance(values, dict) else None
         raise ReportError(f"{path} has report schema {found}, this version reads {SCHEMA}: evaluate again")
     try:
-        report = UnlearnabilityReport(
-            metric=values["metric"],
-            noise=values["noise"],
-            protocol=values["protocol"],
-            notes=tuple(values.get("notes", ())),
-            constant=values.get("constant"),
-            classes=values.get("classes", {}),
-            cells=values["cells"],
-            **{name: values[name] for name in _PARTS},
-            **{name: value for name, value in _numbers(values, _NUMBERS).items() if name in _NUMBERS},
-        )
+        given: dict[str, Any] = {name: values[name] for name in (*_PARTS, *_NUMBERS)}
+        given |= {name: math.nan for name in _NUMBERS if given[name] is None}  # JSON could not hold these
+        given |= {"notes": tuple(values.get("notes", ())), "classes": values.get("classes", {})}
+        report = UnlearnabilityReport(constant=values.get("constant"), **given)
         report.to_dict()  # a broken cell fails here, not in a half-written page
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise ReportError(f"{path} is not a whole report: {error!r}") from error
     return report
-
-
-def _numbers(values: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    """A copy in which numbers that JSON could not hold are NaN again."""
-    return {**values, **{name: float("nan") for name in names if values[name] is None}}

@@ -19,29 +19,24 @@ Picture: TypeAlias = tuple[str, Array, Array]
 LARGEST = 512
 
 
-def pictures(
-    shown: Sequence[Picture], window: tuple[float, float], gain: float
-) -> list[tuple[str, float, list[tuple[str, str]]]]:
-    """Title, share of the voxels that differ, and four pictures with names: clean, protected, difference, changed voxels.
+def image_figures(shown: Sequence[Picture], window: tuple[float, float], linf: float | None) -> dict[str, Any]:
+    """Title, share of the voxels that differ, and four pictures with names of each plane of the images ``shown``.
 
-    ``shown`` has name, clean and protected image ``(channel, *spatial)`` each, in stored units. Volumes have three planes.
+    The largest change ``linf``, a fraction of the window, becomes black or white. Volumes have three planes.
     """
-    figures = []
+    gain, figures = 0.5 / linf if linf else 1.0, []
     for name, clean, protected in shown:
         changed = (clean != protected).any(axis=0, keepdims=True)
-        for (where, before), (_, after), (_, mask) in zip(
-            planes(clean), planes(protected), planes(changed), strict=True
-        ):
-            row = (
-                ("clean", to_grey(before, window)),
-                ("protected", to_grey(after, window)),
-                (f"difference times {gain:.0f}", amplified(before, after, gain, window)),
-                ("changed voxels", mask.astype(np.uint8) * np.uint8(255)),
-            )
+        for (where, before), (_, after), (_, mask) in zip(*map(planes, (clean, protected, changed)), strict=True):
+            row = {
+                "clean": to_grey(before, window),
+                "protected": to_grey(after, window),
+                f"difference times {gain:.0f}": amplified(before, after, gain, window),
+                "changed voxels": mask.astype(np.uint8) * np.uint8(255),
+            }
             title = f"{name}, {where}" if where else name
-            share = float(np.count_nonzero(mask)) / mask.size
-            figures.append((title, share, [(kind, png_uri(thin(grey))) for kind, grey in row]))
-    return figures
+            figures.append((title, float(mask.mean()), [(kind, png_uri(thin(grey))) for kind, grey in row.items()]))
+    return {"gain": gain, "pictures": figures}
 
 
 def png_uri(grey: NDArray[np.uint8]) -> str:
@@ -77,9 +72,3 @@ def amplified(clean: Array, protected: Array, gain: float, window: tuple[float, 
     """The difference of two pictures, multiplied by ``gain``, about middle grey."""
     change = (protected.astype(np.float64) - clean.astype(np.float64)) / (window[1] - window[0])
     return np.rint(np.clip(np.nan_to_num(0.5 + gain * change), 0, 1) * 255).astype(np.uint8)
-
-
-def image_figures(shown: Sequence[Picture], window: tuple[float, float], linf: float | None) -> dict[str, Any]:
-    """All that the page shows of the images; the largest change ``linf``, a fraction of the window, becomes black or white."""
-    gain = 0.5 / linf if linf else 1.0
-    return {"gain": gain, "pictures": pictures(shown, window, gain)}

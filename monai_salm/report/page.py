@@ -8,13 +8,14 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from monai_salm.report.blocks import Block, Table, flat, listing, nested, number, words
+from monai_salm.report.blocks import Table, flat, is_row, is_simple, number, table_of
 from monai_salm.report.cautions import BEFORE, DETECTION, LIMITATIONS, warnings_and_findings
+from monai_salm.report.cells import Scores, Values, mean_and_sd, words
 from monai_salm.report.charts import training_curves
 from monai_salm.report.figures import LARGEST, Picture, image_figures
-from monai_salm.report.heatmap import heat_map
+from monai_salm.report.heatmap import heat_colour, heat_map
 from monai_salm.report.pipelines import PIPELINES, pipeline_note, pipeline_table
-from monai_salm.report.tables import class_names, further_scores, mean_and_sd, mixtures, score_title
+from monai_salm.report.tables import class_names, further_scores, score_title
 
 # The protocol in groups; "Further" takes what is in none of them.
 _GROUPS = {
@@ -25,58 +26,63 @@ _GROUPS = {
     "Adversaries": ("countermeasures", "fractions", "controls", "settings"),
     "Machine": ("device", "jobs", "threads", "versions"),
 }
-_MEANS = ("victim", "data", "fraction", "countermeasure", "pipeline", "seeds")
-_MEAN_SCORES = ("last", "early", "early_clean", "unfiltered", "peak", "train_score")
-_CELL_TEXTS = ("victim", "seed", "data", "fraction", "countermeasure", "pipeline")
-_CELL_NUMBERS = (
-    *("last", "interval", "early", "early_clean", "unfiltered", "peak", "train_score"),
-    *("undertrained", "stopped", "epochs"),
-)
 
 
-def report_page(values: Mapping[str, Any], shown: Sequence[Picture], window: tuple[float, float]) -> str:
+def report_page(values: Values, shown: Sequence[Picture], window: tuple[float, float]) -> str:
     """Lay out a report's values as a whole HTML document, with pictures ``shown`` in a window of intensities."""
     claim, _, conditions = str(values["verdict"]).partition("; conditions: ")
-    classes = values.get("classes", {})
-    class_rows = [[name, *(flat(counts[name]) for counts in classes.values())] for name in class_names(classes)]
+    further, classes = further_scores(values["cells"], values["metric"]), class_names(values["classes"])
     pipelines = pipeline_table(values)
-    loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return environment.get_template("page.html.j2").render(
-        grade=str(values["grade"]),
-        claim=claim,
-        conditions=conditions,
-        before=BEFORE,
-        warnings=warnings_and_findings(values)[0],
-        pipelines=(PIPELINES, pipeline_note(values), (*pipelines, PIPELINES, "")) if pipelines[1] else None,
-        heat=heat_map(values),
-        mixtures=_mixtures(values),
-        training=training_curves(values),
-        metric=values["metric"],
-        images=image_figures(shown, window, values["noise"].get("linf")) if shown else None,
-        largest=LARGEST,
-        detection=(DETECTION, nested(values["detection"])),
-        cost=nested(values["cost"]),
-        utility=nested(values["utility"]),
-        classes=(["class", *classes], class_rows, "Images of each class", ""),
-        protocol=_protocol(values),
-        limitations=(LIMITATIONS, values.get("notes", ())),
-        means=_means(values),
-        cells=_every_cell(values),
-    )
+    environment.filters |= {"words": words, "flat": flat, "brief": _brief, "heat_colour": heat_colour}
+    environment.filters["of"] = lambda name, row: row[name]
+    environment.tests |= {"simple": is_simple, "row": is_row}
+    shown_values = {
+        "before": BEFORE,
+        "about_detection": DETECTION,
+        "limitations": LIMITATIONS,
+        "table_of": table_of,
+        "mean_and_sd": mean_and_sd,
+        "claim": claim,
+        "conditions": conditions,
+        "warnings": warnings_and_findings(values)[0],
+        "pipelines": (PIPELINES, pipeline_note(values), (*pipelines, PIPELINES, "")) if pipelines[1] else None,
+        "heat": heat_map(values),
+        "mixtures": _mixtures(values),
+        "training": training_curves(values),
+        "images": image_figures(shown, window, values["noise"].get("linf")) if shown else None,
+        "largest": LARGEST,
+        "class_names": classes,
+        "protocol": _protocol(values),
+        "further": further,
+        "titles": [score_title(score, classes) for score in further],
+    }
+    return environment.get_template("page.html.j2").render({**values, **shown_values})
 
 
-def _mixtures(values: Mapping[str, Any]) -> Table:
+def _mixtures(values: Values) -> Table:
+    scores = Scores.from_rows(values["summary"])
+    clean, protected = scores.of("clean"), scores.of("protected")
+    nothing: list[Values | None] = [None] * len(scores.victims)
+    points = [(0.0, clean, clean), *scores.mixtures(), (1.0, protected, nothing)]
+    rows = [
+        [victim, f"{fraction:.0%}", mean_and_sd(mixture[column], "last"), mean_and_sd(part[column], "last")]
+        for column, victim in enumerate(scores.victims)
+        if any(mixture[column] or part[column] for _, mixture, part in points[1:-1])
+        for fraction, mixture, part in points
+    ]
     header = ["victim", "protected", f"{values['metric']}, all images", "clean part alone"]
-    points = [(victim, *point) for victim, found in mixtures(values) for point in found]
-    rows = [[victim, f"{f:.0%}", mean_and_sd(m, "last"), mean_and_sd(part, "last")] for victim, f, m, part in points]
     return header, rows, "Partly protected sets", ""
 
 
-def _protocol(values: Mapping[str, Any]) -> list[tuple[str, Block]]:
-    """Titles and listings."""
+def _protocol(values: Values) -> list[tuple[str, Values]]:
+    """Titles, and names and values."""
     noise, protocol = values["noise"], values["protocol"]
     measured = {
         "noise, largest change": number(noise.get("linf"), " of the window"),
@@ -88,55 +94,18 @@ def _protocol(values: Mapping[str, Any]) -> list[tuple[str, Block]]:
         "evaluation took": number(values["seconds"], " s"),
     }
     known = [name for group in _GROUPS.values() for name in group]
-    groups = {title: [name for name in group if name in protocol] for title, group in _GROUPS.items()}
-    groups["Further"] = [name for name in protocol if name not in known]
-    parts = {title: _one_a_line({name: protocol[name] for name in group}) for title, group in groups.items() if group}
-    return [(title, listing(part)) for title, part in {"Measured": measured, **parts}.items()]
+    groups = {**_GROUPS, "Further": tuple(name for name in protocol if name not in known)}
+    parts = {title: {name: protocol[name] for name in group if name in protocol} for title, group in groups.items()}
+    return [("Measured", measured), *((title, _one_a_line(part)) for title, part in parts.items() if part)]
 
 
-def _one_a_line(values: Mapping[str, Any]) -> dict[str, Any]:
+def _one_a_line(values: Values) -> dict[str, Any]:
     """Entries of mappings of mappings, such as the settings of each victim, on a line each."""
     lines: dict[str, Any] = {}
     for name, value in values.items():
         several = isinstance(value, Mapping) and value and all(isinstance(item, Mapping) for item in value.values())
         lines |= {f"{name}, {key}": item for key, item in value.items()} if several else {name: value}
     return lines
-
-
-def _means(values: Mapping[str, Any]) -> Table:
-    further = further_scores(values["cells"], values["metric"])
-    header = [*map(words, _MEANS), *map(words, _MEAN_SCORES), "interval", "clean lead kept", *_titles(values, further)]
-    rows = [
-        [
-            *(flat(row[name]) for name in _MEANS),
-            *(mean_and_sd(row, name) for name in _MEAN_SCORES),
-            _brief(row["interval"]),
-            "-" if row["kept"] is None else f"{row['kept']:.0%}",
-            *(mean_and_sd(row, name) for name in further),
-        ]
-        for row in values["summary"]
-    ]
-    return header, rows, "Means over seeds", "wide"
-
-
-def _every_cell(values: Mapping[str, Any]) -> Table:
-    cells = values["cells"]
-    further = further_scores(cells, values["metric"])
-    header = [*map(words, (*_CELL_TEXTS, *_CELL_NUMBERS)), *_titles(values, further)]
-    rows = [
-        [
-            *(flat(cell[name]) for name in _CELL_TEXTS),
-            *(_brief(cell.get(name)) for name in _CELL_NUMBERS),
-            *(_brief(cell.get("scores", {}).get(name)) for name in further),
-        ]
-        for cell in cells
-    ]
-    return header, rows, "Every victim", "wide"
-
-
-def _titles(values: Mapping[str, Any], scores: Sequence[str]) -> list[str]:
-    names = class_names(values.get("classes", {}))
-    return [score_title(score, names) for score in scores]
 
 
 def _brief(value: object) -> str:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from monai_salm.report.cells import LEAST_LEAD, names
+from monai_salm.report.cells import Values, clean_problem, mean_and_sd, names, words
 
 _BALANCED = "balanced_accuracy"
 #: Heading, the same on the page and in the terminal.
 PIPELINES = "Ordinary pipelines"
 
 
-def by_pipeline(rows: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) -> list[dict[str, Any]]:
+def by_pipeline(rows: Sequence[Values], values: Values) -> list[dict[str, Any]]:
     """A row for each victim, pipeline and training set without countermeasure.
 
     ``recovered`` is ``(counted - guess) / (clean - guess)``: ``counted`` is the score that ``recovered_by`` names, ``clean`` that
@@ -27,7 +27,7 @@ def by_pipeline(rows: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) ->
     found = []
     for row in sorted(shown, key=lambda r: order.index((r["victim"], r["pipeline"]))):
         reference = clean.get((row["victim"], row["pipeline"]))
-        problem = _problem(reference, name, guess)
+        problem = clean_problem(reference, name, guess)
         found.append(
             {
                 **{key: row[key] for key in ("victim", "pipeline", "data", "seeds", "undertrained")},
@@ -43,7 +43,7 @@ def by_pipeline(rows: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) ->
     return found
 
 
-def recovered_by(rows: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) -> dict[str, Any]:
+def recovered_by(rows: Sequence[Values], values: Values) -> dict[str, Any]:
     """The score of recovered shares: ``score``, its ``guess``, and where the guess comes from (``guess_by``)."""
     ordinary = _ordinary(rows)
     if ordinary and all(row.get(_BALANCED) is not None for row in ordinary):
@@ -53,22 +53,11 @@ def recovered_by(rows: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) -
     return {"score": values["metric"], "guess": max(values["chance"], values["majority"]), "guess_by": "guessing"}
 
 
-def _ordinary(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _ordinary(rows: Sequence[Values]) -> list[Values]:
     """Rows of whole sets without countermeasure, of the training sets that every pipeline has."""
     found = [r for r in rows if r["countermeasure"] == "none" and r["fraction"] == 1.0]
     everywhere = {r["data"] for r in found if r["pipeline"] != "plain"} or {"clean", "protected"}
     return [r for r in found if r["data"] in everywhere]
-
-
-def _problem(reference: Mapping[str, Any] | None, name: str, guess: float) -> str:
-    """Why nothing can be recovered in a pipeline; empty where it can."""
-    if reference is None:
-        return "no victim of clean images to compare with"
-    if reference["undertrained"]:
-        return "the victim of clean images is undertrained"
-    if not reference[name] - guess > LEAST_LEAD * (1 - guess):
-        return f"too small a score on clean images ({reference[name]:.3f}, guessing gives {guess:.3f})"
-    return ""
 
 
 def _share(score: float, clean: float, guess: float) -> float | None:
@@ -76,16 +65,15 @@ def _share(score: float, clean: float, guess: float) -> float | None:
     return share if math.isfinite(share) else None
 
 
-def worst_pipeline(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+def worst_pipeline(rows: Sequence[Values]) -> Values | None:
     """The row of ``by_pipeline`` in which most was recovered from the protected images, None without any."""
     known = [row for row in rows if row["data"] == "protected" and row["recovered"] is not None]
     return max(known, key=lambda row: float(row["recovered"])) if known else None
 
 
-def worst_in_words(values: Mapping[str, Any]) -> str:
+def worst_in_words(values: Values) -> str:
     """The clause of the verdict that names the worst ordinary pipeline; empty where no share is known."""
-    rows = values["pipelines"]
-    worst = worst_pipeline(rows)
+    rows, worst = values["pipelines"], values["worst_pipeline"]
     if worst is None:
         return ""
     place = (worst["victim"], worst["pipeline"])
@@ -99,22 +87,22 @@ def worst_in_words(values: Mapping[str, Any]) -> str:
     )
 
 
-def _score_and_guess(values: Mapping[str, Any]) -> tuple[str, str]:
+def _score_and_guess(values: Values) -> tuple[str, str]:
     """The score that is counted, and what guessing gives in it, for readers."""
     by = values["recovered_by"]
     guess = "-" if by["guess"] is None else f"{by['guess']:.3f}"
-    return str(by["score"]).replace("_", " "), f"{by['guess_by'].replace('_', ' ')} {guess}"
+    return words(by["score"]), f"{words(by['guess_by'])} {guess}"
 
 
-def pipeline_table(values: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+def pipeline_table(values: Values) -> tuple[list[str], list[list[str]]]:
     """The table of pipelines as texts: titles of the columns, and the rows."""
     numbers = {"last epoch": "last", "best epoch": "peak"}
     if values["recovered_by"]["score"] != values["metric"]:
         numbers[_score_and_guess(values)[0]] = "counted"
     rows = [
         [
-            *(str(row[name]).replace("_", " ") for name in ("victim", "pipeline", "data")),
-            *(_number(row, name) for name in numbers.values()),
+            *(words(row[name]) for name in ("victim", "pipeline", "data")),
+            *(mean_and_sd(row, name, marked=name == "last") for name in numbers.values()),
             "" if row["data"] == "clean" else "-" if row["recovered"] is None else f"{row['recovered']:.2f}",
         ]
         for row in values["pipelines"]
@@ -122,18 +110,10 @@ def pipeline_table(values: Mapping[str, Any]) -> tuple[list[str], list[list[str]
     return ["victim", "pipeline", "data", *numbers, "recovered"], rows
 
 
-def pipeline_note(values: Mapping[str, Any]) -> str:
+def pipeline_note(values: Values) -> str:
     """The note on the table's columns."""
     score, guess = _score_and_guess(values)
     return (
         f"Epochs: {values['metric']} on clean test images, the best chosen with the test labels. Recovered: share of the way from "
         f"{guess} to the clean score of the same pipeline, by {score} of the last epoch."
     )
-
-
-def _number(row: Mapping[str, Any], name: str) -> str:
-    value, spread = row[name], row[f"{name}_sd"]
-    if value is None or not math.isfinite(value):
-        return "-"
-    mark = " *" if row["undertrained"] and name == "last" else ""
-    return f"{value:.3f}{'' if spread is None else f' ± {spread:.3f}'}{mark}"

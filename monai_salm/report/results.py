@@ -15,7 +15,7 @@ import numpy as np
 
 from monai_salm.report.adversaries import add_kept, adversary_scores, worst_cases
 from monai_salm.report.cautions import cautions
-from monai_salm.report.cells import Cell, complete_cells, summarise, whole_sets
+from monai_salm.report.cells import Cell, complete_cells, guess_of, summarise, whole_sets
 from monai_salm.report.page import report_page
 from monai_salm.report.pipelines import by_pipeline, recovered_by, worst_pipeline
 from monai_salm.report.tables import class_names, further_scores, text_table, with_class_names
@@ -32,6 +32,7 @@ _CELL_COLUMNS = (
     *("last", "interval_low", "interval_high", "peak", "early", "early_clean", "unfiltered"),
     *("train_score", "undertrained", "stopped", "epochs", "seconds"),
 )
+_GIVEN = ("noise", "protocol", "detection", "notes", "not_evaluated", "classes")
 # As MedMNIST's evaluator calls them, so that its tables can be laid beside these.
 _MEDMNIST = {"AUC": "auc", "ACC": "accuracy"}
 
@@ -98,23 +99,21 @@ class UnlearnabilityReport:
 
     @property
     def _guess(self) -> float:
-        return max(self.chance, self.majority, *(() if self.constant is None else (self.constant,)))
+        return guess_of(vars(self))
 
     def summary(self) -> list[Cell]:
         """One row for each victim, data, countermeasure, fraction and pipeline: means and standard deviations over seeds.
 
-        ``interval`` is the mean of the seeds' bootstrap intervals, which is conservative; ``kept`` the share of the victim's
-        clean lead over guessing that ``last`` keeps; ``stopped`` counts how the seeds' training ended.
+        ``interval`` is the mean of the seeds' bootstrap intervals, which is conservative.
         """
         rows = summarise(self.cells)
         add_kept(rows, self._guess)
         return rows
 
     def worst_case(self) -> list[dict[str, Any]]:
-        """For each victim the best score of an adversary with the protected images, mean over seeds, and the adversary.
+        """For each victim the best score of an adversary with the protected images; a second row counts small clean sets too.
 
-        Last epoch, early stopping and unfiltered test images count; the peak epoch does not. A second row counts adversaries
-        with a small clean set too.
+        Last epoch, early stopping and unfiltered test images count; the peak epoch does not.
         """
         return worst_cases(self.summary(), self._guess)
 
@@ -150,22 +149,17 @@ class UnlearnabilityReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The whole report but the pictures, as JSON values (numbers that are not finite are None)."""
-        plain = ("metric", "chance", "majority", "guessing")
-        given = ("noise", "protocol", "detection", "notes", "not_evaluated", "classes")
+        names = class_names(self.classes)
         values: dict[str, Any] = _plain(
             {
                 "schema": SCHEMA,
                 "grade": self.grade(),
                 "verdict": self.verdict(),
-                **{name: getattr(self, name) for name in plain},
-                "constant": self.constant,
+                **{name: getattr(self, name) for name in ("metric", "chance", "majority", "guessing", "constant")},
                 "seconds": round(self.seconds, 3),
                 "warnings": self.warnings(),
-                **{name: getattr(self, name) for name in given},
-                **{
-                    name: with_class_names(getattr(self, name), class_names(self.classes))
-                    for name in ("cost", "utility")
-                },
+                **{name: getattr(self, name) for name in _GIVEN},
+                **{name: with_class_names(getattr(self, name), names) for name in ("cost", "utility")},
                 **self._ordinary(),
                 "worst_case": self.worst_case(),
                 "summary": self.summary(),
@@ -176,16 +170,12 @@ class UnlearnabilityReport:
 
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
         """The report as JSON text, written to ``path`` if given."""
-        text = json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
-        if path is not None:
-            write_text(path, text)
-        return text
+        return _written(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n", path)
 
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
         """The cells as CSV text, one line a trained victim, written to ``path`` if given.
 
-        Further scores follow the columns of the schema; ``AUC`` and ``ACC`` are ``auc`` and ``accuracy`` again, under the
-        names of MedMNIST's evaluator.
+        ``AUC`` and ``ACC`` are ``auc`` and ``accuracy`` again, under the names of MedMNIST's evaluator.
         """
         scores = dict.fromkeys(name for cell in self.cells for name in cell.get("scores", {}))
         medmnist = [name for name, ours in _MEDMNIST.items() if ours in scores]
@@ -194,9 +184,7 @@ class UnlearnabilityReport:
         writer = csv.DictWriter(buffer, list(columns), extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(_flat(cell) for cell in self.cells)
-        if path is not None:
-            write_text(path, buffer.getvalue())
-        return buffer.getvalue()
+        return _written(buffer.getvalue(), path)
 
     def to_dataframe(self) -> Any:
         """The cells as a pandas data frame, one row a trained victim, with the columns of ``to_csv`` and the curves.
@@ -221,6 +209,12 @@ class UnlearnabilityReport:
         the peak and the other scores follow.
         """
         return text_table(self.to_dict())
+
+
+def _written(text: str, path: str | os.PathLike[str] | None) -> str:
+    if path is not None:
+        write_text(path, text)
+    return text
 
 
 def _flat(cell: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from monai_salm.report.cautions import BEFORE, DETECTION, LIMITATIONS, warnings_and_findings
+from monai_salm.report.cells import Values
 from monai_salm.report.pipelines import PIPELINES, pipeline_note, pipeline_table
-from monai_salm.report.tables import text_table
+from monai_salm.report.tables import aligned, column_widths, text_table
 
 _WIDTH = 110  # of sentences; tables are as wide as their columns
 
 
-def terminal_text(values: Mapping[str, Any]) -> str:
+def terminal_text(values: Values) -> str:
     """Lines of text: the verdict, warnings, tables, findings and notes (lines that begin with ``"- "``)."""
     warnings, findings = warnings_and_findings(values)
     claim, _, conditions = str(values["verdict"]).partition("; conditions: ")
@@ -29,16 +29,13 @@ def terminal_text(values: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def pipeline_text(values: Mapping[str, Any]) -> list[str]:
+def pipeline_text(values: Values) -> list[str]:
     """The table of ordinary pipelines, none where nothing was trained without countermeasure."""
     header, rows = pipeline_table(values)
     if not rows:
         return []
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = [
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        for row in (header, *rows)
-    ]
+    table = [header, *rows]
+    lines = [aligned(row, column_widths(table)) for row in table]
     return ["\n".join([PIPELINES, *lines, _filled(pipeline_note(values))])]
 
 

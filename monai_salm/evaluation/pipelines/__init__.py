@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from monai_salm.evaluation.pipelines.auto3dseg import Auto3DSeg
 from monai_salm.evaluation.pipelines.base import Pipeline, Plain
 from monai_salm.evaluation.pipelines.jpeg import StoredAsJpeg
-from monai_salm.evaluation.pipelines.medmnist import MedMnist
 from monai_salm.evaluation.pipelines.monai import Monai
 from monai_salm.evaluation.pipelines.nnunet import NnUNet
-from monai_salm.evaluation.pipelines.resampling import Resized, Spacing
+from monai_salm.evaluation.pipelines.resampling import MedMnist, Resized, Spacing
 from monai_salm.evaluation.pipelines.timm import Timm
 from monai_salm.evaluation.pipelines.torchvision import Torchvision
 
@@ -53,11 +52,7 @@ __all__ = [
 
 
 def check_pipelines(names: Sequence[str]) -> None:
-    """Refuse names that no pipeline has.
-
-    Raises:
-        ValueError: naming the known ones.
-    """
+    """Raise ``ValueError`` for a name that no pipeline has, naming the known ones."""
     for name in names:
         if name not in FAMILIES and name not in PIPELINES:
             raise ValueError(f"unknown pipeline {name!r}; known: {', '.join(dict.fromkeys((*FAMILIES, *PIPELINES)))}")
@@ -66,8 +61,7 @@ def check_pipelines(names: Sequence[str]) -> None:
 def find_pipelines(names: Sequence[str] | None, spatial_dims: int) -> dict[str, Pipeline]:
     """Pipelines by names of families or variants, ``"plain"`` first; None is ``DEFAULT_PIPELINES``.
 
-    Raises:
-        ValueError: for an unknown name, or a pipeline that is not for images of this rank.
+    ``ValueError`` names one that is unknown, or not for images of this rank.
     """
     asked = ("plain", *(DEFAULT_PIPELINES[spatial_dims] if names is None else names))
     check_pipelines(asked)

@@ -7,19 +7,21 @@ from typing import Any, ClassVar
 
 import torch
 
+from monai_salm.countermeasures.base import Limited
 from monai_salm.learning.augmentation import Batch
 from monai_salm.learning.cases import Cases
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pipeline:
+class Pipeline(Limited):
     """Ordinary training; a subclass adds settings and overrides the hooks that differ.
 
     A pipeline holds no state: one instance serves every victim.
     """
 
-    #: Name on the command line; variants of one family add a number to it.
+    #: Name on the command line, and the setting that variants of one family add to it.
     family: ClassVar[str]
+    varied: ClassVar[str] = ""
     #: Where the numbers come from.
     source: ClassVar[str]
     #: Ranks of the images it is for.
@@ -28,7 +30,7 @@ class Pipeline:
     @property
     def name(self) -> str:
         """Name in reports and on the command line."""
-        return self.family
+        return f"{self.family} {getattr(self, self.varied):g}" if self.varied else self.family
 
     @property
     def augments(self) -> bool:
@@ -40,14 +42,9 @@ class Pipeline:
         return {"name": self.name, **asdict(self), "source": self.source}
 
     def prepare(self, cases: Cases) -> Cases:
-        """The deterministic part, done once to the images trained on.
+        """The deterministic part, done once to the images trained on: cases at the resolution that networks see.
 
-        Args:
-            cases: stored units; left as they are.
-
-        Returns:
-            Cases at the resolution that networks see. Resampled images are float32 in [0, 1], with a window of 0 to 1; label
-            maps go by nearest neighbours.
+        Resampled images are float32 in [0, 1], with a window of 0 to 1; label maps go by nearest neighbours.
         """
         return cases
 
@@ -56,16 +53,7 @@ class Pipeline:
         return self.prepare(cases)
 
     def augment(self, images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
-        """The random part, done to each batch of training.
-
-        Args:
-            images: ``(batch, channel, *spatial)``, float32, in [0, 1], on the CPU; left as they are.
-            targets: labels ``(batch,)``, ``(batch, label)`` or ``(batch, *spatial)``.
-            generator: source of randomness, on the CPU.
-
-        Returns:
-            Images in [0, 1] and targets of the same shapes; label maps are moved along with their images.
-        """
+        """The random part, done to each batch of training, as ``Countermeasure.augment``; images stay in [0, 1]."""
         return images, targets
 
 

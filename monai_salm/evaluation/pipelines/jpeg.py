@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from monai_salm.countermeasures.filters import Jpeg
@@ -21,16 +21,9 @@ class StoredAsJpeg(Pipeline):
     family: ClassVar[str] = "jpeg"
     source: ClassVar[str] = "libjpeg through Pillow, 4:2:0 for colour; 30 is a strong compression for small files"
 
-    quality: int = 30
+    varied: ClassVar[str] = "quality"
 
-    def __post_init__(self) -> None:
-        Jpeg(quality=self.quality)  # refuses what no quality is
-
-    @property
-    def name(self) -> str:
-        return f"{self.family} {self.quality}"
+    quality: int = field(default=30, metadata={"in": "[1, 95]"})
 
     def prepare(self, cases: Cases) -> Cases:
-        codec = Jpeg(quality=self.quality)
-        stored = [codec.filter(image, window) for image, window in zip(cases.images, cases.windows, strict=True)]
-        return replace(cases, images=stored)
+        return Jpeg(quality=self.quality).filter_cases(cases)

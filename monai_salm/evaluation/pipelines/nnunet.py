@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from monai_salm.evaluation.pipelines.base import Pipeline
-from monai_salm.learning.augmentation import Batch, mirrored, per_case, rotations, uniform, warped
+from monai_salm.learning.augmentation import Batch, mirrored, on_some, per_case, rotations, uniform, warped
 
 _LEAST_SD = 1e-4
 _BLUR_RADIUS = 4  # voxels: four standard deviations of the strongest blur
@@ -74,13 +74,12 @@ def _rotated(images: torch.Tensor, targets: torch.Tensor, limit: float, generato
 
 def _noised(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Add noise to one image in ten, the same to all of its channels."""
-    members = (torch.rand(len(images), generator=generator) < 0.1).nonzero()[:, 0]
-    if len(members):
-        strength = uniform((len(members), *[1] * (images.ndim - 1)), 0, 0.1, generator)
-        noise = torch.randn((len(members), 1, *images.shape[2:]), generator=generator)
-        images = images.clone()
-        images[members] += strength * noise
-    return images
+
+    def noised(some: torch.Tensor, labels: torch.Tensor) -> Batch:
+        strength = uniform((len(some), *[1] * (some.ndim - 1)), 0, 0.1, generator)
+        return some + strength * torch.randn((len(some), 1, *some.shape[2:]), generator=generator), labels
+
+    return on_some(images, images.new_empty(len(images)), 0.1, generator, noised)[0]
 
 
 def _on_channels(
@@ -129,7 +128,7 @@ def _contrasted(channels: torch.Tensor, generator: torch.Generator) -> torch.Ten
     mean = channels.mean(axes, keepdim=True)
     factor = per_case(_two_sided(len(channels), 0.75, 1.25, generator), channels)
     changed = mean + factor * (channels - mean)
-    return torch.minimum(torch.maximum(changed, channels.amin(axes, keepdim=True)), channels.amax(axes, keepdim=True))
+    return changed.clamp(channels.amin(axes, keepdim=True), channels.amax(axes, keepdim=True))
 
 
 def _lowered(channels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -33,15 +32,9 @@ class Resized(Pipeline):
         "torchvision.transforms.Resize, antialiased as by default, and MONAI's Resized with mode area for volumes"
     )
 
-    scale: float = 0.5
+    varied: ClassVar[str] = "scale"
 
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.scale) and 0 < self.scale <= 4):
-            raise ValueError(f"scale must be in (0, 4], got {self.scale}")
-
-    @property
-    def name(self) -> str:
-        return f"{self.family} {self.scale:g}"
+    scale: float = field(default=0.5, metadata={"in": "(0, 4]"})
 
     def prepare(self, cases: Cases) -> Cases:
         return resampled(cases, self.scale, averaged)
@@ -61,18 +54,41 @@ class Spacing(Pipeline):
     )
     ranks: ClassVar[tuple[int, ...]] = (3,)
 
-    factor: float = 1.25
+    varied: ClassVar[str] = "factor"
 
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.factor) and 0.25 <= self.factor <= 8):
-            raise ValueError(f"factor must be in [0.25, 8], got {self.factor}")
-
-    @property
-    def name(self) -> str:
-        return f"{self.family} {self.factor:g}"
+    factor: float = field(default=1.25, metadata={"in": "[0.25, 8]"})
 
     def prepare(self, cases: Cases) -> Cases:
         return resampled(cases, 1 / self.factor, interpolated)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MedMnist(Pipeline):
+    """Train and test at ``size`` pixels a side, each pixel the nearest of the image; nothing is augmented.
+
+    MedMNIST's networks of 28 pixels see the stored images: that is ``plain``. ``MEDMNIST_RECIPE`` has the optimiser, the steps of
+    the learning rate and the batch size of both.
+
+    Args:
+        size: pixels of both sides.
+    """
+
+    family: ClassVar[str] = "medmnist"
+    source: ClassVar[str] = (
+        "MedMNIST/experiments, MedMNIST2D/train_and_eval_pytorch.py --resize (Yang et al. 2023): Resize((224, 224)) with nearest "
+        "neighbours, no augmentation"
+    )
+    ranks: ClassVar[tuple[int, ...]] = (2,)
+
+    varied: ClassVar[str] = "size"
+
+    size: int = field(default=224, metadata={"in": "[1, inf)"})
+
+    def prepare(self, cases: Cases) -> Cases:
+        size = (self.size, self.size)
+        images = [nearest(image, size) for image in cases.images]
+        labels = [nearest(label, size) if label.ndim > 1 else label for label in cases.labels]
+        return replace(cases, images=images, labels=labels, view=View("full", size))
 
 
 def averaged(images: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
@@ -85,13 +101,13 @@ def interpolated(images: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
     return F.interpolate(images, size, mode="bilinear" if len(size) == 2 else "trilinear", align_corners=False)
 
 
-def nearest(labels: Array, size: Sequence[int]) -> Array:
-    """Bring a label map ``spatial`` to a size by nearest neighbours, as torch's "nearest-exact" does; the type stays."""
-    if labels.shape == tuple(size):
-        return labels
-    for axis, (old, new) in enumerate(zip(labels.shape, size, strict=True)):
-        labels = labels.take(((np.arange(new) + 0.5) * old / new).astype(np.intp), axis=axis)
-    return labels
+def nearest(array: Array, size: Sequence[int]) -> Array:
+    """Bring the last axes to a size by nearest neighbours, as torch's "nearest-exact" does; the type stays."""
+    for axis, new in enumerate(size, start=array.ndim - len(size)):
+        old = array.shape[axis]
+        if old != new:
+            array = array.take(((np.arange(new) + 0.5) * old / new).astype(np.intp), axis=axis)
+    return array
 
 
 def resampled(cases: Cases, scale: float, resize: Resize) -> Cases:

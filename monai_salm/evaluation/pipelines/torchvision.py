@@ -45,9 +45,8 @@ class Torchvision(Pipeline):
             return cases
         images = []
         for image in cases.images:
-            sides = [max(1, round(self.centre * side)) for side in image.shape[1:]]
-            starts = [(n - side) // 2 for n, side in zip(image.shape[1:], sides, strict=True)]
-            region = tuple(slice(s, s + side) for s, side in zip(starts, sides, strict=True))
+            sides = [(n, max(1, round(self.centre * n))) for n in image.shape[1:]]
+            region = (slice((n - side) // 2, (n - side) // 2 + side) for n, side in sides)
             images.append(image[(slice(None), *region)])
         return replace(cases, images=images, view=View("resize", cases.view.size))
 
@@ -58,8 +57,10 @@ class Torchvision(Pipeline):
     def _framed(self, images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> Batch:
         """Crop or zoom, then mirror left to right."""
         count, rank = len(images), images.ndim - 2
-        along = per_voxel(images, targets)
-        sides = self._zooms(count, rank, generator) if along else self._crops(count, rank, generator)
+        if per_voxel(images, targets):
+            sides = (1 / uniform((count, 1), 0.5, 2, generator)).expand(count, rank)
+        else:
+            sides = self._crops(count, rank, generator)
         # A crop lies inside the image; an image smaller than its frame lies inside the frame.
         shifts = (1 - sides).abs() * uniform((count, rank), -1, 1, generator)
         images, targets = warped(images, targets, torch.diag_embed(sides), shifts)
@@ -73,10 +74,6 @@ class Torchvision(Pipeline):
         limit = math.log(self.largest_ratio)
         ratio = uniform((count, 1), -limit, limit, generator)
         return (area ** (1 / rank) * torch.exp(ratio * torch.tensor(_SIDES[:rank]))).clamp(max=1)
-
-    def _zooms(self, count: int, rank: int, generator: torch.Generator) -> torch.Tensor:
-        """Sides of the frames of zoomed images, ``(count, rank)``."""
-        return (1 / uniform((count, 1), 0.5, 2, generator)).expand(count, rank)
 
     def _jittered(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         shape = (len(images), *[1] * (images.ndim - 1))
