@@ -226,3 +226,10 @@ def test_patches_take_their_part_of_the_label() -> None:
     for row, (case, region) in enumerate(regions):
         np.testing.assert_array_equal(inputs[row, 0].numpy(), shown(cases.images[case][0][region]))
         np.testing.assert_array_equal(targets[row].numpy(), cases.labels[case][region])
+
+
+def test_one_tiny_image_does_not_decide_what_networks_see() -> None:
+    assert choose_view([(64, 64)] * 5 + [(2, 2)], False) == View("resize", (32, 32))
+    assert choose_view([(64, 64)] * 5 + [(60, 50)], False) == View("resize", (60, 50))
+    assert choose_view([(16, 16, 1), (16, 1, 16), (20, 20, 2), (1, 1, 40)], False).size == (8, 8, 8)
+    assert choose_view([(64, 64, 1), (70, 60, 1)], False) == View("resize", (64, 60, 1))

@@ -187,8 +187,8 @@ class _Precompute:
     def _settle(self, workspace: Workspace) -> tuple[Method, Cases]:
         """The method, and the data set as its surrogates see it."""
         spatial_dims = len(workspace.shapes[0]) - 1
-        smallest = np.min([shape[1:] for shape in workspace.shapes], axis=0).tolist()
-        method = self.method or recommended(self.task, spatial_dims, smallest)
+        usual = np.median([shape[1:] for shape in workspace.shapes], axis=0).tolist()
+        method = self.method or recommended(self.task, spatial_dims, usual)
         method.require_fit(self.task, spatial_dims)
         loop = method.loop()
         whole_side = loop.whole_side(self.task, spatial_dims) if loop else None

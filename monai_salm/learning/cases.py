@@ -22,6 +22,8 @@ Slices: TypeAlias = tuple[slice, ...]
 
 # Larger images are resized (classification) or cut into patches (segmentation), so that a network's memory is bounded.
 _WHOLE_SIDE = {2: 224, 3: 64}
+# Elements along a side that networks see at least, where images have as many.
+_LEAST_SIDE = 8
 
 
 @dataclass(frozen=True)
@@ -118,10 +120,13 @@ def choose_view(
     longest = whole_side or _WHOLE_SIDE[rank]
     if alike and max(smallest) <= longest:
         return View("full", smallest)
+    if not per_voxel:  # images are brought to one size: one tiny image among others does not decide it
+        usual = np.median(np.asarray(shapes), axis=0).astype(int).tolist()
+        fitting = (n if 2 * n >= m else max(m // 2, min(_LEAST_SIDE, m)) for n, m in zip(smallest, usual, strict=True))
+        return View("resize", tuple(min(n, longest) for n in fitting))
     size = tuple(min(n, longest) for n in smallest)
-    if per_voxel:  # networks halve the patch three times and join the halves again
-        return View("patch", tuple(max(8, n // 16 * 16) if n >= 16 else n for n in size))
-    return View("resize", size)
+    # Networks halve the patch three times and join the halves again.
+    return View("patch", tuple(max(8, n // 16 * 16) if n >= 16 else n for n in size))
 
 
 def cells(length: int, count: int) -> list[slice]:

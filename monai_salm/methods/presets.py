@@ -40,7 +40,7 @@ def recommended(task: Task, spatial_dims: int, image_size: Sequence[int] = (), e
     Args:
         task: the learning problem.
         spatial_dims: 2 or 3.
-        image_size: spatial size of the smallest image; empty if it is not known.
+        image_size: spatial size of the images, the median where they differ; empty if it is not known.
         epsilon: budget as a fraction of each image's window.
     """
     require(spatial_dims in (2, 3), "spatial_dims", "2 or 3", spatial_dims)
