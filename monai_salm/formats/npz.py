@@ -83,11 +83,7 @@ class NpzArchive:
         return start[: parse_header(start, self._named(key))[3]]
 
     def array(self, key: str) -> Array:
-        """An array as it is stored; read-only. A large one is unpacked into a temporary file, not into memory.
-
-        Raises:
-            FormatError: if it is damaged, holds objects, or is not the size that its header declares.
-        """
+        """An array as it is stored; read-only. A large one is unpacked into a temporary file, not into memory."""
         size = self._member(key).file_size
         shape, _, dtype, start = parse_header(self._start(key), self._named(key))
         if start + math.prod(shape) * dtype.itemsize != size:
@@ -103,14 +99,9 @@ class NpzArchive:
         return all(one == two for one, two in zip(self._chunks(key), other._chunks(key), strict=True))
 
     def write(self, target: Path, replaced: Mapping[str, Array | Iterable[Array]]) -> None:
-        """Write the archive again with other numbers in some arrays; the rest keeps its bytes.
+        """Write the archive again with other numbers in some arrays, of the stored shape and type; the rest keeps its bytes.
 
-        Args:
-            target: the new file; it appears only when whole.
-            replaced: key to array, of the stored shape and type, or to what it holds along its first axis, in order.
-
-        Raises:
-            FormatError: if a new array has another shape or type.
+        ``replaced`` gives by key an array, or the parts along its first axis, in order.
         """
         with atomic_file(target) as file:
             self.pack(file, replaced)

@@ -15,8 +15,7 @@ import numpy as np
 from PIL import Image
 
 from monai_salm.formats.base import FormatError, ImageFormat, Opened, require
-from monai_salm.formats.codestreams import declared_pixels
-from monai_salm.formats.limits import inflated_size, read_file, require_claim, require_size
+from monai_salm.formats.limits import declared_pixels, inflated_size, read_file, require_claim, require_size
 from monai_salm.shared.arrays import Array
 
 _TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64")

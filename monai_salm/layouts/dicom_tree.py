@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
-from monai_salm.formats.dicom.series import DicomSeries, SkippedSeries, group_series
+from monai_salm.formats.dicom.series import DicomSeries, group_series
+from monai_salm.formats.dicom.stacks import Stack
 from monai_salm.layouts.base import TRAIN, LayoutError
 from monai_salm.layouts.dicom_headers import DicomHeader, RenamedReferences, read_header, set_aside
 from monai_salm.layouts.files import relative_path, walk
@@ -117,13 +118,13 @@ class DicomTree(FolderLayout):
         """Objects without an image, less those that are cases which cannot be used."""
         return [file for file in self._objects if not self.headers[file].problem]
 
-    def _aside_series(self, files: Sequence[str]) -> list[SkippedSeries]:
+    def _aside_series(self, files: Sequence[str]) -> list[Stack]:
         """The series that are no cases."""
         series: dict[tuple[str, str, str], list[str]] = {}
         for file in sorted(set(files) & set(self._aside)):
             key = (str(PurePosixPath(file).parent), self.headers[file].series, self._aside[file])
             series.setdefault(key, []).append(file)
-        return [SkippedSeries(found[0], tuple(found), reason) for (_, _, reason), found in series.items()]
+        return [Stack(tuple(found), reason) for (_, _, reason), found in series.items()]
 
     def _series(self, images: Sequence[str], answers: Mapping[str, _Answer]) -> list[tuple[str, FolderCase]]:
         """Series of each split; what has no split (beside the split folders) is unlisted."""

@@ -17,8 +17,7 @@ from monai_salm.layouts import TRAIN, ArchiveLayout, Layout
 from monai_salm.layouts.files import dead_link
 from monai_salm.layouts.stored_images import StoredImage
 from monai_salm.noise.noise import NoiseStoreError
-from monai_salm.publishing.image_changes import Protection, Removal
-from monai_salm.publishing.left_out import LeftOutError
+from monai_salm.publishing.image_changes import LeftOutError, Protection, Removal
 from monai_salm.publishing.manifest import PathLike
 from monai_salm.publishing.other_files import OtherFiles
 from monai_salm.publishing.preconditions import PublishError, in_the_way

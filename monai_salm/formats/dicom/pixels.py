@@ -89,14 +89,9 @@ class PixelLayout:
         return np.ascontiguousarray(self._channel_first(numbers.view(self.dtype)))
 
     def cells(self, image: Array, old: bytes) -> bytes:
-        """The inverse of ``image``.
+        """The inverse of ``image``; bits that are no part of the numbers are those of the ``old`` cells.
 
-        Args:
-            image: the numbers.
-            old: the cells of the file, for the bits that are no part of the numbers.
-
-        Raises:
-            ValueError: if a voxel does not fit into the stored bits.
+        ValueError if a voxel does not fit into the stored bits.
         """
         low, high = self.bounds
         if image.min() < low or image.max() > high:
@@ -128,15 +123,7 @@ class PixelLayout:
 
 
 def parse_layout(values: Values, order: str) -> PixelLayout:
-    """Read how pixels are laid out and refuse what cannot carry noise.
-
-    Args:
-        values: looks up elements.
-        order: byte order of numbers.
-
-    Raises:
-        ValueError: with the reason.
-    """
+    """Read how pixels are laid out, given what looks up elements; ValueError for what cannot carry noise."""
     photometric = text(values(PHOTOMETRIC))
     if photometric not in _COLOURS:
         raise ValueError(_why_not(photometric))
