@@ -34,14 +34,7 @@ _DAMAGED = (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error, O
 
 
 class NpzArchive:
-    """A .npz file: named arrays, each read when asked for.
-
-    Args:
-        path: the file.
-
-    Raises:
-        FormatError: if it is no zip archive, or holds something other than .npy members once each.
-    """
+    """A .npz file: named arrays, each read when asked for; FormatError if it is no archive of .npy members."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

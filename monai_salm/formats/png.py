@@ -107,10 +107,6 @@ class Picture(Png):
     """Files of another format, which become PNG of the same pixels: theirs would round the noise away, or cannot hold it.
 
     Images are as Pillow decodes them, grey or RGB. ``keepsake`` is the whole file.
-
-    Args:
-        name: of the format.
-        suffixes: of its files.
     """
 
     published = ".png"

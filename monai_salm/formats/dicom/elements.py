@@ -35,16 +35,9 @@ class Encoding:
 
 @dataclass(frozen=True)
 class Element:
-    """Where an element stands.
+    """Where an element stands: its tag, its value, and its end, delimiter included.
 
-    Args:
-        tag: group and element number as one.
-        vr: its representation; empty where the encoding leaves it out.
-        start: of its tag.
-        value: of its value.
-        stop: of its value; for an undefined length, of the delimiter.
-        end: of the element, delimiter included.
-        undefined: whether its length is left to a delimiter.
+    A value stops before the delimiter where its length is ``undefined``. ``vr`` is empty where the encoding leaves it out.
     """
 
     tag: int

@@ -72,15 +72,8 @@ def check_sequences(content: bytes, elements: tuple[Element, ...], encoding: Enc
 class DicomFile(Opened):
     """A file in native form: not deflated, its pixels not compressed.
 
-    Args:
-        content: all bytes.
-        syntax: its transfer syntax.
-        meta: the elements of the file meta information.
-        elements: those of the data set's first level.
-        encoding: of the data set.
-        pixels: the element Pixel Data.
-        layout: of the pixels.
-        whole: the file as it is, where its pixels are of another form than those here.
+    ``meta`` are the elements of the file meta information, ``elements`` those of the data set's first level, in its ``encoding``.
+    ``whole`` is the file as it is, where its pixels are of another form than those here.
     """
 
     content: bytes

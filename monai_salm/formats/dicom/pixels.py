@@ -22,17 +22,10 @@ _COLOURS = {"MONOCHROME1": 1, "MONOCHROME2": 1, "RGB": 3, PALETTE: 1} | dict.fro
 
 @dataclass(frozen=True)
 class PixelLayout:
-    """Shape and cells of Pixel Data.
+    """Shape and cells of Pixel Data: one sample is grey, three are RGB, plane by plane (``planar``) or pixel by pixel.
 
-    Args:
-        frames, rows, columns, samples: the shape; one sample is grey, three are RGB.
-        planar: whether each frame is stored plane by plane instead of pixel by pixel.
-        allocated: bits of a cell: 8, 16 or 32.
-        stored: bits of a cell that are the number.
-        signed: whether it is a two's complement.
-        order: ``"<"`` or ``">"``.
-        extended: whether the bits above those stored repeat the sign; False: they are zero; None: they hold other data,
-            such as overlays, and keep it.
+    A cell has ``allocated`` bits (8, 16 or 32), of which ``stored`` are the number. The bits above repeat the sign (``extended``), are
+    zero (False), or hold other data, such as overlays, and keep it (None). ``order`` is ``"<"`` or ``">"``.
     """
 
     frames: int

@@ -63,11 +63,9 @@ class Header:
 
 @dataclass(frozen=True)
 class Stack:
-    """Files that belong together.
+    """Files that belong together, in the order of the slices.
 
-    Args:
-        files: in the order of the slices; by name where they make no image.
-        reason: why they make no image, and what to do; empty if they make one.
+    ``reason`` says why they make no image, and what to do; it is empty if they make one.
     """
 
     files: tuple[str, ...]
