@@ -38,7 +38,7 @@ Finish: TypeAlias = Callable[[Staging, dict[str, str]], list[str]]
 
 @dataclass(frozen=True, kw_only=True)
 class PublishSettings:
-    """The keywords of ``publish``, as it explains them; ValueError for less than one thread, or an index that is not one of the shards."""
+    """The keywords of ``publish``, as it explains them; ValueError for less than one thread, or an index that is no shard's."""
 
     splits: Sequence[str] = (TRAIN,)
     copy: Sequence[str] = ()
