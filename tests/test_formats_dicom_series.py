@@ -11,7 +11,7 @@ import pytest
 from format_samples import UID, dicom_sequence, read_dicom, save_dicom, with_noise
 
 from monai_salm.formats import FORMATS, FormatError
-from monai_salm.formats.dicom.format import renamed_uid
+from monai_salm.formats.dicom.file import renamed_uid
 from monai_salm.formats.dicom.series import DicomSeries, group_series
 from monai_salm.formats.dicom.stacks import Stack
 
