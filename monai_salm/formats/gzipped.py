@@ -58,7 +58,7 @@ def inflated(packed: bytes, size: int) -> bytes:
         raise ValueError(f"damaged voxels ({error}); get the file again from its source") from error
     if len(raw) != size or not inflate.eof:
         many = "more" if len(raw) > size else len(raw)
-        raise ValueError(f"its header declares {size} bytes of voxels, but it holds {many}; it is damaged")
+        raise ValueError(f"its header declares {size} bytes of pixels, but it holds {many}; it is cut off or damaged")
     return raw
 
 

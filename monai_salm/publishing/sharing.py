@@ -18,8 +18,18 @@ _NEEDED = 'encryption needs pyrage: pip install "monai_salm[crypto]"'
 def encrypt_store(store: Path, output: Path, recipients: Sequence[str]) -> None:
     """Encrypt a store, so that only the recipients can read it and restore the originals.
 
-    The record of where copies were published stays with the owner. Recipients are age public keys (``age1...``) or ssh public keys
-    (``ssh-ed25519 ...``). ImportError without the extra ``crypto``, FileExistsError if the output exists.
+    The record of where copies were published stays with the owner.
+
+    Args:
+        store: the noise store.
+        output: the encrypted file; must not exist.
+        recipients: age public keys (``age1...``) or ssh public keys (``ssh-ed25519 ...``).
+
+    Raises:
+        ImportError: without the extra ``crypto``.
+        NoiseStoreError: if the store is none or damaged.
+        FileExistsError: if the output exists.
+        ValueError: for a recipient that is no public key.
     """
     age = _age()
     if not recipients:
@@ -34,10 +44,17 @@ def encrypt_store(store: Path, output: Path, recipients: Sequence[str]) -> None:
 
 
 def decrypt_store(encrypted: Path, store: Path, identity: Path) -> None:
-    """Decrypt a store that was encrypted for the holder of an identity; only its owner can read it.
+    """Decrypt a store that was encrypted for the holder of an identity.
 
-    The identity is an age identity file (``AGE-SECRET-KEY-1...``, comments with ``#``) or an ssh private key. ImportError without
-    the extra ``crypto``, FileExistsError if the store exists, NoiseStoreError if the file was encrypted for others or changed.
+    Args:
+        encrypted: what ``encrypt_store`` wrote.
+        store: the store; must not exist. Only its owner can read it.
+        identity: age identity file (lines ``AGE-SECRET-KEY-1...``, comments with ``#``) or an ssh private key.
+
+    Raises:
+        ImportError: without the extra ``crypto``.
+        FileExistsError: if the store exists.
+        NoiseStoreError: if the file was not encrypted for the identity, was changed, or holds no store.
     """
     age = _age()
     _require_new(store)
