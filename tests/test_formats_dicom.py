@@ -24,7 +24,8 @@ from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import ExplicitVRLittleEndian
 
 from monai_salm.formats import FORMATS, FormatError, base, find_format, format_of
-from monai_salm.formats.dicom.format import dicom_differences, renamed_uid, write_dicom
+from monai_salm.formats.dicom.file import renamed_uid
+from monai_salm.formats.dicom.format import dicom_differences, write_dicom
 
 DICOM = FORMATS["dicom"]
 TEXT = "Imperceptible noise was added by the owner (monai_salm, arXiv 2403.10573)"

@@ -11,8 +11,9 @@ import pytest
 from format_samples import UID, dicom_sequence, read_dicom, save_dicom, with_noise
 
 from monai_salm.formats import FORMATS, FormatError
-from monai_salm.formats.dicom.format import renamed_uid
-from monai_salm.formats.dicom.series import DicomSeries, SkippedSeries, group_series
+from monai_salm.formats.dicom.file import renamed_uid
+from monai_salm.formats.dicom.series import DicomSeries, group_series
+from monai_salm.formats.dicom.stacks import Stack
 
 DICOM = FORMATS["dicom"]
 OBLIQUE = [0.8, 0.6, 0, -0.6, 0.8, 0]
@@ -85,7 +86,7 @@ def test_orders_that_cannot_be_told_are_refused(
         group_series(tmp_path, files)
     others = save_slices(tmp_path, [0, 1], "other", SeriesInstanceUID="1.5")
     (tmp_path / "other/x.dcm").write_text("no dicom")
-    skipped: list[SkippedSeries] = []
+    skipped: list[Stack] = []
     units = group_series(tmp_path, [*files, *others, "other/x.dcm"], skipped=skipped)
     assert [unit.name for unit in units] == ["other/00.dcm"]
     assert [(each.name, each.files) for each in skipped] == [
@@ -165,7 +166,7 @@ def test_a_file_that_is_no_dicom_is_named(tmp_path: Path) -> None:
 
 def names_of(root: Path, files: list[str]) -> tuple[list[tuple[str, ...]], dict[str, str]]:
     """The files of each image, and what is set aside with the reasons."""
-    skipped: list[SkippedSeries] = []
+    skipped: list[Stack] = []
     units = group_series(root, files, skipped=skipped)
     return [unit.files for unit in units], {each.name: each.reason for each in skipped}
 

@@ -13,8 +13,8 @@ import pytest
 from format_samples import random_array, save_nifti, with_noise
 
 from monai_salm.formats import FORMATS, FormatError, gzipped, limits
+from monai_salm.formats.base import opened_once
 from monai_salm.formats.gzipped import open_gzip, pack
-from monai_salm.formats.opened_once import opened_once
 
 NIFTI = FORMATS["nifti"]
 

@@ -25,7 +25,7 @@ from layout_samples import (  # noqa: E402
 )
 
 from monai_salm.formats import FormatError  # noqa: E402
-from monai_salm.formats.dicom.format import renamed_uid  # noqa: E402
+from monai_salm.formats.dicom.file import renamed_uid  # noqa: E402
 from monai_salm.generate.precompute import precompute  # noqa: E402
 from monai_salm.layouts import LayoutError, detect, open_layout  # noqa: E402
 from monai_salm.layouts.dicom_headers import holds_no_pixels  # noqa: E402

@@ -41,11 +41,7 @@ def find_format(path: Path) -> ImageFormat | None:
 
 
 def format_of(path: Path) -> ImageFormat:
-    """The format of a file by its name, for DICOM also by its first bytes.
-
-    Raises:
-        FormatError: if no format here has such files.
-    """
+    """The format of a file by its name, for DICOM also by its first bytes; FormatError if there is none."""
     found = find_format(path)
     if found is None:
         if why := why_unread(path):

@@ -7,20 +7,47 @@ import importlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import numpy as np
 
 from monai_salm.formats.kept_headers import packed, unpacked
 from monai_salm.formats.limits import FormatError as FormatError
-from monai_salm.formats.opened_once import forget, opened, opened_once
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.files import atomic_file
 
+T = TypeVar("T")
 #: Bytes of a file.
 Content: TypeAlias = bytes | bytearray | memoryview
+_OPENED: ContextVar[dict[tuple[Path, str], Any] | None] = ContextVar("opened files", default=None)
+
+
+@contextmanager
+def opened_once() -> Iterator[None]:
+    """A block in which this thread opens each file once; it does not see later changes of a file."""
+    if _OPENED.get() is not None:  # within such a block
+        yield
+        return
+    token = _OPENED.set({})
+    try:
+        yield
+    finally:
+        _OPENED.reset(token)
+
+
+def opened(path: Path, kind: str, open_file: Callable[[Path], T]) -> T:
+    """A file as it was opened for this ``kind`` of use, kept to the end of an ``opened_once`` block."""
+    files = _OPENED.get()
+    if files is None:
+        return open_file(path)
+    if (path, kind) not in files:
+        files[path, kind] = open_file(path)
+    found: T = files[path, kind]
+    return found
 
 
 class Opened(ABC):
@@ -98,16 +125,11 @@ class ImageFormat(ABC):
             image: as ``read`` gives it, same shape and type.
         """
         save(source, target, self._opened(source), image)
-        forget(source, self.name)
+        if (files := _OPENED.get()) is not None:  # other voxels were written into what was opened
+            files.pop((source, self.name), None)
 
     def rewrite(self, source: Path, target: Path, edit: Callable[[Array], Array]) -> None:
-        """``read``, ``edit`` and ``write`` in one go; the file is opened once.
-
-        Args:
-            source: the file to read.
-            target: where the new file goes; it appears only when whole.
-            edit: given the image, returns the new one, same shape and type.
-        """
+        """``read``, ``edit`` (returns an image of the same shape and type) and ``write`` in one; the file is opened once."""
         with opened_once():
             self.write(source, target, edit(self.read(source)))
 
@@ -158,18 +180,7 @@ class ImageFormat(ABC):
 
 
 def save(source: Path, target: Path, opened: Opened, image: Array, **options: Any) -> None:
-    """Write an opened file again with another image.
-
-    Args:
-        source: the file.
-        target: where the new file goes; it appears only when whole.
-        opened: the file as it was read.
-        image: the voxels.
-        options: for ``files`` of that kind of file.
-
-    Raises:
-        FormatError: if the image does not fit into it.
-    """
+    """Write an opened file again with another image; it appears only when whole. FormatError if the image does not fit into it."""
     require_like(source, opened.shape, opened.dtype, image)
     try:
         files = opened.files(image, **options)
@@ -207,11 +218,7 @@ def frame_of(frames: Iterable[bytes]) -> bytes:
 
 
 def what_it_is(start: bytes) -> str:
-    """The kind of a file that holds no image; empty if the kind is not known.
-
-    Args:
-        start: its first bytes, all of them if they are few.
-    """
+    """The kind of a file that holds no image, by its first bytes (all, if they are few); empty if the kind is not known."""
     if not start:
         return "it is empty (0 bytes); get the file again from its source"
     if start.startswith(b"version https://git-lfs"):
@@ -222,17 +229,7 @@ def what_it_is(start: bytes) -> str:
 
 
 def require_like(path: Path, shape: tuple[int, ...], dtype: np.dtype[np.generic], image: Array) -> None:
-    """Refuse an image that cannot stand where the file's own one stands.
-
-    Args:
-        path: the file that is to be written again.
-        shape: of the stored image, channel first.
-        dtype: of the stored image; the byte order does not matter.
-        image: the new one.
-
-    Raises:
-        FormatError: if shape or type differ.
-    """
+    """FormatError for an image of another shape or type than the stored one; the byte order does not matter."""
     if image.shape != shape or image.dtype.newbyteorder("=") != dtype.newbyteorder("="):
         raise FormatError(
             f"{path} holds {dtype.name} {shape}, cannot take {image.dtype.name} {image.shape} in its place"
@@ -240,16 +237,7 @@ def require_like(path: Path, shape: tuple[int, ...], dtype: np.dtype[np.generic]
 
 
 def require(module: str, extra: str, what: str) -> Any:
-    """Import a module of an optional library.
-
-    Args:
-        module: its full name.
-        extra: the extra of this package that installs it.
-        what: the files it is needed for.
-
-    Raises:
-        ImportError: if it is not installed; the message says how to install it.
-    """
+    """A module of an optional library, for files of a kind; ImportError says which extra of this package installs it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -41,11 +41,7 @@ def _deflate() -> Any:
 
 @contextmanager
 def open_gzip(path: Path) -> Iterator[BufferedIOBase]:
-    """The decompressed bytes of a gzip file of one or more members; checksums are compared where a member ends.
-
-    Raises:
-        FormatError: in the block, where the file is cut off or damaged.
-    """
+    """A gzip file of one or more members, unpacked as it is read; FormatError in the block where it is cut off or damaged."""
     try:
         with _fast("isal.igzip", gzip).open(path) as file:
             yield file
@@ -54,11 +50,7 @@ def open_gzip(path: Path) -> Iterator[BufferedIOBase]:
 
 
 def inflated(packed: bytes, size: int) -> bytes:
-    """Packed bytes, gzip or zlib, to the end of the file, which must come to ``size``.
-
-    Raises:
-        ValueError: if they are damaged, or of another size.
-    """
+    """Packed bytes, gzip or zlib, to the end of the file; ValueError if they are damaged, or do not come to ``size``."""
     inflate = _deflate().decompressobj(_EITHER_HEADER)
     try:
         raw: bytes = inflate.decompress(packed, size + 1)
@@ -66,7 +58,7 @@ def inflated(packed: bytes, size: int) -> bytes:
         raise ValueError(f"damaged voxels ({error}); get the file again from its source") from error
     if len(raw) != size or not inflate.eof:
         many = "more" if len(raw) > size else len(raw)
-        raise ValueError(f"its header declares {size} bytes of voxels, but it holds {many}; it is damaged")
+        raise ValueError(f"its header declares {size} bytes of pixels, but it holds {many}; it is cut off or damaged")
     return raw
 
 

@@ -18,17 +18,7 @@ _MOST_TIMES, _MOST_BESIDE, _MOST_RATIO = 8, 1 << 24, 256
 
 
 def packed(content: bytes, image_size: int, path: Path, level: int = 3) -> bytes:
-    """What a protected copy lacks of a file, as a keepsake.
-
-    Args:
-        content: what it lacks.
-        image_size: bytes of its image.
-        path: of the file, for messages.
-        level: of zstd.
-
-    Raises:
-        FormatError: if ``unpacked`` would refuse it.
-    """
+    """The part of a file that its protected copy lacks, as a keepsake; FormatError if ``unpacked`` would refuse it."""
     kept = zstandard.ZstdCompressor(level=level).compress(content)
     if not _fits(len(content), len(kept), image_size):
         raise FormatError(
@@ -38,16 +28,7 @@ def packed(content: bytes, image_size: int, path: Path, level: int = 3) -> bytes
 
 
 def unpacked(keepsake: bytes, image: Array, path: Path) -> bytes:
-    """The inverse of ``packed``; memory is taken for what a file of this image can be.
-
-    Args:
-        keepsake: what the store keeps.
-        image: the original's voxels.
-        path: the protected file, for messages.
-
-    Raises:
-        FormatError: if it is damaged, or larger.
-    """
+    """The inverse of ``packed``; FormatError for a keepsake that is damaged, or larger than that of this image can be."""
     try:
         size = zstandard.frame_content_size(keepsake)
         if size < 0 or not _fits(size, len(keepsake), image.nbytes):
@@ -63,15 +44,7 @@ def _fits(size: int, packed_size: int, image_size: int) -> bool:
 
 
 def split_head(content: bytes, what: str) -> tuple[Any, bytes]:
-    """The line of JSON that a keepsake of several parts begins with, and the parts.
-
-    Args:
-        content: the keepsake.
-        what: the image that it is of, for messages.
-
-    Raises:
-        FormatError: if the line is no JSON.
-    """
+    """The line of JSON that a keepsake of several parts begins with, and the parts; ``what`` names the image in errors."""
     head, _, rest = content.partition(b"\n")
     try:
         return json.loads(head), rest
@@ -80,17 +53,7 @@ def split_head(content: bytes, what: str) -> tuple[Any, bytes]:
 
 
 def split_parts(content: bytes, sizes: object, count: int, what: str) -> list[bytes | None]:
-    """Parts that stand one after the other in a keepsake.
-
-    Args:
-        content: the parts.
-        sizes: of each, None where it has none; from the store.
-        count: how many there must be.
-        what: the image that they are of, for messages.
-
-    Raises:
-        FormatError: if the sizes are not those of the parts.
-    """
+    """So many parts that stand one after the other in a keepsake, by their sizes in the store; None where one has none."""
     known = isinstance(sizes, list) and all(size is None or (type(size) is int and size >= 0) for size in sizes)
     if not known or not isinstance(sizes, list) or len(sizes) != count or sum(n or 0 for n in sizes) != len(content):
         raise damaged_keepsake(what, f"sizes of {count} files do not match")

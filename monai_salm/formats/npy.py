@@ -25,15 +25,7 @@ NpyHeader: TypeAlias = tuple[tuple[int, ...], bool, np.dtype[np.generic], int]
 
 
 def parse_header(raw: Content | Array, what: str) -> NpyHeader:
-    """Read the header of a .npy file.
-
-    Args:
-        raw: the file, or its first ``MAX_HEADER`` bytes.
-        what: names the file in errors.
-
-    Raises:
-        FormatError: if it is damaged, or declares something other than numbers.
-    """
+    """The header at the start of a .npy file, which ``what`` names; FormatError if it is damaged, or not of numbers."""
     file = io.BytesIO(bytes(raw[:MAX_HEADER]))
     try:
         version = npy.read_magic(file)
@@ -53,11 +45,7 @@ def parse_header(raw: Content | Array, what: str) -> NpyHeader:
 
 
 def view_numbers(raw: Content | Array, what: str) -> Array:
-    """The array of a whole .npy file, sharing its memory.
-
-    Raises:
-        FormatError: if the header is damaged or does not declare just what follows it.
-    """
+    """The array of a whole .npy file, sharing its memory; FormatError if it is not of the size that its header declares."""
     shape, fortran, dtype, start = parse_header(raw, what)
     needed = math.prod(shape) * dtype.itemsize
     if len(raw) - start != needed:
@@ -66,16 +54,9 @@ def view_numbers(raw: Content | Array, what: str) -> Array:
 
 
 def open_numbers(content: bytes, path: Path) -> VoxelsInPlace:
-    """An image in a .npy file: ``(h, w)``, ``(h, w, 3)``, ``(3, h, w)`` (colour, not a depth) or ``(x, y, z)``.
+    """An image in a .npy file: ``(h, w)``, ``(h, w, 3)``, ``(3, h, w)`` (colour, not a depth) or ``(x, y, z)``; else FormatError.
 
     MONAI's ``NumpyReader`` gives colour the shape of the file; load with ``channel_dim=-1`` to get what is read here.
-
-    Args:
-        content: the .npy file, or the one inside an archive.
-        path: for messages.
-
-    Raises:
-        FormatError: if the file is damaged, or holds no image.
     """
     own = bytearray(content)
     return VoxelsInPlace(own, _channel_first(view_numbers(own, str(path)), path))

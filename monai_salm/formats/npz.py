@@ -34,14 +34,7 @@ _DAMAGED = (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error, O
 
 
 class NpzArchive:
-    """A .npz file: named arrays, each read when asked for.
-
-    Args:
-        path: the file.
-
-    Raises:
-        FormatError: if it is no zip archive, or holds something other than .npy members once each.
-    """
+    """A .npz file: named arrays, each read when asked for; FormatError if it is no archive of .npy members."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -83,11 +76,7 @@ class NpzArchive:
         return start[: parse_header(start, self._named(key))[3]]
 
     def array(self, key: str) -> Array:
-        """An array as it is stored; read-only. A large one is unpacked into a temporary file, not into memory.
-
-        Raises:
-            FormatError: if it is damaged, holds objects, or is not the size that its header declares.
-        """
+        """An array as it is stored; read-only. A large one is unpacked into a temporary file, not into memory."""
         size = self._member(key).file_size
         shape, _, dtype, start = parse_header(self._start(key), self._named(key))
         if start + math.prod(shape) * dtype.itemsize != size:
@@ -103,14 +92,9 @@ class NpzArchive:
         return all(one == two for one, two in zip(self._chunks(key), other._chunks(key), strict=True))
 
     def write(self, target: Path, replaced: Mapping[str, Array | Iterable[Array]]) -> None:
-        """Write the archive again with other numbers in some arrays; the rest keeps its bytes.
+        """Write the archive again with other numbers in some arrays, of the stored shape and type; the rest keeps its bytes.
 
-        Args:
-            target: the new file; it appears only when whole.
-            replaced: key to array, of the stored shape and type, or to what it holds along its first axis, in order.
-
-        Raises:
-            FormatError: if a new array has another shape or type.
+        ``replaced`` gives by key an array, or the parts along its first axis, in order.
         """
         with atomic_file(target) as file:
             self.pack(file, replaced)

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from monai_salm.formats.base import what_it_is
-from monai_salm.formats.codestreams import webp_pixels
-from monai_salm.formats.limits import require_size
+from monai_salm.formats.limits import require_size, webp_pixels
 from monai_salm.formats.png_chunks import Chunk, pixel_data, png_file
 
 # What Pillow may decode here. A picture is often called by the wrong suffix, so that the name does not choose.
@@ -27,16 +26,10 @@ _OF_STORAGE = (b"PLTE", b"tRNS", b"sBIT", b"hIST", b"bKGD")
 
 
 def as_png(content: bytes, kept: list[Chunk] | None = None) -> bytes:
-    """A picture as a PNG of 8 or 16 bits, grey or RGB, with alpha where the picture has transparency.
+    """A picture as a PNG of 8 or 16 bits, grey or RGB, with alpha where the picture has transparency; ValueError if it has none.
 
-    The colour profile, the resolution and the orientation of photographs are taken over. Thumbnails are not.
-
-    Args:
-        content: the whole file.
-        kept: the chunks of a PNG, which are taken over instead but for those that a palette needs.
-
-    Raises:
-        ValueError: with the reason.
+    The colour profile, the resolution and the orientation of photographs are taken over. Thumbnails are not. Of a PNG the ``kept``
+    chunks are taken over, less those that a palette needs.
     """
     try:
         require_size(4 * (webp_pixels(content) or 0), len(content))  # its decoder takes memory when the file is opened
@@ -65,9 +58,6 @@ def places_in_palette(content: bytes) -> NDArray[np.uint8] | None:
     """The places in the palette of colours that a picture holds, ``(h, w)``; None without a palette, or for one of grey values.
 
     In label maps they are the numbers of the classes.
-
-    Args:
-        content: the whole file; one of another format has no palette that is read.
     """
     with suppress(UnidentifiedImageError), Image.open(io.BytesIO(content), formats=_FORMATS) as image:
         colours = np.array(image.getpalette() if image.mode == "P" else [], np.uint8).reshape(-1, 3)
@@ -76,11 +66,9 @@ def places_in_palette(content: bytes) -> NDArray[np.uint8] | None:
 
 
 def plain_png(pixels: NDArray[np.generic], chunks: list[Chunk]) -> bytes:
-    """A PNG file.
+    """A PNG of pixels ``(h, w, samples)`` of 8 or 16 bits; the last of two or four samples is alpha.
 
-    Args:
-        pixels: ``(h, w, samples)`` of 8 or 16 bits; the last of two or four samples is alpha.
-        chunks: what stands between header and pixels; of header, pixels and end only the places are looked at.
+    ``chunks`` stand between header and pixels; of header, pixels and end only the places are looked at.
     """
     height, width, samples = pixels.shape
     depth = pixels.dtype.itemsize * 8

@@ -100,17 +100,26 @@ class Png(ImageFormat):
     converts = True
 
     def open(self, path: Path) -> _Png:
-        return _load(path)
+        try:
+            content = read_file(path)
+            whole = None if content[:8] == SIGNATURE else content
+            chunks, tail = split_chunks(content if whole is None else as_png(content))
+            _check_tail(tail)
+            if any(chunk.kind == b"acTL" for chunk in chunks):
+                raise ValueError(_REFUSED[b"acTL"])
+            if whole is None and _is_converted(chunks):
+                _check_sizes(chunks)
+                whole, chunks = content, split_chunks(as_png(content, chunks))[0]
+            _check_chunks(chunks)
+            return _Png(chunks, tail, _decode(chunks), whole)
+        except (ValueError, zlib.error) as error:
+            raise FormatError(f"{path}: {error}") from error
 
 
 class Picture(Png):
     """Files of another format, which become PNG of the same pixels: theirs would round the noise away, or cannot hold it.
 
     Images are as Pillow decodes them, grey or RGB. ``keepsake`` is the whole file.
-
-    Args:
-        name: of the format.
-        suffixes: of its files.
     """
 
     published = ".png"
@@ -127,24 +136,6 @@ PICTURES = (
     Picture("bmp", ".bmp", ".dib"),
     Picture("netpbm", ".pgm", ".ppm", ".pbm", ".pnm"),
 )
-
-
-def _load(path: Path) -> _Png:
-    """Parse a file, bring it into plain form, and refuse what cannot carry noise."""
-    try:
-        content = read_file(path)
-        whole = None if content[:8] == SIGNATURE else content
-        chunks, tail = split_chunks(content if whole is None else as_png(content))
-        _check_tail(tail)
-        if any(chunk.kind == b"acTL" for chunk in chunks):
-            raise ValueError(_REFUSED[b"acTL"])
-        if whole is None and _is_converted(chunks):
-            _check_sizes(chunks)
-            whole, chunks = content, split_chunks(as_png(content, chunks))[0]
-        _check_chunks(chunks)
-        return _Png(chunks, tail, _decode(chunks), whole)
-    except (ValueError, zlib.error) as error:
-        raise FormatError(f"{path}: {error}") from error
 
 
 def _is_converted(chunks: Sequence[Chunk]) -> bool:

@@ -35,11 +35,7 @@ def png_file(chunks: Iterable[Chunk], tail: bytes = b"") -> bytes:
 
 
 def split_chunks(content: bytes) -> tuple[list[Chunk], bytes]:
-    """The chunks of a PNG file up to IEND, and what follows it.
-
-    Raises:
-        ValueError: if it is no PNG file, is cut off, or a checksum is wrong.
-    """
+    """The chunks of a PNG file up to IEND, and what follows it; ValueError if it is none, cut off or damaged."""
     if content[:8] != SIGNATURE:
         raise ValueError(f"not a PNG file (its first bytes are {content[:8].hex() or 'missing'})")
     chunks: list[Chunk] = []
@@ -66,20 +62,9 @@ def _chunk_at(content: bytes, place: int) -> Chunk:
 
 
 def unfilter(raw: bytes, rows: int, pixel: int) -> Bytes2D:
-    """Undo the filters of a whole image.
+    """The bytes of the pixels, ``(rows, width * pixel)``, from the inflated image, with a filter number before each row.
 
     A byte depends on those to the left, above, and above left, so that all bytes of one diagonal are found at once.
-
-    Args:
-        raw: the inflated image: a filter number before each row.
-        rows: height.
-        pixel: bytes a pixel.
-
-    Returns:
-        The bytes of the pixels, ``(rows, width * pixel)``.
-
-    Raises:
-        ValueError: if a filter number is not one of five.
     """
     lines = np.frombuffer(raw, np.uint8).reshape(rows, -1)
     kinds, columns = lines[:, 0], (lines.shape[1] - 1) // pixel
@@ -112,15 +97,7 @@ def pixel_data(pixels: NDArray[np.generic]) -> bytes:
 
 
 def filter_rows(pixels: Bytes2D, pixel: int) -> bytes:
-    """Filter and deflate an image: each row with the filter that leaves the smallest numbers.
-
-    Args:
-        pixels: bytes of the pixels, ``(rows, width * pixel)``.
-        pixel: bytes a pixel.
-
-    Returns:
-        What the IDAT chunk holds; the same pixels give the same bytes.
-    """
+    """The IDAT chunk of pixels as bytes ``(rows, width * pixel)``: each row with the filter that leaves the smallest numbers."""
     packer = zlib.compressobj(_LEVEL)
     above = np.zeros_like(pixels[:1])
     packed = []

@@ -19,17 +19,10 @@ from monai_salm.shared.arrays import Array
 
 @dataclass(frozen=True)
 class TextHeader:
-    """A parsed header.
+    """A parsed header: its bytes, and what it says.
 
-    Args:
-        text: its bytes.
-        sizes: of all axes, the fastest first.
-        dtype: of the voxels.
-        channels: the axis of channels; None where there is none.
-        packed: whether the voxels are packed.
-        data: name of the file that they are in; empty for the header's own.
-        spacing: millimetres between voxels; empty if unknown.
-        affine: where the voxels lie; None if unknown.
+    ``sizes`` are those of all axes, the fastest first; ``channels`` is the axis of channels, if there is one. ``data`` names the file
+    of the voxels, and is empty for the header's own. ``spacing`` is in millimetres, and empty if unknown, as ``affine`` is None.
     """
 
     text: bytes

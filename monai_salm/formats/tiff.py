@@ -15,8 +15,7 @@ import numpy as np
 from PIL import Image
 
 from monai_salm.formats.base import FormatError, ImageFormat, Opened, require
-from monai_salm.formats.codestreams import declared_pixels
-from monai_salm.formats.limits import inflated_size, read_file, require_claim, require_size
+from monai_salm.formats.limits import declared_pixels, inflated_size, read_file, require_claim, require_size
 from monai_salm.shared.arrays import Array
 
 _TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64")
@@ -112,26 +111,23 @@ class Tiff(ImageFormat):
     converts = True
 
     def open(self, path: Path) -> _Tiff:
-        return _load(path)
-
-
-def _load(path: Path) -> _Tiff:
-    """Parse a file and refuse what cannot carry noise."""
-    tifffile = require("tifffile", "tiff", "TIFF")
-    content = bytearray(read_file(path))
-    try:
-        with tifffile.TiffFile(io.BytesIO(content)) as tiff:
-            pages = list(tiff.pages)
-            if not any(_is_converted(page) for page in pages):
-                return _parse(tiff, content)
-            plain = bytearray(_plain(tifffile, tiff, pages, len(content)))
-        with tifffile.TiffFile(io.BytesIO(plain)) as tiff:
-            return replace(_parse(tiff, plain), whole=bytes(content))
-    except FormatError as error:
-        raise FormatError(f"{path}: {error}") from error
-    # What tifffile raises on a damaged file is of many kinds.
-    except Exception as error:
-        raise FormatError(f"{path}: not a whole TIFF file ({type(error).__name__}: {error}); get it again") from error
+        tifffile = require("tifffile", "tiff", "TIFF")
+        content = bytearray(read_file(path))
+        try:
+            with tifffile.TiffFile(io.BytesIO(content)) as tiff:
+                pages = list(tiff.pages)
+                if not any(_is_converted(page) for page in pages):
+                    return _parse(tiff, content)
+                plain = bytearray(_plain(tifffile, tiff, pages, len(content)))
+            with tifffile.TiffFile(io.BytesIO(plain)) as tiff:
+                return replace(_parse(tiff, plain), whole=bytes(content))
+        except FormatError as error:
+            raise FormatError(f"{path}: {error}") from error
+        # What tifffile raises on a damaged file is of many kinds.
+        except Exception as error:
+            raise FormatError(
+                f"{path}: not a whole TIFF file ({type(error).__name__}: {error}); get it again"
+            ) from error
 
 
 def _plain(tifffile: Any, tiff: Any, pages: Sequence[Any], size: int) -> bytes:

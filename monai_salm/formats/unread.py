@@ -45,6 +45,3 @@ def why_unread(path: Path) -> str:
     name = path.name.lower()
     found = (what for known in (UNREAD, _NO_IMAGES) for suffix, what in known.items() if name.endswith(suffix))
     return next(found, "")
-
-
-__all__ = ["UNREAD", "why_unread"]

@@ -97,21 +97,16 @@ def _assign(target: Array, source: Array) -> None:
 def read_bounded(
     path: Path, size_of: Callable[[bytes], int], start: int, plain: int | None = None
 ) -> tuple[memoryview, bool]:
-    """A whole file, read within bounds. Its first bytes say whether it is gzipped, not its name.
+    """A whole file that can be written to, read within bounds, and whether it is gzipped. Its first bytes say that, not its name.
 
-    Gzip is read to its end, so that its checksum is compared; memory is only taken for bytes that are really there.
+    Gzip is read to its end, so that its checksum is compared; memory is only taken for bytes that are really there. FormatError for a
+    file that is damaged, or holds fewer bytes or many more.
 
     Args:
         path: the file.
         size_of: given the first bytes, how many the file must have at least.
         start: how many first bytes it needs.
         plain: a file of this size is not gzipped, also where its first bytes are those of gzip.
-
-    Returns:
-        The content, which can be written to, and whether it was gzipped.
-
-    Raises:
-        FormatError: if it is damaged, or holds fewer bytes or many more.
     """
     size = path.stat().st_size
     gzipped = size != plain and _is_gzipped(path)
@@ -139,11 +134,7 @@ def read_bounded(
 
 
 def read_start(path: Path, size: int) -> bytes:
-    """The first bytes of a file, unpacked if it is gzipped.
-
-    Raises:
-        FormatError: if it is damaged gzip, or no image at all.
-    """
+    """The first bytes of a file, unpacked if it is gzipped; FormatError if it is no image at all."""
     with open_gzip(path) if _is_gzipped(path) else open(path, "rb") as file:
         content = file.read(size)
     _require_image(content, path)
@@ -164,14 +155,6 @@ def _require_image(start: bytes, path: Path) -> None:
 def stored_view(
     content: Content, offset: int, sizes: tuple[int, ...], dtype: np.dtype[Any], channels: int | None
 ) -> Array:
-    """Voxels whose first axis runs fastest, as ``(channel, *spatial)``.
-
-    Args:
-        content: what they stand in.
-        offset: where they begin.
-        sizes: of all axes.
-        dtype: stored.
-        channels: the axis of channels; None where there is none.
-    """
+    """Voxels at an offset, the first of their axes fastest, as ``(channel, *spatial)``; ``channels`` is that axis, if there is one."""
     stored = np.ndarray(sizes, dtype, buffer=content, offset=offset, order="F")
     return stored[None] if channels is None else np.moveaxis(stored, channels, 0)

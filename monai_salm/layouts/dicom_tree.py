@@ -8,7 +8,8 @@ from dataclasses import astuple, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeAlias
 
-from monai_salm.formats.dicom.series import DicomSeries, SkippedSeries, group_series
+from monai_salm.formats.dicom.series import DicomSeries, group_series
+from monai_salm.formats.dicom.stacks import Stack
 from monai_salm.layouts.dicom_headers import DicomHeader, RenamedReferences, read_header, set_aside
 from monai_salm.layouts.files import TRAIN, LayoutError, is_dicom, relative_path, some_files, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout
@@ -103,7 +104,7 @@ class DicomTree(FolderLayout):
             aside = defaultdict[tuple[str, str, str], list[str]](list)
             for file in sorted(set(files) & set(self._aside)):
                 aside[str(PurePosixPath(file).parent), self.headers[file].series, self._aside[file]].append(file)
-            skipped = [SkippedSeries(own[0], tuple(own), reason) for (*_, reason), own in aside.items()]
+            skipped = [Stack(tuple(own), reason) for (*_, reason), own in aside.items()]
             sound = [file for file in files if not self.headers[file].problem and file not in self._aside]
             for stored in group_series(self.root, sound, unit=SeriesImage, skipped=skipped):
                 labels = [answers[file].label for file in stored.files]

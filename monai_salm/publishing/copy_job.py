@@ -17,8 +17,7 @@ from monai_salm.layouts import TRAIN, Layout, MedMNIST
 from monai_salm.layouts.files import dead_link
 from monai_salm.layouts.stored_images import StoredImage
 from monai_salm.noise.noise import NoiseStoreError
-from monai_salm.publishing.image_changes import Protection, Removal
-from monai_salm.publishing.left_out import LeftOutError
+from monai_salm.publishing.image_changes import LeftOutError, Protection, Removal
 from monai_salm.publishing.manifest import PathLike
 from monai_salm.publishing.other_files import OtherFiles
 from monai_salm.publishing.preconditions import PublishError, in_the_way
@@ -39,20 +38,7 @@ Finish: TypeAlias = Callable[[Staging, dict[str, str]], list[str]]
 
 @dataclass(frozen=True, kw_only=True)
 class PublishSettings:
-    """How a copy is made.
-
-    Args:
-        splits: whose images are protected.
-        copy: patterns of paths or names, as at a shell; files beside the images that fit one are copied, of any kind.
-        overwrite: replace an earlier copy.
-        jobs: threads.
-        shard: index and number of calls, on any machines that share the disk, that do the work together.
-        sign_key: file of an Ed25519 private key (PEM) to sign the manifest with.
-        dataset_version: of the data set, for the manifest; the owner's own words.
-
-    Raises:
-        ValueError: for less than one thread, or an index that is not one of the shards.
-    """
+    """The keywords of ``publish``, as it explains them; ValueError for less than one thread, or an index that is no shard's."""
 
     splits: Sequence[str] = (TRAIN,)
     copy: Sequence[str] = ()

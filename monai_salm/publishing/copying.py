@@ -14,7 +14,7 @@ from monai_salm.layouts import TRAIN, Layout, open_layout
 from monai_salm.publishing.copy_job import CopyJob, PublishReport, PublishSettings
 from monai_salm.publishing.copy_records import copy_key, record_copy, record_of, record_restored, was_restored
 from monai_salm.publishing.image_changes import Protection, Removal
-from monai_salm.publishing.manifest import Contents, PathLike, digests_of, own_files, read_manifest, write_manifest
+from monai_salm.publishing.manifest import PathLike, digests_of, own_files, read_manifest, write_manifest
 from monai_salm.publishing.other_files import OtherFiles, all_other_files, other_files
 from monai_salm.publishing.preconditions import (
     check_publishable,
@@ -105,8 +105,7 @@ def _finish(work: CopyJob, store: NoiseStore, job: str, staging: Staging, failed
     digests = digests_of(staging.copy, jobs, own_files(data))
     images = data.published_files(splits, work.target, failed)
     dataset = {"name": work.target.name, "version": work.settings.dataset_version, "date": staging.date()}
-    manifest = data.manifest_path(staging.copy)
-    write_manifest(manifest, Contents.of(staging.copy, images, digests, dataset), store, splits, data.spec)
+    manifest = write_manifest(data, staging.copy, images, digests, store, splits, dataset)
     if work.settings.sign_key is not None:
         sign_manifest(manifest, Path(work.settings.sign_key))
     record_copy(store, data, work.target, staging.copy, {"splits": list(splits), "job": job}, failed, digests)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -10,21 +11,24 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_salm.formats.base import FormatError
-from monai_salm.formats.opened_once import opened_once
+from monai_salm.formats.base import FormatError, opened_once
 from monai_salm.layouts.stored_images import StoredImage
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.kinds import one_channel
 from monai_salm.publishing.copy_records import copy_key, header_key
-from monai_salm.publishing.left_out import LeftOutError, require_type, why_missing
 from monai_salm.publishing.noise_rules import NoiseRules
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.files import copy_file
+from monai_salm.shared.images import KEEP_AXES
 from monai_salm.store.records import keep, kept, skipped_of
-from monai_salm.store.store import NoiseStore, NoiseStoreError
+from monai_salm.store.store import Noise, NoiseStore, NoiseStoreError
 
 #: Parts that wait to be kept, at most.
 _MOST_WAITING = 64
+
+
+class LeftOutError(ValueError):
+    """One image that cannot be part of the copy; the others can."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,8 @@ class Protection:
             result = np.repeat(self._protected(name, grey)[0], len(image), axis=0)
             return result, content_digest(result)
         if noise is None:
-            raise LeftOutError(f"case {name!r} is not in {self.store.path}{why_missing(self.store, image)}")
-        require_type(noise, image, name)
+            raise LeftOutError(f"case {name!r} is not in {self.store.path}{_why_missing(self.store, image)}")
+        _require_type(noise, image, name)
         result = _moved(noise.apply, image)
         if noise.protected == noise.digest:
             raise LeftOutError(f"case {name!r}: its noise in {self.store.path} changes nothing; generate it again")
@@ -143,7 +147,7 @@ class Removal:
                 f"case {name!r} is not an image that {self.store.path} protected: was it changed or compressed after "
                 "publishing, or is this the store of another data set?"
             )
-        require_type(noise, image, name)
+        _require_type(noise, image, name)
         original = _moved(noise.remove, image)
         wrong = next(self._rules.noise_problems(original, image, noise.window), None)
         if wrong is not None:
@@ -197,3 +201,26 @@ def _moved(move: Callable[[Array], Array], image: Array) -> Array:
         return move(image)
     except NoiseStoreError as error:
         raise LeftOutError(str(error)) from error
+
+
+def _require_type(noise: Noise, image: Array, name: str) -> None:
+    # Noise made on what a loader turned into floats fits the file if its steps are whole; otherwise integers lose it.
+    if image.dtype.kind != "f" and noise.quantum != int(noise.quantum):
+        raise LeftOutError(
+            f"case {name!r} is stored as {image.dtype.name}, its noise was made for {noise.dtype}; generate it from these files"
+        )
+
+
+def _why_missing(store: NoiseStore, image: Array) -> str:
+    if store.get_protected(content_digest(image)) is not None:
+        return ", but a protected image of it is the same: the input is a protected copy already. Publish the original"
+    orders = list(itertools.permutations(range(1, image.ndim)))[1:]  # the first is the image's own
+    turned = (image.transpose(0, *order) for order in orders)
+    if any(store.has_shape(other.shape) and content_digest(other) in store for other in turned):
+        return (
+            ", but with its spatial axes in another order it is: the reader that loaded it for the noise exchanged them. Generate "
+            f"the noise again with {KEEP_AXES}, or from open_layout(path).dataset('train'), as images are stored"
+        )
+    if store.has_shape(image.shape):
+        return ": its voxels are not those the noise was made for. Generate the noise again from this data set"
+    return f": it has shape {image.shape}, the store has {store.shapes()}. Is this the data set the noise was made for?"

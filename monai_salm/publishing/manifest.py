@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
@@ -36,57 +35,39 @@ def own_files(data: Layout) -> tuple[str, ...]:
     return (data.manifest, f"{data.manifest}.sig") if data.manifest else ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Contents:
-    """What a protected copy holds.
+def write_manifest(
+    data: Layout,
+    root: Path,
+    images: Collection[str],
+    digests: Mapping[str, str],
+    store: NoiseStore,
+    splits: Sequence[str],
+    dataset: Mapping[str, str | None],
+) -> Path:
+    """Describe the protected copy of a data set at ``root``: its files, the noise, the protected splits.
 
-    Args:
-        images: SHA-256 of every file with protected images, by its path in the copy.
-        others: SHA-256 of every other file but the manifest and its signature.
-        folders: folders without a file.
-        dataset: ``name``, ``version`` (None if the owner gave none) and ``date`` of the data set.
+    ``images`` are the files with protected images, ``digests`` the SHA-256 of every file but the manifest and its signature;
+    ``dataset`` has ``name``, ``version`` (None if the owner gave none) and ``date``.
     """
-
-    images: Mapping[str, str]
-    others: Mapping[str, str]
-    folders: Sequence[str]
-    dataset: Mapping[str, str | None]
-
-    @classmethod
-    def of(
-        cls, root: Path, images: Sequence[str], digests: Mapping[str, str], dataset: Mapping[str, str | None]
-    ) -> Contents:
-        """The contents of a copy at ``root``; ``digests`` has the SHA-256 of every file."""
-        held = {parent.as_posix() for file in digests for parent in PurePosixPath(file).parents}
-        folders = {Path(folder).relative_to(root).as_posix() for folder, _, _ in os.walk(root)} - {"."}
-        return cls(
-            images={file: digests[file] for file in images},
-            others={file: digest for file, digest in digests.items() if file not in set(images)},
-            folders=sorted(folders - held),
-            dataset=dataset,
-        )
-
-
-def write_manifest(path: Path, contents: Contents, store: NoiseStore, splits: Sequence[str], layout: str) -> None:
-    """Describe a protected copy: its files, the noise, the protected splits.
-
-    ``layout`` is what ``open_layout`` opens the copy with.
-    """
+    held = {parent.as_posix() for file in digests for parent in PurePosixPath(file).parents}
+    folders = {Path(folder).relative_to(root).as_posix() for folder, _, _ in os.walk(root)} - {"."}
     content = {
         "format_version": FORMAT_VERSION,
         "monai_salm": __version__,
-        "layout": layout,
+        "layout": data.spec,
         "notice": _NOTICE,
-        "dataset": dict(contents.dataset),
+        "dataset": dict(dataset),
         "splits": list(splits),
         **_settings(store),
-        "files": dict(contents.images),
-        "other_files": dict(contents.others),
-        "folders": list(contents.folders),
+        "files": {file: digests[file] for file in images},
+        "other_files": {file: digest for file, digest in digests.items() if file not in set(images)},
+        "folders": sorted(folders - held),
     }
+    path = data.manifest_path(root)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as file:
         file.write(_text(content))
+    return path
 
 
 def read_manifest(layout: Layout, root: Path | None = None) -> dict[str, Any]:

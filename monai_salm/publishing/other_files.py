@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from mmap import ACCESS_READ, mmap
 from pathlib import Path, PurePosixPath
 
 from monai_salm.layouts import Layout
@@ -30,7 +31,6 @@ _ARCHIVES = (
 _PICTURES = re.compile(b"|".join(map(re.escape, STARTS)))
 # The same, and gzip, as they begin in base64, and as much of it as no name or number is.
 _EMBEDDED = re.compile(rb"(?:iVBORw0KGgo|/9j/|R0lGOD|SUkqA|TU0AK|H4sI|UklGR|XAEAA)[A-Za-z0-9+/]{200}")
-_CHUNK = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -122,11 +122,8 @@ def _why_packed_table(path: Path) -> str | None:
 
 
 def _holds(path: Path, pattern: re.Pattern[bytes]) -> bool:
-    """Whether a pattern of at most 300 bytes occurs in a file."""
-    tail = b""
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            if pattern.search(tail + chunk):
-                return True
-            tail = chunk[-300:]
-    return False
+    """Whether a pattern occurs in a file."""
+    if not path.stat().st_size:  # which cannot be mapped
+        return False
+    with open(path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        return pattern.search(content) is not None

@@ -51,14 +51,7 @@ class _CheckedImage:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSettings:
-    """The networks that would make the noise, and how they would see the images; ``precompute`` has the same settings.
-
-    Args:
-        surrogate: networks that make the noise, in turn; None is the one ``precompute`` takes.
-        width: channels of the network as a share of the published architecture's.
-        patch_size, view_size: as for ``precompute``.
-        device: as for ``precompute``.
-    """
+    """The networks that would make the noise, and how they would see the images, as the keywords of ``precompute``."""
 
     surrogate: Sequence[str] | None = None
     width: float = 0.25

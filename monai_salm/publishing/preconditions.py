@@ -204,11 +204,7 @@ def renamed_warnings(renamed: Mapping[str, str], texts: Mapping[str, object]) ->
 
 
 def require_no_bare_arrays(data: Layout, copy: Sequence[str] = ()) -> None:
-    """Refuse an archive with arrays that no split lists and that may hold images: they would be copied as they are.
-
-    Raises:
-        PublishError: naming the first such array that fits no pattern of ``copy``.
-    """
+    """Refuse arrays of an archive that no split lists, may hold images, and fit no pattern of ``copy``."""
     arrays = data.unlisted_image_arrays()
     bare = [key for key in arrays if not any(fnmatchcase(key, pattern) for pattern in copy)]
     if bare:

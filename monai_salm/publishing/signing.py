@@ -24,13 +24,8 @@ def signature_path(manifest: Path) -> Path:
 def sign_manifest(manifest: Path, key: Path) -> Path:
     """Write the signature of a manifest beside it, one line of base64, and return its path.
 
-    Args:
-        manifest: the file to sign.
-        key: Ed25519 private key, PEM without a password (``openssl genpkey -algorithm ed25519 -out key.pem``).
-
-    Raises:
-        ImportError: without the extra ``crypto``.
-        ValueError: if the key is of another kind, or others can read it.
+    The key is Ed25519, PEM without a password (``openssl genpkey -algorithm ed25519 -out key.pem``). ImportError without
+    the extra ``crypto``, ValueError for a key of another kind, or one that others can read.
     """
     private = _load(key, private=True)
     path = signature_path(manifest)
@@ -45,15 +40,9 @@ def require_key(key: Path) -> None:
 
 
 def signature_problem(manifest: Path, public_key: Path) -> str | None:
-    """What is wrong with the signature of a manifest, or None.
+    """What is wrong with the signature of a manifest by an Ed25519 public key (PEM), or None.
 
-    Args:
-        manifest: the signed file.
-        public_key: Ed25519 public key, PEM (``openssl pkey -in key.pem -pubout -out public.pem``).
-
-    Raises:
-        ImportError: without the extra ``crypto``.
-        ValueError: if the key is of another kind.
+    ImportError without the extra ``crypto``, ValueError for a key of another kind.
     """
     public = _load(public_key, private=False)
     from cryptography.exceptions import InvalidSignature

@@ -10,8 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from monai_salm.formats.base import FormatError
-from monai_salm.formats.opened_once import opened_once
+from monai_salm.formats.base import FormatError, opened_once
 from monai_salm.layouts import TRAIN, Case, Layout, LayoutError, MedMNIST, open_layout
 from monai_salm.layouts.stored_images import StoredImage
 from monai_salm.noise.digest import content_digest

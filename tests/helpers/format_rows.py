@@ -687,7 +687,7 @@ REFUSED: tuple[Refusal, ...] = (
     Refusal(
         "meta_image",
         "packed, cut off",
-        "its header declares 120 bytes of voxels, and it holds another number ... it is damaged",
+        "its header declares 120 bytes of pixels, but it holds ... it is cut off or damaged",
         lambda f: _cut(save_by_itk(f, "image.mha", packed=True)),
     ),
     Refusal(

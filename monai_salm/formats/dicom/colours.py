@@ -47,17 +47,7 @@ def needs_conversion(content: bytes, elements: tuple[Element, ...], encoding: En
 
 
 def converted(content: bytes, elements: tuple[Element, ...], encoding: Encoding, start: int) -> bytes:
-    """The file with its pixels as RGB, pixel by pixel, or as grey in plain order.
-
-    Args:
-        content: the file, its pixels not compressed.
-        elements: of its data set.
-        encoding: of its data set.
-        start: where the data set begins.
-
-    Raises:
-        ValueError: with the reason.
-    """
+    """An uncompressed file, its data set at ``start``, with pixels as RGB, pixel by pixel, or grey in plain order; or ValueError."""
     layout = parse_layout(lambda tag: value_of(content, elements, tag), encoding.order)
     stored, photometric = _cells(content, elements, encoding, layout), text(value_of(content, elements, PHOTOMETRIC))
     parts: dict[int, bytes] = {}
@@ -94,15 +84,7 @@ def _cells(content: bytes, elements: tuple[Element, ...], encoding: Encoding, la
 
 
 def rgb(pixels: Array, photometric: str) -> Array:
-    """Pixels ``(..., 3)`` as RGB.
-
-    Args:
-        pixels: of 8 bits.
-        photometric: how they are stored; anything but YBR is returned as it is.
-
-    Raises:
-        ValueError: if they have more bits.
-    """
+    """Pixels ``(..., 3)`` of 8 bits as RGB; anything but YBR is returned as it is. ValueError if they have more bits."""
     if photometric not in YBR:
         return pixels
     if pixels.dtype != np.uint8:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 import zlib
+from collections.abc import Iterator
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,9 +17,15 @@ from monai_salm.formats.base import require
 from monai_salm.formats.dicom.colours import PIXELS, rgb
 from monai_salm.formats.dicom.elements import Element, Encoding, assembled, element_bytes, even, value_of
 from monai_salm.formats.dicom.headers import data_start
-from monai_salm.formats.dicom.pixels import PHOTOMETRIC, PLANAR, YBR, parse_layout
-from monai_salm.formats.dicom.streams import check_frames
-from monai_salm.formats.limits import MAX_RATIO, inflated_size, max_image_bytes, require_claim, require_size
+from monai_salm.formats.dicom.pixels import PHOTOMETRIC, PLANAR, YBR, PixelLayout, parse_layout
+from monai_salm.formats.limits import (
+    MAX_RATIO,
+    declared_pixels,
+    inflated_size,
+    max_image_bytes,
+    require_claim,
+    require_size,
+)
 
 SYNTAX = 0x00020010
 FILE_META = Encoding(True)
@@ -32,14 +41,16 @@ _EXTENDED = "1.2.840.10008.1.2.4.51"
 _OFFSET_TABLES = (0x7FE00001, 0x7FE00002)
 # Deflated data sets that cannot be larger need not be counted before memory is taken.
 _SMALL = 1 << 26
+_RLE = "1.2.840.10008.1.2.5"
+_HEADER = struct.Struct("<16I")
+# Two bytes of RLE give at most 128; frames that cannot be larger are not counted.
+_RATIO = 64
+# What holds next to nothing is packed more tightly than this.
+_TIGHT = 48
 
 
 def inflated(data: bytes) -> bytes:
-    """A deflated data set as it was.
-
-    Raises:
-        ValueError: if it is damaged, or larger than any real one.
-    """
+    """A deflated data set as it was; ValueError if it is damaged, or larger than any real one."""
     inflate = zlib.decompressobj(-15)
     try:
         if MAX_RATIO * len(data) > _SMALL:
@@ -55,21 +66,10 @@ def inflated(data: bytes) -> bytes:
 def decoded(
     content: bytes, syntax: str, meta: tuple[Element, ...], elements: tuple[Element, ...], encoding: Encoding
 ) -> bytes:
-    """The file with its compressed pixels decoded, in Little Endian; YBR becomes RGB.
-
-    Args:
-        content: the file.
-        syntax: its transfer syntax.
-        meta: the elements of the file meta information.
-        elements: those of the data set.
-        encoding: of the data set.
-
-    Raises:
-        ValueError: if no decoder here can read them.
-    """
+    """The file with its compressed pixels decoded, in Little Endian; YBR becomes RGB. ValueError if no decoder here can read them."""
     layout = parse_layout(lambda tag: value_of(content, elements, tag), "<")
     require_claim(layout.size, len(content))
-    check_frames(content, elements, layout, syntax)
+    _check_frames(content, elements, layout, syntax)
     array, photometric = _decode(content, syntax)
     array, photometric = rgb(array, photometric), "RGB" if photometric in YBR else photometric
     samples = layout.samples
@@ -91,6 +91,48 @@ def decoded(
     return assembled(content, meta, plain, FILE_META, data_start(content)) + assembled(
         content, elements, parts, encoding
     )
+
+
+def _check_frames(content: bytes, elements: tuple[Element, ...], layout: PixelLayout, syntax: str) -> None:
+    """Refuse, with a ValueError, compressed frames that unpack to more than the header of the file declares."""
+    pixels, stored = layout.rows * layout.columns, value_of(content, elements, PIXELS) or b""
+    needed = pixels * layout.samples * layout.allocated // 8
+    if syntax == _RLE:
+        require_size(layout.size, len(stored), tight=_TIGHT)
+    for frame in _frames(stored, layout.frames):
+        found = declared_pixels(frame)
+        if found is not None and found > pixels:
+            raise ValueError(
+                f"a compressed frame declares {found:,} pixels, its header {pixels:,}; it is damaged, get it again from its source"
+            )
+        if syntax == _RLE and len(frame) * _RATIO > _SMALL and _rle_size(frame, 2 * needed) > 2 * needed:
+            raise ValueError(
+                f"a compressed frame holds more than twice the {needed:,} bytes that its header declares; it is damaged, get it "
+                "again from its source"
+            )
+
+
+def _frames(stored: bytes, count: int) -> Iterator[bytes]:
+    """The frames; what pydicom raises on damage is left to the decoder, which meets it again."""
+    try:
+        yield from require("pydicom.encaps", "dicom", "DICOM").generate_frames(stored, number_of_frames=count)
+    except Exception:
+        return
+
+
+def _rle_size(frame: bytes, most: int) -> int:
+    """Bytes that a frame of RLE unpacks to (PS3.5 annex G), counted as far as ``most``."""
+    if len(frame) < _HEADER.size:
+        return 0
+    count, size = _HEADER.unpack_from(frame)[0], 0
+    places = [*_HEADER.unpack_from(frame)[1 : min(count, 15) + 1], len(frame)]
+    for start, stop in pairwise(places):
+        place = start
+        while place < min(stop, len(frame)) and size <= most:
+            code = frame[place]
+            size += 257 - code if code > 128 else code + 1 if code < 128 else 0
+            place += 2 if code > 128 else code + 2 if code < 128 else 1
+    return size
 
 
 def _decode(content: bytes, syntax: str) -> tuple[np.ndarray[Any, Any], str]:

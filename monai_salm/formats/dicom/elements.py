@@ -35,16 +35,9 @@ class Encoding:
 
 @dataclass(frozen=True)
 class Element:
-    """Where an element stands.
+    """Where an element stands: its tag, its value, and its end, delimiter included.
 
-    Args:
-        tag: group and element number as one.
-        vr: its representation; empty where the encoding leaves it out.
-        start: of its tag.
-        value: of its value.
-        stop: of its value; for an undefined length, of the delimiter.
-        end: of the element, delimiter included.
-        undefined: whether its length is left to a delimiter.
+    A value stops before the delimiter where its length is ``undefined``. ``vr`` is empty where the encoding leaves it out.
     """
 
     tag: int
@@ -67,16 +60,9 @@ def tag_name(tag: int) -> str:
 
 
 def walk(content: bytes, start: int, encoding: Encoding, meta: bool = False) -> tuple[Element, ...]:
-    """The elements of the first level, in the order of the file.
+    """The elements of the first level, or of the file meta information alone (``meta``, group 2), in the order of the file.
 
-    Args:
-        content: the file.
-        start: where the first element begins.
-        encoding: of the elements.
-        meta: read the file meta information alone (group 2).
-
-    Raises:
-        ValueError: if an element claims more bytes than there are, or is no element.
+    ValueError if an element claims more bytes than there are, or is no element.
     """
     reader = require("pydicom.filereader", "dicom", "DICOM")
     file, elements = io.BytesIO(content), list[Element]()
@@ -131,16 +117,9 @@ Change = Callable[[Any, int], bool]
 
 
 def rewritten(content: bytes, element: Element, encoding: Encoding, change: Change) -> bytes:
-    """An element changed, or any element inside it; one that no change reaches keeps its bytes.
+    """An element of the first level with changes in it; one that no change reaches keeps its bytes.
 
-    Args:
-        content: the file.
-        element: of its first level.
-        encoding: of the element.
-        change: what to change.
-
-    Raises:
-        ValueError: if the element is damaged, or would not keep all its other bytes.
+    ValueError if the element is damaged, or would not keep all its other bytes.
     """
     stored = content[element.start : element.end]
     if (element.vr.decode() or _known_vr(element.tag)) not in ("SQ", "UN", "UI"):
@@ -213,15 +192,10 @@ def assembled(
     encoding: Encoding,
     start: int | None = None,
 ) -> bytes:
-    """The elements one after the other, some replaced by other bytes; new ones stand where their tag puts them.
+    """The elements of one level one after the other, some replaced; new ones stand where their tag puts them.
 
-    Args:
-        content: the file.
-        elements: of one level.
-        parts: tag -> the new element; without bytes it is left out. One that the file does not have is added, but not to
-            the file meta information.
-        encoding: of the elements.
-        start: for the file meta information, where it begins; what stands before is kept.
+    ``parts`` are the new elements by their tags; those without bytes are left out. ``start`` is where the file meta information
+    begins: what stands before it is kept, and no element is added to it.
     """
     both: dict[int, tuple[bytes, bytes]] = {}
     missing = sorted(tag for tag in parts if start is None and all(tag != e.tag for e in elements))

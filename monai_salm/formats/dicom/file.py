@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_salm.formats.base import FormatError, Opened, require
+from monai_salm.formats.base import FormatError, Opened, opened, require
 from monai_salm.formats.dicom.colours import PIXELS, converted, is_coloured, needs_conversion
 from monai_salm.formats.dicom.decode import DEFLATED, EXPLICIT, FILE_META, IMPLICIT, NATIVE, SYNTAX, decoded, inflated
 from monai_salm.formats.dicom.elements import (
@@ -28,7 +28,6 @@ from monai_salm.formats.dicom.elements import (
 from monai_salm.formats.dicom.headers import data_start, has_representations
 from monai_salm.formats.dicom.pixels import PHOTOMETRIC, PixelLayout, parse_layout, text
 from monai_salm.formats.limits import read_file
-from monai_salm.formats.opened_once import opened
 from monai_salm.shared.arrays import Array
 
 SOP_INSTANCE, REFERENCED, ICON = 0x00080018, 0x00081155, 0x00880200
@@ -64,11 +63,7 @@ def follow_references(uids: Set[str]) -> Change:
 
 
 def check_sequences(content: bytes, elements: tuple[Element, ...], encoding: Encoding) -> None:
-    """Meet damage inside of sequences now, not when the noise is made and the file is written.
-
-    Raises:
-        ValueError: if a sequence is damaged, or could not be changed without a change of its other bytes.
-    """
+    """ValueError now, not when the file is written, for a sequence that is damaged or cannot be changed alone."""
     for element in elements:
         rewritten(content, element, encoding, lambda data, tag: tag in (ICON, REFERENCED))
 
@@ -77,15 +72,8 @@ def check_sequences(content: bytes, elements: tuple[Element, ...], encoding: Enc
 class DicomFile(Opened):
     """A file in native form: not deflated, its pixels not compressed.
 
-    Args:
-        content: all bytes.
-        syntax: its transfer syntax.
-        meta: the elements of the file meta information.
-        elements: those of the data set's first level.
-        encoding: of the data set.
-        pixels: the element Pixel Data.
-        layout: of the pixels.
-        whole: the file as it is, where its pixels are of another form than those here.
+    ``meta`` are the elements of the file meta information, ``elements`` those of the data set's first level, in its ``encoding``.
+    ``whole`` is the file as it is, where its pixels are of another form than those here.
     """
 
     content: bytes
@@ -140,12 +128,7 @@ class DicomFile(Opened):
         return value_of(self.content, self.elements, tag)
 
     def protected(self, cells: bytes, uids: Set[str]) -> bytes:
-        """The file with other voxels and all that marks it as a derived image, see ``Dicom``.
-
-        Args:
-            cells: the voxels.
-            uids: of all protected instances; references to them follow their new names.
-        """
+        """The file with other voxels and all that marks it as a derived image; references to ``uids`` follow their new names."""
         change = follow_references((uids | {self.uid}) - {""})
         name = self.uid or hashlib.sha256(self.before + self.after).hexdigest()
         uid = even(renamed_uid(name).encode(), b"\0")
@@ -165,12 +148,7 @@ class DicomFile(Opened):
 
 
 def load(path: Path) -> DicomFile:
-    """Read a file, bring it into native form, and refuse what cannot carry noise.
-
-    Raises:
-        FormatError: with the reason.
-        ImportError: if pydicom is missing.
-    """
+    """Read a file, bring it into native form, and refuse with a FormatError what cannot carry noise."""
     try:
         return opened(path, "dicom file", lambda place: _native(read_file(place)))
     except ValueError as error:

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 from monai_salm.formats.base import FormatError, ImageFormat, require_like, save
 from monai_salm.formats.dicom.elements import tag_name, walk
-from monai_salm.formats.dicom.file import DicomFile, load, packed, renamed_uid, split_meta
+from monai_salm.formats.dicom.file import DicomFile, load, packed, split_meta
 from monai_salm.formats.dicom.headers import begins_as_dicom, read_dataset
-from monai_salm.formats.dicom.units import PLACES, UNITS, affine_of, units_of
+from monai_salm.formats.dicom.units import TAGS, affine_of, units_of
 from monai_salm.formats.kept_headers import damaged_keepsake, split_head, unpacked
 from monai_salm.formats.kept_headers import packed as kept_of
 from monai_salm.noise.units import Units
@@ -33,7 +33,7 @@ class Dicom(ImageFormat):
     Images are ``(samples, rows, columns)``, of several frames ``(samples, rows, columns, frames)``: the stored numbers,
     before any rescale slope. MONAI's ``PydicomReader`` swaps rows and columns and rescales.
 
-    The copy has a new SOP Instance UID (``renamed_uid``), in the file meta information, too; references in the file to it
+    The copy has a new SOP Instance UID (``file.renamed_uid``), in the file meta information, too; references in the file to it
     (and, with ``write_dicom``, to other protected instances) follow. Image Type begins with DERIVED, and Derivation
     Description says that noise was added. Icon Image Sequence is left out, since it shows the original. Compressed pixels
     become Explicit VR Little Endian; palettes and YBR become RGB. All other elements, private ones included, keep bytes and
@@ -67,10 +67,10 @@ class Dicom(ImageFormat):
         return _of_header(path, ["Modality", "RescaleSlope", "RescaleType"], unit)
 
     def units(self, path: Path) -> Units:
-        return _of_header(path, UNITS, units_of)
+        return _of_header(path, TAGS, units_of)
 
     def affine(self, path: Path) -> Array | None:
-        return _of_header(path, PLACES, affine_of)
+        return _of_header(path, TAGS, affine_of)
 
     def differences(self, source: Path, protected: Path) -> Iterator[str]:
         yield from dicom_differences(source, protected)
@@ -106,16 +106,9 @@ class Dicom(ImageFormat):
 
 
 def write_dicom(source: Path, target: Path, image: Array, protected_uids: Set[str] = _NOBODY) -> None:
-    """Write a file again as a derived instance with other voxels, see ``Dicom``.
+    """Write a file again as a derived instance with other voxels, see ``Dicom``; FormatError if the image does not fit into it.
 
-    Args:
-        source: the original file.
-        target: where the new file goes; it appears only when whole.
-        image: as ``Dicom.read`` gives it, same shape and type.
-        protected_uids: SOP Instance UIDs of all protected files of the data set: references to them follow their new names.
-
-    Raises:
-        FormatError: if the source cannot be read, or the image does not fit into it.
+    References to ``protected_uids``, the SOP Instance UIDs of all protected files of the data set, follow their new names.
     """
     save(source, target, load(source), image, uids=protected_uids)
 
@@ -172,6 +165,3 @@ def _unpacked(keepsake: bytes, image: Array, path: Path) -> tuple[bytes, int, st
     if not known or not 0 <= values["before"] <= len(kept) or values.get("extended") not in (True, False, None):
         raise damaged_keepsake(str(path), "its header")
     return kept, values["before"], values["syntax"], values.get("extended")
-
-
-__all__ = ["Dicom", "dicom_differences", "renamed_uid", "write_dicom"]

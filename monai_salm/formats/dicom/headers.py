@@ -15,12 +15,9 @@ _FIRST_TAGS, _MAX_FIRST = (b"\x08\0\0\0", b"\x08\0\x01\0", b"\x08\0\x05\0", b"\x
 
 
 def data_start(content: bytes) -> int | None:
-    """Where the first element of a DICOM file begins; None for what is no DICOM file.
+    """Where the first element of a DICOM file begins, by its first 132 bytes or more; None for what is no DICOM file.
 
     Some programs leave out the preamble, or the file meta information too.
-
-    Args:
-        content: the file, or its first 132 bytes.
     """
     if content[128:_PREAMBLE] == b"DICM":
         return _PREAMBLE
@@ -49,18 +46,7 @@ def begins_as_dicom(path: Path) -> bool:
 
 
 def read_dataset(path: Path, tags: Sequence[str], stop_before_pixels: bool = True) -> Any:
-    """Some elements of a file, as pydicom's ``Dataset``.
-
-    Args:
-        path: the file.
-        tags: keywords of the elements.
-        stop_before_pixels: read no pixels.
-
-    Raises:
-        OSError: if it cannot be opened.
-        ImportError: if pydicom is missing.
-        Exception: what pydicom raises for a damaged file.
-    """
+    """The elements with some keywords, as pydicom's ``Dataset``; pydicom raises what it likes for a damaged file."""
     pydicom = require("pydicom", "dicom", "DICOM")
     with open(path, "rb") as file:
         bare = data_start(file.read(_PREAMBLE)) == 0

@@ -22,17 +22,10 @@ _COLOURS = {"MONOCHROME1": 1, "MONOCHROME2": 1, "RGB": 3, PALETTE: 1} | dict.fro
 
 @dataclass(frozen=True)
 class PixelLayout:
-    """Shape and cells of Pixel Data.
+    """Shape and cells of Pixel Data: one sample is grey, three are RGB, plane by plane (``planar``) or pixel by pixel.
 
-    Args:
-        frames, rows, columns, samples: the shape; one sample is grey, three are RGB.
-        planar: whether each frame is stored plane by plane instead of pixel by pixel.
-        allocated: bits of a cell: 8, 16 or 32.
-        stored: bits of a cell that are the number.
-        signed: whether it is a two's complement.
-        order: ``"<"`` or ``">"``.
-        extended: whether the bits above those stored repeat the sign; False: they are zero; None: they hold other data,
-            such as overlays, and keep it.
+    A cell has ``allocated`` bits (8, 16 or 32), of which ``stored`` are the number. The bits above repeat the sign (``extended``), are
+    zero (False), or hold other data, such as overlays, and keep it (None). ``order`` is ``"<"`` or ``">"``.
     """
 
     frames: int
@@ -89,14 +82,9 @@ class PixelLayout:
         return np.ascontiguousarray(self._channel_first(numbers.view(self.dtype)))
 
     def cells(self, image: Array, old: bytes) -> bytes:
-        """The inverse of ``image``.
+        """The inverse of ``image``; bits that are no part of the numbers are those of the ``old`` cells.
 
-        Args:
-            image: the numbers.
-            old: the cells of the file, for the bits that are no part of the numbers.
-
-        Raises:
-            ValueError: if a voxel does not fit into the stored bits.
+        ValueError if a voxel does not fit into the stored bits.
         """
         low, high = self.bounds
         if image.min() < low or image.max() > high:
@@ -128,15 +116,7 @@ class PixelLayout:
 
 
 def parse_layout(values: Values, order: str) -> PixelLayout:
-    """Read how pixels are laid out and refuse what cannot carry noise.
-
-    Args:
-        values: looks up elements.
-        order: byte order of numbers.
-
-    Raises:
-        ValueError: with the reason.
-    """
+    """Read how pixels are laid out, given what looks up elements; ValueError for what cannot carry noise."""
     photometric = text(values(PHOTOMETRIC))
     if photometric not in _COLOURS:
         raise ValueError(_why_not(photometric))

@@ -12,7 +12,7 @@ import numpy as np
 
 from monai_salm.formats.base import FormatError, frame_of, require_like
 from monai_salm.formats.dicom.format import Dicom, dicom_differences, write_dicom
-from monai_salm.formats.dicom.stacks import read_header, stacks
+from monai_salm.formats.dicom.stacks import Stack, read_header, stacks
 from monai_salm.formats.kept_headers import split_head, split_parts
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
@@ -37,11 +37,7 @@ class DicomSeries:
     protected_uids: frozenset[str] = frozenset()
 
     def read(self, root: Path) -> Array:
-        """The stored image ``(channel, *spatial)`` in its stored type.
-
-        Raises:
-            FormatError: if a file cannot be handled, or the slices differ in shape or type.
-        """
+        """The stored image ``(channel, *spatial)``; FormatError if the slices differ in shape or type."""
         if len(self.files) == 1:
             return _DICOM.read(root / self.files[0])
         slices = [_DICOM.read(root / file) for file in self.files]
@@ -108,47 +104,24 @@ class DicomSeries:
 Unit = TypeVar("Unit", bound=DicomSeries)
 
 
-@dataclass(frozen=True)
-class SkippedSeries:
-    """Files that make no image.
-
-    Args:
-        name: as an image of these files has it.
-        files: relative to the data set's root.
-        reason: why not, and what to do.
-    """
-
-    name: str
-    files: tuple[str, ...]
-    reason: str
-
-
 def group_series(
     root: Path,
     files: Iterable[str],
     protected_uids: Set[str] | None = None,
     unit: type[Unit] = DicomSeries,  # type: ignore[assignment]
-    skipped: list[SkippedSeries] | None = None,
+    skipped: list[Stack] | None = None,
 ) -> list[Unit]:
-    """Sort DICOM files into images, see ``dicom_stacks.stacks``: those of one folder, series and shape make one.
+    """Sort DICOM files into images by their headers: those of one folder, series and shape make one. First files give the order.
 
-    Only headers are read. Slices are ordered along the normal of their plane, or by Instance Number where a file does not
-    say where it lies. An image of several files has the name of the first by name, and keeps it when other files
-    come.
+    Slices are ordered along the normal of their plane, or by Instance Number where a file does not say where it lies. An image of
+    several files has the name of the first by name, and keeps it when other files come.
 
     Args:
         root: folder of the data set.
         files: relative to it.
         protected_uids: SOP Instance UIDs of all files that will be protected; None: those of ``files``.
         unit: the class to make; it takes what ``DicomSeries`` takes.
-        skipped: takes up the files that make no image; None refuses them.
-
-    Returns:
-        The images, in the order of their first files.
-
-    Raises:
-        FormatError: if a file is no DICOM file, or the order of slices cannot be told.
-        ImportError: if pydicom is missing.
+        skipped: takes up the files that make no image; None refuses them with a FormatError.
     """
     headers = []
     for file in files:
@@ -157,7 +130,7 @@ def group_series(
         except (FormatError, OSError) as error:
             if skipped is None:
                 raise
-            skipped.append(SkippedSeries(file, (file,), str(error)))
+            skipped.append(Stack((file,), str(error)))
     known = frozenset(protected_uids) if protected_uids is not None else frozenset(h.instance for h in headers)
     units = []
     for stack in stacks(root, headers):
@@ -166,5 +139,5 @@ def group_series(
         elif skipped is None:
             raise FormatError(stack.reason)
         else:
-            skipped.append(SkippedSeries(stack.name, stack.files, stack.reason))
+            skipped.append(stack)
     return units

@@ -63,11 +63,9 @@ class Header:
 
 @dataclass(frozen=True)
 class Stack:
-    """Files that belong together.
+    """Files that belong together, in the order of the slices.
 
-    Args:
-        files: in the order of the slices; by name where they make no image.
-        reason: why they make no image, and what to do; empty if they make one.
+    ``reason`` says why they make no image, and what to do; it is empty if they make one.
     """
 
     files: tuple[str, ...]
@@ -80,13 +78,7 @@ class Stack:
 
 
 def read_header(root: Path, file: str) -> Header:
-    """Read what decides where a file belongs.
-
-    Raises:
-        FormatError: if it is no DICOM file, or damaged.
-        OSError: if it cannot be opened.
-        ImportError: if pydicom is missing.
-    """
+    """Read what decides where a file belongs; FormatError if it is no DICOM file, or damaged."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -125,10 +117,6 @@ def stacks(root: Path, headers: Iterable[Header]) -> Iterator[Stack]:
 
     Images of one view each (``PROJECTIONS``), in colour or of several frames are images of their own. Several phases of a series are
     an image each, where the headers tell them apart. A slice that is there twice counts once.
-
-    Args:
-        root: folder of the data set.
-        headers: of its files.
     """
     groups: dict[tuple[Any, ...], list[Header]] = {}
     for header in headers:

@@ -21,31 +21,13 @@ _MACROS = (
     "PlaneOrientationSequence",
     "PlanePositionSequence",
 )
-#: Elements that say what the numbers of an image mean.
-UNITS = (
-    "Modality",
-    "RescaleSlope",
-    "RescaleIntercept",
-    "PixelPaddingValue",
-    "PixelPaddingRangeLimit",
-    "PixelSpacing",
-    "SpacingBetweenSlices",
-    "SliceThickness",
-    "BitsAllocated",
-    "BitsStored",
-    *_FRAMES,
-    "PhotometricInterpretation",
+#: Elements that say what the numbers of an image mean, and where it lies.
+TAGS = (
+    "Modality", "RescaleSlope", "RescaleIntercept", "PixelPaddingValue", "PixelPaddingRangeLimit", "PixelSpacing",
+    "SpacingBetweenSlices", "SliceThickness", "BitsAllocated", "BitsStored", "PhotometricInterpretation",
     "PixelRepresentation",  # without it pydicom takes negative padding for a large number
-)
-#: Elements that say where an image lies.
-PLACES = (
-    "ImageOrientationPatient",
-    "ImagePositionPatient",
-    "PixelSpacing",
-    "SpacingBetweenSlices",
-    "SliceThickness",
-    *_FRAMES,
-)
+    "ImageOrientationPatient", "ImagePositionPatient", *_FRAMES,
+)  # fmt: skip
 
 
 def units_of(header: Any) -> Units:
