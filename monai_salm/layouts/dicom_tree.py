@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeAlias
 
@@ -114,8 +114,9 @@ class DicomTree(FolderLayout):
                         "series one label"
                     )
                 found.append(FolderCase(stored, labels[0]))
-            for name, own, reason in map(astuple, skipped):
-                found.append(FolderCase(UnusableImage(name, own, reason), answers[name].label))
+            for one in skipped:
+                unusable = UnusableImage(one.name, one.files, one.reason)
+                found.append(FolderCase(unusable, answers[one.name].label))
             cases += [(split, case) for case in sorted(found, key=lambda case: min(case.image.files))]
         return cases
 
