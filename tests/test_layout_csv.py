@@ -286,7 +286,7 @@ def test_an_image_is_found_by_another_suffix_case_or_prefix(tmp_path: Path, cell
 
 
 def test_an_image_is_found_in_another_unicode_form(tmp_path: Path) -> None:
-    save_png(tmp_path / "images" / "a\u0308.png", seed=7)  # as macOS writes an umlaut
+    save_png(tmp_path / "images" / "a\u0308.png", 7)  # as macOS writes an umlaut
     build_csv(tmp_path, ["image,label", "\u00e4.png,0", "b.png,1"])
     assert set(labels(tmp_path)) == {"images/a\u0308.png", "images/b.png"}
 

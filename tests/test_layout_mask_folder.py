@@ -130,11 +130,13 @@ def test_masks_beside_the_images_of_classes_get_no_noise(tmp_path: Path) -> None
     assert union.sum() > (np.asarray(Image.open(tmp_path / "benign" / "benign (0)_mask.png")) > 0).sum()
 
 
-def test_a_class_folder_named_for_masks_only_stays_with_classes(tmp_path: Path) -> None:
-    """What is named for a mask and holds an image, such as a masked one, is an image."""
+def test_an_image_named_for_the_label_map_of_another_is_doubtful(tmp_path: Path) -> None:
+    """As a masked image is, or a label map that looks like an image: noise or none would each be wrong for one of them."""
     build_image_folder(tmp_path)
     save_picture(tmp_path / "ok" / "ok0_mask.png", 99)
-    data = detect(tmp_path)
+    with pytest.raises(LayoutError, match=r"ok/ok0_mask\.png.*label map of ok/ok0\.png.*--layout image_folder"):
+        detect(tmp_path)
+    data = open_layout(tmp_path, "image_folder")
     assert "ok/ok0_mask.png" in data.image_files()
     assert data.label_files() == ()
 

@@ -21,8 +21,9 @@ from monai_salm.layouts.files import (
     why_folder,
 )
 from monai_salm.layouts.folder import FolderCase, FolderLayout
-from monai_salm.layouts.label_maps import MapsAmong, hold_maps, is_label_map, label_maps_among
+from monai_salm.layouts.label_maps import is_label_map
 from monai_salm.layouts.labels import split_named
+from monai_salm.layouts.maps_among import MapsAmong, hold_maps, label_maps_among
 from monai_salm.layouts.roles import inner_classes, pair, suggested, why_patients
 from monai_salm.layouts.stored_images import channel_files
 
@@ -119,6 +120,8 @@ def _doubt(root: Path, maps: MapsAmong) -> str | None:
             f"If they are label maps, say --image-glob '{images}/*' --label-glob '{folder}/*', or take the folder out. If it is a "
             "class, say --layout image_folder"
         )
+    if maps.unlike is not None:
+        return maps.unlike_at(root, ImageFolder.name)
     if maps.doubtful:
         label, image = maps.doubtful
         return (
