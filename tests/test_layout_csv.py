@@ -12,6 +12,7 @@ from monai_salm.formats import FormatError
 from monai_salm.layouts import LayoutError, detect, open_layout
 from monai_salm.layouts.csv_labels import Columns, CsvLabels
 from monai_salm.learning.tasks import Classification, Segmentation
+from monai_salm.shared.warn import DataWarning
 
 
 def labels(root: Path) -> dict[str, object]:
@@ -330,3 +331,64 @@ def test_tables_without_images_are_not_recognised(tmp_path: Path) -> None:
     save_text(tmp_path / "other.csv", "a,b\n1,2\n")
     with pytest.raises(LayoutError, match="no layout"):
         detect(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        (["image,x,y"], "x and y say places or sizes in the image"),
+        (["image,left,top,width,height"], "left and top and width and height say places"),
+        (["image,label"], r"line 2, column 'label'.*6 different numbers \(12, 15, 18, \.\.\.\) for 6 images"),
+    ],
+)
+def test_coordinates_are_no_classes(tmp_path: Path, lines: list[str], reason: str) -> None:
+    cells = [",".join(str(place + 12 + 3 * row) for place in range(lines[0].count(","))) for row in range(6)]
+    lines += [f"i{row},{cell}" for row, cell in enumerate(cells)]
+    table = build_csv(tmp_path, lines, images=[f"i{row}" for row in range(6)])
+    with pytest.raises(LayoutError, match=reason) as caught:
+        open_layout(table, "csv_labels")
+    assert "labels.csv" in str(caught.value)
+    assert "'label'" in str(caught.value)
+
+
+@pytest.mark.parametrize("classes", [[0, 1, 2, 3, 4, 5], [10, 10, 10, 20, 20, 20], [3, 90, 3, 90, 3, 90]])
+def test_true_class_numbers_are_classes(tmp_path: Path, classes: list[int]) -> None:
+    images = [f"i{row}" for row in range(6)]
+    build_csv(tmp_path, ["image,label", *(f"i{row},{number}" for row, number in enumerate(classes))], images=images)
+    assert [case["label"] for case in detect(tmp_path).dataset()] == classes
+
+
+@pytest.mark.parametrize("name", ["none", "None"])
+def test_a_class_may_be_called_none(tmp_path: Path, name: str) -> None:
+    build_csv(tmp_path, ["image,finding", f"a,{name}", "b,cyst", f"c,{name}", "d,"])
+    data = detect(tmp_path)
+    assert data.class_names == tuple(sorted([name, "cyst"]))
+    assert [data.dataset()[index]["label"] for index in range(3)] == [
+        data.class_names.index(n) for n in (name, "cyst", name)
+    ]
+    build_csv(tmp_path, ["image,finding", f"a,{name}", "b,1", "c,0", "d,1"])
+    with pytest.raises(FormatError, match=r"labels\.csv, line 2, column 'finding': the label is missing.*fill it in"):
+        detect(tmp_path).dataset()[0]
+
+
+def test_a_single_class_is_named_with_its_column(tmp_path: Path) -> None:
+    build_csv(tmp_path, ["image,finding", "a,cyst", "b,", "c,cyst"])
+    with pytest.raises(LayoutError, match=r"labels\.csv, line 2, column 'finding'.*one class, 'cyst'.*write its name"):
+        detect(tmp_path)
+
+
+@pytest.mark.parametrize(("first", "sign"), [("sep=;", ";"), ('"sep=,"', ","), ("SEP=|", "|"), ("sep=\t", "\t")])
+def test_the_line_that_tells_excel_the_delimiter_is_no_header(tmp_path: Path, first: str, sign: str) -> None:
+    table = build_csv(tmp_path, [])
+    lines = [first, *(sign.join(line) for line in (("image", "label"), ("a.png", "0"), ("b.png", "1")))]
+    table.write_bytes("\r\n".join(lines).encode())
+    assert labels(tmp_path) == {"images/a.png": 0, "images/b.png": 1}
+    table.write_bytes("\r\n".join([*lines, "c.png"]).encode())
+    with pytest.raises(LayoutError, match=r"labels\.csv, line 5: 1 columns"):
+        open_layout(table, "csv_labels")
+
+
+def test_classes_that_differ_in_case_are_told(tmp_path: Path) -> None:
+    build_csv(tmp_path, ["image,label", "a,Benign", "b,benign", "c,malignant"])
+    with pytest.warns(DataWarning, match=r"column 'label': 'Benign' and 'benign' count as 2 classes"):
+        assert detect(tmp_path).class_names == ("Benign", "benign", "malignant")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -174,3 +175,49 @@ def test_a_column_of_label_maps_beside_that_of_classes(tmp_path: Path) -> None:
     assert data.class_names == ("a", "b")
     assert data.masks == tuple(f"other/x{n}.png" for n in range(6))
     assert data.unlisted() == ()
+
+
+def save_soft_map(path: Path, radius: int) -> None:
+    """A disc that was resized: its edge has many values, and where it is small it is nearly all edge."""
+    y, x = np.mgrid[:256, :256] - 127.5
+    disc = Image.fromarray(((y**2 + x**2 < radius**2) * 255).astype("uint8"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    disc.resize((128, 128), Image.Resampling.BILINEAR).save(path)
+
+
+SOFT = {
+    "beside": ("{c}/{c} ({n}).png", "{c}/{c} ({n})_mask.png"),
+    "a folder": ("{c}/images/{c}-{n}.png", "{c}/masks/{c}-{n}.png"),
+    "a table": ("images/{c}{n}.png", "masks/{c}{n}.png"),
+}
+
+
+def build_soft(root: Path, image: str, label: str, small: Sequence[int]) -> None:
+    for name in ("benign", "malignant"):
+        for number in range(4):
+            save_picture(root / image.format(c=name, n=number), number + len(name), (128, 128))
+            save_soft_map(root / label.format(c=name, n=number), 9 if number in small else 70)
+
+
+@pytest.mark.parametrize("kind", SOFT)
+def test_small_label_maps_with_soft_edges_are_such_beside_others(tmp_path: Path, kind: str) -> None:
+    image, label = SOFT[kind]
+    build_soft(tmp_path, image, label, small=[1])
+    (tmp_path / image.format(c="benign", n=1)).unlink()  # as of an image that a copy left out
+    if kind == "a table":
+        names = [(image.format(c=c, n=n), c) for c in ("benign", "malignant") for n in range(4)]
+        save_text(tmp_path / "labels.csv", "image,label\n" + "".join(f"{name},{c}\n" for name, c in names))
+    data = detect(tmp_path)
+    assert isinstance(data, FolderLayout)
+    assert data.task() == Classification(num_classes=2)
+    assert sorted(data.masks) == sorted(label.format(c=c, n=n) for c in ("benign", "malignant") for n in range(4))
+    assert not set(data.masks) & set(data.image_files())
+
+
+@pytest.mark.parametrize("kind", ["beside", "a folder"])
+def test_label_maps_that_mostly_look_like_images_are_refused(tmp_path: Path, kind: str) -> None:
+    build_soft(tmp_path, *SOFT[kind], small=range(4))
+    with pytest.raises(
+        LayoutError, match=r"0.*\.png has the name of a label map of benign/.*say --layout image_folder"
+    ):
+        detect(tmp_path)

@@ -172,3 +172,11 @@ def test_links_that_lead_out_are_refused(tmp_path: Path) -> None:
     os.symlink(tmp_path / "secret.png", root / "ok" / "link.png")
     with pytest.raises(LayoutError, match="leads out"):
         detect(root)
+
+
+def test_classes_may_differ_in_case_alone(tmp_path: Path) -> None:
+    for number in range(4):
+        save_png(tmp_path / "Tt"[number % 2] / f"{number}.png", number)
+    if len(os.listdir(tmp_path)) == 1:
+        pytest.skip("this disk does not tell the cases apart")
+    assert detect(tmp_path).class_names == ("T", "t")

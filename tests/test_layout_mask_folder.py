@@ -15,7 +15,8 @@ from PIL import Image
 from monai_salm.formats import FormatError
 from monai_salm.layouts import LayoutError, detect, open_layout
 from monai_salm.layouts.image_folder import ImageFolder
-from monai_salm.layouts.mask_folder import MaskFolder, PathPattern
+from monai_salm.layouts.mask_folder import MaskFolder
+from monai_salm.layouts.patterns import PathPattern
 from monai_salm.layouts.roles import are_identifiers
 from monai_salm.learning.tasks import Classification, Segmentation
 
@@ -130,11 +131,13 @@ def test_masks_beside_the_images_of_classes_get_no_noise(tmp_path: Path) -> None
     assert union.sum() > (np.asarray(Image.open(tmp_path / "benign" / "benign (0)_mask.png")) > 0).sum()
 
 
-def test_a_class_folder_named_for_masks_only_stays_with_classes(tmp_path: Path) -> None:
-    """What is named for a mask and holds an image, such as a masked one, is an image."""
+def test_an_image_named_for_the_label_map_of_another_is_doubtful(tmp_path: Path) -> None:
+    """As a masked image is, or a label map that looks like an image: noise or none would each be wrong for one of them."""
     build_image_folder(tmp_path)
     save_picture(tmp_path / "ok" / "ok0_mask.png", 99)
-    data = detect(tmp_path)
+    with pytest.raises(LayoutError, match=r"ok/ok0_mask\.png.*label map of ok/ok0\.png.*--layout image_folder"):
+        detect(tmp_path)
+    data = open_layout(tmp_path, "image_folder")
     assert "ok/ok0_mask.png" in data.image_files()
     assert data.label_files() == ()
 
@@ -182,6 +185,43 @@ def test_what_is_not_certain_is_refused_with_how_to_say_it(tmp_path: Path, kind:
         data = open_layout(tmp_path, "*/orig.nii.gz -> */seg4.nii.gz")
         assert data.task() == Segmentation(num_classes=4)
         assert data.unlisted() == tuple(f"OAS1_000{number}_MR1/seg35.nii.gz" for number in range(4))
+
+
+# Images and two kinds of label maps, and the patterns that are to be said for each.
+RIVALS = {
+    "another folder": (
+        ["training/images/{}_training.tif", "training/mask/{}_training_mask.gif", "training/1st_manual/{}_manual1.gif"],
+        ["training/images/*_training.tif", "training/mask/*_training_mask.gif", "training/1st_manual/*_manual1.gif"],
+    ),
+    "two folders of masks": (
+        ["images/{}.png", "masks/{}.png", "gt/{}.png"],
+        ["images/*.png", "masks/*.png", "gt/*.png"],
+    ),
+    "a folder without a telling name": (
+        ["images/{}.png", "masks/{}.png", "vessels/{}.png"],
+        ["images/*.png", "masks/*.png", "vessels/*.png"],
+    ),
+    "two words": (
+        ["p{}/img.png", "p{}/mask.png", "p{}/manual.png"],
+        ["*/img.png", "*/mask.png", "*/manual.png"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_two_kinds_of_label_maps_are_refused_with_the_patterns_of_each(tmp_path: Path, name: str) -> None:
+    """Such as vessels and the field of view: noise must be made against the one that is meant."""
+    files, patterns = RIVALS[name]
+    for number in range(21, 25):
+        save_picture(tmp_path / files[0].format(number), number, (8, 7))
+        for place, file in enumerate(files[1:]):
+            save_picture(tmp_path / file.format(number), np.eye(8, 7, place, dtype="uint8") * 255)
+    with pytest.raises(LayoutError, match="several kinds of label maps") as caught:
+        detect(tmp_path)
+    for label in patterns[1:]:
+        assert f"--image-glob '{patterns[0]}' --label-glob '{label}'" in str(caught.value)
+        data = open_layout(tmp_path, f"{patterns[0]} -> {label}")
+        assert (len(data.dataset()), data.task()) == (4, Segmentation(num_classes=2))
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,36 @@ def test_a_table_follows(tmp_path: Path, encoding: str) -> None:
     assert any("labels.csv" in text and "restore" in text for text in warnings)
 
 
+def test_lists_follow_whatever_stands_between_names(tmp_path: Path) -> None:
+    """Blanks, as in the lists of Caffe; delimiters and blanks in names; a suffix in another case."""
+    root = tmp_path / "set"
+    names = ["n0.jpg", "p;1.jpg", "1.jpg", "Q2.JPG", "my b.jpg", "n5.jpg"]
+    for number, name in enumerate(names):
+        save_jpeg(root / "images" / name, number)
+    listed = [name.replace("JPG", "jpg") for name in names]
+    save_text(root / "labels.csv", "image,label\n" + "".join(f"{name},{n % 2}\n" for n, name in enumerate(listed)))
+    lines = "".join(f"images/{name} {n % 2}\n" for n, name in enumerate(listed))
+    save_text(root / "train.txt", lines + "n0.jpg n5.jpg\n0 ./images/n0.jpg\n")
+    save_text(root / "notes.xml", "<a><filename>n0.jpg</filename></a>")
+    save_text(root / "other.xml", "<a><filename>n0.png</filename></a>")
+    _, copy, warnings = there_and_back(root)
+    for file in ("labels.csv", "train.txt"):
+        expected = (root / file).read_text().replace("Q2.jpg", "Q2.png").replace(".jpg", ".png")
+        assert copy[file].decode() == expected
+    said = [text for text in warnings if "old names" in text]
+    assert len(said) == 1
+    assert "notes.xml: " in said[0]
+    assert "correct the copy by hand" in said[0]
+
+
+def test_a_name_that_may_mean_two_images_is_told(tmp_path: Path) -> None:
+    root = save_two_classes(tmp_path / "set")
+    save_text(root / "list.txt", "0.jpg\nok/1.jpg\n")
+    _, copy, warnings = there_and_back(root)
+    assert copy["list.txt"] == b"0.jpg\nok/1.png\n"
+    assert any("list.txt: " in text and "old names" in text for text in warnings)
+
+
 def test_a_datalist_follows(tmp_path: Path) -> None:
     root = tmp_path / "set"
     for number in range(4):

@@ -16,9 +16,10 @@ from monai_salm.layouts.dicom_tree import DicomTree
 from monai_salm.layouts.files import TRAIN, LayoutError, has_image_name, is_file, is_hidden, some_files
 from monai_salm.layouts.folder import FolderLayout
 from monai_salm.layouts.image_folder import ImageFolder
-from monai_salm.layouts.mask_folder import ARROW, MaskFolder, split_patterns
+from monai_salm.layouts.mask_folder import MaskFolder
 from monai_salm.layouts.medmnist import MedMNIST
 from monai_salm.layouts.nnunet import NnUNet
+from monai_salm.layouts.patterns import ARROW, split_patterns
 from monai_salm.layouts.reading import json_or_nothing
 
 #: Those that say most about themselves first. All are asked by ``detect``.

@@ -25,7 +25,7 @@ from monai_salm.layouts.files import (
     why_folder,
 )
 from monai_salm.layouts.folder import FolderCase, FolderLayout
-from monai_salm.layouts.label_maps import is_label_map, label_maps_among
+from monai_salm.layouts.label_maps import is_label_map
 from monai_salm.layouts.labels import (
     IMAGE_COLUMNS,
     LABEL_COLUMNS,
@@ -39,6 +39,7 @@ from monai_salm.layouts.labels import (
     split_named,
     split_of,
 )
+from monai_salm.layouts.maps_among import label_maps_among
 from monai_salm.layouts.reading import TABLES, Cell, Row, Table, headers_in, read_table
 from monai_salm.layouts.roles import pair, shortened
 from monai_salm.layouts.stored_images import StoredImage, UnusableImage, channel_files
@@ -93,6 +94,7 @@ class CsvLabels(FolderLayout):
         cases = list(self._cases_of(entries, labels))
         if TRAIN not in dict(cases):
             raise LayoutError(f"{tables[0]} has no training images; its rows are for {', '.join(dict(cases))}")
+        self.doubt = maps.unlike_at(self.root, self.name) if maps.unlike and maps.unlike[0] in listed else None
         others = sorted((masks | self._in_columns(entries)) - listed)
         super().__init__(self.root, cases, [path.name for path in tables], names, masks=others)
 

@@ -18,7 +18,8 @@ from monai_salm.layouts.base import Case, CaseSequence, Layout
 from monai_salm.layouts.files import TRAIN, LayoutError
 from monai_salm.layouts.label_maps import LabelMap, LabelParts, distinct, files_of, on_grid_of, read_label_map
 from monai_salm.layouts.labels import MAX_CLASS
-from monai_salm.layouts.renaming import companions_of, rewritten_texts, with_published_names
+from monai_salm.layouts.renaming import companions_of, rewritten_texts, texts_with_old_names, with_published_names
+from monai_salm.layouts.roles import shortened
 from monai_salm.layouts.stored_images import StoredImage, UnusableImage
 from monai_salm.learning.tasks import Classification, Segmentation, Task
 from monai_salm.shared.arrays import Array
@@ -131,6 +132,11 @@ class FolderLayout(Layout):
             return Segmentation(num_classes=max(2, len(self.class_names) or len(self._renumbered) or int(largest) + 1))
         if kinds == {int}:
             largest = max(label for label in labels if isinstance(label, int))
+            if len(self.class_names) == 1 > largest:
+                where = ", ".join([str(self.root), *self.listing[:1]])
+                raise LayoutError(
+                    f"{where}: all labels are {self.class_names[0]!r}; name two classes or more, as noise needs"
+                )
             return Classification(num_classes=max(len(self.class_names) or 2, largest + 1))
         lengths = {len(label) for label in labels if isinstance(label, list)}
         if len(lengths) != 1:
@@ -208,8 +214,13 @@ class FolderLayout(Layout):
         return rewritten_texts(self.root, self.all_files(), self.renamed(splits), self._absolute)
 
     def rewritten_notes(self, splits: Sequence[str] = (TRAIN,)) -> list[str]:
+        renamed = self.renamed(splits)
+        rewritten = self.rewritten_files(splits) if renamed else {}
+        left = texts_with_old_names(self.root, self.all_files(), renamed, rewritten)
+        old = "images of other names in the copy are called by their old names there; correct the copy by hand if you publish it"
+        notes = [f"{shortened(left, 20)}: {old}"] if left else []
         what = "absolute paths become relative in the copy, so that they do not lead to the originals"
-        return [f"{file}: {what}" for file in self._absolute]
+        return [*notes, *(f"{file}: {what}" for file in self._absolute)]
 
     def unlisted(self) -> tuple[str, ...]:
         listed = {*self.image_files(self.splits), *self.label_files(), *self.listing}

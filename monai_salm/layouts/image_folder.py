@@ -21,8 +21,9 @@ from monai_salm.layouts.files import (
     why_folder,
 )
 from monai_salm.layouts.folder import FolderCase, FolderLayout
-from monai_salm.layouts.label_maps import MapsAmong, hold_maps, is_label_map, label_maps_among
+from monai_salm.layouts.label_maps import is_label_map
 from monai_salm.layouts.labels import split_named
+from monai_salm.layouts.maps_among import MapsAmong, hold_maps, label_maps_among
 from monai_salm.layouts.roles import inner_classes, pair, suggested, why_patients
 from monai_salm.layouts.stored_images import channel_files
 
@@ -80,15 +81,15 @@ class ImageFolder(FolderLayout):
         masks = {*pairs.map_files, *pairs.alone} if pairs.maps or hold_maps(path, pairs) else set()
         found = [file for file in named if file not in masks]
         places = places_of(found)
-        names = {parts[0].lower() for _, parts in _without_sites(places).values() if len(parts) > 1}
+        names = {parts[0] for _, parts in _without_sites(places).values() if len(parts) > 1}
         if names and is_file(path / cls.manifest):
-            names |= {name.lower() for name in _emptied(path, seen, [path])}
+            names |= _emptied(path, seen, [path])
         if not names or any(is_dicom(path / file) for file in found):
             return ""
         shown = ", ".join(sorted(names)[:3])
         if len(names) < 2:
             return f"it has images in one folder alone ({shown}); classes are two folders or more. {_LIST_THEM}"
-        words = (word for name in names for word in re.split(r"[-_. ]", name))
+        words = (word for name in names for word in re.split(r"[-_. ]", name.lower()))
         if any(word in _NO_CLASSES or split_named(word) for word in words):
             return f"the names of its folders ({shown}) are not those of classes. {_LIST_THEM}"
         return _why_no_classes(path, places)
@@ -119,6 +120,8 @@ def _doubt(root: Path, maps: MapsAmong) -> str | None:
             f"If they are label maps, say --image-glob '{images}/*' --label-glob '{folder}/*', or take the folder out. If it is a "
             "class, say --layout image_folder"
         )
+    if maps.unlike is not None:
+        return maps.unlike_at(root, ImageFolder.name)
     if maps.doubtful:
         label, image = maps.doubtful
         return (

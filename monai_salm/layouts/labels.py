@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -10,6 +11,7 @@ from typing import NamedTuple
 
 from monai_salm.layouts.files import TRAIN, LayoutError, stem
 from monai_salm.layouts.reading import Cell, Row, headers_in, read_table
+from monai_salm.shared.warn import warn
 
 _SPLITS = {
     "train": ("train", "training", "tr"),
@@ -34,6 +36,8 @@ PATIENT_COLUMNS = (
 SPLIT_COLUMNS = ("split", "set", "subset", "partition", "phase", "dataset_split", "data_split", "usage")
 # Cells that say that nothing is known, what chest X-ray tables write for "uncertain", and 0 and 1, as pandas writes them, too.
 _NOTHING = ("", "n/a", "na", "nan", "none", "null")
+# Nothing is known, or the class of those without a finding.
+_NO_FINDING = "none"
 _UNCERTAIN, _ANSWERS = ("-1", "-1.0"), {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 #: Largest class number: any more is an identifier in the wrong column.
 MAX_CLASS = 65_535
@@ -41,6 +45,14 @@ MAX_CLASS = 65_535
 _FEW_CLASSES = 20
 # A patient's data and what only names something; no labels, even if they happen to be zeros and ones.
 _ASIDE = (*IMAGE_COLUMNS, *SPLIT_COLUMNS, *PATIENT_COLUMNS)
+
+# Columns that come in pairs and say places and sizes in an image, in pixels.
+_PLACES = (
+    ("x", "y"), ("left", "top"), ("right", "bottom"), ("width", "height"), ("w", "h"), ("xmin", "ymin"), ("xmax", "ymax"),
+    ("x_min", "y_min"), ("x_max", "y_max"), ("x1", "y1"), ("x2", "y2"), ("center_x", "center_y"), ("cx", "cy"), ("row", "col"),
+)  # fmt: skip
+# Fewer numbers than these say nothing about how often they repeat.
+_MEASURED = 5
 
 _KEY_COLUMNS = (*IMAGE_COLUMNS, "patient", "patient_id", "subject", "subject_id", "case", "case_id")
 
@@ -66,21 +78,30 @@ def find_column(columns: Iterable[str], names: Sequence[str]) -> str | None:
 def class_numbers(cells: Sequence[Cell]) -> ClassNumbers:
     """Turn a column of classes into numbers.
 
-    Whole numbers from 0 are class numbers already; a LayoutError names the cell of any other number. Anything else is text,
-    numbered in its sorted order; text joined by ``|`` names several classes of one image.
+    Whole numbers from 0 are class numbers already; a LayoutError names the cell of any other number, and a column of numbers
+    that hardly ever repeat. Anything else is text, numbered in its sorted order; text joined by ``|`` names several classes of
+    one image. Among other words, "none" is a class.
     """
     texts = [cell.text for cell in cells if not is_nothing(cell.text)]
     numbers = {text: _number(text) for text in texts}
     if texts and None not in numbers.values():
+        _require_classes(cells[0].where, [number for text in texts if (number := numbers[text]) is not None])
         for text, where in cells:
             number = numbers.get(text) or 0
             if number != int(number) or not 0 <= number <= MAX_CLASS:
                 raise LayoutError(f"{where}: {text!r} is no class; write a whole number from 0 to {MAX_CLASS}, or text")
         return ClassNumbers([None if (n := numbers.get(cell.text)) is None else int(n) for cell in cells], ())
+    words = not any(number is not None for number in numbers.values())
+
+    def is_missing(text: str) -> bool:
+        return is_nothing(text) and not (texts and words and text.lower() == _NO_FINDING)
+
+    texts = [cell.text for cell in cells if not is_missing(cell.text)]
     if any("|" in text for text in texts):
-        parts = [None if is_nothing(cell.text) else {part.strip() for part in cell.text.split("|")} for cell in cells]
+        parts = [None if is_missing(cell.text) else {part.strip() for part in cell.text.split("|")} for cell in cells]
         known = tuple(sorted({name for found in parts if found is not None for name in found}))
         labels = [None if found is None else [int(name in found) for name in known] for found in parts]
+        _warn_of_case(cells[0].where, known)
         return ClassNumbers(list(labels), known)
     names = tuple(sorted(set(texts)))
     if len(names) > max(_FEW_CLASSES, len(texts) // 2):
@@ -88,8 +109,30 @@ def class_numbers(cells: Sequence[Cell]) -> ClassNumbers:
             f"{cells[0].where}: the column has {len(names)} different texts for {len(texts)} images, too many for classes. Name the "
             "column of classes 'label'"
         )
+    _warn_of_case(cells[0].where if cells else "", names)
     place = {name: index for index, name in enumerate(names)}
     return ClassNumbers([place.get(cell.text) for cell in cells], names)
+
+
+def _require_classes(where: str, numbers: Sequence[float]) -> None:
+    """Refuse numbers that hardly ever repeat, as measurements and coordinates do; those of classes lie close together."""
+    known = sorted(set(numbers))
+    rare = len(numbers) >= _MEASURED and len(known) > len(numbers) / 2 and known[-1] >= 2 * len(known)
+    if rare or len(known) > max(_FEW_CLASSES, len(numbers) // 2):
+        shown = ", ".join(f"{number:g}" for number in known[:3])
+        raise LayoutError(
+            f"{where}: the column has {len(known)} different numbers ({shown}, ...) for {len(numbers)} images, as measurements "
+            "and coordinates have, and classes have not. Name the column of classes 'label', or write the class of each image there"
+        )
+
+
+def _warn_of_case(where: str, names: Iterable[str]) -> None:
+    """Warn of two classes whose names differ in upper and lower case alone."""
+    alike = defaultdict[str, list[str]](list)
+    for name in names:
+        alike[name.casefold()].append(name)
+    for own in (own for own in alike.values() if len(own) > 1):
+        warn(f"{where}: {' and '.join(map(repr, own))} count as {len(own)} classes; if they are one, write them alike")
 
 
 def is_nothing(cell: str) -> bool:
@@ -129,10 +172,12 @@ def label_columns(rows: Sequence[Row], asked: Sequence[str], aside: Sequence[str
     path, columns = training[0].path, training[0].values.keys()
     if asked:
         return tuple(require_column(path, columns, name) for name in asked)
-    single = find_column(columns, LABEL_COLUMNS) or find_column(columns, MASK_COLUMNS)
+    pairs = (tuple(find_column(columns, [name]) for name in pair) for pair in _PLACES)
+    places = [name for pair in pairs if None not in pair for name in pair if name is not None]
+    single = find_column([name for name in columns if name not in places], (*LABEL_COLUMNS, *MASK_COLUMNS))
     if single is not None:
         return (single,)
-    others = [name for name in columns if name not in aside and find_column([name], _ASIDE) is None]
+    others = [name for name in columns if name not in (*aside, *places) and find_column([name], _ASIDE) is None]
     # Columns that hold zeros and ones, and nothing else but -1 and empty cells.
     known = {name: [text for row in training if not is_nothing(text := row.cell(name).text)] for name in others}
     candidates = [name for name, texts in known.items() if texts and {*texts} <= {*_ANSWERS, *_UNCERTAIN}]
@@ -141,9 +186,10 @@ def label_columns(rows: Sequence[Row], asked: Sequence[str], aside: Sequence[str
     sure = [name for name in candidates if all(row.cell(name).text in _ANSWERS for row in told)]
     answers = candidates if len(candidates) > 1 else sure
     if not answers:
+        seen = f" ({' and '.join(places)} say places or sizes in the image, no classes)" if places else ""
         raise LayoutError(
             f"{path} has no column of labels ({', '.join(LABEL_COLUMNS[:5])}, ...) and no columns of zeros and ones alone; its "
-            f"columns are {', '.join(columns)}. Name the column of classes 'label'"
+            f"columns are {', '.join(columns)}{seen}. Name the column of classes 'label'"
         )
     return tuple(answers)
 
@@ -155,7 +201,13 @@ def labels_of(rows: Sequence[Row], columns: Sequence[str]) -> ClassNumbers:
     are vectors then.
     """
     if len(columns) == 1:
-        return class_numbers([row.cell(columns[0]) for row in rows])
+        found = class_numbers([row.cell(columns[0]) for row in rows])
+        if len(found.names) == 1:
+            raise LayoutError(
+                f"{rows[0].cell(columns[0]).where}: the column has one class, {found.names[0]!r}, and noise needs two or more. If an "
+                "empty cell means a class such as healthy, write its name there; else name the column of classes 'label'"
+            )
+        return found
     vectors, unsure = list[list[int] | None](), False
     for row in rows:
         cells = [row.cell(name) for name in columns]

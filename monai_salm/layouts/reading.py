@@ -6,6 +6,7 @@ import codecs
 import csv
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,6 +20,7 @@ from monai_salm.layouts.files import TRAIN, LayoutError, from_root
 TABLES = (".csv", ".tsv")
 _MAX_BYTES = 1 << 28
 _MAX_COLUMNS = 10_000
+_SAID = re.compile(r'"?sep=([^\w\s"]|\t)"?[,;]*\n', re.IGNORECASE)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -105,9 +107,11 @@ def read_table(path: Path, relative: bool = False) -> Table:
     """
     content = _read_bytes(path)
     text = _as_text(path, content, encoding_of(content))
-    reader = csv.reader(text.splitlines(keepends=True), delimiter=_delimiter(path, text))
+    delimiter, start = _delimiter(path, text)
+    above = text.count("\n", 0, start)
+    reader = csv.reader(text[start:].splitlines(keepends=True), delimiter=delimiter)
     try:
-        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+        lines = [(reader.line_num + above, [cell.strip() for cell in cells]) for cells in reader]
     except csv.Error as error:
         raise LayoutError(f"{path} is not a valid table: {error}") from error
     columns = lines[0][1] if lines else []
@@ -137,8 +141,9 @@ def headers_in(folder: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
         columns: list[str] = []
         with suppress(OSError, ValueError, csv.Error), open(path, "rb") as file:
             content = file.read(1 << 16)
-            start = _as_text(path, content, encoding_of(content, whole=False), whole=False).partition("\n")[0]
-            columns = next(csv.reader([start], delimiter=_delimiter(path, start)), [])
+            text = _as_text(path, content, encoding_of(content, whole=False), whole=False)
+            delimiter, start = _delimiter(path, text)
+            columns = next(csv.reader([text[start:].partition("\n")[0]], delimiter=delimiter), [])
         yield path, tuple(column.strip() for column in columns)
 
 
@@ -157,8 +162,12 @@ def _repeated(items: list[str]) -> str:
     return Counter(items).most_common(1)[0][0]
 
 
-def _delimiter(path: Path, text: str) -> str:
-    return "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=text.partition("\n")[0].count)
+def _delimiter(path: Path, text: str) -> tuple[str, int]:
+    """The delimiter of a table, and where its header begins: below the line with which Excel is told the delimiter."""
+    said = _SAID.match(text)
+    if said:
+        return said[1], said.end()
+    return "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=text.partition("\n")[0].count), 0
 
 
 def _read_bytes(path: Path) -> bytes:

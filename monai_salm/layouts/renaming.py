@@ -20,7 +20,12 @@ from monai_salm.layouts.stored_images import ChannelFiles, StoredImage
 
 #: Texts in which images may be named.
 TEXTS = (".csv", ".tsv", ".json", ".jsonl", ".txt", ".lst")
-_MAX_TEXT = 1 << 28
+#: Texts that may name images, too, and are not rewritten.
+_OTHER_TEXTS = (".xml", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".md", ".rst", ".tab", ".ndjson", ".list", ".html")
+_MAX_TEXT, _MAX_NAME = 1 << 28, 512
+# Where a name in a line ends, and what may stand between names, or in them.
+_END = re.compile(rf"(?:{'|'.join(map(re.escape, SUFFIXES))})(?![^\s,;|\"'<>()\[\]:&])", re.IGNORECASE)
+_BETWEEN = re.compile(r"[\s,;|\"'<>()\[\]=]")
 # A string of JSON, or what stands between the delimiters of a table.
 _JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _CELL = re.compile(r'"(?:[^"]|"")*"|[^\r\n\t,;|"]+')
@@ -71,7 +76,8 @@ def rewritten_texts(
     """
     if not renamed and not absolute:
         return {}
-    rename = _renamer(renamed)
+    files = list(files)
+    rename = _renamer(renamed, files)
 
     def relative(text: str) -> str:
         bare = text.strip()
@@ -83,15 +89,34 @@ def rewritten_texts(
         named = renamed and file.lower().endswith(TEXTS) and path.is_file() and path.stat().st_size <= _MAX_TEXT
         if named or file in absolute:
             content = path.read_bytes()
-            change = relative if file in absolute else rename
-            new = _rewritten(content, file.lower().endswith((".json", ".jsonl")), change)
+            new = _rewritten(
+                content, file.lower().endswith((".json", ".jsonl")), rename, relative if file in absolute else None
+            )
             if new != content:
                 result[file] = new
     return result
 
 
-def _rewritten(content: bytes, is_json: bool, change: Callable[[str], str]) -> bytes:
-    """A text in its own encoding with each cell, or each string of JSON, changed."""
+def texts_with_old_names(
+    root: Path, files: Iterable[str], renamed: Mapping[str, str], rewritten: Mapping[str, bytes]
+) -> list[str]:
+    """The texts that name a renamed image by its old name in a copy, given those that are ``rewritten`` for the copy."""
+    fits, found = _fits(renamed), []
+    for file in files if renamed else ():
+        path = root / file
+        if file.lower().endswith((*TEXTS, *_OTHER_TEXTS)) and path.is_file() and path.stat().st_size <= _MAX_TEXT:
+            content = rewritten.get(file) or path.read_bytes()
+            text = content.decode(encoding_of(content), "replace")
+            ends = (end.end() for end in _END.finditer(text))
+            if any(fits(text[start:end]) for end in ends for start in _starts(text, 0, end)):
+                found.append(file)
+    return found
+
+
+def _rewritten(
+    content: bytes, is_json: bool, rename: Callable[[str], str], relative: Callable[[str], str] | None
+) -> bytes:
+    """A text in its own encoding with each name, and each cell that is an absolute path, or each string of JSON, changed."""
     encoding = encoding_of(content)
     errors = "surrogatepass" if encoding.startswith("utf-16") else "surrogateescape"
     try:
@@ -99,8 +124,28 @@ def _rewritten(content: bytes, is_json: bool, change: Callable[[str], str]) -> b
     except UnicodeDecodeError:
         return content
     if is_json:
-        return _JSON_STRING.sub(lambda found: _in_json(found[0], change), text).encode(encoding, errors)
-    return _in_cells(text, change).encode(encoding, errors)
+        return _JSON_STRING.sub(lambda found: _in_json(found[0], relative or rename), text).encode(encoding, errors)
+    text = re.sub(r"[^\r\n]+", lambda line: _in_line(line[0], rename), text)
+    return (_in_cells(text, relative) if relative else text).encode(encoding, errors)
+
+
+def _in_line(line: str, rename: Callable[[str], str]) -> str:
+    """A line of a table or list with its names changed, which may hold blanks and delimiters."""
+    done, parts = 0, list[str]()
+    for end in (found.end() for found in _END.finditer(line)):
+        changed = ((start, rename(line[start:end])) for start in _starts(line, done, end))
+        start, new = next(((start, new) for start, new in changed if new != line[start:end]), (end, ""))
+        if start < end:
+            parts += [line[done:start], new]
+            done = end
+    return "".join([*parts, line[done:]])
+
+
+def _starts(text: str, first: int, end: int) -> list[int]:
+    """Where a name that ends at a place may begin: the longest name first, those with signs in their folders last."""
+    low = max(first, end - _MAX_NAME)
+    found = [low, *(low + sign.end() for sign in _BETWEEN.finditer(text[low:end]))]
+    return sorted(found, key=lambda start: bool(_BETWEEN.search(text[start:end].replace("\\", "/").rpartition("/")[0])))
 
 
 def _in_cells(text: str, change: Callable[[str], str]) -> str:
@@ -128,22 +173,38 @@ def _in_json(literal: str, change: Callable[[str], str]) -> str:
     return f'"{kept}{new[same:]}"' if json.loads(f'"{kept}"') == value[:same] else json.dumps(new)
 
 
-def _renamer(renamed: Mapping[str, str]) -> Callable[[str], str]:
-    """Gives a text the new name of the one file that it names, by the end of its path, or leaves it if it may name several."""
+def _fits(renamed: Mapping[str, str], change: Callable[[str], str] = str) -> Callable[[str], set[str]]:
+    """Gives the new names of all files that a text may name, by the end of its path; ``change`` makes names comparable."""
     by_name = defaultdict[str, list[tuple[list[str], str]]](list)
     for old, new in renamed.items():
-        *folders, name = _plain(old).split("/")
+        *folders, name = change(_plain(old)).split("/")
         by_name[name].append((folders, new))
 
-    def rename(text: str) -> str:
-        bare = text.strip().lstrip("\ufeff")
-        if not bare.lower().endswith(SUFFIXES):
-            return text
-        *folders, name = _plain(bare.replace("\\", "/")).split("/")
+    def fits(text: str) -> set[str]:
+        *folders, name = change(_plain(_bare(text).replace("\\", "/"))).split("/")
         own = [part for part in folders if part not in ("", ".")]
         # The folders must agree as far as both go, from the end.
         ends = ((zip(reversed(own), reversed(parts), strict=False), new) for parts, new in by_name.get(name, []))
-        fits = {new for pairs, new in ends if all(mine == its for mine, its in pairs)}
+        return {new for pairs, new in ends if all(mine == its for mine, its in pairs)}
+
+    return fits
+
+
+def _renamer(renamed: Mapping[str, str], files: Iterable[str]) -> Callable[[str], str]:
+    """Gives a text the new name of the one file that it names, by the end of its path, or leaves it if it may name several.
+
+    Upper and lower case may differ where no file has the name as it is written.
+    """
+    exact, alike = _fits(renamed), _fits(renamed, str.casefold)
+    known = {_plain(PurePosixPath(file).name) for file in files}
+
+    def rename(text: str) -> str:
+        bare = _bare(text)
+        if not bare.lower().endswith(SUFFIXES):
+            return text
+        fits = exact(text)
+        if not fits and _plain(re.split(r"[/\\]", bare)[-1]) not in known:
+            fits = alike(text)
         if len(fits) != 1:
             return text
         # In the form in which the text has it: an encoding of 8 bits knows composed signs alone.
@@ -153,6 +214,10 @@ def _renamer(renamed: Mapping[str, str]) -> Callable[[str], str]:
         return text[:at] + new + text[text.rindex(bare) + len(bare) :]
 
     return rename
+
+
+def _bare(text: str) -> str:
+    return text.strip().lstrip("\ufeff")
 
 
 def _plain(name: str) -> str:

@@ -52,11 +52,15 @@ _MOSTLY = 0.75
 
 
 class Role(NamedTuple):
-    """The parts of a file's name: a word for label maps, the key that image and map share, and words such as ``t1``."""
+    """The parts of a file's name: a word for label maps, the key that image and map share, and words such as ``t1``.
+
+    ``said`` are the words that say what the file is, with the place, counted from the end of the path, where they stand.
+    """
 
     is_mask: bool
     key: Key
     words: tuple[str, ...]
+    said: tuple[int, frozenset[str]]
 
 
 @dataclass(frozen=True)
@@ -81,20 +85,28 @@ def role_of(file: str) -> Role:
     *folders, name = (*PurePosixPath(file).parts[:-1], any_stem(file))
     parts = [_words(part) for part in (*folders, name)]
     # The part of the path next to the file that says anything decides.
-    said = next((part for part in reversed(parts) if set(part) & (_MASK_WORDS | _IMAGE_WORDS)), [])
+    told = (set(part) & (_MASK_WORDS | _IMAGE_WORDS) for part in reversed(parts))
+    place, said = next(((place, words) for place, words in enumerate(told) if words), (0, set()))
     own = [word for word in parts[-1] if word in _MASK_WORDS | _IMAGE_WORDS | _CHANNEL_WORDS]
     rest = [[word for word in part if word not in _MASK_WORDS | _IMAGE_WORDS] for part in parts]
     rest[-1] = [word for word in rest[-1] if word not in _CHANNEL_WORDS]
     above = parts[-2] if folders else []
     if above and parts[-1][: len(above)] == above:  # files that begin with the name of their folder
         rest[-1] = rest[-1][len([word for word in above if word in rest[-1]]) :]
-    return Role(bool(set(said) & _MASK_WORDS), tuple(tuple(part) for part in rest if part), tuple(own))
+    key = tuple(tuple(part) for part in rest if part)
+    return Role(bool(said & _MASK_WORDS), key, tuple(own), (place, frozenset(said & _MASK_WORDS)))
 
 
 def names_a_mask(file: str) -> bool:
     """Whether the name of a file, or of a folder that it is in, has a word for label maps."""
     parts = (*PurePosixPath(file).parts[:-1], any_stem(file))
     return any(set(_words(part)) & _MASK_WORDS for part in parts)
+
+
+def begins_as(file: str, image: Key) -> bool:
+    """Whether the words of a label map's name, folders included, begin with all those of an image."""
+    own, other = ([word for part in key for word in part] for key in (role_of(file).key, image))
+    return own[: len(other)] == other
 
 
 def pair(files: Iterable[str]) -> Pairs:
