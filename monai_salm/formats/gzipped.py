@@ -49,9 +49,9 @@ def open_gzip(path: Path) -> Iterator[BufferedIOBase]:
         raise FormatError(f"{path}: damaged gzip ({error}); get the file again from its source") from error
 
 
-def inflated(packed: bytes, size: int) -> bytes:
+def inflated(packed: bytes, size: int, header: int = _EITHER_HEADER) -> bytes:
     """Packed bytes, gzip or zlib, to the end of the file; ValueError if they are damaged, or do not come to ``size``."""
-    inflate = _deflate().decompressobj(_EITHER_HEADER)
+    inflate = _deflate().decompressobj(header)
     try:
         raw: bytes = inflate.decompress(packed, size + 1)
     except (zlib.error, _deflate().error) as error:

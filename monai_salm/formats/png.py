@@ -223,7 +223,7 @@ def _decode(chunks: Sequence[Chunk]) -> NDArray[np.uint8] | NDArray[np.uint16]:
 def _inflate(packed: bytes, rows: int, row: int) -> bytes:
     """The filtered rows; memory is only taken for what the packed bytes can really hold."""
     require_claim(rows * row, len(packed))
-    raw = inflated(packed, rows * row)
+    raw = inflated(packed, rows * row, zlib.MAX_WBITS)
     if max(raw[::row]) > 4:
         raise ValueError("a row has an unknown filter; it is damaged")
     return raw

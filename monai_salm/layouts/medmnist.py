@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -36,9 +36,8 @@ class MedMNIST(Layout):
             raise LayoutError(f"{self.root} has no train_images; it has {', '.join(archive.keys) or 'nothing'}")
         for split in self._splits:
             self._check(split)
-        # The images of a split as they are stored, and the labels of all, are read when they are asked for.
+        # The images of a split as they are stored, read when they are asked for.
         self._rows = cache(lambda split: rows_of(archive.array(f"{split}_images")))
-        self._labels = cache(self._read_labels)
 
     @classmethod
     def misfit(cls, path: Path) -> str | None:
@@ -65,7 +64,7 @@ class MedMNIST(Layout):
     def task(self) -> Task:
         if not self.has_labels(TRAIN):
             raise LayoutError(f"{self.root} has no train_labels; noise is made against labels")
-        labels = self._labels()
+        labels = self._labels
         values, width = np.concatenate([np.unique(own) for own in labels.values()]), labels[TRAIN].shape[1]
         if width > 1:
             if not np.isin(values, (0, 1)).all():
@@ -75,7 +74,7 @@ class MedMNIST(Layout):
         return Classification(num_classes=max(2, int(values.max()) + 1))
 
     def classes_of_cases(self, split: str) -> Iterator[tuple[int, ...]]:
-        for label in self._labels().get(split, ()):
+        for label in self._labels.get(split, ()):
             yield (int(label[0]),) if len(label) == 1 else tuple(np.flatnonzero(label).tolist())
 
     def dataset(self, split: str = TRAIN) -> CaseSequence:
@@ -85,7 +84,7 @@ class MedMNIST(Layout):
         labelled = self.has_labels(split)
 
         def load(index: int) -> Case:
-            label = self._labels()[split][index] if labelled else None
+            label = self._labels[split][index] if labelled else None
             if label is not None and len(label) == 1:
                 label = int(label[0])
             image = _channel_first(_native(self._rows(split)[index]))
@@ -175,7 +174,8 @@ class MedMNIST(Layout):
                 what = f"{split}_labels is {labels} for {shape[0]} images"
                 raise LayoutError(f"{self.root}: {what}; expected (cases, labels)")
 
-    def _read_labels(self) -> dict[str, Array]:
+    @cached_property
+    def _labels(self) -> dict[str, Array]:
         """The labels of each split, ``(cases, labels)``; class numbers if every one is a vector of zeros and a single 1."""
         found: dict[str, Array] = {}
         for split in filter(self.has_labels, self._splits):
