@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -13,6 +14,7 @@ from monai_salm.layouts import Layout
 from monai_salm.layouts.files import STARTS, dead_link, is_image
 from monai_salm.layouts.label_maps import is_label_map
 from monai_salm.layouts.roles import names_a_mask
+from monai_salm.publishing.pixels_in_texts import why_text_is_left_out
 
 _TEXTS = (
     ".txt", ".md", ".rst", ".csv", ".tsv", ".tab", ".json", ".jsonl", ".ndjson", ".yaml", ".yml", ".xml", ".toml", ".ini", ".cfg",
@@ -28,8 +30,8 @@ _ARCHIVES = (
     ".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".lzma", ".z", ".iso", ".dmg", ".cab", ".tbz", ".txz",
 )  # fmt: skip
 _PICTURES = re.compile(b"|".join(map(re.escape, STARTS)))
-# The same, and gzip, as they begin in base64, and as much of it as no name or number is.
-_EMBEDDED = re.compile(rb"(?:iVBORw0KGgo|/9j/|R0lGOD|SUkqA|TU0AK|H4sI|UklGR|XAEAA)[A-Za-z0-9+/]{200}")
+# How texts begin that are not of single bytes.
+_ENCODINGS = ((b"\xff\xfe\0\0", "utf-32-le"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 _CHUNK = 1 << 22
 
 
@@ -106,16 +108,26 @@ def _why(root: Path, file: str) -> str | None:
 def _why_text(path: Path) -> str | None:
     with open(path, "rb") as file:
         start = file.read(4096)
-    if b"\0" in start and start[:2] not in (b"\xff\xfe", b"\xfe\xff"):
-        return "no text, unlike its name"
-    return "a text with a picture in it (base64)" if _holds(path, _EMBEDDED) else None
+        encoding = next((name for mark, name in _ENCODINGS if start.startswith(mark)), "latin-1")
+        if b"\0" in start and encoding == "latin-1":
+            return "no text, unlike its name"
+        file.seek(0)
+        if path.name.lower().endswith((".bval", ".bvec")) and len(file.read(_CHUNK).split(b"\n")) <= 4:
+            return None  # one line, or three, of as many numbers as there are volumes
+        file.seek(0)
+        return why_text_is_left_out(file, encoding)
 
 
 def _why_packed_table(path: Path) -> str | None:
+    sheets = re.compile(r"xl/worksheets/[^/]*\.xml|content\.xml|xl/sharedStrings\.xml")
     try:
         with zipfile.ZipFile(path) as archive:
             parts = archive.namelist()
-    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError):
+            for name in filter(sheets.fullmatch, parts):
+                with archive.open(name) as sheet:
+                    if (why := why_text_is_left_out(sheet, cells=True)) is not None:
+                        return why.replace("a text", "a table", 1)
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, UnicodeDecodeError):
         return "no table, unlike its name"
     pictures = [part for part in parts if "/media/" in part or part.startswith(("Pictures/", "Object"))]
     return f"a table with pictures in it ({pictures[0]})" if pictures else None
