@@ -15,10 +15,14 @@ import numpy as np
 import pytest
 import tifffile
 from layout_samples import (
+    SR_STORAGE,
     build_bids,
     build_datalist,
+    build_dicom_tree,
     build_image_folder,
     random_image,
+    refer_to,
+    save_dicom,
     save_json,
     save_nifti,
     save_png,
@@ -165,15 +169,15 @@ def texts_without_pixels() -> dict[str, bytes]:
     outline = [value for point in zip(x, y, strict=True) for value in point]
     lengths = [value for _ in range(300) for value in (int(rng.integers(190, 210)), int(rng.integers(40, 60)))]
     starts = [value for i in range(200) for value in (300 * i + int(rng.integers(1, 30)), int(rng.integers(20, 90)))]
-    features = np.exp(rng.normal(0, 4, (40, 90)))
+    features = np.exp(rng.normal(0, 4, (40, 90))).tolist()
     header = ",".join(["id", *(f"original_glcm_{i}" for i in range(90))])
     return {
-        "radiomics.csv": "\n".join([header, *(f"{i}," + ",".join(map(repr, row)) for i, row in enumerate(features.tolist()))]).encode(),
-        "features.txt": "\n".join(" ".join(map(repr, row)) for row in features.tolist()).encode(),
+        "radiomics.csv": "\n".join([header, *(f"{i}," + ",".join(map(repr, row)) for i, row in enumerate(features))]).encode(),
+        "features.txt": "\n".join(" ".join(map(repr, row)) for row in features).encode(),
         "clinical.csv": "\n".join(
             ",".join(map(str, [i, int(rng.integers(20, 90)), *rng.integers(0, 5, 20).tolist()])) for i in range(100)
         ).encode(),
-        "coco.json": json.dumps({"annotations": [{"segmentation": [outline]}, {"segmentation": {"counts": lengths, "size": [9, 9]}}]}).encode(),
+        "coco.json": json.dumps({"annotations": [{"segmentation": [outline]}, {"segmentation": {"counts": lengths}}]}).encode(),
         "outline.json": json.dumps({"shapes": [outline, list(zip(x, y, strict=True))]}).encode(),
         "lengths.csv": ("id,EncodedPixels\n" + "\n".join(f"a{i}.png,{' '.join(map(str, starts))}" for i in range(3))).encode(),
         "cvat.xml": f'<polygon points="{";".join(f"{a},{b}" for a, b in zip(x, y, strict=True))}"/>'.encode(),
@@ -231,6 +235,16 @@ def test_a_pattern_names_what_is_copied_all_the_same(folder: Path) -> None:
     said, copied = protected(folder, "--copy", "*.pdf", "--copy", "stray.png", "--copy", ".github")
     assert copied == {*images(folder), "docs/report.pdf", "stray.png", ".github/x.yml", "monai_salm.json"}
     assert "docs/deep/x.pt" in said["not_copied"]
+
+
+def test_documents_inside_of_dicom_are_left_out(tmp_path: Path) -> None:
+    root = build_dicom_tree(tmp_path / "set")
+    document = {"ReferencedImageSequence": refer_to(["1.2.3.1.1"]), "EncapsulatedDocument": b"%PDF"}
+    save_dicom(root / "bad/report.dcm", "1.2.4.2", storage=SR_STORAGE, **document)
+    said, copied = protected(root)
+    assert said["not_copied"] == {"bad/report.dcm": "a document inside of DICOM, which may show the images"}
+    assert "bad/report.dcm" not in copied
+    assert "bad/report.dcm" in other_files(detect(root), ("train",), ["report.dcm"]).copied
 
 
 def disguised(root: Path) -> dict[str, Path]:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
+from monai_salm.formats.dicom.headers import read_dataset
 from monai_salm.layouts import Layout
-from monai_salm.layouts.files import STARTS, dead_link, is_image
+from monai_salm.layouts.files import STARTS, dead_link, is_dicom, is_image
 from monai_salm.layouts.label_maps import is_label_map
 from monai_salm.layouts.roles import names_a_mask
 from monai_salm.publishing.pixels_in_texts import why_text_is_left_out
@@ -52,7 +53,10 @@ def other_files(data: Layout, splits: Sequence[str], copy: Sequence[str] = ()) -
     images, unlisted = set(data.image_files(splits)), set(data.unlisted())
     copied, left_out = [], dict(data.leftovers())
     for file in sorted(set(data.all_files()) - images):
-        reason = None if file not in unlisted or _fits(file, copy) else _why(data.root, file)
+        wanted, path = _fits(file, copy), data.path_of(file)
+        reason = None if file not in unlisted or wanted else _why(data.root, file)
+        if reason is None and not wanted and _holds_document(path):
+            reason = "a document inside of DICOM, which may show the images"
         if reason is None:
             copied.append(file)
         else:
@@ -103,6 +107,20 @@ def _why(root: Path, file: str) -> str | None:
     except OSError as error:
         return str(error)
     return "not known to be harmless"
+
+
+def _holds_document(path: Path) -> bool:
+    """Whether a file is a PDF, a CDA, a model or another document encapsulated in DICOM."""
+    if not is_dicom(path):
+        return False
+    tags = ["EncapsulatedDocument", "SOPClassUID"]
+    try:
+        header = read_dataset(path, tags)
+    except ImportError:
+        raise
+    except Exception:  # what pydicom raises for a damaged file; the layout names it
+        return False
+    return tags[0] in header or str(header.get(tags[1], "")).startswith("1.2.840.10008.5.1.4.1.1.104.")
 
 
 def _why_text(path: Path) -> str | None:
