@@ -22,7 +22,7 @@ from layout_samples import build_image_folder, save_text
 
 from monai_salm.formats.nifti import Nifti
 from monai_salm.generate.precompute import precompute
-from monai_salm.layouts import detect
+from monai_salm.layouts import detect, open_layout
 from monai_salm.methods import RandomNoise
 from monai_salm.noise.window import IntensityWindow
 from monai_salm.publishing import PublishError, publish, restore, verify
@@ -322,11 +322,11 @@ def test_a_protected_image_that_the_copy_lost_is_a_failure_in_every_layout(tmp_p
     lines = ["image,label,split", *(f"{name}/{name}{i}.png,{name},train" for name in ("bad", "ok") for i in range(2))]
     build_image_folder(tmp_path / "table")
     save_text(tmp_path / "table/labels.csv", "\n".join([*lines, "gone.png,ok,test"]))
-    for name in ("folder", "table"):
+    for name, layout in (("folder", "image_folder"), ("table", "csv_labels")):
         root, out, store = tmp_path / name, tmp_path / f"out/{name}", tmp_path / f"{name}.db"
-        data = detect(root)
+        data = open_layout(root, layout)
         precompute(data.dataset(), store, method=RandomNoise(epsilon=0.05), task=data.task(), device="cpu")
-        assert publish(root, out, store).ok
+        assert publish(root, out, store, layout=layout).ok
         whole = restore(out, tmp_path / "whole" / name, store)
         assert whole.ok
         assert len(whole.warnings) == (name == "table")  # of a line that never had an image
