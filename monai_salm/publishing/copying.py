@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from monai_salm._version import __version__
@@ -166,11 +166,13 @@ def restore(
     work = replace(work, change=removal, absent=frozenset(never), others=others, replaced=texts)
 
     def finish(staging: Staging, failed: dict[str, str]) -> list[str]:
-        failed |= _missing(data, manifest, failed)
+        failed |= (lost := _missing(data, manifest, failed))
         _remove_manifest_folder(data, staging, record)
         make_private(staging.copy)
         record_restored(noises, target, staging.copy)
-        said = [f"{name}: was never published: {why}" for name, why in never.items()]
+        # A table may name an image without its folders, or its suffix.
+        known = {end for file in lost for end in (file, PurePosixPath(file).name, PurePosixPath(file).stem)}
+        said = [f"{name}: was never published: {why}" for name, why in never.items() if name not in known]
         return [*said, *_unproved(noises), *_unvouched(data, record, jobs)]
 
     return work.run(work.identity(version=__version__, noise=_identity(noises)), finish, [])
