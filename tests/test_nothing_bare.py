@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import shutil
@@ -14,10 +15,14 @@ import numpy as np
 import pytest
 import tifffile
 from layout_samples import (
+    SR_STORAGE,
     build_bids,
     build_datalist,
+    build_dicom_tree,
     build_image_folder,
     random_image,
+    refer_to,
+    save_dicom,
     save_json,
     save_nifti,
     save_png,
@@ -128,6 +133,88 @@ def spoiled(folder: Path) -> dict[str, str]:
     }  # fmt: skip
 
 
+def texts_with_pixels(picture: bytes) -> dict[str, bytes]:
+    """Texts that hold an image as numbers or as base64, in the ways that programs write them."""
+    grey = np.random.default_rng(3).integers(0, 255, (4, 28, 28))
+    flat = [image.ravel().tolist() for image in grey]
+    coded, raw = base64.b64encode(picture).decode(), grey[0].astype("uint8").tobytes()
+    lines = "\n".join(",".join(map(str, row)) for row in flat)
+    return {
+        "rows.csv": (",".join(f"pixel{i:04d}" for i in range(784)) + ",label\n" + lines.replace("\n", ",1\n")).encode(),
+        "floats.tsv": "\n".join("\t".join(f"{value / 255:.6f}" for value in row) for row in flat).encode(),
+        "cells.csv": f"id,pixels\n7,\"{' '.join(map(str, flat[0]))}\"\n".encode(),
+        "matrix.txt": "\n".join(" ".join(map(str, row)) for row in grey[0].tolist()).encode(),
+        "flat.json": json.dumps({"pixels": flat[0]}).encode(),
+        "nested.json": json.dumps(grey[0].tolist(), indent=1).encode(),
+        "colour.json": json.dumps({"image": grey[:3].transpose(1, 2, 0).tolist()}).encode(),
+        "list.yaml": ("data:\n" + "\n".join(f"- {value}" for value in flat[0])).encode(),
+        "cv.xml": ("<data>\n" + "\n".join(" ".join(map(str, flat[0][i : i + 17])) for i in range(0, 784, 17)) + "</data>").encode(),
+        "values.xml": ("<v>" + "</v><v>".join(map(str, flat[0])) + "</v>").encode(),
+        "lines.xml": b"<value>\n" + base64.encodebytes(picture) + b"</value>",
+        "php.json": json.dumps({"imageData": coded}).replace("/", "\\/").encode(),
+        "net.json": json.dumps({"imageData": coded}).replace("+", "\\u002B").encode(),
+        "wrapped.json": json.dumps({"data": base64.encodebytes(picture).decode()}).encode(),
+        "wide.xml": ("\ufeff<image>" + coded + "</image>").encode("utf-16-le"),
+        "raw.json": json.dumps({"data": base64.b64encode(raw).decode()}).encode(),
+        "hex.txt": raw.hex().encode(),
+        "dicom.json": b'{"7FE00010": {"vr": "OW", "InlineBinary": "AAEC"}}',
+        "dicom.xml": b'<DicomAttribute tag="7FE00010" vr="OW">\n<InlineBinary>AAEC</InlineBinary>',
+    }  # fmt: skip
+
+
+def texts_without_pixels() -> dict[str, bytes]:
+    """Texts with many numbers, or long words, that show no image."""
+    rng, angle = np.random.default_rng(4), np.linspace(0, 6.28, 400)
+    x, y = (180 + 60 * np.cos(angle)).astype(int).tolist(), (200 + 90 * np.sin(angle)).astype(int).tolist()
+    outline = [value for point in zip(x, y, strict=True) for value in point]
+    lengths = [value for _ in range(300) for value in (int(rng.integers(190, 210)), int(rng.integers(40, 60)))]
+    starts = [value for i in range(200) for value in (300 * i + int(rng.integers(1, 30)), int(rng.integers(20, 90)))]
+    features = np.exp(rng.normal(0, 4, (40, 90))).tolist()
+    header = ",".join(["id", *(f"original_glcm_{i}" for i in range(90))])
+    return {
+        "radiomics.csv": "\n".join([header, *(f"{i}," + ",".join(map(repr, row)) for i, row in enumerate(features))]).encode(),
+        "features.txt": "\n".join(" ".join(map(repr, row)) for row in features).encode(),
+        "clinical.csv": "\n".join(
+            ",".join(map(str, [i, int(rng.integers(20, 90)), *rng.integers(0, 5, 20).tolist()])) for i in range(100)
+        ).encode(),
+        "coco.json": json.dumps({"annotations": [{"segmentation": [outline]}, {"segmentation": {"counts": lengths}}]}).encode(),
+        "outline.json": json.dumps({"shapes": [outline, list(zip(x, y, strict=True))]}).encode(),
+        "lengths.csv": ("id,EncodedPixels\n" + "\n".join(f"a{i}.png,{' '.join(map(str, starts))}" for i in range(3))).encode(),
+        "cvat.xml": f'<polygon points="{";".join(f"{a},{b}" for a, b in zip(x, y, strict=True))}"/>'.encode(),
+        "one_hot.csv": "\n".join(",".join(map(str, row)) for row in rng.integers(0, 2, (20, 300)).tolist()).encode(),
+        "times.json": json.dumps({"FrameTimesStart": [0.72 * i for i in range(400)]}).encode(),
+        "split.json": json.dumps({"train": rng.permutation(900).tolist()}).encode(),
+        "motion.tsv": "\n".join("\t".join(f"{value:.5f}" for value in row) for row in rng.normal(size=(500, 6))).encode(),
+        "a.bvec": "\n".join(" ".join(f"{value:.6f}" for value in row) for row in rng.normal(size=(3, 288))).encode(),
+        "a.bval": " ".join(map(str, (5 * rng.integers(190, 210, 288)).tolist())).encode(),
+        "sums.sha256": "\n".join(f"{rng.bytes(32).hex()}" for _ in range(300)).encode(),
+        "names.txt": "\n".join(f"images/patient{i:05d}/study1/view1_frontal" for i in range(900)).encode(),
+        "words.txt": b"The quick brown fox. " * 9000,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["pixels", "others"])
+def test_texts_that_hold_pixels_are_left_out_and_others_are_not(folder: Path, kind: str) -> None:
+    picture = io.BytesIO()
+    Image.fromarray(random_image(5, (32, 32), "uint8", 200)).save(picture, "PNG")
+    texts = texts_with_pixels(picture.getvalue()) if kind == "pixels" else texts_without_pixels()
+    for name, content in texts.items():
+        save_text(folder / "texts" / name, "").write_bytes(content)
+    found = other_files(detect(folder), ("train",))
+    wrong = set(found.copied) if kind == "pixels" else found.left_out
+    assert not wrong
+    assert all("a text with" in why for why in found.left_out.values())
+    assert set(other_files(detect(folder), ("train",), ["texts"]).copied) == {f"texts/{name}" for name in texts}
+
+
+def test_a_workbook_with_pixels_in_its_cells_is_left_out(folder: Path) -> None:
+    numbers = np.random.default_rng(3).integers(0, 255, (3, 400)).tolist()
+    rows = "".join("<row>" + "".join(f'<c r="A1"><v>{value}</v></c>' for value in row) + "</row>" for row in numbers)
+    with zipfile.ZipFile(folder / "pixels.xlsx", "w") as table:
+        table.writestr("xl/worksheets/sheet1.xml", f"<sheetData>{rows}</sheetData>")
+    assert "numbers" in other_files(detect(folder), ("train",)).left_out["pixels.xlsx"]
+
+
 def test_all_else_is_left_out_and_listed(folder: Path) -> None:
     expected = spoiled(folder)
     said, copied = protected(folder)
@@ -148,6 +235,16 @@ def test_a_pattern_names_what_is_copied_all_the_same(folder: Path) -> None:
     said, copied = protected(folder, "--copy", "*.pdf", "--copy", "stray.png", "--copy", ".github")
     assert copied == {*images(folder), "docs/report.pdf", "stray.png", ".github/x.yml", "monai_salm.json"}
     assert "docs/deep/x.pt" in said["not_copied"]
+
+
+def test_documents_inside_of_dicom_are_left_out(tmp_path: Path) -> None:
+    root = build_dicom_tree(tmp_path / "set")
+    document = {"ReferencedImageSequence": refer_to(["1.2.3.1.1"]), "EncapsulatedDocument": b"%PDF"}
+    save_dicom(root / "bad/report.dcm", "1.2.4.2", storage=SR_STORAGE, **document)
+    said, copied = protected(root)
+    assert said["not_copied"] == {"bad/report.dcm": "a document inside of DICOM, which may show the images"}
+    assert "bad/report.dcm" not in copied
+    assert "bad/report.dcm" in other_files(detect(root), ("train",), ["report.dcm"]).copied
 
 
 def disguised(root: Path) -> dict[str, Path]:

@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from layout_samples import build_image_folder, save_text
 
 from monai_salm.formats.nifti import Nifti
 from monai_salm.generate.precompute import precompute
-from monai_salm.layouts import detect
+from monai_salm.layouts import detect, open_layout
 from monai_salm.methods import RandomNoise
 from monai_salm.noise.window import IntensityWindow
 from monai_salm.publishing import PublishError, publish, restore, verify
@@ -301,6 +302,38 @@ def test_one_bad_file_is_listed_and_does_not_stop_the_rest(folder: Path, what: s
     restored = restore(folder / "out/set", folder / "back/set", folder / "noise.db")
     assert (restored.images, restored.failed) == (3, {})
     assert "imagesTr/c1.nii.gz: was never published: " in restored.warnings[0]
+
+
+def test_protected_images_that_exchanged_their_names_are_not_restored(folder: Path) -> None:
+    """Each would get the label of the other."""
+    publish(folder / "set", folder / "out/set", folder / "noise.db")
+    one, two = (folder / f"out/set/imagesTr/c{number}.nii.gz" for number in (1, 2))
+    content = one.read_bytes()
+    one.write_bytes(two.read_bytes())
+    two.write_bytes(content)
+    restored = restore(folder / "out/set", folder / "back/set", folder / "noise.db")
+    assert set(restored.failed) == {"imagesTr/c1.nii.gz", "imagesTr/c2.nii.gz"}
+    assert all("is not as it was published" in why for why in restored.failed.values())
+    assert restored.images == 2
+
+
+def test_a_protected_image_that_the_copy_lost_is_a_failure_in_every_layout(tmp_path: Path) -> None:
+    build_image_folder(tmp_path / "folder")
+    lines = ["image,label,split", *(f"{name}/{name}{i}.png,{name},train" for name in ("bad", "ok") for i in range(2))]
+    build_image_folder(tmp_path / "table")
+    save_text(tmp_path / "table/labels.csv", "\n".join([*lines, "gone.png,ok,test"]))
+    for name, layout in (("folder", "image_folder"), ("table", "csv_labels")):
+        root, out, store = tmp_path / name, tmp_path / f"out/{name}", tmp_path / f"{name}.db"
+        data = open_layout(root, layout)
+        precompute(data.dataset(), store, method=RandomNoise(epsilon=0.05), task=data.task(), device="cpu")
+        assert publish(root, out, store, layout=layout).ok
+        whole = restore(out, tmp_path / "whole" / name, store)
+        assert whole.ok
+        assert len(whole.warnings) == (name == "table")  # of a line that never had an image
+        (out / "ok/ok0.png").unlink()
+        restored = restore(out, tmp_path / "back" / name, store)
+        assert set(restored.failed) == {"ok/ok0.png"}
+        assert restored.images == whole.images - 1
 
 
 def test_nothing_is_written_if_no_image_can_be_read(folder: Path) -> None:

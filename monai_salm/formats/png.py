@@ -21,6 +21,7 @@ from monai_salm.formats.gzipped import inflated
 from monai_salm.formats.limits import read_file, require_claim, require_size
 from monai_salm.formats.pictures import as_png
 from monai_salm.formats.png_chunks import SIGNATURE, Chunk, pixel_data, png_file, split_chunks, unfilter
+from monai_salm.formats.thumbnails import has_thumbnail
 from monai_salm.shared.arrays import Array
 
 # Colour type -> samples a pixel, alpha included.
@@ -170,8 +171,9 @@ def _check_chunks(chunks: Sequence[Chunk]) -> None:
     for chunk in chunks:
         if chunk.kind in _REFUSED:
             raise ValueError(_REFUSED[chunk.kind])
-        if chunk.kind == b"eXIf" and _has_thumbnail(chunk.data):
-            raise ValueError("its eXIf chunk holds a thumbnail of the unprotected image; remove it first")
+        if chunk.kind not in _CRITICAL and has_thumbnail(chunk):
+            name = chunk.kind.decode("latin-1")
+            raise ValueError(f"its {name} chunk holds a thumbnail of the unprotected image; remove it first")
         if chunk.kind[:1].isupper() and chunk.kind not in _CRITICAL:
             raise ValueError(
                 f"chunk {chunk.kind!r} is not known and may decide what the pixels mean; save the image again"
@@ -184,18 +186,6 @@ def _check_tail(tail: bytes) -> None:
         raise ValueError(
             f"{len(tail)} bytes follow its end, which may hold the unprotected image; cut them off, or save it again"
         )
-
-
-def _has_thumbnail(exif: bytes) -> bool:
-    """Whether EXIF data has a second directory, which is the one of the thumbnail."""
-    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
-    if order is None or len(exif) < 8:
-        return False
-    first = struct.unpack_from(f"{order}I", exif, 4)[0]
-    if first + 2 > len(exif):
-        return False
-    following = first + 2 + 12 * struct.unpack_from(f"{order}H", exif, first)[0]
-    return following + 4 <= len(exif) and any(exif[following : following + 4])
 
 
 def _decode(chunks: Sequence[Chunk]) -> NDArray[np.uint8] | NDArray[np.uint16]:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from monai_salm.formats.base import FormatError, ImageFormat, Opened, require
 from monai_salm.formats.limits import declared_pixels, inflated_size, read_file, require_claim, require_size
+from monai_salm.formats.thumbnails import MARKS
 from monai_salm.shared.arrays import Array
 
 _TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64")
@@ -227,7 +228,7 @@ def _parse(tiff: Any, content: bytearray) -> _Tiff:
     shape = (int(first.imagelength), int(first.imagewidth), int(first.samplesperpixel))
     pieces = [_pieces(page, shape, dtype.itemsize, len(content)) for page in pages]
     shape = (*shape[:2], shape[2] - len(first.extrasamples))
-    _check_apart([piece for page in pieces for piece in page], dtype.itemsize)
+    _check_between([piece for page in pieces for piece in page], dtype.itemsize, content)
     return _Tiff(content, shape, dtype, pieces)
 
 
@@ -299,9 +300,15 @@ def _pieces(page: Any, shape: tuple[int, int, int], itemsize: int, size: int) ->
     return pieces
 
 
-def _check_apart(pieces: Sequence[_Piece], itemsize: int) -> None:
+def _check_between(pieces: Sequence[_Piece], itemsize: int, content: bytearray) -> None:
+    """Refuse strips and tiles that share bytes, and pictures outside of them, where Photoshop keeps thumbnails and layers."""
+    starts = sorted((piece.offset, piece.offset + int(np.prod(piece.stored)) * itemsize) for piece in pieces)
     end = 0
-    for piece in sorted(pieces, key=lambda piece: piece.offset):
-        if piece.offset < end:
+    for start, after in [*starts, (len(content), len(content))]:
+        if start < end:
             raise FormatError("two strips or tiles share bytes; it is damaged, or written to save room. Save it again")
-        end = piece.offset + int(np.prod(piece.stored)) * itemsize
+        if MARKS.search(content, end, start):
+            raise FormatError(
+                "its tags hold a thumbnail or layers of the unprotected image; save the image without them"
+            )
+        end = after

@@ -6,11 +6,12 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from monai_salm._version import __version__
 from monai_salm.layouts import TRAIN, Layout, open_layout
+from monai_salm.layouts.files import is_file
 from monai_salm.publishing.copy_job import CopyJob, PublishReport, PublishSettings
 from monai_salm.publishing.copy_records import copy_key, record_copy, record_of, record_restored, was_restored
 from monai_salm.publishing.image_changes import Protection, Removal
@@ -99,7 +100,7 @@ def _finish(work: CopyJob, store: NoiseStore, job: str, staging: Staging, failed
     """Search the copy for originals, keep the texts that it lacks, and write its manifest and record."""
     data, splits, jobs = work.data, work.splits, work.settings.jobs
     failed |= _remove_unprotected(data, splits, work.others, staging, jobs)
-    for file in work.replaced:
+    for file in work.replaced.keys() & {*work.others.copied, *data.image_files(data.splits)}:
         keep(store, {copy_key(staging.copy, [file]): (data.root / file).read_bytes()})
     # A single file is known by the name that it has in its place.
     digests = digests_of(staging.copy, jobs, own_files(data))
@@ -150,26 +151,34 @@ def restore(
         )
     Staging(target).remove_finished()
     data = open_layout(protected, layout)
-    splits = [split for split in read_manifest(data).get("splits", [TRAIN]) if split in data.splits]
+    manifest = read_manifest(data)
+    splits = [split for split in manifest.get("splits", [TRAIN]) if split in data.splits]
     removal = Removal(noises, frozenset())
     work = CopyJob("restore", data, target, splits, data.splits, removal, settings, progress or _silent, OtherFiles())
     if shard[1] > 1 and target.exists() and was_restored(noises, target):
         return work.outcome({}, [], complete=True)
     check_restorable(data, target, noises, overwrite)
     record = record_of(noises, data.manifest_path())
-    never = _never_published(data, record)
+    never = _never_published(data, record, manifest)
     others, texts = all_other_files(data, own_files(data)), _original_texts(data, noises)
-    removal = Removal(noises, frozenset(work.names()) - frozenset(never))
+    removal = Removal(noises, frozenset(work.names()) - frozenset(never), manifest.get("files", {}))
     work = replace(work, change=removal, absent=frozenset(never), others=others, replaced=texts)
 
     def finish(staging: Staging, failed: dict[str, str]) -> list[str]:
+        lost = _missing(data, manifest, failed)
+        failed |= lost
         _remove_manifest_folder(data, staging, record)
         make_private(staging.copy)
         record_restored(noises, target, staging.copy)
-        said = [f"{name}: was never published: {why}" for name, why in never.items()]
-        return [*said, *_unproved(noises), *_unvouched(data, record, jobs)]
+        return [*_told(never, lost), *_unproved(noises), *_unvouched(data, record, jobs)]
 
     return work.run(work.identity(version=__version__, noise=_identity(noises)), finish, [])
+
+
+def _told(never: Mapping[str, str], lost: Mapping[str, str]) -> list[str]:
+    """What to say of images that were never published; a table may name a lost image without its folders, or its suffix."""
+    known = {end for file in lost for end in (file, PurePosixPath(file).name, PurePosixPath(file).stem)}
+    return [f"{name}: was never published: {why}" for name, why in never.items() if name not in known]
 
 
 def as_store(store: NoiseStore | PathLike) -> NoiseStore:
@@ -181,15 +190,27 @@ def _silent(_: Progress) -> None:
     """No progress is shown."""
 
 
-def _never_published(data: Layout, record: Mapping[str, Any] | None) -> dict[str, str]:
+def _never_published(data: Layout, record: Mapping[str, Any] | None, manifest: Mapping[str, Any]) -> dict[str, str]:
     """The images and files that the copy was made without and still lacks, with the reasons."""
-    if record is None or data.single_file:
+    if data.single_file:
         return {}
     files = {stored.name: stored.files for stored in data.stored_images(data.splits)}
-    names = {record["renamed"].get(name, name): why for name, why in record["failed"].items()}
+    published = {*manifest.get("files", {}), *manifest.get("other_files", {})}
+    names = {name: "its files are not in the manifest" for name, own in files.items() if not published & {*own}}
+    if record is not None:
+        names |= {record["renamed"].get(name, name): why for name, why in record["failed"].items()}
     return {
         name: why for name, why in names.items() if not any((data.root / file).exists() for file in files.get(name, ()))
     }
+
+
+def _missing(data: Layout, manifest: Mapping[str, Any], failed: Mapping[str, str]) -> dict[str, str]:
+    """The files of protected images that the copy has lost, beside those of images that failed, with the reason."""
+    if data.single_file:
+        return {}
+    told = {file for stored in data.stored_images(data.splits) if stored.name in failed for file in stored.files}
+    lost = (file for file in manifest.get("files", {}) if not is_file(data.root / file))
+    return {file: "it is missing from the copy, and was published" for file in lost if file not in {*told, *failed}}
 
 
 def _remove_unprotected(
@@ -238,7 +259,7 @@ def _unvouched(data: Layout, record: Mapping[str, Any] | None, jobs: int) -> lis
         )
     found, images = digests_of(data.root, jobs, own_files(data)), set(data.image_files(record["splits"]))
     names = sorted(file for file in found if file not in images and record["files"].get(file) != found[file])
-    missing = sorted(set(record["files"]) - set(found))
+    missing = sorted(set(record["files"]) - set(found) - set(read_manifest(data)["files"]))
     return [f"{file}: is not as it was published" for file in names] + [f"{file}: is missing" for file in missing]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from monai_salm.noise.kinds import one_channel
 from monai_salm.publishing.copy_records import copy_key, header_key
 from monai_salm.publishing.noise_rules import NoiseRules
 from monai_salm.shared.arrays import Array
-from monai_salm.shared.files import copy_file
+from monai_salm.shared.files import copy_file, file_sha256
 from monai_salm.shared.images import KEEP_AXES
 from monai_salm.store.records import keep, kept, skipped_of
 from monai_salm.store.store import Noise, NoiseStore, NoiseStoreError
@@ -118,10 +118,14 @@ class Protection:
 
 @dataclass(frozen=True)
 class Removal:
-    """Takes the store's noise off images; those that are not ``expected`` to have noise are copied if they have none."""
+    """Takes the store's noise off images; those that are not ``expected`` to have noise are copied if they have none.
+
+    ``published`` has the SHA-256 of every file with protected images, by its path.
+    """
 
     store: NoiseStore
     expected: frozenset[str]
+    published: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def _rules(self) -> NoiseRules:
@@ -166,16 +170,25 @@ class Removal:
                 for file in stored.files:
                     copy_file(root / file, output / file)
                 return
+            self._require_place(stored, root)
             keepsake = self._keepsake(stored, root)
-            frame = stored.frame(root) if keepsake is None else None  # all but the voxels stays as it is
             stored.restore(root, output, original, keepsake)
         back = replace(stored, files=stored.originals(keepsake), copies=())
-        if kept(self.store, header_key(content_digest(image), frame or back.frame(output))) is None:
+        if kept(self.store, header_key(content_digest(image), back.frame(output))) is None:
             for file in back.files:
                 (output / file).unlink(missing_ok=True)
             raise LeftOutError(
                 f"case {stored.name!r}: its header is not that of an original that was published with {self.store.path}: the copy was "
                 "changed, or written by another program. Get the copy again from where it is whole"
+            )
+
+    def _require_place(self, stored: StoredImage, root: Path) -> None:
+        """Refuse a protected image that stands where another one was published: it may have the label of that one."""
+        changed = [file for file in stored.files if file_sha256(root / file) != self.published.get(file)]
+        if changed and self.published:
+            raise LeftOutError(
+                f"case {stored.name!r}: {changed[0]} is not as it was published, by the manifest: it was changed, or has the name "
+                "of another file. Get the copy again from where it is whole"
             )
 
     def _keepsake(self, stored: StoredImage, root: Path) -> bytes | None:

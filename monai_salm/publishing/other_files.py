@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from mmap import ACCESS_READ, mmap
 from pathlib import Path, PurePosixPath
 
+from monai_salm.formats.dicom.headers import read_dataset
 from monai_salm.layouts import Layout
-from monai_salm.layouts.files import STARTS, dead_link, is_image
+from monai_salm.layouts.files import STARTS, dead_link, is_dicom, is_image
 from monai_salm.layouts.label_maps import is_label_map
 from monai_salm.layouts.roles import names_a_mask
+from monai_salm.publishing.pixels_in_texts import why_text_is_left_out
 
 _TEXTS = (
     ".txt", ".md", ".rst", ".csv", ".tsv", ".tab", ".json", ".jsonl", ".ndjson", ".yaml", ".yml", ".xml", ".toml", ".ini", ".cfg",
@@ -29,8 +31,9 @@ _ARCHIVES = (
     ".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".lzma", ".z", ".iso", ".dmg", ".cab", ".tbz", ".txz",
 )  # fmt: skip
 _PICTURES = re.compile(b"|".join(map(re.escape, STARTS)))
-# The same, and gzip, as they begin in base64, and as much of it as no name or number is.
-_EMBEDDED = re.compile(rb"(?:iVBORw0KGgo|/9j/|R0lGOD|SUkqA|TU0AK|H4sI|UklGR|XAEAA)[A-Za-z0-9+/]{200}")
+# How texts begin that are not of single bytes.
+_ENCODINGS = ((b"\xff\xfe\0\0", "utf-32-le"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
+_CHUNK, _MOST = 1 << 22, 64
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,10 @@ def other_files(data: Layout, splits: Sequence[str], copy: Sequence[str] = ()) -
     images, unlisted = set(data.image_files(splits)), set(data.unlisted())
     copied, left_out = [], dict(data.leftovers())
     for file in sorted(set(data.all_files()) - images):
-        reason = None if file not in unlisted or _fits(file, copy) else _why(data.root, file)
+        wanted, path = _fits(file, copy), data.path_of(file)
+        reason = None if file not in unlisted or wanted else _why(data.root, file)
+        if reason is None and not wanted and _holds_document(path):
+            reason = "a document inside of DICOM, which may show the images"
         if reason is None:
             copied.append(file)
         else:
@@ -103,27 +109,54 @@ def _why(root: Path, file: str) -> str | None:
     return "not known to be harmless"
 
 
+def _holds_document(path: Path) -> bool:
+    """Whether a file is a PDF, a CDA, a model or another document encapsulated in DICOM."""
+    if not is_dicom(path):
+        return False
+    tags = ["EncapsulatedDocument", "SOPClassUID"]
+    try:
+        header = read_dataset(path, tags)
+    except ImportError:
+        raise
+    except Exception:  # what pydicom raises for a damaged file; the layout names it
+        return False
+    return tags[0] in header or str(header.get(tags[1], "")).startswith("1.2.840.10008.5.1.4.1.1.104.")
+
+
 def _why_text(path: Path) -> str | None:
     with open(path, "rb") as file:
         start = file.read(4096)
-    if b"\0" in start and start[:2] not in (b"\xff\xfe", b"\xfe\xff"):
-        return "no text, unlike its name"
-    return "a text with a picture in it (base64)" if _holds(path, _EMBEDDED) else None
+        encoding = next((name for mark, name in _ENCODINGS if start.startswith(mark)), "latin-1")
+        if b"\0" in start and encoding == "latin-1":
+            return "no text, unlike its name"
+        file.seek(0)
+        if path.name.lower().endswith((".bval", ".bvec")) and len(file.read(_CHUNK).split(b"\n")) <= 4:
+            return None  # one line, or three, of as many numbers as there are volumes
+        file.seek(0)
+        return why_text_is_left_out(file, encoding)
 
 
 def _why_packed_table(path: Path) -> str | None:
+    sheets = re.compile(r"xl/worksheets/[^/]*\.xml|content\.xml|xl/sharedStrings\.xml")
     try:
         with zipfile.ZipFile(path) as archive:
             parts = archive.namelist()
-    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError):
+            for name in filter(sheets.fullmatch, parts):
+                with archive.open(name) as sheet:
+                    if (why := why_text_is_left_out(sheet, cells=True)) is not None:
+                        return why.replace("a text", "a table", 1)
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, UnicodeDecodeError):
         return "no table, unlike its name"
     pictures = [part for part in parts if "/media/" in part or part.startswith(("Pictures/", "Object"))]
     return f"a table with pictures in it ({pictures[0]})" if pictures else None
 
 
 def _holds(path: Path, pattern: re.Pattern[bytes]) -> bool:
-    """Whether a pattern occurs in a file."""
-    if not path.stat().st_size:  # which cannot be mapped
-        return False
-    with open(path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
-        return pattern.search(content) is not None
+    """Whether a pattern, at most ``_MOST`` bytes long, occurs in a file."""
+    before = b""
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            if pattern.search(before + chunk):
+                return True
+            before = chunk[-_MOST:]
+    return False

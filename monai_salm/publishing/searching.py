@@ -7,7 +7,6 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TypeVar
 
@@ -111,8 +110,11 @@ def _packed(source: Path, originals: Sequence[str], root: Path, files: Sequence[
 
 
 def _checksum(path: Path) -> int:
-    with open(path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
-        return zlib.crc32(content)
+    found = 0
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            found = zlib.crc32(chunk, found)
+    return found
 
 
 def fingerprints(path: Path) -> frozenset[tuple[int, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -542,6 +543,21 @@ def _nii(folder: Path) -> Path:
     return save_nifti(folder, suffix=".nii")
 
 
+XMP_THUMBNAIL = b"<xmpGImg:image>/9j/4AAQSkZJRg&#10;" + b"A" * 60 + b"</xmpGImg:image>"
+_EXIF = (b"Exif\0\0II*\0" + struct.pack("<IHI", 8, 0, 14) + bytes(6)).hex().encode()
+PNG_THUMBNAILS = (
+    (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP_THUMBNAIL),
+    (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(XMP_THUMBNAIL)),
+    (b"tEXt", b"preview\0/9j/4AAQSkZJRgABAQAA\nAQABAAD" + b"A" * 60),
+    (b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n    24\n" + _EXIF + b"\n")),
+    (
+        b"zTXt",
+        b"Raw profile type 8bim\0\0" + zlib.compress(b"\n8bim\n    20\n" + b"8BIM\x04\x0c\0\0".hex().encode() + b"\n"),
+    ),
+    (b"prVW", b"x"),
+    (b"abCd", b"\xff\xd8\xff\xe0 and so on"),
+)
+
 REFUSED: tuple[Refusal, ...] = (
     Refusal(
         "nifti",
@@ -735,6 +751,15 @@ REFUSED: tuple[Refusal, ...] = (
         "its eXIf chunk holds a thumbnail of the unprotected image ... remove it first",
         lambda f: with_chunk(save_png(f), png_chunk(b"eXIf", b"II*\0" + struct.pack("<IHI", 8, 0, 14) + bytes(6))),
     ),
+    *(
+        Refusal(
+            "png",
+            f"thumbnail in {kind.decode()} {number}",
+            f"its {kind.decode()} chunk holds a thumbnail of the unprotected image ... remove it first",
+            lambda f, kind=kind, data=data: with_chunk(save_png(f), png_chunk(kind, data)),  # type: ignore[misc]
+        )
+        for number, (kind, data) in enumerate(PNG_THUMBNAILS)
+    ),
     Refusal(
         "png",
         "another file behind its end",
@@ -783,6 +808,19 @@ REFUSED: tuple[Refusal, ...] = (
         "floats of 16 bits",
         "its 16-bit samples are not supported ... store 8, 16 or 32 bits, or floats",
         lambda f: save_tiff(f, "float16"),
+    ),
+    *(
+        Refusal(
+            "tiff",
+            f"{name} of Photoshop",
+            "its tags hold a thumbnail or layers of the unprotected image ... save the image without them",
+            lambda f, tag=tag: save_tiff(f, extratags=[(tag[0], 7, len(tag[1]), tag[1], True)]),  # type: ignore[misc]
+        )
+        for name, tag in {
+            "thumbnail": (34377, b"8BIM\x04\x0c\0\0" + struct.pack(">I", 4) + bytes(4)),
+            "picture": (700, XMP_THUMBNAIL),
+            "layers": (37724, b"Adobe Photoshop Document Data Block\x008BIMLayr" + bytes(8)),
+        }.items()
     ),
     Refusal(
         "tiff",
