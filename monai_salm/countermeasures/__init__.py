@@ -14,6 +14,7 @@ from monai_salm.countermeasures.training import (
     EarlyStopping,
     EarlyStoppingClean,
     SelfTraining,
+    best_epoch,
 )
 from monai_salm.countermeasures.ueraser import UEraser
 
@@ -78,4 +79,5 @@ __all__ = [
     "SelfSupervised",
     "SelfTraining",
     "UEraser",
+    "best_epoch",
 ]

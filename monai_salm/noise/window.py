@@ -135,7 +135,8 @@ class FixedWindow:
     kind: ClassVar[str] = "fixed"
 
     def __post_init__(self) -> None:
-        IntensityWindow(self.low, self.high)  # raises for bounds that are none
+        if not -math.inf < self.low < self.high < math.inf:
+            raise ValueError(f"window must be finite with low < high, got ({self.low}, {self.high})")
 
     def of(self, image: Array, units: Units, padding: Array | None = None) -> IntensityWindow:
         ends = [[units.stored(end, channel) for end in (self.low, self.high)] for channel in range(len(image))]

@@ -12,6 +12,7 @@ import os
 import secrets
 import sqlite3
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -44,9 +45,15 @@ _ROW, _NONCE, _OWNER = (f"salm{FORMAT_VERSION} {what}".encode() for what in ("ro
 
 def owner_key_path() -> Path:
     """The file that holds the owner's key, unless one is named: ``$MONAI_SALM_KEY``, or ``owner.key`` in the user's configuration."""
-    import typer
-
-    return Path(os.environ.get(VARIABLE) or Path(typer.get_app_dir("monai_salm"), "owner.key"))
+    if named := os.environ.get(VARIABLE):
+        return Path(named)
+    if sys.platform == "win32":
+        base = os.environ.get("APPDATA") or Path.home() / "AppData" / "Roaming"
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"  # an empty name counts as none
+    return Path(base) / "monai_salm" / "owner.key"
 
 
 def read_key(path: Path) -> bytes | None:
