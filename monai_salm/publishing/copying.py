@@ -170,10 +170,7 @@ def restore(
         _remove_manifest_folder(data, staging, record)
         make_private(staging.copy)
         record_restored(noises, target, staging.copy)
-        # A table may name an image without its folders, or its suffix.
-        known = {end for file in lost for end in (file, PurePosixPath(file).name, PurePosixPath(file).stem)}
-        said = [f"{name}: was never published: {why}" for name, why in never.items() if name not in known]
-        return [*said, *_unproved(noises), *_unvouched(data, record, jobs)]
+        return [*_absent_notes(never, lost), *_unproved(noises), *_unvouched(data, record, jobs)]
 
     return work.run(work.identity(version=__version__, noise=_identity(noises)), finish, [])
 
@@ -208,6 +205,12 @@ def _missing(data: Layout, manifest: Mapping[str, Any], failed: Mapping[str, str
     told = {file for stored in data.stored_images(data.splits) if stored.name in failed for file in stored.files}
     lost = (file for file in manifest.get("files", {}) if not is_file(data.root / file))
     return {file: "it is missing from the copy, and was published" for file in lost if file not in {*told, *failed}}
+
+
+def _absent_notes(never: Mapping[str, str], lost: Mapping[str, str]) -> list[str]:
+    """A warning for each image that was never published; a table may name a lost one without its folders, or its suffix."""
+    known = {end for file in lost for end in (file, PurePosixPath(file).name, PurePosixPath(file).stem)}
+    return [f"{name}: was never published: {why}" for name, why in never.items() if name not in known]
 
 
 def _remove_unprotected(
