@@ -135,7 +135,7 @@ class FixedWindow:
     kind: ClassVar[str] = "fixed"
 
     def __post_init__(self) -> None:
-        if not -math.inf < self.low < self.high < math.inf:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise ValueError(f"window must be finite with low < high, got ({self.low}, {self.high})")
 
     def of(self, image: Array, units: Units, padding: Array | None = None) -> IntensityWindow:
