@@ -90,4 +90,4 @@ def test_evaluate_writes_names_out(tmp_path: Path) -> None:
 def test_errors_and_warnings_write_names_out(tmp_path: Path) -> None:
     assert r"set\nFORGED" in run("plan", tmp_path / "set\nFORGED", code=1)
     save_png(tmp_path / "x\nFORGED" / "a.png")
-    assert r"x\nforged" in run("info", tmp_path, code=1)
+    assert r"x\nFORGED" in run("info", tmp_path, code=1)

@@ -183,13 +183,18 @@ class Removal:
             )
 
     def _require_place(self, stored: StoredImage, root: Path) -> None:
-        """Refuse a protected image that stands where another one was published: it may have the label of that one."""
-        changed = [file for file in stored.files if file_sha256(root / file) != self.published.get(file)]
-        if changed and self.published:
-            raise LeftOutError(
-                f"case {stored.name!r}: {changed[0]} is not as it was published, by the manifest: it was changed, or has the name "
-                "of another file. Get the copy again from where it is whole"
-            )
+        """Refuse a protected image that stands where another one was published: it would get the label of that one."""
+        for file in stored.files:
+            found = file_sha256(root / file)
+            if found != self.published.get(file) and found in self._contents:
+                raise LeftOutError(
+                    f"case {stored.name!r}: {file} is not as it was published, by the manifest: it has the name of another file. "
+                    "Get the copy again from where it is whole"
+                )
+
+    @cached_property
+    def _contents(self) -> frozenset[str]:
+        return frozenset(self.published.values())
 
     def _keepsake(self, stored: StoredImage, root: Path) -> bytes | None:
         return kept(self.store, copy_key(root, stored.files))
