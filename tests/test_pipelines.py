@@ -20,7 +20,8 @@ from monai_salm.evaluation.pipelines import (
     find_pipelines,
 )
 from monai_salm.evaluation.pipelines.base import Pipeline
-from monai_salm.evaluation.pipelines.resampling import MedMnist, Resized, Spacing, nearest
+from monai_salm.evaluation.pipelines.medmnist import MedMnist
+from monai_salm.evaluation.pipelines.resampling import Resized, Spacing, nearest
 from monai_salm.learning.augmentation import rotations, warped
 from monai_salm.learning.cases import Cases, choose_view
 from monai_salm.learning.tasks import Classification, Segmentation, Task

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib
 import json
 import multiprocessing
@@ -315,6 +316,18 @@ def test_protected_images_that_exchanged_their_names_are_not_restored(folder: Pa
     assert set(restored.failed) == {"imagesTr/c1.nii.gz", "imagesTr/c2.nii.gz"}
     assert all("is not as it was published" in why for why in restored.failed.values())
     assert restored.images == 2
+
+
+def test_a_copy_that_was_packed_again_is_restored(folder: Path) -> None:
+    publish(folder / "set", folder / "out/set", folder / "noise.db")
+    path = folder / "out/set/imagesTr/c1.nii.gz"
+    before = path.read_bytes()
+    path.write_bytes(gzip.compress(gzip.decompress(before), 1))
+    assert path.read_bytes() != before
+    restored = restore(folder / "out/set", folder / "back/set", folder / "noise.db")
+    assert restored.failed == {}
+    original = (folder / "set/imagesTr/c1.nii.gz").read_bytes()
+    assert gzip.decompress((folder / "back/set/imagesTr/c1.nii.gz").read_bytes()) == gzip.decompress(original)
 
 
 def test_a_protected_image_that_the_copy_lost_is_a_failure_in_every_layout(tmp_path: Path) -> None:

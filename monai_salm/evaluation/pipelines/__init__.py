@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from monai_salm.evaluation.pipelines.auto3dseg import Auto3DSeg
 from monai_salm.evaluation.pipelines.base import Pipeline, Plain
 from monai_salm.evaluation.pipelines.jpeg import StoredAsJpeg
+from monai_salm.evaluation.pipelines.medmnist import MedMnist
 from monai_salm.evaluation.pipelines.monai import Monai
 from monai_salm.evaluation.pipelines.nnunet import NnUNet
-from monai_salm.evaluation.pipelines.resampling import MedMnist, Resized, Spacing
+from monai_salm.evaluation.pipelines.resampling import Resized, Spacing
 from monai_salm.evaluation.pipelines.timm import Timm
 from monai_salm.evaluation.pipelines.torchvision import Torchvision
 
