@@ -762,3 +762,12 @@ def test_the_default_surrogates_work(make_classification: Any, make_segmentation
             )
             assert all((name in SEGMENTATION_NETWORKS) == (task != TWO) for name in made.meta["surrogate"])
             assert len(made) == 3
+
+
+def test_one_tiny_image_does_not_choose_the_texture_of_all(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    sides = (64, 64, 64, 64, 2)
+    data = [{"image": rng.integers(0, 255, (1, n, n), np.uint8), "label": i % 2} for i, n in enumerate(sides)]
+    meta = precompute(data, tmp_path / "noise.db", task=TWO, device="cpu").meta
+    assert meta["method"] == recommended(TWO, 2, (64, 64)).spec() != recommended(TWO, 2, (2, 2)).spec()
+    assert meta["view"]["size"] == [32, 32]
