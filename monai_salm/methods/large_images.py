@@ -83,15 +83,7 @@ class Picture:
 
 
 class Volume:
-    """A volume with its noise in progress.
-
-    Args:
-        method: what a step does.
-        job: the data set.
-        case: number of the volume.
-        codes: what its noise begins as, in quanta, ``(channel, *spatial)``.
-        mask: the elements that noise may change, of that shape.
-    """
+    """A volume with its noise in progress; the arguments are those of ``Picture``."""
 
     def __init__(self, method: BilevelMethod, job: Job, case: int, codes: Array, mask: Array) -> None:
         self.cases, self.case = job.cases, case
