@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import typer
 from conftest import segmentation_cases
+from PIL import Image
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -754,6 +755,27 @@ def test_help_is_quick_and_module_runs() -> None:
     for verb in ("demo", "generate", "publish", "protect", "verify", "restore", "evaluate", "info"):
         assert f"\n  {verb} " in shown.stdout
     assert python("-m", "monai_salm", "--version").stdout.strip() == monai_salm.__version__
+
+
+def test_commands_without_networks_do_not_wait_for_monai(tmp_path: Path) -> None:
+    """MONAI takes seconds to import, and several hundred megabytes."""
+    data, copy, store = (str(tmp_path / name) for name in ("data", "copy", "noise.db"))
+    for index in range(4):
+        path = tmp_path / "data" / f"class{index % 2}" / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(index).integers(0, 255, (32, 32), np.uint8)).save(path)
+    verbs = [
+        ["generate", data, "--store", store, "--method", "random_noise"],
+        ["publish", data, copy, "--store", store],
+        ["verify", data, copy, "--store", store],
+        ["restore", copy, str(tmp_path / "back"), "--store", store],
+        ["info", data],
+    ]
+    code = "import sys\nfrom monai_salm.cli import app\n"
+    code += "".join(f"app({verb!r}, standalone_mode=False)\n" for verb in verbs)
+    code += "print('monai' in sys.modules)"
+    done = python("-c", code)
+    assert done.stdout.splitlines()[-1:] == ["False"], done.stdout + done.stderr
 
 
 def test_public_names_exist() -> None:

@@ -68,7 +68,7 @@ def test_segmentation_of_any_size(name: str, size: tuple[int, ...]) -> None:
         assert net(small_batch(size)).shape == (2, 3, *size)
 
 
-@pytest.mark.parametrize("name", sorted(set(NETWORKS) - SEGMENTATION_NETWORKS - TRANSFORMERS))
+@pytest.mark.parametrize("name", sorted(set(NETWORKS) - {*SEGMENTATION_NETWORKS} - TRANSFORMERS))
 def test_large_images_are_shrunk_in_the_stem(name: str) -> None:
     smallest = []
     for side in (64, 65):

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from monai.transforms import Compose, OneOf, Randomizable, RandomOrder, SomeOf
 
 from monai_salm.learning.tasks import Task
 from monai_salm.shared.arrays import Array
@@ -68,15 +67,21 @@ def random_transform(dataset: object) -> str | None:
         if part is not None:
             waiting += [getattr(part, "dataset", None), *getattr(part, "datasets", ())]
         for transform in _flatten(getattr(part, "transform", None)):
+            from monai.transforms import Randomizable
+
             if isinstance(transform, Randomizable) or type(transform).__name__.startswith("Rand"):
                 return type(transform).__name__
     return None
 
 
 def _flatten(transform: object) -> Iterator[object]:
+    if transform is None:
+        return
+    from monai.transforms import Compose, OneOf, RandomOrder, SomeOf
+
     # MONAI's Compose counts as Randomizable. Those that choose among their parts, or their order, are random with any parts.
     chooses = isinstance(transform, OneOf | RandomOrder | SomeOf)
-    if transform is not None and (chooses or not isinstance(transform, Compose)):
+    if chooses or not isinstance(transform, Compose):
         yield transform
     parts = getattr(transform, "transforms", None)  # torchvision's Compose has them as well
     for part in parts if isinstance(parts, list | tuple) else ():

@@ -8,10 +8,10 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import monai
 import numpy as np
 import torch
 from torch import nn
@@ -207,7 +207,7 @@ class _Precompute:
             "recipe": asdict(job.recipe),
             "seed": job.seed,
             "device": torch.cuda.get_device_name(job.device) if job.device.type == "cuda" else job.device.type,
-            "versions": {"monai_salm": __version__, "torch": torch.__version__, "monai": monai.__version__},
+            "versions": {"monai_salm": __version__, "torch": torch.__version__, "monai": version("monai")},
             "data": hashlib.sha256(b"".join([*job.workspace.digests, *labels])).hexdigest(),
             **({} if job.world.size == 1 else {"ranks": job.world.size}),
         }

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from monai.metrics import compute_average_surface_distance, compute_dice, compute_roc_auc
-from monai.networks.utils import one_hot
 from numpy.typing import NDArray
 
 from monai_salm.shared.arrays import Array
@@ -22,6 +20,8 @@ def mean_auc(probability: torch.Tensor, truth: torch.Tensor) -> float:
     present = [c for c in range(truth.shape[1]) if 0 < int(truth[:, c].sum()) < len(truth)]
     if not present:
         return float("nan")
+    from monai.metrics import compute_roc_auc  # MONAI takes seconds to import, which most commands need not
+
     values = compute_roc_auc(probability[:, present], truth[:, present], average="none")
     return float(np.mean(np.asarray(values)))
 
@@ -36,6 +36,8 @@ def macro_f1(answers: torch.Tensor, truth: torch.Tensor) -> float:
 
 def dice_table(predictions: Sequence[torch.Tensor], targets: Sequence[Array], num_classes: int) -> NDArray[np.float64]:
     """Dice ``(cases, num_classes - 1)`` of label maps; NaN where a class is not in the case's label map."""
+    from monai.metrics import compute_dice
+
     rows = [
         compute_dice(*_one_hot_pair(p, t, num_classes), include_background=False)[0]
         for p, t in zip(predictions, targets, strict=True)
@@ -45,6 +47,8 @@ def dice_table(predictions: Sequence[torch.Tensor], targets: Sequence[Array], nu
 
 def mean_surface_distance(predictions: Sequence[torch.Tensor], targets: Sequence[Array], num_classes: int) -> float:
     """Mean symmetric surface distance in voxels, over cases and foreground classes in both label maps; NaN without any."""
+    from monai.metrics import compute_average_surface_distance
+
     values = []
     for prediction, target in zip(predictions, targets, strict=True):
         with warnings.catch_warnings():
@@ -59,6 +63,8 @@ def mean_surface_distance(predictions: Sequence[torch.Tensor], targets: Sequence
 
 
 def _one_hot_pair(prediction: torch.Tensor, target: Array, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    from monai.networks.utils import one_hot
+
     # A copy: label maps that were read from disk may be read-only, of which torch warns.
     maps = prediction.long().cpu(), torch.from_numpy(np.array(target)).long()
     first, second = (one_hot(values[None, None], num_classes) for values in maps)

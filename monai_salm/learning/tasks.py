@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from monai.losses import DiceCELoss
 from numpy.typing import NDArray
 
 from monai_salm.learning.scores import (
@@ -217,6 +216,8 @@ class Segmentation(Task):
         return classes
 
     def loss(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        from monai.losses import DiceCELoss
+
         loss: torch.Tensor = DiceCELoss(to_onehot_y=True, softmax=True)(logits, target[:, None])
         return loss
 

@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from monai.inferers import sliding_window_inference
 from torch import nn
 
 from monai_salm.learning.augmentation import Augmentation
@@ -209,6 +208,8 @@ class Trainer:
         regions = [(c, tuple(slice(0, n) for n in cases.images[c].shape[1:])) for c in members]
         inputs = to_device(cases.inputs(regions), self.device)
         if whole:
+            from monai.inferers import sliding_window_inference
+
             logits = sliding_window_inference(inputs, cases.view.size, 4, self.forward, overlap=0.5)
             assert isinstance(logits, torch.Tensor)
         else:

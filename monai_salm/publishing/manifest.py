@@ -49,6 +49,7 @@ def write_manifest(
     ``images`` are the files with protected images, ``digests`` the SHA-256 of every file but the manifest and its signature;
     ``dataset`` has ``name``, ``version`` (None if the owner gave none) and ``date``.
     """
+    protected = set(images)
     held = {parent.as_posix() for file in digests for parent in PurePosixPath(file).parents}
     folders = {Path(folder).relative_to(root).as_posix() for folder, _, _ in os.walk(root)} - {"."}
     content = {
@@ -60,7 +61,7 @@ def write_manifest(
         "splits": list(splits),
         **_settings(store),
         "files": {file: digests[file] for file in images},
-        "other_files": {file: digest for file, digest in digests.items() if file not in set(images)},
+        "other_files": {file: digest for file, digest in digests.items() if file not in protected},
         "folders": sorted(folders - held),
     }
     path = data.manifest_path(root)

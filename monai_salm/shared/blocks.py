@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,8 +14,8 @@ Result = TypeVar("Result")
 
 #: Elements of a block: with its copies in other types it fits the second-level cache of common processors.
 BLOCK = 2**16
-# Starting threads takes about as long as this many blocks of work.
-_BLOCKS_A_THREAD = 8
+# Threads that share the interpreter wait for each other, so a thread of less work than this costs more than it gains.
+_BLOCKS_A_THREAD = 128
 
 
 def blocks(size: int) -> list[slice]:
@@ -44,14 +44,19 @@ def meet(first: Array, second: Array) -> bool:
 def in_threads(work: Callable[[Item], Result], items: Iterable[Item], elements: int) -> list[Result]:
     """What the work gives for every item, in their order; in as many threads as torch uses (1 in a DataLoader's worker).
 
-    ``elements`` are those of all items together; few are worked on right here.
+    ``elements`` are those of all items together; few are worked on right here. Each thread has a run of items.
     """
     import torch
 
-    most = elements // (BLOCK * _BLOCKS_A_THREAD)
+    def all_of(part: Sequence[Item]) -> list[Result]:
+        return [work(item) for item in part]
+
+    items, most = list(items), elements // (BLOCK * _BLOCKS_A_THREAD)
     threads = min(torch.get_num_threads(), most) if most > 1 else 1
     if threads <= 1:
-        return [work(item) for item in items]
+        return all_of(items)
+    share = -(-len(items) // threads)
+    parts = [items[start : start + share] for start in range(0, len(items), share)]
     # Threads of a pool that is kept would not live on in a forked process.
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(work, items))
+        return [result for part in pool.map(all_of, parts) for result in part]

@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from monai.data import MetaTensor
 
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.blocks import blocks
@@ -21,12 +20,13 @@ Image = TypeVar("Image", np.ndarray[Any, Any], torch.Tensor)
 
 def file_of(image: object) -> str:
     """The file that an image was loaded from, or ``""``."""
-    return str(image.meta.get("filename_or_obj", "")) if isinstance(image, MetaTensor) else ""
+    meta: Any = getattr(image, "meta", None) if _is_meta_tensor(image) else None
+    return str(meta.get("filename_or_obj", "")) if meta else ""
 
 
 def applied_to(image: object) -> list[str]:
     """Names of the transforms that MONAI's record says were applied."""
-    operations = image.applied_operations if isinstance(image, MetaTensor) else []
+    operations = getattr(image, "applied_operations", []) if _is_meta_tensor(image) else []
     return [str(operation.get("class", "?")) for operation in operations if isinstance(operation, dict)]
 
 
@@ -57,7 +57,12 @@ def like(image: Image, values: Array) -> Image:
         return values
     with torch._C.DisableTorchFunctionSubclass():
         tensor = torch.from_numpy(np.ascontiguousarray(values)).to(image.device, image.dtype)
-    if isinstance(image, MetaTensor):
-        tensor = tensor.as_subclass(MetaTensor)
+    if _is_meta_tensor(image):
+        tensor = tensor.as_subclass(type(image))
         tensor.copy_meta_from(image)  # all that its constructor would set
     return tensor
+
+
+def _is_meta_tensor(image: object) -> bool:
+    """Whether an image is MONAI's ``MetaTensor``, told by what it has: MONAI takes seconds to import."""
+    return isinstance(image, torch.Tensor) and hasattr(image, "applied_operations")

@@ -241,11 +241,13 @@ class RowCache:
         self._places[table, digest] = place
 
     def row(self, number: int, read: Callable[[int], Row]) -> Row:
-        """A row that is kept, or what ``read`` gives for its number."""
+        """A row that is kept, or what ``read`` gives for its number; then the places of all its originals are known."""
         row = self._rows.pop(number, None)
         if row is None:
             row = read(number)
             self._size += row.kept_bytes
+            for index in range(row.count if row.kept_bytes else 0):
+                self.found("original", row.known(index)[0], number * MAX_IMAGES + index)
         if row.kept_bytes:
             self._rows[number] = row  # the last in order is the last that was used
             while self._size > _MOST_KEPT:

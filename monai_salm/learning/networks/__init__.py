@@ -9,9 +9,7 @@ from typing import TypeAlias
 import torch
 from torch import nn
 
-from monai_salm.learning.networks.classification import CLASSIFICATION
 from monai_salm.learning.networks.frozen import frozen_copy
-from monai_salm.learning.networks.segmentation import SEGMENTATION
 
 __all__ = [
     "NETWORKS",
@@ -26,10 +24,10 @@ __all__ = [
 #: Called with ``spatial_dims``, ``in_channels`` and ``out_channels``; returns a module.
 NetworkFactory: TypeAlias = Callable[..., nn.Module]
 
-#: Every network by name.
-NETWORKS: dict[str, Callable[..., nn.Module]] = {**CLASSIFICATION, **SEGMENTATION}
 #: Names that answer per voxel; the others answer per image.
-SEGMENTATION_NETWORKS = frozenset(SEGMENTATION)
+SEGMENTATION_NETWORKS = ("unet", "segresnet", "attention_unet", "unetr")
+#: Every network.
+NETWORKS = ("resnet10", "resnet18", "resnet50", "densenet121", "vgg11", "efficientnet_b0", "vit", *SEGMENTATION_NETWORKS)
 #: Names of transformers. ``vit`` wants Adam: on 28 x 28 brain scans it got 0.63 of the test images right after 15 epochs
 #: of SGD at 0.1, and 0.77 with Adam at 1e-3. ``unetr`` learned a toy problem with either.
 TRANSFORMERS = frozenset({"vit", "unetr"})
@@ -66,7 +64,12 @@ def build_network(
         raise ValueError(f"width must be positive, got {width}")
     if image_size is not None and (len(image_size) != spatial_dims or min(image_size) < 1):
         raise ValueError(f"image_size must be {spatial_dims} positive numbers, got {tuple(image_size)}")
-    return NETWORKS[name](spatial_dims, in_channels, out_channels, width, image_size)
+    # MONAI takes seconds to import, which commands without networks need not.
+    from monai_salm.learning.networks.classification import CLASSIFICATION
+    from monai_salm.learning.networks.segmentation import SEGMENTATION
+
+    builders = SEGMENTATION if name in SEGMENTATION_NETWORKS else CLASSIFICATION
+    return builders[name](spatial_dims, in_channels, out_channels, width, image_size)
 
 
 @contextmanager
