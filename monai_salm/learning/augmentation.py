@@ -46,6 +46,19 @@ def _shifted(batch: torch.Tensor, shifts: torch.Tensor, margin: int) -> torch.Te
     return torch.stack(moved)
 
 
+def at_half_size(images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator, share: float) -> Batch:
+    """The batch at half its size in a corner, zeros around it, with the probability ``share``: means of two voxels along each axis."""
+    if float(torch.rand((), generator=generator)) >= share or min(images.shape[2:]) < 2:
+        return images, targets
+    size, rank = images.shape[2:], images.ndim - 2
+    halves = (F.avg_pool2d if rank == 2 else F.avg_pool3d)(images, 2)
+    padding = [end for side in reversed(size) for end in (0, side - side // 2)]
+    if per_voxel(images, targets):
+        every_second = tuple(slice(0, side - side % 2, 2) for side in size)
+        targets = F.pad(targets[(slice(None), *every_second)], padding)
+    return F.pad(halves, padding), targets
+
+
 def per_voxel(images: torch.Tensor, targets: torch.Tensor) -> bool:
     """Whether labels ``(batch, *spatial)`` belong to voxels."""
     return targets.ndim == images.ndim - 1

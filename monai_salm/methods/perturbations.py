@@ -1,4 +1,4 @@
-"""What SALM puts inside its mask: settings of the two kinds of perturbation."""
+"""What SALM puts inside its mask: settings of the kinds of perturbation."""
 
 from __future__ import annotations
 
@@ -83,4 +83,22 @@ class ClassTexture(Perturbation):
         require(self.surrogate_steps >= 1, "surrogate_steps", "at least 1", self.surrogate_steps)
 
 
-PERTURBATIONS: dict[str, type[Perturbation]] = {kind.name: kind for kind in (ClassTexture, ErrorMinimizing)}
+@dataclass(frozen=True, kw_only=True)
+class Adversarial(Perturbation):
+    """Steps that make a surrogate, trained on the clean images, see another class (Fowl et al., NeurIPS 2021).
+
+    Args:
+        step_size: length of a noise step, as a share of epsilon.
+        num_steps: noise steps for every image.
+        surrogate_steps: batches that the surrogate trains on before the noise steps.
+    """
+
+    step_size: float = 0.2
+    num_steps: int = 20
+    surrogate_steps: int = 300
+    name: ClassVar[str] = "adversarial"
+
+
+PERTURBATIONS: dict[str, type[Perturbation]] = {
+    kind.name: kind for kind in (ClassTexture, ErrorMinimizing, Adversarial)
+}

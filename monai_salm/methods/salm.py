@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from monai_salm.methods.base import Batch, BilevelMethod, Loss, Method
 from monai_salm.methods.masks import TopK
-from monai_salm.methods.perturbations import PERTURBATIONS, ClassTexture, ErrorMinimizing, Perturbation
+from monai_salm.methods.perturbations import PERTURBATIONS, Adversarial, ClassTexture, ErrorMinimizing, Perturbation
+from monai_salm.methods.tap import TAP
 from monai_salm.shared.settings import require
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ class SALM(Method):
     perturbation: Perturbation = field(
         default=ClassTexture(),
         metadata={
-            "help": "salm: class_texture survives resampling and augmentation; error_minimizing is the paper's noise.",
+            "help": "salm: class_texture is for classes of images, adversarial for labels per voxel; error_minimizing is the "
+            "paper's noise.",
             "main": True,
             "values": tuple(PERTURBATIONS),
         },
@@ -67,10 +69,10 @@ class SALM(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 < self.mask_ratio <= 1, "mask_ratio", "in (0, 1]", self.mask_ratio)
-        known = isinstance(self.perturbation, ClassTexture | ErrorMinimizing)
-        require(known, "perturbation", "ClassTexture(...) or ErrorMinimizing(...)", self.perturbation)
-        if self.mask_scope == "step" and isinstance(self.perturbation, ClassTexture):
-            raise ValueError('mask_scope "step" is for ErrorMinimizing; a texture needs one mask, mask_scope "sample"')
+        known = isinstance(self.perturbation, tuple(PERTURBATIONS.values()))
+        require(known, "perturbation", "ClassTexture(), Adversarial() or ErrorMinimizing()", self.perturbation)
+        if self.mask_scope == "step" and not isinstance(self.perturbation, ErrorMinimizing):
+            raise ValueError('mask_scope "step" is for ErrorMinimizing; others need one mask, mask_scope "sample"')
         self.loop()  # refuses what the loop would refuse
 
     @classmethod
@@ -103,6 +105,8 @@ class SALM(Method):
         return min(counts, key=lambda number: (counts[number], number), default=None)
 
     def loop(self) -> BilevelMethod:
+        if isinstance(self.perturbation, Adversarial):
+            return MaskedAdversarial(epsilon=self.epsilon, mask=self.mask, **vars(self.perturbation))
         if not isinstance(self.perturbation, ClassTexture):
             return MaskedSteps(epsilon=self.epsilon, mask=self.mask, **vars(self.perturbation))
         return MaskedTexture(
@@ -119,6 +123,27 @@ class MaskedSteps(BilevelMethod):
     """Error-minimising steps inside a mask."""
 
     name: ClassVar[str] = "masked_steps"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedAdversarial(TAP):
+    """TAP's steps inside a mask; a third of the batches is seen at half the size, so that the noise outlives resizing."""
+
+    name: ClassVar[str] = "masked_adversarial"
+
+    def mask_targets(self, task: Task, targets: torch.Tensor) -> torch.Tensor:
+        # The loss of the true labels has no slope where the surrogate is sure, which is inside of organs and vessels.
+        return self.noise_targets(task, targets)
+
+    def train_inputs(
+        self, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
+    ) -> Batch:
+        from monai_salm.learning.augmentation import at_half_size
+
+        inputs, targets = super().train_inputs(loss, inputs, targets, generator)
+        return at_half_size(inputs, targets, generator, 1 / 3)
+
+    noise_inputs = train_inputs
 
 
 @dataclass(frozen=True, kw_only=True)
