@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "methods": (
-        *("SALM", "ClassTexture", "ErrorMinimizing", "recommended"),
+        *("SALM", "ClassTexture", "Adversarial", "ErrorMinimizing", "recommended"),
         *("TopK", "Everything", "Random", "Foreground", "Region"),
         *("EM", "REM", "SEM", "TAP", "LSP", "AR", "InterSliceEM", "RoiEM", "RandomNoise"),
     ),
@@ -78,7 +78,7 @@ _MODULES = {
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
-    "AR", "EM", "LSP", "REM", "SALM", "SEM", "TAP", "ChainReport", "ChannelWindows", "ClassTexture",
+    "AR", "EM", "LSP", "REM", "SALM", "SEM", "TAP", "Adversarial", "ChainReport", "ChannelWindows", "ClassTexture",
     "Classification", "DataWarning", "ErrorMinimizing", "Everything", "FixedWindow", "Foreground",
     "IntensityWindow", "InterSliceEM", "NoiseStore", "PercentileWindow", "Plan", "PrecomputeSettings", "Protocol", "PublishReport",
     "Random", "RandomNoise", "Recipe", "Region", "RoiEM", "SALMProtect", "SALMProtectD", "SALMProtectDict",

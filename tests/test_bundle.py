@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "bundles" / "salm_protect"
 CONFIGS = BUNDLE / "configs"
 # A short schedule, so that the tests take seconds.
-SHORT = {"epsilon": "12/255", "width": 0.05, "device": "cpu", "method#perturbation#surrogate_steps": 2}
+SHORT = {"epsilon": "12/255", "width": 0.05, "device": "cpu", "surrogate_steps": 2}
 SHORT_OPTIONS = ["--epsilon", "12/255", "--width", "0.05", "--device", "cpu", "--surrogate-steps", "2"]
 EVALUATED = {
     "victims": ["resnet10"],
@@ -167,7 +167,7 @@ def test_the_command_of_the_readme_runs(
     assert line.endswith("--input scans --output scans_public")
     volumes(tmp_path / "scans")
     words = line.replace("scans", str(tmp_path / "scans")).split()[3:]
-    short = ["--epsilon", "12/255", "--window", "[0,255]", "--method#perturbation#surrogate_steps", "2"]
+    short = ["--epsilon", "12/255", "--window", "[0,255]", "--surrogate_steps", "2"]
     monkeypatch.chdir(BUNDLE)
     with own_search_path():  # python -m monai.bundle is this call
         fire.Fire({"run": bundle.run}, command=[*words, *short, "--width", "0.05", "--device", "cpu"])

@@ -31,6 +31,7 @@ from method_problems import (
 )
 from torch import nn
 
+from monai_salm.learning.augmentation import at_half_size
 from monai_salm.learning.networks import build_network, frozen_copy, seeded
 from monai_salm.learning.tasks import Classification, Segmentation, Task
 from monai_salm.learning.trainer import TrainingError
@@ -39,6 +40,7 @@ from monai_salm.methods import (
     LSP,
     METHODS,
     SALM,
+    Adversarial,
     ClassTexture,
     ErrorMinimizing,
     Foreground,
@@ -52,8 +54,9 @@ from monai_salm.methods import (
     recommended,
 )
 from monai_salm.methods.job import Job
-from monai_salm.methods.mask_elements import topk_mask
+from monai_salm.methods.mask_elements import class_margin, topk_mask
 from monai_salm.methods.masks import mask_size
+from monai_salm.methods.perturbations import Perturbation
 from monai_salm.methods.textures import stored_periods, texture, waves_of
 from monai_salm.methods.work_units import plan_units
 from monai_salm.noise.digest import content_digest
@@ -69,6 +72,9 @@ def stepped(mask_ratio: float = 0.3, mask_scope: str = "sample", epsilon: float 
 
 TABLE: dict[str, Method] = {
     "salm": SALM(epsilon=EPSILON, mask_ratio=0.3, perturbation=ClassTexture(surrogate_steps=3)),
+    "salm_adversarial": SALM(
+        epsilon=EPSILON, mask_ratio=0.3, perturbation=Adversarial(num_steps=3, surrogate_steps=3, step_size=0.5)
+    ),
     "salm_sample": stepped(),
     "salm_step": stepped(mask_scope="step"),
     "em_random": EM(mask=Random(ratio=0.3), **SHORT),
@@ -656,6 +662,49 @@ def test_small_images_get_a_shorter_period_and_a_larger_mask() -> None:
     assert (small.mask_ratio, large) == (0.5, SALM())
 
 
+def test_segmentation_gets_noise_that_a_surrogate_takes_for_another_class() -> None:
+    method = recommended(Segmentation(num_classes=3), 3, (40, 40, 30))
+    assert method.perturbation == Adversarial()
+    loop, targets = method.loop(), torch.tensor([0, 1, 2])
+    assert loop is not None
+    assert not loop.trains_on_noise
+    assert loop.noise_targets(Segmentation(num_classes=3), targets).tolist() == [1, 2, 0]
+
+
+def test_the_mask_of_adversarial_noise_counts_classes_alike() -> None:
+    """A large class pulls as strongly as a small one, and a surrogate that is sure still has a slope."""
+    logits = torch.full((1, 2, 10, 10), 30.0)
+    logits[:, 1] = -30.0
+    targets = torch.zeros(1, 10, 10, dtype=torch.long)
+    targets[0, 0, 0] = 1
+    (slope,) = torch.autograd.grad(class_margin(logits.requires_grad_(True), targets), logits)
+    large, small = slope.abs()[:, :, targets[0] == 0].sum(), slope.abs()[:, :, targets[0] == 1].sum()
+    assert torch.allclose(large, small)
+    assert float(large) == pytest.approx(1.0)
+    yes = torch.tensor([[1.0, 0.0]])
+    assert float(class_margin(torch.tensor([[3.0, -1.0]]), yes)) == 2.0
+
+
+@pytest.mark.parametrize("shape", [(8, 6), (7, 9), (6, 7, 5), (1, 9)])
+def test_half_the_size_keeps_shape_and_meets_its_labels(shape: tuple[int, ...]) -> None:
+    labels = torch.randint(3, (2, *shape))
+    images = labels[:, None].float()
+    halved, own = at_half_size(images, labels, torch.Generator().manual_seed(0), 1.0)
+    assert halved.shape == images.shape
+    assert own.shape == labels.shape
+    if min(shape) == 1:
+        assert torch.equal(halved, images)
+        return
+    corner = tuple(slice(0, side // 2) for side in shape)
+    every = tuple(slice(0, side - side % 2, 2) for side in shape)
+    assert torch.equal(own[(slice(None), *corner)], labels[(slice(None), *every)])
+    assert float(halved.sum() * 2 ** len(shape)) == pytest.approx(
+        float(images[(slice(None), slice(None), *(slice(0, s - s % 2) for s in shape))].sum())
+    )
+    same, _ = at_half_size(images, labels, torch.Generator(), 0.0)
+    assert torch.equal(same, images)
+
+
 def test_the_published_algorithm_chooses_its_mask_at_each_step() -> None:
     published = SALM.published(mask_ratio=0.2)
     assert (published.mask_scope, published.mask_area, published.mask_ratio) == ("step", 1, 0.2)
@@ -671,10 +720,11 @@ def test_the_name_says_what_is_put_inside_the_mask() -> None:
     assert EM().label == "em"
 
 
-def test_a_texture_needs_one_mask_an_image() -> None:
-    with pytest.raises(ValueError, match='"step" is for ErrorMinimizing; a texture needs one mask'):
-        SALM(mask_scope="step")
-    with pytest.raises(ValueError, match="perturbation must be ClassTexture"):
+@pytest.mark.parametrize("perturbation", [ClassTexture(), Adversarial()])
+def test_only_the_noise_of_the_paper_has_a_mask_for_each_step(perturbation: Perturbation) -> None:
+    with pytest.raises(ValueError, match='"step" is for ErrorMinimizing; others need one mask'):
+        SALM(mask_scope="step", perturbation=perturbation)
+    with pytest.raises(ValueError, match=r"perturbation must be ClassTexture\(\), Adversarial\(\) or"):
         SALM(perturbation=EM())  # type: ignore[arg-type]
 
 

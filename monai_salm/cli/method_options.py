@@ -75,7 +75,7 @@ def _defaults() -> dict[str, dict[str, tuple[Any, str]]]:
             for field in fields(part):
                 shown = _shown(field.default)
                 other = getattr(segmentation.get(owner), field.name, field.default)
-                if other != field.default and not is_dataclass(other):
+                if _shown(other) != shown:
                     shown += f" ({_shown(other)} for segmentation)"
                 found.setdefault(field.name, {})[owner] = (part, shown)
     return {name: owners for name, owners in found.items() if any(_metadata(part, name) for part, _ in owners.values())}

@@ -65,7 +65,7 @@ _TEXTS = {
         "--view-size N,N[,N]": "Show networks the images resized to this size; files keep their size.",
         "--surrogate A[,B]": "The network that makes the noise, or several to take in turn: "
         f"{', '.join(names.IMAGE_NETWORKS)}; for labels per voxel {', '.join(names.VOXEL_NETWORKS)}. If not given: resnet18 "
-        "for images, resnet10 for volumes, unet for labels per voxel.",
+        "for images, resnet10 for volumes, unet and segresnet for labels per voxel.",
         "--sign-key FILE": "Ed25519 private key (PEM) to sign the public manifest with.",
         "--dataset-version TEXT": "Version of the data set, for the public manifest.",
         "--max-image-bytes N": "Refuse an image that unpacks to more bytes. 8 GiB if not given.",

@@ -52,7 +52,7 @@ class PrecomputeSettings:
         label_key: key of the label.
         surrogate: a network's name, several names to take in turn at each restart, or a factory called with
             ``spatial_dims, in_channels, out_channels``. None is ``"resnet18"`` for images,
-            ``"resnet10"`` for volumes and ``"unet"`` for segmentation.
+            ``"resnet10"`` for volumes, ``"unet"`` and ``"segresnet"`` for segmentation.
         width: channels of named surrogates as a share of the published architecture's.
         patch_size: cut images into patches of this spatial size.
         view_size: resize images to this spatial size for the surrogate; the noise stays on the full grid.
@@ -146,9 +146,7 @@ class _Precompute:
                     make_key(store.key)
                 skipped = self._take_in(dataset, workspace, report)
             method, cases = self._settle(workspace)
-            pool = _SurrogatePool(
-                networks or (default_surrogate(self.task, cases.spatial_dims),), cases, settings.width
-            )
+            pool = _SurrogatePool(networks or default_surrogates(self.task, cases.spatial_dims), cases, settings.width)
             recipe = settings.recipe or default_recipe(self.task, cases.spatial_dims, pool.only)
             where = resolve_device(rank_device(device, world.local) if world.size > 1 else device)
             job = Job(
@@ -264,11 +262,11 @@ def _require_store(path: Path) -> None:
         ) from error
 
 
-def default_surrogate(task: Task, spatial_dims: int) -> str:
-    """The network that makes noise unless another is named."""
+def default_surrogates(task: Task, spatial_dims: int) -> tuple[str, ...]:
+    """The networks that make noise in turn, unless others are named."""
     if task.kind == "segmentation":
-        return "unet"
-    return "resnet18" if spatial_dims == 2 else "resnet10"
+        return "unet", "segresnet"
+    return ("resnet18" if spatial_dims == 2 else "resnet10",)
 
 
 def _surrogate_names(surrogate: Surrogate | None, task: Task, width: float) -> tuple[str, ...] | NetworkFactory | None:

@@ -5,7 +5,7 @@ from monai_salm.methods.base import BilevelMethod, Method
 from monai_salm.methods.em import EM
 from monai_salm.methods.lsp import LSP
 from monai_salm.methods.masks import Everything, Foreground, Random, Region, TopK
-from monai_salm.methods.perturbations import ClassTexture, ErrorMinimizing
+from monai_salm.methods.perturbations import Adversarial, ClassTexture, ErrorMinimizing
 from monai_salm.methods.presets import METHODS, method_from_spec, recommended
 from monai_salm.methods.random_noise import RandomNoise
 from monai_salm.methods.rem import REM, SEM
@@ -22,6 +22,7 @@ __all__ = [
     "SALM",
     "SEM",
     "TAP",
+    "Adversarial",
     "BilevelMethod",
     "ClassTexture",
     "ErrorMinimizing",

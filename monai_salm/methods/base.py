@@ -210,9 +210,9 @@ class BilevelMethod(Method):
         """Labels that the noise makes the surrogate answer; by default the true ones."""
         return targets
 
-    def mask_targets(self, task: Task, targets: torch.Tensor) -> torch.Tensor:
-        """Labels whose loss says what is significant in an image; by default the true ones."""
-        return targets
+    def mask_loss(self, task: Task, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """What is significant in an image moves this scalar; by default the loss of the true labels."""
+        return task.loss(logits, targets)
 
     def penalty(self, noise: torch.Tensor, images: torch.Tensor) -> torch.Tensor | None:
         """A term that noise steps add to the loss, or None.

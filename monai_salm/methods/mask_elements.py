@@ -16,6 +16,21 @@ _FEW = 2**18
 _SAMPLE, _MARGIN = 2**14, 320
 
 
+def class_margin(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """How far the true class is ahead of the others in the logits ``(batch, classes, ...)``; every class counts alike.
+
+    Args:
+        logits: of a network.
+        targets: class numbers ``(batch, ...)``, or yes/no labels of the logits' shape.
+    """
+    if targets.shape == logits.shape:
+        return (logits * (2 * targets - 1)).mean()
+    own = F.one_hot(targets.long(), logits.shape[1]).movedim(-1, 1).bool()
+    others = logits.masked_fill(own, -torch.inf).logsumexp(1)
+    margin = logits.masked_fill(~own, 0).sum(1) - others
+    return torch.stack([margin[targets == number].mean() for number in targets.unique()]).mean()
+
+
 def topk_mask(score: torch.Tensor, k: int) -> torch.Tensor:
     """Exactly the ``k`` elements of each sample ``(batch, *any)`` with the largest score; of equal ones any."""
     flat = score.flatten(1)

@@ -46,8 +46,6 @@ class ClassTexture(Perturbation):
         train_spacing: millimetres of a voxel of that resolution at least (3D).
         plain: whether the rarest class has no texture, so that networks take clean images for it; the noise of its images are
             steps that make the surrogate see the next class.
-        sees_texture: whether the surrogate that chooses the masks trains on textured images and is asked about them. Its masks
-            then cover what the texture stands for, which segmentation needs.
         surrogate_steps: batches that the surrogate trains on before it chooses the masks.
     """
 
@@ -64,9 +62,6 @@ class ClassTexture(Perturbation):
     plain: bool = field(
         default=True,
         metadata={"help": "Whether the rarest class has no texture, so that networks take clean images for it."},
-    )
-    sees_texture: bool = field(
-        default=False, metadata={"help": "Whether the network that chooses the masks trains on textured images."}
     )
     surrogate_steps: int = 100
     name: ClassVar[str] = "class_texture"
@@ -89,13 +84,15 @@ class Adversarial(Perturbation):
 
     Args:
         step_size: length of a noise step, as a share of epsilon.
-        num_steps: noise steps for every image.
-        surrogate_steps: batches that the surrogate trains on before the noise steps.
+        num_steps: noise steps for every image in a round.
+        surrogate_steps: batches that a surrogate trains on before the noise steps of a round.
+        rounds: turns of surrogate training and noise steps, each with another surrogate.
     """
 
     step_size: float = 0.2
     num_steps: int = 20
-    surrogate_steps: int = 300
+    surrogate_steps: int = 200
+    rounds: int = 2
     name: ClassVar[str] = "adversarial"
 
 

@@ -11,7 +11,7 @@ from monai_salm.methods.base import Method
 from monai_salm.methods.em import EM
 from monai_salm.methods.lsp import LSP
 from monai_salm.methods.masks import MASKS
-from monai_salm.methods.perturbations import PERTURBATIONS, ClassTexture
+from monai_salm.methods.perturbations import PERTURBATIONS, Adversarial, ClassTexture
 from monai_salm.methods.random_noise import RandomNoise
 from monai_salm.methods.rem import REM, SEM
 from monai_salm.methods.salm import SALM
@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 METHODS: dict[str, type[Method]] = {
     method.name: method for method in (SALM, EM, REM, SEM, TAP, LSP, AR, InterSliceEM, RoiEM, RandomNoise)
 }
-#: Recommended for labels per voxel. A network answers voxel by voxel at the resolution of the files: only the finest texture fits
-#: into a thin structure, and labels without it teach the anatomy.
-FOR_SEGMENTATION = SALM(mask_area=5, perturbation=ClassTexture(period=2.0, sees_texture=True, surrogate_steps=150))
+#: Recommended for labels per voxel. Only the finest texture fits into a thin structure, and resizing takes that off.
+FOR_SEGMENTATION = SALM(mask_area=5, perturbation=Adversarial())
 # Images with a shorter side are small.
 _SMALL = 48
 # Settings that are settings themselves, by the name of their field.

@@ -131,9 +131,11 @@ class MaskedAdversarial(TAP):
 
     name: ClassVar[str] = "masked_adversarial"
 
-    def mask_targets(self, task: Task, targets: torch.Tensor) -> torch.Tensor:
-        # The loss of the true labels has no slope where the surrogate is sure, which is inside of organs and vessels.
-        return self.noise_targets(task, targets)
+    def mask_loss(self, task: Task, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        from monai_salm.methods.mask_elements import class_margin
+
+        # The loss has no slope where the surrogate is sure, which is inside of organs and vessels.
+        return class_margin(logits, targets)
 
     def train_inputs(
         self, loss: Loss, inputs: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
@@ -166,7 +168,7 @@ class MaskedTexture(BilevelMethod):
 
     @property
     def trains_on_noise(self) -> bool:
-        return self.texture.sees_texture
+        return False
 
     def whole_side(self, task: Task, spatial_dims: int) -> int | None:
         # Where an image is significant shows at a low resolution too, and the surrogate is then quick to train.

@@ -216,8 +216,8 @@ class NoiseStep:
 
     def _gradient_of(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         inputs = to_device(inputs, self.job.device).requires_grad_(True)
-        targets = self.method.mask_targets(self.cases.task, to_device(targets, self.job.device))
-        loss = self.cases.task.loss(self.trainer.forward(inputs, self.frozen), targets)
+        targets = to_device(targets, self.job.device)
+        loss = self.method.mask_loss(self.cases.task, self.trainer.forward(inputs, self.frozen), targets)
         (gradient,) = torch.autograd.grad(loss, inputs)
         _require_finite(gradient.sum())
         return gradient.abs().float().cpu()

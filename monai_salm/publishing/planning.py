@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from monai_salm.data.scan import scan
-from monai_salm.generate.precompute import default_surrogate
+from monai_salm.generate.precompute import default_surrogates
 from monai_salm.layouts import TRAIN, Layout, open_layout
 from monai_salm.layouts.files import dead_link
 from monai_salm.layouts.roles import shortened
@@ -204,7 +204,7 @@ def _effort(method: Method, task: Task, seen: Sequence[_CheckedImage], settings:
     view = choose_view(spatial, per_voxel, settings.patch_size, settings.view_size, whole)
     method.require_fit(task, spatial_dims)
     recipe, moving = default_recipe(task, spatial_dims), _moving(method, task, seen)
-    networks = tuple(settings.surrogate or (default_surrogate(task, spatial_dims),))
+    networks = tuple(settings.surrogate or default_surrogates(task, spatial_dims))
     efforts = [Effort(task, view, shapes, moving, network, settings.width, recipe) for network in networks]
     device = resolve_device(settings.device)
     return view, sum(effort.seconds(method, device) for effort in efforts) / len(efforts)

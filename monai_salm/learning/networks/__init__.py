@@ -27,7 +27,16 @@ NetworkFactory: TypeAlias = Callable[..., nn.Module]
 #: Names that answer per voxel; the others answer per image.
 SEGMENTATION_NETWORKS = ("unet", "segresnet", "attention_unet", "unetr")
 #: Every network.
-NETWORKS = ("resnet10", "resnet18", "resnet50", "densenet121", "vgg11", "efficientnet_b0", "vit", *SEGMENTATION_NETWORKS)
+NETWORKS = (
+    "resnet10",
+    "resnet18",
+    "resnet50",
+    "densenet121",
+    "vgg11",
+    "efficientnet_b0",
+    "vit",
+    *SEGMENTATION_NETWORKS,
+)
 #: Names of transformers. ``vit`` wants Adam: on 28 x 28 brain scans it got 0.63 of the test images right after 15 epochs
 #: of SGD at 0.1, and 0.77 with Adam at 1e-3. ``unetr`` learned a toy problem with either.
 TRANSFORMERS = frozenset({"vit", "unetr"})
