@@ -12,7 +12,7 @@ import typer
 from monai_salm.cli import manual, names, readers
 from monai_salm.cli.options import read
 from monai_salm.methods.perturbations import PERTURBATIONS
-from monai_salm.methods.presets import FOR_SEGMENTATION, METHODS, recommended
+from monai_salm.methods.presets import FOR_LABELLED_VOLUMES, FOR_SEGMENTATION, METHODS, recommended
 from monai_salm.methods.salm import SALM
 
 if TYPE_CHECKING:
@@ -66,18 +66,19 @@ def _setting(name: str, owners: dict[str, tuple[Any, str]]) -> Setting:
 
 def _defaults() -> dict[str, dict[str, tuple[Any, str]]]:
     """Setting -> owner (a method or a perturbation) -> the owner's dataclass and its default as shown."""
-    segmentation = {"salm": FOR_SEGMENTATION, FOR_SEGMENTATION.perturbation.name: FOR_SEGMENTATION.perturbation}
+    variants = {"segmentation": FOR_SEGMENTATION, "volumes": FOR_LABELLED_VOLUMES}
     found: dict[str, dict[str, tuple[Any, str]]] = {}
     kinds: dict[str, Any] = {**METHODS, **PERTURBATIONS}
     for owner, kind in kinds.items():
         parts = [kind, *(type(field.default) for field in fields(kind) if field.name == "mask")]
         for part in parts:
             for field in fields(part):
-                shown = _shown(field.default)
-                other = getattr(segmentation.get(owner), field.name, field.default)
-                if _shown(other) != shown:
-                    shown += f" ({_shown(other)} for segmentation)"
-                found.setdefault(field.name, {})[owner] = (part, shown)
+                said = {(default := _shown(field.default)): default}
+                for what, method in variants.items():
+                    settings = {"salm": method, method.perturbation.name: method.perturbation}
+                    other = _shown(getattr(settings.get(owner), field.name, field.default))
+                    said.setdefault(other, f"({other} for {what})")
+                found.setdefault(field.name, {})[owner] = (part, " ".join(said.values()))
     return {name: owners for name, owners in found.items() if any(_metadata(part, name) for part, _ in owners.values())}
 
 

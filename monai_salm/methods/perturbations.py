@@ -89,8 +89,8 @@ class Adversarial(Perturbation):
         rounds: turns of surrogate training and noise steps, each with another surrogate.
     """
 
-    step_size: float = 0.2
-    num_steps: int = 20
+    step_size: float = 0.3
+    num_steps: int = 8
     surrogate_steps: int = 200
     rounds: int = 2
     name: ClassVar[str] = "adversarial"

@@ -27,6 +27,8 @@ METHODS: dict[str, type[Method]] = {
 }
 #: Recommended for labels per voxel. Only the finest texture fits into a thin structure, and resizing takes that off.
 FOR_SEGMENTATION = SALM(mask_area=5, perturbation=Adversarial())
+#: The same for volumes, whose steps take long.
+FOR_LABELLED_VOLUMES = replace(FOR_SEGMENTATION, perturbation=Adversarial(step_size=0.5, num_steps=4))
 # Images with a shorter side are small.
 _SMALL = 48
 # Settings that are settings themselves, by the name of their field.
@@ -44,7 +46,7 @@ def recommended(task: Task, spatial_dims: int, image_size: Sequence[int] = (), e
     """
     require(spatial_dims in (2, 3), "spatial_dims", "2 or 3", spatial_dims)
     if task.kind == "segmentation":
-        return replace(FOR_SEGMENTATION, epsilon=epsilon)
+        return replace(FOR_SEGMENTATION if spatial_dims == 2 else FOR_LABELLED_VOLUMES, epsilon=epsilon)
     # Few long periods fit into a small picture, and small crops are learned fast.
     if spatial_dims == 2 and image_size and min(image_size) < _SMALL:
         return SALM(epsilon=epsilon, perturbation=ClassTexture(period=2.0))

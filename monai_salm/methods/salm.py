@@ -58,8 +58,7 @@ class SALM(Method):
     perturbation: Perturbation = field(
         default=ClassTexture(),
         metadata={
-            "help": "salm: class_texture is for classes of images, adversarial for labels per voxel; error_minimizing is the "
-            "paper's noise.",
+            "help": "salm: what is inside the mask; error_minimizing is the paper's noise.",
             "main": True,
             "values": tuple(PERTURBATIONS),
         },
