@@ -697,10 +697,12 @@ def test_half_the_size_keeps_shape_and_meets_its_labels(shape: tuple[int, ...]) 
         return
     corner = tuple(slice(0, side // 2) for side in shape)
     every = tuple(slice(0, side - side % 2, 2) for side in shape)
-    assert torch.equal(own[(slice(None), *corner)], labels[(slice(None), *every)])
-    assert float(halved.sum() * 2 ** len(shape)) == pytest.approx(
-        float(images[(slice(None), slice(None), *(slice(0, s - s % 2) for s in shape))].sum())
-    )
+    whole = slice(None)
+    assert torch.equal(own[(whole, *corner)], labels[(whole, *every)])
+    blocks = images[(whole, whole, *(slice(0, side - side % 2) for side in shape))]
+    assert float(halved[(whole, whole, *corner)].sum() * 2 ** len(shape)) == pytest.approx(float(blocks.sum()))
+    mirrored = halved[(whole, whole, *(slice(0, side - side % 2) for side in shape))]
+    assert torch.equal(mirrored, mirrored.flip(tuple(range(2, images.ndim))))
     same, _ = at_half_size(images, labels, torch.Generator(), 0.0)
     assert torch.equal(same, images)
 

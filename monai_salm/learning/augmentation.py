@@ -47,16 +47,21 @@ def _shifted(batch: torch.Tensor, shifts: torch.Tensor, margin: int) -> torch.Te
 
 
 def at_half_size(images: torch.Tensor, targets: torch.Tensor, generator: torch.Generator, share: float) -> Batch:
-    """The batch at half its size in a corner, zeros around it, with the probability ``share``: means of two voxels along each axis."""
-    if float(torch.rand((), generator=generator)) >= share or min(images.shape[2:]) < 2:
-        return images, targets
+    """The batch at half its size, with the probability ``share``: means of two voxels along each axis, every second label.
+
+    Mirrored copies fill the size that it had, since some networks take one size only.
+    """
     size, rank = images.shape[2:], images.ndim - 2
-    halves = (F.avg_pool2d if rank == 2 else F.avg_pool3d)(images, 2)
-    padding = [end for side in reversed(size) for end in (0, side - side // 2)]
-    if per_voxel(images, targets):
-        every_second = tuple(slice(0, side - side % 2, 2) for side in size)
-        targets = F.pad(targets[(slice(None), *every_second)], padding)
-    return F.pad(halves, padding), targets
+    if float(torch.rand((), generator=generator)) >= share or min(size) < 2:
+        return images, targets
+    along = per_voxel(images, targets)
+    images = (F.avg_pool2d if rank == 2 else F.avg_pool3d)(images, 2)
+    for axis, side in enumerate(size):
+        half = range(side // 2)
+        places = torch.tensor([*half, *reversed(half), 0][:side], device=images.device)
+        images = images.index_select(2 + axis, places)
+        targets = targets.index_select(1 + axis, 2 * places.to(targets.device)) if along else targets
+    return images, targets
 
 
 def per_voxel(images: torch.Tensor, targets: torch.Tensor) -> bool:
