@@ -99,6 +99,53 @@ def test_a_column_may_say_the_split(tmp_path: Path) -> None:
     assert data.image_files() == ("images/a.png", "images/b.png")
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["image,label,is_train", "a,mel,1", "b,nv,1", "c,mel,0", "d,nv,0"],
+        ["image,label,Is-Test", "a,mel,False", "b,nv,False", "c,mel,True", "d,nv,True"],
+        ["image,mel,nv,in test set", "a,1,0,no", "b,0,1,no", "c,1,0,yes", "d,0,1,yes"],
+        ["image,mel,nv,train,val,test", "a,1,0,1,0,0", "b,0,1,1,0,0", "c,1,0,0,0,1", "d,0,1,0,0,1"],
+        ["image,mel,nv,train", "a,1,0,1.0", "b,0,1,1.0", "c,1,0,0.0", "d,0,1,0.0"],
+        ["image,label,is_val,is_test,test", "a,mel,0,0,PCR", "b,nv,0,0,", "c,mel,0,1,PCR", "d,nv,0,1,PCR"],
+    ],
+)
+def test_columns_of_yes_and_no_may_say_the_split(tmp_path: Path, lines: list[str]) -> None:
+    build_csv(tmp_path, lines)
+    data = detect(tmp_path)
+    assert data.class_names == ("mel", "nv")
+    names = {split: data.dataset(split).names for split in data.splits}
+    assert names == {"train": ("images/a.png", "images/b.png"), "test": ("images/c.png", "images/d.png")}
+
+
+def test_a_yes_for_validation_leaves_the_others_for_training(tmp_path: Path) -> None:
+    build_csv(tmp_path, ["image,label,is_valid", "a,x,0", "b,y,0", "c,x,0", "d,y,1"])
+    assert detect(tmp_path).dataset("val").names == ("images/d.png",)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["image,mel,nv,is_train", "a,1,0,1", "b,0,1,maybe"], r"line 3, column 'is_train': 'maybe' is neither.*write 1 or 0"),
+        (["image,mel,nv,is_train", "a,1,0,1", "b,0,1,"], r"line 3, column 'is_train': '' is neither.*write 1 or 0"),
+        (["image,mel,nv,train,test", "a,1,0,1,0", "b,0,1,1,1"], "line 3: write 1 in exactly one of train, test"),
+        (["image,mel,nv,train,val,test", "a,1,0,1,0,0", "b,0,1,0,0,0"], "line 3: write 1 in exactly one of"),
+        (["image,mel,nv,test", "a,1,0,1", "b,0,1,0"], "'test' of yes and no may say the split.*Call it 'is_test'"),
+        (["image,mel,nv,is_valid", "a,1,0,1", "b,0,1,1"], "'is_valid' says yes for most images.*Call it 'is_val'"),
+    ],
+)  # fmt: skip
+def test_columns_that_do_not_say_the_split_are_refused(tmp_path: Path, lines: list[str], message: str) -> None:
+    build_csv(tmp_path, lines)
+    with pytest.raises(LayoutError, match=message):
+        open_layout(tmp_path, "csv_labels")
+
+
+def test_a_column_that_was_asked_for_is_no_split(tmp_path: Path) -> None:
+    table = build_csv(tmp_path, ["image,test", "a,1", "b,0"])
+    assert CsvLabels([table], Columns(labels=("test",))).splits == ("train",)
+    assert CsvLabels([table], Columns(labels=("image",), split="test")).splits == ("train", "test")
+
+
 def test_folds_are_all_training(tmp_path: Path) -> None:
     build_csv(tmp_path, ["image,label,fold", "a,0,0", "b,1,1"])
     assert detect(tmp_path).splits == ("train",)

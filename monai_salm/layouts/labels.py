@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -19,6 +21,9 @@ _SPLITS = {
     "test": ("test", "testing", "ts", "holdout"),
 }
 _SPLIT_OF = {word: split for split, words in _SPLITS.items() for word in words}
+# Names of columns of yes and no that say a split: is_train, In-Test, val_set.
+_FLAG = re.compile(rf"((?:is|in|for)_?)?({'|'.join(_SPLIT_OF)})((?:_?(?:set|split|data))?)")
+_YES, _NO = ("1", "1.0", "true", "t", "yes", "y"), ("0", "0.0", "false", "f", "no", "n")
 
 IMAGE_COLUMNS = (
     "image", "image_path", "img", "img_path", "file", "filename", "file_name", "filepath", "file_path", "path",
@@ -31,7 +36,7 @@ LABEL_COLUMNS = (
 MASK_COLUMNS = ("mask", "mask_path", "mask_file", "segmentation", "segmentation_path", "label_path", "label_file")
 # Answers of yes and no about the patient, which are no labels.
 PATIENT_COLUMNS = (
-    "sex", "gender", "male", "female", "smoker", "smoking", "age", "fold", "patient", "patient_id", "is_train",
+    "sex", "gender", "male", "female", "smoker", "smoking", "age", "fold", "patient", "patient_id",
 )  # fmt: skip
 SPLIT_COLUMNS = ("split", "set", "subset", "partition", "phase", "dataset_split", "data_split", "usage")
 # Cells that say that nothing is known, what chest X-ray tables write for "uncertain", and 0 and 1, as pandas writes them, too.
@@ -71,8 +76,12 @@ def split_named(word: str) -> str | None:
 
 def find_column(columns: Iterable[str], names: Sequence[str]) -> str | None:
     """The column that bears one of the names, the earliest name first; case, blanks and hyphens do not matter."""
-    plain = {column.strip().lower().replace(" ", "_").replace("-", "_"): column for column in columns}
+    plain = {_plain(column): column for column in columns}
     return next((plain[name] for name in names if name in plain), None)
+
+
+def _plain(column: str) -> str:
+    return column.strip().lower().replace(" ", "_").replace("-", "_")
 
 
 def class_numbers(cells: Sequence[Cell]) -> ClassNumbers:
@@ -157,13 +166,70 @@ def require_column(path: Path, columns: Iterable[str], asked: str | None, names:
     return found
 
 
-def split_of(row: Row, column: str) -> str:
+def _split_of(row: Row, column: str) -> str:
     """The split that a row says; an error for any other word."""
-    split = split_named(row.values[require_column(row.path, row.values, column)])
+    text, where = row.cell(column)
+    split = split_named(text)
     if split is None:
-        text, where = row.cell(column)
         raise LayoutError(f"{where}: {text!r} is no split; write train, val or test")
     return split
+
+
+def with_splits(rows: Sequence[Row], asked: str | None = None, labels: Sequence[str] = ()) -> list[Row] | None:
+    """The rows of a table with their splits, which one column says, or columns of yes and no such as ``is_train``.
+
+    Without a column that says them, None. The column of splits may be ``asked`` for; ``labels`` are no splits.
+    """
+    if not rows:
+        return None
+    path, columns = rows[0].path, rows[0].values.keys()
+    split = find_column(columns, SPLIT_COLUMNS) if asked is None else require_column(path, columns, asked)
+    if split is None:
+        flags = _flags(rows, [name for name in columns if name not in labels])
+        return [replace(row, split=_flagged(row, flags)) for row in rows] if flags else None
+    flag = _FLAG.fullmatch(_plain(split))
+    said = (_flagged(row, {split: _SPLIT_OF[flag[2]]}) if flag else _split_of(row, split) for row in rows)
+    return [replace(row, split=of) for row, of in zip(rows, said, strict=True)]
+
+
+def _flags(rows: Sequence[Row], columns: Iterable[str]) -> dict[str, str]:
+    """The columns of yes and no that say a split, with it."""
+    found, sure = dict[str, str](), False
+    for name in columns:
+        parts = _FLAG.fullmatch(_plain(name))
+        texts = [text for row in rows if not is_nothing(text := row.cell(name).text.lower())]
+        bare = parts is not None and not parts[1] and not parts[3]
+        # Words such as "test" may name something else.
+        if parts is None or (bare and not (texts and {*texts} <= {*_YES, *_NO})):
+            continue
+        found[name] = _SPLIT_OF[parts[2]]
+        sure |= not bare or found[name] == TRAIN
+        if parts[2] == "valid" and 2 * sum(text in _YES for text in texts) > len(texts):
+            raise LayoutError(
+                f"{rows[0].path}: the column {name!r} says yes for most images, as a check of their quality does, and a validation "
+                "split does not. Call it 'is_val' if it says the split, else 'usable'"
+            )
+    if found and not sure:
+        name, split = next(iter(found.items()))
+        raise LayoutError(
+            f"{rows[0].path}: the column {name!r} of yes and no may say the split or something else. Call it 'is_{split}' if it says "
+            "the split, else give it another name"
+        )
+    return found
+
+
+def _flagged(row: Row, flags: Mapping[str, str]) -> str:
+    """The split of a row by columns of yes and no; one that has no column of its own is that of the rows without a yes."""
+    yes = set[str]()
+    for name, split in flags.items():
+        text, where = row.cell(name)
+        if text.lower() not in (*_YES, *_NO):
+            raise LayoutError(f"{where}: {text!r} is neither yes nor no; write 1 or 0")
+        yes |= {split} if text.lower() in _YES else set()
+    others = [split for split in (TRAIN, "test", "val") if split not in flags.values()]
+    if len(yes) > 1 or not (yes or others):
+        raise LayoutError(f"{row.path}, line {row.line}: write 1 in exactly one of {', '.join(flags)}")
+    return next(iter(yes or others))
 
 
 def label_columns(rows: Sequence[Row], asked: Sequence[str], aside: Sequence[str | None]) -> tuple[str, ...]:
@@ -177,7 +243,7 @@ def label_columns(rows: Sequence[Row], asked: Sequence[str], aside: Sequence[str
     single = find_column([name for name in columns if name not in places], (*LABEL_COLUMNS, *MASK_COLUMNS))
     if single is not None:
         return (single,)
-    others = [name for name in columns if name not in (*aside, *places) and find_column([name], _ASIDE) is None]
+    others = [name for name in columns if name not in (*aside, *places) and not _is_aside(name)]
     # Columns that hold zeros and ones, and nothing else but -1 and empty cells.
     known = {name: [text for row in training if not is_nothing(text := row.cell(name).text)] for name in others}
     candidates = [name for name, texts in known.items() if texts and {*texts} <= {*_ANSWERS, *_UNCERTAIN}]
@@ -192,6 +258,11 @@ def label_columns(rows: Sequence[Row], asked: Sequence[str], aside: Sequence[str
             f"columns are {', '.join(columns)}{seen}. Name the column of classes 'label'"
         )
     return tuple(answers)
+
+
+def _is_aside(column: str) -> bool:
+    """Whether a column holds no labels, even if all its cells are zeros and ones."""
+    return find_column([column], _ASIDE) is not None or _FLAG.fullmatch(_plain(column)) is not None
 
 
 def labels_of(rows: Sequence[Row], columns: Sequence[str]) -> ClassNumbers:
@@ -229,10 +300,10 @@ def splits_by_table(root: Path, images: Sequence[str]) -> tuple[str, dict[str, s
     """The one table in a folder with a column of splits, which must have a line for each image or a folder of it, and their splits."""
     found = []
     for path, columns in headers_in(root):
-        key, split = find_column(columns, _KEY_COLUMNS), find_column(columns, SPLIT_COLUMNS)
-        if key is not None and split is not None:
-            rows = read_table(path, relative=True).rows
-            found.append((path, {row.values[key]: split_of(row, split) for row in rows}))
+        key, says = find_column(columns, _KEY_COLUMNS), find_column(columns, SPLIT_COLUMNS) is not None
+        if key is not None and (says or any(_FLAG.fullmatch(_plain(name)) for name in columns)):
+            rows = with_splits(read_table(path, relative=True).rows)
+            found += [] if rows is None else [(path, {row.values[key]: row.split for row in rows})]
     if not found:
         return None
     if len(found) > 1:
