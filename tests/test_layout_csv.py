@@ -75,6 +75,44 @@ def test_several_classes_in_one_cell(tmp_path: Path) -> None:
     assert detect(tmp_path).class_names == ("Clear", "Effusion", "Mass")
 
 
+@pytest.mark.parametrize(
+    "cells", [("['x', 'a, b']", "[]", "['x']"), ('["x" "a, b"]', "[]", "{'x'}"), ("{\"a, b\", 'x'}", "()", "('x',)")]
+)
+def test_lists_written_as_text_are_several_labels(tmp_path: Path, cells: tuple[str, ...]) -> None:
+    rows = [f"{name};{cell}" for name, cell in zip("abc", cells, strict=True)]
+    build_csv(tmp_path, ["image;labels", *rows, "d;['x']"])
+    data = open_layout(tmp_path, "csv_labels")
+    assert data.class_names == ("a, b", "x")
+    assert data.task() == Classification(num_classes=2, multi_label=True)
+    found = labels(tmp_path)
+    assert [found[f"images/{name}.png"] for name in "abcd"] == [[1, 1], [0, 0], [0, 1], [0, 1]]
+
+
+def test_lists_of_one_name_each_are_classes(tmp_path: Path) -> None:
+    build_csv(tmp_path, ["image,label", "a,['x']", "b,['y']", "c,['x']"])
+    assert labels(tmp_path) == {"images/a.png": 0, "images/b.png": 1, "images/c.png": 0}
+    assert detect(tmp_path).class_names == ("x", "y")
+
+
+@pytest.mark.parametrize(
+    "cells", [("[1, 0]", "[0, 1]"), ("['x']", "[y, z]"), ("['x', 'y']", "x"), ("[mass, nodule]", "mass")]
+)
+def test_lists_without_quotes_are_refused(tmp_path: Path, cells: tuple[str, str]) -> None:
+    build_csv(tmp_path, ["image;label", *(f"{name};{cell}" for name, cell in zip("ab", cells, strict=True))])
+    with pytest.raises(
+        LayoutError, match=r"line [23], column 'label': .*no list of names in quotes.*join the names by \|"
+    ):
+        open_layout(tmp_path, "csv_labels")
+
+
+def test_joined_labels_that_count_as_a_class_are_told(tmp_path: Path) -> None:
+    build_csv(tmp_path, ["image,label", "a,x;y", "b,x", "c,y"])
+    with pytest.warns(
+        DataWarning, match=r"line 2, column 'label': 'x;y' and 'x' count as two classes; .*join them by \|"
+    ):
+        assert detect(tmp_path).class_names == ("x", "x;y", "y")
+
+
 @pytest.mark.parametrize("column", ["mask", "label"])
 def test_label_maps_may_be_named(tmp_path: Path, column: str) -> None:
     for index in range(2):

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from monai_salm.layouts.columns import find_column, with_splits
 from monai_salm.layouts.files import TRAIN, LayoutError, has_image_name, is_file, stem, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout, Label
-from monai_salm.layouts.labels import class_numbers, find_column, with_splits
+from monai_salm.layouts.labels import class_numbers
 from monai_salm.layouts.reading import Cell, Row, read_json, read_table
 from monai_salm.layouts.stored_images import channel_files
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeAlias
 
+from monai_salm.layouts.columns import IMAGE_COLUMNS, find_column, is_nothing, require_column, split_named, with_splits
 from monai_salm.layouts.files import (
     TRAIN,
     ImageIndex,
@@ -26,18 +27,7 @@ from monai_salm.layouts.files import (
 )
 from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.label_maps import is_label_map
-from monai_salm.layouts.labels import (
-    IMAGE_COLUMNS,
-    LABEL_COLUMNS,
-    MASK_COLUMNS,
-    find_column,
-    is_nothing,
-    label_columns,
-    labels_of,
-    require_column,
-    split_named,
-    with_splits,
-)
+from monai_salm.layouts.labels import LABEL_COLUMNS, MASK_COLUMNS, label_columns, labels_of
 from monai_salm.layouts.maps_among import label_maps_among
 from monai_salm.layouts.reading import TABLES, Cell, Row, Table, headers_in, read_table
 from monai_salm.layouts.roles import pair, shortened

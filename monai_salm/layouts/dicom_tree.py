@@ -10,11 +10,12 @@ from typing import NamedTuple, TypeAlias
 
 from monai_salm.formats.dicom.series import DicomSeries, group_series
 from monai_salm.formats.dicom.stacks import Stack
+from monai_salm.layouts.columns import IMAGE_COLUMNS, find_column, with_splits
 from monai_salm.layouts.dicom_headers import DicomHeader, RenamedReferences, read_header, set_aside
 from monai_salm.layouts.files import TRAIN, LayoutError, is_dicom, relative_path, some_files, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.image_folder import class_folders, places_of
-from monai_salm.layouts.labels import IMAGE_COLUMNS, find_column, label_columns, labels_of, with_splits
+from monai_salm.layouts.labels import label_columns, labels_of
 from monai_salm.layouts.reading import Table, headers_in, read_table
 from monai_salm.layouts.stored_images import StoredImage, UnusableImage
 from monai_salm.learning.tasks import Task
