@@ -489,10 +489,28 @@ def test_a_store_made_otherwise_is_in_the_way(
     what: str, change: Callable[[list[Case]], list[Case]], options: dict[str, Any], cases: list[Case], store: Path
 ) -> None:
     before = contents(make(cases, store))
-    with pytest.raises(NoiseStoreError, match=rf"noise\.db exists and was made with another {re.escape(what)}: "):
+    with pytest.raises(
+        NoiseStoreError, match=rf"noise\.db exists and was made with another {re.escape(what)}( \(.*\))?: "
+    ):
         make(change(cases), store, **options)
     assert contents(NoiseStore(store)) == before
     assert not folder_of(store).exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (other_label, "the images are the same; their labels or their order changed"),
+        (other_image, r"new images: 1; images that are gone: 1; docs/guides/new_images\.md"),
+        (lambda cases: cases[1:], "images that are gone: 1"),
+    ],
+)
+def test_what_changed_in_the_data_is_told(
+    change: Callable[[list[Case]], list[Case]], why: str, cases: list[Case], store: Path
+) -> None:
+    make(cases, store, RandomNoise())
+    with pytest.raises(NoiseStoreError, match=rf"another data \({why}"):
+        make(change(cases), store, RandomNoise())
 
 
 def test_overwrite_starts_anew(cases: list[Case], store: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +17,7 @@ from torch import nn
 
 from monai_salm._version import __version__
 from monai_salm.data.scan import MapDataset, ScannedCase, scan
-from monai_salm.generate.resuming import continue_or_start, require_agreement
+from monai_salm.generate.resuming import continue_or_start, data_digest, require_agreement
 from monai_salm.generate.writer import write_store
 from monai_salm.jobs.workspace import Workspace, open_workspace
 from monai_salm.jobs.world import joined, rank_device
@@ -208,7 +207,7 @@ class _Precompute:
             "seed": job.seed,
             "device": torch.cuda.get_device_name(job.device) if job.device.type == "cuda" else job.device.type,
             "versions": {"monai_salm": __version__, "torch": torch.__version__, "monai": monai.__version__},
-            "data": hashlib.sha256(b"".join([*job.workspace.digests, *labels])).hexdigest(),
+            "data": data_digest(job.workspace.digests, labels),
             **({} if job.world.size == 1 else {"ranks": job.world.size}),
         }
 
