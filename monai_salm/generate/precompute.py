@@ -33,6 +33,7 @@ from monai_salm.methods.textures import texture_key
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.window import WindowRule, window_rule
 from monai_salm.shared.progress import Progress
+from monai_salm.shared.settings import require_numbers, require_type
 from monai_salm.store.seal import make_key
 from monai_salm.store.store import NoiseStore, NoiseStoreError
 
@@ -76,6 +77,10 @@ class PrecomputeSettings:
     progress: Callable[[Progress], None] | None = None
     key: str | os.PathLike[str] | None = None
 
+    def __post_init__(self) -> None:
+        require_numbers(self)
+        require_type(self.recipe, (Recipe, type(None)), "recipe", "a Recipe(...) or None")
+
 
 def precompute(
     dataset: MapDataset,
@@ -110,12 +115,15 @@ def precompute(
         The store.
 
     Raises:
+        TypeError: for a method or a task that is none, such as its name.
         DataError, LabelError: for a case that cannot be protected, before any work starts.
         NoiseStoreError: if the store exists and was made of other data or with other settings.
         WorkspaceError: if an interrupted run of another job is in the way, or the same job is running.
     """
     if not isinstance(seed, int) or seed < 0:
         raise ValueError(f"seed must be a whole number from 0, got {seed!r}")
+    require_type(task, Task, "task", "a task, such as Classification(num_classes=2)")
+    require_type(method, (Method, type(None)), "method", "a method with its settings, such as SALM(), or None")
     return _Precompute(Path(store), task, method, window_rule(window), seed, PrecomputeSettings(**settings)).run(
         dataset, device
     )
