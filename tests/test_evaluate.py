@@ -365,6 +365,7 @@ def test_size_of_the_noise() -> None:
         ({"epochs": 0}, "epochs must be a whole number of at least 1, got 0"),
         ({"epochs": 2.5}, "epochs must be a whole number"),
         ({"seeds": (0.5,)}, r"seeds\[0\] must be a whole number"),
+        ({"seeds": "12"}, "seeds must be a sequence of numbers, got '12'"),
         ({"victims": "resnet18"}, "victims must be a sequence of names, or a mapping, got 'resnet18'"),
         ({"fractions": (0.0,)}, r"fractions\[0\] must be in \(0, 1\], got 0.0"),
         ({"held_out": 0.6}, r"held_out must be in \[0, 0.5\], got 0.6"),
@@ -751,6 +752,22 @@ def test_victims_start_far_from_surrogates(monkeypatch: pytest.MonkeyPatch) -> N
     assert min(abs(seed - VICTIM_SEED) for seed in surrogates) > 10_000
     assert default_epochs(cases, FAST, "none") == 80  # 3 steps a pass, 240 at least
     assert default_epochs(cases, Recipe(batch_size=1), "standard") == 20
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"epsilon": "8/255"}, "epsilon must be a number, such as .*, got '8/255'"),
+        ({"jobs": "2"}, "jobs must be a number, such as 1, got '2'"),
+        ({"held_out": None}, "held_out must be a number, such as 0.1, got None"),
+        ({"seeds": 3}, "seeds must be a sequence of numbers, got 3"),
+        ({"fractions": ["half"]}, r"fractions\[0\] must be a number, got 'half'"),
+        ({"task": "classification"}, r"task must be a task, such as Classification\(.*\), got 'classification'"),
+    ],
+)
+def test_a_setting_of_another_type_is_refused(setting: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        evaluate(clean=CLEAN, protected=CLEAN, test=TEST, **{**QUICK, **setting})
 
 
 def test_default_victims_fit_the_task() -> None:

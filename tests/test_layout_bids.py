@@ -66,9 +66,17 @@ def test_classes_of_the_participants_are_labels_where_there_are_no_masks(tmp_pat
     assert [case["label"] for case in detect(tmp_path).dataset()] == [0, None, None, None]
 
 
-def test_a_column_of_the_participants_may_say_the_split(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("split", "train", "val", "test"),
+        ("is_train\tis_val", "1\t0", "0\t1", "0\t0"),
+    ],
+)
+def test_columns_of_the_participants_may_say_the_split(tmp_path: Path, lines: tuple[str, ...]) -> None:
     build_bids(tmp_path)
-    save_text(tmp_path / "participants.tsv", "participant_id\tsplit\nsub-01\ttrain\nsub-02\tval\nsub-03\ttest\n")
+    rows = zip(("participant_id", "sub-01", "sub-02", "sub-03"), lines, strict=True)
+    save_text(tmp_path / "participants.tsv", "".join(f"{first}\t{second}\n" for first, second in rows))
     data = detect(tmp_path)
     assert {split: data.dataset(split).names for split in data.splits} == {
         "train": T1W[:1], "val": T1W[1:2], "test": T1W[2:]

@@ -75,6 +75,44 @@ def test_several_classes_in_one_cell(tmp_path: Path) -> None:
     assert detect(tmp_path).class_names == ("Clear", "Effusion", "Mass")
 
 
+@pytest.mark.parametrize(
+    "cells", [("['x', 'a, b']", "[]", "['x']"), ('["x" "a, b"]', "[]", "{'x'}"), ("{\"a, b\", 'x'}", "()", "('x',)")]
+)
+def test_lists_written_as_text_are_several_labels(tmp_path: Path, cells: tuple[str, ...]) -> None:
+    rows = [f"{name};{cell}" for name, cell in zip("abc", cells, strict=True)]
+    build_csv(tmp_path, ["image;labels", *rows, "d;['x']"])
+    data = open_layout(tmp_path, "csv_labels")
+    assert data.class_names == ("a, b", "x")
+    assert data.task() == Classification(num_classes=2, multi_label=True)
+    found = labels(tmp_path)
+    assert [found[f"images/{name}.png"] for name in "abcd"] == [[1, 1], [0, 0], [0, 1], [0, 1]]
+
+
+def test_lists_of_one_name_each_are_classes(tmp_path: Path) -> None:
+    build_csv(tmp_path, ["image,label", "a,['x']", "b,['y']", "c,['x']"])
+    assert labels(tmp_path) == {"images/a.png": 0, "images/b.png": 1, "images/c.png": 0}
+    assert detect(tmp_path).class_names == ("x", "y")
+
+
+@pytest.mark.parametrize(
+    "cells", [("[1, 0]", "[0, 1]"), ("['x']", "[y, z]"), ("['x', 'y']", "x"), ("[mass, nodule]", "mass")]
+)
+def test_lists_without_quotes_are_refused(tmp_path: Path, cells: tuple[str, str]) -> None:
+    build_csv(tmp_path, ["image;label", *(f"{name};{cell}" for name, cell in zip("ab", cells, strict=True))])
+    with pytest.raises(
+        LayoutError, match=r"line [23], column 'label': .*no list of names in quotes.*join the names by \|"
+    ):
+        open_layout(tmp_path, "csv_labels")
+
+
+def test_joined_labels_that_count_as_a_class_are_told(tmp_path: Path) -> None:
+    build_csv(tmp_path, ["image,label", "a,x;y", "b,x", "c,y"])
+    with pytest.warns(
+        DataWarning, match=r"line 2, column 'label': 'x;y' and 'x' count as two classes; .*join them by \|"
+    ):
+        assert detect(tmp_path).class_names == ("x", "x;y", "y")
+
+
 @pytest.mark.parametrize("column", ["mask", "label"])
 def test_label_maps_may_be_named(tmp_path: Path, column: str) -> None:
     for index in range(2):
@@ -97,6 +135,53 @@ def test_a_column_may_say_the_split(tmp_path: Path) -> None:
         "test": ("images/d.png",),
     }
     assert data.image_files() == ("images/a.png", "images/b.png")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["image,label,is_train", "a,mel,1", "b,nv,1", "c,mel,0", "d,nv,0"],
+        ["image,label,Is-Test", "a,mel,False", "b,nv,False", "c,mel,True", "d,nv,True"],
+        ["image,mel,nv,in test set", "a,1,0,no", "b,0,1,no", "c,1,0,yes", "d,0,1,yes"],
+        ["image,mel,nv,train,val,test", "a,1,0,1,0,0", "b,0,1,1,0,0", "c,1,0,0,0,1", "d,0,1,0,0,1"],
+        ["image,mel,nv,train", "a,1,0,1.0", "b,0,1,1.0", "c,1,0,0.0", "d,0,1,0.0"],
+        ["image,label,is_val,is_test,test", "a,mel,0,0,PCR", "b,nv,0,0,", "c,mel,0,1,PCR", "d,nv,0,1,PCR"],
+    ],
+)
+def test_columns_of_yes_and_no_may_say_the_split(tmp_path: Path, lines: list[str]) -> None:
+    build_csv(tmp_path, lines)
+    data = detect(tmp_path)
+    assert data.class_names == ("mel", "nv")
+    names = {split: data.dataset(split).names for split in data.splits}
+    assert names == {"train": ("images/a.png", "images/b.png"), "test": ("images/c.png", "images/d.png")}
+
+
+def test_a_yes_for_validation_leaves_the_others_for_training(tmp_path: Path) -> None:
+    build_csv(tmp_path, ["image,label,is_valid", "a,x,0", "b,y,0", "c,x,0", "d,y,1"])
+    assert detect(tmp_path).dataset("val").names == ("images/d.png",)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["image,mel,nv,is_train", "a,1,0,1", "b,0,1,maybe"], r"line 3, column 'is_train': 'maybe' is neither.*write 1 or 0"),
+        (["image,mel,nv,is_train", "a,1,0,1", "b,0,1,"], r"line 3, column 'is_train': '' is neither.*write 1 or 0"),
+        (["image,mel,nv,train,test", "a,1,0,1,0", "b,0,1,1,1"], "line 3: write 1 in exactly one of train, test"),
+        (["image,mel,nv,train,val,test", "a,1,0,1,0,0", "b,0,1,0,0,0"], "line 3: write 1 in exactly one of"),
+        (["image,mel,nv,test", "a,1,0,1", "b,0,1,0"], "'test' of yes and no may say the split.*Call it 'is_test'"),
+        (["image,mel,nv,is_valid", "a,1,0,1", "b,0,1,1"], "'is_valid' says yes for most images.*Call it 'is_val'"),
+    ],
+)  # fmt: skip
+def test_columns_that_do_not_say_the_split_are_refused(tmp_path: Path, lines: list[str], message: str) -> None:
+    build_csv(tmp_path, lines)
+    with pytest.raises(LayoutError, match=message):
+        open_layout(tmp_path, "csv_labels")
+
+
+def test_a_column_that_was_asked_for_is_no_split(tmp_path: Path) -> None:
+    table = build_csv(tmp_path, ["image,test", "a,1", "b,0"])
+    assert CsvLabels([table], Columns(labels=("test",))).splits == ("train",)
+    assert CsvLabels([table], Columns(labels=("image",), split="test")).splits == ("train", "test")
 
 
 def test_folds_are_all_training(tmp_path: Path) -> None:

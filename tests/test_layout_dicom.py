@@ -83,12 +83,11 @@ def test_a_table_may_give_the_labels(tmp_path: Path, lines: list[str]) -> None:
     assert data.unlisted() == ()
 
 
-def test_a_table_may_give_splits_and_several_labels(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("column", "train", "val"), [("split", "train", "val"), ("is_val", "0", "1")])
+def test_a_table_may_give_splits_and_several_labels(tmp_path: Path, column: str, train: str, val: str) -> None:
     build_dicom_tree(tmp_path, ("a", "b", "c"))
-    save_text(
-        tmp_path / "list.csv",
-        "patient,nodule,effusion,split\npatient1,1,1,train\npatient2,0,0,train\npatient3,1,0,val\n",
-    )
+    rows = f"patient1,1,1,{train}\npatient2,0,0,{train}\npatient3,1,0,{val}\n"
+    save_text(tmp_path / "list.csv", f"patient,nodule,effusion,{column}\n{rows}")
     data = detect(tmp_path)
     assert [case["label"].tolist() for case in data.dataset()] == [[1, 1], [0, 0]]
     assert data.dataset("val")[0]["label"].tolist() == [1, 0]

@@ -108,6 +108,10 @@ def test_a_label_map_for_each_organ_is_a_class_each(tmp_path: Path) -> None:
     assert np.array_equal(label == 2, (label == 2) & (label != 1))
     assert set(np.unique(label)) == {0, 1, 2}
     assert len(data.label_files()) == 6
+    save_text(tmp_path / "meta.csv", "image_id;is_val\ns0000;0\ns0001;0\ns0002;1\n")
+    assert [detect(tmp_path).dataset(split).names for split in ("train", "val")] == [
+        data.dataset(split).names for split in ("train", "val")
+    ]
     save_text(tmp_path / "meta.csv", "image_id;split\ns0000;train\ns0001;val\n")
     with pytest.raises(LayoutError, match=r"meta\.csv has a column of splits, but no line for s0002/ct\.nii\.gz"):
         detect(tmp_path)

@@ -13,6 +13,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+from monai.data import PydicomReader
 from monai.transforms import Compose, LoadImage, LoadImaged
 from monai_samples import BUDGET, META
 from PIL import Image
@@ -236,8 +237,9 @@ def test_channels_of_several_scaled_files_are_one_image(places: Any, rng: np.ran
 
 
 @pytest.mark.parametrize("upwards", [True, False], ids=["numbers go up", "numbers go down"])
+@pytest.mark.parametrize("swap_ij", [True, False])
 def test_a_dicom_series_is_found_as_monai_loads_its_folder(
-    places: Any, rng: np.random.Generator, upwards: bool
+    places: Any, rng: np.random.Generator, upwards: bool, swap_ij: bool
 ) -> None:
     """Slices are sorted by place here, by Instance Number in MONAI."""
     pytest.importorskip("pydicom")
@@ -254,7 +256,8 @@ def test_a_dicom_series_is_found_as_monai_loads_its_folder(
     units = group_series(source, names)
     assert len(units) == 1
     publish(units, source, copy, store, rng)  # type: ignore[arg-type]
-    require_like_the_copy(store, LOAD, source / "ct", copy / "ct")
+    load = LoadImage(reader=PydicomReader(swap_ij=swap_ij), ensure_channel_first=True)
+    require_like_the_copy(store, load, source / "ct", copy / "ct")
 
 
 @pytest.mark.parametrize(

@@ -317,6 +317,14 @@ def test_images_may_come_in_any_wrapping(wrap: Any, cases: list[Case], store: Pa
         ({"surrogate": "vgg11", "width": 0}, "width must be positive, got 0"),
         ({"surrogate": "vgg11", "task": Segmentation(num_classes=2)}, "does not fit a segmentation task; use .*unet"),
         ({"window": (0, 255), "error": TypeError}, r"window must be FixedWindow\(low, high\).* got \(0, 255\)"),
+        (
+            {"method": "salm", "error": TypeError},
+            r"method must be a method with its settings, such as SALM\(\).* got 'salm'",
+        ),
+        ({"method": RandomNoise, "error": TypeError}, "method must be a method with its settings.*RandomNoise"),
+        ({"task": "classification", "error": TypeError}, r"task must be .*Classification\(.* got 'classification'"),
+        ({"recipe": "sgd", "error": TypeError}, r"recipe must be a Recipe\(\.\.\.\) or None, got 'sgd'"),
+        ({"width": "half", "error": TypeError}, "width must be a number, such as 0.25, got 'half'"),
         ({"patch_size": (9, 9)}, "is larger than the smallest image"),
         ({"patch_size": (4, 4), "view_size": (4, 4)}, "not both"),
         ({"method": EM(perturb_type="classwise", **SHORT), "patch_size": (4, 4)}, "without patches"),
@@ -489,10 +497,28 @@ def test_a_store_made_otherwise_is_in_the_way(
     what: str, change: Callable[[list[Case]], list[Case]], options: dict[str, Any], cases: list[Case], store: Path
 ) -> None:
     before = contents(make(cases, store))
-    with pytest.raises(NoiseStoreError, match=rf"noise\.db exists and was made with another {re.escape(what)}: "):
+    with pytest.raises(
+        NoiseStoreError, match=rf"noise\.db exists and was made with another {re.escape(what)}( \(.*\))?: "
+    ):
         make(change(cases), store, **options)
     assert contents(NoiseStore(store)) == before
     assert not folder_of(store).exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (other_label, "the images are the same; their labels or their order changed"),
+        (other_image, r"new images: 1; images that are gone: 1; docs/guides/new_images\.md"),
+        (lambda cases: cases[1:], "images that are gone: 1"),
+    ],
+)
+def test_what_changed_in_the_data_is_told(
+    change: Callable[[list[Case]], list[Case]], why: str, cases: list[Case], store: Path
+) -> None:
+    make(cases, store, RandomNoise())
+    with pytest.raises(NoiseStoreError, match=rf"another data \({why}"):
+        make(change(cases), store, RandomNoise())
 
 
 def test_overwrite_starts_anew(cases: list[Case], store: Path, tmp_path: Path) -> None:

@@ -9,12 +9,12 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from numbers import Integral
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from monai_salm.shared.settings import require
+from monai_salm.shared.settings import require, require_numbers, require_type
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +39,10 @@ _UNRECORDED = (
     *("window", "copies", "patch_size", "view_size", "device", "jobs", "predictions", "resume", "surrogate"),
     *("test_digest", "native_scale", "native_unit", "image_key", "label_key"),
 )
-_SEQUENCES = ("victims", "pipelines", "countermeasures", "seeds", "fractions", "controls")
+_SEQUENCES = {
+    "victims": "names, or a mapping", "pipelines": "names", "countermeasures": "names, or a mapping", "seeds": "numbers",
+    "fractions": "numbers", "controls": "names",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +85,7 @@ class Protocol:
         label_key: key of the label.
 
     Raises:
+        TypeError: for a setting of another type, such as text for a number.
         ValueError: for an unknown name, naming the known ones, or a number out of range.
     """
 
@@ -116,14 +120,13 @@ class Protocol:
     label_key: str = "label"
 
     def __post_init__(self) -> None:
-        for name in _SEQUENCES:
-            value = getattr(self, name)
+        require_numbers(self)
+        for name, items in _SEQUENCES.items():
+            value, what = getattr(self, name), f"a sequence of {items}"
+            require(not isinstance(value, str) or name == "countermeasures", name, what, repr(value))
             if value is not None and not isinstance(value, str | Mapping):
+                require_type(value, Iterable, name, what)
                 object.__setattr__(self, name, tuple(value))
-        if isinstance(self.victims, str):
-            raise ValueError(f"victims must be a sequence of names, or a mapping, got {self.victims!r}")
-        if isinstance(self.pipelines, str):
-            raise ValueError(f"pipelines must be a sequence of names, got {self.pipelines!r}")
         self._check_names()
         no_victim = self.victims is not None and not self.victims
         if no_victim or not self.seeds or not self.countermeasures:
@@ -157,6 +160,7 @@ class Protocol:
         shares = {"epsilon": self.epsilon, "learned": self.learned}
         shares |= {f"fractions[{index}]": fraction for index, fraction in enumerate(self.fractions)}
         for name, share in shares.items():
+            require_type(share, (Real, type(None)), name, "a number")
             require(share is None or 0 < share <= 1, name, "in (0, 1]", share)
         require(0 <= self.held_out <= 0.5, "held_out", "in [0, 0.5]", self.held_out)
         require(0 < self.width <= 4, "width", "in (0, 4]", self.width)
@@ -168,7 +172,10 @@ class Protocol:
             require(whole, name, f"a whole number of at least {least}", repr(count))
 
     def check_task(self, task: Task) -> None:
-        """Raise ``ValueError`` for a setting that does not fit the task."""
+        """Raise ``ValueError`` for a setting that does not fit the task, ``TypeError`` for what is no task."""
+        from monai_salm.learning.tasks import Task
+
+        require_type(task, Task, "task", "a task, such as Classification(num_classes=2)")
         self.architectures(task)
         if self.patch_size is not None and task.kind != "segmentation":
             raise ValueError(

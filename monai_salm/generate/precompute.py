@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +17,7 @@ from torch import nn
 
 from monai_salm._version import __version__
 from monai_salm.data.scan import MapDataset, ScannedCase, scan
-from monai_salm.generate.resuming import continue_or_start, require_agreement
+from monai_salm.generate.resuming import continue_or_start, data_digest, require_agreement
 from monai_salm.generate.writer import write_store
 from monai_salm.jobs.workspace import Workspace, open_workspace
 from monai_salm.jobs.world import joined, rank_device
@@ -34,6 +33,7 @@ from monai_salm.methods.textures import texture_key
 from monai_salm.noise.digest import content_digest
 from monai_salm.noise.window import WindowRule, window_rule
 from monai_salm.shared.progress import Progress
+from monai_salm.shared.settings import require_numbers, require_type
 from monai_salm.store.seal import make_key
 from monai_salm.store.store import NoiseStore, NoiseStoreError
 
@@ -77,6 +77,10 @@ class PrecomputeSettings:
     progress: Callable[[Progress], None] | None = None
     key: str | os.PathLike[str] | None = None
 
+    def __post_init__(self) -> None:
+        require_numbers(self)
+        require_type(self.recipe, (Recipe, type(None)), "recipe", "a Recipe(...) or None")
+
 
 def precompute(
     dataset: MapDataset,
@@ -111,12 +115,15 @@ def precompute(
         The store.
 
     Raises:
+        TypeError: for a method or a task that is none, such as its name.
         DataError, LabelError: for a case that cannot be protected, before any work starts.
         NoiseStoreError: if the store exists and was made of other data or with other settings.
         WorkspaceError: if an interrupted run of another job is in the way, or the same job is running.
     """
     if not isinstance(seed, int) or seed < 0:
         raise ValueError(f"seed must be a whole number from 0, got {seed!r}")
+    require_type(task, Task, "task", "a task, such as Classification(num_classes=2)")
+    require_type(method, (Method, type(None)), "method", "a method with its settings, such as SALM(), or None")
     return _Precompute(Path(store), task, method, window_rule(window), seed, PrecomputeSettings(**settings)).run(
         dataset, device
     )
@@ -206,7 +213,7 @@ class _Precompute:
             "seed": job.seed,
             "device": torch.cuda.get_device_name(job.device) if job.device.type == "cuda" else job.device.type,
             "versions": {"monai_salm": __version__, "torch": torch.__version__, "monai": version("monai")},
-            "data": hashlib.sha256(b"".join([*job.workspace.digests, *labels])).hexdigest(),
+            "data": data_digest(job.workspace.digests, labels),
             **({} if job.world.size == 1 else {"ranks": job.world.size}),
         }
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,14 @@ import torch
 from monai_salm.jobs.launch import RankError
 from monai_salm.jobs.workspace import Workspace, WorkspaceError, mirror
 from monai_salm.jobs.world import World
+from monai_salm.learning.tasks import task_from_spec
+from monai_salm.noise.digest import content_digest
 from monai_salm.store.store import NoiseStore, NoiseStoreError
+
+
+def data_digest(images: Iterable[bytes], labels: Iterable[bytes]) -> str:
+    """The digest of a data set by its images' drawing digests and the content digests of its labels in the task's canonical form."""
+    return hashlib.sha256(b"".join([*images, *labels])).hexdigest()
 
 
 def require_agreement(world: World, meta: dict[str, Any]) -> dict[str, Any]:
@@ -46,12 +55,27 @@ def continue_or_start(world: World, path: Path, meta: dict[str, Any], workspace:
 
 
 def _require_same_store(path: Path, meta: dict[str, Any], workspace: Workspace) -> None:
-    differing = _differing(NoiseStore(path).meta, meta)
+    store = NoiseStore(path)
+    differing = _differing(store.meta, meta)
     if differing:
         raise NoiseStoreError(
-            f"{path} exists and was made with another {', '.join(differing)}: give another path, or overwrite it: "
-            "overwrite=True (--overwrite)"
+            f"{path} exists and was made with another {', '.join(differing)}{_why_other_data(store, meta, workspace)}: give another "
+            "path, or overwrite it: overwrite=True (--overwrite)"
         )
+
+
+def _why_other_data(store: NoiseStore, meta: dict[str, Any], workspace: Workspace) -> str:
+    """The changes of the data set that a store was made of, in brackets; empty where there are none."""
+    if store.meta.get("data") == meta["data"]:
+        return ""
+    images = workspace.cases(task_from_spec(meta["task"])).images
+    new = sum(content_digest(image) not in store for image in images)
+    gone = len(store) - (len(images) - new)
+    if not new and not gone:
+        return " (the images are the same; their labels or their order changed)"
+    found = [f"new images: {new}"] * (new > 0) + [f"images that are gone: {gone}"] * (gone > 0)
+    hint = ["docs/guides/new_images.md says how new images alone get noise"] * (0 < new < len(images))
+    return f" ({'; '.join([*found, *hint])})"
 
 
 def _require_same_run(meta: dict[str, Any], workspace: Workspace, overwrite: bool) -> None:

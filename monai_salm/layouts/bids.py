@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from monai_salm.layouts.columns import find_column, with_splits
 from monai_salm.layouts.files import TRAIN, LayoutError, has_image_name, is_file, stem, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout, Label
-from monai_salm.layouts.labels import SPLIT_COLUMNS, class_numbers, find_column, split_of
+from monai_salm.layouts.labels import class_numbers
 from monai_salm.layouts.reading import Cell, Row, read_json, read_table
 from monai_salm.layouts.stored_images import channel_files
 
@@ -102,13 +103,14 @@ class Bids(FolderLayout):
             column = find_column(columns, _CLASS_COLUMNS) or ""
             cells = [row.cell(column) if row else Cell("", image.file) for image, row in zip(images, rows, strict=True)]
             labels, classes = class_numbers(cells)
-        split = find_column(columns, SPLIT_COLUMNS)
+        told = with_splits([row for row in rows if row is not None])
+        splits = {row.line: row.split for row in told or ()}
         cases = []
         for image, row, label in zip(images, rows, labels, strict=True):
-            if split and row is None:
+            if splits and row is None:
                 subject = f"sub-{image.entities['sub']}, the subject of {image.file}"
                 raise LayoutError(f"{root / _PARTICIPANTS} has no line for {subject}")
-            of = split_of(row, split) if split and row else TRAIN
+            of = TRAIN if row is None else splits.get(row.line, TRAIN)
             cases.append((of, FolderCase(channel_files([image.file]), label)))
         if TRAIN not in dict(cases):
             kind = images[0].suffix

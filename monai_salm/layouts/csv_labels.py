@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeAlias
 
+from monai_salm.layouts.columns import IMAGE_COLUMNS, find_column, is_nothing, require_column, split_named, with_splits
 from monai_salm.layouts.files import (
     TRAIN,
     ImageIndex,
@@ -26,19 +27,7 @@ from monai_salm.layouts.files import (
 )
 from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.label_maps import is_label_map
-from monai_salm.layouts.labels import (
-    IMAGE_COLUMNS,
-    LABEL_COLUMNS,
-    MASK_COLUMNS,
-    SPLIT_COLUMNS,
-    find_column,
-    is_nothing,
-    label_columns,
-    labels_of,
-    require_column,
-    split_named,
-    split_of,
-)
+from monai_salm.layouts.labels import LABEL_COLUMNS, MASK_COLUMNS, label_columns, labels_of
 from monai_salm.layouts.maps_among import label_maps_among
 from monai_salm.layouts.reading import TABLES, Cell, Row, Table, headers_in, read_table
 from monai_salm.layouts.roles import pair, shortened
@@ -143,16 +132,16 @@ class CsvLabels(FolderLayout):
         self._taken = frozenset(cell for cell in cells if is_file(self.root / cell))
         found = []
         for table, image in zip(tables, images, strict=True):
-            split = self.columns.split or find_column(table.columns, SPLIT_COLUMNS)
             own = _split_in_name(table.path) if len(tables) > 1 else None
-            for row in table.rows:
-                of, cell = own or (split_of(row, split) if split else TRAIN), row.cell(image)
+            told = None if own else with_splits(table.rows, self.columns.split, self.columns.labels)
+            for row in told or table.rows:
+                cell = row.cell(image)
                 file = self._find(cell, self._index)
                 stored: StoredImage = channel_files([file])
                 if not is_file(self.root / file):
                     reason = f"{cell.where}: no image {cell.text!r} in {self.root}; check the name, or remove the line"
                     stored = UnusableImage(file, (file,), reason)
-                found.append(_Entry(replace(row, split=of), stored))
+                found.append(_Entry(replace(row, split=own or row.split), stored))
         return found
 
     def _find(self, cell: Cell, index: ImageIndex) -> str:

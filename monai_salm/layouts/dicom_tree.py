@@ -10,11 +10,12 @@ from typing import NamedTuple, TypeAlias
 
 from monai_salm.formats.dicom.series import DicomSeries, group_series
 from monai_salm.formats.dicom.stacks import Stack
+from monai_salm.layouts.columns import IMAGE_COLUMNS, find_column, with_splits
 from monai_salm.layouts.dicom_headers import DicomHeader, RenamedReferences, read_header, set_aside
 from monai_salm.layouts.files import TRAIN, LayoutError, is_dicom, relative_path, some_files, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.image_folder import class_folders, places_of
-from monai_salm.layouts.labels import IMAGE_COLUMNS, SPLIT_COLUMNS, find_column, label_columns, labels_of, split_of
+from monai_salm.layouts.labels import label_columns, labels_of
 from monai_salm.layouts.reading import Table, headers_in, read_table
 from monai_salm.layouts.stored_images import StoredImage, UnusableImage
 from monai_salm.learning.tasks import Task
@@ -159,11 +160,10 @@ def _by_table(
 ) -> tuple[dict[str, _Answer], tuple[str, ...]]:
     """Labels and splits by the rows of a table; an image without a row is a training image without label."""
     key, column = next((key, name) for key, names in _KEYS.items() if (name := find_column(table.columns, names)))
-    split = find_column(table.columns, SPLIT_COLUMNS)
-    rows = [replace(row, split=split_of(row, split)) for row in table.rows] if split else table.rows
+    rows = with_splits(table.rows) or table.rows
     if not rows:
         raise LayoutError(f"{table.path} has no rows below its header")
-    labels, classes = labels_of(rows, label_columns(rows, (), (column, split)))
+    labels, classes = labels_of(rows, label_columns(rows, (), (column,)))
     answers: dict[str, _Answer] = {}
     for row, label in zip(rows, labels, strict=True):
         text, where = row.cell(column)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
+from monai_salm.layouts.columns import split_named
 from monai_salm.layouts.files import (
     TRAIN,
     LayoutError,
@@ -22,7 +23,6 @@ from monai_salm.layouts.files import (
 )
 from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.label_maps import is_label_map
-from monai_salm.layouts.labels import split_named
 from monai_salm.layouts.maps_among import MapsAmong, hold_maps, label_maps_among
 from monai_salm.layouts.roles import inner_classes, pair, suggested, why_patients
 from monai_salm.layouts.stored_images import channel_files

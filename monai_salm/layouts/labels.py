@@ -1,29 +1,19 @@
-"""Labels, splits and columns of tables: the words that data sets use for them, and class names, which become numbers."""
+"""Labels in tables: the columns that hold them, and class names, which become numbers."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from monai_salm.layouts.files import TRAIN, LayoutError, stem
-from monai_salm.layouts.reading import Cell, Row, headers_in, read_table
+from monai_salm.layouts.columns import IMAGE_COLUMNS, SPLIT_COLUMNS, find_column, is_nothing, require_column, says_split
+from monai_salm.layouts.files import TRAIN, LayoutError
+from monai_salm.layouts.reading import Cell, Row
 from monai_salm.shared.warn import warn
 
-_SPLITS = {
-    "train": ("train", "training", "tr"),
-    "val": ("val", "valid", "validation", "validate", "dev", "development"),
-    "test": ("test", "testing", "ts", "holdout"),
-}
-_SPLIT_OF = {word: split for split, words in _SPLITS.items() for word in words}
-
-IMAGE_COLUMNS = (
-    "image", "image_path", "img", "img_path", "file", "filename", "file_name", "filepath", "file_path", "path",
-    "image_file", "image_name", "image_index", "image_id", "img_id", "id_code", "id", "name",
-)  # fmt: skip
 LABEL_COLUMNS = (
     "label", "labels", "class", "class_name", "class_id", "target", "diagnosis", "dx", "category", "finding",
     "finding_labels", "findings", "pathology", "level", "grade", "group", "condition", "y",
@@ -31,18 +21,18 @@ LABEL_COLUMNS = (
 MASK_COLUMNS = ("mask", "mask_path", "mask_file", "segmentation", "segmentation_path", "label_path", "label_file")
 # Answers of yes and no about the patient, which are no labels.
 PATIENT_COLUMNS = (
-    "sex", "gender", "male", "female", "smoker", "smoking", "age", "fold", "patient", "patient_id", "is_train",
+    "sex", "gender", "male", "female", "smoker", "smoking", "age", "fold", "patient", "patient_id",
 )  # fmt: skip
-SPLIT_COLUMNS = ("split", "set", "subset", "partition", "phase", "dataset_split", "data_split", "usage")
-# Cells that say that nothing is known, what chest X-ray tables write for "uncertain", and 0 and 1, as pandas writes them, too.
-_NOTHING = ("", "n/a", "na", "nan", "none", "null")
 # Nothing is known, or the class of those without a finding.
 _NO_FINDING = "none"
+# What chest X-ray tables write for "uncertain", and 0 and 1, as pandas writes them, too.
 _UNCERTAIN, _ANSWERS = ("-1", "-1.0"), {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 #: Largest class number: any more is an identifier in the wrong column.
 MAX_CLASS = 65_535
 # A small data set may have a class for nearly every image; a large one that does has names in that column.
 _FEW_CLASSES = 20
+# A name in a list that is written as text.
+_QUOTED = re.compile(r"""'([^'\\]*)'|"([^"\\]*)\"""")
 # A patient's data and what only names something; no labels, even if they happen to be zeros and ones.
 _ASIDE = (*IMAGE_COLUMNS, *SPLIT_COLUMNS, *PATIENT_COLUMNS)
 
@@ -54,8 +44,6 @@ _PLACES = (
 # Fewer numbers than these say nothing about how often they repeat.
 _MEASURED = 5
 
-_KEY_COLUMNS = (*IMAGE_COLUMNS, "patient", "patient_id", "subject", "subject_id", "case", "case_id")
-
 
 class ClassNumbers(NamedTuple):
     """The label of each cell of a column (a class number, a vector of zeros and ones, or None), and the names of the classes."""
@@ -64,23 +52,12 @@ class ClassNumbers(NamedTuple):
     names: tuple[str, ...]
 
 
-def split_named(word: str) -> str | None:
-    """``"train"``, ``"val"`` or ``"test"`` for a word that means it, else None."""
-    return _SPLIT_OF.get(word.strip().lower())
-
-
-def find_column(columns: Iterable[str], names: Sequence[str]) -> str | None:
-    """The column that bears one of the names, the earliest name first; case, blanks and hyphens do not matter."""
-    plain = {column.strip().lower().replace(" ", "_").replace("-", "_"): column for column in columns}
-    return next((plain[name] for name in names if name in plain), None)
-
-
 def class_numbers(cells: Sequence[Cell]) -> ClassNumbers:
     """Turn a column of classes into numbers.
 
     Whole numbers from 0 are class numbers already; a LayoutError names the cell of any other number, and a column of numbers
-    that hardly ever repeat. Anything else is text, numbered in its sorted order; text joined by ``|`` names several classes of
-    one image. Among other words, "none" is a class.
+    that hardly ever repeat. Anything else is text, numbered in its sorted order; text joined by ``|`` and lists such as
+    ``['a', 'b']`` name several classes of one image. Among other words, "none" is a class.
     """
     texts = [cell.text for cell in cells if not is_nothing(cell.text)]
     numbers = {text: _number(text) for text in texts}
@@ -96,13 +73,14 @@ def class_numbers(cells: Sequence[Cell]) -> ClassNumbers:
     def is_missing(text: str) -> bool:
         return is_nothing(text) and not (texts and words and text.lower() == _NO_FINDING)
 
-    texts = [cell.text for cell in cells if not is_missing(cell.text)]
-    if any("|" in text for text in texts):
-        parts = [None if is_missing(cell.text) else {part.strip() for part in cell.text.split("|")} for cell in cells]
-        known = tuple(sorted({name for found in parts if found is not None for name in found}))
-        labels = [None if found is None else [int(name in found) for name in known] for found in parts]
+    told = [cell for cell in cells if not is_missing(cell.text)]
+    several = _several_names(told)
+    if several is not None:
+        known = tuple(sorted({name for own in several for name in own}))
         _warn_of_case(cells[0].where, known)
-        return ClassNumbers(list(labels), known)
+        left = iter([int(name in own) for name in known] for own in several)
+        return _of_vectors([None if is_missing(cell.text) else next(left) for cell in cells], known)
+    texts = [cell.text for cell in told]
     names = tuple(sorted(set(texts)))
     if len(names) > max(_FEW_CLASSES, len(texts) // 2):
         raise LayoutError(
@@ -110,6 +88,7 @@ def class_numbers(cells: Sequence[Cell]) -> ClassNumbers:
             "column of classes 'label'"
         )
     _warn_of_case(cells[0].where if cells else "", names)
+    _warn_of_joined(told, names)
     place = {name: index for index, name in enumerate(names)}
     return ClassNumbers([place.get(cell.text) for cell in cells], names)
 
@@ -135,9 +114,44 @@ def _warn_of_case(where: str, names: Iterable[str]) -> None:
         warn(f"{where}: {' and '.join(map(repr, own))} count as {len(own)} classes; if they are one, write them alike")
 
 
-def is_nothing(cell: str) -> bool:
-    """Whether a cell says that nothing is known."""
-    return cell.lower() in _NOTHING
+def _warn_of_joined(cells: Sequence[Cell], names: Sequence[str]) -> None:
+    """Warn of a class that names another one and more, as joined labels do."""
+    for name, mark in ((name, mark) for name in names for mark in ";," if mark in name):
+        part = next((part for part in map(str.strip, name.split(mark)) if part in names), None)
+        if part is not None:
+            where = next(cell.where for cell in cells if cell.text == name)
+            warn(f"{where}: {name!r} and {part!r} count as two classes; if it means several labels, join them by |")
+            return
+
+
+def _several_names(cells: Sequence[Cell]) -> list[set[str]] | None:
+    """The names in each cell where cells hold several: in lists as Python writes them, or joined by ``|``."""
+    lists = [_listed(cell.text) for cell in cells]
+    if any(lists) or any(text[:1] == "[" and text[-1:] == "]" and "," in text for text, _ in cells):
+        for (text, where), found in zip(cells, lists, strict=True):
+            if found is None:
+                raise LayoutError(
+                    f"{where}: {text!r} is in a column of lists, and is no list of names in quotes, such as ['a', 'b']. Write it so, "
+                    "join the names by | (a|b), or make a column of zeros and ones of each name"
+                )
+        return [found or set() for found in lists]
+    if any("|" in text for text, _ in cells):
+        return [{part.strip() for part in text.split("|")} for text, _ in cells]
+    return None
+
+
+def _listed(text: str) -> set[str] | None:
+    """The names in a list that Python or pandas wrote as text, such as ``['a', 'b']``; None for any other text."""
+    if text[:1] + text[-1:] not in ("[]", "()", "{}") or _QUOTED.sub("", text[1:-1]).replace(",", "").strip():
+        return None
+    return {(one or other).strip() for one, other in _QUOTED.findall(text)}
+
+
+def _of_vectors(vectors: Sequence[list[int] | None], names: tuple[str, ...]) -> ClassNumbers:
+    """Class numbers if each vector has one 1, else the vectors."""
+    if all(sum(vector) == 1 for vector in vectors if vector):
+        return ClassNumbers([vector.index(1) if vector else None for vector in vectors], names)
+    return ClassNumbers(list(vectors), names)
 
 
 def _number(text: str) -> float | None:
@@ -146,24 +160,6 @@ def _number(text: str) -> float | None:
         if math.isfinite(number) and "_" not in text:  # only Python takes 1_2 for a number
             return number
     return None
-
-
-def require_column(path: Path, columns: Iterable[str], asked: str | None, names: Sequence[str] = ()) -> str:
-    """The column of a table that was asked for, or else that has one of some names of columns of images."""
-    found = find_column(columns, names) if asked is None else asked
-    if found is None or found not in columns:
-        lacks = f"no column of image names ({', '.join(names[:5])}, ...)" if asked is None else f"no column {asked!r}"
-        raise LayoutError(f"{path} has {lacks}; its columns are {', '.join(columns)}")
-    return found
-
-
-def split_of(row: Row, column: str) -> str:
-    """The split that a row says; an error for any other word."""
-    split = split_named(row.values[require_column(row.path, row.values, column)])
-    if split is None:
-        text, where = row.cell(column)
-        raise LayoutError(f"{where}: {text!r} is no split; write train, val or test")
-    return split
 
 
 def label_columns(rows: Sequence[Row], asked: Sequence[str], aside: Sequence[str | None]) -> tuple[str, ...]:
@@ -177,7 +173,11 @@ def label_columns(rows: Sequence[Row], asked: Sequence[str], aside: Sequence[str
     single = find_column([name for name in columns if name not in places], (*LABEL_COLUMNS, *MASK_COLUMNS))
     if single is not None:
         return (single,)
-    others = [name for name in columns if name not in (*aside, *places) and find_column([name], _ASIDE) is None]
+    others = [
+        name
+        for name in columns
+        if name not in (*aside, *places) and not (find_column([name], _ASIDE) or says_split(name))
+    ]
     # Columns that hold zeros and ones, and nothing else but -1 and empty cells.
     known = {name: [text for row in training if not is_nothing(text := row.cell(name).text)] for name in others}
     candidates = [name for name, texts in known.items() if texts and {*texts} <= {*_ANSWERS, *_UNCERTAIN}]
@@ -220,29 +220,4 @@ def labels_of(rows: Sequence[Row], columns: Sequence[str]) -> ClassNumbers:
                 raise LayoutError(f"{where}: {text!r} is no answer. Write 0 or 1; an empty cell and -1 count as 0")
         unsure |= bool(odd)
         vectors.append([_ANSWERS.get(cell.text, 0) for cell in cells])
-    if not unsure and all(sum(vector) == 1 for vector in vectors if vector):
-        return ClassNumbers([vector.index(1) if vector else None for vector in vectors], tuple(columns))
-    return ClassNumbers(list(vectors), tuple(columns))
-
-
-def splits_by_table(root: Path, images: Sequence[str]) -> tuple[str, dict[str, str]] | None:
-    """The one table in a folder with a column of splits, which must have a line for each image or a folder of it, and their splits."""
-    found = []
-    for path, columns in headers_in(root):
-        key, split = find_column(columns, _KEY_COLUMNS), find_column(columns, SPLIT_COLUMNS)
-        if key is not None and split is not None:
-            rows = read_table(path, relative=True).rows
-            found.append((path, {row.values[key]: split_of(row, split) for row in rows}))
-    if not found:
-        return None
-    if len(found) > 1:
-        raise LayoutError(f"{found[0][0]} and {found[1][0].name} both have a column of splits; leave one there")
-    (table, known), splits = found[0], dict[str, str]()
-    for image in images:
-        place = PurePosixPath(image)
-        names = (image, place.name, stem(image), *reversed(place.parts[:-1]))
-        name = next((name for name in names if name in known), None)
-        if name is None:
-            raise LayoutError(f"{table} has a column of splits, but no line for {image}; add one")
-        splits[image] = known[name]
-    return table.name, splits
+    return ClassNumbers(list(vectors), tuple(columns)) if unsure else _of_vectors(vectors, tuple(columns))

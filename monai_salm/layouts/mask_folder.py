@@ -9,11 +9,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from monai_salm.formats.base import FormatError
+from monai_salm.layouts.columns import split_named, splits_by_table
 from monai_salm.layouts.files import TRAIN, LayoutError, has_image_name, is_dicom, is_file, is_image, some_files, walk
 from monai_salm.layouts.folder import FolderCase, FolderLayout
 from monai_salm.layouts.image_folder import ImageFolder
 from monai_salm.layouts.label_maps import LabelMap, LabelParts, distinct, files_of, looks_like_label_map, read_label_map
-from monai_salm.layouts.labels import split_named, splits_by_table
 from monai_salm.layouts.patterns import ARROW, pair_by_patterns
 from monai_salm.layouts.rival_maps import why_rivals
 from monai_salm.layouts.roles import Key, Pairs, pair, role_of, shortened, suggested

@@ -15,6 +15,7 @@ from monai_salm.layouts.files import is_file
 from monai_salm.publishing.copy_job import CopyJob, PublishReport, PublishSettings
 from monai_salm.publishing.copy_records import copy_key, record_copy, record_of, record_restored, was_restored
 from monai_salm.publishing.image_changes import Protection, Removal
+from monai_salm.publishing.label_changes import label_warnings
 from monai_salm.publishing.manifest import PathLike, digests_of, own_files, read_manifest, write_manifest
 from monai_salm.publishing.other_files import OtherFiles, all_other_files, other_files
 from monai_salm.publishing.preconditions import (
@@ -93,7 +94,8 @@ def _warnings(work: CopyJob, store: NoiseStore) -> list[str]:
     """Warnings for the owner. In a folder, files that hold protected images are left out; in one file they stay."""
     data, splits = work.data, work.splits
     repeated = repeated_warnings(data, store, splits) if data.single_file else []
-    return [*repeated, *renamed_warnings(data.renamed(splits), work.replaced), *data.rewritten_notes(splits)]
+    renamed = renamed_warnings(data.renamed(splits), work.replaced)
+    return [*repeated, *label_warnings(work, store), *renamed, *data.rewritten_notes(splits)]
 
 
 def _finish(work: CopyJob, store: NoiseStore, job: str, staging: Staging, failed: dict[str, str]) -> list[str]:

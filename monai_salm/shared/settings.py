@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import math
+from dataclasses import MISSING, fields
 from numbers import Real
+from typing import Any
 
 
 def require(holds: bool, name: str, rule: str, value: object) -> None:
     """Refuse a setting with a ValueError: rule, then value."""
     if not holds or (isinstance(value, float) and math.isnan(value)):
         raise ValueError(f"{name} must be {rule}, got {value}")
+
+
+def require_type(value: object, kind: type | tuple[type, ...], name: str, rule: str) -> None:
+    """Refuse a setting of another type with a TypeError: rule, then value."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be {rule}, got {value!r}")
+
+
+def require_numbers(settings: Any) -> None:
+    """Refuse settings, a dataclass, with something else where the default is a number (TypeError), or None where it may be."""
+    for field in fields(settings):
+        value, default = getattr(settings, field.name), field.default
+        is_number = default is not MISSING and isinstance(default, Real) and not isinstance(default, bool)
+        if is_number and not (value is None and "None" in str(field.type)):
+            require_type(value, Real, field.name, f"a number, such as {default:g}")
 
 
 def require_epsilon(epsilon: object) -> None:

@@ -134,7 +134,7 @@ def _views(loaded: Array) -> Iterator[View]:
             flat = axes < rank
             for order in itertools.permutations(range(1, axes + 1)):
                 yield View(channels, order, flat=flat)
-                if order == (2, 1, 3):  # a series sorted by numbers, not by places
+                if axes == 3:  # a series sorted by numbers, not by places
                     yield View(channels, order, reversed=True, flat=flat)
 
 
