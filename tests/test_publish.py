@@ -661,6 +661,8 @@ def test_progress_is_shown_in_lines(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("settings", "error", "reason"),
     [
+        ({"copy": "*.pdf"}, TypeError, r"copy must be a sequence of texts, such as \('\*.pdf',\)"),
+        ({"splits": "train"}, TypeError, r"splits must be a sequence of texts, such as \('train',\)"),
         ({"job": 2}, TypeError, "unexpected keyword argument 'job'"),
         ({"jobs": 0}, ValueError, "jobs must be at least 1, got 0"),
         ({"shard": (2, 2)}, ValueError, "got 2 of 2"),

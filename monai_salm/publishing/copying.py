@@ -63,6 +63,7 @@ def publish(
             ``dataset_version=None`` text, the version of the data set in the manifest.
 
     Raises:
+        TypeError: for one text as ``splits`` or ``copy``.
         PublishError: if an image is not in the store, or the places of input, output and store are not safe.
         FileExistsError: if the output exists and is not to be overwritten.
         StagingBusyError: if another process is writing the same output.

@@ -209,11 +209,22 @@ def _volumes() -> Iterator[Row]:
         lambda f: save_nrrd_text(f, "kinds: domain domain RGB-color", "sizes: 5 4 3"),
     )
     yield Row("meta_image", "3D, .mhd with .raw", "int16", lambda f: save_by_itk(f, "image.mhd"))
+    yield Row("meta_image", "3D, .mhd with HeaderSize -1", "int16", lambda f: _at_end(f, 0))
     yield Row("meta_image", "3D, .mhd with .zraw, gz", "int16", lambda f: save_by_itk(f, "image.mhd", packed=True))
     for dtype in ("uint8", "int16", "int32", "float32"):
         yield Row("mgh", "3D, .mgz", dtype, lambda f, d=dtype: save_mgh(f, d))
         yield Row("mgh", "3D, .mgh", dtype, lambda f, d=dtype: save_mgh(f, d, "image.mgh"))
     yield Row("mgh", "4D, .mgh", "float32", lambda f: save_mgh(f, "float32", "image.mgh", 2))
+
+
+def _at_end(folder: Path, before: int, packed: bool = False) -> Path:
+    """MetaImage whose header says that the voxels are the last bytes of the data file, with other bytes before them."""
+    save_by_itk(folder, "image.mhd")
+    text, data = (folder / "image.mhd").read_text(), (folder / "image.raw").read_bytes()
+    said = f"HeaderSize = -1\nCompressedData = {packed}\n"
+    (folder / "image.mhd").write_text(text.replace("CompressedData = False\n", said))
+    (folder / "image.raw").write_bytes(bytes(before) + (zlib.compress(data) if packed else data))
+    return folder / "image.mhd"
 
 
 def _renamed(path: Path, name: str) -> Path:
@@ -711,6 +722,15 @@ REFUSED: tuple[Refusal, ...] = (
         "no MetaImage",
         "not a MetaImage file (it has no ElementDataFile)",
         lambda f: _written(f, "image.mha", b"hello"),
+    ),
+    *(
+        Refusal(
+            "meta_image",
+            f"voxels at the end of their file{', packed' * packed}",
+            "its voxels are the last bytes of image.raw ... save it as plain binary data",
+            lambda f, packed=packed: _at_end(f, 512 * (not packed), packed),  # type: ignore[misc]
+        )
+        for packed in (False, True)
     ),
     Refusal(
         "mgh",
