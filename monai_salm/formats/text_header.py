@@ -12,9 +12,12 @@ import numpy as np
 from monai_salm.formats.base import Content, FormatError, ImageFormat
 from monai_salm.formats.gzipped import inflated
 from monai_salm.formats.limits import read_file, read_header, require_claim
-from monai_salm.formats.voxels_in_place import VoxelsInPlace, read_bounded, read_start, stored_view
+from monai_salm.formats.voxels_in_place import VoxelsInPlace, read_bounded, read_start, require_header, stored_view
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
+
+# Bytes at the start that name the format.
+_MAGIC = 8
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class TextHeaderFormat(ImageFormat):
         size = math.prod(header.sizes) * header.dtype.itemsize
         begin = 0 if header.data else len(header.text)
         text = read_header(path) if header.data else header.text
+        require_header(text[_MAGIC:], path)
         if header.at_end and (header.packed or place.stat().st_size > begin + size):
             raise FormatError(
                 f"{path}: its voxels are the last bytes of {place.name}, behind bytes that it does not explain; save it as plain "

@@ -15,6 +15,7 @@ import tifffile
 from format_samples import (
     dicom_sequence,
     png_chunk,
+    random_array,
     read_dicom,
     save_by_itk,
     save_dicom,
@@ -38,6 +39,8 @@ from format_samples import (
 from PIL import Image
 
 Make = Callable[[Path], Path]
+# The same image in bytes that no reader looks at.
+_AGAIN = random_array("uint8", (64, 64)).tobytes()
 # Files that are packed come back with the same content; whether also byte for byte, the library decides that packs.
 PACKED = ("gz", "png", "npz", "deflated", "RLE", "JPEG 2000 lossless")
 
@@ -214,6 +217,8 @@ def _volumes() -> Iterator[Row]:
     for dtype in ("uint8", "int16", "int32", "float32"):
         yield Row("mgh", "3D, .mgz", dtype, lambda f, d=dtype: save_mgh(f, d))
         yield Row("mgh", "3D, .mgh", dtype, lambda f, d=dtype: save_mgh(f, d, "image.mgh"))
+    footer = random_array("uint8", (40,)).tobytes() + b"mri_convert --conform in.mgz out.mgz" * 400 + bytes(90_000)
+    yield Row("mgh", "3D, .mgh with a long footer", "int16", lambda f: _longer(save_mgh(f, file="image.mgh"), footer))
     yield Row("mgh", "4D, .mgh", "float32", lambda f: save_mgh(f, "float32", "image.mgh", 2))
 
 
@@ -225,6 +230,16 @@ def _at_end(folder: Path, before: int, packed: bool = False) -> Path:
     (folder / "image.mhd").write_text(text.replace("CompressedData = False\n", said))
     (folder / "image.raw").write_bytes(bytes(before) + (zlib.compress(data) if packed else data))
     return folder / "image.mhd"
+
+
+def _longer(path: Path, content: bytes = _AGAIN) -> Path:
+    path.write_bytes(path.read_bytes() + content)
+    return path
+
+
+def _header_longer(path: Path, name: str = "image.hdr") -> Path:
+    _longer(path.with_name(name))
+    return path
 
 
 def _renamed(path: Path, name: str) -> Path:
@@ -567,9 +582,45 @@ PNG_THUMBNAILS = (
     ),
     (b"prVW", b"x"),
     (b"abCd", b"\xff\xd8\xff\xe0 and so on"),
+    (b"prVt", zlib.compress(_AGAIN)),
+    (b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n%8d\n" % len(_AGAIN) + _AGAIN.hex().encode())),
 )
 
+_BEHIND = "bytes follow the voxels, which may hold the unprotected image ... cut them off, or save it again"
+_IN_HEADER = "beside its numbers, such as extensions, which may hold the unprotected image ... save it without them"
+
 REFUSED: tuple[Refusal, ...] = (
+    *(
+        Refusal(format_, "the image again behind the voxels", _BEHIND, lambda f, make=make: _longer(make(f)))  # type: ignore[misc]
+        for format_, make in (
+            ("nifti", lambda f: save_nifti(f, suffix=".nii")),
+            ("nifti_pair", save_pair),
+            ("nrrd", lambda f: save_by_itk(f, "image.nrrd")),
+            ("meta_image", lambda f: save_by_itk(f, "image.mha")),
+            ("mgh", lambda f: save_mgh(f, file="image.mgh")),
+        )
+    ),
+    *(
+        Refusal(
+            "nifti",
+            f"extension, {what}",
+            _IN_HEADER,
+            lambda f, comment=comment: save_nifti(f, comment=comment),  # type: ignore[misc]
+        )
+        for what, comment in {
+            "the image again": _AGAIN,
+            "DICOM with pixels": b"\x28\0\2\1\2\0\0\0\7\0\xe0\x7f\x10\0\x08\0\0\0" + bytes(8),
+            "a picture": b"\x89PNG\r\n\x1a\n",
+            "very long": b"<x/>" * (1 << 18),
+        }.items()
+    ),
+    Refusal("nifti_pair", "the image again in the header", _IN_HEADER, lambda f: _header_longer(save_pair(f))),
+    Refusal(
+        "meta_image",
+        "the image again behind the header",
+        _IN_HEADER,
+        lambda f: _header_longer(save_by_itk(f, "image.mhd"), "image.mhd"),
+    ),
     Refusal(
         "nifti",
         "complex voxels",
