@@ -36,7 +36,7 @@ _IS_TEXT = np.isin(np.arange(256), [0, *b"\t\n\f\r", *range(32, 127)])
 def may_hold_image(beside: bytes, most: float = math.inf) -> bool:
     """Whether bytes beside the pixels may be an image: more than ``most`` without zeros, a known start, or many and mostly no text."""
     numbers = np.frombuffer(beside, np.uint8)
-    used, odd = np.count_nonzero(numbers), np.count_nonzero(~_IS_TEXT[numbers])
+    used, odd = int(np.count_nonzero(numbers)), int(np.count_nonzero(~_IS_TEXT[numbers]))
     return bool(used > most or odd > max(_FEW, used // 2) or MARKS.search(beside) or _IMAGES.search(beside))
 
 

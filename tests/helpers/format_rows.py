@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -232,6 +233,21 @@ def _at_end(folder: Path, before: int, packed: bool = False) -> Path:
     return folder / "image.mhd"
 
 
+def _tiff_tags() -> list[tuple[int, int, int, Any, bool]]:
+    """Colour profile, places on the Earth, a long text, many numbers."""
+    profile, text = bytes(36) + b"acsp" + _AGAIN, b"<OME><Image/></OME>" * 1000
+    return [
+        (34675, 7, len(profile), profile, True),
+        (33922, 12, 600, tuple(number / 7 for number in range(600)), True),
+        (270, 2, len(text), text, True),
+    ]
+
+
+def _imagej(folder: Path) -> Path:
+    tables = {"LUTs": [np.frombuffer(_AGAIN, np.uint8)[:768].reshape(3, 256)], "Info": "kept " * 500}
+    return save_tiff(folder, "uint16", (3, 33, 20), imagej=True, truncate=False, metadata={"axes": "ZYX", **tables})
+
+
 def _longer(path: Path, content: bytes = _AGAIN) -> Path:
     path.write_bytes(path.read_bytes() + content)
     return path
@@ -392,6 +408,8 @@ def _tiff() -> Iterator[Row]:
         "tiff", "CMYK, LZW", "uint8", lambda f: save_picture(f, "image.tif", "CMYK", compression="tiff_lzw"), kept=True
     )
     yield Row("tiff", "YCbCr", "uint8", lambda f: save_tiff(f, shape=(33, 20, 3), photometric="ycbcr"), kept=True)
+    yield Row("tiff", "grey, tags of other programs", "uint8", lambda f: save_tiff(f, extratags=_tiff_tags()))
+    yield Row("tiff", "pages of ImageJ, 3D", "uint16", _imagej)
     yield Row("tiff", "grey, white is zero", "uint8", lambda f: save_tiff(f, photometric="miniswhite"))
 
 
@@ -892,6 +910,18 @@ REFUSED: tuple[Refusal, ...] = (
             "picture": (700, XMP_THUMBNAIL),
             "layers": (37724, b"Adobe Photoshop Document Data Block\x008BIMLayr" + bytes(8)),
         }.items()
+    ),
+    Refusal(
+        "tiff",
+        "the image again in a tag",
+        "its tag 65000 has 4,096 bytes that may hold the unprotected image ... save it without that tag",
+        lambda f: save_tiff(f, extratags=[(65000, 7, len(_AGAIN), _AGAIN, True)]),
+    ),
+    Refusal(
+        "tiff",
+        "the image again in no tag",
+        "bytes belong to no tag, strip or tile and may hold the unprotected image ... save the image again",
+        lambda f: _longer(save_tiff(f)),
     ),
     Refusal(
         "tiff",
