@@ -971,6 +971,18 @@ REFUSED: tuple[Refusal, ...] = (
     ),
     Refusal(
         "dicom",
+        "the image again in padding",
+        "Data Set Trailing Padding, are not zero and may hold the unprotected image ... remove them",
+        lambda f: _dicom_element(f, DataSetTrailingPadding=_AGAIN),
+    ),
+    Refusal(
+        "dicom",
+        "rows that are not shown",
+        "bytes behind its pixels ... are not zero and may hold the unprotected image ... remove them",
+        lambda f: _dicom_element(f, Rows=2),
+    ),
+    Refusal(
+        "dicom",
         "palette cut off",
         "its palette is missing or damaged ... convert it to RGB",
         lambda f: _changed(save_dicom_palette(f), BluePaletteColorLookupTableData=b"12"),
