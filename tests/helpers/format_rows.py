@@ -972,14 +972,14 @@ REFUSED: tuple[Refusal, ...] = (
     Refusal(
         "dicom",
         "the image again in padding",
-        "Data Set Trailing Padding, are not zero and may hold the unprotected image ... remove them",
+        "Data Set Trailing Padding, have more than 256 bytes that are not zero and may hold the unprotected image ... remove them",
         lambda f: _dicom_element(f, DataSetTrailingPadding=_AGAIN),
     ),
     Refusal(
         "dicom",
         "rows that are not shown",
         "bytes behind its pixels ... are not zero and may hold the unprotected image ... remove them",
-        lambda f: _dicom_element(f, Rows=2),
+        lambda f: _changed(save_dicom(f, shape=(40, 40)), Rows=2),
     ),
     Refusal(
         "dicom",
