@@ -96,6 +96,7 @@ def test_what_programs_leave_is_never_copied_and_listed(folder: Path) -> None:
 
 HARMLESS = {
     "README": b"x", "LICENSE.md": b"x", "notes/labels.csv": b"a,b\n1,2\n", "meta.tsv": b"a\tb\n", "info.json": b"{}", "x.bval": b"0 1",
+    "windows.txt": "Zürich, “left”".encode("cp1252"), "Citation": b"a\x0cb\r\n",
     "utf16.csv": "ä,b\n".encode("utf-16"), ".gitattributes": b"*.png binary\n", "empty.txt": b"",
 }  # fmt: skip
 
@@ -119,6 +120,15 @@ def spoiled(folder: Path) -> dict[str, str]:
         (folder / name).write_bytes(b"\0\1" + picture)
     save_png(folder / "stray.png", 7)
     shutil.copy(folder / "ok/ok0.png", folder / "picture.without_suffix")
+    dump = np.random.default_rng(0).integers(32, 127, 9000, "uint8").tobytes()
+    for name, rest in {
+        "dark.dat": b"\1",
+        "bright.txt": bytes(range(128, 256)) * 99,
+        "cut.lst": b"\0",
+        "README.pdf": b"",
+    }.items():
+        (folder / name).write_bytes(dump + rest)
+    (folder / "wide.lst").write_bytes("a,b".encode("utf-16") + b"\1\0\0\xd8")
     text = base64.b64encode(np.random.default_rng(0).bytes(400)).decode()
     save_json(folder / "notes/labelme.json", {"imageData": "iVBORw0KGgo" + text})
     with zipfile.ZipFile(folder / "table.xlsx", "w") as table:
@@ -127,7 +137,8 @@ def spoiled(folder: Path) -> dict[str, str]:
     (folder / "old.bmp").write_bytes(b"BM")
     return {
         "images.zip": "archive", "notes/set.tar.gz": "archive", "model.pt": "harmless", "report.pdf": "harmless",
-        "noise.txt": "no text",
+        "noise.txt": "no text", **dict.fromkeys(("dark.dat", "bright.txt", "cut.lst", "wide.lst"), "no text"),
+        "README.pdf": "harmless",
         "stray.png": "no split lists", "picture.without_suffix": "no split lists", "notes/labelme.json": "picture",
         "table.xlsx": "picture", "table.xls": "picture", "old.bmp": "no split lists",
     }  # fmt: skip

@@ -43,6 +43,12 @@ def test_plan_of_a_folder(tmp_path: Path) -> None:
     assert 0 < found.seconds < 60
 
 
+@pytest.mark.parametrize("name", ["copy", "splits"])
+def test_one_text_is_not_taken_letter_by_letter(name: str, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=rf"{name} must be a sequence of texts, such as \('\*',\)"):
+        plan(tmp_path, method=SALM(), **{name: "*"})  # type: ignore[arg-type]
+
+
 def test_working_files_hold_what_networks_see(tmp_path: Path, rng: np.random.Generator) -> None:
     for number in range(4):
         path = tmp_path / "set" / "ab"[number % 2] / f"{number}.png"

@@ -313,25 +313,6 @@ def test_verify_holds_noise_to_the_size_of_its_mask(example: Callable[[str], Exa
     assert all("more than the mask's 19" in p for p in problems)
 
 
-@pytest.mark.parametrize("kind", ["medmnist", "int16"])
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_labels_that_changed_since_the_noise_was_made_are_told(
-    example: Callable[[str], Example], kind: str, jobs: int
-) -> None:
-    ex = example(kind)
-    if ex.single:
-        arrays = dict(np.load(ex.source))
-        arrays["train_labels"][0] = 1 - arrays["train_labels"][0]
-        np.savez_compressed(ex.source, **arrays)
-    else:
-        path = ex.source / "training" / "l0.nii.gz"
-        label = nibabel.load(path)
-        nibabel.save(nibabel.Nifti1Image(1 - np.asarray(label.dataobj), label.affine), path)
-    (warning,) = publish(ex.source, ex.output, ex.store, jobs=jobs).warnings
-    assert "made for other labels of these images" in warning
-    assert "--overwrite" in warning
-
-
 def test_image_without_noise_is_never_published(example: Callable[[str], Example]) -> None:
     ex = example("int16")
     change_first_image(ex.source, one_step)
@@ -680,6 +661,8 @@ def test_progress_is_shown_in_lines(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("settings", "error", "reason"),
     [
+        ({"copy": "*.pdf"}, TypeError, r"copy must be a sequence of texts, such as \('\*.pdf',\)"),
+        ({"splits": "train"}, TypeError, r"splits must be a sequence of texts, such as \('train',\)"),
         ({"job": 2}, TypeError, "unexpected keyword argument 'job'"),
         ({"jobs": 0}, ValueError, "jobs must be at least 1, got 0"),
         ({"shard": (2, 2)}, ValueError, "got 2 of 2"),

@@ -27,6 +27,8 @@ _TYPES = {
     "MET_DOUBLE": "f8",
 }
 _DATA = re.compile(rb"(?:^|\n)ElementDataFile\s*=\s*([^\r\n]*)\r?\n?")
+# A header size that says that the voxels are the last bytes of their file.
+_AT_END = -1
 _PACKED_SIZE = re.compile(rb"(?m)^CompressedDataSize\s*=[^\r\n]*")
 
 
@@ -56,7 +58,7 @@ class MetaImage(TextHeaderFormat):
             raise FormatError(
                 f"{path}: axes of sizes {sizes} with {channels} channels are not two or three in space; split the file"
             )
-        if header_size > 0 or fields.get("binarydata", "true").lower() == "false":
+        if header_size not in (0, _AT_END) or fields.get("binarydata", "true").lower() == "false":
             raise FormatError(
                 f"{path}: its voxels are text, or begin after a header of their own; save it as plain binary data"
             )
@@ -70,6 +72,7 @@ class MetaImage(TextHeaderFormat):
             "" if data.upper() == "LOCAL" else plain_name(data, path),
             _spacing(fields),
             _affine(fields),
+            header_size == _AT_END,
         )
 
     def pack(self, voxels: bytes) -> bytes:

@@ -15,6 +15,8 @@ from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
 
 _HEADER = 284
+# Parameters of the scan, commands, and tables of colours that may follow the voxels, without zeros.
+_FOOTER = 1 << 16
 _TYPES = {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2", 10: ">u2"}
 
 
@@ -29,7 +31,7 @@ class Mgh(ImageFormat):
             sizes, dtype = _parse(start, path)
             return _HEADER + math.prod(sizes) * dtype.itemsize
 
-        content, gzipped = read_bounded(path, end, _HEADER)
+        content, gzipped = read_bounded(path, end, _HEADER, footer=_FOOTER)
         sizes, dtype = _parse(bytes(content[:_HEADER]), path)
         image = stored_view(content, _HEADER, sizes, dtype, 3)
         return VoxelsInPlace(content, image, lambda new: {"": pack(new) if gzipped else new})

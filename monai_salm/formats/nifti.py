@@ -14,13 +14,16 @@ from nibabel.spatialimages import HeaderDataError
 from monai_salm.formats.base import Content, FormatError, ImageFormat, in_millimetres, known_spacing
 from monai_salm.formats.gzipped import pack
 from monai_salm.formats.limits import read_header
-from monai_salm.formats.voxels_in_place import VoxelsInPlace, read_bounded, read_start
+from monai_salm.formats.voxels_in_place import VoxelsInPlace, read_bounded, read_start, require_header
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
 
 # Units of length that a header may name, in millimetres.
 _MILLIMETRES = {"meter": 1000.0, "micron": 0.001}
-_HEADER = 540
+_SHORTEST, _HEADER = 348, 540
+# The most bytes of extensions, and of what stands in a file of voxels before them, without zeros.
+_EXTENSIONS = 1 << 20
+_MAX_PAIRED = 1 << 24
 # Size of the header -> class, where its magic stands, the magic of one file, and of a pair.
 _VERSIONS: dict[int, tuple[Any, slice, bytes, bytes]] = {
     348: (nibabel.Nifti1Header, slice(344, 348), b"n+1\0", b"ni1\0"),
@@ -69,6 +72,7 @@ class Nifti(ImageFormat):
             return found[0].end
 
         content, gzipped = read_bounded(path, end, _HEADER)
+        require_header(content[_SHORTEST : found[0].offset], path, _EXTENSIONS)
         return VoxelsInPlace(content, found[0].view(content), lambda new: {"": pack(new) if gzipped else new})
 
     def native_unit(self, path: Path) -> tuple[float, str] | None:
@@ -111,6 +115,8 @@ class NiftiPair(Nifti):
         voxels = _voxels(self._header(path), place)
         content, gzipped = read_bounded(path, lambda _: voxels.end, 2, plain=voxels.end)
         header = read_header(place)
+        require_header(read_start(place, _MAX_PAIRED)[_SHORTEST:], path, _EXTENSIONS)
+        require_header(content[: voxels.offset], path, _EXTENSIONS)
         return VoxelsInPlace(
             content, voxels.view(content), lambda new: {"": pack(new) if gzipped else new, place.name: header}, header
         )

@@ -12,9 +12,12 @@ import numpy as np
 from monai_salm.formats.base import Content, FormatError, ImageFormat
 from monai_salm.formats.gzipped import inflated
 from monai_salm.formats.limits import read_file, read_header, require_claim
-from monai_salm.formats.voxels_in_place import VoxelsInPlace, read_bounded, read_start, stored_view
+from monai_salm.formats.voxels_in_place import VoxelsInPlace, read_bounded, read_start, require_header, stored_view
 from monai_salm.noise.units import Units
 from monai_salm.shared.arrays import Array
+
+# Bytes at the start that name the format.
+_MAGIC = 8
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class TextHeader:
 
     ``sizes`` are those of all axes, the fastest first; ``channels`` is the axis of channels, if there is one. ``data`` names the file
     of the voxels, and is empty for the header's own. ``spacing`` is in millimetres, and empty if unknown, as ``affine`` is None.
+    ``at_end`` says that the voxels are the last bytes of their file.
     """
 
     text: bytes
@@ -33,6 +37,7 @@ class TextHeader:
     data: str
     spacing: tuple[float, ...]
     affine: Array | None
+    at_end: bool = False
 
 
 class TextHeaderFormat(ImageFormat):
@@ -72,6 +77,12 @@ class TextHeaderFormat(ImageFormat):
         size = math.prod(header.sizes) * header.dtype.itemsize
         begin = 0 if header.data else len(header.text)
         text = read_header(path) if header.data else header.text
+        require_header(text[_MAGIC:], path)
+        if header.at_end and (header.packed or place.stat().st_size > begin + size):
+            raise FormatError(
+                f"{path}: its voxels are the last bytes of {place.name}, behind bytes that it does not explain; save it as plain "
+                "binary data, or packed, from the first byte"
+            )
         if header.packed:
             require_claim(size, max(0, place.stat().st_size - begin), path)
             raw, text = read_file(place)[begin:], self.sized(text, 0)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from monai_salm.formats.base import FormatError, ImageFormat, Opened, require
 from monai_salm.formats.limits import declared_pixels, inflated_size, read_file, require_claim, require_size
-from monai_salm.formats.thumbnails import MARKS
+from monai_salm.formats.tiff_beside import check_beside
 from monai_salm.shared.arrays import Array
 
 _TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64")
@@ -228,7 +228,9 @@ def _parse(tiff: Any, content: bytearray) -> _Tiff:
     shape = (int(first.imagelength), int(first.imagewidth), int(first.samplesperpixel))
     pieces = [_pieces(page, shape, dtype.itemsize, len(content)) for page in pages]
     shape = (*shape[:2], shape[2] - len(first.extrasamples))
-    _check_between([piece for page in pieces for piece in page], dtype.itemsize, content)
+    size = dtype.itemsize
+    places = [(piece.offset, piece.offset + int(np.prod(piece.stored)) * size) for page in pieces for piece in page]
+    check_beside(tiff, pages, places, content)
     return _Tiff(content, shape, dtype, pieces)
 
 
@@ -298,17 +300,3 @@ def _pieces(page: Any, shape: tuple[int, int, int], itemsize: int, size: int) ->
             )
         pieces.append(_Piece(int(offset), stored, row, column, plane, valid))
     return pieces
-
-
-def _check_between(pieces: Sequence[_Piece], itemsize: int, content: bytearray) -> None:
-    """Refuse strips and tiles that share bytes, and pictures outside of them, where Photoshop keeps thumbnails and layers."""
-    starts = sorted((piece.offset, piece.offset + int(np.prod(piece.stored)) * itemsize) for piece in pieces)
-    end = 0
-    for start, after in [*starts, (len(content), len(content))]:
-        if start < end:
-            raise FormatError("two strips or tiles share bytes; it is damaged, or written to save room. Save it again")
-        if MARKS.search(content, end, start):
-            raise FormatError(
-                "its tags hold a thumbnail or layers of the unprotected image; save the image without them"
-            )
-        end = after

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,10 +16,13 @@ import numpy as np
 from monai_salm.formats.base import Content, FormatError, Opened, what_it_is
 from monai_salm.formats.gzipped import open_gzip
 from monai_salm.formats.limits import require_claim
+from monai_salm.formats.thumbnails import may_hold_image
 from monai_salm.shared.arrays import Array
 
 # What may follow the voxels; more is no writer's doing.
 _MAX_TRAILING = 1 << 24
+# Bytes after the voxels that are no zeros, and too few for an image.
+_FEW = 16
 # Bytes that are unpacked at a time.
 _PIECE = 1 << 20
 # The axis of the planes that are copied one by one. Bytes after which addresses share a set of the first-level cache, and how
@@ -95,18 +99,19 @@ def _assign(target: Array, source: Array) -> None:
 
 
 def read_bounded(
-    path: Path, size_of: Callable[[bytes], int], start: int, plain: int | None = None
+    path: Path, size_of: Callable[[bytes], int], start: int, plain: int | None = None, footer: int = 0
 ) -> tuple[memoryview, bool]:
     """A whole file that can be written to, read within bounds, and whether it is gzipped. Its first bytes say that, not its name.
 
     Gzip is read to its end, so that its checksum is compared; memory is only taken for bytes that are really there. FormatError for a
-    file that is damaged, or holds fewer bytes or many more.
+    file that is damaged, holds fewer bytes, or more that may be an image.
 
     Args:
         path: the file.
         size_of: given the first bytes, how many the file must have at least.
         start: how many first bytes it needs.
         plain: a file of this size is not gzipped, also where its first bytes are those of gzip.
+        footer: how many bytes of the format may follow the voxels, zeros not counted.
     """
     size = path.stat().st_size
     gzipped = size != plain and _is_gzipped(path)
@@ -129,8 +134,21 @@ def read_bounded(
         )
     if filled + len(rest) > needed + _MAX_TRAILING:
         raise FormatError(f"{path}: more than {_MAX_TRAILING} bytes follow the voxels; the header is damaged")
+    if len(rest.strip(b"\0")) > _FEW and (not footer or may_hold_image(rest, footer)):
+        raise FormatError(
+            f"{path}: {len(rest):,} bytes follow the voxels, which may hold the unprotected image; cut them off, or save it again"
+        )
     content = memoryview(bytearray().join([content, rest])) if rest else content
     return content, gzipped
+
+
+def require_header(header: Content, path: Path, most: float = math.inf) -> None:
+    """Refuse a part of a header, extensions or comments, that may be an image; FormatError."""
+    if may_hold_image(bytes(header), most):
+        raise FormatError(
+            f"{path}: its header has {len(header):,} bytes beside its numbers, such as extensions, which may hold the unprotected "
+            "image; save it without them"
+        )
 
 
 def read_start(path: Path, size: int) -> bytes:

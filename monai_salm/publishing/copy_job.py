@@ -28,6 +28,7 @@ from monai_salm.shared.arrays import Array
 from monai_salm.shared.disk import FULL
 from monai_salm.shared.files import atomic_file, copy_file
 from monai_salm.shared.progress import Progress, ProgressCallback
+from monai_salm.shared.settings import require_texts
 
 # Errors of the disk that is written to: the file at hand is not at fault, and the next one would fail as well.
 _FATAL = FULL | {errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
@@ -38,7 +39,10 @@ Finish: TypeAlias = Callable[[Staging, dict[str, str]], list[str]]
 
 @dataclass(frozen=True, kw_only=True)
 class PublishSettings:
-    """The keywords of ``publish``, as it explains them; ValueError for less than one thread, or an index that is no shard's."""
+    """The keywords of ``publish``, as it explains them.
+
+    TypeError for one text as ``splits`` or ``copy``; ValueError for less than one thread, or an index that is no shard's.
+    """
 
     splits: Sequence[str] = (TRAIN,)
     copy: Sequence[str] = ()
@@ -49,6 +53,7 @@ class PublishSettings:
     dataset_version: str | None = None
 
     def __post_init__(self) -> None:
+        require_texts(splits=self.splits, copy=self.copy)
         if self.jobs < 1:
             raise ValueError(f"jobs must be at least 1, got {self.jobs}")
         index, count = self.shard

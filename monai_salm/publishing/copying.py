@@ -15,7 +15,6 @@ from monai_salm.layouts.files import is_file
 from monai_salm.publishing.copy_job import CopyJob, PublishReport, PublishSettings
 from monai_salm.publishing.copy_records import copy_key, record_copy, record_of, record_restored, was_restored
 from monai_salm.publishing.image_changes import Protection, Removal
-from monai_salm.publishing.label_changes import label_warnings
 from monai_salm.publishing.manifest import PathLike, digests_of, own_files, read_manifest, write_manifest
 from monai_salm.publishing.other_files import OtherFiles, all_other_files, other_files
 from monai_salm.publishing.preconditions import (
@@ -64,6 +63,7 @@ def publish(
             ``dataset_version=None`` text, the version of the data set in the manifest.
 
     Raises:
+        TypeError: for one text as ``splits`` or ``copy``.
         PublishError: if an image is not in the store, or the places of input, output and store are not safe.
         FileExistsError: if the output exists and is not to be overwritten.
         StagingBusyError: if another process is writing the same output.
@@ -95,7 +95,7 @@ def _warnings(work: CopyJob, store: NoiseStore) -> list[str]:
     data, splits = work.data, work.splits
     repeated = repeated_warnings(data, store, splits) if data.single_file else []
     renamed = renamed_warnings(data.renamed(splits), work.replaced)
-    return [*repeated, *label_warnings(work, store), *renamed, *data.rewritten_notes(splits)]
+    return [*repeated, *renamed, *data.rewritten_notes(splits)]
 
 
 def _finish(work: CopyJob, store: NoiseStore, job: str, staging: Staging, failed: dict[str, str]) -> list[str]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import zipfile
 import zlib
+from codecs import getincrementaldecoder
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from monai_salm.formats.dicom.headers import read_dataset
 from monai_salm.layouts import Layout
@@ -33,6 +35,7 @@ _ARCHIVES = (
 _PICTURES = re.compile(b"|".join(map(re.escape, STARTS)))
 # How texts begin that are not of single bytes.
 _ENCODINGS = ((b"\xff\xfe\0\0", "utf-32-le"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
+_CONTROL, _HIGH = re.compile(r"[\0-\x08\x0b\x0e-\x1f\x7f]"), bytes(range(128, 256))
 _CHUNK, _MOST = 1 << 22, 64
 
 
@@ -102,7 +105,7 @@ def _why(root: Path, file: str) -> str | None:
             return "a table with pictures in it" if _holds(path, _PICTURES) else None
         if name.endswith(_ARCHIVES):
             return "an archive, which may hold the originals"
-        if name.endswith(_TEXTS) or name.partition(".")[0] in _TEXT_NAMES or name in _TEXT_NAMES:
+        if name.endswith(_TEXTS) or name in _TEXT_NAMES:
             return _why_text(path)
     except OSError as error:
         return str(error)
@@ -125,15 +128,33 @@ def _holds_document(path: Path) -> bool:
 
 def _why_text(path: Path) -> str | None:
     with open(path, "rb") as file:
-        start = file.read(4096)
+        start = file.read(4)
         encoding = next((name for mark, name in _ENCODINGS if start.startswith(mark)), "latin-1")
-        if b"\0" in start and encoding == "latin-1":
+        file.seek(0)
+        if not _is_text(file, encoding):
             return "no text, unlike its name"
         file.seek(0)
         if path.name.lower().endswith((".bval", ".bvec")) and len(file.read(_CHUNK).split(b"\n")) <= 4:
             return None  # one line, or three, of as many numbers as there are volumes
         file.seek(0)
         return why_text_is_left_out(file, encoding)
+
+
+def _is_text(file: IO[bytes], encoding: str) -> bool:
+    """Whether a file is text to its end, without control characters: UTF-8, or single bytes that are mostly ASCII."""
+    single = encoding == "latin-1"
+    decoder, valid, size, plain = getincrementaldecoder("utf-8" if single else encoding)(), True, 0, 0
+    while True:
+        chunk, text = file.read(_CHUNK), ""
+        try:
+            text = decoder.decode(chunk, not chunk) if valid else ""
+        except UnicodeDecodeError:
+            valid = False
+        if _CONTROL.search(chunk.decode("latin-1") if single else text):
+            return False
+        size, plain = size + len(chunk), plain + len(chunk.translate(None, _HIGH))
+        if not chunk:
+            return valid or (single and 4 * plain >= 3 * size)
 
 
 def _why_packed_table(path: Path) -> str | None:

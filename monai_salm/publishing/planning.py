@@ -30,6 +30,7 @@ from monai_salm.publishing.preconditions import PublishError, renamed_warnings, 
 from monai_salm.publishing.searching import find_unprotected
 from monai_salm.shared.arrays import Array
 from monai_salm.shared.progress import Progress, ProgressCallback
+from monai_salm.shared.settings import require_texts
 
 # Images whose noise is shown in real units.
 _SHOWN = 5
@@ -132,8 +133,10 @@ def plan(
             ``device="auto"``.
 
     Raises:
+        TypeError: for one text as ``splits`` or ``copy``.
         LayoutError, ValueError, OSError: if the data set as a whole cannot be read.
     """
+    require_texts(splits=splits, copy=copy)
     settings = NetworkSettings(**networks)
     data, rule = open_layout(source, layout), window_rule(window)
     task = data.task()

@@ -17,6 +17,7 @@ from monai_salm.publishing.manifest import PathLike, own_files, read_manifest
 from monai_salm.publishing.signing import require_key
 from monai_salm.publishing.staging import Staging
 from monai_salm.shared.files import inside
+from monai_salm.shared.settings import require_texts
 from monai_salm.store.store import APPLICATION_ID, NoiseStore
 
 
@@ -45,6 +46,7 @@ def check_publishable(
 
     The store need not exist yet. Arguments and errors are those of ``publish``.
     """
+    require_texts(splits=splits, copy=copy)
     data = source if isinstance(source, Layout) else open_layout(source, layout)
     target = whole_path(output)
     if not splits:

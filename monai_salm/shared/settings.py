@@ -29,6 +29,13 @@ def require_numbers(settings: Any) -> None:
             require_type(value, Real, field.name, f"a number, such as {default:g}")
 
 
+def require_texts(**settings: object) -> None:
+    """Refuse one text where a sequence of texts belongs (TypeError), which would be taken letter by letter."""
+    for name, value in settings.items():
+        if isinstance(value, str | bytes):
+            raise TypeError(f"{name} must be a sequence of texts, such as ({value!r},), got {value!r}")
+
+
 def require_epsilon(epsilon: object) -> None:
     """Refuse what is no number (TypeError) or not in (0, 1] (ValueError), and say what was probably meant."""
     if not isinstance(epsilon, Real):

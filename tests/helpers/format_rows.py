@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -15,6 +16,7 @@ import tifffile
 from format_samples import (
     dicom_sequence,
     png_chunk,
+    random_array,
     read_dicom,
     save_by_itk,
     save_dicom,
@@ -38,6 +40,8 @@ from format_samples import (
 from PIL import Image
 
 Make = Callable[[Path], Path]
+# The same image in bytes that no reader looks at.
+_AGAIN = random_array("uint8", (64, 64)).tobytes()
 # Files that are packed come back with the same content; whether also byte for byte, the library decides that packs.
 PACKED = ("gz", "png", "npz", "deflated", "RLE", "JPEG 2000 lossless")
 
@@ -209,11 +213,49 @@ def _volumes() -> Iterator[Row]:
         lambda f: save_nrrd_text(f, "kinds: domain domain RGB-color", "sizes: 5 4 3"),
     )
     yield Row("meta_image", "3D, .mhd with .raw", "int16", lambda f: save_by_itk(f, "image.mhd"))
+    yield Row("meta_image", "3D, .mhd with HeaderSize -1", "int16", lambda f: _at_end(f, 0))
     yield Row("meta_image", "3D, .mhd with .zraw, gz", "int16", lambda f: save_by_itk(f, "image.mhd", packed=True))
     for dtype in ("uint8", "int16", "int32", "float32"):
         yield Row("mgh", "3D, .mgz", dtype, lambda f, d=dtype: save_mgh(f, d))
         yield Row("mgh", "3D, .mgh", dtype, lambda f, d=dtype: save_mgh(f, d, "image.mgh"))
+    footer = random_array("uint8", (40,)).tobytes() + b"mri_convert --conform in.mgz out.mgz" * 400 + bytes(90_000)
+    yield Row("mgh", "3D, .mgh with a long footer", "int16", lambda f: _longer(save_mgh(f, file="image.mgh"), footer))
     yield Row("mgh", "4D, .mgh", "float32", lambda f: save_mgh(f, "float32", "image.mgh", 2))
+
+
+def _at_end(folder: Path, before: int, packed: bool = False) -> Path:
+    """MetaImage whose header says that the voxels are the last bytes of the data file, with other bytes before them."""
+    save_by_itk(folder, "image.mhd")
+    text, data = (folder / "image.mhd").read_text(), (folder / "image.raw").read_bytes()
+    said = f"HeaderSize = -1\nCompressedData = {packed}\n"
+    (folder / "image.mhd").write_text(text.replace("CompressedData = False\n", said))
+    (folder / "image.raw").write_bytes(bytes(before) + (zlib.compress(data) if packed else data))
+    return folder / "image.mhd"
+
+
+def _tiff_tags() -> list[tuple[int, int, int, Any, bool]]:
+    """Colour profile, places on the Earth, a long text, many numbers."""
+    profile, text = bytes(36) + b"acsp" + _AGAIN, b"<OME><Image/></OME>" * 1000
+    return [
+        (34675, 7, len(profile), profile, True),
+        (33922, 12, 600, tuple(number / 7 for number in range(600)), True),
+        (270, 2, len(text), text, True),
+    ]
+
+
+def _imagej(folder: Path) -> Path:
+    tables = {"LUTs": [np.frombuffer(_AGAIN, np.uint8)[:768].reshape(3, 256)], "Info": "kept " * 500}
+    return save_tiff(folder, "uint16", (3, 33, 20), imagej=True, truncate=False, metadata={"axes": "ZYX", **tables})
+
+
+def _longer(path: Path, content: bytes = _AGAIN) -> Path:
+    path.write_bytes(path.read_bytes() + content)
+    return path
+
+
+def _header_longer(path: Path, name: str = "image.hdr") -> Path:
+    _longer(path.with_name(name))
+    return path
 
 
 def _renamed(path: Path, name: str) -> Path:
@@ -366,6 +408,8 @@ def _tiff() -> Iterator[Row]:
         "tiff", "CMYK, LZW", "uint8", lambda f: save_picture(f, "image.tif", "CMYK", compression="tiff_lzw"), kept=True
     )
     yield Row("tiff", "YCbCr", "uint8", lambda f: save_tiff(f, shape=(33, 20, 3), photometric="ycbcr"), kept=True)
+    yield Row("tiff", "grey, tags of other programs", "uint8", lambda f: save_tiff(f, extratags=_tiff_tags()))
+    yield Row("tiff", "pages of ImageJ, 3D", "uint16", _imagej)
     yield Row("tiff", "grey, white is zero", "uint8", lambda f: save_tiff(f, photometric="miniswhite"))
 
 
@@ -556,9 +600,45 @@ PNG_THUMBNAILS = (
     ),
     (b"prVW", b"x"),
     (b"abCd", b"\xff\xd8\xff\xe0 and so on"),
+    (b"prVt", zlib.compress(_AGAIN)),
+    (b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n%8d\n" % len(_AGAIN) + _AGAIN.hex().encode())),
 )
 
+_BEHIND = "bytes follow the voxels, which may hold the unprotected image ... cut them off, or save it again"
+_IN_HEADER = "beside its numbers, such as extensions, which may hold the unprotected image ... save it without them"
+
 REFUSED: tuple[Refusal, ...] = (
+    *(
+        Refusal(format_, "the image again behind the voxels", _BEHIND, lambda f, make=make: _longer(make(f)))  # type: ignore[misc]
+        for format_, make in (
+            ("nifti", lambda f: save_nifti(f, suffix=".nii")),
+            ("nifti_pair", save_pair),
+            ("nrrd", lambda f: save_by_itk(f, "image.nrrd")),
+            ("meta_image", lambda f: save_by_itk(f, "image.mha")),
+            ("mgh", lambda f: save_mgh(f, file="image.mgh")),
+        )
+    ),
+    *(
+        Refusal(
+            "nifti",
+            f"extension, {what}",
+            _IN_HEADER,
+            lambda f, comment=comment: save_nifti(f, comment=comment),  # type: ignore[misc]
+        )
+        for what, comment in {
+            "the image again": _AGAIN,
+            "DICOM with pixels": b"\x28\0\2\1\2\0\0\0\7\0\xe0\x7f\x10\0\x08\0\0\0" + bytes(8),
+            "a picture": b"\x89PNG\r\n\x1a\n",
+            "very long": b"<x/>" * (1 << 18),
+        }.items()
+    ),
+    Refusal("nifti_pair", "the image again in the header", _IN_HEADER, lambda f: _header_longer(save_pair(f))),
+    Refusal(
+        "meta_image",
+        "the image again behind the header",
+        _IN_HEADER,
+        lambda f: _header_longer(save_by_itk(f, "image.mhd"), "image.mhd"),
+    ),
     Refusal(
         "nifti",
         "complex voxels",
@@ -712,6 +792,15 @@ REFUSED: tuple[Refusal, ...] = (
         "not a MetaImage file (it has no ElementDataFile)",
         lambda f: _written(f, "image.mha", b"hello"),
     ),
+    *(
+        Refusal(
+            "meta_image",
+            f"voxels at the end of their file{', packed' * packed}",
+            "its voxels are the last bytes of image.raw ... save it as plain binary data",
+            lambda f, packed=packed: _at_end(f, 512 * (not packed), packed),  # type: ignore[misc]
+        )
+        for packed in (False, True)
+    ),
     Refusal(
         "mgh",
         "cut off",
@@ -824,6 +913,18 @@ REFUSED: tuple[Refusal, ...] = (
     ),
     Refusal(
         "tiff",
+        "the image again in a tag",
+        "its tag 65000 has 4,096 bytes that may hold the unprotected image ... save it without that tag",
+        lambda f: save_tiff(f, extratags=[(65000, 7, len(_AGAIN), _AGAIN, True)]),
+    ),
+    Refusal(
+        "tiff",
+        "the image again in no tag",
+        "bytes belong to no tag, strip or tile and may hold the unprotected image ... save the image again",
+        lambda f: _longer(save_tiff(f)),
+    ),
+    Refusal(
+        "tiff",
         "pyramid",
         "its pages are of different kinds (a pyramid, thumbnail or mask, perhaps) ... save the full image alone",
         _pyramid,
@@ -867,6 +968,18 @@ REFUSED: tuple[Refusal, ...] = (
         "palette that is missing",
         "its palette is missing or damaged ... RedPaletteColorLookupTableDescriptor ... convert it to RGB",
         lambda f: _dicom_element(f, PhotometricInterpretation="PALETTE COLOR"),
+    ),
+    Refusal(
+        "dicom",
+        "the image again in padding",
+        "Data Set Trailing Padding, have more than 256 bytes that are not zero and may hold the unprotected image ... remove them",
+        lambda f: _dicom_element(f, DataSetTrailingPadding=_AGAIN),
+    ),
+    Refusal(
+        "dicom",
+        "rows that are not shown",
+        "bytes behind its pixels ... are not zero and may hold the unprotected image ... remove them",
+        lambda f: _changed(save_dicom(f, shape=(40, 40)), Rows=2),
     ),
     Refusal(
         "dicom",

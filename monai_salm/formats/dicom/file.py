@@ -36,6 +36,9 @@ DERIVED_BY = b"Imperceptible noise was added by the owner (monai_salm, arXiv 240
 _MEDIA_INSTANCE = 0x00020003
 _FLOATS = (0x7FE00008, 0x7FE00009)
 _SIGNATURES = 0xFFFAFFFA
+_PADDING = 0xFFFCFFFC
+# Bytes after the pixels that are no zeros, as scanners leave some, and too few for an image.
+_FEW = 256
 _MAX_TEXT = 1024
 _STORAGE = 0x00080016
 
@@ -189,6 +192,12 @@ def _native(content: bytes, whole: bytes | None = None) -> DicomFile:
         raise ValueError(
             f"its header declares {layout.size} bytes of pixels, but it holds {pixels.stop - pixels.value}; it is cut off or "
             "damaged"
+        )
+    behind, padding = content[pixels.value + layout.size : pixels.stop], value_of(content, elements, _PADDING) or b""
+    if max(len(part.strip(b"\0")) for part in (behind, padding)) > _FEW:
+        raise ValueError(
+            f"bytes behind its pixels, or its Data Set Trailing Padding, have more than {_FEW} bytes that are not zero and may "
+            "hold the unprotected image; remove them"
         )
     fill = layout.fill(content[pixels.value : pixels.value + layout.size])
     return DicomFile(content, syntax, meta, elements, encoding, pixels, replace(layout, extended=fill), whole)
