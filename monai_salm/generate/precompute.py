@@ -124,9 +124,8 @@ def precompute(
         raise ValueError(f"seed must be a whole number from 0, got {seed!r}")
     require_type(task, Task, "task", "a task, such as Classification(num_classes=2)")
     require_type(method, (Method, type(None)), "method", "a method with its settings, such as SALM(), or None")
-    return _Precompute(Path(store), task, method, window_rule(window), seed, PrecomputeSettings(**settings)).run(
-        dataset, device
-    )
+    job = _Precompute(Path(store), task, method, window_rule(window), seed, PrecomputeSettings(**settings))
+    return job.run(dataset, device)
 
 
 @dataclass

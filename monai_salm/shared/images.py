@@ -56,11 +56,12 @@ def like(image: Image, values: Array) -> Image:
     if isinstance(image, np.ndarray):
         return values
     with torch._C.DisableTorchFunctionSubclass():
-        tensor = torch.from_numpy(np.ascontiguousarray(values)).to(image.device, image.dtype)
+        tensor: Any = torch.from_numpy(np.ascontiguousarray(values)).to(image.device, image.dtype)
     if _is_meta_tensor(image):
         tensor = tensor.as_subclass(type(image))
         tensor.copy_meta_from(image)  # all that its constructor would set
-    return tensor
+    found: Image = tensor
+    return found
 
 
 def _is_meta_tensor(image: object) -> bool:
