@@ -124,9 +124,8 @@ def precompute(
         raise ValueError(f"seed must be a whole number from 0, got {seed!r}")
     require_type(task, Task, "task", "a task, such as Classification(num_classes=2)")
     require_type(method, (Method, type(None)), "method", "a method with its settings, such as SALM(), or None")
-    return _Precompute(Path(store), task, method, window_rule(window), seed, PrecomputeSettings(**settings)).run(
-        dataset, device
-    )
+    call = _Precompute(Path(store), task, method, window_rule(window), seed, PrecomputeSettings(**settings))
+    return call.run(dataset, device)
 
 
 @dataclass
@@ -153,9 +152,8 @@ class _Precompute:
                     make_key(store.key)
                 skipped = self._take_in(dataset, workspace, report)
             method, cases = self._settle(workspace)
-            pool = _SurrogatePool(
-                networks or (default_surrogate(self.task, cases.spatial_dims),), cases, settings.width
-            )
+            names = networks or (default_surrogate(self.task, cases.spatial_dims),)
+            pool = _SurrogatePool(names, cases, settings.width)
             recipe = settings.recipe or default_recipe(self.task, cases.spatial_dims, pool.only)
             where = resolve_device(rank_device(device, world.local) if world.size > 1 else device)
             job = Job(
@@ -255,8 +253,7 @@ class _SurrogatePool:
         return self.networks(**self._sizes())
 
     def _sizes(self) -> dict[str, int]:
-        cases = self.cases
-        sizes = (cases.spatial_dims, cases.in_channels, cases.task.num_classes)
+        sizes = (self.cases.spatial_dims, self.cases.in_channels, self.cases.task.num_classes)
         return dict(zip(("spatial_dims", "in_channels", "out_channels"), sizes, strict=True))
 
 
