@@ -526,10 +526,9 @@ def test_what_is_recommended_for_a_task_is_shown(task: Task, rank: int) -> None:
     for setting, value in settings_of(method).items():
         if value != usual.get(setting):
             told = next(known.help for known in every_setting() if known.name == setting)
-            shown = value if isinstance(value, str) else f"{value:g}"
+            shown = str(value).lower() if isinstance(value, bool) else value if isinstance(value, str) else f"{value:g}"
             owned = re.search(rf"\b{shown} of [\w, ]*\b{method.perturbation.name}\b", told)
-            told = told.replace("for volumes", f"for {task.kind}") if rank == 3 else told
-            assert f"({shown} for {task.kind})" in told or owned or f" {shown} (" in told, setting
+            assert owned or re.search(rf"\({shown} for ({rank}D|2D) label maps\)", told), setting
 
 
 def test_recommended_settings_are_taken_unless_others_are_given(tmp_path: Path) -> None:

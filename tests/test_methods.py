@@ -662,8 +662,9 @@ def test_small_images_get_a_shorter_period_and_a_larger_mask() -> None:
     assert (small.mask_ratio, large) == (0.5, SALM())
 
 
-def test_segmentation_gets_noise_that_a_surrogate_takes_for_another_class() -> None:
-    method = recommended(Segmentation(num_classes=3), 3, (40, 40, 30))
+def test_label_maps_get_noise_that_a_surrogate_takes_for_another_class() -> None:
+    assert isinstance(recommended(Segmentation(num_classes=3), 3, (40, 40, 30)).perturbation, ClassTexture)
+    method = recommended(Segmentation(num_classes=3), 2, (40, 40))
     assert method.perturbation == Adversarial()
     loop, targets = method.loop(), torch.tensor([0, 1, 2])
     assert loop is not None

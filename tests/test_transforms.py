@@ -410,6 +410,12 @@ CAUSES: list[tuple[str, Callable[[np.ndarray], np.ndarray], str]] = [
 ]  # fmt: skip
 
 
+def test_where_nothing_was_applied_the_reader_is_named(volume: Any) -> None:
+    image, store = volume
+    with pytest.raises(ImageNotFoundError, match=r"the reader shows other values.*published copy"):
+        SALMProtectd("image", store)({"image": np.asarray(image) ^ 7})
+
+
 @pytest.mark.parametrize(("change", "message"), [c[1:] for c in CAUSES], ids=[c[0] for c in CAUSES])
 @pytest.mark.parametrize("kind", ["numpy", "metatensor"])
 def test_error_for_an_image_not_found_names_case_cause_and_cure(

@@ -12,7 +12,7 @@ import typer
 from monai_salm.cli import manual, names, readers
 from monai_salm.cli.options import read
 from monai_salm.methods.perturbations import PERTURBATIONS
-from monai_salm.methods.presets import FOR_LABELLED_VOLUMES, FOR_SEGMENTATION, METHODS, recommended
+from monai_salm.methods.presets import FOR_LABEL_MAPS, FOR_LABELLED_VOLUMES, METHODS, recommended
 from monai_salm.methods.salm import SALM
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def _setting(name: str, owners: dict[str, tuple[Any, str]]) -> Setting:
 
 def _defaults() -> dict[str, dict[str, tuple[Any, str]]]:
     """Setting -> owner (a method or a perturbation) -> the owner's dataclass and its default as shown."""
-    variants = {"segmentation": FOR_SEGMENTATION, "volumes": FOR_LABELLED_VOLUMES}
+    variants = {"2D label maps": FOR_LABEL_MAPS, "3D label maps": FOR_LABELLED_VOLUMES}
     found: dict[str, dict[str, tuple[Any, str]]] = {}
     kinds: dict[str, Any] = {**METHODS, **PERTURBATIONS}
     for owner, kind in kinds.items():

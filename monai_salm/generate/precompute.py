@@ -252,8 +252,7 @@ class _SurrogatePool:
         return self.networks(**self._sizes())
 
     def _sizes(self) -> dict[str, int]:
-        cases = self.cases
-        sizes = (cases.spatial_dims, cases.in_channels, cases.task.num_classes)
+        sizes = (self.cases.spatial_dims, self.cases.in_channels, self.cases.task.num_classes)
         return dict(zip(("spatial_dims", "in_channels", "out_channels"), sizes, strict=True))
 
 

@@ -46,6 +46,8 @@ class ClassTexture(Perturbation):
         train_spacing: millimetres of a voxel of that resolution at least (3D).
         plain: whether the rarest class has no texture, so that networks take clean images for it; the noise of its images are
             steps that make the surrogate see the next class.
+        sees_texture: whether the surrogate that chooses the masks trains on textured images and is asked about them. Its masks
+            then cover what the texture stands for, which segmentation needs.
         surrogate_steps: batches that the surrogate trains on before it chooses the masks.
     """
 
@@ -62,6 +64,9 @@ class ClassTexture(Perturbation):
     plain: bool = field(
         default=True,
         metadata={"help": "Whether the rarest class has no texture, so that networks take clean images for it."},
+    )
+    sees_texture: bool = field(
+        default=False, metadata={"help": "Whether the network that chooses the masks trains on textured images."}
     )
     surrogate_steps: int = 100
     name: ClassVar[str] = "class_texture"

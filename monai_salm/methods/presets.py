@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 METHODS: dict[str, type[Method]] = {
     method.name: method for method in (SALM, EM, REM, SEM, TAP, LSP, AR, InterSliceEM, RoiEM, RandomNoise)
 }
-#: Recommended for labels per voxel. Only the finest texture fits into a thin structure, and resizing takes that off.
-FOR_SEGMENTATION = SALM(mask_area=5, perturbation=Adversarial())
-#: The same for volumes, whose steps take long.
-FOR_LABELLED_VOLUMES = replace(FOR_SEGMENTATION, perturbation=Adversarial(step_size=0.5, num_steps=4))
+#: Recommended for label maps in 2D: noise that outlives resizing and augmentation, where contrast is low.
+FOR_LABEL_MAPS = SALM(mask_area=5, perturbation=Adversarial())
+#: In 3D adversarial steps take long and protected nothing (docs/experiments.md). Only the finest texture fits into a thin structure,
+#: and labels without it teach the anatomy.
+FOR_LABELLED_VOLUMES = SALM(mask_area=5, perturbation=ClassTexture(period=2.0, sees_texture=True, surrogate_steps=150))
 # Images with a shorter side are small.
 _SMALL = 48
 # Settings that are settings themselves, by the name of their field.
@@ -46,7 +47,7 @@ def recommended(task: Task, spatial_dims: int, image_size: Sequence[int] = (), e
     """
     require(spatial_dims in (2, 3), "spatial_dims", "2 or 3", spatial_dims)
     if task.kind == "segmentation":
-        return replace(FOR_SEGMENTATION if spatial_dims == 2 else FOR_LABELLED_VOLUMES, epsilon=epsilon)
+        return replace(FOR_LABEL_MAPS if spatial_dims == 2 else FOR_LABELLED_VOLUMES, epsilon=epsilon)
     # Few long periods fit into a small picture, and small crops are learned fast.
     if spatial_dims == 2 and image_size and min(image_size) < _SMALL:
         return SALM(epsilon=epsilon, perturbation=ClassTexture(period=2.0))

@@ -167,7 +167,7 @@ class MaskedTexture(BilevelMethod):
 
     @property
     def trains_on_noise(self) -> bool:
-        return False
+        return self.texture.sees_texture
 
     def whole_side(self, task: Task, spatial_dims: int) -> int | None:
         # Where an image is significant shows at a low resolution too, and the surrogate is then quick to train.

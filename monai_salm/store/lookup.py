@@ -153,7 +153,7 @@ def _values(lookup: Lookup) -> str:
     changes = "transforms that change intensities (ScaleIntensityRanged, NormalizeIntensityd)"
     if not lookup.store.has_shape(image.shape):
         changes = "transforms that resample (Spacingd) or change intensities (ScaleIntensityRanged)"
-    place = _place(lookup, changes)
+    place = _place_or_reader(lookup, changes)
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         return f"it holds NaN or infinite values, as a division by zero leaves them. {place}"
     low, high = float(image.min()), float(image.max())
@@ -230,6 +230,16 @@ def rescaled(image: Array, window: IntensityWindow | None) -> str | None:
 def _place(lookup: Lookup, what: str) -> str:
     applied = f" (applied to it already: {', '.join(lookup.applied)})" if lookup.applied else ""
     return f"Place {lookup.transform} right after LoadImaged, before {what}{applied}"
+
+
+def _place_or_reader(lookup: Lookup, what: str) -> str:
+    """``_place``; where MONAI notes no transform, the reader itself may show other values than the file holds."""
+    if lookup.applied:
+        return _place(lookup, what)
+    return (
+        f"{_place(lookup, what)}. If it is there, the reader shows other values than the file holds (a palette, CMYK, colour DICOM): "
+        "read its file with another reader, or train on the published copy (docs/monai.md)"
+    )
 
 
 _CHECKS: tuple[Callable[[Lookup], str | None], ...] = (_other_side, _empty, _channel, _turned, _other_shape, _values)
